@@ -1,0 +1,19 @@
+//! faultwire: a software router for Linux that breaks packets on purpose, reproducibly.
+//!
+//! The layers, from the ground up; imports only point down this list:
+//!
+//! - [`pipeline`]: the pure core. Packets and an instant go in; packets, drops and "wake me at" come out. No I/O, no
+//!   clock, no thread, no lock.
+//! - [`config`]: the TOML as written and the validated plan made from it; tc-netem's words.
+//! - [`device`]: TUN devices; [`net`]: namespaces, addresses and routes over netlink.
+//! - [`engine`]: worker threads that carry packets between devices and the core.
+//! - [`lab`]: cases: build a network, break it, drive traffic, compare what the kernels report.
+//! - [`cli`]: the commands.
+
+pub mod cli;
+pub mod config;
+pub mod device;
+pub mod engine;
+pub mod lab;
+pub mod net;
+pub mod pipeline;

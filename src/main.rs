@@ -1,0 +1,5 @@
+//! The `faultwire` command.
+
+fn main() -> std::process::ExitCode {
+    faultwire::cli::main()
+}

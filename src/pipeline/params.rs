@@ -1,0 +1,339 @@
+//! What a path is made of: the parameters of every stage, as the configuration hands them over.
+//!
+//! Plain values whose types exclude what cannot be: whoever holds one may build the stage without checking again.
+
+use ipnet::IpNet;
+
+use crate::pipeline::time::Duration;
+use crate::pipeline::units::{Probability, Rate};
+
+/// One stage of a path: which packets, when, and what is done to them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StageParams {
+    /// Unique in its path; the draws of the stage depend on it, not on its place, so that adding a stage shifts no
+    /// other's.
+    pub name: String,
+    /// Which packets the stage looks at; all others pass it untouched.
+    pub select: Select,
+    /// When, among the selected ones, it acts.
+    pub trigger: Trigger,
+    /// What it does.
+    pub impairment: ImpairmentParams,
+}
+
+/// Which packets: every condition that is set must hold.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Select {
+    /// IP protocols (6 TCP, 17 UDP, 1 ICMP, 58 ICMPv6 ...); empty means any.
+    pub protocols: Vec<u8>,
+    /// Source prefixes; empty means any.
+    pub source: Vec<IpNet>,
+    /// Destination prefixes; empty means any.
+    pub destination: Vec<IpNet>,
+    /// Source ports, inclusive ranges; a packet without ports never matches a non-empty list.
+    pub source_ports: Vec<(u16, u16)>,
+    /// Destination ports, inclusive ranges.
+    pub destination_ports: Vec<(u16, u16)>,
+    /// Source or destination port, inclusive ranges.
+    pub ports: Vec<(u16, u16)>,
+    /// TCP flags that must all be set (bits as on the wire: FIN 1, SYN 2, RST 4, PSH 8, ACK 16, URG 32, ECE 64, CWR 128).
+    pub tcp_flags_set: u8,
+    /// TCP flags that must all be clear. Any TCP flag condition implies TCP.
+    pub tcp_flags_unset: u8,
+    /// IP total length of the wire packet in bytes, inclusive.
+    pub ip_length: Option<(u32, u32)>,
+    /// Length of the transport payload of the wire packet in bytes, inclusive.
+    pub payload_length: Option<(u32, u32)>,
+    /// Whether the packet is a fragment.
+    pub fragment: Option<FragmentSelect>,
+    /// DSCP (0..=63) values; empty means any.
+    pub dscp: Vec<u8>,
+    /// ECN codepoints (0 Not-ECT, 1 ECT(1), 2 ECT(0), 3 CE); empty means any.
+    pub ecn: Vec<u8>,
+}
+
+/// Which fragments a selection wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FragmentSelect {
+    /// Not a fragment.
+    None,
+    /// Any fragment.
+    Any,
+    /// The first fragment only.
+    First,
+    /// Every fragment but the first.
+    Later,
+}
+
+/// Among which packets a count runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Scope {
+    /// Each flow (one direction of a 5-tuple) by itself.
+    #[default]
+    Flow,
+    /// All packets of the path in arrival order.
+    Path,
+}
+
+/// When a stage acts on a selected packet: every condition that is set must hold, counted over selected packets.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Trigger {
+    /// Acts with this probability, drawn for each wire packet.
+    pub probability: Option<Probability>,
+    /// Acts on these selected packets only, counted from 1. Sorted, no repeats; empty means any.
+    pub nth: Vec<u64>,
+    /// Acts on each packet whose number is a multiple of this.
+    pub every: Option<u64>,
+    /// Acts on the first this many selected packets.
+    pub first: Option<u64>,
+    /// Skips this many selected packets, then acts.
+    pub after: Option<u64>,
+    /// Acts at most this many times.
+    pub times: Option<u64>,
+    /// Acts from this time since the start of the run.
+    pub from: Option<Duration>,
+    /// Acts until (not at) this time since the start of the run.
+    pub until: Option<Duration>,
+    /// Whether nth, every, first, after and times count per flow or over the path.
+    pub scope: Scope,
+}
+
+/// A fault or rewrite.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ImpairmentParams {
+    /// Independent random loss.
+    Loss(LossParams),
+    /// Propagation delay, fixed or with jitter.
+    Delay(DelayParams),
+    /// Serialisation at a rate behind a bounded queue, or a policer.
+    Rate(RateParams),
+    /// A hop whose link takes only small packets.
+    Mtu(MtuParams),
+    /// Rewrites the MSS option of SYN segments.
+    Mss(MssParams),
+    /// Extra copies.
+    Duplicate(DuplicateParams),
+    /// Damaged bits.
+    Corrupt(CorruptParams),
+    /// Packets that overtake others or are put behind them.
+    Reorder(ReorderParams),
+    /// Drops every fragment but the first of a datagram.
+    FragmentFilter,
+    /// The link is down by a schedule.
+    Blackout(BlackoutParams),
+    /// A line of tc-netem, applied in netem's order of decisions.
+    Netem(Box<NetemParams>),
+}
+
+/// See [`ImpairmentParams::Loss`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LossParams {
+    /// Of each wire packet, independently.
+    pub probability: Probability,
+    /// Mark ECN-capable packets CE instead of dropping them.
+    pub ecn: bool,
+}
+
+/// See [`ImpairmentParams::Delay`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct DelayParams {
+    /// Mean of the delay.
+    pub delay: Duration,
+    /// Half-width (uniform) or standard deviation (normal) around it; zero means a fixed delay.
+    pub jitter: Duration,
+    /// Shape of the jitter.
+    pub distribution: Distribution,
+    /// Jitter may reorder packets of one flow. Default: no.
+    pub reorder: bool,
+}
+
+/// Shape of a jitter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Distribution {
+    /// Uniform in delay ± jitter.
+    #[default]
+    Uniform,
+    /// Normal with standard deviation jitter.
+    Normal,
+}
+
+/// See [`ImpairmentParams::Rate`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RateParams {
+    /// Bits per second on the wire.
+    pub rate: Rate,
+    /// How the excess is treated.
+    pub excess: Excess,
+    /// Bytes that each packet costs on top of its IP length (14 + 4 + 20 for Ethernet with preamble and gap).
+    pub overhead: i32,
+}
+
+/// What a rate limit does with packets above the rate.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Excess {
+    /// Waits in a tail-drop queue. A packet that would exceed any limit that is set is dropped; the packet being
+    /// serialised counts.
+    Queue {
+        /// In wire packets.
+        packets: Option<u64>,
+        /// In bytes (with overhead).
+        bytes: Option<u64>,
+        /// In time that a packet would wait before its own serialisation starts.
+        time: Option<Duration>,
+    },
+    /// Is dropped at once: a token bucket of `burst` bytes without a queue.
+    Police {
+        /// Depth of the bucket in bytes, at least one packet.
+        burst: u64,
+    },
+}
+
+/// See [`ImpairmentParams::Mtu`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MtuParams {
+    /// Largest packet of the link in bytes, overhead included.
+    pub mtu: u32,
+    /// Bytes that tunnels add on the way; the largest IP packet that passes is `mtu - overhead`.
+    pub overhead: u32,
+    /// What happens to larger ones.
+    pub action: MtuAction,
+}
+
+/// What a small-MTU hop does with a packet that does not fit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum MtuAction {
+    /// Drops it silently: a black hole.
+    #[default]
+    Drop,
+    /// Drops it and answers ICMP "fragmentation needed" / ICMPv6 "packet too big".
+    Icmp,
+    /// Fragments IPv4 without DF, answers ICMP for the rest.
+    Fragment,
+}
+
+/// See [`ImpairmentParams::Mss`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MssParams {
+    /// Largest TCP payload in bytes that the SYN shall announce.
+    pub mss: u16,
+    /// Sets the value even where it raises it; otherwise only lowers (clamps). A SYN without the option announces 536
+    /// (IPv4) or 1220 (IPv6) by RFC 9293 and is left as it is.
+    pub set: bool,
+}
+
+/// See [`ImpairmentParams::Duplicate`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct DuplicateParams {
+    /// Of each wire packet, independently.
+    pub probability: Probability,
+    /// Extra copies of one that is hit, at least 1.
+    pub copies: u32,
+}
+
+/// See [`ImpairmentParams::Corrupt`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct CorruptParams {
+    /// Of each wire packet, independently.
+    pub probability: Probability,
+    /// Bits flipped in one that is hit, all different, at least 1.
+    pub bits: u32,
+    /// Where.
+    pub area: CorruptArea,
+    /// Make the checksums right again afterwards, so that the damage reaches the application.
+    pub fix_checksum: bool,
+}
+
+/// Which bytes a corruption may hit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CorruptArea {
+    /// Transport header and payload: what the transport checksum covers.
+    #[default]
+    Transport,
+    /// IP and transport headers.
+    Header,
+    /// Transport payload; a packet without payload is left alone.
+    Payload,
+    /// The whole packet.
+    Any,
+}
+
+/// See [`ImpairmentParams::Reorder`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum ReorderParams {
+    /// As netem: packets wait `delay`, but each `gap`-th, with the probability, leaves at once and so overtakes them.
+    Overtake {
+        /// Of a candidate to leave at once.
+        probability: Probability,
+        /// Every gap-th packet is a candidate, at least 1.
+        gap: u32,
+        /// Delay of all others.
+        delay: Duration,
+    },
+    /// A packet that is hit is put behind the next `by` packets of its flow.
+    Displace {
+        /// Of each wire packet, independently.
+        probability: Probability,
+        /// How many packets pass it, at least 1.
+        by: u32,
+        /// It leaves at the latest this long after it came.
+        timeout: Duration,
+    },
+}
+
+/// See [`ImpairmentParams::Blackout`]. The link is down in `[start + k*period, start + k*period + down)`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlackoutParams {
+    /// First time the link goes down, since the start of the run.
+    pub start: Duration,
+    /// How long it stays down.
+    pub down: Duration,
+    /// How long it stays up between; `None`: it happens once.
+    pub up: Option<Duration>,
+}
+
+/// A probability with netem's correlation (0 = independent).
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Correlated {
+    /// Marginal probability.
+    pub probability: Probability,
+    /// P(hit | previous hit) = p + ρ(1 − p), P(hit | previous not) = p(1 − ρ): the marginal stays p.
+    pub correlation: Probability,
+}
+
+/// See [`ImpairmentParams::Netem`].
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct NetemParams {
+    /// Packets held at most, all of them counted, delayed ones too; `None`: no limit.
+    pub limit: Option<u64>,
+    /// Delay, jitter, and correlation of the jitter.
+    pub delay: Option<DelayParams>,
+    /// Correlation of the jitter.
+    pub delay_correlation: Probability,
+    /// Random loss.
+    pub loss: Correlated,
+    /// Mark instead of dropping.
+    pub ecn: bool,
+    /// Duplication.
+    pub duplicate: Correlated,
+    /// Corruption of one bit.
+    pub corrupt: Correlated,
+    /// Probability to leave at once instead of delayed.
+    pub reorder: Correlated,
+    /// Every gap-th packet is a candidate for reorder; 0 if there is no reorder.
+    pub gap: u32,
+    /// Serialisation.
+    pub rate: Option<NetemRate>,
+}
+
+/// The rate word of netem.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct NetemRate {
+    /// Bits per second.
+    pub rate: Rate,
+    /// Bytes added to each packet; may be negative.
+    pub packet_overhead: i32,
+    /// Bytes per cell; 0: no cells.
+    pub cell_size: u32,
+    /// Bytes added per cell.
+    pub cell_overhead: i32,
+}
