@@ -1,1 +1,7 @@
-//! (module map)
+//! Cases: build a network, break it, drive traffic, compare what the kernels report.
+
+pub mod check;
+pub mod clock;
+pub mod observe;
+pub mod traffic;
+pub mod value;

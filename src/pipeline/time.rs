@@ -141,7 +141,9 @@ mod tests {
 
     #[test]
     fn a_duration_prints_in_its_largest_unit() {
-        for (nanos, text) in [(0, "0s"), (7, "7ns"), (1_500_000, "1.5ms"), (90_000_000_000, "90s"), (200_000, "200us")] {
+        for (nanos, text) in
+            [(0, "0s"), (7, "7ns"), (1_500_000, "1.5ms"), (90_000_000_000, "90s"), (200_000, "200us")]
+        {
             assert_eq!(Duration::from_nanos(nanos).to_string(), text);
         }
     }

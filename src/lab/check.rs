@@ -1,0 +1,270 @@
+//! Whether an observation is what a case expects.
+
+use crate::lab::value::{Observations, Value};
+
+/// Probability that a right implementation fails one side of a statistical check: that of a normal variable to lie
+/// more than five standard deviations above its mean.
+const FIVE_SIGMA: f64 = 2.866_515_7e-7;
+
+/// One expectation: what to look at, what it must be, and why.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Expectation {
+    /// Name of the observation.
+    pub see: String,
+    /// What must hold of it.
+    pub check: Check,
+    /// One sentence for the reader of the report.
+    pub because: String,
+    /// Line in the case file.
+    pub line: usize,
+}
+
+/// What must hold of a value.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Check {
+    /// It is this value.
+    Equals(Value),
+    /// It is any but this value.
+    Differs(Value),
+    /// It is the value of another observation.
+    SameAs(String),
+    /// It is a number not below the operand.
+    AtLeast(Operand),
+    /// It is a number not above the operand.
+    AtMost(Operand),
+    /// It is a number from the first to the second, both included.
+    Between(Operand, Operand),
+    /// It is a count that `trials` independent trials of probability `p` give, but for five sigma on each side.
+    Binomial {
+        /// Probability of one trial.
+        p: f64,
+        /// How many trials there were.
+        trials: Operand,
+    },
+}
+
+/// A number, or the observation that holds it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Operand {
+    /// The number itself.
+    Number(f64),
+    /// Name of the observation.
+    Observed(String),
+}
+
+/// What came of an expectation.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct Verdict {
+    /// Whether it holds.
+    pub pass: bool,
+    /// Name of the observation.
+    pub see: String,
+    /// The value seen, or why there is none.
+    pub seen: String,
+    /// What was expected, operands filled in.
+    pub expected: String,
+    /// The sentence of the expectation.
+    pub because: String,
+}
+
+impl Expectation {
+    /// Compares with what was observed.
+    pub fn judge(&self, observed: &Observations) -> Verdict {
+        let (pass, seen, expected) = match (observed.value(&self.see), self.check.resolve(observed)) {
+            (_, Err(missing)) => (false, missing, "an operand that was observed".to_owned()),
+            (None, Ok(bound)) => (false, no_such(&self.see, observed), bound.to_string()),
+            (Some(value), Ok(bound)) => (bound.holds(value), value.to_string(), bound.to_string()),
+        };
+        Verdict { pass, see: self.see.clone(), seen, expected, because: self.because.clone() }
+    }
+}
+
+/// A check with its operands filled in.
+#[derive(Debug, Clone, PartialEq)]
+enum Bound {
+    Is(Value),
+    Not(Value),
+    Range { low: f64, high: f64, note: String },
+    Never(String),
+}
+
+impl Bound {
+    fn holds(&self, value: &Value) -> bool {
+        match self {
+            Self::Is(wanted) => value.same(wanted),
+            Self::Not(unwanted) => !value.same(unwanted),
+            Self::Range { low, high, .. } => {
+                value.number().is_some_and(|seen| (*low..=*high).contains(&seen))
+            }
+            Self::Never(_) => false,
+        }
+    }
+}
+
+impl std::fmt::Display for Bound {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Is(value) => write!(f, "{value}"),
+            Self::Not(value) => write!(f, "not {value}"),
+            Self::Range { low, high, note } if high.is_infinite() => write!(f, "at least {low}{note}"),
+            Self::Range { low, high, note } if low.is_infinite() => write!(f, "at most {high}{note}"),
+            Self::Range { low, high, note } => write!(f, "{low} to {high}{note}"),
+            Self::Never(why) => f.write_str(why),
+        }
+    }
+}
+
+impl Check {
+    fn resolve(&self, observed: &Observations) -> Result<Bound, String> {
+        let range = |low, high| Bound::Range { low, high, note: String::new() };
+        Ok(match self {
+            Self::Equals(value) => Bound::Is(value.clone()),
+            Self::Differs(value) => Bound::Not(value.clone()),
+            Self::SameAs(name) => {
+                Bound::Is(observed.value(name).ok_or_else(|| no_such(name, observed))?.clone())
+            }
+            Self::AtLeast(low) => range(low.resolve(observed)?, f64::INFINITY),
+            Self::AtMost(high) => range(f64::NEG_INFINITY, high.resolve(observed)?),
+            Self::Between(low, high) => range(low.resolve(observed)?, high.resolve(observed)?),
+            Self::Binomial { p, trials } => {
+                let trials = trials.resolve(observed)?;
+                binomial_bound(trials.max(0.0) as u64, *p)
+            }
+        })
+    }
+}
+
+impl Operand {
+    fn resolve(&self, observed: &Observations) -> Result<f64, String> {
+        match self {
+            Self::Number(number) => Ok(*number),
+            Self::Observed(name) => observed
+                .value(name)
+                .ok_or_else(|| no_such(name, observed))?
+                .number()
+                .ok_or_else(|| format!("`{name}` is not a number")),
+        }
+    }
+}
+
+fn no_such(name: &str, observed: &Observations) -> String {
+    let near = observed.near(name);
+    if near.is_empty() {
+        return format!("nothing was observed under `{name}`");
+    }
+    format!("nothing was observed under `{name}`; there is `{}`", near.join("`, `"))
+}
+
+fn binomial_bound(trials: u64, p: f64) -> Bound {
+    let (low, high) = binomial_interval(trials, p);
+    if low == 0 && high == trials && p > 0.0 && p < 1.0 {
+        return Bound::Never(format!("more than {trials} trials: with so few, any count would pass"));
+    }
+    Bound::Range { low: low as f64, high: high as f64, note: format!(" of {trials} at {} %", p * 100.0) }
+}
+
+/// The counts that `trials` independent trials of probability `p` give, but for a tail of five sigma (2.9e-7) on each
+/// side. Summed exactly, since the normal approximation is wrong by orders of magnitude in the tails of a rare event.
+pub fn binomial_interval(trials: u64, p: f64) -> (u64, u64) {
+    if p <= 0.0 || trials == 0 {
+        return (0, 0);
+    }
+    if p >= 1.0 {
+        return (trials, trials);
+    }
+    // The upper tail of a count of hits is the lower tail of the count of misses.
+    (lower_quantile(trials, p), trials - lower_quantile(trials, 1.0 - p))
+}
+
+/// Smallest count whose cumulative probability exceeds the tail.
+fn lower_quantile(trials: u64, p: f64) -> u64 {
+    let odds = (p / (1.0 - p)).ln();
+    let mut log_mass = trials as f64 * (-p).ln_1p();
+    let mut cumulative = 0.0;
+    for count in 0..trials {
+        cumulative += log_mass.exp();
+        if cumulative > FIVE_SIGMA {
+            return count;
+        }
+        log_mass += ((trials - count) as f64 / (count + 1) as f64).ln() + odds;
+    }
+    trials
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn expect(check: Check) -> Expectation {
+        Expectation { see: "router.lost".into(), check, because: "it must".into(), line: 1 }
+    }
+
+    fn observed(lost: u64) -> Observations {
+        let mut seen = Observations::default();
+        seen.set("router.lost", lost);
+        seen.set("router.seen", 10_000_u64);
+        seen.set("traffic.outcome", "ok");
+        seen
+    }
+
+    #[test]
+    fn for_many_trials_the_interval_is_five_standard_deviations_wide() {
+        let (low, high) = binomial_interval(1_000_000, 0.3);
+        let sigma = (1_000_000.0_f64 * 0.3 * 0.7).sqrt();
+        assert!((low as f64 - (300_000.0 - 5.0 * sigma)).abs() < 0.02 * 5.0 * sigma, "{low}");
+        assert!((high as f64 - (300_000.0 + 5.0 * sigma)).abs() < 0.02 * 5.0 * sigma, "{high}");
+    }
+
+    #[test]
+    fn for_rare_events_the_upper_end_is_that_of_poisson() {
+        // P(X > 9) = 1.1e-7 and P(X > 8) = 1.1e-6 for a Poisson variable of mean 1 (sum of the series by hand).
+        assert_eq!(binomial_interval(100_000, 1e-5), (0, 9));
+    }
+
+    #[test]
+    fn certain_trials_leave_no_room() {
+        assert_eq!(binomial_interval(50, 0.0), (0, 0));
+        assert_eq!(binomial_interval(50, 1.0), (50, 50));
+        assert_eq!(binomial_interval(0, 0.5), (0, 0));
+    }
+
+    #[test]
+    fn a_share_outside_the_bound_fails() {
+        let check = Check::Binomial { p: 0.3, trials: Operand::Observed("router.seen".into()) };
+        assert!(expect(check.clone()).judge(&observed(3_100)).pass);
+        assert!(!expect(check).judge(&observed(3_300)).pass);
+    }
+
+    #[test]
+    fn too_few_trials_fail_whatever_was_seen() {
+        let check = Check::Binomial { p: 0.3, trials: Operand::Number(8.0) };
+        let verdict = expect(check).judge(&observed(3));
+        assert!(!verdict.pass);
+        assert!(verdict.expected.contains("any count would pass"), "{}", verdict.expected);
+    }
+
+    #[test]
+    fn bounds_include_their_ends_and_a_word_is_never_in_them() {
+        for (check, pass) in [
+            (Check::AtLeast(Operand::Number(5.0)), true),
+            (Check::AtMost(Operand::Number(5.0)), true),
+            (Check::Between(Operand::Number(6.0), Operand::Number(9.0)), false),
+            (Check::Equals(Value::Count(5)), true),
+            (Check::Differs(Value::Count(5)), false),
+            (Check::SameAs("router.seen".into()), false),
+        ] {
+            assert_eq!(expect(check.clone()).judge(&observed(5)).pass, pass, "{check:?}");
+        }
+        let word =
+            Expectation { see: "traffic.outcome".into(), ..expect(Check::AtLeast(Operand::Number(0.0))) };
+        assert!(!word.judge(&observed(5)).pass);
+    }
+
+    #[test]
+    fn a_name_that_was_not_observed_fails_and_says_which_there_are() {
+        let wrong = Expectation { see: "router.losst".into(), ..expect(Check::Equals(Value::Count(5))) };
+        let verdict = wrong.judge(&observed(5));
+        assert!(!verdict.pass);
+        assert!(verdict.seen.contains("`router.lost`"), "{}", verdict.seen);
+    }
+}

@@ -1,0 +1,8 @@
+//! What the kernel of a network namespace reports about itself. All of it reads the namespace of the calling thread.
+
+pub mod counters;
+pub mod pmtu;
+pub mod sockets;
+
+/// Where the kernel shows the network of the calling thread. `/proc/net` would be that of the process's first thread.
+pub(crate) const PROC_NET: &str = "/proc/thread-self/net";
