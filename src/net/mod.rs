@@ -1,1 +1,21 @@
-//! (module map)
+//! Network namespaces, and addresses and routes in them over netlink.
+//!
+//! - [`netns`]: a namespace as an open file descriptor; run something inside it.
+//! - [`named`]: namespaces under `/run/netns` that go with their owner; [`cleanup`]: what a killed owner left.
+//! - [`link`]: MTU, queue length, addresses, routes and counters of a device.
+//! - [`sysctl`]: settings under `/proc/sys/net` of a namespace.
+//! - [`privilege`]: what this process may do, and why not; [`userns`]: root without being root.
+
+pub mod cleanup;
+mod error;
+pub mod link;
+pub mod named;
+pub mod netns;
+pub mod privilege;
+pub mod sysctl;
+pub mod userns;
+
+pub use error::NetError;
+pub use link::{LinkSetup, LinkStats};
+pub use named::NamedNetns;
+pub use netns::Netns;

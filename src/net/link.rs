@@ -1,0 +1,303 @@
+//! Devices over rtnetlink: MTU, queue length, addresses, routes, counters.
+//!
+//! Each call opens a netlink socket inside the namespace and waits for the kernel's answer: this is set-up work, never
+//! the fast path.
+
+use std::io;
+use std::net::IpAddr;
+
+use futures_util::TryStreamExt;
+use ipnet::IpNet;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage, Stats64};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteScope};
+use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
+
+use crate::net::error::NetError;
+use crate::net::netns::Netns;
+use crate::net::sysctl;
+
+/// What a device gets before traffic flows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkSetup {
+    /// Largest packet in bytes, 68 to 65535. Below 1280 the kernel switches IPv6 off on the device.
+    pub mtu: u32,
+    /// Packets that the queue towards faultwire holds, per queue; a TUN device has 500 unless told.
+    pub tx_queue_len: Option<u32>,
+    /// The host side's addresses, with the prefix they are on. IPv6 ones are usable at once (no DAD).
+    pub addresses: Vec<IpNet>,
+    /// Prefixes to send out of this device; `0.0.0.0/0` and `::/0` are the default routes.
+    pub routes: Vec<IpNet>,
+}
+
+/// The kernel's counters of a device, seen from the host: `tx` is what it sent into the device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each is what its name says, as in `ip -s link`")]
+pub struct LinkStats {
+    pub rx_packets: u64,
+    pub rx_bytes: u64,
+    /// Dropped on the way into the host's stack.
+    pub rx_dropped: u64,
+    /// Refused by the device, such as a frame with an unusable virtio header.
+    pub rx_errors: u64,
+    pub tx_packets: u64,
+    pub tx_bytes: u64,
+    /// For a TUN device: lost because its queue was full or its reader gone.
+    pub tx_dropped: u64,
+    pub tx_errors: u64,
+}
+
+/// Sets a device up: MTU and queue length first, then addresses, up, and routes.
+///
+/// The kernel's own chatter (link-local address, router solicitations) is switched off on it, so that the device
+/// carries what applications send. Nothing that exists is replaced: an address or route that is there already is an
+/// error. All of it goes when the device goes.
+///
+/// # Errors
+/// The first request that the kernel refused, with its reason.
+pub fn configure(netns: &Netns, name: &str, setup: &LinkSetup) -> Result<(), NetError> {
+    quieten(netns, name)?;
+    in_netns(netns, async |netlink: Netlink| {
+        let index = netlink.index(name).await?;
+        let mut link = LinkUnspec::new_with_index(index).mtu(setup.mtu);
+        if let Some(packets) = setup.tx_queue_len {
+            link = link.txqueuelen(packets);
+        }
+        let what =
+            || format!("set the MTU of {name} to {} and its queue to {:?}", setup.mtu, setup.tx_queue_len);
+        netlink.set(link.build(), what).await?;
+        for address in &setup.addresses {
+            netlink.add_address(index, name, *address).await?;
+        }
+        let up = LinkUnspec::new_with_index(index).up().build();
+        netlink.set(up, || format!("set {name} up")).await?;
+        for route in &setup.routes {
+            netlink.add_route(index, name, *route).await?;
+        }
+        Ok(())
+    })
+}
+
+/// Sets a device up (`ip link set NAME up`).
+///
+/// # Errors
+/// If there is no such device or it may not be changed.
+pub fn up(netns: &Netns, name: &str) -> Result<(), NetError> {
+    in_netns(netns, async |netlink: Netlink| {
+        let index = netlink.index(name).await?;
+        netlink.set(LinkUnspec::new_with_index(index).up().build(), || format!("set {name} up")).await
+    })
+}
+
+/// Sets a device down: what it held in its queue is lost.
+///
+/// # Errors
+/// If there is no such device or it may not be changed.
+pub fn down(netns: &Netns, name: &str) -> Result<(), NetError> {
+    in_netns(netns, async |netlink: Netlink| {
+        let index = netlink.index(name).await?;
+        netlink.set(LinkUnspec::new_with_index(index).down().build(), || format!("set {name} down")).await
+    })
+}
+
+/// Sets the MTU of a device, in bytes.
+///
+/// # Errors
+/// If there is no such device or the MTU is out of its range.
+pub fn set_mtu(netns: &Netns, name: &str, mtu: u32) -> Result<(), NetError> {
+    in_netns(netns, async |netlink: Netlink| {
+        let index = netlink.index(name).await?;
+        let link = LinkUnspec::new_with_index(index).mtu(mtu).build();
+        netlink.set(link, || format!("set the MTU of {name} to {mtu}")).await
+    })
+}
+
+/// The device's counters.
+///
+/// # Errors
+/// If there is no such device.
+pub fn stats(netns: &Netns, name: &str) -> Result<LinkStats, NetError> {
+    let link = in_netns(netns, async |netlink: Netlink| netlink.link(name).await)?;
+    let stats = link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::Stats64(stats) => Some(LinkStats::from(*stats)),
+        _ => None,
+    });
+    Ok(stats.unwrap_or_default())
+}
+
+/// All addresses of the namespace, with their prefixes: what an unused subnet must not overlap.
+///
+/// # Errors
+/// If netlink fails.
+pub fn addresses(netns: &Netns) -> Result<Vec<IpNet>, NetError> {
+    in_netns(netns, async |netlink: Netlink| {
+        let listed = netlink.handle.address().get().execute().try_collect::<Vec<_>>().await;
+        let listed = listed.map_err(|e| netlink.refused(|| "list the addresses".to_owned(), e))?;
+        Ok(listed
+            .iter()
+            .filter_map(|message| {
+                let ip = local_address(&message.attributes)?;
+                IpNet::new(ip, message.header.prefix_len).ok()
+            })
+            .collect())
+    })
+}
+
+/// All destinations that the main routing table of the namespace knows, default routes included.
+///
+/// # Errors
+/// If netlink fails.
+pub fn routes(netns: &Netns) -> Result<Vec<IpNet>, NetError> {
+    let queries = [
+        (RouteMessageBuilder::<std::net::Ipv4Addr>::new().build(), IpAddr::from([0; 4])),
+        (RouteMessageBuilder::<std::net::Ipv6Addr>::new().build(), IpAddr::from([0; 16])),
+    ];
+    in_netns(netns, async |netlink: Netlink| {
+        let mut found = Vec::new();
+        for (query, any) in queries {
+            let listed = netlink.handle.route().get(query).execute().try_collect::<Vec<_>>().await;
+            let listed = listed.map_err(|e| netlink.refused(|| "list the routes".to_owned(), e))?;
+            found.extend(listed.iter().filter_map(|message| destination(message, any)));
+        }
+        Ok(found)
+    })
+}
+
+/// No link-local address and no router solicitations: nobody on the wire would answer.
+///
+/// Where the kernel runs without IPv6 there is nothing to quieten.
+fn quieten(netns: &Netns, name: &str) -> Result<(), NetError> {
+    for (key, value) in [("addr_gen_mode", "1"), ("router_solicitations", "0"), ("accept_ra", "0")] {
+        match sysctl::write(netns, &format!("ipv6/conf/{name}/{key}"), value) {
+            Err(NetError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
+/// A netlink conversation inside one namespace.
+struct Netlink {
+    handle: Handle,
+    netns: String,
+}
+
+impl Netlink {
+    async fn link(&self, name: &str) -> Result<LinkMessage, NetError> {
+        let found = self.handle.link().get().match_name(name).execute().try_collect::<Vec<_>>().await;
+        let found = found.map_err(|e| self.refused(|| format!("find the device {name}"), e))?;
+        found.into_iter().next().ok_or_else(|| NetError::Netlink {
+            action: format!("find the device {name}"),
+            netns: self.netns.clone(),
+            source: io::Error::from(io::ErrorKind::NotFound),
+        })
+    }
+
+    async fn index(&self, name: &str) -> Result<u32, NetError> {
+        Ok(self.link(name).await?.header.index)
+    }
+
+    async fn set(&self, link: LinkMessage, what: impl FnOnce() -> String) -> Result<(), NetError> {
+        self.handle.link().set(link).execute().await.map_err(|e| self.refused(what, e))
+    }
+
+    async fn add_address(&self, index: u32, name: &str, address: IpNet) -> Result<(), NetError> {
+        let mut request = self.handle.address().add(index, address.addr(), address.prefix_len());
+        if matches!(address, IpNet::V6(_)) {
+            // Duplicate address detection would hold the address back for a second, and nobody could be a duplicate.
+            request.message_mut().header.flags = AddressHeaderFlags::Nodad;
+            request.message_mut().attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+        }
+        request
+            .execute()
+            .await
+            .map_err(|e| self.refused(|| format!("add the address {address} to {name}"), e))
+    }
+
+    async fn add_route(&self, index: u32, name: &str, prefix: IpNet) -> Result<(), NetError> {
+        let route = match prefix.trunc() {
+            IpNet::V4(net) => RouteMessageBuilder::<std::net::Ipv4Addr>::new()
+                .destination_prefix(net.addr(), net.prefix_len())
+                .scope(RouteScope::Link)
+                .output_interface(index)
+                .build(),
+            IpNet::V6(net) => RouteMessageBuilder::<std::net::Ipv6Addr>::new()
+                .destination_prefix(net.addr(), net.prefix_len())
+                .output_interface(index)
+                .build(),
+        };
+        let added = self.handle.route().add(route).execute().await;
+        added.map_err(|e| self.refused(|| format!("add the route {prefix} out of {name}"), e))
+    }
+
+    fn refused(&self, what: impl FnOnce() -> String, error: rtnetlink::Error) -> NetError {
+        let source = match error {
+            rtnetlink::Error::NetlinkError(message) => message.to_io(),
+            other => io::Error::other(other),
+        };
+        NetError::Netlink { action: what(), netns: self.netns.clone(), source }
+    }
+}
+
+/// Runs a netlink conversation in the namespace to its end.
+fn in_netns<R: Send>(
+    netns: &Netns,
+    talk: impl AsyncFnOnce(Netlink) -> Result<R, NetError> + Send,
+) -> Result<R, NetError> {
+    let label = netns.label();
+    let broken = |source| NetError::Netlink {
+        action: "open a netlink socket".to_owned(),
+        netns: label.to_owned(),
+        source,
+    };
+    netns.run(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().map_err(broken)?;
+        runtime.block_on(async {
+            let (connection, handle, _) = rtnetlink::new_connection().map_err(broken)?;
+            tokio::spawn(connection);
+            talk(Netlink { handle, netns: label.to_owned() }).await
+        })
+    })?
+}
+
+/// `IFA_LOCAL` is the address itself where the other end of a point-to-point link has its own (`IFA_ADDRESS`).
+fn local_address(attributes: &[AddressAttribute]) -> Option<IpAddr> {
+    let local = attributes.iter().find_map(|a| match a {
+        AddressAttribute::Local(ip) => Some(*ip),
+        _ => None,
+    });
+    local.or_else(|| {
+        attributes.iter().find_map(|a| match a {
+            AddressAttribute::Address(ip) => Some(*ip),
+            _ => None,
+        })
+    })
+}
+
+/// The destination of a route of the main table; `any` is what a route without one is for.
+fn destination(message: &RouteMessage, any: IpAddr) -> Option<IpNet> {
+    if message.header.table != rtnetlink::packet_route::route::RouteHeader::RT_TABLE_MAIN {
+        return None;
+    }
+    let address = message.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Destination(RouteAddress::Inet(ip)) => Some(IpAddr::V4(*ip)),
+        RouteAttribute::Destination(RouteAddress::Inet6(ip)) => Some(IpAddr::V6(*ip)),
+        _ => None,
+    });
+    IpNet::new(address.unwrap_or(any), message.header.destination_prefix_length).ok()
+}
+
+impl From<Stats64> for LinkStats {
+    fn from(stats: Stats64) -> Self {
+        Self {
+            rx_packets: stats.rx_packets,
+            rx_bytes: stats.rx_bytes,
+            rx_dropped: stats.rx_dropped,
+            rx_errors: stats.rx_errors,
+            tx_packets: stats.tx_packets,
+            tx_bytes: stats.tx_bytes,
+            tx_dropped: stats.tx_dropped,
+            tx_errors: stats.tx_errors,
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! A network namespace as an open file descriptor.
+//!
+//! A namespace lives as long as a process, a file descriptor or a mount refers to it. Holding the descriptor is thus
+//! both the handle and the lifetime: an anonymous namespace is gone with its last clone, even after SIGKILL.
+
+#![expect(unsafe_code, reason = "nix has no SO_NETNS_COOKIE and no way to add a socket option")]
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+use std::{panic, thread};
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+
+use crate::net::error::NetError;
+use crate::net::link;
+use crate::net::named::{self, NamedNetns};
+
+/// The namespace of the thread that reads it.
+const OF_THIS_THREAD: &str = "/proc/thread-self/ns/net";
+
+/// `SO_NETNS_COOKIE` of `asm-generic/socket.h` (Linux 5.14).
+const SO_NETNS_COOKIE: libc::c_int = 71;
+
+/// A network namespace, kept open. Clones refer to the same namespace.
+#[derive(Clone, Debug)]
+pub struct Netns {
+    fd: Arc<OwnedFd>,
+    label: Arc<str>,
+}
+
+impl Netns {
+    /// The namespace of the calling thread.
+    ///
+    /// # Errors
+    /// If /proc is not mounted.
+    pub fn own() -> Result<Self, NetError> {
+        Self::open(Path::new(OF_THIS_THREAD), "own")
+    }
+
+    /// The namespace `/run/netns/NAME`, as `ip netns add NAME` makes it.
+    ///
+    /// # Errors
+    /// If there is none, or it cannot be entered.
+    pub fn named(name: &str) -> Result<Self, NetError> {
+        let path = named::path_of(name)?;
+        let netns = Self::open(&path, name)?;
+        netns.probe(&path)?;
+        Ok(netns)
+    }
+
+    /// The namespace at a path such as `/proc/PID/ns/net` or `/run/netns/NAME`.
+    ///
+    /// # Errors
+    /// If there is none, or it cannot be entered.
+    pub fn path(path: impl AsRef<Path>) -> Result<Self, NetError> {
+        let path = path.as_ref();
+        let netns = Self::open(path, &path.display().to_string())?;
+        netns.probe(path)?;
+        Ok(netns)
+    }
+
+    /// A new namespace without a name, its `lo` up. It is gone with the last clone, process and socket in it.
+    ///
+    /// # Errors
+    /// If the process may not make one.
+    pub fn anonymous() -> Result<Self, NetError> {
+        let netns = on_thread("anonymous", || {
+            unshare(CloneFlags::CLONE_NEWNET).map_err(|e| NetError::Create(e.into()))?;
+            Self::open(Path::new(OF_THIS_THREAD), "anonymous")
+        })?;
+        link::up(&netns, "lo")?;
+        Ok(netns)
+    }
+
+    /// A new namespace at `/run/netns/NAME`, its `lo` up, removed when the returned owner is dropped.
+    ///
+    /// # Errors
+    /// If the name is taken or the process may not mount there.
+    pub fn create_named(name: &str) -> Result<NamedNetns, NetError> {
+        NamedNetns::create(name)
+    }
+
+    /// Runs `work` inside the namespace, on a thread made for it: the calling thread never changes its namespace.
+    ///
+    /// What `work` opens there (sockets, devices) stays in the namespace. A panic of `work` is passed on.
+    ///
+    /// # Errors
+    /// If the namespace cannot be entered: that needs `CAP_SYS_ADMIN`, except for the namespace one is in.
+    pub fn run<R: Send>(&self, work: impl FnOnce() -> R + Send) -> Result<R, NetError> {
+        on_thread(&self.label, || {
+            self.enter()?;
+            Ok(work())
+        })
+    }
+
+    /// How to call this namespace in a message: its name or path, or "own" or "anonymous".
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// An identity that no other namespace has or will have until the next boot.
+    ///
+    /// # Errors
+    /// If the namespace cannot be entered, or the kernel is older than Linux 5.14.
+    pub fn cookie(&self) -> Result<u64, NetError> {
+        let read = || {
+            let any = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+            cookie_of(any.as_fd())
+        };
+        self.run(read)?.map_err(|e| NetError::Cookie { netns: self.label.to_string(), source: e.into() })
+    }
+
+    /// The same namespace, called otherwise in messages.
+    pub(crate) fn labelled(self, label: &str) -> Self {
+        Self { label: label.into(), ..self }
+    }
+
+    fn open(path: &Path, label: &str) -> Result<Self, NetError> {
+        let file = File::open(path).map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => NetError::NotFound(path.to_owned()),
+            _ => NetError::File { action: "open", path: path.to_owned(), source },
+        })?;
+        Ok(Self { fd: Arc::new(file.into()), label: label.into() })
+    }
+
+    /// Enters once, so that a wrong file or a missing privilege is reported at the door and with its path.
+    fn probe(&self, path: &Path) -> Result<(), NetError> {
+        match self.run(|| ()) {
+            Err(NetError::Enter { source, .. }) if source.raw_os_error() == Some(Errno::EINVAL as i32) => {
+                Err(NetError::NotANamespace(path.to_owned()))
+            }
+            other => other,
+        }
+    }
+
+    /// Moves the calling thread into the namespace. Entering the one it is in already needs no privilege.
+    fn enter(&self) -> Result<(), NetError> {
+        let here = Self::own()?;
+        if identity(self.as_fd()).is_some_and(|id| identity(here.as_fd()) == Some(id)) {
+            return Ok(());
+        }
+        setns(&self.fd, CloneFlags::CLONE_NEWNET)
+            .map_err(|e| NetError::Enter { netns: self.label.to_string(), source: e.into() })
+    }
+}
+
+impl AsFd for Netns {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// Device and inode: unique among namespaces that live at the same time.
+fn identity(fd: BorrowedFd<'_>) -> Option<(u64, u64)> {
+    let stat = nix::sys::stat::fstat(fd).ok()?;
+    Some((stat.st_dev, stat.st_ino))
+}
+
+/// The cookie of the namespace that a socket is in.
+fn cookie_of(socket: BorrowedFd<'_>) -> nix::Result<u64> {
+    let mut cookie = 0_u64;
+    let mut length = size_of::<u64>() as libc::socklen_t;
+    // SAFETY: the descriptor is open, the kernel writes at most `length` bytes to `cookie`, and both live through the
+    // call.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    Errno::result(result).map(|_| cookie)
+}
+
+/// A short-lived thread whose namespace nobody else shares.
+fn on_thread<R: Send>(label: &str, work: impl FnOnce() -> Result<R, NetError> + Send) -> Result<R, NetError> {
+    thread::scope(|scope| {
+        let worker = thread::Builder::new()
+            .name("netns".to_owned())
+            .spawn_scoped(scope, work)
+            .map_err(|source| NetError::Thread { netns: label.to_owned(), source })?;
+        worker.join().unwrap_or_else(|panic| panic::resume_unwind(panic))
+    })
+}
