@@ -5,3 +5,4 @@
 pub mod params;
 pub mod time;
 pub mod units;
+pub mod wire;

@@ -1,0 +1,416 @@
+//! TCP (RFC 9293 section 3.1) and its options.
+
+use std::ops::Range;
+
+use super::{Malformed, Update, be16, be32, checksum, put16, put32};
+
+/// Length of the header without options.
+pub const MIN_HEADER: usize = 20;
+
+pub(super) mod field {
+    pub(crate) const SOURCE_PORT: usize = 0;
+    pub(crate) const DESTINATION_PORT: usize = 2;
+    pub(crate) const SEQUENCE: usize = 4;
+    pub(crate) const ACKNOWLEDGEMENT: usize = 8;
+    pub(crate) const DATA_OFFSET: usize = 12;
+    pub(crate) const FLAGS: usize = 13;
+    pub(crate) const WINDOW: usize = 14;
+    pub(crate) const CHECKSUM: usize = 16;
+    pub(crate) const URGENT: usize = 18;
+    pub(crate) const OPTIONS: usize = 20;
+}
+
+/// Bits of the flags byte.
+pub mod flag {
+    /// No more data from the sender.
+    pub const FIN: u8 = 1;
+    /// Synchronises sequence numbers.
+    pub const SYN: u8 = 2;
+    /// Resets the connection.
+    pub const RST: u8 = 4;
+    /// Push.
+    pub const PSH: u8 = 8;
+    /// The acknowledgement number counts.
+    pub const ACK: u8 = 16;
+    /// The urgent pointer counts.
+    pub const URG: u8 = 32;
+    /// ECN echo (RFC 3168).
+    pub const ECE: u8 = 64;
+    /// Congestion window reduced (RFC 3168).
+    pub const CWR: u8 = 128;
+}
+
+/// Option kinds (IANA).
+pub mod option {
+    /// End of the list; a single byte.
+    pub const END: u8 = 0;
+    /// Padding; a single byte.
+    pub const NOP: u8 = 1;
+    /// Maximum segment size (RFC 9293 section 3.7.1), 4 bytes.
+    pub const MSS: u8 = 2;
+    /// Window scale (RFC 7323 section 2), 3 bytes.
+    pub const WINDOW_SCALE: u8 = 3;
+    /// Selective acknowledgement permitted (RFC 2018), 2 bytes.
+    pub const SACK_PERMITTED: u8 = 4;
+    /// Selective acknowledgement (RFC 2018).
+    pub const SACK: u8 = 5;
+    /// Timestamps (RFC 7323 section 3), 10 bytes.
+    pub const TIMESTAMPS: u8 = 8;
+}
+
+/// A TCP segment, header and payload, in any byte buffer.
+#[derive(Debug, Clone, Copy)]
+pub struct Tcp<T>(T);
+
+/// One option of a segment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TcpOption {
+    /// See [`option`].
+    pub kind: u8,
+    /// Its bytes in the segment, kind and length included.
+    pub range: Range<usize>,
+}
+
+/// The options of a segment, "no operation" included, up to the end of the list or the first malformed one.
+#[derive(Debug, Clone)]
+pub struct Options<'a> {
+    /// The header.
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<T: AsRef<[u8]>> Tcp<T> {
+    /// Checks the data offset. Options are checked as they are walked; the checksum is not.
+    ///
+    /// # Errors
+    /// [`Malformed`] if the buffer is shorter than 20 bytes or the data offset is below 5 or beyond the buffer.
+    #[inline]
+    pub fn new(buffer: T) -> Result<Self, Malformed> {
+        check(buffer.as_ref())?;
+        Ok(Self(buffer))
+    }
+
+    #[inline]
+    fn bytes(&self) -> &[u8] {
+        self.0.as_ref()
+    }
+
+    /// Source port.
+    #[inline]
+    pub fn source_port(&self) -> u16 {
+        be16(self.bytes(), field::SOURCE_PORT)
+    }
+
+    /// Destination port.
+    #[inline]
+    pub fn destination_port(&self) -> u16 {
+        be16(self.bytes(), field::DESTINATION_PORT)
+    }
+
+    /// Sequence number of the first byte.
+    #[inline]
+    pub fn sequence(&self) -> u32 {
+        be32(self.bytes(), field::SEQUENCE)
+    }
+
+    /// Next sequence number expected from the other side, if ACK is set.
+    #[inline]
+    pub fn acknowledgement(&self) -> u32 {
+        be32(self.bytes(), field::ACKNOWLEDGEMENT)
+    }
+
+    /// Length of the header in bytes, options included: 20..=60.
+    #[inline]
+    pub fn header_len(&self) -> usize {
+        usize::from(self.bytes()[field::DATA_OFFSET] >> 4) * 4
+    }
+
+    /// Flags, see [`flag`].
+    #[inline]
+    pub fn flags(&self) -> u8 {
+        self.bytes()[field::FLAGS]
+    }
+
+    /// Receive window, unscaled.
+    #[inline]
+    pub fn window(&self) -> u16 {
+        be16(self.bytes(), field::WINDOW)
+    }
+
+    /// Checksum, as it stands: a pseudo-header sum if the kernel left it to the device.
+    #[inline]
+    pub fn checksum(&self) -> u16 {
+        be16(self.bytes(), field::CHECKSUM)
+    }
+
+    /// Urgent pointer, if URG is set.
+    #[inline]
+    pub fn urgent(&self) -> u16 {
+        be16(self.bytes(), field::URGENT)
+    }
+
+    /// The options in order.
+    #[inline]
+    pub fn options(&self) -> Options<'_> {
+        Options { bytes: &self.bytes()[..self.header_len()], at: field::OPTIONS }
+    }
+
+    /// Where the first option of a kind lies, kind and length included; none if a malformed option stands before it.
+    #[inline]
+    pub fn find_option(&self, kind: u8) -> Option<Range<usize>> {
+        self.options().map_while(Result::ok).find(|option| option.kind == kind).map(|option| option.range)
+    }
+
+    /// Where the value of an option lies, if there is one of just this length.
+    #[inline]
+    fn option_value(&self, kind: u8, length: usize) -> Option<usize> {
+        self.find_option(kind).filter(|range| range.len() == length + 2).map(|range| range.start + 2)
+    }
+
+    /// The largest payload that the sender wants to receive, as announced in its SYN.
+    #[inline]
+    pub fn mss(&self) -> Option<u16> {
+        self.option_value(option::MSS, 2).map(|at| be16(self.bytes(), at))
+    }
+
+    /// Timestamp value and echo reply (RFC 7323 section 3).
+    #[inline]
+    pub fn timestamps(&self) -> Option<(u32, u32)> {
+        let at = self.option_value(option::TIMESTAMPS, 8)?;
+        Some((be32(self.bytes(), at), be32(self.bytes(), at + 4)))
+    }
+
+    /// The buffer, given back.
+    #[inline]
+    pub fn into_inner(self) -> T {
+        self.0
+    }
+}
+
+impl<'a> Tcp<&'a [u8]> {
+    /// The data of the segment.
+    #[inline]
+    pub fn payload(&self) -> &'a [u8] {
+        &self.0[self.header_len()..]
+    }
+}
+
+impl<T: AsRef<[u8]> + AsMut<[u8]>> Tcp<T> {
+    #[inline]
+    fn rewrite16(&mut self, at: usize, new: u16, update: Update) {
+        let bytes = self.0.as_mut();
+        if update == Update::Incremental {
+            let sum = checksum::update16_at(be16(bytes, field::CHECKSUM), at, be16(bytes, at), new);
+            put16(bytes, field::CHECKSUM, sum);
+        }
+        put16(bytes, at, new);
+    }
+
+    #[inline]
+    fn rewrite32(&mut self, at: usize, new: u32, update: Update) {
+        let bytes = self.0.as_mut();
+        if update == Update::Incremental {
+            let sum = checksum::update32_at(be16(bytes, field::CHECKSUM), at, be32(bytes, at), new);
+            put16(bytes, field::CHECKSUM, sum);
+        }
+        put32(bytes, at, new);
+    }
+
+    /// Sets the sequence number.
+    #[inline]
+    pub fn set_sequence(&mut self, sequence: u32, update: Update) {
+        self.rewrite32(field::SEQUENCE, sequence, update);
+    }
+
+    /// Sets the flags, see [`flag`].
+    #[inline]
+    pub fn set_flags(&mut self, flags: u8, update: Update) {
+        let high = self.bytes()[field::DATA_OFFSET];
+        self.rewrite16(field::DATA_OFFSET, u16::from_be_bytes([high, flags]), update);
+    }
+
+    /// Sets the checksum field.
+    #[inline]
+    pub fn set_checksum(&mut self, checksum: u16) {
+        put16(self.0.as_mut(), field::CHECKSUM, checksum);
+    }
+
+    /// Sets the value of the MSS option; false, and nothing changed, if there is none.
+    #[inline]
+    pub fn set_mss(&mut self, mss: u16, update: Update) -> bool {
+        let at = self.option_value(option::MSS, 2);
+        if let Some(at) = at {
+            self.rewrite16(at, mss, update);
+        }
+        at.is_some()
+    }
+
+    /// Sets timestamp value and echo reply; false, and nothing changed, if there is no such option.
+    #[inline]
+    pub fn set_timestamps(&mut self, value: u32, echo: u32, update: Update) -> bool {
+        let at = self.option_value(option::TIMESTAMPS, 8);
+        if let Some(at) = at {
+            self.rewrite32(at, value, update);
+            self.rewrite32(at + 4, echo, update);
+        }
+        at.is_some()
+    }
+}
+
+/// Header length of a well-formed segment.
+#[inline]
+pub(super) fn check(bytes: &[u8]) -> Result<usize, Malformed> {
+    let header: &[u8; MIN_HEADER] = bytes.first_chunk().ok_or(Malformed::Truncated)?;
+    let length = usize::from(header[field::DATA_OFFSET] >> 4) * 4;
+    if (MIN_HEADER..=bytes.len()).contains(&length) { Ok(length) } else { Err(Malformed::BadHeaderLength) }
+}
+
+impl Iterator for Options<'_> {
+    type Item = Result<TcpOption, Malformed>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let at = self.at;
+        let kind = *self.bytes.get(at)?;
+        let length = match kind {
+            option::END => {
+                self.at = self.bytes.len();
+                return None;
+            }
+            option::NOP => 1,
+            _ => self.bytes.get(at + 1).map_or(0, |&length| usize::from(length)),
+        };
+        if kind != option::NOP && length < 2 || at + length > self.bytes.len() {
+            self.at = self.bytes.len();
+            return Some(Err(Malformed::BadOptions));
+        }
+        self.at = at + length;
+        Some(Ok(TcpOption { kind, range: at..at + length }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::pipeline::wire::samples;
+
+    /// A segment with these option bytes (padded to 4) and a checksum made by etherparse.
+    fn segment(options: &[u8], payload: &[u8]) -> Vec<u8> {
+        let mut header = etherparse::TcpHeader::new(443, 50_000, 0x0102_0304, 0x1000);
+        header.set_options_raw(options).unwrap();
+        header.checksum = header.calc_checksum_ipv4_raw([10, 0, 0, 1], [10, 0, 0, 2], payload).unwrap();
+        let mut bytes = header.to_bytes().to_vec();
+        bytes.extend_from_slice(payload);
+        bytes
+    }
+
+    /// Whether etherparse finds the checksum right.
+    fn valid(bytes: &[u8]) -> bool {
+        let (header, payload) = etherparse::TcpHeader::from_slice(bytes).unwrap();
+        header.checksum == header.calc_checksum_ipv4_raw([10, 0, 0, 1], [10, 0, 0, 2], payload).unwrap()
+    }
+
+    #[test]
+    fn fields_of_a_captured_syn() {
+        let packet = super::super::Ipv4::new(samples::SYN_V4).unwrap();
+        let syn = Tcp::new(packet.payload()).unwrap();
+        assert_eq!((syn.source_port(), syn.destination_port()), samples::SYN_V4_PORTS);
+        assert_eq!((syn.flags(), syn.header_len(), syn.acknowledgement()), (flag::SYN, 40, 0));
+        assert_eq!(syn.mss(), Some(1460));
+        let kinds: Vec<u8> = syn.options().map(|option| option.unwrap().kind).collect();
+        assert_eq!(
+            kinds,
+            [option::MSS, option::SACK_PERMITTED, option::TIMESTAMPS, option::NOP, option::WINDOW_SCALE]
+        );
+        assert!(syn.payload().is_empty());
+    }
+
+    #[test]
+    fn every_setter_keeps_a_right_checksum_right() {
+        // The NOP puts the MSS value at an odd offset, which no alignment rule forbids.
+        let options = [1, 2, 4, 0x05, 0xb4, 8, 10, 1, 2, 3, 4, 5, 6, 7, 8];
+        let mut bytes = segment(&options, b"payload");
+        assert!(valid(&bytes));
+        let mut tcp = Tcp::new(&mut bytes).unwrap();
+        assert_eq!((tcp.mss(), tcp.timestamps()), (Some(1460), Some((0x0102_0304, 0x0506_0708))));
+        assert!(tcp.set_mss(536, Update::Incremental));
+        assert!(tcp.set_timestamps(0xffff_0000, 0x1234_ff00, Update::Incremental));
+        tcp.set_sequence(0xfeed_beef, Update::Incremental);
+        tcp.set_flags(flag::SYN | flag::ECE, Update::Incremental);
+        assert!(valid(&bytes));
+        let (header, _) = etherparse::TcpHeader::from_slice(&bytes).unwrap();
+        assert!(header.syn && header.ece && !header.ack);
+        assert_eq!(header.sequence_number, 0xfeed_beef);
+        let options: Vec<_> = header.options_iterator().map(Result::unwrap).collect();
+        assert!(options.contains(&etherparse::TcpOptionElement::MaximumSegmentSize(536)));
+        assert!(options.contains(&etherparse::TcpOptionElement::Timestamp(0xffff_0000, 0x1234_ff00)));
+    }
+
+    #[test]
+    fn leaving_the_checksum_leaves_it() {
+        let mut bytes = segment(&[2, 4, 5, 0xb4], &[]);
+        let mut tcp = Tcp::new(&mut bytes).unwrap();
+        let before = tcp.checksum();
+        assert!(tcp.set_mss(1000, Update::Leave));
+        assert_eq!((tcp.checksum(), tcp.mss()), (before, Some(1000)));
+        assert!(!tcp.set_timestamps(1, 2, Update::Leave));
+    }
+
+    #[test]
+    fn malformed_options_end_the_walk_once() {
+        for options in [[2, 5, 0, 0], [2, 1, 0, 0], [2, 0, 0, 0], [1, 1, 1, 2]] {
+            let bytes = segment(&options, &[]);
+            let tcp = Tcp::new(&bytes).unwrap();
+            let errors: Vec<_> = tcp.options().filter_map(Result::err).collect();
+            assert_eq!(errors, [Malformed::BadOptions], "{options:?}");
+            assert_eq!(tcp.options().last(), Some(Err(Malformed::BadOptions)));
+            assert_eq!(tcp.mss(), None);
+        }
+    }
+
+    #[test]
+    fn option_of_a_wrong_length_is_not_read_as_mss() {
+        let bytes = segment(&[2, 3, 5, 0], &[]);
+        assert_eq!(Tcp::new(&bytes).unwrap().mss(), None);
+    }
+
+    #[test]
+    fn lying_data_offsets_are_refused() {
+        let mut bytes = segment(&[], &[]);
+        assert_eq!(Tcp::new(&bytes[..19]).unwrap_err(), Malformed::Truncated);
+        bytes[12] = 0x40;
+        assert_eq!(Tcp::new(&bytes).unwrap_err(), Malformed::BadHeaderLength);
+        bytes[12] = 0x60;
+        assert_eq!(Tcp::new(&bytes).unwrap_err(), Malformed::BadHeaderLength);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_safe(mut bytes in proptest::collection::vec(any::<u8>(), 0..90), mss: u16) {
+            if let Ok(tcp) = Tcp::new(&bytes[..]) {
+                prop_assert_eq!(tcp.payload().len() + tcp.header_len(), bytes.len());
+                let mut end = 20;
+                for option in tcp.options().map_while(Result::ok) {
+                    prop_assert_eq!(option.range.start, end);
+                    end = option.range.end;
+                    prop_assert!(end <= tcp.header_len() && !option.range.is_empty());
+                }
+                let mut tcp = Tcp::new(&mut bytes).unwrap();
+                if tcp.set_mss(mss, Update::Incremental) {
+                    prop_assert_eq!(tcp.mss(), Some(mss));
+                }
+                tcp.set_timestamps(1, 2, Update::Incremental);
+            }
+        }
+
+        /// The raw bytes of options, walked by etherparse as well.
+        #[test]
+        fn mss_agrees_with_etherparse(value: u16, pad in 0_usize..4) {
+            let mut options = vec![1; pad];
+            options.extend_from_slice(&[2, 4]);
+            options.extend_from_slice(&value.to_be_bytes());
+            prop_assert_eq!(Tcp::new(&segment(&options, &[])).unwrap().mss(), Some(value));
+        }
+    }
+}
