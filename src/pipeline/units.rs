@@ -13,7 +13,7 @@ impl Probability {
     /// The probability nearest to `p`, if 0 ≤ p ≤ 1.
     pub fn new(p: f64) -> Option<Self> {
         // 2^64 as f64 is exact; the cast saturates, so 1.0 becomes certainty.
-        (0.0..=1.0).contains(&p).then(|| Self((p * 18_446_744_073_709_551_616.0) as u64))
+        (0.0..=1.0).contains(&p).then_some(Self((p * 18_446_744_073_709_551_616.0) as u64))
     }
 
     /// The binary digits after the point, first digit in the highest bit.
