@@ -189,8 +189,9 @@ impl FromStr for Rate {
             let what = format!("\"{text}\" may mean bits or bytes");
             return Err(UnitError::new(what, "write \"Mbit/s\"; 1 byte/s is 8 bit/s"));
         }
-        let bits = parse_with_units(text.trim().strip_suffix("/s").unwrap_or(text), "a rate", RATE)
-            .map_err(|error| UnitError { what: error.what.replace(text.trim_end_matches("/s"), text), ..error })?;
+        let bits = parse_with_units(text.trim().strip_suffix("/s").unwrap_or(text), "a rate", RATE).map_err(
+            |error| UnitError { what: error.what.replace(text.trim_end_matches("/s"), text), ..error },
+        )?;
         Self::from_bits_per_sec(whole(text, bits)?).ok_or_else(|| zero_rate(text))
     }
 }
@@ -230,7 +231,10 @@ impl FromStr for Probability {
 /// What somebody who left the percent sign out may have meant.
 fn percent_hint(number: f64) -> String {
     if number > 0.0 && number < 1.0 {
-        format!("\"{}%\" if that is a fraction, \"{number}%\" if it is a percentage", significant(number * 100.0))
+        format!(
+            "\"{}%\" if that is a fraction, \"{number}%\" if it is a percentage",
+            significant(number * 100.0)
+        )
     } else {
         format!("try \"{number}%\"")
     }

@@ -1,0 +1,155 @@
+//! What is wrong with a file: all of it, each problem with its place, the key, and what would be right.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::ops::Range;
+
+/// A place in a file, both counted from 1; the column counts characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// Line.
+    pub line: usize,
+    /// Character in the line.
+    pub column: usize,
+}
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The file's name as it was given.
+    pub file: String,
+    /// Where; `None` if it concerns the file as a whole.
+    pub place: Option<Place>,
+    /// The key, as `path[0].stage[2].rate` (counted from 0); empty if there is none.
+    pub key: String,
+    /// What is wrong.
+    pub what: String,
+    /// What would be right; may be empty.
+    pub hint: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.file)?;
+        if let Some(Place { line, column }) = self.place {
+            write!(f, ":{line}:{column}")?;
+        }
+        f.write_str(": ")?;
+        if !self.key.is_empty() {
+            write!(f, "{}: ", self.key)?;
+        }
+        f.write_str(&self.what)?;
+        if !self.hint.is_empty() {
+            write!(f, " ({})", self.hint)?;
+        }
+        Ok(())
+    }
+}
+
+/// Everything that is wrong with a file, in the order of its lines. Prints one problem per line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    /// At least one.
+    pub problems: Vec<Problem>,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, problem) in self.problems.iter().enumerate() {
+            if index > 0 {
+                f.write_str("\n")?;
+            }
+            problem.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// Collects the problems of one file while it is read.
+#[derive(Debug)]
+pub struct Problems {
+    file: String,
+    text: String,
+    list: RefCell<Vec<Problem>>,
+    /// Every key that a reader asked for, without indices: what the reference must show.
+    #[cfg(test)]
+    pub(super) asked: RefCell<std::collections::BTreeSet<String>>,
+}
+
+impl Problems {
+    /// None yet, of the file `file` with the content `text`.
+    pub fn new(file: impl Into<String>, text: impl Into<String>) -> Self {
+        Self {
+            file: file.into(),
+            text: text.into(),
+            list: RefCell::default(),
+            #[cfg(test)]
+            asked: RefCell::default(),
+        }
+    }
+
+    /// Adds a problem: `span` (bytes of the text) is where, `key` what it is about, `what` is wrong, `hint` would be
+    /// right.
+    pub fn add(&self, span: &Range<usize>, key: &str, what: impl Into<String>, hint: impl Into<String>) {
+        self.list.borrow_mut().push(Problem {
+            file: self.file.clone(),
+            place: Some(self.place(span.start)),
+            key: key.to_owned(),
+            what: what.into(),
+            hint: hint.into(),
+        });
+    }
+
+    /// Whether there is none so far.
+    pub fn is_empty(&self) -> bool {
+        self.list.borrow().is_empty()
+    }
+
+    /// The text between these bytes, empty if they are not a span of it.
+    pub(super) fn text(&self, span: &Range<usize>) -> &str {
+        self.text.get(span.clone()).unwrap_or_default()
+    }
+
+    /// All problems, if there are any.
+    ///
+    /// # Errors
+    /// If there are.
+    pub fn finish(self) -> Result<(), ConfigError> {
+        let mut problems = self.list.into_inner();
+        if problems.is_empty() {
+            return Ok(());
+        }
+        // Stable: problems of one place stay in the order in which they were found.
+        problems.sort_by_key(|problem| problem.place);
+        problems.dedup();
+        Err(ConfigError { problems })
+    }
+
+    fn place(&self, offset: usize) -> Place {
+        let before = self.text.get(..offset).unwrap_or(&self.text);
+        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        let line = before.bytes().filter(|&byte| byte == b'\n').count() + 1;
+        Place { line, column: before[line_start..].chars().count() + 1 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn problems_come_in_the_order_of_lines() {
+        let problems = Problems::new("x.toml", "a = 1\nµ = \"ü\"\n");
+        problems.add(&(11..12), "b", "is odd", "be even");
+        problems.add(&(0..1), "", "is first", "");
+        let text = problems.finish().unwrap_err().to_string();
+        assert_eq!(text, "x.toml:1:1: is first\nx.toml:2:5: b: is odd (be even)");
+    }
+
+    #[test]
+    fn no_problem_is_no_error() {
+        assert_eq!(Problems::new("x", "").finish(), Ok(()));
+    }
+}

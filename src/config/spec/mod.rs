@@ -1,0 +1,262 @@
+//! Faults in one line: tc-netem's own words and a few of faultwire's.
+//!
+//! `delay 100ms 10ms loss 1%` means what it means to `tc qdisc ... netem`: the words may come in any order, and what they
+//! ask for happens in netem's order of decisions. faultwire's words (`mtu 1400 icmp`, `overhead 50`, `mss 1360`) become
+//! stages of their own before it, in the order in which they are written.
+//!
+//! Differs from tc:
+//! - a percentage needs its sign (tc takes `loss 30` for 30 %);
+//! - a word may be given once (tc takes the last);
+//! - `limit` defaults to tc's 1000 packets only where there is a `rate`: a pure delay line has no hidden limit that cuts
+//!   the throughput;
+//! - jitter keeps the order of a flow;
+//! - a correlation keeps the probability that was asked for (netem's arithmetic falls far below it).
+
+mod lexer;
+mod units;
+mod words;
+
+use std::fmt;
+use std::ops::Range;
+
+use crate::pipeline::params::StageParams;
+
+/// What a line of words asks for.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Spec {
+    /// faultwire's own words in the order written, then one netem stage if any of netem's words is there.
+    pub stages: Vec<StageParams>,
+    /// The `seed` word.
+    pub seed: Option<u64>,
+}
+
+/// One thing that is wrong with a spec.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SpecProblem {
+    /// The bytes of the spec that it concerns; empty at its end if something is missing there.
+    pub at: Range<usize>,
+    /// What is wrong.
+    pub what: String,
+    /// What would be right.
+    pub hint: String,
+}
+
+/// Everything that is wrong with a spec. Prints the spec and under it a caret and a sentence for each problem.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SpecError {
+    /// The text.
+    pub spec: String,
+    /// At least one, in the order of the text.
+    pub problems: Vec<SpecProblem>,
+}
+
+impl fmt::Display for SpecError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Tabs and line ends would put the carets elsewhere.
+        let line: String =
+            self.spec.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect();
+        write!(f, "{line}")?;
+        for problem in &self.problems {
+            let width = |range: Range<usize>| self.spec.get(range).map_or(0, |part| part.chars().count());
+            let indent = " ".repeat(width(0..problem.at.start));
+            let carets = "^".repeat(width(problem.at.clone()).max(1));
+            write!(f, "\n{indent}{carets} {} ({})", problem.what, problem.hint)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for SpecError {}
+
+/// Reads a spec. An empty one asks for nothing.
+///
+/// # Errors
+/// Every word that is not understood, each with its place and what was expected.
+pub fn parse(spec: &str) -> Result<Spec, SpecError> {
+    words::read(spec).map_err(|mut problems| {
+        problems.sort_by_key(|problem| problem.at.start);
+        SpecError { spec: spec.to_owned(), problems }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::pipeline::params::{
+        DelayParams, Distribution, ImpairmentParams, MssParams, MtuAction, MtuParams, NetemParams, Select,
+        Trigger,
+    };
+    use crate::pipeline::time::Duration;
+
+    fn netem(spec: &str) -> NetemParams {
+        let stages = parse(spec).unwrap().stages;
+        match stages.as_slice() {
+            [StageParams { impairment: ImpairmentParams::Netem(netem), .. }] => (**netem).clone(),
+            other => panic!("{spec}: {other:?}"),
+        }
+    }
+
+    fn refusal(spec: &str) -> String {
+        let error = parse(spec).unwrap_err();
+        assert_eq!(error.problems.len(), 1, "{error}");
+        format!("{} ({})", error.problems[0].what, error.problems[0].hint)
+    }
+
+    #[test]
+    fn netems_words_fill_one_stage_in_any_order() {
+        let one =
+            netem("loss 1% 25% delay 100ms 10ms 5% distribution normal rate 1mbit -4 48 5 limit 50 ecn");
+        let other = netem(
+            "ecn limit 50 rate 1mbit -4 48 5 latency 100ms 10ms 5% loss random 1% 25% distribution normal",
+        );
+        assert_eq!(one, other);
+        let delay = DelayParams {
+            delay: Duration::from_millis(100),
+            jitter: Duration::from_millis(10),
+            distribution: Distribution::Normal,
+            reorder: false,
+        };
+        assert_eq!(one.delay, Some(delay));
+        assert_eq!(one.delay_correlation, "5%".parse().unwrap());
+        assert_eq!(one.loss.probability, "1%".parse().unwrap());
+        assert_eq!(one.loss.correlation, "25%".parse().unwrap());
+        assert!(one.ecn);
+        assert_eq!(one.limit, Some(50));
+        let rate = one.rate.unwrap();
+        assert_eq!((rate.packet_overhead, rate.cell_size, rate.cell_overhead), (-4, 48, 5));
+        assert_eq!(rate.rate.bits_per_sec(), 1_000_000);
+    }
+
+    #[test]
+    fn reorder_without_gap_considers_every_packet() {
+        let netem = netem("delay 10ms reorder 25% 50% duplicate 1% 2% corrupt 3% 4%");
+        assert_eq!((netem.gap, netem.reorder.correlation), (1, "50%".parse().unwrap()));
+        assert_eq!(
+            (netem.duplicate.probability, netem.corrupt.correlation),
+            ("1%".parse().unwrap(), "4%".parse().unwrap())
+        );
+        assert_eq!(netem_gap("delay 10ms gap 5 reorder 25%"), 5);
+        assert_eq!(netem_gap("delay 10ms"), 0);
+    }
+
+    fn netem_gap(spec: &str) -> u32 {
+        netem(spec).gap
+    }
+
+    #[test]
+    fn only_a_rate_has_tcs_default_limit() {
+        assert_eq!(netem("delay 10ms").limit, None);
+        assert_eq!(netem("delay 10ms rate 1mbit").limit, Some(1_000));
+    }
+
+    #[test]
+    fn own_words_are_stages_before_netem_in_their_order() {
+        let spec = parse("mss 1360 delay 10ms mtu 1400 icmp seed 7 overhead 50").unwrap();
+        let names: Vec<&str> = spec.stages.iter().map(|stage| stage.name.as_str()).collect();
+        assert_eq!(names, ["mss", "mtu", "netem"]);
+        assert_eq!(spec.seed, Some(7));
+        assert_eq!(spec.stages[0].impairment, ImpairmentParams::Mss(MssParams { mss: 1_360, set: false }));
+        let mtu = MtuParams { mtu: 1_400, overhead: 50, action: MtuAction::Icmp };
+        assert_eq!(spec.stages[1].impairment, ImpairmentParams::Mtu(mtu));
+        assert_eq!(
+            (&spec.stages[1].select, &spec.stages[1].trigger),
+            (&Select::default(), &Trigger::default())
+        );
+    }
+
+    #[test]
+    fn overhead_alone_is_a_tunnel_on_a_link_of_1500() {
+        let spec = parse("overhead 50").unwrap();
+        let mtu = MtuParams { mtu: 1_500, overhead: 50, action: MtuAction::Drop };
+        assert_eq!(spec.stages[0].impairment, ImpairmentParams::Mtu(mtu));
+        let set = parse("mss 1460 set").unwrap();
+        assert_eq!(set.stages[0].impairment, ImpairmentParams::Mss(MssParams { mss: 1_460, set: true }));
+    }
+
+    #[test]
+    fn nothing_asks_for_nothing() {
+        assert_eq!(parse("  "), Ok(Spec::default()));
+    }
+
+    #[test]
+    fn each_mistake_says_what_would_be_right() {
+        for (spec, message) in [
+            ("los 1%", "\"los\" is not a known word (did you mean \"loss\"?)"),
+            ("slot 1ms", "\"slot\" is not supported (allowed: "),
+            ("loss", "\"loss\" needs a percentage (as in \"loss 1%\")"),
+            ("loss 30", "\"30\" has no % (try \"30%\")"),
+            ("loss 101%", "\"101%\" is more than 100% (a probability is"),
+            ("loss gemodel 1%", "\"gemodel\" is not supported (allowed: loss [random] P% [CORRELATION%])"),
+            ("delay soon", "\"delay\" needs a time (as in \"delay 100ms\")"),
+            ("delay 10mz", "\"10mz\" has no known unit (try \"10ms\")"),
+            ("delay 1ms 1ms distribution pareto", "\"pareto\" is not supported (allowed: uniform, normal)"),
+            (
+                "delay 1ms 1ms distribution norml",
+                "\"norml\" is not a known distribution (did you mean \"normal\"?)",
+            ),
+            (
+                "delay 1ms distribution normal",
+                "\"distribution\" needs a jitter to shape (as in \"delay 100ms 10ms",
+            ),
+            ("rate 10mb", "\"10mb\" has no known unit (try \"10mbit\")"),
+            ("rate 0bit", "\"0bit\" is less than 1 bit/s (for a link that is down"),
+            ("reorder 25%", "\"reorder\" needs a delay to overtake (as in \"delay 10ms reorder 25%\")"),
+            ("delay 1ms gap 5", "\"gap\" needs a reorder (as in \"delay 10ms reorder 25% gap 5\")"),
+            ("ecn", "\"ecn\" needs a loss to mark instead (as in \"loss 1% ecn\")"),
+            ("loss 1% loss 2%", "\"loss\" was already given (give each word once)"),
+            ("delay 1ms latency 1ms", "\"latency\" was already given (give each word once)"),
+            ("limit 0", "\"0\" is out of range (allowed: 1 to "),
+            ("limit 1.5", "\"1.5\" is not a whole number (as in \"limit 1000\")"),
+            ("mtu 20", "\"20\" is out of range (allowed: 68 to 65535)"),
+            (
+                "mtu 100 overhead 50",
+                "\"overhead\" leaves 50 bytes of an MTU of 100 (at least 68 must be left)",
+            ),
+            ("mtu 1400 icpm", "\"icpm\" is not a known word (did you mean \"icmp\"?)"),
+            ("mss 0", "\"0\" is out of range (allowed: 1 to 65535)"),
+            ("5% loss", "\"5%\" is not a known word (allowed: "),
+        ] {
+            let said = refusal_start(spec);
+            assert!(said.starts_with(message), "{spec}: {said}");
+        }
+        assert_eq!(refusal("delay 10ms loss"), "\"loss\" needs a percentage (as in \"loss 1%\")");
+    }
+
+    fn refusal_start(spec: &str) -> String {
+        let error = parse(spec).unwrap_err();
+        format!("{} ({})", error.problems[0].what, error.problems[0].hint)
+    }
+
+    #[test]
+    fn every_mistake_is_shown_under_its_word() {
+        let error = parse("delay 10 los 1% rate 10mb mtu 1400").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "delay 10 los 1% rate 10mb mtu 1400\n\
+             \u{20}        ^^^ \"los\" is not a known word (did you mean \"loss\"?)\n\
+             \u{20}                    ^^^^ \"10mb\" has no known unit (try \"10mbit\")"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(spec in "\\PC{0,60}") {
+            if let Err(error) = parse(&spec) {
+                let _ = error.to_string();
+            }
+        }
+
+        #[test]
+        fn no_row_of_words_panics(
+            words in prop::collection::vec(prop::sample::select(words::ALL.iter().copied().chain(
+                ["1%", "10ms", "5", "-3", "random", "normal", "icmp", "set", "1mbit", "ü", "1e999", "99999999999"]
+            ).collect::<Vec<_>>()), 0..12)
+        ) {
+            if let Err(error) = parse(&words.join(" ")) {
+                let _ = error.to_string();
+            }
+        }
+    }
+}

@@ -1,0 +1,356 @@
+//! The words of a spec and their arguments, and how they combine into stages.
+
+use std::ops::{Range, RangeInclusive};
+
+use crate::config::reader::Integer;
+use crate::config::spec::lexer::{Token, Tokens};
+use crate::config::spec::{Spec, SpecProblem, units};
+use crate::config::suggest;
+use crate::pipeline::params::{
+    Correlated, DelayParams, Distribution, ImpairmentParams, MssParams, MtuAction, MtuParams, NetemParams,
+    NetemRate, Select, StageParams, Trigger,
+};
+use crate::pipeline::time::Duration;
+use crate::pipeline::units::UnitError;
+
+/// Every word, as the allowed ones are listed.
+pub(super) const ALL: &[&str] = &[
+    "delay",
+    "distribution",
+    "loss",
+    "ecn",
+    "duplicate",
+    "corrupt",
+    "reorder",
+    "gap",
+    "rate",
+    "limit",
+    "seed",
+    "mtu",
+    "overhead",
+    "mss",
+];
+
+/// What may follow an `mtu` or `mss`.
+const OPTIONS: [&str; 4] = ["drop", "icmp", "fragment", "set"];
+
+/// tc's default, in packets.
+const TC_LIMIT: u64 = 1_000;
+
+/// Smallest MTU of IPv4 (RFC 791 section 3.1) and largest of any IP packet.
+pub(in crate::config) const MTU: RangeInclusive<u32> = 68..=65_535;
+
+/// Reads a whole spec.
+pub(super) fn read(spec: &str) -> Result<Spec, Vec<SpecProblem>> {
+    let mut words = Words::default();
+    let mut tokens = Tokens::new(spec);
+    while let Some(token) = tokens.next() {
+        if let Err(problem) = words.word(&token, &mut tokens) {
+            words.problems.push(problem);
+            // The arguments of a word that was not understood mean nothing: go on at the next known one.
+            while tokens.peek().is_some_and(|next| canonical(next.text).is_none()) {
+                tokens.next();
+            }
+        }
+    }
+    words.finish()
+}
+
+/// The word under its usual name, if it is one.
+fn canonical(text: &str) -> Option<&'static str> {
+    if text == "latency" {
+        return Some("delay");
+    }
+    ALL.iter().copied().find(|&word| word == text)
+}
+
+/// What has been read so far.
+#[derive(Debug, Default)]
+struct Words {
+    netem: NetemParams,
+    distribution: Option<Distribution>,
+    mtu: Option<(u32, MtuAction)>,
+    overhead: u32,
+    mss: Option<MssParams>,
+    seed: Option<u64>,
+    /// The words given, in order, with their places.
+    seen: Vec<(&'static str, Range<usize>)>,
+    problems: Vec<SpecProblem>,
+}
+
+impl Words {
+    fn word(&mut self, token: &Token<'_>, tokens: &mut Tokens<'_>) -> Result<(), SpecProblem> {
+        let Some(word) = canonical(token.text) else {
+            return Err(unknown(token));
+        };
+        if self.place(word).is_some() {
+            return Err(at(token, format!("\"{}\" was already given", token.text), "give each word once"));
+        }
+        self.seen.push((word, token.at.clone()));
+        let mut arguments = Arguments { word: token.text, tokens };
+        match word {
+            "delay" => self.delay(&mut arguments)?,
+            "distribution" => self.distribution = Some(arguments.distribution()?),
+            "loss" => self.netem.loss = arguments.loss()?,
+            "ecn" => self.netem.ecn = true,
+            "duplicate" => self.netem.duplicate = arguments.correlated()?,
+            "corrupt" => self.netem.corrupt = arguments.correlated()?,
+            "reorder" => self.netem.reorder = arguments.correlated()?,
+            "gap" => self.netem.gap = arguments.count(1..=u32::MAX, "gap 5")?,
+            "rate" => self.netem.rate = Some(arguments.rate()?),
+            "limit" => self.netem.limit = Some(arguments.count(1..=u64::from(u32::MAX), "limit 1000")?),
+            "seed" => self.seed = Some(arguments.count(0..=u64::MAX, "seed 7")?),
+            "mtu" => self.mtu = Some((arguments.count(MTU, "mtu 1400")?, arguments.action())),
+            "overhead" => self.overhead = arguments.count(0..=*MTU.end(), "overhead 50")?,
+            _ => {
+                self.mss = Some(MssParams {
+                    mss: arguments.count(1..=u16::MAX, "mss 1360")?,
+                    set: arguments.flag("set"),
+                })
+            }
+        }
+        Ok(())
+    }
+
+    fn delay(&mut self, arguments: &mut Arguments<'_, '_>) -> Result<(), SpecProblem> {
+        let delay = arguments.required(units::time, "a time", "delay 100ms")?;
+        let jitter = arguments.optional(units::time)?;
+        if jitter.is_some() {
+            self.netem.delay_correlation = arguments.optional(units::percent)?.unwrap_or_default();
+        }
+        let jitter = jitter.unwrap_or(Duration::ZERO);
+        self.netem.delay =
+            Some(DelayParams { delay, jitter, distribution: Distribution::Uniform, reorder: false });
+        Ok(())
+    }
+
+    fn place(&self, word: &str) -> Option<Range<usize>> {
+        self.seen.iter().find(|seen| seen.0 == word).map(|seen| seen.1.clone())
+    }
+
+    /// Applies the rules between words and makes the stages.
+    fn finish(mut self) -> Result<Spec, Vec<SpecProblem>> {
+        self.check_netem();
+        let stages = self.stages();
+        if self.problems.is_empty() { Ok(Spec { stages, seed: self.seed }) } else { Err(self.problems) }
+    }
+
+    /// tc's own rules.
+    fn check_netem(&mut self) {
+        let jitter = self.netem.delay.is_some_and(|delay| !delay.jitter.is_zero());
+        let delay = self.netem.delay.is_some_and(|delay| !delay.delay.is_zero());
+        let rules = [
+            ("distribution", "delay", jitter, "a jitter to shape", "delay 100ms 10ms distribution normal"),
+            ("ecn", "loss", self.place("loss").is_some(), "a loss to mark instead", "loss 1% ecn"),
+            ("reorder", "delay", delay, "a delay to overtake", "delay 10ms reorder 25%"),
+            ("gap", "reorder", self.place("reorder").is_some(), "a reorder", "delay 10ms reorder 25% gap 5"),
+        ];
+        for (word, other, holds, what, example) in rules {
+            // If the other word is there but could not be read, that has been said.
+            let told = self.place(other).is_some() && !self.problems.is_empty();
+            if let Some(at) = self.place(word)
+                && !holds
+                && !told
+            {
+                let what = format!("\"{word}\" needs {what}");
+                self.problems.push(SpecProblem { at, what, hint: format!("as in \"{example}\"") });
+            }
+        }
+    }
+
+    fn stages(&mut self) -> Vec<StageParams> {
+        let mut stages: Vec<StageParams> = Vec::new();
+        let mut netem = false;
+        for (word, at) in self.seen.clone() {
+            match word {
+                "mtu" | "overhead" if stages.iter().all(|stage| stage.name != "mtu") => {
+                    let mtu = self.link(at);
+                    stages.push(stage("mtu", ImpairmentParams::Mtu(mtu)));
+                }
+                "mss" => stages.extend(self.mss.map(|mss| stage("mss", ImpairmentParams::Mss(mss)))),
+                "mtu" | "overhead" | "seed" => {}
+                _ => netem = true,
+            }
+        }
+        if netem {
+            stages.push(stage("netem", ImpairmentParams::Netem(Box::new(self.netem()))));
+        }
+        stages
+    }
+
+    /// The hop that `mtu` and `overhead` describe together.
+    fn link(&mut self, at: Range<usize>) -> MtuParams {
+        let (mtu, action) = self.mtu.unwrap_or((1_500, MtuAction::Drop));
+        let left = i64::from(mtu) - i64::from(self.overhead);
+        if left < i64::from(*MTU.start()) {
+            let what = format!("\"overhead\" leaves {left} bytes of an MTU of {mtu}");
+            let at = self.place("overhead").unwrap_or(at);
+            self.problems.push(SpecProblem { at, what, hint: "at least 68 must be left".to_owned() });
+        }
+        MtuParams { mtu, overhead: self.overhead, action }
+    }
+
+    fn netem(&self) -> NetemParams {
+        let mut netem = self.netem.clone();
+        if let (Some(delay), Some(distribution)) = (&mut netem.delay, self.distribution) {
+            delay.distribution = distribution;
+        }
+        if self.place("reorder").is_some() && netem.gap == 0 {
+            netem.gap = 1;
+        }
+        if netem.rate.is_some() && netem.limit.is_none() {
+            netem.limit = Some(TC_LIMIT);
+        }
+        netem
+    }
+}
+
+/// A stage on all packets, always.
+fn stage(name: &str, impairment: ImpairmentParams) -> StageParams {
+    StageParams { name: name.to_owned(), select: Select::default(), trigger: Trigger::default(), impairment }
+}
+
+fn at(token: &Token<'_>, what: String, hint: impl Into<String>) -> SpecProblem {
+    SpecProblem { at: token.at.clone(), what, hint: hint.into() }
+}
+
+fn unknown(token: &Token<'_>) -> SpecProblem {
+    if ["slot", "state", "gemodel"].contains(&token.text) {
+        return at(
+            token,
+            format!("\"{}\" is not supported", token.text),
+            format!("allowed: {}", ALL.join(", ")),
+        );
+    }
+    let near = suggest::nearest(token.text, ALL.iter().copied().chain(OPTIONS));
+    let hint = near
+        .map_or_else(|| format!("allowed: {}", ALL.join(", ")), |near| format!("did you mean \"{near}\"?"));
+    at(token, format!("\"{}\" is not a known word", token.text), hint)
+}
+
+/// The arguments of one word.
+struct Arguments<'t, 'a> {
+    word: &'t str,
+    tokens: &'t mut Tokens<'a>,
+}
+
+impl Arguments<'_, '_> {
+    fn required<T>(
+        &mut self,
+        parse: impl Fn(&str) -> Result<T, UnitError>,
+        what: &str,
+        example: &str,
+    ) -> Result<T, SpecProblem> {
+        match self.optional(parse)? {
+            Some(value) => Ok(value),
+            None => Err(self.missing(what, example)),
+        }
+    }
+
+    fn optional<T>(
+        &mut self,
+        parse: impl Fn(&str) -> Result<T, UnitError>,
+    ) -> Result<Option<T>, SpecProblem> {
+        let Some(token) = self.tokens.next_number() else { return Ok(None) };
+        parse(token.text).map(Some).map_err(|error| at(&token, error.what, error.hint))
+    }
+
+    fn missing(&self, what: &str, example: &str) -> SpecProblem {
+        let at = self.tokens.peek().map_or_else(|| self.tokens.end(), |token| token.at.clone());
+        SpecProblem {
+            at,
+            what: format!("\"{}\" needs {what}", self.word),
+            hint: format!("as in \"{example}\""),
+        }
+    }
+
+    fn integer<T: Integer>(
+        &mut self,
+        range: RangeInclusive<T>,
+        example: &str,
+    ) -> Result<Option<T>, SpecProblem> {
+        let Some(token) = self.tokens.next_number() else { return Ok(None) };
+        let Ok(number) = token.text.parse::<i128>() else {
+            return Err(at(
+                &token,
+                format!("\"{}\" is not a whole number", token.text),
+                format!("as in \"{example}\""),
+            ));
+        };
+        let fits = T::try_from(number).ok().filter(|number| range.contains(number));
+        fits.map(Some).ok_or_else(|| {
+            let hint = format!("allowed: {} to {}", range.start(), range.end());
+            at(&token, format!("\"{}\" is out of range", token.text), hint)
+        })
+    }
+
+    fn count<T: Integer>(&mut self, range: RangeInclusive<T>, example: &str) -> Result<T, SpecProblem> {
+        match self.integer(range, example)? {
+            Some(number) => Ok(number),
+            None => Err(self.missing("a whole number", example)),
+        }
+    }
+
+    /// Takes the next word if it is `word`.
+    fn flag(&mut self, word: &str) -> bool {
+        let there = self.tokens.peek().is_some_and(|token| token.text == word);
+        if there {
+            self.tokens.next();
+        }
+        there
+    }
+
+    fn correlated(&mut self) -> Result<Correlated, SpecProblem> {
+        let example = format!("{} 1%", self.word);
+        let probability = self.required(units::percent, "a percentage", &example)?;
+        Ok(Correlated { probability, correlation: self.optional(units::percent)?.unwrap_or_default() })
+    }
+
+    fn loss(&mut self) -> Result<Correlated, SpecProblem> {
+        if let Some(token) = self.tokens.peek()
+            && ["state", "gemodel"].contains(&token.text)
+        {
+            let what = format!("\"{}\" is not supported", token.text);
+            return Err(at(token, what, "allowed: loss [random] P% [CORRELATION%]"));
+        }
+        self.flag("random");
+        self.correlated()
+    }
+
+    fn rate(&mut self) -> Result<NetemRate, SpecProblem> {
+        const EXAMPLE: &str = "rate 1mbit 20 48 5";
+        let rate = self.required(units::rate, "a rate", "rate 10mbit")?;
+        let packet_overhead = self.integer(-65_535..=65_535, EXAMPLE)?.unwrap_or(0);
+        let cell_size = self.integer(0..=65_535, EXAMPLE)?.unwrap_or(0);
+        let cell_overhead = self.integer(-65_535..=65_535, EXAMPLE)?.unwrap_or(0);
+        Ok(NetemRate { rate, packet_overhead, cell_size, cell_overhead })
+    }
+
+    fn distribution(&mut self) -> Result<Distribution, SpecProblem> {
+        let Some(token) = self.tokens.next() else {
+            return Err(self.missing("a name", "distribution normal"));
+        };
+        match token.text {
+            "uniform" => Ok(Distribution::Uniform),
+            "normal" => Ok(Distribution::Normal),
+            "pareto" | "paretonormal" | "experimental" | "custom" => {
+                Err(at(&token, format!("\"{}\" is not supported", token.text), "allowed: uniform, normal"))
+            }
+            other => {
+                let hint = suggest::hint(other, &["uniform", "normal"]);
+                Err(at(&token, format!("\"{other}\" is not a known distribution"), hint))
+            }
+        }
+    }
+
+    fn action(&mut self) -> MtuAction {
+        if self.flag("icmp") {
+            MtuAction::Icmp
+        } else if self.flag("fragment") {
+            MtuAction::Fragment
+        } else {
+            self.flag("drop");
+            MtuAction::Drop
+        }
+    }
+}
