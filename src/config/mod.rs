@@ -1,6 +1,73 @@
-//! The configuration: TOML as written, read into a validated [`plan::Plan`]; tc-netem's words.
+//! The configuration: TOML as written, read into a validated [`Plan`]; tc-netem's words.
+//!
+//! [`load`] and [`parse`] read a whole file. Files of another shape (cases) that contain paths, routes or stages read
+//! themselves with [`reader::document`] and use the same parts: [`read_port`], [`read_paths`], [`read_routes`],
+//! [`read_icmp`], [`read_stages`]. Whoever reads reports all problems of a file at once.
 
+mod describe;
+mod file;
+mod impairment;
+mod path;
+pub mod plan;
+mod port;
 pub mod problem;
 pub mod reader;
+mod select;
 pub mod spec;
+mod stage;
 pub mod suggest;
+mod trigger;
+mod warning;
+
+use std::path::Path;
+
+pub use describe::{Description, describe};
+pub use file::{read_icmp, read_routes};
+pub use path::read_paths;
+pub use plan::Plan;
+pub use port::{port_index, read_port, read_ports};
+pub use problem::{ConfigError, Problem};
+pub use select::read_select;
+pub use spec::{Spec, SpecError};
+pub use stage::read_stages;
+pub use trigger::read_trigger;
+pub use warning::limit_warning;
+
+/// Reads the configuration at `path`.
+///
+/// # Errors
+/// If the file cannot be read, or everything that is wrong with it.
+pub fn load(path: &Path) -> Result<Plan, ConfigError> {
+    let text = read(path)?;
+    parse(&text, &path.display().to_string())
+}
+
+/// Reads a configuration from its text; `name` is what problems call the file.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn parse(text: &str, name: &str) -> Result<Plan, ConfigError> {
+    reader::document(text, name, |root| Some(file::read_plan(root)))
+}
+
+/// The content of the file at `path`.
+///
+/// # Errors
+/// A problem that says why it cannot be read.
+pub fn read(path: &Path) -> Result<String, ConfigError> {
+    std::fs::read_to_string(path).map_err(|error| {
+        let hint = match error.kind() {
+            std::io::ErrorKind::NotFound => "give the path of an existing file",
+            std::io::ErrorKind::InvalidData => "a configuration is UTF-8 text",
+            _ => "",
+        };
+        let what = format!("cannot be read: {error}");
+        let file = path.display().to_string();
+        ConfigError {
+            problems: vec![Problem { file, place: None, key: String::new(), what, hint: hint.to_owned() }],
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -93,13 +93,17 @@ impl Problems {
     /// Adds a problem: `span` (bytes of the text) is where, `key` what it is about, `what` is wrong, `hint` would be
     /// right.
     pub fn add(&self, span: &Range<usize>, key: &str, what: impl Into<String>, hint: impl Into<String>) {
-        self.list.borrow_mut().push(Problem {
+        let problem = Problem {
             file: self.file.clone(),
             place: Some(self.place(span.start)),
             key: key.to_owned(),
             what: what.into(),
             hint: hint.into(),
-        });
+        };
+        // What both directions of a link share is read for each.
+        if !self.list.borrow().contains(&problem) {
+            self.list.borrow_mut().push(problem);
+        }
     }
 
     /// Whether there is none so far.
@@ -112,18 +116,17 @@ impl Problems {
         self.text.get(span.clone()).unwrap_or_default()
     }
 
-    /// All problems, if there are any.
+    /// `value`, if it could be read and there is no problem.
     ///
     /// # Errors
-    /// If there are.
-    pub fn finish(self) -> Result<(), ConfigError> {
+    /// All problems.
+    pub fn finish<T>(self, value: Option<T>) -> Result<T, ConfigError> {
         let mut problems = self.list.into_inner();
-        if problems.is_empty() {
-            return Ok(());
+        if let Some(value) = value.filter(|_| problems.is_empty()) {
+            return Ok(value);
         }
         // Stable: problems of one place stay in the order in which they were found.
         problems.sort_by_key(|problem| problem.place);
-        problems.dedup();
         Err(ConfigError { problems })
     }
 
@@ -144,12 +147,12 @@ mod tests {
         let problems = Problems::new("x.toml", "a = 1\nµ = \"ü\"\n");
         problems.add(&(11..12), "b", "is odd", "be even");
         problems.add(&(0..1), "", "is first", "");
-        let text = problems.finish().unwrap_err().to_string();
+        let text = problems.finish(Some(())).unwrap_err().to_string();
         assert_eq!(text, "x.toml:1:1: is first\nx.toml:2:5: b: is odd (be even)");
     }
 
     #[test]
     fn no_problem_is_no_error() {
-        assert_eq!(Problems::new("x", "").finish(), Ok(()));
+        assert_eq!(Problems::new("x", "").finish(Some(7)), Ok(7));
     }
 }

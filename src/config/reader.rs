@@ -25,8 +25,7 @@ pub fn document<T>(
 ) -> Result<T, ConfigError> {
     let problems = Problems::new(file, text);
     let value = read_into(text, &problems, read);
-    problems.finish()?;
-    Ok(value.expect("a reader that returns nothing has reported why"))
+    problems.finish(value)
 }
 
 /// [`document`] with the collector in the caller's hands.
@@ -74,7 +73,7 @@ impl<'a> Table<'a> {
             problems: self.problems,
             key: path,
             span: value.span(),
-            value: value.get_ref(),
+            content: value.get_ref(),
         })
     }
 
@@ -121,7 +120,7 @@ impl<'a> Table<'a> {
     }
 
     /// Reports every key that was not asked for. Call it when the table has been read.
-    pub fn finish(self) {
+    pub fn finish(&self) {
         for (key, _) in self.entries {
             let name = key.get_ref().as_ref();
             if !self.asked.contains(&name) {
@@ -141,7 +140,7 @@ pub struct Value<'a> {
     problems: &'a Problems,
     key: String,
     span: Range<usize>,
-    value: &'a DeValue<'a>,
+    content: &'a DeValue<'a>,
 }
 
 /// Whole numbers that a document can hold.
@@ -175,7 +174,7 @@ impl<'a> Value<'a> {
 
     /// The text, without a complaint if it is something else.
     pub fn as_text(&self) -> Option<&'a str> {
-        match self.value {
+        match self.content {
             DeValue::String(text) => Some(text.as_ref()),
             _ => None,
         }
@@ -183,7 +182,7 @@ impl<'a> Value<'a> {
 
     /// A problem unless it is `true` or `false`.
     pub fn flag(&self) -> Option<bool> {
-        match self.value {
+        match self.content {
             DeValue::Boolean(flag) => Some(*flag),
             _ => self.wrong_type("true or false"),
         }
@@ -191,12 +190,12 @@ impl<'a> Value<'a> {
 
     /// Whether it is a whole number.
     pub fn is_integer(&self) -> bool {
-        matches!(self.value, DeValue::Integer(_))
+        matches!(self.content, DeValue::Integer(_))
     }
 
     /// A problem unless it is a whole number within `range`.
     pub fn integer<T: Integer>(&self, range: RangeInclusive<T>) -> Option<T> {
-        let DeValue::Integer(integer) = self.value else {
+        let DeValue::Integer(integer) = self.content else {
             return self.wrong_type("a whole number");
         };
         let number = i128::from_str_radix(integer.as_str(), integer.radix()).ok();
@@ -210,7 +209,7 @@ impl<'a> Value<'a> {
 
     /// A problem unless it is a text that reads as `T`, unit included.
     pub fn quantity<T: FromStr<Err = UnitError>>(&self) -> Option<T> {
-        let parsed: Result<T, UnitError> = match self.value {
+        let parsed: Result<T, UnitError> = match self.content {
             DeValue::String(text) => text.parse(),
             // "has no unit", with an example, from the quantity itself.
             DeValue::Integer(number) => number.as_str().parse(),
@@ -243,7 +242,7 @@ impl<'a> Value<'a> {
 
     /// A problem unless it is a table.
     pub fn table(&self) -> Option<Table<'a>> {
-        match self.value {
+        match self.content {
             DeValue::Table(entries) => Some(Table {
                 problems: self.problems,
                 key: self.key.clone(),
@@ -257,7 +256,7 @@ impl<'a> Value<'a> {
 
     /// The items of an array; a problem if it is none.
     pub fn items(&self) -> Vec<Self> {
-        match self.value {
+        match self.content {
             DeValue::Array(items) => {
                 items.iter().enumerate().map(|(index, item)| self.item(index, item)).collect()
             }
@@ -267,7 +266,7 @@ impl<'a> Value<'a> {
 
     /// The items of an array, or the value itself as the only one.
     pub fn one_or_more(&self) -> Vec<Self> {
-        if matches!(self.value, DeValue::Array(_)) { self.items() } else { vec![self.clone()] }
+        if matches!(self.content, DeValue::Array(_)) { self.items() } else { vec![self.clone()] }
     }
 
     fn item(&self, index: usize, item: &'a Spanned<DeValue<'a>>) -> Self {
@@ -275,12 +274,12 @@ impl<'a> Value<'a> {
             problems: self.problems,
             key: format!("{}[{index}]", self.key),
             span: item.span(),
-            value: item.get_ref(),
+            content: item.get_ref(),
         }
     }
 
     fn wrong_type<T>(&self, expected: &str) -> Option<T> {
-        let found = match self.value {
+        let found = match self.content {
             DeValue::String(_) => "a text",
             DeValue::Integer(_) => "a whole number",
             DeValue::Float(_) => "a number with a fraction",

@@ -266,7 +266,7 @@ impl fmt::Display for Rate {
 impl fmt::Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const UNITS: [(u64, &str); 3] = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
-        let even = |&(scale, _): &(u64, &str)| self.0 >= scale && self.0 % scale == 0;
+        let even = |&(scale, _): &(u64, &str)| self.0 >= scale && self.0.is_multiple_of(scale);
         let (scale, unit) = UNITS.into_iter().find(even).unwrap_or((1, "B"));
         write!(f, "{} {unit}", self.0 / scale)
     }

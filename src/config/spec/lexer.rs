@@ -13,7 +13,7 @@ pub(super) struct Token<'a> {
 /// The words of a spec, read from left to right.
 #[derive(Debug)]
 pub(super) struct Tokens<'a> {
-    tokens: Vec<Token<'a>>,
+    list: Vec<Token<'a>>,
     next: usize,
     end: usize,
 }
@@ -25,15 +25,15 @@ impl<'a> Tokens<'a> {
             let start = text.as_ptr() as usize - spec.as_ptr() as usize;
             Token { text, at: start..start + text.len() }
         });
-        Self { tokens: tokens.collect(), next: 0, end: spec.trim_end().len() }
+        Self { list: tokens.collect(), next: 0, end: spec.trim_end().len() }
     }
 
     pub(super) fn peek(&self) -> Option<&Token<'a>> {
-        self.tokens.get(self.next)
+        self.list.get(self.next)
     }
 
     pub(super) fn next(&mut self) -> Option<Token<'a>> {
-        let token = self.tokens.get(self.next).cloned();
+        let token = self.list.get(self.next).cloned();
         self.next += usize::from(token.is_some());
         token
     }

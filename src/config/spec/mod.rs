@@ -12,9 +12,12 @@
 //! - jitter keeps the order of a flow;
 //! - a correlation keeps the probability that was asked for (netem's arithmetic falls far below it).
 
+mod arguments;
 mod lexer;
 mod units;
 mod words;
+
+pub(super) use words::MTU;
 
 use std::fmt;
 use std::ops::Range;

@@ -2,16 +2,15 @@
 
 use std::ops::{Range, RangeInclusive};
 
-use crate::config::reader::Integer;
+use crate::config::spec::arguments::Arguments;
 use crate::config::spec::lexer::{Token, Tokens};
 use crate::config::spec::{Spec, SpecProblem, units};
 use crate::config::suggest;
 use crate::pipeline::params::{
-    Correlated, DelayParams, Distribution, ImpairmentParams, MssParams, MtuAction, MtuParams, NetemParams,
-    NetemRate, Select, StageParams, Trigger,
+    DelayParams, Distribution, ImpairmentParams, MssParams, MtuAction, MtuParams, NetemParams, Select,
+    StageParams, Trigger,
 };
 use crate::pipeline::time::Duration;
-use crate::pipeline::units::UnitError;
 
 /// Every word, as the allowed ones are listed.
 pub(super) const ALL: &[&str] = &[
@@ -102,12 +101,7 @@ impl Words {
             "seed" => self.seed = Some(arguments.count(0..=u64::MAX, "seed 7")?),
             "mtu" => self.mtu = Some((arguments.count(MTU, "mtu 1400")?, arguments.action())),
             "overhead" => self.overhead = arguments.count(0..=*MTU.end(), "overhead 50")?,
-            _ => {
-                self.mss = Some(MssParams {
-                    mss: arguments.count(1..=u16::MAX, "mss 1360")?,
-                    set: arguments.flag("set"),
-                })
-            }
+            _ => self.mss = Some(arguments.mss()?),
         }
         Ok(())
     }
@@ -210,7 +204,7 @@ fn stage(name: &str, impairment: ImpairmentParams) -> StageParams {
     StageParams { name: name.to_owned(), select: Select::default(), trigger: Trigger::default(), impairment }
 }
 
-fn at(token: &Token<'_>, what: String, hint: impl Into<String>) -> SpecProblem {
+pub(super) fn at(token: &Token<'_>, what: String, hint: impl Into<String>) -> SpecProblem {
     SpecProblem { at: token.at.clone(), what, hint: hint.into() }
 }
 
@@ -226,131 +220,4 @@ fn unknown(token: &Token<'_>) -> SpecProblem {
     let hint = near
         .map_or_else(|| format!("allowed: {}", ALL.join(", ")), |near| format!("did you mean \"{near}\"?"));
     at(token, format!("\"{}\" is not a known word", token.text), hint)
-}
-
-/// The arguments of one word.
-struct Arguments<'t, 'a> {
-    word: &'t str,
-    tokens: &'t mut Tokens<'a>,
-}
-
-impl Arguments<'_, '_> {
-    fn required<T>(
-        &mut self,
-        parse: impl Fn(&str) -> Result<T, UnitError>,
-        what: &str,
-        example: &str,
-    ) -> Result<T, SpecProblem> {
-        match self.optional(parse)? {
-            Some(value) => Ok(value),
-            None => Err(self.missing(what, example)),
-        }
-    }
-
-    fn optional<T>(
-        &mut self,
-        parse: impl Fn(&str) -> Result<T, UnitError>,
-    ) -> Result<Option<T>, SpecProblem> {
-        let Some(token) = self.tokens.next_number() else { return Ok(None) };
-        parse(token.text).map(Some).map_err(|error| at(&token, error.what, error.hint))
-    }
-
-    fn missing(&self, what: &str, example: &str) -> SpecProblem {
-        let at = self.tokens.peek().map_or_else(|| self.tokens.end(), |token| token.at.clone());
-        SpecProblem {
-            at,
-            what: format!("\"{}\" needs {what}", self.word),
-            hint: format!("as in \"{example}\""),
-        }
-    }
-
-    fn integer<T: Integer>(
-        &mut self,
-        range: RangeInclusive<T>,
-        example: &str,
-    ) -> Result<Option<T>, SpecProblem> {
-        let Some(token) = self.tokens.next_number() else { return Ok(None) };
-        let Ok(number) = token.text.parse::<i128>() else {
-            return Err(at(
-                &token,
-                format!("\"{}\" is not a whole number", token.text),
-                format!("as in \"{example}\""),
-            ));
-        };
-        let fits = T::try_from(number).ok().filter(|number| range.contains(number));
-        fits.map(Some).ok_or_else(|| {
-            let hint = format!("allowed: {} to {}", range.start(), range.end());
-            at(&token, format!("\"{}\" is out of range", token.text), hint)
-        })
-    }
-
-    fn count<T: Integer>(&mut self, range: RangeInclusive<T>, example: &str) -> Result<T, SpecProblem> {
-        match self.integer(range, example)? {
-            Some(number) => Ok(number),
-            None => Err(self.missing("a whole number", example)),
-        }
-    }
-
-    /// Takes the next word if it is `word`.
-    fn flag(&mut self, word: &str) -> bool {
-        let there = self.tokens.peek().is_some_and(|token| token.text == word);
-        if there {
-            self.tokens.next();
-        }
-        there
-    }
-
-    fn correlated(&mut self) -> Result<Correlated, SpecProblem> {
-        let example = format!("{} 1%", self.word);
-        let probability = self.required(units::percent, "a percentage", &example)?;
-        Ok(Correlated { probability, correlation: self.optional(units::percent)?.unwrap_or_default() })
-    }
-
-    fn loss(&mut self) -> Result<Correlated, SpecProblem> {
-        if let Some(token) = self.tokens.peek()
-            && ["state", "gemodel"].contains(&token.text)
-        {
-            let what = format!("\"{}\" is not supported", token.text);
-            return Err(at(token, what, "allowed: loss [random] P% [CORRELATION%]"));
-        }
-        self.flag("random");
-        self.correlated()
-    }
-
-    fn rate(&mut self) -> Result<NetemRate, SpecProblem> {
-        const EXAMPLE: &str = "rate 1mbit 20 48 5";
-        let rate = self.required(units::rate, "a rate", "rate 10mbit")?;
-        let packet_overhead = self.integer(-65_535..=65_535, EXAMPLE)?.unwrap_or(0);
-        let cell_size = self.integer(0..=65_535, EXAMPLE)?.unwrap_or(0);
-        let cell_overhead = self.integer(-65_535..=65_535, EXAMPLE)?.unwrap_or(0);
-        Ok(NetemRate { rate, packet_overhead, cell_size, cell_overhead })
-    }
-
-    fn distribution(&mut self) -> Result<Distribution, SpecProblem> {
-        let Some(token) = self.tokens.next() else {
-            return Err(self.missing("a name", "distribution normal"));
-        };
-        match token.text {
-            "uniform" => Ok(Distribution::Uniform),
-            "normal" => Ok(Distribution::Normal),
-            "pareto" | "paretonormal" | "experimental" | "custom" => {
-                Err(at(&token, format!("\"{}\" is not supported", token.text), "allowed: uniform, normal"))
-            }
-            other => {
-                let hint = suggest::hint(other, &["uniform", "normal"]);
-                Err(at(&token, format!("\"{other}\" is not a known distribution"), hint))
-            }
-        }
-    }
-
-    fn action(&mut self) -> MtuAction {
-        if self.flag("icmp") {
-            MtuAction::Icmp
-        } else if self.flag("fragment") {
-            MtuAction::Fragment
-        } else {
-            self.flag("drop");
-            MtuAction::Drop
-        }
-    }
 }

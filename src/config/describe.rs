@@ -1,0 +1,251 @@
+//! A stage in one line for people.
+
+use std::fmt;
+
+use ipnet::IpNet;
+
+use crate::pipeline::params::{
+    BlackoutParams, Correlated, CorruptArea, DelayParams, Distribution, Excess, FragmentSelect,
+    ImpairmentParams, MtuAction, MtuParams, NetemParams, RateParams, ReorderParams, Scope, Select,
+    StageParams, Trigger,
+};
+use crate::pipeline::units::{Bytes, Probability};
+
+/// Prints a stage as one sentence without its name: `loss 1% of wire packets, each independently; only tcp`.
+#[derive(Debug, Clone, Copy)]
+pub struct Description<'a>(&'a StageParams);
+
+/// What `stage` does, to which packets and when.
+pub fn describe(stage: &StageParams) -> Description<'_> {
+    Description(stage)
+}
+
+impl fmt::Display for Description<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&impairment(&self.0.impairment))?;
+        for (word, parts) in [("only", select(&self.0.select)), ("when", trigger(&self.0.trigger))] {
+            if !parts.is_empty() {
+                write!(f, "; {word} {}", parts.join(", "))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn impairment(impairment: &ImpairmentParams) -> String {
+    match impairment {
+        ImpairmentParams::Loss(loss) => {
+            let mark = if loss.ecn { ", marking ECN-capable ones instead" } else { "" };
+            format!("loss {} of wire packets, each independently{mark}", loss.probability)
+        }
+        ImpairmentParams::Delay(params) => delay(params),
+        ImpairmentParams::Rate(params) => rate(params),
+        ImpairmentParams::Mtu(params) => mtu(params),
+        ImpairmentParams::Mss(mss) if mss.set => format!("mss set to {} in every SYN", mss.mss),
+        ImpairmentParams::Mss(mss) => format!("mss clamped to {} in every SYN", mss.mss),
+        ImpairmentParams::Duplicate(duplicate) => {
+            let copies = if duplicate.copies == 1 { "once" } else { &format!("{} times", duplicate.copies) };
+            format!("duplicate {} of wire packets {copies}", duplicate.probability)
+        }
+        ImpairmentParams::Corrupt(corrupt) => {
+            let bits = if corrupt.bits == 1 { "1 bit" } else { &format!("{} bits", corrupt.bits) };
+            let area = match corrupt.area {
+                CorruptArea::Transport => "the transport header or payload",
+                CorruptArea::Header => "the headers",
+                CorruptArea::Payload => "the payload",
+                CorruptArea::Any => "the packet",
+            };
+            let checksum =
+                if corrupt.fix_checksum { "checksums made right again" } else { "checksums left wrong" };
+            format!("corrupt {bits} of {area} in {} of wire packets, {checksum}", corrupt.probability)
+        }
+        ImpairmentParams::Reorder(params) => reorder(params),
+        ImpairmentParams::FragmentFilter => "fragment-filter: drop every fragment but the first".to_owned(),
+        ImpairmentParams::Blackout(params) => blackout(params),
+        ImpairmentParams::Netem(params) => netem(params),
+    }
+}
+
+fn delay(delay: &DelayParams) -> String {
+    if !delay.jitter.is_zero() {
+        let shape = match delay.distribution {
+            Distribution::Uniform => "uniform",
+            Distribution::Normal => "normal",
+        };
+        let order = if delay.reorder { "order not kept" } else { "order kept" };
+        return format!("delay {} ± {} ({shape}), {order}", delay.delay, delay.jitter);
+    }
+    format!("delay {}", delay.delay)
+}
+
+fn rate(rate: &RateParams) -> String {
+    let overhead = match rate.overhead {
+        0 => String::new(),
+        bytes => format!(", {bytes:+} bytes per packet"),
+    };
+    let excess = match rate.excess {
+        Excess::Police { burst } => format!("drop what exceeds it after a burst of {}", Bytes(burst)),
+        Excess::Queue { packets, bytes, time } => {
+            let limits = [
+                packets.map(|packets| format!("{packets} packets")),
+                bytes.map(|bytes| Bytes(bytes).to_string()),
+                time.map(|time| time.to_string()),
+            ];
+            let limits: Vec<String> = limits.into_iter().flatten().collect();
+            match limits.as_slice() {
+                [] => "queue without limit".to_owned(),
+                limits => format!("queue of at most {}", limits.join(" and ")),
+            }
+        }
+    };
+    format!("rate {}{overhead}, {excess}", rate.rate)
+}
+
+fn mtu(mtu: &MtuParams) -> String {
+    let action = match mtu.action {
+        MtuAction::Drop => "drop larger packets silently",
+        MtuAction::Icmp => "drop larger packets and answer ICMP",
+        MtuAction::Fragment => "fragment larger packets, answer ICMP where that is forbidden",
+    };
+    match mtu.overhead {
+        0 => format!("mtu {}: {action}", mtu.mtu),
+        bytes => format!("mtu {} less {bytes} bytes of tunnels = {}: {action}", mtu.mtu, mtu.mtu - bytes),
+    }
+}
+
+fn reorder(reorder: &ReorderParams) -> String {
+    match *reorder {
+        ReorderParams::Overtake { probability, gap, delay } => {
+            let gap = if gap == 1 { String::new() } else { format!("every {gap}th packet with ") };
+            format!("reorder: {gap}{probability} leave at once, all others after {delay}")
+        }
+        ReorderParams::Displace { probability, by, timeout } => {
+            format!(
+                "reorder: {probability} are put behind the next {by} of their flow, at most {timeout} late"
+            )
+        }
+    }
+}
+
+fn blackout(blackout: &BlackoutParams) -> String {
+    let text = format!("blackout from {} for {}", blackout.start, blackout.down);
+    match blackout.up {
+        Some(up) => format!("{text}, again after {up} up"),
+        None => text,
+    }
+}
+
+/// In netem's own words, so that a reader who knows them can compare.
+fn netem(netem: &NetemParams) -> String {
+    let mut words = vec!["netem".to_owned()];
+    if let Some(params) = &netem.delay {
+        words.push(delay(params));
+        words.extend(correlation(netem.delay_correlation));
+    }
+    let chances = [
+        ("loss", netem.loss),
+        ("duplicate", netem.duplicate),
+        ("corrupt", netem.corrupt),
+        ("reorder", netem.reorder),
+    ];
+    for (word, chance) in chances.into_iter().filter(|(_, chance)| *chance != Correlated::default()) {
+        words.push(format!("{word} {}", chance.probability));
+        words.extend(correlation(chance.correlation));
+    }
+    words.extend((netem.gap > 1).then(|| format!("gap {}", netem.gap)));
+    words.extend(netem.ecn.then(|| "ecn".to_owned()));
+    if let Some(rate) = &netem.rate {
+        words.push(format!("rate {}", rate.rate));
+        if (rate.packet_overhead, rate.cell_size, rate.cell_overhead) != (0, 0, 0) {
+            let (packet, size, cell) = (rate.packet_overhead, rate.cell_size, rate.cell_overhead);
+            words.push(format!("({packet:+} bytes per packet, cells of {size} {cell:+})"));
+        }
+    }
+    words.extend(netem.limit.map(|limit| format!("limit {limit}")));
+    words.join(" ")
+}
+
+fn correlation(correlation: Probability) -> Option<String> {
+    (correlation != Probability::ZERO).then(|| format!("(correlation {correlation})"))
+}
+
+fn select(select: &Select) -> Vec<String> {
+    let mut parts = Vec::new();
+    let mut condition = |name: &str, values: Vec<String>| {
+        if !values.is_empty() {
+            parts.push(format!("{name}{}", values.join("|")));
+        }
+    };
+    let ports = |list: &[(u16, u16)]| list.iter().map(|&range| span(range)).collect();
+    let prefixes = |list: &[IpNet]| list.iter().map(ToString::to_string).collect();
+    let numbers = |list: &[u8]| list.iter().map(ToString::to_string).collect();
+    condition("", select.protocols.iter().map(|&protocol| super::select::protocol_name(protocol)).collect());
+    condition("from ", prefixes(&select.source));
+    condition("to ", prefixes(&select.destination));
+    condition("source port ", ports(&select.source_ports));
+    condition("destination port ", ports(&select.destination_ports));
+    condition("port ", ports(&select.ports));
+    let flags = super::select::flag_names(select.tcp_flags_set, select.tcp_flags_unset);
+    condition("TCP flags ", if flags.is_empty() { Vec::new() } else { vec![flags] });
+    condition("IP length ", select.ip_length.map(span).into_iter().collect());
+    condition("payload length ", select.payload_length.map(span).into_iter().collect());
+    let which = select.fragment.map(|fragment| match fragment {
+        FragmentSelect::None => "whole packets",
+        FragmentSelect::Any => "fragments",
+        FragmentSelect::First => "first fragments",
+        FragmentSelect::Later => "later fragments",
+    });
+    condition("", which.map(str::to_owned).into_iter().collect());
+    condition("DSCP ", numbers(&select.dscp));
+    condition("ECN ", numbers(&select.ecn));
+    parts
+}
+
+fn span<T: PartialEq + fmt::Display>((low, high): (T, T)) -> String {
+    if low == high { low.to_string() } else { format!("{low}-{high}") }
+}
+
+fn trigger(trigger: &Trigger) -> Vec<String> {
+    let mut parts = Vec::new();
+    parts.extend(trigger.probability.map(|probability| format!("drawn with {probability}")));
+    let nth: Vec<String> = trigger.nth.iter().map(|number| format!("#{number}")).collect();
+    parts.extend((!nth.is_empty()).then(|| format!("packet {}", nth.join("|"))));
+    parts.extend(trigger.every.map(|every| format!("every {every}th packet")));
+    parts.extend(trigger.first.map(|first| format!("among the first {first} packets")));
+    parts.extend(trigger.after.map(|after| format!("after {after} packets")));
+    parts.extend(trigger.times.map(|times| format!("at most {times} times")));
+    let counts = !trigger.nth.is_empty()
+        || [trigger.every, trigger.first, trigger.after, trigger.times].iter().any(Option::is_some);
+    if counts {
+        let scope = match trigger.scope {
+            Scope::Flow => "counted per flow",
+            Scope::Path => "counted over the path",
+        };
+        parts.push(scope.to_owned());
+    }
+    parts.extend(trigger.from.map(|from| format!("from {from}")));
+    parts.extend(trigger.until.map(|until| format!("until {until}")));
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::spec;
+
+    fn of(spec: &str) -> Vec<String> {
+        spec::parse(spec).unwrap().stages.iter().map(|stage| describe(stage).to_string()).collect()
+    }
+
+    #[test]
+    fn a_spec_reads_back_as_sentences() {
+        assert_eq!(
+            of("mtu 1400 icmp overhead 50 mss 1360 delay 100ms 10ms 25% loss 1% rate 1.5mbit"),
+            [
+                "mtu 1400 less 50 bytes of tunnels = 1350: drop larger packets and answer ICMP",
+                "mss clamped to 1360 in every SYN",
+                "netem delay 100ms ± 10ms (uniform), order kept (correlation 25%) loss 1% rate 1.5 Mbit/s limit 1000",
+            ]
+        );
+    }
+}

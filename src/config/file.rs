@@ -1,0 +1,115 @@
+//! The whole file: its top-level keys, `[icmp]` and `[[route]]`.
+
+use std::num::NonZeroUsize;
+
+use crate::config::path::read_paths;
+use crate::config::plan::{IcmpPlan, Plan, RoutePlan, RouteTarget, WorkerCount};
+use crate::config::port::{port_index, prefix, read_ports};
+use crate::config::reader::{Table, Value};
+use crate::config::warning;
+
+/// Cores and workers beyond any machine.
+const MOST_CORES: usize = 1_024;
+
+/// Reads the document of a configuration.
+pub(super) fn read_plan(root: &mut Table<'_>) -> Plan {
+    let ports = read_ports(root);
+    if ports.is_empty() {
+        root.problem("there is no port", "write a [[port]] for each host");
+    }
+    let names: Vec<&str> = ports.iter().map(|port| port.name.as_str()).collect();
+    let routes = read_routes(root, &names);
+    let paths = read_paths(root, &names);
+    let mut plan = Plan::new(ports, paths);
+    plan.routes = routes;
+    plan.seed = root.integer("seed", 0..=u64::MAX);
+    (plan.workers, plan.pin) = read_workers(root);
+    plan.flows = root.integer("flows", 1..=1 << 24).unwrap_or(Plan::DEFAULT_FLOWS);
+    plan.duration = root.quantity("duration");
+    plan.icmp = read_icmp(root);
+    plan.warnings = warning::of(&plan);
+    plan
+}
+
+/// Reads the table `[icmp]` of `root`, if there is one.
+pub fn read_icmp(root: &mut Table<'_>) -> IcmpPlan {
+    let default = IcmpPlan::default();
+    let Some(mut table) = root.value("icmp").and_then(|value| value.table()) else { return default };
+    let icmp = IcmpPlan {
+        time_exceeded: table.flag("time_exceeded", default.time_exceeded),
+        unreachable: table.flag("unreachable", default.unreachable),
+        packet_too_big: table.flag("packet_too_big", default.packet_too_big),
+        echo: table.flag("echo", default.echo),
+        rate: table.integer("rate", 1..=1_000_000).unwrap_or(default.rate),
+    };
+    table.finish();
+    icmp
+}
+
+/// Reads every `[[route]]` of `root`; `ports` are the names that it may use.
+pub fn read_routes(root: &mut Table<'_>, ports: &[&str]) -> Vec<RoutePlan> {
+    let mut routes: Vec<RoutePlan> = Vec::new();
+    for mut table in root.tables("route") {
+        let prefix = table.required("prefix", "\"10.9.0.0/16\"");
+        let target = read_target(&mut table, ports);
+        table.finish();
+        let Some(value) = prefix else { continue };
+        let (Some(prefix), Some(target)) = (self::prefix(&value), target) else { continue };
+        if routes.iter().any(|route| route.prefix == prefix) {
+            value.problem(format!("{prefix} has a route already"), "give each prefix one route");
+        }
+        routes.push(RoutePlan { prefix, target });
+    }
+    routes
+}
+
+fn read_target(table: &mut Table<'_>, ports: &[&str]) -> Option<RouteTarget> {
+    const ACTIONS: &[(&str, RouteTarget)] =
+        &[("unreachable", RouteTarget::Unreachable), ("blackhole", RouteTarget::Blackhole)];
+    let (port, action) = (table.value("port"), table.value("action"));
+    match (port, action) {
+        (Some(port), None) => port_index(&port, ports).map(RouteTarget::Port),
+        (None, Some(action)) => action.choice(ACTIONS),
+        (Some(_), Some(action)) => {
+            action.problem("a route has a port or an action, not both", "remove one of them");
+            None
+        }
+        (None, None) => {
+            table.problem(
+                "a route needs a port or an action",
+                "write port = \"right\" or action = \"unreachable\"",
+            );
+            None
+        }
+    }
+}
+
+fn read_workers(root: &mut Table<'_>) -> (WorkerCount, Vec<usize>) {
+    let workers = root.value("workers").and_then(|value| worker_count(&value));
+    let Some(value) = root.value("pin") else { return (workers.unwrap_or_default(), Vec::new()) };
+    let pin: Vec<usize> = value.items().iter().filter_map(|core| core.integer(0..=MOST_CORES - 1)).collect();
+    let unique: std::collections::BTreeSet<_> = pin.iter().collect();
+    if unique.len() < pin.len() {
+        value.problem("a core is there twice", "give each worker a core of its own");
+    }
+    if let Some(WorkerCount::Exactly(count)) = workers
+        && count.get() != pin.len()
+    {
+        let what = format!("{} cores for {count} workers", pin.len());
+        value.problem(what, "give as many cores as workers");
+    }
+    // Cores without a number of workers: one worker on each.
+    let workers = match workers.unwrap_or_default() {
+        WorkerCount::Auto => NonZeroUsize::new(pin.len()).map_or(WorkerCount::Auto, WorkerCount::Exactly),
+        exactly @ WorkerCount::Exactly(_) => exactly,
+    };
+    (workers, pin)
+}
+
+fn worker_count(value: &Value<'_>) -> Option<WorkerCount> {
+    if value.is_integer() {
+        let count = value.integer(1..=MOST_CORES)?;
+        return NonZeroUsize::new(count).map(WorkerCount::Exactly);
+    }
+    value.choice(&[("auto", WorkerCount::Auto)])
+}

@@ -1,0 +1,205 @@
+//! The keys of each type of stage.
+
+use crate::config::reader::{Table, Value};
+use crate::config::spec::MTU;
+use crate::config::stage::read_spec;
+use crate::pipeline::params::{
+    BlackoutParams, CorruptArea, CorruptParams, DelayParams, Distribution, DuplicateParams, Excess,
+    ImpairmentParams, LossParams, MssParams, MtuAction, MtuParams, RateParams, ReorderParams, Trigger,
+};
+use crate::pipeline::time::Duration;
+use crate::pipeline::units::{Bytes, Probability};
+
+/// Every type of stage.
+pub(super) const TYPES: &[&str] = &[
+    "loss",
+    "delay",
+    "rate",
+    "mtu",
+    "mss",
+    "duplicate",
+    "corrupt",
+    "reorder",
+    "fragment-filter",
+    "blackout",
+    "netem",
+];
+
+/// Packets in the queue of a rate without a limit of its own, as in a device's.
+const DEFAULT_QUEUE: u64 = 1_000;
+
+/// Reads the keys of the type `kind`, one of [`TYPES`]. `None` if one that it needs is missing or wrong.
+pub(super) fn read_impairment(
+    kind: &str,
+    table: &mut Table<'_>,
+    trigger: &Trigger,
+) -> Option<ImpairmentParams> {
+    Some(match kind {
+        "loss" => {
+            let (probability, ecn) = (probability(table, trigger), table.flag("ecn", false));
+            ImpairmentParams::Loss(LossParams { probability: probability?, ecn })
+        }
+        "delay" => ImpairmentParams::Delay(delay(table)?),
+        "rate" => ImpairmentParams::Rate(rate(table)?),
+        "mtu" => ImpairmentParams::Mtu(mtu(table)?),
+        "mss" => {
+            let mss = table.required("mss", "1360").and_then(|value| value.integer(1..=u16::MAX));
+            let set = table.flag("set", false);
+            ImpairmentParams::Mss(MssParams { mss: mss?, set })
+        }
+        "duplicate" => {
+            let (probability, copies) = (probability(table, trigger), table.integer("copies", 1..=1_000));
+            ImpairmentParams::Duplicate(DuplicateParams {
+                probability: probability?,
+                copies: copies.unwrap_or(1),
+            })
+        }
+        "corrupt" => ImpairmentParams::Corrupt(corrupt(table, trigger)?),
+        "reorder" => ImpairmentParams::Reorder(reorder(table, trigger)?),
+        "fragment-filter" => ImpairmentParams::FragmentFilter,
+        "blackout" => ImpairmentParams::Blackout(blackout(table)?),
+        _ => netem(&table.required("spec", "\"delay 10ms loss 1%\"")?)?,
+    })
+}
+
+/// Needed, but where a trigger says when the stage acts: then it acts always by itself.
+fn probability(table: &mut Table<'_>, trigger: &Trigger) -> Option<Probability> {
+    if *trigger == Trigger::default() {
+        return table.required("probability", "\"1%\"")?.quantity();
+    }
+    table.value("probability").map_or(Some(Probability::ONE), |value| value.quantity())
+}
+
+fn delay(table: &mut Table<'_>) -> Option<DelayParams> {
+    const DISTRIBUTIONS: &[(&str, Distribution)] =
+        &[("uniform", Distribution::Uniform), ("normal", Distribution::Normal)];
+    let delay = table.required("delay", "\"10ms\"").and_then(|value| value.quantity());
+    let jitter = table.quantity("jitter").unwrap_or(Duration::ZERO);
+    let distribution = table.value("distribution");
+    let reorder = table.flag("reorder", false);
+    if let Some(value) = &distribution
+        && jitter.is_zero()
+    {
+        value.problem("there is no jitter to shape", "write jitter = \"1ms\"");
+    }
+    let distribution = distribution.and_then(|value| value.choice(DISTRIBUTIONS)).unwrap_or_default();
+    Some(DelayParams { delay: delay?, jitter, distribution, reorder })
+}
+
+fn rate(table: &mut Table<'_>) -> Option<RateParams> {
+    let rate = table.required("rate", "\"10 Mbit/s\"").and_then(|value| value.quantity());
+    let overhead = table.integer("overhead", -65_535..=65_535).unwrap_or(0);
+    let excess = match (table.value("queue"), table.value("police")) {
+        (Some(queue), None) => self::queue(&queue),
+        (None, Some(police)) => self::police(&police),
+        (Some(_), Some(police)) => {
+            police.problem("a rate has a queue or polices, not both", "remove queue or police");
+            None
+        }
+        (None, None) => Some(Excess::Queue { packets: Some(DEFAULT_QUEUE), bytes: None, time: None }),
+    };
+    Some(RateParams { rate: rate?, excess: excess?, overhead })
+}
+
+fn queue(value: &Value<'_>) -> Option<Excess> {
+    let mut table = value.table()?;
+    let packets = table.integer("packets", 1..=u64::from(u32::MAX));
+    let bytes = table.quantity::<Bytes>("bytes").map(|bytes| bytes.0);
+    let time = table.quantity("time");
+    if (packets, bytes, time) == (None, None, None) {
+        table.problem("no limit of the queue is set", "write queue = { packets = 100 }, bytes or time");
+    }
+    table.finish();
+    Some(Excess::Queue { packets, bytes, time })
+}
+
+fn police(value: &Value<'_>) -> Option<Excess> {
+    let mut table = value.table()?;
+    let burst = table.required("burst", "\"15 kB\"").and_then(|value| {
+        let burst = value.quantity::<Bytes>()?.0;
+        if burst < u64::from(*MTU.start()) {
+            value.problem(format!("{} is less than a packet", Bytes(burst)), "at least the largest packet");
+        }
+        Some(burst)
+    });
+    table.finish();
+    Some(Excess::Police { burst: burst? })
+}
+
+fn mtu(table: &mut Table<'_>) -> Option<MtuParams> {
+    const ACTIONS: &[(&str, MtuAction)] =
+        &[("drop", MtuAction::Drop), ("icmp", MtuAction::Icmp), ("fragment", MtuAction::Fragment)];
+    let mtu = table.required("mtu", "1400").and_then(|value| value.integer(MTU));
+    let overhead = table.value("overhead");
+    let action = table.value("action").and_then(|value| value.choice(ACTIONS)).unwrap_or_default();
+    let bytes = overhead.as_ref().and_then(|value| value.integer(0..=*MTU.end())).unwrap_or(0);
+    let mtu = mtu?;
+    if let Some(value) = overhead
+        && mtu.saturating_sub(bytes) < *MTU.start()
+    {
+        let what = format!("leaves {} bytes of an MTU of {mtu}", mtu.saturating_sub(bytes));
+        value.problem(what, "at least 68 must be left");
+    }
+    Some(MtuParams { mtu, overhead: bytes, action })
+}
+
+fn corrupt(table: &mut Table<'_>, trigger: &Trigger) -> Option<CorruptParams> {
+    const AREAS: &[(&str, CorruptArea)] = &[
+        ("transport", CorruptArea::Transport),
+        ("header", CorruptArea::Header),
+        ("payload", CorruptArea::Payload),
+        ("any", CorruptArea::Any),
+    ];
+    let probability = probability(table, trigger);
+    let bits = table.integer("bits", 1..=65_535).unwrap_or(1);
+    let area = table.value("area").and_then(|value| value.choice(AREAS)).unwrap_or_default();
+    let fix_checksum = table.flag("fix_checksum", false);
+    Some(CorruptParams { probability: probability?, bits, area, fix_checksum })
+}
+
+fn reorder(table: &mut Table<'_>, trigger: &Trigger) -> Option<ReorderParams> {
+    const KINDS: &[(&str, bool)] = &[("overtake", true), ("displace", false)];
+    let kind = table.required("kind", "\"displace\"").and_then(|value| value.choice(KINDS));
+    let probability = probability(table, trigger);
+    if kind? {
+        let delay = table.required("delay", "\"10ms\"").and_then(|value| value.quantity());
+        let gap = table.integer("gap", 1..=u32::MAX).unwrap_or(1);
+        Some(ReorderParams::Overtake { probability: probability?, gap, delay: delay? })
+    } else {
+        let by = table.integer("by", 1..=1_000_000).unwrap_or(1);
+        let timeout = table.quantity("timeout").unwrap_or(Duration::from_millis(100));
+        Some(ReorderParams::Displace { probability: probability?, by, timeout })
+    }
+}
+
+fn blackout(table: &mut Table<'_>) -> Option<BlackoutParams> {
+    let start = table.quantity("start").unwrap_or(Duration::ZERO);
+    let down = table.required("down", "\"2s\"").and_then(|value| positive(&value));
+    let up = table.value("up").and_then(|value| positive(&value));
+    Some(BlackoutParams { start, down: down?, up })
+}
+
+/// A time that is not nothing.
+fn positive(value: &Value<'_>) -> Option<Duration> {
+    let time: Duration = value.quantity()?;
+    if time.is_zero() {
+        value.problem("is no time at all", "more than 0s");
+    }
+    Some(time)
+}
+
+fn netem(value: &Value<'_>) -> Option<ImpairmentParams> {
+    let stages = read_spec(value).stages;
+    let words_of_ours = stages.iter().any(|stage| !matches!(stage.impairment, ImpairmentParams::Netem(_)));
+    if words_of_ours {
+        value.problem(
+            "a netem stage takes tc-netem's words only",
+            "make mtu, overhead and mss stages of their own",
+        );
+    }
+    let netem = stages.into_iter().next().map(|stage| stage.impairment);
+    if netem.is_none() && value.as_text().is_some_and(|text| text.trim().is_empty()) {
+        value.problem("asks for nothing", "try \"delay 10ms loss 1%\"");
+    }
+    netem
+}

@@ -1,0 +1,146 @@
+//! The arguments of a word: numbers, times, rates, percentages and names, needed or not.
+
+use std::ops::RangeInclusive;
+
+use crate::config::reader::Integer;
+use crate::config::spec::lexer::Tokens;
+use crate::config::spec::words::at;
+use crate::config::spec::{SpecProblem, units};
+use crate::config::suggest;
+use crate::pipeline::params::{Correlated, Distribution, MssParams, MtuAction, NetemRate};
+use crate::pipeline::units::UnitError;
+
+/// The arguments of one word.
+pub(super) struct Arguments<'t, 'a> {
+    pub(super) word: &'t str,
+    pub(super) tokens: &'t mut Tokens<'a>,
+}
+
+impl Arguments<'_, '_> {
+    pub(super) fn required<T>(
+        &mut self,
+        parse: impl Fn(&str) -> Result<T, UnitError>,
+        what: &str,
+        example: &str,
+    ) -> Result<T, SpecProblem> {
+        match self.optional(parse)? {
+            Some(value) => Ok(value),
+            None => Err(self.missing(what, example)),
+        }
+    }
+
+    pub(super) fn optional<T>(
+        &mut self,
+        parse: impl Fn(&str) -> Result<T, UnitError>,
+    ) -> Result<Option<T>, SpecProblem> {
+        let Some(token) = self.tokens.next_number() else { return Ok(None) };
+        parse(token.text).map(Some).map_err(|error| at(&token, error.what, error.hint))
+    }
+
+    fn missing(&self, what: &str, example: &str) -> SpecProblem {
+        let at = self.tokens.peek().map_or_else(|| self.tokens.end(), |token| token.at.clone());
+        SpecProblem {
+            at,
+            what: format!("\"{}\" needs {what}", self.word),
+            hint: format!("as in \"{example}\""),
+        }
+    }
+
+    fn integer<T: Integer>(
+        &mut self,
+        range: RangeInclusive<T>,
+        example: &str,
+    ) -> Result<Option<T>, SpecProblem> {
+        let Some(token) = self.tokens.next_number() else { return Ok(None) };
+        let Ok(number) = token.text.parse::<i128>() else {
+            return Err(at(
+                &token,
+                format!("\"{}\" is not a whole number", token.text),
+                format!("as in \"{example}\""),
+            ));
+        };
+        let fits = T::try_from(number).ok().filter(|number| range.contains(number));
+        fits.map(Some).ok_or_else(|| {
+            let hint = format!("allowed: {} to {}", range.start(), range.end());
+            at(&token, format!("\"{}\" is out of range", token.text), hint)
+        })
+    }
+
+    pub(super) fn count<T: Integer>(
+        &mut self,
+        range: RangeInclusive<T>,
+        example: &str,
+    ) -> Result<T, SpecProblem> {
+        match self.integer(range, example)? {
+            Some(number) => Ok(number),
+            None => Err(self.missing("a whole number", example)),
+        }
+    }
+
+    /// Takes the next word if it is `word`.
+    pub(super) fn flag(&mut self, word: &str) -> bool {
+        let there = self.tokens.peek().is_some_and(|token| token.text == word);
+        if there {
+            self.tokens.next();
+        }
+        there
+    }
+
+    pub(super) fn correlated(&mut self) -> Result<Correlated, SpecProblem> {
+        let example = format!("{} 1%", self.word);
+        let probability = self.required(units::percent, "a percentage", &example)?;
+        Ok(Correlated { probability, correlation: self.optional(units::percent)?.unwrap_or_default() })
+    }
+
+    pub(super) fn loss(&mut self) -> Result<Correlated, SpecProblem> {
+        if let Some(token) = self.tokens.peek()
+            && ["state", "gemodel"].contains(&token.text)
+        {
+            let what = format!("\"{}\" is not supported", token.text);
+            return Err(at(token, what, "allowed: loss [random] P% [CORRELATION%]"));
+        }
+        self.flag("random");
+        self.correlated()
+    }
+
+    pub(super) fn rate(&mut self) -> Result<NetemRate, SpecProblem> {
+        const EXAMPLE: &str = "rate 1mbit 20 48 5";
+        let rate = self.required(units::rate, "a rate", "rate 10mbit")?;
+        let packet_overhead = self.integer(-65_535..=65_535, EXAMPLE)?.unwrap_or(0);
+        let cell_size = self.integer(0..=65_535, EXAMPLE)?.unwrap_or(0);
+        let cell_overhead = self.integer(-65_535..=65_535, EXAMPLE)?.unwrap_or(0);
+        Ok(NetemRate { rate, packet_overhead, cell_size, cell_overhead })
+    }
+
+    pub(super) fn distribution(&mut self) -> Result<Distribution, SpecProblem> {
+        let Some(token) = self.tokens.next() else {
+            return Err(self.missing("a name", "distribution normal"));
+        };
+        match token.text {
+            "uniform" => Ok(Distribution::Uniform),
+            "normal" => Ok(Distribution::Normal),
+            "pareto" | "paretonormal" | "experimental" | "custom" => {
+                Err(at(&token, format!("\"{}\" is not supported", token.text), "allowed: uniform, normal"))
+            }
+            other => {
+                let hint = suggest::hint(other, &["uniform", "normal"]);
+                Err(at(&token, format!("\"{other}\" is not a known distribution"), hint))
+            }
+        }
+    }
+
+    pub(super) fn mss(&mut self) -> Result<MssParams, SpecProblem> {
+        Ok(MssParams { mss: self.count(1..=u16::MAX, "mss 1360")?, set: self.flag("set") })
+    }
+
+    pub(super) fn action(&mut self) -> MtuAction {
+        if self.flag("icmp") {
+            MtuAction::Icmp
+        } else if self.flag("fragment") {
+            MtuAction::Fragment
+        } else {
+            self.flag("drop");
+            MtuAction::Drop
+        }
+    }
+}

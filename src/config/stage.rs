@@ -1,0 +1,104 @@
+//! `[[path.stage]]`: one stage with its name, match, trigger and the keys of its type.
+
+use crate::config::impairment::{TYPES, read_impairment};
+use crate::config::port::is_name;
+use crate::config::reader::{Table, Value};
+use crate::config::select::read_select;
+use crate::config::spec::{self, Spec};
+use crate::config::trigger::read_trigger;
+use crate::pipeline::params::StageParams;
+
+/// Reads the stages of one path from `values`, in their order: each a spec (a text) or an array of stage tables. Names
+/// that are not given are made up, unique in the path.
+pub fn read_stages(values: &[Value<'_>]) -> Vec<StageParams> {
+    let mut stages = Stages::default();
+    for value in values {
+        stages.read(value);
+    }
+    stages.finish()
+}
+
+/// The stages of a path while they are read.
+#[derive(Debug, Default)]
+pub(super) struct Stages {
+    stages: Vec<StageParams>,
+    /// Also of stages that could not be read.
+    names: Vec<String>,
+}
+
+impl Stages {
+    /// Adds those of a spec or of an array of tables.
+    pub(super) fn read(&mut self, value: &Value<'_>) {
+        if value.as_text().is_some() {
+            for mut stage in read_spec(value).stages {
+                stage.name = self.name(&stage.name, None);
+                self.stages.push(stage);
+            }
+            return;
+        }
+        for mut table in value.items().iter().filter_map(Value::table) {
+            let stage = self.stage(&mut table);
+            self.stages.extend(stage);
+        }
+    }
+
+    pub(super) fn finish(self) -> Vec<StageParams> {
+        self.stages
+    }
+
+    fn stage(&mut self, table: &mut Table<'_>) -> Option<StageParams> {
+        let kinds: Vec<(&str, &str)> = TYPES.iter().map(|&kind| (kind, kind)).collect();
+        // Of a type that is not known the keys are not known either.
+        let kind = table.required("type", "\"loss\"")?.choice(&kinds)?;
+        let given = table.value("name").and_then(|value| self.given(&value));
+        let name = self.name(kind, given);
+        let select = table.value("match").and_then(|value| read_select(&value)).unwrap_or_default();
+        let trigger = table.value("trigger").and_then(|value| read_trigger(&value)).unwrap_or_default();
+        let impairment = read_impairment(kind, table, &trigger);
+        table.finish();
+        Some(StageParams { name, select, trigger, impairment: impairment? })
+    }
+
+    /// The name `given`, or else `kind`, `kind-2`, `kind-3` and so on.
+    fn name(&mut self, kind: &str, given: Option<String>) -> String {
+        let mut name = given.unwrap_or_else(|| kind.to_owned());
+        let mut number = 1;
+        while self.names.contains(&name) {
+            number += 1;
+            name = format!("{kind}-{number}");
+        }
+        self.names.push(name.clone());
+        name
+    }
+
+    fn given(&self, value: &Value<'_>) -> Option<String> {
+        let read = |text: &str| is_name(text).then(|| text.to_owned());
+        let name = value.parsed(read, "a name of letters, digits, - _ .", "uplink-loss")?;
+        if self.names.contains(&name) {
+            value.problem(
+                format!("\"{name}\" is the name of another stage of the path"),
+                "names must be unique",
+            );
+        }
+        Some(name)
+    }
+}
+
+/// Reads a spec inside a file, its mistakes at their own columns.
+pub(super) fn read_spec(value: &Value<'_>) -> Spec {
+    let Some(text) = value.text() else { return Spec::default() };
+    match spec::parse(text) {
+        Ok(spec) => {
+            if spec.seed.is_some() {
+                value.problem("\"seed\" belongs to the whole run", "write seed = 7 at the top of the file");
+            }
+            spec
+        }
+        Err(error) => {
+            for problem in error.problems {
+                value.problem_within(&problem.at, problem.what, problem.hint);
+            }
+            Spec::default()
+        }
+    }
+}

@@ -1,0 +1,518 @@
+//! Whole files: what a good one becomes, and what is said about a bad one.
+
+use std::num::NonZeroUsize;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::config::plan::{NetnsRef, RouteTarget, WorkerCount};
+use crate::pipeline::params::{
+    BlackoutParams, CorruptArea, Excess, FragmentSelect, ImpairmentParams, ReorderParams, Scope,
+};
+use crate::pipeline::time::Duration;
+
+const PORTS: &str = r#"
+[[port]]
+name = "left"
+netns = "left"
+create = true
+addresses = ["10.0.1.2/24", "fd00:1::2/64"]
+routes = ["default"]
+
+[[port]]
+name = "right"
+netns = "right"
+create = true
+addresses = ["10.0.2.2/24", "fd00:2::2/64"]
+routes = ["default"]
+"#;
+
+fn plan(more: &str) -> Plan {
+    parse(&format!("{PORTS}{more}"), "x.toml").unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// What is said about `more` behind two good ports, without the file's name and the line.
+fn said(more: &str) -> Vec<String> {
+    let error = parse(&format!("{PORTS}{more}"), "x.toml").unwrap_err();
+    let sentence = |problem: &Problem| {
+        let Problem { key, what, hint, .. } = problem;
+        format!("{key}: {what} ({hint})")
+    };
+    error.problems.iter().map(sentence).collect()
+}
+
+/// The one sentence about a stage of these keys.
+fn about(stage: &str) -> String {
+    let all = said(&format!("[[path]]\nfrom = \"left\"\nto = \"right\"\n[[path.stage]]\n{stage}\n"));
+    assert_eq!(all.len(), 1, "{all:?}");
+    all[0].strip_prefix("path[0].stage[0]").unwrap().to_owned()
+}
+
+fn stage(keys: &str) -> crate::pipeline::params::StageParams {
+    let plan = plan(&format!("[[path]]\nfrom = \"left\"\nto = \"right\"\n[[path.stage]]\n{keys}\n"));
+    plan.paths[0].stages[0].clone()
+}
+
+#[test]
+fn two_ports_are_enough_and_the_rest_has_defaults() {
+    let plan = plan("");
+    assert_eq!((plan.seed, plan.workers, plan.flows, plan.duration), (None, WorkerCount::Auto, 65_536, None));
+    let left = &plan.ports[0];
+    assert_eq!(
+        (left.device.as_str(), left.mtu, left.txqueuelen, left.offload),
+        ("fw-left", 1_500, 1_000, true)
+    );
+    assert_eq!(left.netns, NetnsRef::Named("left".to_owned()));
+    assert_eq!(left.router.iter().map(ToString::to_string).collect::<Vec<_>>(), ["10.0.1.1", "fd00:1::1"]);
+    assert_eq!(left.routes.iter().map(ToString::to_string).collect::<Vec<_>>(), ["0.0.0.0/0", "::/0"]);
+    assert!(plan.icmp.echo && plan.icmp.rate == 1_000);
+    assert!(plan.warnings.is_empty(), "{:?}", plan.warnings);
+}
+
+#[test]
+fn workers_follow_the_cores_that_are_listed() {
+    let text = format!("seed = 7\npin = [1, 0]\nduration = \"10m\"\n{PORTS}");
+    let plan = parse(&text, "x").unwrap();
+    assert_eq!(plan.workers, WorkerCount::Exactly(NonZeroUsize::new(2).unwrap()));
+    assert_eq!((plan.pin, plan.seed, plan.duration), (vec![1, 0], Some(7), Some(Duration::from_secs(600))));
+    let error = parse(&format!("workers = 1\npin = [0, 1]\n{PORTS}"), "x").unwrap_err().to_string();
+    assert_eq!(error, "x:2:7: pin: 2 cores for 1 workers (give as many cores as workers)");
+}
+
+#[test]
+fn a_spec_comes_before_the_stages() {
+    let plan = plan(
+        "[[path]]\nfrom = \"left\"\nto = \"right\"\nspec = \"loss 1% mtu 1400\"\n\
+         [[path.stage]]\ntype = \"loss\"\nprobability = \"1%\"\n\
+         [[path.stage]]\ntype = \"loss\"\nprobability = \"2%\"\n",
+    );
+    let names: Vec<&str> = plan.paths[0].stages.iter().map(|stage| stage.name.as_str()).collect();
+    assert_eq!(names, ["mtu", "netem", "loss", "loss-2"]);
+}
+
+#[test]
+fn a_link_is_two_paths() {
+    let plan = plan(
+        "[[link]]\nbetween = [\"left\", \"right\"]\nboth = \"delay 10ms\"\ndown = \"loss 1%\"\n\
+         [[link.up]]\ntype = \"fragment-filter\"\n",
+    );
+    let [up, down] = plan.paths.as_slice() else { panic!("{:?}", plan.paths) };
+    assert_eq!(((up.from, up.to), (down.from, down.to)), ((0, 1), (1, 0)));
+    let names =
+        |path: &plan::PathPlan| path.stages.iter().map(|stage| stage.name.clone()).collect::<Vec<_>>();
+    assert_eq!(names(up), ["netem", "fragment-filter"]);
+    assert_eq!(names(down), ["netem", "netem-2"]);
+}
+
+#[test]
+fn routes_lead_to_a_port_or_nowhere() {
+    let plan = plan(
+        "[[route]]\nprefix = \"10.9.0.0/16\"\nport = \"right\"\n\
+         [[route]]\nprefix = \"fd09::/16\"\naction = \"blackhole\"\n",
+    );
+    let targets: Vec<RouteTarget> = plan.routes.iter().map(|route| route.target).collect();
+    assert_eq!(targets, [RouteTarget::Port(1), RouteTarget::Blackhole]);
+}
+
+#[test]
+fn a_match_reads_every_form() {
+    let select = stage(
+        r#"type = "fragment-filter"
+        match = { protocol = ["tcp", 132], source = "10.0.0.0/8", destination = ["fd00::/8", "10.1.1.1"], port = 443,
+                  source_port = ["1-5", 9], destination_port = "8000-", tcp_flags = "syn,!ack", ip_length = "100-1500",
+                  payload_length = "-0", fragment = "later", dscp = ["ef", 46, "af41", "cs1"], ecn = ["ect", "ce"] }"#,
+    )
+    .select;
+    assert_eq!(select.protocols, [6, 132]);
+    assert_eq!(select.source[0].to_string(), "10.0.0.0/8");
+    assert_eq!(select.destination[1].to_string(), "10.1.1.1/32");
+    assert_eq!(
+        (select.ports.as_slice(), select.source_ports.as_slice()),
+        (&[(443, 443)][..], &[(1, 5), (9, 9)][..])
+    );
+    assert_eq!(select.destination_ports, [(8_000, 65_535)]);
+    assert_eq!((select.tcp_flags_set, select.tcp_flags_unset), (2, 16));
+    assert_eq!((select.ip_length, select.payload_length), (Some((100, 1_500)), Some((0, 0))));
+    assert_eq!(select.fragment, Some(FragmentSelect::Later));
+    assert_eq!((select.dscp, select.ecn), (vec![46, 46, 34, 8], vec![1, 2, 3]));
+}
+
+#[test]
+fn a_trigger_reads_every_key_and_makes_the_probability_certain() {
+    let stage = stage(
+        r#"type = "loss"
+        trigger = { probability = "50%", nth = [3, 1, 3], every = 10, first = 5, after = 10, times = 1, from = "1s",
+                    until = "2s", scope = "path" }"#,
+    );
+    let trigger = stage.trigger;
+    assert_eq!((trigger.nth, trigger.every, trigger.first), (vec![1, 3], Some(10), Some(5)));
+    assert_eq!((trigger.after, trigger.times, trigger.scope), (Some(10), Some(1), Scope::Path));
+    assert_eq!((trigger.from, trigger.until), (Some(Duration::from_secs(1)), Some(Duration::from_secs(2))));
+    let ImpairmentParams::Loss(loss) = stage.impairment else { panic!("{:?}", stage.impairment) };
+    assert_eq!(loss.probability.to_string(), "100%");
+}
+
+#[test]
+fn each_type_reads_its_keys() {
+    let ImpairmentParams::Rate(rate) =
+        stage("type = \"rate\"\nrate = \"1 Mbit/s\"\noverhead = -4").impairment
+    else {
+        panic!("no rate")
+    };
+    assert_eq!(rate.excess, Excess::Queue { packets: Some(1_000), bytes: None, time: None });
+    assert_eq!(rate.overhead, -4);
+    let policed = stage("type = \"rate\"\nrate = \"1 Mbit/s\"\npolice = { burst = \"15 kB\" }").impairment;
+    assert!(
+        matches!(policed, ImpairmentParams::Rate(rate) if rate.excess == Excess::Police { burst: 15_000 })
+    );
+    let corrupt = stage("type = \"corrupt\"\nprobability = \"1%\"\nbits = 3\narea = \"payload\"").impairment;
+    assert!(
+        matches!(corrupt, ImpairmentParams::Corrupt(corrupt) if (corrupt.bits, corrupt.area) == (3, CorruptArea::Payload))
+    );
+    let displaced = stage("type = \"reorder\"\nkind = \"displace\"\nprobability = \"1%\"\nby = 3").impairment;
+    let timeout = Duration::from_millis(100);
+    assert_eq!(
+        displaced,
+        ImpairmentParams::Reorder(ReorderParams::Displace {
+            probability: "1%".parse().unwrap(),
+            by: 3,
+            timeout
+        })
+    );
+    assert_eq!(
+        stage("type = \"blackout\"\nstart = \"1s\"\ndown = \"2s\"\nup = \"3s\"").impairment,
+        ImpairmentParams::Blackout(BlackoutParams {
+            start: Duration::from_secs(1),
+            down: Duration::from_secs(2),
+            up: Some(Duration::from_secs(3))
+        })
+    );
+    assert!(matches!(stage("type = \"netem\"\nspec = \"delay 1ms\"").impairment, ImpairmentParams::Netem(_)));
+}
+
+#[test]
+fn every_problem_of_a_file_is_told_with_its_line() {
+    let text = r#"sed = 7
+duration = 10
+
+[[port]]
+name = "left"
+netns = "left"
+create = true
+addresses = ["10.0.1.2"]
+mtu = 20
+
+[[port]]
+nam = "right"
+
+[[path]]
+from = "left"
+to = "rihgt"
+spec = "delay 10ms los 1%"
+
+[[path.stage]]
+type = "rate"
+rate = "10mb"
+queu = 5
+"#;
+    let error = parse(text, "configs/x.toml").unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        r#"configs/x.toml:1:1: sed: is not a known key (did you mean "seed"?)
+configs/x.toml:2:12: duration: "10" has no unit (try "10ms")
+configs/x.toml:8:14: port[0].addresses[0]: "10.0.1.2" is not an address with its prefix length (try "10.0.1.2/24")
+configs/x.toml:9:7: port[0].mtu: 20 is out of range (allowed: 68 to 65535)
+configs/x.toml:11:1: port[1].name: is missing (write name = "left")
+configs/x.toml:12:1: port[1].nam: is not a known key (did you mean "name"?)
+configs/x.toml:16:6: path[0].to: there is no port "rihgt" (allowed: left)
+configs/x.toml:17:20: path[0].spec: "los" is not a known word (did you mean "loss"?)
+configs/x.toml:21:8: path[0].stage[0].rate: "10mb" has no known unit (try "10mbit")
+configs/x.toml:22:1: path[0].stage[0].queu: is not a known key (did you mean "queue"?)"#
+    );
+}
+
+#[test]
+fn a_broken_document_is_told_as_such() {
+    let error = parse("[[port]\nname = \n", "x.toml").unwrap_err();
+    assert!(error.problems.iter().all(|problem| problem.hint == "not valid TOML"), "{error}");
+    assert_eq!(error.problems[0].place.unwrap().line, 1);
+    let nothing = parse("", "x.toml").unwrap_err().to_string();
+    assert_eq!(nothing, "x.toml:1:1: there is no port (write a [[port]] for each host)");
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_told_with_its_name() {
+    let error = load(Path::new("/nonexistent/x.toml")).unwrap_err().to_string();
+    assert!(error.starts_with("/nonexistent/x.toml: cannot be read: "), "{error}");
+}
+
+#[test]
+fn ports_must_not_clash() {
+    for (more, sentence) in [
+        (
+            "[[port]]\nname = \"left\"\ndevice = \"x\"",
+            "port[2].name: \"left\" is the name of another port (names must be unique)",
+        ),
+        (
+            "[[port]]\nname = \"a\"\ndevice = \"fw-left\"",
+            "port[2].device: another port has the device name \"fw-left\" (names must be unique)",
+        ),
+        (
+            "[[port]]\nname = \"a-long-name-it-is\"",
+            "port[2]: the device name \"fw-a-long-name-it-is\" has 20 bytes, Linux takes 15 (set a shorter one with device = \"...\")",
+        ),
+        (
+            "[[port]]\nname = \"a\"\naddresses = [\"10.0.2.9/24\"]",
+            "port[2].addresses[0]: 10.0.2.9/24 overlaps 10.0.2.2/24 of port \"right\" (each port needs prefixes of its own)",
+        ),
+        (
+            "[[port]]\nname = \"a/b\"",
+            "port[2].name: \"a/b\" is not a name of letters, digits, - _ . (try \"left\")",
+        ),
+        (
+            "[[port]]\nname = \"a\"\nnetns = \"../x\"",
+            "port[2].netns: \"../x\" is not the name of a namespace or an absolute path (try \"left\")",
+        ),
+        (
+            "[[port]]\nname = \"a\"\ncreate = true",
+            "port[2].create: only a namespace with a name can be created (set netns = \"left\")",
+        ),
+        (
+            "[[port]]\nname = \"a\"\nroutes = [\"default\"]",
+            "port[2].routes[0]: a port without addresses can have no default route (set addresses)",
+        ),
+        (
+            "[[port]]\nname = \"a\"\naddresses = \"10.3.0.2/24\"\nroutes = [\"fd00::/8\"]",
+            "port[2].routes[0]: the port has no address of the kind of fd00::/8 (add one to addresses)",
+        ),
+        (
+            "[[port]]\nname = \"a\"\naddresses = \"10.3.0.0/24\"",
+            "port[2].addresses: 10.3.0.0 is the first or last address of its prefix (use one between them)",
+        ),
+        (
+            "[[port]]\nname = \"a\"\naddresses = \"127.0.0.1/8\"",
+            "port[2].addresses: 127.0.0.1 cannot be routed (use a unicast address, such as 10.0.1.2/24)",
+        ),
+        (
+            "[[port]]\nname = \"a\"\naddresses = \"10.3.0.1/32\"",
+            "port[2]: 10.3.0.1/32 has no room for the router (use a shorter prefix)",
+        ),
+        (
+            "[[port]]\nname = \"a\"\naddresses = \"10.3.0.2/24\"\nrouter = \"10.4.0.1\"",
+            "port[2].router: 10.4.0.1 is in no prefix of this port (the host could not reach it)",
+        ),
+        (
+            "[[port]]\nname = \"a\"\naddresses = \"10.3.0.2/24\"\nrouter = \"10.3.0.2\"",
+            "port[2].router: 10.3.0.2 is the host's own address (the router needs another one)",
+        ),
+        (
+            "[[port]]\nname = \"a\"\naddresses = \"fd03::2/64\"\nmtu = 1000",
+            "port[2].mtu: 1000 is too small for IPv6 (at least 1280; for a smaller hop use an mtu stage)",
+        ),
+    ] {
+        assert_eq!(said(more), [sentence], "{more}");
+    }
+}
+
+#[test]
+fn routes_and_paths_must_make_sense() {
+    for (more, sentence) in [
+        (
+            "[[route]]\nprefix = \"10.9.0.1/16\"\nport = \"right\"",
+            "route[0].prefix: 10.9.0.1/16 has bits beyond its length (try \"10.9.0.0/16\")",
+        ),
+        (
+            "[[route]]\nprefix = \"10.9.0.0/16\"",
+            "route[0]: a route needs a port or an action (write port = \"right\" or action = \"unreachable\")",
+        ),
+        (
+            "[[route]]\nprefix = \"10.9.0.0/16\"\nport = \"left\"\naction = \"blackhole\"",
+            "route[0].action: a route has a port or an action, not both (remove one of them)",
+        ),
+        (
+            "[[route]]\nprefix = \"10.9.0.0/16\"\naction = \"blakchole\"",
+            "route[0].action: \"blakchole\" is not known (did you mean \"blackhole\"?)",
+        ),
+        (
+            "[[route]]\nprefix = \"10.9.0.0/16\"\nport = \"left\"\n[[route]]\nprefix = \"10.9.0.0/16\"\nport = \"right\"",
+            "route[1].prefix: 10.9.0.0/16 has a route already (give each prefix one route)",
+        ),
+        (
+            "[[path]]\nfrom = \"left\"\nto = \"right\"\n[[link]]\nbetween = [\"right\", \"left\"]",
+            "link[0]: there is already a path from \"left\" to \"right\" (put its stages there)",
+        ),
+        (
+            "[[link]]\nbetween = [\"left\"]",
+            "link[0].between: a link is between two ports (write between = [\"left\", \"right\"])",
+        ),
+        (
+            "[[link]]\nbetween = [\"left\", \"left\"]",
+            "link[0].between: both ends are the same port (name two ports)",
+        ),
+        (
+            "[[path]]\nfrom = \"left\"\nto = \"right\"\nspec = \"seed 7\"",
+            "path[0].spec: \"seed\" belongs to the whole run (write seed = 7 at the top of the file)",
+        ),
+        ("[icmp]\necho = 1", "icmp.echo: is a whole number (it should be true or false)"),
+        (
+            "[[link]]\nbetween = [\"left\", \"right\"]\nboth = \"los 1%\"",
+            "link[0].both: \"los\" is not a known word (did you mean \"loss\"?)",
+        ),
+    ] {
+        assert_eq!(said(more), [sentence], "{more}");
+    }
+}
+
+#[test]
+fn stages_must_make_sense() {
+    for (keys, sentence) in [
+        ("type = \"los\"", ".type: \"los\" is not known (did you mean \"loss\"?)"),
+        ("probability = \"1%\"", ".type: is missing (write type = \"loss\")"),
+        ("type = \"loss\"", ".probability: is missing (write probability = \"1%\")"),
+        (
+            "type = \"loss\"\nprobability = \"101%\"",
+            ".probability: \"101%\" is more than 100% (a probability is \"0%\" to \"100%\")",
+        ),
+        (
+            "type = \"loss\"\nprobability = 0.01",
+            ".probability: \"0.01\" has no % (\"1%\" if that is a fraction, \"0.01%\" if it is a percentage)",
+        ),
+        (
+            "type = \"loss\"\nprobability = \"1%\"\ndelay = \"1ms\"",
+            ".delay: is not a known key (allowed: ecn, match, name, probability, trigger, type)",
+        ),
+        (
+            "type = \"delay\"\ndelay = \"1ms\"\ndistribution = \"normal\"",
+            ".distribution: there is no jitter to shape (write jitter = \"1ms\")",
+        ),
+        (
+            "type = \"rate\"\nrate = \"1mbit\"\nqueue = {}",
+            ".queue: no limit of the queue is set (write queue = { packets = 100 }, bytes or time)",
+        ),
+        (
+            "type = \"rate\"\nrate = \"1mbit\"\nqueue = { packets = 1 }\npolice = { burst = \"2kB\" }",
+            ".police: a rate has a queue or polices, not both (remove queue or police)",
+        ),
+        (
+            "type = \"rate\"\nrate = \"1mbit\"\npolice = { burst = \"10 B\" }",
+            ".police.burst: 10 B is less than a packet (at least the largest packet)",
+        ),
+        (
+            "type = \"mtu\"\nmtu = 100\noverhead = 50",
+            ".overhead: leaves 50 bytes of an MTU of 100 (at least 68 must be left)",
+        ),
+        ("type = \"mtu\"\nmtu = \"1400\"", ".mtu: is a text (it should be a whole number)"),
+        (
+            "type = \"corrupt\"\nprobability = \"1%\"\nbits = 0",
+            ".bits: 0 is out of range (allowed: 1 to 65535)",
+        ),
+        ("type = \"reorder\"\nprobability = \"1%\"", ".kind: is missing (write kind = \"displace\")"),
+        (
+            "type = \"reorder\"\nkind = \"overtake\"\nprobability = \"1%\"\ndelay = \"1ms\"\ngap = 0",
+            ".gap: 0 is out of range (allowed: 1 to 4294967295)",
+        ),
+        ("type = \"blackout\"\ndown = \"0s\"", ".down: is no time at all (more than 0s)"),
+        (
+            "type = \"netem\"\nspec = \"mtu 1400\"",
+            ".spec: a netem stage takes tc-netem's words only (make mtu, overhead and mss stages of their own)",
+        ),
+        ("type = \"netem\"\nspec = \" \"", ".spec: asks for nothing (try \"delay 10ms loss 1%\")"),
+        (
+            "type = \"fragment-filter\"\ntrigger = { from = \"2s\", until = \"1s\" }",
+            ".trigger: ends at 1s, before it begins at 2s (until must be after from)",
+        ),
+        (
+            "type = \"fragment-filter\"\ntrigger = { nth = 0 }",
+            ".trigger.nth: 0 is out of range (allowed: 1 to 18446744073709551615)",
+        ),
+        (
+            "type = \"fragment-filter\"\nmatch = { protocol = \"udp\", tcp_flags = \"syn\" }",
+            ".match: only TCP has flags: no packet matches (set protocol = \"tcp\" or remove tcp_flags)",
+        ),
+        (
+            "type = \"fragment-filter\"\nmatch = { protocol = \"icmp\", port = 1 }",
+            ".match: this protocol has no ports: no packet matches (remove the ports or the protocol)",
+        ),
+        (
+            "type = \"fragment-filter\"\nmatch = { tcp_flags = \"syc\" }",
+            ".match.tcp_flags: \"syc\" is not a TCP flag (did you mean \"syn\"?)",
+        ),
+        (
+            "type = \"fragment-filter\"\nmatch = { port = \"90-80\" }",
+            ".match.port: 90-80 is empty (try \"80-90\")",
+        ),
+        (
+            "type = \"fragment-filter\"\nmatch = { port = \"http\" }",
+            ".match.port: \"http\" is not a number or range up to 65535 (try \"100-1500\")",
+        ),
+        (
+            "type = \"fragment-filter\"\nmatch = { dscp = \"af14\" }",
+            ".match.dscp: \"af14\" is not a DSCP (0 to 63, ef, cs0 to cs7, af11 to af43) (try \"ef\")",
+        ),
+        (
+            "type = \"fragment-filter\"\nname = \"a b\"",
+            ".name: \"a b\" is not a name of letters, digits, - _ . (try \"uplink-loss\")",
+        ),
+    ] {
+        assert_eq!(about(keys), sentence, "{keys}");
+    }
+}
+
+#[test]
+fn a_name_is_given_to_one_stage_of_a_path() {
+    let all = said(
+        "[[path]]\nfrom = \"left\"\nto = \"right\"\n\
+         [[path.stage]]\ntype = \"fragment-filter\"\nname = \"x\"\n[[path.stage]]\ntype = \"fragment-filter\"\nname = \"x\"",
+    );
+    assert_eq!(
+        all,
+        ["path[0].stage[1].name: \"x\" is the name of another stage of the path (names must be unique)"]
+    );
+}
+
+#[test]
+fn what_is_probably_not_meant_is_a_warning() {
+    for (spec, part) in [
+        ("delay 100ms rate 1gbit", "stage netem: limit 1000 is full before 1 Gbit/s"),
+        ("delay 100ms limit 100", "carries at most 12 Mbit/s"),
+        ("mtu 1000", "stage mtu: 1000 bytes are less than IPv6 can work with (1280)"),
+    ] {
+        let plan = plan(&format!("[[path]]\nfrom = \"left\"\nto = \"right\"\nspec = \"{spec}\"\n"));
+        assert_eq!(plan.warnings.len(), 1, "{spec}");
+        assert!(plan.warnings[0].contains(part), "{:?}", plan.warnings);
+        assert!(plan.warnings[0].starts_with("path left -> right, stage "), "{:?}", plan.warnings);
+    }
+    assert_eq!(
+        plan("[[path]]\nfrom = \"left\"\nto = \"right\"\nspec = \"delay 10ms rate 1gbit\"\n").warnings,
+        [""; 0]
+    );
+}
+
+#[test]
+fn stages_read_alike_in_a_document_of_another_shape() {
+    let text = "fault = \"delay 10ms\"\n[[stage]]\ntype = \"loss\"\nprobability = \"1%\"\nx = 1\n";
+    let error = reader::document(text, "case.toml", |root| {
+        let values: Vec<_> = [root.value("fault"), root.value("stage")].into_iter().flatten().collect();
+        Some(read_stages(&values))
+    })
+    .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "case.toml:5:1: stage[0].x: is not a known key (allowed: ecn, match, name, probability, trigger, type)"
+    );
+}
+
+proptest! {
+    #[test]
+    fn no_text_panics(text in "\\PC{0,200}") {
+        let _ = parse(&text, "x").map_err(|error| error.to_string());
+    }
+
+    /// Real files with parts cut out or replaced get further than noise does.
+    #[test]
+    fn no_damaged_file_panics(from in 0usize..400, length in 0usize..40, insert in "\\PC{0,8}") {
+        let text = format!("{PORTS}[[path]]\nfrom = \"left\"\nto = \"right\"\nspec = \"delay 1ms\"\n");
+        let cut: String = text.chars().take(from).chain(insert.chars()).chain(text.chars().skip(from + length)).collect();
+        let _ = parse(&cut, "x").map_err(|error| error.to_string());
+    }
+}
