@@ -170,35 +170,35 @@ fn correlation(correlation: Probability) -> Option<String> {
 }
 
 fn select(select: &Select) -> Vec<String> {
-    let mut parts = Vec::new();
-    let mut condition = |name: &str, values: Vec<String>| {
+    let mut conditions = Vec::new();
+    let mut add = |name: &str, values: Vec<String>| {
         if !values.is_empty() {
-            parts.push(format!("{name}{}", values.join("|")));
+            conditions.push(format!("{name}{}", values.join("|")));
         }
     };
     let ports = |list: &[(u16, u16)]| list.iter().map(|&range| span(range)).collect();
     let prefixes = |list: &[IpNet]| list.iter().map(ToString::to_string).collect();
     let numbers = |list: &[u8]| list.iter().map(ToString::to_string).collect();
-    condition("", select.protocols.iter().map(|&protocol| super::select::protocol_name(protocol)).collect());
-    condition("from ", prefixes(&select.source));
-    condition("to ", prefixes(&select.destination));
-    condition("source port ", ports(&select.source_ports));
-    condition("destination port ", ports(&select.destination_ports));
-    condition("port ", ports(&select.ports));
+    add("", select.protocols.iter().map(|&protocol| super::select::protocol_name(protocol)).collect());
+    add("from ", prefixes(&select.source));
+    add("to ", prefixes(&select.destination));
+    add("source port ", ports(&select.source_ports));
+    add("destination port ", ports(&select.destination_ports));
+    add("port ", ports(&select.ports));
     let flags = super::select::flag_names(select.tcp_flags_set, select.tcp_flags_unset);
-    condition("TCP flags ", if flags.is_empty() { Vec::new() } else { vec![flags] });
-    condition("IP length ", select.ip_length.map(span).into_iter().collect());
-    condition("payload length ", select.payload_length.map(span).into_iter().collect());
+    add("TCP flags ", if flags.is_empty() { Vec::new() } else { vec![flags] });
+    add("IP length ", select.ip_length.map(span).into_iter().collect());
+    add("payload length ", select.payload_length.map(span).into_iter().collect());
     let which = select.fragment.map(|fragment| match fragment {
         FragmentSelect::None => "whole packets",
         FragmentSelect::Any => "fragments",
         FragmentSelect::First => "first fragments",
         FragmentSelect::Later => "later fragments",
     });
-    condition("", which.map(str::to_owned).into_iter().collect());
-    condition("DSCP ", numbers(&select.dscp));
-    condition("ECN ", numbers(&select.ecn));
-    parts
+    add("", which.map(str::to_owned).into_iter().collect());
+    add("DSCP ", numbers(&select.dscp));
+    add("ECN ", numbers(&select.ecn));
+    conditions
 }
 
 fn span<T: PartialEq + fmt::Display>((low, high): (T, T)) -> String {
@@ -235,6 +235,33 @@ mod tests {
 
     fn of(spec: &str) -> Vec<String> {
         spec::parse(spec).unwrap().stages.iter().map(|stage| describe(stage).to_string()).collect()
+    }
+
+    #[test]
+    fn a_match_and_a_trigger_say_which_and_when() {
+        let text = r#"
+            [[stage]]
+            type = "loss"
+            match = { protocol = "tcp", destination_port = ["80", "8000-8100"], tcp_flags = "syn,!ack", fragment = "none" }
+            trigger = { nth = [2, 3], times = 1, scope = "path", from = "1s" }
+            [[stage]]
+            type = "corrupt"
+            probability = "0.1%"
+            match = { source = "10.0.0.0/8", ip_length = "100-", dscp = "ef" }
+        "#;
+        let stages = crate::config::reader::document(text, "x", |root| {
+            Some(crate::config::read_stages(&[root.value("stage").unwrap()]))
+        });
+        let lines: Vec<String> = stages.unwrap().iter().map(|stage| describe(stage).to_string()).collect();
+        assert_eq!(
+            lines,
+            [
+                "loss 100% of wire packets, each independently; only tcp, destination port 80|8000-8100, \
+                 TCP flags syn,!ack, whole packets; when packet #2|#3, at most 1 times, counted over the path, from 1s",
+                "corrupt 1 bit of the transport header or payload in 0.1% of wire packets, checksums left wrong; \
+                 only from 10.0.0.0/8, IP length 100-65535, DSCP 46",
+            ]
+        );
     }
 
     #[test]
