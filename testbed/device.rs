@@ -7,9 +7,11 @@ use std::fs;
 use std::io::{self, BufRead, BufReader};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::{self, Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 use faultwire::device::steer::{self, Steering};
@@ -25,6 +27,12 @@ fn namespace() -> Netns {
         panic!("these tests make namespaces and TUN devices: {closed}");
     }
     Netns::anonymous().unwrap()
+}
+
+/// Held by tests that sweep: one sweep would take what another test expects its own to take.
+fn only_sweeper() -> MutexGuard<'static, ()> {
+    static SWEEPS: Mutex<()> = Mutex::new(());
+    SWEEPS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A name nobody else uses.
@@ -170,6 +178,7 @@ fn owner_of_a_namespace() {
 #[test]
 fn a_sweep_removes_what_a_killed_owner_left_and_spares_the_living() {
     namespace();
+    let _sweeper = only_sweeper();
     let (name, living) = (unique("killed"), Netns::create_named(&unique("living")).unwrap());
     let (mut child, path) = start("owner_of_a_namespace", &name);
     assert!(cleanup::sweep().unwrap().iter().all(|swept| *swept != name), "its owner lives");
@@ -180,6 +189,54 @@ fn a_sweep_removes_what_a_killed_owner_left_and_spares_the_living() {
     assert!(cleanup::sweep().unwrap().contains(&name));
     assert!(!Path::new(&path).exists());
     assert!(living.path().exists());
+}
+
+/// A record as an owner leaves it that died, of a namespace with this cookie.
+fn record_of_the_dead(name: &str, cookie: u64) {
+    let owner = Path::new("/run/faultwire").join(format!("{}-0", process::id()));
+    fs::create_dir_all(&owner).unwrap();
+    fs::write(owner.join(name), format!("{cookie}\n")).unwrap();
+}
+
+#[test]
+fn a_sweep_spares_a_namespace_of_the_same_name_made_since() {
+    namespace();
+    let _sweeper = only_sweeper();
+    let name = unique("same-name");
+    let made_since = Netns::create_named(&name).unwrap();
+    record_of_the_dead(&name, made_since.netns().cookie().unwrap() + 1_000_000);
+    assert!(!cleanup::sweep().unwrap().contains(&name));
+    assert!(made_since.path().exists());
+}
+
+#[test]
+fn a_sweep_removes_the_empty_file_of_an_owner_killed_before_it_mounted() {
+    namespace();
+    let _sweeper = only_sweeper();
+    drop(Netns::create_named(&unique("makes-the-directory")).unwrap());
+    let name = unique("cut-short");
+    let path = Path::new("/run/netns").join(&name);
+    fs::OpenOptions::new().write(true).create_new(true).mode(0o0).open(&path).unwrap();
+    record_of_the_dead(&name, 1);
+    assert!(cleanup::sweep().unwrap().contains(&name));
+    assert!(!path.exists());
+}
+
+#[test]
+fn many_namespaces_made_at_once_do_not_disturb_each_other() {
+    namespace();
+    let _sweeper = only_sweeper();
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                for _ in 0..5 {
+                    let owner = Netns::create_named(&unique("at-once")).unwrap();
+                    cleanup::sweep().unwrap();
+                    assert!(owner.path().exists());
+                }
+            });
+        }
+    });
 }
 
 #[test]

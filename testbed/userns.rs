@@ -11,8 +11,9 @@ use faultwire::net::{LinkSetup, NetError, Netns, cleanup, link, privilege, usern
 
 fn main() -> ExitCode {
     // The whole claim: nothing but a user namespace and /dev/net/tun is needed.
-    userns::enter_user_namespace().expect("this test needs a host that lets this user make user namespaces");
-    privilege::check().expect("a user namespace gives the capabilities, and this test needs /dev/net/tun");
+    userns::enter_user_namespace()
+        .unwrap_or_else(|closed| panic!("this test needs a user namespace: {closed}"));
+    privilege::check().unwrap_or_else(|closed| panic!("this test makes TUN devices: {closed}"));
     let netns = Netns::anonymous().expect("root of a user namespace makes network namespaces");
     devices_and_addresses(&netns);
     names_are_refused_and_nothing_is_left();

@@ -11,9 +11,9 @@
 //! locked belongs to a dead owner. The cookie is unique until the next boot: a namespace of the same name that somebody
 //! made afterwards has another, and is left alone.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process;
 
@@ -36,7 +36,12 @@ impl Record {
     pub(crate) fn write(name: &str, cookie: u64) -> Result<Self, NetError> {
         let owner = Path::new(DIRECTORY).join(owner()?);
         let path = owner.join(name);
-        fs::create_dir_all(DIRECTORY).map_err(NetError::file("create", DIRECTORY))?;
+        // Closed to others: whoever can open it could hold its lock for ever.
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(DIRECTORY)
+            .map_err(NetError::file("create", DIRECTORY))?;
         // Between creating and locking a record it looks like a dead one: no sweep may run then.
         let _guard = lock_directory()?;
         fs::create_dir_all(&owner).map_err(NetError::file("create", &owner))?;

@@ -36,9 +36,8 @@ pub struct LinkSetup {
 pub struct LinkStats {
     pub rx_packets: u64,
     pub rx_bytes: u64,
-    /// Dropped on the way into the host's stack.
+    /// Dropped on the way into the host's stack, or written with a virtio header that does not fit the packet.
     pub rx_dropped: u64,
-    /// Refused by the device, such as a frame with an unusable virtio header.
     pub rx_errors: u64,
     pub tx_packets: u64,
     pub tx_bytes: u64,

@@ -21,7 +21,7 @@ pub(crate) const TUN: &str = "/dev/net/tun";
 pub enum PrivilegeError {
     /// A capability is missing.
     #[error(
-        "{missing} is missing: run faultwire as root (in a container: `--cap-add NET_ADMIN --cap-add SYS_ADMIN`)"
+        "this process lacks {missing}: run faultwire as root (in a container: `--cap-add NET_ADMIN --cap-add SYS_ADMIN`)"
     )]
     Capability {
         /// The names of the missing capabilities.
