@@ -3,7 +3,7 @@
 //! A *sum* here is a folded one's complement sum, not complemented; a *checksum* is the complement of a sum, as a
 //! header carries it. Both are 16-bit numbers in host order.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use core::net::{Ipv4Addr, Ipv6Addr};
 
 /// What a setter does about the transport checksum that covers the field.
 ///

@@ -1,6 +1,6 @@
 //! Which flow a packet belongs to: one direction of a 5-tuple.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{Layout, Version, array, be16, ipv4, ipv6, protocol};
 

@@ -1,6 +1,6 @@
 //! IPv4 (RFC 791 section 3.1).
 
-use std::net::Ipv4Addr;
+use core::net::Ipv4Addr;
 
 use super::{Malformed, array, be16, checksum, put16};
 

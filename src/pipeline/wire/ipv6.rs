@@ -1,6 +1,6 @@
 //! IPv6 and its extension headers (RFC 8200).
 
-use std::net::Ipv6Addr;
+use core::net::Ipv6Addr;
 
 use super::{Malformed, array, be16, be32, protocol};
 

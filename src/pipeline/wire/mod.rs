@@ -9,6 +9,7 @@
 pub mod checksum;
 pub mod flow;
 pub mod fragment;
+pub mod icmp;
 pub mod ipv4;
 pub mod ipv6;
 pub mod layout;
@@ -19,6 +20,7 @@ pub mod udp;
 pub use checksum::Update;
 pub use flow::{FlowKey, flow_hash};
 pub use fragment::{CannotFragment, FragmentSpec, Fragments, write_fragment};
+pub use icmp::IcmpError;
 pub use ipv4::Ipv4;
 pub use ipv6::Ipv6;
 pub use layout::{Layout, Version};

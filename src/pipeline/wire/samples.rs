@@ -148,8 +148,8 @@ pub(super) fn udp_v6(payload: &[u8]) -> Vec<u8> {
         payload_length: (payload.len() + 8) as u16,
         next_header: etherparse::ip_number::UDP,
         hop_limit: 9,
-        source: "2001:db8::1".parse::<std::net::Ipv6Addr>().unwrap().octets(),
-        destination: "2001:db8:1::2".parse::<std::net::Ipv6Addr>().unwrap().octets(),
+        source: "2001:db8::1".parse::<core::net::Ipv6Addr>().unwrap().octets(),
+        destination: "2001:db8:1::2".parse::<core::net::Ipv6Addr>().unwrap().octets(),
     };
     let udp = etherparse::UdpHeader::with_ipv6_checksum(4000, 53, &header, payload).unwrap();
     [&header.to_bytes()[..], &udp.to_bytes(), payload].concat()
