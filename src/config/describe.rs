@@ -116,7 +116,7 @@ fn mtu(mtu: &MtuParams) -> String {
 fn reorder(reorder: &ReorderParams) -> String {
     match *reorder {
         ReorderParams::Overtake { probability, gap, delay } => {
-            let gap = if gap == 1 { String::new() } else { format!("every {gap}th packet with ") };
+            let gap = if gap == 1 { String::new() } else { format!("one in {gap} with ") };
             format!("reorder: {gap}{probability} leave at once, all others after {delay}")
         }
         ReorderParams::Displace { probability, by, timeout } => {
@@ -210,10 +210,14 @@ fn trigger(trigger: &Trigger) -> Vec<String> {
     parts.extend(trigger.probability.map(|probability| format!("drawn with {probability}")));
     let nth: Vec<String> = trigger.nth.iter().map(|number| format!("#{number}")).collect();
     parts.extend((!nth.is_empty()).then(|| format!("packet {}", nth.join("|"))));
-    parts.extend(trigger.every.map(|every| format!("every {every}th packet")));
+    parts.extend(trigger.every.map(|every| format!("one in {every}")));
     parts.extend(trigger.first.map(|first| format!("among the first {first} packets")));
     parts.extend(trigger.after.map(|after| format!("after {after} packets")));
-    parts.extend(trigger.times.map(|times| format!("at most {times} times")));
+    parts.extend(
+        trigger
+            .times
+            .map(|times| if times == 1 { "once".to_owned() } else { format!("at most {times} times") }),
+    );
     let counts = !trigger.nth.is_empty()
         || [trigger.every, trigger.first, trigger.after, trigger.times].iter().any(Option::is_some);
     if counts {
@@ -257,7 +261,7 @@ mod tests {
             lines,
             [
                 "loss 100% of wire packets, each independently; only tcp, destination port 80|8000-8100, \
-                 TCP flags syn,!ack, whole packets; when packet #2|#3, at most 1 times, counted over the path, from 1s",
+                 TCP flags syn,!ack, whole packets; when packet #2|#3, once, counted over the path, from 1s",
                 "corrupt 1 bit of the transport header or payload in 0.1% of wire packets, checksums left wrong; \
                  only from 10.0.0.0/8, IP length 100-65535, DSCP 46",
             ]

@@ -2,11 +2,12 @@
 
 use std::num::NonZeroUsize;
 
+use crate::config::impairment::positive;
 use crate::config::path::read_paths;
 use crate::config::plan::{IcmpPlan, Plan, RoutePlan, RouteTarget, WorkerCount};
 use crate::config::port::{port_index, prefix, read_ports};
 use crate::config::reader::{Table, Value};
-use crate::config::warning;
+use crate::config::warning::warnings;
 
 /// Cores and workers beyond any machine.
 const MOST_CORES: usize = 1_024;
@@ -25,9 +26,9 @@ pub(super) fn read_plan(root: &mut Table<'_>) -> Plan {
     plan.seed = root.integer("seed", 0..=u64::MAX);
     (plan.workers, plan.pin) = read_workers(root);
     plan.flows = root.integer("flows", 1..=1 << 24).unwrap_or(Plan::DEFAULT_FLOWS);
-    plan.duration = root.quantity("duration");
+    plan.duration = root.value("duration").and_then(|value| positive(&value));
     plan.icmp = read_icmp(root);
-    plan.warnings = warning::of(&plan);
+    plan.warnings = warnings(&plan);
     plan
 }
 

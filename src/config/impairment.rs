@@ -119,6 +119,7 @@ fn police(value: &Value<'_>) -> Option<Excess> {
         let burst = value.quantity::<Bytes>()?.0;
         if burst < u64::from(*MTU.start()) {
             value.problem(format!("{} is less than a packet", Bytes(burst)), "at least the largest packet");
+            return None;
         }
         Some(burst)
     });
@@ -132,13 +133,17 @@ fn mtu(table: &mut Table<'_>) -> Option<MtuParams> {
     let mtu = table.required("mtu", "1400").and_then(|value| value.integer(MTU));
     let overhead = table.value("overhead");
     let action = table.value("action").and_then(|value| value.choice(ACTIONS)).unwrap_or_default();
-    let bytes = overhead.as_ref().and_then(|value| value.integer(0..=*MTU.end())).unwrap_or(0);
-    let mtu = mtu?;
+    let bytes = match &overhead {
+        Some(value) => value.integer(0..=*MTU.end()),
+        None => Some(0),
+    };
+    let (mtu, bytes) = (mtu?, bytes?);
+    let left = i64::from(mtu) - i64::from(bytes);
     if let Some(value) = overhead
-        && mtu.saturating_sub(bytes) < *MTU.start()
+        && left < i64::from(*MTU.start())
     {
-        let what = format!("leaves {} bytes of an MTU of {mtu}", mtu.saturating_sub(bytes));
-        value.problem(what, "at least 68 must be left");
+        value.problem(format!("leaves {left} bytes of an MTU of {mtu}"), "at least 68 must be left");
+        return None;
     }
     Some(MtuParams { mtu, overhead: bytes, action })
 }
@@ -180,10 +185,11 @@ fn blackout(table: &mut Table<'_>) -> Option<BlackoutParams> {
 }
 
 /// A time that is not nothing.
-fn positive(value: &Value<'_>) -> Option<Duration> {
+pub(super) fn positive(value: &Value<'_>) -> Option<Duration> {
     let time: Duration = value.quantity()?;
     if time.is_zero() {
         value.problem("is no time at all", "more than 0s");
+        return None;
     }
     Some(time)
 }

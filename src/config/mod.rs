@@ -31,7 +31,7 @@ pub use select::read_select;
 pub use spec::{Spec, SpecError};
 pub use stage::read_stages;
 pub use trigger::read_trigger;
-pub use warning::limit_warning;
+pub use warning::warnings;
 
 /// Reads the configuration at `path`.
 ///

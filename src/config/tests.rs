@@ -401,6 +401,10 @@ fn stages_must_make_sense() {
             "type = \"mtu\"\nmtu = 100\noverhead = 50",
             ".overhead: leaves 50 bytes of an MTU of 100 (at least 68 must be left)",
         ),
+        (
+            "type = \"mtu\"\nmtu = 100\noverhead = 200",
+            ".overhead: leaves -100 bytes of an MTU of 100 (at least 68 must be left)",
+        ),
         ("type = \"mtu\"\nmtu = \"1400\"", ".mtu: is a text (it should be a whole number)"),
         (
             "type = \"corrupt\"\nprobability = \"1%\"\nbits = 0",
@@ -503,9 +507,27 @@ fn stages_read_alike_in_a_document_of_another_shape() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
     #[test]
     fn no_text_panics(text in "\\PC{0,200}") {
         let _ = parse(&text, "x").map_err(|error| error.to_string());
+    }
+
+    /// Known keys with values of every kind, right and wrong, in every type of stage.
+    #[test]
+    fn no_stage_panics(
+        kind in prop::sample::select(impairment::TYPES),
+        stage in prop::collection::btree_map(prop::sample::select(KEYS), prop::sample::select(VALUES), 0..20),
+        port in prop::collection::btree_map(prop::sample::select(KEYS), prop::sample::select(VALUES), 0..3),
+    ) {
+        let (stage, port) = (lines(&stage), lines(&port));
+        let path = "[[path]]\nfrom = \"left\"\nto = \"right\"\n";
+        let text = format!("{PORTS}{path}[[path.stage]]\ntype = \"{kind}\"\n{stage}[[port]]\n{port}");
+        match parse(&text, "x") {
+            Ok(plan) => plan.paths[0].stages.iter().for_each(|stage| assert!(!describe(stage).to_string().is_empty())),
+            Err(error) => assert!(error.problems.iter().all(|problem| !problem.what.is_empty())),
+        }
     }
 
     /// Real files with parts cut out or replaced get further than noise does.
@@ -515,4 +537,187 @@ proptest! {
         let cut: String = text.chars().take(from).chain(insert.chars()).chain(text.chars().skip(from + length)).collect();
         let _ = parse(&cut, "x").map_err(|error| error.to_string());
     }
+}
+
+fn lines(keys: &std::collections::BTreeMap<&str, &str>) -> String {
+    keys.iter().map(|(key, value)| [key, " = ", value, "\n"].concat()).collect()
+}
+
+const KEYS: &[&str] = &[
+    "probability",
+    "ecn",
+    "delay",
+    "jitter",
+    "distribution",
+    "reorder",
+    "rate",
+    "overhead",
+    "queue",
+    "police",
+    "mtu",
+    "action",
+    "mss",
+    "set",
+    "copies",
+    "bits",
+    "area",
+    "fix_checksum",
+    "kind",
+    "by",
+    "timeout",
+    "gap",
+    "start",
+    "down",
+    "up",
+    "spec",
+    "match",
+    "trigger",
+    "name",
+    "device",
+    "netns",
+    "create",
+    "addresses",
+    "router",
+    "routes",
+    "txqueuelen",
+];
+
+const VALUES: &[&str] = &[
+    "0",
+    "1",
+    "68",
+    "100",
+    "65535",
+    "-1",
+    "9223372036854775807",
+    "1.5",
+    "true",
+    "[]",
+    "{}",
+    "\"\"",
+    "\"1%\"",
+    "\"100%\"",
+    "\"1ms\"",
+    "\"0s\"",
+    "\"999999h\"",
+    "\"1mbit\"",
+    "\"1 B\"",
+    "\"64 KiB\"",
+    "\"normal\"",
+    "\"icmp\"",
+    "\"payload\"",
+    "\"overtake\"",
+    "\"displace\"",
+    "\"mtu 68 overhead 65535\"",
+    "\"delay 1ms gap\"",
+    "\"10.0.9.2/24\"",
+    "\"fd09::2/128\"",
+    "[\"default\", \"0.0.0.0/0\"]",
+    "{ packets = 1 }",
+    "{ bytes = \"1 B\" }",
+    "{ burst = \"1 kB\" }",
+    "1979-05-27",
+    "{ nth = [1, 2], until = \"1s\" }",
+    "{ port = \"9-1\", tcp_flags = \"syn,!syn\" }",
+    "{ protocol = \"udp\", port = 1 }",
+];
+
+fn config_file(name: &str) -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("configs").join(name)
+}
+
+/// Every file in `configs/` that is a configuration.
+fn config_files() -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(config_file("")).unwrap().map(|entry| entry.unwrap().path());
+    entries.filter(|path| path.extension().is_some_and(|extension| extension == "toml")).collect()
+}
+
+#[test]
+fn every_example_is_a_network_that_needs_nothing_but_itself() {
+    let files = config_files();
+    assert!(files.len() >= 6, "{files:?}");
+    for file in files {
+        let plan = load(&file).unwrap_or_else(|error| panic!("{error}"));
+        assert!(
+            plan.ports.iter().all(|port| port.create && !port.addresses.is_empty()),
+            "{}",
+            file.display()
+        );
+        assert!(plan.warnings.is_empty() || file.ends_with("reference.toml"), "{:?}", plan.warnings);
+    }
+}
+
+#[test]
+fn the_reference_shows_every_key_and_type() {
+    let text = read(&config_file("reference.toml")).unwrap();
+    let problems = problem::Problems::new("reference.toml", &text);
+    let plan = reader::read_into(&text, &problems, |root| Some(file::read_plan(root))).unwrap();
+    let present = present_keys(&text);
+    let missing: Vec<String> =
+        problems.asked.borrow().iter().filter(|key| !present.contains(*key)).cloned().collect();
+    assert_eq!(missing, [""; 0]);
+    // A type that the reference lacks would ask for keys that nobody sees above.
+    let mut types: Vec<&str> = plan.paths[0].stages.iter().map(|stage| type_of(&stage.impairment)).collect();
+    types.sort_unstable();
+    types.dedup();
+    let mut known = impairment::TYPES.to_vec();
+    known.sort_unstable();
+    assert_eq!(types, known);
+}
+
+fn type_of(impairment: &ImpairmentParams) -> &'static str {
+    match impairment {
+        ImpairmentParams::Loss(_) => "loss",
+        ImpairmentParams::Delay(_) => "delay",
+        ImpairmentParams::Rate(_) => "rate",
+        ImpairmentParams::Mtu(_) => "mtu",
+        ImpairmentParams::Mss(_) => "mss",
+        ImpairmentParams::Duplicate(_) => "duplicate",
+        ImpairmentParams::Corrupt(_) => "corrupt",
+        ImpairmentParams::Reorder(_) => "reorder",
+        ImpairmentParams::FragmentFilter => "fragment-filter",
+        ImpairmentParams::Blackout(_) => "blackout",
+        ImpairmentParams::Netem(_) => "netem",
+    }
+}
+
+/// The keys of a document with their tables, without indices.
+fn present_keys(text: &str) -> std::collections::BTreeSet<String> {
+    fn walk(path: &str, value: &toml::Value, keys: &mut std::collections::BTreeSet<String>) {
+        match value {
+            toml::Value::Table(table) => {
+                for (key, value) in table {
+                    let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                    walk(&path, value, keys);
+                    keys.insert(path);
+                }
+            }
+            toml::Value::Array(items) => items.iter().for_each(|item| walk(path, item, keys)),
+            _ => {}
+        }
+    }
+    let mut keys = std::collections::BTreeSet::new();
+    walk("", &toml::Value::Table(text.parse().unwrap()), &mut keys);
+    keys
+}
+
+/// The defaults that the reference states are those of the code: a port and a stage without these keys are equal.
+#[test]
+fn the_reference_states_the_defaults() {
+    let reference = load(&config_file("reference.toml")).unwrap();
+    let bare = plan("");
+    assert_eq!(reference.ports[..2], bare.ports[..]);
+    assert_eq!((reference.icmp, reference.flows), (bare.icmp, bare.flows));
+    let of = |keys: &str| stage(keys).impairment;
+    let shown = |number: usize| reference.paths[0].stages[number].impairment.clone();
+    // Behind the three stages of the spec: loss, delay, two rates, mtu, mss, duplicate, corrupt, two reorders.
+    assert_eq!(shown(3), of("type = \"loss\"\nprobability = \"1%\""));
+    assert_eq!(shown(8), of("type = \"mss\"\nmss = 1360"));
+    assert_eq!(shown(9), of("type = \"duplicate\"\nprobability = \"0.1%\""));
+    assert_eq!(shown(10), of("type = \"corrupt\"\nprobability = \"0.1%\""));
+    assert_eq!(shown(11), of("type = \"reorder\"\nkind = \"displace\"\nprobability = \"1%\"\nby = 3"));
+    assert_eq!(
+        shown(12),
+        of("type = \"reorder\"\nkind = \"overtake\"\nprobability = \"25%\"\ndelay = \"10ms\"")
+    );
 }

@@ -10,8 +10,9 @@ use crate::pipeline::units::Bytes;
 /// Bits of a full-sized Ethernet packet, to compare packets with times.
 const PACKET_BITS: f64 = 1_500.0 * 8.0;
 
-/// The warnings about a whole plan.
-pub(super) fn of(plan: &Plan) -> Vec<String> {
+/// What looks wrong about the paths of `plan`, each with its path and stage. [`crate::config::parse`] has put them into
+/// [`Plan::warnings`]; for a plan made in code, ask here.
+pub fn warnings(plan: &Plan) -> Vec<String> {
     let mut warnings = Vec::new();
     for path in &plan.paths {
         for (stage, warning) in path_warnings(path, plan) {
@@ -40,24 +41,24 @@ fn path_warnings<'a>(path: &'a PathPlan, plan: &'a Plan) -> impl Iterator<Item =
 }
 
 /// netem's limit counts delayed packets too, so a small one cuts the throughput.
-pub fn limit_warning(netem: &NetemParams) -> Option<String> {
+fn limit_warning(netem: &NetemParams) -> Option<String> {
     let limit = netem.limit? as f64;
-    let delay = netem.delay.map_or(Duration::ZERO, |delay| delay.delay + delay.jitter).as_secs_f64();
-    if delay == 0.0 {
+    let delay = netem.delay.map_or(Duration::ZERO, |delay| delay.delay + delay.jitter);
+    if delay.is_zero() {
         return None;
     }
-    let carried = limit * PACKET_BITS / delay;
+    let carried = limit * PACKET_BITS / delay.as_secs_f64();
     match netem.rate {
         Some(rate) if rate.rate.bits_per_sec() as f64 > carried => {
-            let needed = (rate.rate.bits_per_sec() as f64 * delay / PACKET_BITS).ceil();
+            let needed = (rate.rate.bits_per_sec() as f64 * delay.as_secs_f64() / PACKET_BITS).ceil();
             Some(format!(
-                "limit {limit} is full before {} at {delay}s delay is reached: at least {needed} packets are needed",
+                "limit {limit} is full before {} is reached over {delay}: at least {needed} packets are needed",
                 rate.rate
             ))
         }
         Some(_) => None,
         None => Some(format!(
-            "limit {limit} with {delay}s delay carries at most {:.0} Mbit/s of full-sized packets; without a limit it \
+            "limit {limit} over {delay} carries at most {:.0} Mbit/s of full-sized packets; without a limit it \
              carries all",
             carried / 1e6
         )),
