@@ -39,7 +39,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// `seed` unset, one worker per core, a flow table of this many entries, everything answered.
+    /// Entries of a worker's flow table.
     pub const DEFAULT_FLOWS: usize = 65_536;
 
     /// A plan with these ports and paths and all else at its default. The indices in `paths` must be those of `ports`.
