@@ -2,6 +2,7 @@
 //!
 //! serde would stop at the first. The rule it would enforce holds here too: a key that nobody asked for is an error.
 
+use std::borrow::Cow;
 use std::fmt::Display;
 use std::ops::{Range, RangeInclusive};
 use std::str::FromStr;
@@ -23,18 +24,41 @@ pub fn document<T>(
     file: &str,
     read: impl FnOnce(&mut Table<'_>) -> Option<T>,
 ) -> Result<T, ConfigError> {
+    rearranged(text, file, |_| (), read)
+}
+
+/// [`document`], with the entries moved about by `arrange` before they are read; they keep their places in the text.
+///
+/// # Errors
+/// As [`document`].
+pub fn rearranged<T>(
+    text: &str,
+    file: &str,
+    arrange: impl FnOnce(&mut DeTable<'_>),
+    read: impl FnOnce(&mut Table<'_>) -> Option<T>,
+) -> Result<T, ConfigError> {
     let problems = Problems::new(file, text);
-    let value = read_into(text, &problems, read);
+    let value = read_rearranged(text, &problems, arrange, read);
     problems.finish(value)
 }
 
 /// [`document`] with the collector in the caller's hands.
+#[cfg(test)]
 pub(super) fn read_into<T>(
     text: &str,
     problems: &Problems,
     read: impl FnOnce(&mut Table<'_>) -> Option<T>,
 ) -> Option<T> {
-    let (document, errors) = DeTable::parse_recoverable(text);
+    read_rearranged(text, problems, |_| (), read)
+}
+
+fn read_rearranged<T>(
+    text: &str,
+    problems: &Problems,
+    arrange: impl FnOnce(&mut DeTable<'_>),
+    read: impl FnOnce(&mut Table<'_>) -> Option<T>,
+) -> Option<T> {
+    let (mut document, errors) = DeTable::parse_recoverable(text);
     for error in &errors {
         // What a broken document still holds is a guess; problems with it would mislead.
         problems.add(&error.span().unwrap_or(0..0), "", error.message(), "not valid TOML");
@@ -42,6 +66,7 @@ pub(super) fn read_into<T>(
     if !errors.is_empty() {
         return None;
     }
+    arrange(document.get_mut());
     let mut table =
         Table { problems, key: String::new(), span: 0..0, entries: document.get_ref(), asked: Vec::new() };
     let value = read(&mut table);
@@ -252,6 +277,28 @@ impl<'a> Value<'a> {
             }),
             _ => self.wrong_type("a table"),
         }
+    }
+
+    /// A number with or without a fraction, without a complaint if it is something else.
+    pub fn number(&self) -> Option<f64> {
+        match self.content {
+            DeValue::Integer(number) => number.to_string().parse().ok(),
+            DeValue::Float(number) => number.as_str().parse().ok(),
+            _ => None,
+        }
+    }
+
+    /// The entries of a table whose keys are the user's own; a problem if it is none.
+    pub fn pairs(&self) -> Vec<(&'a str, Self)> {
+        let DeValue::Table(entries) = self.content else {
+            return self.wrong_type("a table").unwrap_or_default();
+        };
+        let pair = |(key, value): (&'a Spanned<Cow<'a, str>>, &'a Spanned<DeValue<'a>>)| {
+            let key = key.get_ref().as_ref();
+            let content = value.get_ref();
+            (key, Self { problems: self.problems, key: join(&self.key, key), span: value.span(), content })
+        };
+        entries.iter().map(pair).collect()
     }
 
     /// The items of an array; a problem if it is none.
