@@ -15,8 +15,6 @@ pub struct Expectation {
     pub check: Check,
     /// One sentence for the reader of the report.
     pub because: String,
-    /// Line in the case file.
-    pub line: usize,
 }
 
 /// What must hold of a value.
@@ -196,7 +194,7 @@ mod tests {
     use super::*;
 
     fn expect(check: Check) -> Expectation {
-        Expectation { see: "router.lost".into(), check, because: "it must".into(), line: 1 }
+        Expectation { see: "router.lost".into(), check, because: "it must".into() }
     }
 
     fn observed(lost: u64) -> Observations {

@@ -1,5 +1,6 @@
 //! Cases: build a network, break it, drive traffic, compare what the kernels report.
 
+pub mod case;
 pub mod check;
 pub mod clock;
 pub mod observe;

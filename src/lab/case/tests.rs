@@ -1,0 +1,123 @@
+use super::*;
+use crate::lab::check::{Check, Operand};
+use crate::lab::value::Value;
+use crate::pipeline::params::ImpairmentParams;
+
+const SMALL: &str = r#"
+title = "t"
+[fault]
+up = "loss 30%"
+[[traffic]]
+type = "serve"
+[[traffic]]
+type = "request"
+name = "get"
+[[expect]]
+see = "traffic.get.outcome"
+equals = "ok"
+[[control]]
+name = "no loss"
+fault = {}
+[[control.traffic]]
+name = "get"
+size = 85
+[[control.expect]]
+see = "traffic.get.bytes"
+at_least = 3
+"#;
+
+fn parse(text: &str) -> Case {
+    Case::parse(text, "x.toml", "x").unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn problems(text: &str) -> String {
+    Case::parse(text, "x.toml", "x").unwrap_err().to_string()
+}
+
+#[test]
+fn a_case_without_hosts_has_a_client_and_a_server() {
+    let case = parse(SMALL);
+    let hosts = &case.trials[0].runs[0].network.hosts;
+    let names: Vec<&str> = hosts.iter().map(|host| host.port.name.as_str()).collect();
+    assert_eq!((case.name.as_str(), names), ("x", vec!["client", "server"]));
+    assert_eq!(hosts[1].port.addresses[0].to_string(), "10.77.2.2/24");
+    assert_eq!(hosts[0].port.routes.len(), 2);
+}
+
+#[test]
+fn a_control_replaces_the_fault_and_changes_steps_by_name() {
+    let case = parse(SMALL);
+    let [fault, control] = case.trials.as_slice() else { panic!("one control") };
+    let stages =
+        |trial: &Trial| trial.runs[0].network.paths.iter().map(|path| path.stages.len()).sum::<usize>();
+    assert_eq!((stages(fault), stages(control)), (1, 0));
+    assert_eq!((fault.control.as_deref(), control.control.as_deref()), (None, Some("no loss")));
+    let size = |trial: &Trial| match &trial.runs[0].traffic[1].kind {
+        Kind::Request { request, .. } => request.size,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!((size(fault), size(control)), (75, 85));
+    assert_eq!(fault.expect[0].check, Check::Equals(Value::from("ok")));
+    assert_eq!(control.expect[0].check, Check::AtLeast(Operand::Number(3.0)));
+}
+
+#[test]
+fn a_sweep_is_one_run_for_each_value() {
+    let text = SMALL.replace("up = \"loss 30%\"", "up = [{ type = \"mtu\", mtu = \"$m\" }]")
+        + "[sweep]\nvariable = \"m\"\nfrom = 120\nto = 122\nworks = { see = \"traffic.get.outcome\", equals = \"ok\" }\n";
+    let case = parse(&text);
+    let mtu = |run: &Run| match &run.network.paths[0].stages[0].impairment {
+        ImpairmentParams::Mtu(mtu) => mtu.mtu,
+        other => panic!("{other:?}"),
+    };
+    let runs = &case.trials[0].runs;
+    assert_eq!(runs.iter().map(mtu).collect::<Vec<_>>(), [120, 121, 122]);
+    assert_eq!(runs.iter().map(|run| run.value).collect::<Vec<_>>(), [Some(120), Some(121), Some(122)]);
+}
+
+#[test]
+fn every_mistake_is_reported_once_with_its_line() {
+    let text = SMALL
+        .replace("type = \"serve\"", "type = \"sirve\"")
+        .replace("see = \"traffic.get.outcome\"", "see = \"trafic.get.outcome\"")
+        .replace("at_least = 3", "at_least = 3\nat_most = 4\nbecuase = \"x\"");
+    let text = problems(&text);
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), 4, "{text}");
+    assert!(lines[0].starts_with("x.toml:6:8: traffic[0].type: \"sirve\" is not known"), "{text}");
+    assert!(lines[1].starts_with("x.toml:11:7: expect[0].see: \"trafic.get.outcome\""), "{text}");
+    assert!(text.contains("says two things of the value"), "{text}");
+    assert!(text.contains("becuase: is not a known key (did you mean \"because\"?)"), "{text}");
+}
+
+#[test]
+fn a_case_that_expects_nothing_is_refused() {
+    let (text, _) = SMALL.split_once("[[expect]]").unwrap();
+    assert!(problems(text).contains("nothing is expected, so nothing can fail"));
+}
+
+#[test]
+fn an_own_namespace_or_a_setting_outside_net_is_refused() {
+    let text =
+        format!("{SMALL}[[host]]\nname = \"client\"\nnetns = \"x\"\nsysctl = {{ \"kernel.panic\" = 1 }}\n");
+    let text = problems(&text);
+    assert!(text.contains("has a namespace of its own"), "{text}");
+    assert!(text.contains("begins with net."), "{text}");
+}
+
+#[test]
+fn every_shipped_case_reads_has_a_control_and_says_why() {
+    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/configs/cases");
+    let mut count = 0;
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        let case = Case::load(&path).unwrap_or_else(|error| panic!("{error}"));
+        assert!(case.trials.len() > 1, "{} has no control", path.display());
+        assert!(!case.story.is_empty(), "{} tells no story", path.display());
+        for expectation in case.trials.iter().flat_map(|trial| &trial.expect) {
+            assert!(!expectation.because.is_empty(), "{}: {} says not why", path.display(), expectation.see);
+        }
+        count += 1;
+    }
+    assert!(count >= 17, "{count} cases");
+}

@@ -1,0 +1,228 @@
+//! `[[traffic]]`: what is sent.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::config::reader::{Integer, Table, Value};
+use crate::config::suggest;
+use crate::lab::case::{DEFAULT_TIMEOUT, Host, Kind, Step, Target};
+use crate::lab::traffic::connect::Connect;
+use crate::lab::traffic::exec::Exec;
+use crate::lab::traffic::ping::Ping;
+use crate::lab::traffic::request::{Request, SMALLEST};
+use crate::lab::traffic::serve::{Serve, Service};
+use crate::lab::traffic::stream::Stream;
+use crate::lab::traffic::trace::Trace;
+use crate::lab::traffic::udp::{NUMBER, Udp};
+use crate::pipeline::time::Duration;
+use crate::pipeline::units::Bytes;
+
+/// Values of `type`.
+const TYPES: [&str; 8] = ["serve", "request", "connect", "stream", "udp", "ping", "trace", "exec"];
+/// Largest payload of a UDP datagram over IPv4.
+const LARGEST_DATAGRAM: u32 = 65_507;
+
+/// Reads every `[[traffic]]` of `root`.
+pub(super) fn read_traffic(root: &mut Table<'_>, hosts: &[Host]) -> Vec<Step> {
+    let mut steps: Vec<Step> = Vec::new();
+    for mut table in root.tables("traffic") {
+        if let Some(step) = read_step(&mut table, hosts) {
+            if steps.iter().any(|other| other.name == step.name) {
+                table.problem(
+                    format!("\"{}\" is the name of another step", step.name),
+                    "names must be unique",
+                );
+            }
+            steps.push(step);
+        }
+        table.finish();
+    }
+    steps
+}
+
+fn read_step(table: &mut Table<'_>, hosts: &[Host]) -> Option<Step> {
+    let types: Vec<(&str, &str)> = TYPES.iter().map(|&kind| (kind, kind)).collect();
+    let kind = table.required("type", "\"request\"")?.choice(&types)?;
+    let name = match table.value("name") {
+        Some(value) => value.parsed(word, "a name of letters, digits, - and _", "get")?,
+        None => kind.to_owned(),
+    };
+    let server = kind == "serve";
+    let host =
+        host(table, if server { "on" } else { "from" }, if server { "server" } else { "client" }, hosts);
+    // A program is at home anywhere.
+    let host =
+        if kind == "exec" { table.value("on").map_or(host, |value| host_index(&value, hosts)) } else { host };
+    let background = table.flag("background", false) || server;
+    let kind = read_kind(kind, table, hosts);
+    Some(Step { name, host: host?, background, kind: kind? })
+}
+
+fn read_kind(kind: &str, table: &mut Table<'_>, hosts: &[Host]) -> Option<Kind> {
+    Some(match kind {
+        "serve" => Kind::Serve(serve(table)),
+        "request" => {
+            let size = number(table, "size", SMALLEST..=8_000, 75);
+            let request = Request { size, timeout: timeout(table, DEFAULT_TIMEOUT) };
+            let count = number(table, "count", 1..=100_000, 1);
+            Kind::Request { to: target(table, hosts, Some(80))?, request, count }
+        }
+        "connect" => Kind::Connect(target(table, hosts, Some(80))?, connect(table)),
+        "stream" => Kind::Stream(target(table, hosts, Some(5_201))?, stream(table)),
+        "udp" => Kind::Udp(target(table, hosts, Some(5_202))?, udp(table)),
+        "ping" => Kind::Ping(target(table, hosts, None)?, ping(table)),
+        "trace" => {
+            let hops = number(table, "hops", 1..=64, 8);
+            let timeout = timeout(table, Duration::from_secs(1));
+            let to = target(table, hosts, Some(33_434))?;
+            Kind::Trace(to, Trace { hops, port: to.port, timeout })
+        }
+        _ => Kind::Exec(exec(table)?),
+    })
+}
+
+fn serve(table: &mut Table<'_>) -> Serve {
+    let port = number(table, "port", 1..=u16::MAX, 80);
+    let backlog = number(table, "backlog", 1..=u16::MAX, 1_024);
+    let response = table.value("response");
+    let sink = table.flag("sink", false);
+    if let Some(value) = response.as_ref().filter(|_| sink) {
+        value.problem("a sink answers nothing", "remove response or sink");
+    }
+    let segments: Vec<u32> = match response {
+        Some(value) => value.one_or_more().iter().filter_map(|item| item.integer(1..=100_000_000)).collect(),
+        None => vec![1_000],
+    };
+    let service = if sink { Service::Sink } else { Service::Http(segments) };
+    Serve { port, service, backlog }
+}
+
+fn connect(table: &mut Table<'_>) -> Connect {
+    Connect {
+        count: number(table, "count", 1..=1_000_000, 1),
+        concurrent: number(table, "concurrent", 1..=256, 1),
+        timeout: timeout(table, DEFAULT_TIMEOUT),
+        reset: table.flag("reset", false),
+    }
+}
+
+fn stream(table: &mut Table<'_>) -> Stream {
+    let bytes = table.quantity::<Bytes>("bytes").map(|bytes| bytes.0);
+    let duration: Option<std::time::Duration> = table.quantity::<Duration>("duration").map(Into::into);
+    let timeout = timeout(table, Duration::from_secs(30));
+    let duration = duration.or_else(|| bytes.is_none().then_some(std::time::Duration::from_secs(1)));
+    Stream { bytes, duration, timeout }
+}
+
+fn udp(table: &mut Table<'_>) -> Udp {
+    let size = number(table, "size", NUMBER as u32..=LARGEST_DATAGRAM, 64);
+    let gso_value = table.value("gso");
+    let gso = gso_value.as_ref().and_then(|value| value.integer(1..=64)).unwrap_or(1);
+    if let Some(value) = gso_value.filter(|_| size * gso > 65_000) {
+        value.problem(
+            format!("{gso} datagrams of {size} bytes are too large for one call"),
+            "at most 65,000 bytes",
+        );
+    }
+    Udp {
+        count: number(table, "count", 1..=10_000_000, 100),
+        size,
+        interval: table.quantity::<Duration>("interval").unwrap_or(Duration::from_millis(1)).into(),
+        df: table.flag("df", false),
+        gso,
+        settle: table.quantity::<Duration>("settle").unwrap_or(Duration::from_millis(300)).into(),
+    }
+}
+
+fn ping(table: &mut Table<'_>) -> Ping {
+    Ping {
+        count: number(table, "count", 1..=10_000, 3),
+        size: number(table, "size", 0..=65_000, 56),
+        timeout: timeout(table, Duration::from_secs(1)),
+        ttl: table.integer("ttl", 1..=u8::MAX),
+    }
+}
+
+fn exec(table: &mut Table<'_>) -> Option<Exec> {
+    let command = table.required("command", "[\"curl\", \"-sS\", \"http://10.77.2.2/\"]")?;
+    let words: Vec<String> = command.items().iter().filter_map(Value::text).map(str::to_owned).collect();
+    if words.is_empty() {
+        command.problem("names no program", "write the program and its arguments");
+    }
+    let ready_port = table.integer("ready_port", 1..=u16::MAX);
+    Some(Exec { command: words, timeout: timeout(table, Duration::from_secs(10)), ready_port })
+}
+
+fn target(table: &mut Table<'_>, hosts: &[Host], port: Option<u16>) -> Option<Target> {
+    let port = port.map_or(0, |default| number(table, "port", 1..=u16::MAX, default));
+    let ipv6 = table.integer("family", 4..=6).is_some_and(|family| family == 6);
+    let Some(value) = table.value("to") else {
+        let host = hosts.iter().position(|host| host.port.name == "server");
+        if host.is_none() {
+            table.problem("says not where to", "write to = with the name of a host or an address");
+        }
+        return host.and_then(|host| at_host(table, hosts, host, ipv6, port));
+    };
+    let text = value.text()?;
+    if let Ok(address) = text.parse::<IpAddr>() {
+        let owner = |host: &Host| host.port.addresses.iter().any(|net| net.addr() == address);
+        return Some(Target { host: hosts.iter().position(owner), address, port });
+    }
+    at_host(table, hosts, host_index(&value, hosts)?, ipv6, port)
+}
+
+/// The first address of the family that the host has.
+fn at_host(table: &Table<'_>, hosts: &[Host], host: usize, ipv6: bool, port: u16) -> Option<Target> {
+    let plan = &hosts[host].port;
+    let address = plan.addresses.iter().map(IpNet::addr).find(|address| address.is_ipv6() == ipv6);
+    if address.is_none() {
+        table.problem(
+            format!("\"{}\" has no address of this family", plan.name),
+            "set family = 4 or 6, or addresses",
+        );
+    }
+    Some(Target { host: Some(host), address: address?, port })
+}
+
+fn host(table: &mut Table<'_>, key: &'static str, default: &str, hosts: &[Host]) -> Option<usize> {
+    if let Some(value) = table.value(key) {
+        return host_index(&value, hosts);
+    }
+    let index = hosts.iter().position(|host| host.port.name == default);
+    if index.is_none() {
+        table.problem(
+            format!("says not which host; there is no \"{default}\""),
+            format!("write {key} = with its name"),
+        );
+    }
+    index
+}
+
+fn host_index(value: &Value<'_>, hosts: &[Host]) -> Option<usize> {
+    let name = value.text()?;
+    let index = hosts.iter().position(|host| host.port.name == name);
+    if index.is_none() {
+        let names: Vec<&str> = hosts.iter().map(|host| host.port.name.as_str()).collect();
+        value.problem(format!("there is no host \"{name}\""), suggest::hint(name, &names));
+    }
+    index
+}
+
+fn word(text: &str) -> Option<String> {
+    let fits = |letter: char| letter.is_ascii_alphanumeric() || letter == '-' || letter == '_';
+    (!text.is_empty() && text.chars().all(fits)).then(|| text.to_owned())
+}
+
+fn timeout(table: &mut Table<'_>, default: Duration) -> std::time::Duration {
+    table.quantity::<Duration>("timeout").unwrap_or(default).into()
+}
+
+fn number<T: Integer>(
+    table: &mut Table<'_>,
+    key: &'static str,
+    range: std::ops::RangeInclusive<T>,
+    default: T,
+) -> T {
+    table.integer(key, range).unwrap_or(default)
+}
