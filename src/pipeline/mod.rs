@@ -1,8 +1,28 @@
 //! The packet core: wire formats, packets and trains, stages, scheduling, routing.
 //!
 //! Pure: no I/O, no clock, no threads, no locks, no `unsafe`; in steady state no allocation. Time is an argument.
+//!
+//! A packet's way: [`router`] parses it ([`wire`], [`packet`]), finds its flow ([`flow`]) and [`path`], and takes it
+//! through the path's stages: each a [`gate`] (which packets, when) and one of the [`impair`]ments (what is done). What
+//! has to wait is in the [`schedule`].
 
+mod answer;
+pub mod counters;
+pub mod flow;
+mod gate;
+pub mod impair;
+mod jitter;
+pub mod packet;
 pub mod params;
+pub mod path;
+pub mod pool;
+pub mod rng;
+pub mod router;
+mod routes;
+pub mod schedule;
+mod select;
+pub mod shared;
+pub mod stage;
 pub mod time;
 pub mod units;
 pub mod wire;

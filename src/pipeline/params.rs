@@ -2,6 +2,8 @@
 //!
 //! Plain values whose types exclude what cannot be: whoever holds one may build the stage without checking again.
 
+use std::net::IpAddr;
+
 use ipnet::IpNet;
 
 use crate::pipeline::time::Duration;
@@ -336,4 +338,86 @@ pub struct NetemRate {
     pub cell_size: u32,
     /// Bytes added per cell.
     pub cell_overhead: i32,
+}
+
+/// A whole router: what every worker builds its own copy of.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RouterParams {
+    /// Seed of all draws.
+    pub seed: u64,
+    /// Flows that a worker remembers.
+    pub flows: usize,
+    /// ICMP behaviour.
+    pub icmp: IcmpParams,
+    /// The ports; paths and routes name them by index.
+    pub ports: Vec<PortParams>,
+    /// Routes besides the connected ones.
+    pub routes: Vec<RouteParams>,
+    /// Paths with stages. A pair of ports that is not listed has an empty path.
+    pub paths: Vec<PathParams>,
+}
+
+/// What the router says by ICMP and ICMPv6. Each can be switched off: that is a fault too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IcmpParams {
+    /// Time exceeded in transit.
+    pub time_exceeded: bool,
+    /// Destination unreachable.
+    pub unreachable: bool,
+    /// Fragmentation needed, packet too big.
+    pub packet_too_big: bool,
+    /// Answers to echo requests for the router's own addresses.
+    pub echo: bool,
+    /// Errors per second that each worker sends at most (with a burst of a tenth of it, at least 1).
+    pub rate: u32,
+}
+
+impl Default for IcmpParams {
+    fn default() -> Self {
+        Self { time_exceeded: true, unreachable: true, packet_too_big: true, echo: true, rate: 1000 }
+    }
+}
+
+/// A port as the core sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortParams {
+    /// Its name in reports.
+    pub name: String,
+    /// Largest IP packet that leaves by it.
+    pub mtu: u32,
+    /// Addresses of the host at the other end, with their prefixes: the connected routes.
+    pub addresses: Vec<IpNet>,
+    /// The router's own addresses on it.
+    pub router: Vec<IpAddr>,
+}
+
+/// Where packets for a prefix go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RouteTarget {
+    /// Out by this port.
+    Port(usize),
+    /// Nowhere; the sender is told.
+    Unreachable,
+    /// Nowhere, silently.
+    Blackhole,
+}
+
+/// A route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RouteParams {
+    /// Destinations.
+    pub prefix: IpNet,
+    /// Where they go.
+    pub target: RouteTarget,
+}
+
+/// What packets go through from one port to another.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PathParams {
+    /// Index of the port they come in by.
+    pub from: usize,
+    /// Index of the port they leave by.
+    pub to: usize,
+    /// In order.
+    pub stages: Vec<StageParams>,
 }

@@ -1,0 +1,232 @@
+//! What happened to how many wire packets: plain numbers, one owner each.
+
+use std::ops::AddAssign;
+
+/// Wire packets and their bytes (IP total lengths).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+pub struct Amount {
+    /// Wire packets.
+    pub packets: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+impl AddAssign for Amount {
+    #[inline]
+    fn add_assign(&mut self, other: Self) {
+        self.packets += other.packets;
+        self.bytes += other.bytes;
+    }
+}
+
+/// Why a packet was dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+#[repr(u8)]
+pub enum Reason {
+    /// Random loss of a stage.
+    Loss,
+    /// The queue of a rate limit was full.
+    QueueFull,
+    /// Above the rate of a policer.
+    Policed,
+    /// Larger than a stage's MTU; nobody was told.
+    MtuSilent,
+    /// Larger than a stage's MTU; the sender was told by ICMP (or would have been, but for the rate limit).
+    MtuIcmp,
+    /// Dropped by a fragment filter.
+    Fragment,
+    /// The link was down.
+    Blackout,
+    /// More packets held than a `limit` allows.
+    Limit,
+    /// Replaced by its fragments (not lost: the fragments are counted as created).
+    Fragmented,
+    /// The packet could not be handled by a stage that rewrites (for example copies of a copy without end).
+    Unrewritable,
+    /// No route to its destination.
+    NoRoute,
+    /// Its route says blackhole.
+    Blackhole,
+    /// TTL or hop limit ran out.
+    TtlExpired,
+    /// Larger than the MTU of the port it was to leave by.
+    PortMtu,
+    /// Not IP, or its lengths lie.
+    Malformed,
+    /// Addressed to the router itself, which does not answer such packets.
+    ToRouter,
+    /// Answered by the router itself (echo).
+    Answered,
+    /// The device would not take it.
+    DeviceRefused,
+    /// Came to a worker it does not belong to and could not be handed over.
+    Stray,
+    /// Still held when the router stopped.
+    Shutdown,
+}
+
+impl Reason {
+    /// Number of reasons.
+    pub const COUNT: usize = Self::ALL.len();
+    /// All of them, in order.
+    pub const ALL: [Self; 20] = [
+        Self::Loss,
+        Self::QueueFull,
+        Self::Policed,
+        Self::MtuSilent,
+        Self::MtuIcmp,
+        Self::Fragment,
+        Self::Blackout,
+        Self::Limit,
+        Self::Fragmented,
+        Self::Unrewritable,
+        Self::NoRoute,
+        Self::Blackhole,
+        Self::TtlExpired,
+        Self::PortMtu,
+        Self::Malformed,
+        Self::ToRouter,
+        Self::Answered,
+        Self::DeviceRefused,
+        Self::Stray,
+        Self::Shutdown,
+    ];
+
+    /// Its name in reports: `loss`, `queue_full` ...
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Loss => "loss",
+            Self::QueueFull => "queue_full",
+            Self::Policed => "policed",
+            Self::MtuSilent => "mtu_silent",
+            Self::MtuIcmp => "mtu_icmp",
+            Self::Fragment => "fragment",
+            Self::Blackout => "blackout",
+            Self::Limit => "limit",
+            Self::Fragmented => "fragmented",
+            Self::Unrewritable => "unrewritable",
+            Self::NoRoute => "no_route",
+            Self::Blackhole => "blackhole",
+            Self::TtlExpired => "ttl_expired",
+            Self::PortMtu => "port_mtu",
+            Self::Malformed => "malformed",
+            Self::ToRouter => "to_router",
+            Self::Answered => "answered",
+            Self::DeviceRefused => "device_refused",
+            Self::Stray => "stray",
+            Self::Shutdown => "shutdown",
+        }
+    }
+
+    /// True for faults that the configuration orders; false for what happens by itself.
+    pub const fn is_ordered(self) -> bool {
+        matches!(
+            self,
+            Self::Loss
+                | Self::QueueFull
+                | Self::Policed
+                | Self::MtuSilent
+                | Self::MtuIcmp
+                | Self::Fragment
+                | Self::Blackout
+                | Self::Limit
+                | Self::Fragmented
+                | Self::Blackhole
+        )
+    }
+}
+
+/// Drops by reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Drops([Amount; Reason::COUNT]);
+
+impl Drops {
+    /// Counts one drop.
+    #[inline]
+    pub fn add(&mut self, reason: Reason, amount: Amount) {
+        self.0[reason as usize] += amount;
+    }
+
+    /// What was dropped for `reason`.
+    pub const fn of(&self, reason: Reason) -> Amount {
+        self.0[reason as usize]
+    }
+
+    /// The reasons that occurred.
+    pub fn iter(&self) -> impl Iterator<Item = (Reason, Amount)> + '_ {
+        Reason::ALL.into_iter().map(|reason| (reason, self.of(reason))).filter(|(_, amount)| amount.packets > 0)
+    }
+
+    /// All drops.
+    pub fn total(&self) -> Amount {
+        self.iter().fold(Amount::default(), |mut sum, (_, amount)| {
+            sum += amount;
+            sum
+        })
+    }
+}
+
+impl AddAssign<&Self> for Drops {
+    fn add_assign(&mut self, other: &Self) {
+        for (mine, theirs) in self.0.iter_mut().zip(other.0) {
+            *mine += theirs;
+        }
+    }
+}
+
+/// What one stage did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct StageCounters {
+    /// Reached the stage.
+    pub seen: Amount,
+    /// Selected and triggered: the stage acted or decided on them.
+    pub acted: Amount,
+    /// Dropped, by reason.
+    pub drops: Drops,
+    /// Made by the stage: copies, fragments.
+    pub created: Amount,
+    /// Bytes changed.
+    pub rewritten: Amount,
+    /// Made to wait.
+    pub delayed: Amount,
+}
+
+impl AddAssign<&Self> for StageCounters {
+    fn add_assign(&mut self, other: &Self) {
+        self.seen += other.seen;
+        self.acted += other.acted;
+        self.drops += &other.drops;
+        self.created += other.created;
+        self.rewritten += other.rewritten;
+        self.delayed += other.delayed;
+    }
+}
+
+/// What one worker's router did outside its stages, and in sum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RouterCounters {
+    /// Read from devices.
+    pub received: Amount,
+    /// Made here: copies, fragments, ICMP.
+    pub created: Amount,
+    /// Written to devices.
+    pub sent: Amount,
+    /// Dropped, stages included.
+    pub drops: Drops,
+    /// ICMP errors sent.
+    pub icmp_sent: u64,
+    /// ICMP errors withheld by their rate limit or by configuration.
+    pub icmp_withheld: u64,
+}
+
+impl AddAssign<&Self> for RouterCounters {
+    fn add_assign(&mut self, other: &Self) {
+        self.received += other.received;
+        self.created += other.created;
+        self.sent += other.sent;
+        self.drops += &other.drops;
+        self.icmp_sent += other.icmp_sent;
+        self.icmp_withheld += other.icmp_withheld;
+    }
+}

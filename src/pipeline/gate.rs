@@ -1,0 +1,176 @@
+//! The gate before a stage: its selection, and its trigger among the selected packets.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::pipeline::flow::PerFlow;
+use crate::pipeline::packet::Packet;
+use crate::pipeline::params::{Scope, Select, Trigger};
+use crate::pipeline::rng::StageKey;
+use crate::pipeline::shared::Shared;
+use crate::pipeline::time::Instant;
+
+/// Bits of the path's count that say how often a trigger fired; the other 40 say how many packets it saw.
+const FIRED_BITS: u32 = 24;
+/// Where the count of firings over a path stops; `times` over a path must be less.
+pub const MAX_FIRED: u64 = (1 << FIRED_BITS) - 1;
+
+/// Decides which wire packets a stage acts on.
+#[derive(Debug)]
+pub struct Gate {
+    select: Option<Select>,
+    trigger: Option<Armed>,
+}
+
+/// A trigger with its counts.
+#[derive(Debug)]
+struct Armed {
+    trigger: Trigger,
+    key: StageKey,
+    counts: Counts,
+}
+
+#[derive(Debug)]
+enum Counts {
+    /// Nothing in the trigger counts.
+    None,
+    Flow(PerFlow<Count>),
+    Path(Shared),
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Count {
+    /// Selected wire packets so far.
+    seen: u64,
+    /// Those acted on.
+    fired: u64,
+}
+
+impl Gate {
+    /// A gate whose counts start at zero; `shared` holds those that run over the path.
+    pub fn new(select: &Select, trigger: &Trigger, key: StageKey, shared: Shared, flows: usize) -> Self {
+        let armed = || Armed {
+            key,
+            counts: match (counts(trigger), trigger.scope) {
+                (false, _) => Counts::None,
+                (true, Scope::Flow) => Counts::Flow(PerFlow::new(flows)),
+                (true, Scope::Path) => Counts::Path(shared),
+            },
+            trigger: trigger.clone(),
+        };
+        Self {
+            select: (!select.is_any()).then(|| select.clone()),
+            trigger: (*trigger != Trigger::default()).then(armed),
+        }
+    }
+
+    /// How many wire packets at the front of `packet`, `limit` at most, fare alike, and whether the stage acts on them.
+    /// The counts move on by as many.
+    #[inline]
+    pub fn claim(&mut self, packet: &Packet, limit: u32, now: Instant) -> (u32, bool) {
+        let (count, selected) = match &self.select {
+            None => (limit, true),
+            Some(select) => select.run(packet, limit),
+        };
+        match &mut self.trigger {
+            Some(armed) if selected => armed.claim(packet, count, now),
+            _ => (count, selected),
+        }
+    }
+}
+
+/// Whether the trigger depends on how many packets came before.
+const fn counts(trigger: &Trigger) -> bool {
+    !trigger.nth.is_empty()
+        || trigger.every.is_some()
+        || trigger.first.is_some()
+        || trigger.after.is_some()
+        || trigger.times.is_some()
+}
+
+impl Armed {
+    fn claim(&mut self, packet: &Packet, limit: u32, now: Instant) -> (u32, bool) {
+        let since = now.as_nanos();
+        let in_time = self.trigger.from.is_none_or(|from| since >= from.as_nanos())
+            && self.trigger.until.is_none_or(|until| since < until.as_nanos());
+        let (key, trigger) = (self.key, &self.trigger);
+        let decide = |count: Count| {
+            let (length, due) = trigger.run(count, limit);
+            match trigger.probability {
+                Some(p) if due && in_time => packet.stream(key).run(packet.index, length, p),
+                _ => (length, due && in_time),
+            }
+        };
+        match &mut self.counts {
+            Counts::None => decide(Count::default()),
+            Counts::Flow(counts) => {
+                let count = counts.of(packet.flow);
+                let (length, fires) = decide(*count);
+                count.advance(length, fires);
+                (length, fires)
+            }
+            Counts::Path(shared) => claim_shared(&shared.counts, decide),
+        }
+    }
+}
+
+/// Takes the next numbers of the path's count. Workers that race for them take turns: both counts are one word, so that
+/// none fires once too often.
+fn claim_shared(word: &AtomicU64, decide: impl Fn(Count) -> (u32, bool)) -> (u32, bool) {
+    let mut before = word.load(Ordering::Acquire);
+    loop {
+        let mut count = Count { seen: before >> FIRED_BITS, fired: before & MAX_FIRED };
+        let (length, fires) = decide(count);
+        count.advance(length, fires);
+        let after = count.seen << FIRED_BITS | count.fired.min(MAX_FIRED);
+        match word.compare_exchange_weak(before, after, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => return (length, fires),
+            Err(now) => before = now,
+        }
+    }
+}
+
+impl Count {
+    fn advance(&mut self, length: u32, fires: bool) {
+        self.seen += u64::from(length);
+        self.fired += if fires { u64::from(length) } else { 0 };
+    }
+}
+
+impl Trigger {
+    /// How many of the next selected wire packets, `limit` at most, fare alike by their number, and whether they are due.
+    fn run(&self, count: Count, limit: u32) -> (u32, bool) {
+        let mut length = u64::from(limit);
+        let mut due = true;
+        // Numbers start at 1; `next` is that of the first packet in question.
+        let next = count.seen + 1;
+        let mut condition = |holds: bool, changes_at: Option<u64>| {
+            due &= holds;
+            if let Some(at) = changes_at {
+                length = length.min(at - next);
+            }
+        };
+        if let Some(first) = self.first {
+            condition(next <= first, (next <= first).then_some(first + 1));
+        }
+        if let Some(after) = self.after {
+            condition(next > after, (next <= after).then_some(after + 1));
+        }
+        if let Some(every) = self.every {
+            let hit = next.is_multiple_of(every);
+            condition(hit, Some(if hit { next + 1 } else { next.next_multiple_of(every) }));
+        }
+        if !self.nth.is_empty() {
+            let at = self.nth.partition_point(|&nth| nth < next);
+            let hit = self.nth.get(at) == Some(&next);
+            condition(hit, if hit { Some(next + 1) } else { self.nth.get(at).copied() });
+        }
+        if let Some(times) = self.times {
+            let left = times.saturating_sub(count.fired);
+            due &= left > 0;
+            if left > 0 {
+                length = length.min(left);
+            }
+        }
+        (length as u32, due)
+    }
+}

@@ -1,0 +1,45 @@
+//! Independent random loss.
+//!
+//! Model: each wire packet is dropped with probability `p`, independently of all others. With `ecn`, an ECN-capable
+//! packet is marked CE instead (RFC 3168), as an AQM would.
+//! Never delays, reorders or copies a packet.
+//! Differs from tc-netem: acts on each wire packet of a GSO train by itself, not on the train as one.
+
+use crate::pipeline::counters::Reason;
+use crate::pipeline::impair::Setting;
+use crate::pipeline::packet::Packet;
+use crate::pipeline::params::LossParams;
+use crate::pipeline::rng::StageKey;
+use crate::pipeline::stage::{Action, Stage, Verdict};
+use crate::pipeline::time::Instant;
+
+/// Drops, or marks, each wire packet with a probability.
+#[derive(Debug)]
+pub struct Loss {
+    params: LossParams,
+    key: StageKey,
+}
+
+impl Loss {
+    /// A loss with the draws of `setting`.
+    pub fn new(params: LossParams, setting: &Setting) -> Self {
+        Self { params, key: setting.key }
+    }
+}
+
+impl Stage for Loss {
+    #[inline]
+    fn decide(&mut self, packet: &Packet, limit: u32, _now: Instant) -> Verdict {
+        let (count, hit) = packet.stream(self.key).run(packet.index, limit, self.params.probability);
+        let action = match hit {
+            false => Action::Pass,
+            true if self.params.ecn && packet.is_ecn_capable() => Action::Rewrite,
+            true => Action::Drop(Reason::Loss),
+        };
+        Verdict::new(count, action)
+    }
+
+    fn rewrite(&mut self, packet: &mut Packet, _now: Instant) -> bool {
+        packet.mark_congestion()
+    }
+}

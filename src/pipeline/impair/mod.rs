@@ -1,0 +1,75 @@
+//! The impairments, one file each. They do not know each other.
+//!
+//! To add one: its file, a variant of [`ImpairmentParams`], a variant of [`Impairment`] here, a block in
+//! `configs/reference.toml`; the compiler and the tests find what is forgotten.
+
+mod delay;
+mod loss;
+
+use crate::pipeline::packet::Packet;
+use crate::pipeline::params::ImpairmentParams;
+use crate::pipeline::rng::StageKey;
+use crate::pipeline::shared::Shared;
+use crate::pipeline::stage::{Outlet, Stage, Verdict};
+use crate::pipeline::time::Instant;
+
+/// What a stage is built with besides its parameters.
+#[derive(Debug, Clone)]
+pub struct Setting {
+    /// Key of its draws.
+    pub key: StageKey,
+    /// What the copies of the stage on all workers share.
+    pub shared: Shared,
+    /// Number of flows for [`crate::pipeline::flow::PerFlow`].
+    pub flows: usize,
+}
+
+macro_rules! impairments {
+    ($($(#[$doc:meta])* $name:ident($stage:ty)),* $(,)?) => {
+        /// Any impairment: a closed set, dispatched by `match`.
+        #[derive(Debug)]
+        pub enum Impairment {
+            $($(#[$doc])* $name($stage)),*
+        }
+
+        impl Stage for Impairment {
+            #[inline]
+            fn decide(&mut self, packet: &Packet, limit: u32, now: Instant) -> Verdict {
+                match self { $(Self::$name(stage) => stage.decide(packet, limit, now)),* }
+            }
+            fn rewrite(&mut self, packet: &mut Packet, now: Instant) -> bool {
+                match self { $(Self::$name(stage) => stage.rewrite(packet, now)),* }
+            }
+            fn take(&mut self, packet: &mut Packet, now: Instant, out: &mut Outlet<'_>) {
+                match self { $(Self::$name(stage) => stage.take(packet, now, out)),* }
+            }
+            fn released(&mut self, packet: &Packet, now: Instant) {
+                match self { $(Self::$name(stage) => stage.released(packet, now)),* }
+            }
+            fn wake(&mut self, now: Instant, out: &mut Outlet<'_>) {
+                match self { $(Self::$name(stage) => stage.wake(now, out)),* }
+            }
+            fn relinquish(&mut self) -> Option<Packet> {
+                match self { $(Self::$name(stage) => stage.relinquish()),* }
+            }
+        }
+    };
+}
+
+impairments! {
+    /// Independent random loss.
+    Loss(loss::Loss),
+    /// Propagation delay.
+    Delay(delay::Delay),
+}
+
+impl Impairment {
+    /// Builds the stage that `params` describe.
+    pub fn new(params: &ImpairmentParams, setting: Setting) -> Self {
+        match params {
+            ImpairmentParams::Loss(params) => Self::Loss(loss::Loss::new(*params, &setting)),
+            ImpairmentParams::Delay(params) => Self::Delay(delay::Delay::new(*params, &setting)),
+            _ => unreachable!(),
+        }
+    }
+}

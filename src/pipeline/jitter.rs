@@ -1,0 +1,83 @@
+//! Random delays around a mean.
+
+use crate::pipeline::params::{DelayParams, Distribution};
+use crate::pipeline::time::Duration;
+
+impl DelayParams {
+    /// The delay that the uniform random number `word` stands for. Never negative: what a wide jitter would put before
+    /// the arrival becomes no delay.
+    #[inline]
+    pub fn draw(&self, word: u64) -> Duration {
+        let (mean, spread) = (self.delay.as_nanos(), self.jitter.as_nanos());
+        if spread == 0 {
+            return self.delay;
+        }
+        let nanos = match self.distribution {
+            Distribution::Uniform => {
+                let offset = (u128::from(word) * (2 * u128::from(spread) + 1)) >> 64;
+                (u128::from(mean) + offset).saturating_sub(u128::from(spread)) as u64
+            }
+            Distribution::Normal => (mean as f64 + standard_normal(word) * spread as f64).max(0.0) as u64,
+        };
+        Duration::from_nanos(nanos)
+    }
+}
+
+/// Inverse of the standard normal distribution function at (word + 1/2) / 2^64.
+///
+/// Wichura, "Algorithm AS 241: The Percentage Points of the Normal Distribution" (Applied Statistics 37, 1988), PPND7:
+/// about seven figures.
+#[expect(clippy::unreadable_literal, reason = "as printed in the paper")]
+fn standard_normal(word: u64) -> f64 {
+    let p = (word as f64 + 0.5) / 18_446_744_073_709_551_616.0;
+    let q = p - 0.5;
+    if q.abs() <= 0.425 {
+        let r = 0.180625 - q * q;
+        return q * (((59.109374720 * r + 159.29113202) * r + 50.434271938) * r + 3.3871327179)
+            / (((67.187563600 * r + 78.757757664) * r + 17.895169469) * r + 1.0);
+    }
+    let r = (-(p.min(1.0 - p).max(f64::MIN_POSITIVE)).ln()).sqrt();
+    let tail = if r <= 5.0 {
+        let r = r - 1.6;
+        (((0.17023821103 * r + 1.3067284816) * r + 2.7568153900) * r + 1.4234372777)
+            / ((0.12021132975 * r + 0.73700164250) * r + 1.0)
+    } else {
+        let r = r - 5.0;
+        (((0.017337203997 * r + 0.42868294337) * r + 3.0812263860) * r + 6.6579051150)
+            / ((0.012258202635 * r + 0.24197894225) * r + 1.0)
+    };
+    tail.copysign(q)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn delay(distribution: Distribution) -> DelayParams {
+        DelayParams {
+            delay: Duration::from_millis(10),
+            jitter: Duration::from_millis(2),
+            distribution,
+            reorder: false,
+        }
+    }
+
+    #[test]
+    fn uniform_jitter_spans_mean_plus_minus_jitter() {
+        let delay = delay(Distribution::Uniform);
+        assert_eq!(delay.draw(0), Duration::from_millis(8));
+        assert_eq!(delay.draw(u64::MAX), Duration::from_millis(12));
+        assert_eq!(delay.draw(1 << 63), Duration::from_millis(10));
+    }
+
+    /// Quantiles from any printed table of the normal distribution.
+    #[test]
+    fn normal_jitter_has_the_quantiles_of_the_normal() {
+        for (p, z) in [(0.5, 0.0), (0.841_344_746, 1.0), (0.977_249_868, 2.0), (0.001_349_898, -3.0), (0.025, -1.959_963_985)] {
+            let word = (p * 18_446_744_073_709_551_616.0) as u64;
+            assert!((standard_normal(word) - z).abs() < 1e-5, "{p}: {} and not {z}", standard_normal(word));
+        }
+        let delay = delay(Distribution::Normal);
+        assert!(delay.draw(0) == Duration::ZERO && delay.draw(u64::MAX) > Duration::from_millis(20));
+    }
+}

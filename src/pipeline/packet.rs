@@ -1,0 +1,488 @@
+//! A packet on its way through the router: one wire packet, or a train that stands for several.
+//!
+//! A train is a GSO super-packet as the kernel hands it over: headers once, then the payload of all its segments. What
+//! leaves a stage must be what its wire packets would have been, so a train can be cut at any segment: the front part
+//! keeps the buffer's headers, the rest gets a copy of them, placed over payload that is already gone.
+
+use crate::pipeline::counters::Amount;
+use crate::pipeline::flow::FlowRef;
+use crate::pipeline::pool::{Buffer, HEADROOM, Pool};
+use crate::pipeline::rng::{StageKey, Stream};
+use crate::pipeline::time::Instant;
+use crate::pipeline::wire::{Layout, Malformed, checksum, protocol};
+
+/// Longest headers (IP and transport) of a train: longer ones do not come from any kernel.
+const MAX_TRAIN_HEADER: usize = 256;
+
+const FIN: u8 = 0x01;
+const PSH: u8 = 0x08;
+const CWR: u8 = 0x80;
+
+/// Whether the transport checksum in the packet is the real one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Checksum {
+    /// As on the wire.
+    #[default]
+    Complete,
+    /// Only the pseudo-header sum; whoever puts the packet on a wire must finish it (`NEEDS_CSUM`).
+    Partial,
+}
+
+/// What the device said about a packet, in terms of the virtio header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Offload {
+    /// Payload bytes of each wire packet but the last; 0 if this is one wire packet.
+    pub segment: u16,
+    /// `NEEDS_CSUM`: where the checksummed bytes start and where in them the checksum goes.
+    pub partial: Option<(u16, u16)>,
+}
+
+/// One wire packet or a train.
+#[derive(Debug)]
+pub struct Packet {
+    buffer: Buffer,
+    start: u32,
+    length: u32,
+    /// Index of the first wire packet in its flow.
+    pub index: u64,
+    /// The flow it belongs to.
+    pub flow: FlowRef,
+    /// When it was read from its device.
+    pub arrived: Instant,
+    /// Where the headers are.
+    pub layout: Layout,
+    /// Zero for an original; a copy's own number otherwise.
+    pub lineage: u32,
+    /// Port it came in by.
+    pub ingress: u16,
+    /// Path it is on.
+    pub path: u16,
+    /// Stage that it goes on with when its time comes.
+    pub stage: u16,
+    wires: u16,
+    segment: u16,
+    checksum: Checksum,
+    /// The buffer belongs to a train whose rest still needs it.
+    lent: bool,
+}
+
+/// What is left of a train while its front part is dealt with.
+#[derive(Debug)]
+pub struct Rest {
+    header: [u8; MAX_TRAIN_HEADER],
+    start: u32,
+    length: u32,
+    skipped: u32,
+    wires: u16,
+    segment: u16,
+    checksum: Checksum,
+    lent: bool,
+    layout: Layout,
+    lineage: u32,
+    index: u64,
+}
+
+impl Packet {
+    /// Reads the packet of `length` bytes that stands in `buffer` behind the headroom.
+    ///
+    /// # Errors
+    /// What is wrong with it, and the buffer back.
+    pub fn parse(
+        buffer: Buffer,
+        length: usize,
+        offload: Offload,
+        ingress: u16,
+        arrived: Instant,
+    ) -> Result<Self, (Buffer, Malformed)> {
+        let Some(bytes) = buffer.get(HEADROOM..HEADROOM + length) else { return Err((buffer, Malformed::Truncated)) };
+        let (layout, total) = match Layout::parse(bytes) {
+            Ok(found) => found,
+            Err(malformed) => return Err((buffer, malformed)),
+        };
+        let mut packet = Self {
+            buffer,
+            start: HEADROOM as u32,
+            length: total as u32,
+            index: 0,
+            flow: FlowRef::default(),
+            arrived,
+            layout,
+            lineage: 0,
+            ingress,
+            path: 0,
+            stage: 0,
+            wires: 1,
+            segment: 0,
+            checksum: Checksum::Complete,
+            lent: false,
+        };
+        match packet.accept_offload(offload) {
+            Ok(()) => Ok(packet),
+            Err(malformed) => Err((packet.buffer, malformed)),
+        }
+    }
+
+    fn accept_offload(&mut self, offload: Offload) -> Result<(), Malformed> {
+        let payload = self.payload_length();
+        let is_train = offload.segment > 0 && payload > u32::from(offload.segment);
+        if is_train {
+            if !self.layout.is_tcp() && !self.layout.is_udp() || self.header_length() > MAX_TRAIN_HEADER {
+                return Err(Malformed::BadTrain);
+            }
+            self.segment = offload.segment;
+            self.wires = payload.div_ceil(u32::from(offload.segment)) as u16;
+        }
+        match offload.partial {
+            Some((start, offset)) if self.checksum_at() == Some((usize::from(start), usize::from(offset))) => {
+                self.checksum = Checksum::Partial;
+            }
+            // Checksummed by other bounds than the outermost transport's: finish it now, so that no stage has to know.
+            Some((start, offset)) => self.finish_checksum(usize::from(start), usize::from(offset))?,
+            None if is_train => self.set_partial(),
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// Bytes of the IP packet (for a train: headers once and all payload).
+    #[inline]
+    pub fn bytes(&self) -> &[u8] {
+        &self.buffer[self.start as usize..(self.start + self.length) as usize]
+    }
+
+    /// As [`Self::bytes`], to change. Lengths must stay.
+    #[inline]
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.buffer[self.start as usize..(self.start + self.length) as usize]
+    }
+
+    /// The packet with the headroom before it, for a device to fill in its header.
+    #[inline]
+    pub fn with_headroom(&mut self) -> &mut [u8] {
+        &mut self.buffer[self.start as usize - HEADROOM..(self.start + self.length) as usize]
+    }
+
+    /// Number of wire packets it stands for.
+    #[inline]
+    pub const fn wires(&self) -> u32 {
+        self.wires as u32
+    }
+
+    /// Payload bytes of each wire packet of a train; 0 for a single packet.
+    #[inline]
+    pub const fn segment(&self) -> u16 {
+        self.segment
+    }
+
+    /// State of the transport checksum.
+    #[inline]
+    pub const fn checksum(&self) -> Checksum {
+        self.checksum
+    }
+
+    /// Bytes of the IP and transport headers together.
+    #[inline]
+    pub const fn header_length(&self) -> usize {
+        self.layout.payload()
+    }
+
+    /// Bytes of transport payload, of all wire packets together.
+    #[inline]
+    pub const fn payload_length(&self) -> u32 {
+        self.length - self.layout.payload() as u32
+    }
+
+    /// Wire packets and bytes.
+    #[inline]
+    pub const fn amount(&self) -> Amount {
+        let packets = self.wires as u64;
+        Amount { packets, bytes: self.length as u64 + (packets - 1) * self.header_length() as u64 }
+    }
+
+    /// The same for the first `count` wire packets.
+    #[inline]
+    pub const fn amount_of(&self, count: u32) -> Amount {
+        if count >= self.wires as u32 {
+            return self.amount();
+        }
+        let each = self.header_length() as u64 + self.segment as u64;
+        Amount { packets: count as u64, bytes: count as u64 * each }
+    }
+
+    /// IP length of wire packet `i` in bytes.
+    #[inline]
+    pub const fn wire_length(&self, i: u32) -> u32 {
+        self.header_length() as u32 + self.wire_payload(i)
+    }
+
+    /// Payload length of wire packet `i` in bytes.
+    #[inline]
+    pub const fn wire_payload(&self, i: u32) -> u32 {
+        if i + 1 < self.wires as u32 {
+            self.segment as u32
+        } else {
+            self.payload_length() - (self.wires as u32 - 1) * self.segment as u32
+        }
+    }
+
+    /// TCP flags of wire packet `i`; `None` if this is not TCP with a whole header.
+    #[inline]
+    pub fn wire_flags(&self, i: u32) -> Option<u8> {
+        let mut flags = self.tcp_flags()?;
+        if i + 1 < u32::from(self.wires) {
+            flags &= !(FIN | PSH);
+        }
+        if i > 0 {
+            flags &= !CWR;
+        }
+        Some(flags)
+    }
+
+    /// TCP flags as they stand in the header.
+    #[inline]
+    pub fn tcp_flags(&self) -> Option<u8> {
+        self.layout.is_tcp().then(|| self.bytes()[self.layout.transport() + 13])
+    }
+
+    /// The draws of a stage for this packet's flow.
+    #[inline]
+    pub const fn stream(&self, key: StageKey) -> Stream {
+        key.stream(self.flow.hash, self.lineage)
+    }
+
+    /// Offset of the transport header, and of the checksum in it, where the protocol has one that can be offloaded.
+    fn checksum_at(&self) -> Option<(usize, usize)> {
+        let offset = match () {
+            () if self.layout.is_tcp() => 16,
+            () if self.layout.is_udp() => 6,
+            () => return None,
+        };
+        Some((self.layout.transport(), offset))
+    }
+
+    /// Where the checksummed bytes start and where in them the checksum goes, for a device that is to finish it.
+    #[inline]
+    pub fn partial(&self) -> Option<(u16, u16)> {
+        match self.checksum {
+            Checksum::Complete => None,
+            Checksum::Partial => self.checksum_at().map(|(start, offset)| (start as u16, offset as u16)),
+        }
+    }
+
+    /// Makes the transport checksum the real one. A train is left as it is: its segments get theirs when it is cut.
+    pub fn complete_checksum(&mut self) {
+        if self.checksum == Checksum::Complete || self.wires > 1 {
+            return;
+        }
+        if let Some((start, offset)) = self.checksum_at() {
+            // Bounds were checked when the packet was read.
+            let _ = self.finish_checksum(start, offset);
+        }
+    }
+
+    fn finish_checksum(&mut self, start: usize, offset: usize) -> Result<(), Malformed> {
+        let is_udp = self.layout.is_udp();
+        let covered = self.bytes_mut().get_mut(start..).ok_or(Malformed::BadTrain)?;
+        if offset + 2 > covered.len() {
+            return Err(Malformed::BadTrain);
+        }
+        // The field holds the pseudo-header sum, so summing over it includes that.
+        let sum = !checksum::fold(checksum::sum(covered));
+        let sum = if sum == 0 && is_udp { 0xffff } else { sum };
+        covered[offset..offset + 2].copy_from_slice(&sum.to_be_bytes());
+        self.checksum = Checksum::Complete;
+        Ok(())
+    }
+
+    /// Replaces the transport checksum by the pseudo-header sum.
+    fn set_partial(&mut self) {
+        let Some((start, offset)) = self.checksum_at() else { return };
+        let bytes = self.bytes();
+        let sum = checksum::pseudo_sum(bytes, &self.layout, (bytes.len() - start) as u32);
+        self.bytes_mut()[start + offset..start + offset + 2].copy_from_slice(&sum.to_be_bytes());
+        self.checksum = Checksum::Partial;
+    }
+
+    /// Writes the length fields (and what depends on them) after the packet was cut from `before` bytes.
+    fn refit(&mut self, before: u32) {
+        let (transport, length) = (self.layout.transport(), self.length);
+        let partial = if self.checksum == Checksum::Partial { self.checksum_at() } else { None };
+        let (is_v4, is_udp) = (self.layout.is_v4(), self.layout.is_udp());
+        let bytes = self.bytes_mut();
+        if is_v4 {
+            set_v4_word(bytes, 2, length as u16);
+        } else {
+            bytes[4..6].copy_from_slice(&((length - 40) as u16).to_be_bytes());
+        }
+        if is_udp {
+            bytes[transport + 4..transport + 6].copy_from_slice(&((length as usize - transport) as u16).to_be_bytes());
+        }
+        if let Some((start, offset)) = partial {
+            let field = start + offset;
+            let old = u16::from_be_bytes([bytes[field], bytes[field + 1]]);
+            // A pseudo-header sum is not complemented: add the new length, take away the old one.
+            let sum = u32::from(old) + (length - transport as u32) + u32::from(!((before - transport as u32) as u16));
+            bytes[field..field + 2].copy_from_slice(&checksum::fold(u64::from(sum)).to_be_bytes());
+        }
+    }
+
+    /// Cuts the train: `self` becomes its first `count` wire packets, and the rest waits for [`Self::attach`].
+    ///
+    /// # Panics
+    /// If `count` is zero or not less than [`Self::wires`].
+    pub fn detach(&mut self, count: u32) -> Rest {
+        assert!(count > 0 && count < self.wires(), "a train is cut inside");
+        let header_length = self.header_length();
+        let cut = count * u32::from(self.segment);
+        let mut rest = Rest {
+            header: [0; MAX_TRAIN_HEADER],
+            start: self.start + cut,
+            length: self.length - cut,
+            skipped: count,
+            wires: self.wires - count as u16,
+            segment: self.segment,
+            checksum: self.checksum,
+            lent: self.lent,
+            layout: self.layout,
+            lineage: self.lineage,
+            index: self.index + u64::from(count),
+        };
+        rest.header[..header_length].copy_from_slice(&self.bytes()[..header_length]);
+        let before = self.length;
+        self.length = header_length as u32 + cut;
+        self.set_wires(count as u16);
+        self.lent = true;
+        self.refit(before);
+        if self.layout.is_tcp() {
+            let at = self.layout.transport() + 13;
+            self.bytes_mut()[at] &= !(FIN | PSH);
+        }
+        rest
+    }
+
+    /// Makes `self` the rest of the train that it was the front of, whatever has become of its bytes meanwhile.
+    pub fn attach(&mut self, rest: &Rest) {
+        let before = rest.length + rest.skipped * u32::from(rest.segment);
+        self.start = rest.start;
+        self.length = rest.length;
+        self.segment = rest.segment;
+        self.set_wires(rest.wires);
+        self.checksum = rest.checksum;
+        self.lent = rest.lent;
+        self.layout = rest.layout;
+        self.lineage = rest.lineage;
+        self.index = rest.index;
+        let header_length = self.header_length();
+        let transport = self.layout.transport();
+        let is_tcp = self.layout.is_tcp();
+        let bytes = self.bytes_mut();
+        bytes[..header_length].copy_from_slice(&rest.header[..header_length]);
+        if is_tcp {
+            let sequence = &mut bytes[transport + 4..transport + 8];
+            let old = u32::from_be_bytes([sequence[0], sequence[1], sequence[2], sequence[3]]);
+            let new = old.wrapping_add(rest.skipped * u32::from(rest.segment));
+            sequence.copy_from_slice(&new.to_be_bytes());
+            bytes[transport + 13] &= !CWR;
+        }
+        if rest.layout.is_v4() {
+            let id = u16::from_be_bytes([bytes[4], bytes[5]]).wrapping_add(rest.skipped as u16);
+            set_v4_word(bytes, 4, id);
+        }
+        self.refit(before);
+    }
+
+    fn set_wires(&mut self, wires: u16) {
+        self.wires = wires;
+        if wires == 1 {
+            self.segment = 0;
+        }
+    }
+
+    /// Moves the packet out, into a buffer of its own that fits it; `self` is left without one where it can be.
+    pub fn take(&mut self, pool: &mut Pool) -> Self {
+        let tight = self.buffer.len() - HEADROOM - self.length as usize;
+        let buffer = if !self.lent && self.start as usize == HEADROOM && tight < 24 {
+            std::mem::take(&mut self.buffer)
+        } else {
+            self.fitted(pool)
+        };
+        self.with_buffer(buffer)
+    }
+
+    /// A copy in a buffer of its own. `salt` must be unique among the copies and fragments that are made of this packet:
+    /// it makes the copy's own lineage, and so its own draws.
+    pub fn copy(&self, pool: &mut Pool, salt: u64) -> Self {
+        let buffer = self.fitted(pool);
+        Self { lineage: descend(self.lineage, salt), ..self.with_buffer(buffer) }
+    }
+
+    /// A single packet with the same place in the flow but other bytes: `length` bytes that `write` fills in.
+    pub(crate) fn derive(
+        &self,
+        pool: &mut Pool,
+        length: usize,
+        salt: u64,
+        write: impl FnOnce(&mut [u8]),
+    ) -> Result<Self, (Buffer, Malformed)> {
+        let mut buffer = pool.fitted(length);
+        write(&mut buffer[HEADROOM..HEADROOM + length]);
+        let derived = Self::parse(buffer, length, Offload::default(), self.ingress, self.arrived)?;
+        let lineage = descend(self.lineage, salt);
+        Ok(Self { index: self.index, flow: self.flow, lineage, path: self.path, stage: self.stage, ..derived })
+    }
+
+    fn fitted(&self, pool: &mut Pool) -> Buffer {
+        let mut buffer = pool.fitted(self.length as usize);
+        buffer[HEADROOM..HEADROOM + self.length as usize].copy_from_slice(self.bytes());
+        buffer
+    }
+
+    const fn with_buffer(&self, buffer: Buffer) -> Self {
+        Self {
+            buffer,
+            start: HEADROOM as u32,
+            length: self.length,
+            index: self.index,
+            flow: self.flow,
+            arrived: self.arrived,
+            layout: self.layout,
+            lineage: self.lineage,
+            ingress: self.ingress,
+            path: self.path,
+            stage: self.stage,
+            wires: self.wires,
+            segment: self.segment,
+            checksum: self.checksum,
+            lent: false,
+        }
+    }
+
+    /// The buffer, for the pool.
+    pub fn into_buffer(self) -> Buffer {
+        self.buffer
+    }
+
+    /// The protocol number behind the IP headers.
+    pub const fn protocol(&self) -> u8 {
+        self.layout.protocol()
+    }
+
+    /// True for ICMP of its IP version.
+    pub const fn is_icmp(&self) -> bool {
+        matches!(self.layout.protocol(), protocol::ICMP | protocol::ICMPV6)
+    }
+}
+
+/// The lineage of a child: never zero, which is that of originals.
+const fn descend(lineage: u32, salt: u64) -> u32 {
+    let mixed = (lineage as u64 ^ salt.rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed >> 32) as u32 | 1
+}
+
+/// Sets a 16-bit word of an IPv4 header and adjusts the header checksum (RFC 1624).
+fn set_v4_word(bytes: &mut [u8], at: usize, new: u16) {
+    let old = u16::from_be_bytes([bytes[at], bytes[at + 1]]);
+    let sum = u16::from_be_bytes([bytes[10], bytes[11]]);
+    bytes[at..at + 2].copy_from_slice(&new.to_be_bytes());
+    bytes[10..12].copy_from_slice(&checksum::update(sum, old, new).to_be_bytes());
+}

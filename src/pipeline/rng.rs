@@ -1,0 +1,243 @@
+//! Counter-based random draws: every decision is a function of (seed, stage, flow, index of the packet), never the next
+//! value of a shared stream.
+//!
+//! The generator is SplitMix64's output function (Steele, Lea, Flood: "Fast Splittable Pseudorandom Number Generators",
+//! OOPSLA 2014; finaliser by Stafford, variant 13) at an addressable position: position `n` of a stream is the mix of
+//! `key + n * GAMMA`. It is random access, needs no state, and uses only integer arithmetic, so that a run gives the same
+//! verdicts on every machine.
+//!
+//! ```
+//! use faultwire::pipeline::rng::StageKey;
+//! use faultwire::pipeline::units::Probability;
+//!
+//! let p = Probability::new(0.1).unwrap();
+//! let stream = StageKey::new(7, "uplink-loss").stream(0xfeed, 0);
+//! // The same packets fare the same whether they are asked one by one or as a train.
+//! let alone: Vec<bool> = (0..100).map(|index| stream.hit(index, p)).collect();
+//! let (run, hit) = stream.run(0, 100, p);
+//! assert!(alone[..run as usize].iter().all(|&one| one == hit));
+//! ```
+
+use std::convert::Infallible;
+
+use rand::TryRng;
+
+use crate::pipeline::units::Probability;
+
+const GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// A full-avalanche mix of 64 bits.
+#[inline]
+const fn mix(mut x: u64) -> u64 {
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
+
+/// The key of one stage (or trigger): from the seed of the run and the stage's own name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StageKey(u64);
+
+impl StageKey {
+    /// The key of the stage called `name`, unique within the run, in a run seeded with `seed`.
+    pub fn new(seed: u64, name: &str) -> Self {
+        let fold = |state: u64, byte: &u8| mix(state.wrapping_add(GAMMA) ^ u64::from(*byte));
+        Self(name.as_bytes().iter().fold(mix(seed ^ 0x6661_756c_7477_6972), fold))
+    }
+
+    /// The draws for one flow. `lineage` tells copies of a packet from the original (zero).
+    #[inline]
+    pub const fn stream(self, flow: u64, lineage: u32) -> Stream {
+        let mut key = mix(self.0 ^ flow);
+        if lineage != 0 {
+            key = mix(key ^ (lineage as u64).wrapping_mul(GAMMA));
+        }
+        Stream(key)
+    }
+}
+
+/// The draws of one stage for one flow, addressed by the index of the wire packet.
+#[derive(Debug, Clone, Copy)]
+pub struct Stream(u64);
+
+impl Stream {
+    /// Sixty-four random bits: draw `draw` for packet `index`.
+    #[inline]
+    pub const fn word(self, index: u64, draw: u32) -> u64 {
+        // Two rounds: one makes a key of the packet, one draws from it.
+        let packet = mix(self.0.wrapping_add(index.wrapping_mul(GAMMA)));
+        mix(packet.wrapping_add((draw as u64 + 1).wrapping_mul(GAMMA)))
+    }
+
+    /// A generator for packet `index`, for distributions that need an unknown number of draws.
+    #[inline]
+    pub const fn generator(self, index: u64) -> PacketRng {
+        PacketRng { stream: self, index, draw: 0 }
+    }
+
+    /// Whether packet `index` is hit, with probability `p`.
+    #[inline]
+    pub const fn hit(self, index: u64, p: Probability) -> bool {
+        self.hits(index >> 6, 1 << (index & 63), p) != 0
+    }
+
+    /// Among the `lanes` of block `block` (packet `64 * block + lane`), those that are hit with probability `p`.
+    ///
+    /// The binary digits of a uniform number are drawn for all lanes at once, a word a digit, and compared with those of
+    /// `p`; a lane is decided at its first difference. So 64 packets cost eight words on average, one packet two.
+    #[inline]
+    pub const fn hits(self, block: u64, lanes: u64, p: Probability) -> u64 {
+        let mut digits = p.bits();
+        if digits == u64::MAX {
+            return lanes;
+        }
+        let mut undecided = lanes;
+        let mut hit = 0;
+        let mut position = block.wrapping_mul(64);
+        // Once p has no digits left, an undecided lane is equal to p or above it: no hit.
+        while undecided != 0 && digits != 0 {
+            let word = mix(self.0.wrapping_add(position.wrapping_mul(GAMMA)) ^ 0x5bd1_e995_7b93_b8d5);
+            if digits >> 63 == 1 {
+                hit |= undecided & !word;
+                undecided &= word;
+            } else {
+                undecided &= !word;
+            }
+            digits <<= 1;
+            position = position.wrapping_add(1);
+        }
+        hit
+    }
+
+    /// How many packets from `first` on, `count` at most and at least one, fare as packet `first` does, and how: `true`
+    /// if they are hit with probability `p`.
+    #[inline]
+    pub fn run(self, first: u64, count: u32, p: Probability) -> (u32, bool) {
+        if count <= 1 {
+            return (1, self.hit(first, p));
+        }
+        let mut length = 0;
+        let mut fate = None;
+        while length < count {
+            let at = first + u64::from(length);
+            let lane = (at & 63) as u32;
+            let lanes = (64 - lane).min(count - length);
+            let mask = if lanes == 64 { u64::MAX } else { ((1 << lanes) - 1) << lane };
+            let hits = self.hits(at >> 6, mask, p) >> lane;
+            let hit = *fate.get_or_insert(hits & 1 == 1);
+            let same = if hit { hits.trailing_ones() } else { hits.trailing_zeros() };
+            length += same.min(lanes);
+            if same < lanes {
+                break;
+            }
+        }
+        (length, fate.unwrap_or(false))
+    }
+}
+
+/// The draws of one packet in order, as a `rand` generator.
+#[derive(Debug, Clone)]
+pub struct PacketRng {
+    stream: Stream,
+    index: u64,
+    draw: u32,
+}
+
+impl TryRng for PacketRng {
+    type Error = Infallible;
+
+    #[inline]
+    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
+        self.try_next_u64().map(|word| (word >> 32) as u32)
+    }
+
+    #[inline]
+    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
+        let word = self.stream.word(self.index, self.draw);
+        self.draw = self.draw.wrapping_add(1);
+        Ok(word)
+    }
+
+    fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Infallible> {
+        for chunk in bytes.chunks_mut(8) {
+            let word = self.try_next_u64()?.to_le_bytes();
+            chunk.copy_from_slice(&word[..chunk.len()]);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn p(value: f64) -> Probability {
+        Probability::new(value).unwrap()
+    }
+
+    /// Five standard deviations of a binomial count around its mean.
+    fn assert_binomial(hits: u64, n: u64, p: f64) {
+        let (mean, sigma) = (n as f64 * p, (n as f64 * p * (1.0 - p)).sqrt());
+        assert!((hits as f64 - mean).abs() <= 5.0 * sigma + 1.0, "{hits} of {n} at p = {p}: expected {mean} ± {sigma}");
+    }
+
+    #[test]
+    fn the_rate_of_hits_is_p() {
+        for value in [0.0, 0.0001, 0.01, 0.1, 0.3, 0.5, 0.999, 1.0] {
+            let n = 200_000;
+            let stream = StageKey::new(1, "rate").stream(42, 0);
+            let hits = (0..n).filter(|&index| stream.hit(index, p(value))).count();
+            assert_binomial(hits as u64, n, value);
+        }
+    }
+
+    /// A packet's fate tells nothing of its neighbour's, of another flow's, another stage's, another seed's.
+    #[test]
+    fn streams_are_independent() {
+        let n = 200_000_u64;
+        let base = StageKey::new(1, "a").stream(1, 0);
+        let others = [
+            (StageKey::new(1, "a").stream(1, 0), 1),
+            (StageKey::new(1, "a").stream(1, 0), 64),
+            (StageKey::new(1, "a").stream(2, 0), 0),
+            (StageKey::new(1, "a").stream(1, 1), 0),
+            (StageKey::new(1, "b").stream(1, 0), 0),
+            (StageKey::new(2, "a").stream(1, 0), 0),
+        ];
+        for (other, shift) in others {
+            let both = (0..n).filter(|&i| base.hit(i, p(0.3)) && other.hit(i + shift, p(0.3))).count();
+            assert_binomial(both as u64, n, 0.09);
+        }
+    }
+
+    #[test]
+    fn words_fill_all_bits() {
+        let stream = StageKey::new(3, "bits").stream(9, 0);
+        let n = 20_000_u64;
+        for bit in 0..64 {
+            let ones = (0..n).filter(|&i| stream.word(i, 0) >> bit & 1 == 1).count();
+            assert_binomial(ones as u64, n, 0.5);
+        }
+    }
+
+    proptest! {
+        /// Asking for a train and asking for each of its packets give the same verdicts.
+        #[test]
+        fn runs_agree_with_single_hits(flow: u64, first in 0..u64::MAX / 2, count in 1..300_u32, value in 0.0..=1.0) {
+            let stream = StageKey::new(7, "run").stream(flow, 0);
+            let mut at = 0;
+            while at < count {
+                let (length, hit) = stream.run(first + u64::from(at), count - at, p(value));
+                prop_assert!(length >= 1 && at + length <= count);
+                for i in at..at + length {
+                    prop_assert_eq!(stream.hit(first + u64::from(i), p(value)), hit);
+                }
+                if at + length < count {
+                    prop_assert_ne!(stream.hit(first + u64::from(at + length), p(value)), hit);
+                }
+                at += length;
+            }
+        }
+    }
+}

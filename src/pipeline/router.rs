@@ -1,0 +1,533 @@
+//! One worker's router: packets and an instant go in; packets, drops and "wake me at" come out.
+//!
+//! What a packet meets, in order: parse, flow (index and cached route), TTL, the path's stages, the MTU of the port it
+//! leaves by, the device. Every way out is counted: received + created = sent + dropped + held, in wire packets and
+//! bytes, at every moment between two calls.
+
+use std::net::IpAddr;
+
+use crate::pipeline::answer::Answers;
+use crate::pipeline::counters::{Amount, Reason, RouterCounters};
+use crate::pipeline::flow::FlowTable;
+use crate::pipeline::packet::{Offload, Packet};
+use crate::pipeline::params::{RouteTarget, RouterParams};
+use crate::pipeline::path::Path;
+use crate::pipeline::pool::{Buffer, Pool};
+use crate::pipeline::routes::Routes;
+use crate::pipeline::schedule::Schedule;
+use crate::pipeline::shared::Shared;
+use crate::pipeline::stage::{Action, Emission, Outlet, Stage, Verdict};
+use crate::pipeline::time::Instant;
+use crate::pipeline::wire::{FlowKey, IcmpError};
+
+/// Where packets leave the core: devices, a file, memory.
+pub trait Egress {
+    /// Whether [`Egress::record`] wants to be called.
+    const RECORDS: bool = false;
+
+    /// Sends `packet` out by port `port`. `due` is when it should leave; now may be later.
+    ///
+    /// # Errors
+    /// The reason to count it as dropped by.
+    fn send(&mut self, port: u16, packet: &mut Packet, due: Instant) -> Result<(), Reason>;
+
+    /// Something happened to `packet` at `at`.
+    fn record(&mut self, _what: What, _packet: &Packet, _at: Instant) {}
+}
+
+/// What can happen to a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum What {
+    /// It was read from the device of this port.
+    Received(u16),
+    /// It left by this port.
+    Sent(u16),
+    /// It was dropped, by this (path, stage) or outside of stages.
+    Dropped(Option<(u16, u16)>, Reason),
+    /// This (path, stage) changed its bytes.
+    Rewritten(u16, u16),
+    /// The router (or a stage) made it.
+    Created(Option<(u16, u16)>),
+}
+
+/// What waits in the schedule.
+#[derive(Debug)]
+enum Event {
+    Resume(Packet),
+    Wake { path: u16, stage: u16 },
+}
+
+/// Decisions about a flow's route, as its table entry holds them.
+mod verdict {
+    pub(super) const NO_ROUTE: u32 = u32::MAX;
+    pub(super) const UNREACHABLE: u32 = u32::MAX - 1;
+    pub(super) const BLACKHOLE: u32 = u32::MAX - 2;
+    pub(super) const TO_ROUTER: u32 = u32::MAX - 3;
+}
+
+/// One worker's router.
+#[derive(Debug)]
+pub struct Router {
+    /// Buffers; devices read into its scratch buffers.
+    pub pool: Pool,
+    counters: RouterCounters,
+    flows: FlowTable,
+    routes: Routes,
+    ports: Vec<Port>,
+    paths: Vec<Path>,
+    schedule: Schedule<Event>,
+    held: Amount,
+    answers: Answers,
+}
+
+#[derive(Debug)]
+struct Port {
+    mtu: u32,
+    /// The router's own addresses on it.
+    own: Vec<IpAddr>,
+    /// Index of the path to each port.
+    paths: Vec<u16>,
+}
+
+/// What the workers' routers share: one entry a path, one a stage.
+pub type SharedPaths = Vec<Vec<Shared>>;
+
+impl Router {
+    /// The shared state of a router of any number of workers.
+    pub fn shared(params: &RouterParams) -> SharedPaths {
+        params.paths.iter().map(|path| path.stages.iter().map(|_| Shared::default()).collect()).collect()
+    }
+
+    /// One worker's router. All workers are built from the same `params` and `shared`.
+    pub fn new(params: &RouterParams, shared: &SharedPaths) -> Self {
+        let flows = FlowTable::new(params.flows);
+        let names = |from: usize, to: usize| (params.ports[from].name.as_str(), params.ports[to].name.as_str());
+        let mut paths: Vec<Path> = (params.paths.iter().zip(shared))
+            .map(|(path, shared)| Path::new(path, params.seed, names(path.from, path.to), flows.capacity(), shared))
+            .collect();
+        let mut ports: Vec<Port> = (params.ports.iter())
+            .map(|port| Port { mtu: port.mtu, own: port.router.clone(), paths: vec![u16::MAX; params.ports.len()] })
+            .collect();
+        for (index, path) in paths.iter().enumerate() {
+            ports[usize::from(path.from)].paths[usize::from(path.to)] = index as u16;
+        }
+        for (from, port) in ports.iter_mut().enumerate() {
+            for (to, path) in port.paths.iter_mut().enumerate().filter(|(_, path)| **path == u16::MAX) {
+                *path = paths.len() as u16;
+                paths.push(Path { from: from as u16, to: to as u16, stages: Vec::new() });
+            }
+        }
+        Self {
+            pool: Pool::new(),
+            counters: RouterCounters::default(),
+            flows,
+            routes: Routes::new(&params.ports, &params.routes),
+            ports,
+            paths,
+            schedule: Schedule::new(),
+            held: Amount::default(),
+            answers: Answers::new(params.icmp),
+        }
+    }
+
+    /// The totals.
+    pub const fn counters(&self) -> &RouterCounters {
+        &self.counters
+    }
+
+    /// The paths with their stages' counters; configured ones first, in order.
+    pub fn paths(&self) -> &[Path] {
+        &self.paths
+    }
+
+    /// What waits now.
+    pub const fn held(&self) -> Amount {
+        self.held
+    }
+
+    /// Flows forgotten for lack of room.
+    pub const fn evicted_flows(&self) -> u64 {
+        self.flows.evicted()
+    }
+
+    /// When [`Self::poll`] is next needed; `None` while nothing waits.
+    pub fn next_due(&self) -> Option<Instant> {
+        self.schedule.next_due()
+    }
+
+    /// Takes a packet of `length` bytes that came in by `port`, behind the headroom of `buffer`. The buffer is left
+    /// ready for the next packet. What was due before `now` must have been polled.
+    pub fn receive<E: Egress>(
+        &mut self,
+        port: u16,
+        buffer: &mut Buffer,
+        length: usize,
+        offload: Offload,
+        now: Instant,
+        egress: &mut E,
+    ) {
+        let mut packet = match Packet::parse(std::mem::take(buffer), length, offload, port, now) {
+            Ok(packet) => packet,
+            Err((back, _)) => {
+                *buffer = back;
+                let amount = Amount { packets: 1, bytes: length as u64 };
+                self.counters.received += amount;
+                self.counters.drops.add(Reason::Malformed, amount);
+                return;
+            }
+        };
+        self.counters.received += packet.amount();
+        if E::RECORDS {
+            egress.record(What::Received(port), &packet, now);
+        }
+        self.route(&mut packet, now, egress);
+        *buffer = packet.into_buffer();
+        if buffer.is_empty() {
+            *buffer = self.pool.scratch();
+        }
+    }
+
+    /// Carries on with everything that is due at or before `now`, each at its own time.
+    pub fn poll<E: Egress>(&mut self, now: Instant, egress: &mut E) {
+        while let Some((due, event)) = self.schedule.pop_due(now) {
+            match event {
+                Event::Resume(packet) => self.resume(packet, due, egress),
+                Event::Wake { path, stage } => {
+                    self.with_stage(path, stage, due, egress, |stage, out| stage.wake(due, out));
+                }
+            }
+        }
+    }
+
+    /// Ends the run: what still waits is dropped with that reason.
+    pub fn shut_down<E: Egress>(&mut self, now: Instant, egress: &mut E) {
+        let mut schedule = std::mem::take(&mut self.schedule);
+        for event in schedule.drain() {
+            if let Event::Resume(packet) = event {
+                self.release(&packet);
+                self.drop(packet, None, Reason::Shutdown, now, egress);
+            }
+        }
+        for path in 0..self.paths.len() {
+            for stage in 0..self.paths[path].stages.len() {
+                while let Some(packet) = self.paths[path].stages[stage].impairment.relinquish() {
+                    self.release(&packet);
+                    self.drop(packet, None, Reason::Shutdown, now, egress);
+                }
+            }
+        }
+    }
+
+    fn route<E: Egress>(&mut self, packet: &mut Packet, now: Instant, egress: &mut E) {
+        let key = FlowKey::of(packet.bytes(), &packet.layout);
+        let (routes, ports) = (&self.routes, &self.ports);
+        let decide = || decide_route(routes, ports, packet.ingress, key.destination());
+        let (flow, entry) = self.flows.find(key.hash(), packet.ingress, &key, decide);
+        packet.flow = flow;
+        packet.index = entry.next_index;
+        entry.next_index += u64::from(packet.wires());
+        let reject = match entry.path {
+            verdict::TO_ROUTER => return self.to_router(packet, now, egress),
+            verdict::BLACKHOLE => return self.drop_whole(packet, None, Reason::Blackhole, now, egress),
+            verdict::NO_ROUTE | verdict::UNREACHABLE => Some((Reason::NoRoute, IcmpError::NetUnreachable)),
+            _ if packet.hop_limit() <= 1 => Some((Reason::TtlExpired, IcmpError::TimeExceeded)),
+            path => {
+                packet.path = path as u16;
+                None
+            }
+        };
+        match reject {
+            Some((reason, error)) => self.reject_each(packet, None, reason, error, now, egress),
+            None => {
+                packet.decrement_hop_limit();
+                self.run(packet, 0, now, egress);
+            }
+        }
+    }
+
+    /// Answers echo requests; nothing else is for the router.
+    fn to_router<E: Egress>(&mut self, packet: &mut Packet, now: Instant, egress: &mut E) {
+        packet.complete_checksum();
+        match self.answers.echo(packet, &mut self.pool) {
+            Some(reply) => {
+                self.drop_whole(packet, None, Reason::Answered, now, egress);
+                self.send_own(reply, now, egress);
+            }
+            None => self.drop_whole(packet, None, Reason::ToRouter, now, egress),
+        }
+    }
+
+    /// Takes `packet` through the stages from `at` on, and out.
+    fn run<E: Egress>(&mut self, packet: &mut Packet, mut at: usize, now: Instant, egress: &mut E) {
+        let path = usize::from(packet.path);
+        // What the gate has said about wire packets that the stage has not answered for yet.
+        let mut claim = (0, false);
+        while let Some(slot) = self.paths[path].stages.get_mut(at) {
+            if claim.0 == 0 {
+                claim = slot.gate.claim(packet, packet.wires(), now);
+            }
+            let verdict = match claim {
+                (limit, true) => slot.impairment.decide(packet, limit, now),
+                (limit, false) => Verdict::new(limit, Action::Pass),
+            };
+            debug_assert!(verdict.count > 0 && verdict.count <= claim.0, "{verdict:?} of {claim:?} by {}", slot.name);
+            let amount = packet.amount_of(verdict.count);
+            slot.counters.seen += amount;
+            if claim.1 {
+                slot.counters.acted += amount;
+            }
+            claim.0 -= verdict.count;
+            if verdict.count < packet.wires() {
+                let rest = packet.detach(verdict.count);
+                self.fate(packet, at, verdict.action, now, egress);
+                packet.attach(&rest);
+                continue;
+            }
+            if verdict.action != Action::Pass {
+                return self.fate(packet, at, verdict.action, now, egress);
+            }
+            at += 1;
+        }
+        self.leave(packet, now, egress);
+    }
+
+    /// Carries out what stage `at` decided about all of `packet`.
+    fn fate<E: Egress>(&mut self, packet: &mut Packet, at: usize, action: Action, now: Instant, egress: &mut E) {
+        let path = packet.path;
+        let slot = &mut self.paths[usize::from(path)].stages[at];
+        match action {
+            Action::Pass => self.run(packet, at + 1, now, egress),
+            Action::Drop(reason) => self.drop_whole(packet, Some((path, at as u16)), reason, now, egress),
+            Action::Hold(until) => {
+                slot.counters.delayed += packet.amount();
+                let packet = packet.take(&mut self.pool);
+                self.hold(packet, at, until);
+            }
+            Action::Rewrite => {
+                if slot.impairment.rewrite(packet, now) {
+                    slot.counters.rewritten += packet.amount();
+                    if E::RECORDS {
+                        egress.record(What::Rewritten(path, at as u16), packet, now);
+                    }
+                }
+                self.run(packet, at + 1, now, egress);
+            }
+            Action::Take => self.with_stage(path, at as u16, now, egress, |stage, out| stage.take(packet, now, out)),
+        }
+    }
+
+    /// Calls a stage with an outlet and carries out what it says.
+    fn with_stage<E: Egress>(
+        &mut self,
+        path: u16,
+        stage: u16,
+        now: Instant,
+        egress: &mut E,
+        call: impl FnOnce(&mut crate::pipeline::impair::Impairment, &mut Outlet<'_>),
+    ) {
+        let slot = &mut self.paths[usize::from(path)].stages[usize::from(stage)];
+        let mut emissions = std::mem::take(&mut slot.emissions);
+        let mut created = Amount::default();
+        let mut kept = Amount::default();
+        let mut out = Outlet {
+            pool: &mut self.pool,
+            emissions: &mut emissions,
+            counters: &mut slot.counters,
+            created: &mut created,
+            kept: &mut kept,
+        };
+        call(&mut slot.impairment, &mut out);
+        self.counters.created += created;
+        // What a stage gave up counts negative.
+        self.held.packets = self.held.packets.wrapping_add(kept.packets);
+        self.held.bytes = self.held.bytes.wrapping_add(kept.bytes);
+        for emission in emissions.drain(..) {
+            self.carry_out(emission, path, stage, now, egress);
+        }
+        self.paths[usize::from(path)].stages[usize::from(stage)].emissions = emissions;
+    }
+
+    fn carry_out<E: Egress>(&mut self, emission: Emission, path: u16, stage: u16, now: Instant, egress: &mut E) {
+        let place = Some((path, stage));
+        match emission {
+            Emission::Forward(mut packet) => {
+                self.run(&mut packet, usize::from(stage) + 1, now, egress);
+                self.pool.give(packet.into_buffer());
+            }
+            Emission::Hold(packet, until) => {
+                self.paths[usize::from(path)].stages[usize::from(stage)].counters.delayed += packet.amount();
+                self.hold(packet, usize::from(stage), until);
+            }
+            Emission::Drop(packet, reason) => self.drop(packet, place, reason, now, egress),
+            Emission::Reject(mut packet, reason, error) => {
+                self.reject_each(&mut packet, place, reason, error, now, egress);
+                self.pool.give(packet.into_buffer());
+            }
+            Emission::Wake(at) => self.schedule.insert(at, Event::Wake { path, stage }),
+        }
+    }
+
+    fn hold(&mut self, mut packet: Packet, stage: usize, until: Instant) {
+        self.held += packet.amount();
+        packet.stage = stage as u16;
+        self.schedule.insert(until, Event::Resume(packet));
+    }
+
+    fn release(&mut self, packet: &Packet) {
+        let amount = packet.amount();
+        self.held.packets -= amount.packets;
+        self.held.bytes -= amount.bytes;
+    }
+
+    fn resume<E: Egress>(&mut self, mut packet: Packet, due: Instant, egress: &mut E) {
+        self.release(&packet);
+        let stage = usize::from(packet.stage);
+        self.paths[usize::from(packet.path)].stages[stage].impairment.released(&packet, due);
+        self.run(&mut packet, stage + 1, due, egress);
+        self.pool.give(packet.into_buffer());
+    }
+
+    /// The last step: out by the path's port, if the packet fits its MTU.
+    fn leave<E: Egress>(&mut self, packet: &mut Packet, now: Instant, egress: &mut E) {
+        let port = self.paths[usize::from(packet.path)].to;
+        let mtu = self.ports[usize::from(port)].mtu;
+        if packet.wire_length(0) > mtu {
+            return self.too_big(packet, port, mtu, now, egress);
+        }
+        self.send(port, packet, now, egress);
+    }
+
+    fn send<E: Egress>(&mut self, port: u16, packet: &mut Packet, now: Instant, egress: &mut E) {
+        let amount = packet.amount();
+        // Before the device fills in its header and possibly merges the packet away.
+        if E::RECORDS {
+            egress.record(What::Sent(port), packet, now);
+        }
+        match egress.send(port, packet, now) {
+            Ok(()) => self.counters.sent += amount,
+            Err(reason) => self.drop_whole(packet, None, reason, now, egress),
+        }
+    }
+
+    /// A packet of the router's own.
+    fn send_own<E: Egress>(&mut self, mut packet: Packet, now: Instant, egress: &mut E) {
+        self.counters.created += packet.amount();
+        if E::RECORDS {
+            egress.record(What::Created(None), &packet, now);
+        }
+        let port = packet.ingress;
+        self.send(port, &mut packet, now, egress);
+        self.pool.give(packet.into_buffer());
+    }
+
+    fn drop<E: Egress>(
+        &mut self,
+        mut packet: Packet,
+        place: Option<(u16, u16)>,
+        reason: Reason,
+        now: Instant,
+        egress: &mut E,
+    ) {
+        self.drop_whole(&mut packet, place, reason, now, egress);
+        self.pool.give(packet.into_buffer());
+    }
+
+    fn drop_whole<E: Egress>(
+        &mut self,
+        packet: &mut Packet,
+        place: Option<(u16, u16)>,
+        reason: Reason,
+        now: Instant,
+        egress: &mut E,
+    ) {
+        let amount = packet.amount();
+        self.counters.drops.add(reason, amount);
+        if let Some((path, stage)) = place {
+            self.paths[usize::from(path)].stages[usize::from(stage)].counters.drops.add(reason, amount);
+        }
+        if E::RECORDS {
+            egress.record(What::Dropped(place, reason), packet, now);
+        }
+    }
+
+    /// Drops `packet` and tells its sender, once for each wire packet.
+    fn reject_each<E: Egress>(
+        &mut self,
+        packet: &mut Packet,
+        place: Option<(u16, u16)>,
+        reason: Reason,
+        error: IcmpError,
+        now: Instant,
+        egress: &mut E,
+    ) {
+        loop {
+            let rest = (packet.wires() > 1).then(|| packet.detach(1));
+            packet.complete_checksum();
+            let own = &self.ports[usize::from(packet.ingress)].own;
+            let told = self.answers.error(packet, error, own, &mut self.pool, now);
+            match told {
+                Some(answer) => {
+                    self.counters.icmp_sent += 1;
+                    self.drop_whole(packet, place, reason, now, egress);
+                    self.send_own(answer, now, egress);
+                }
+                None => {
+                    self.counters.icmp_withheld += 1;
+                    self.drop_whole(packet, place, reason, now, egress);
+                }
+            }
+            match rest {
+                Some(rest) => packet.attach(&rest),
+                None => return,
+            }
+        }
+    }
+
+    /// Fragments `packet` for the port's MTU where it may, and rejects it where not.
+    #[cold]
+    fn too_big<E: Egress>(&mut self, packet: &mut Packet, port: u16, mtu: u32, now: Instant, egress: &mut E) {
+        loop {
+            let rest = (packet.wires() > 1).then(|| packet.detach(1));
+            if packet.wire_length(0) <= mtu {
+                self.send(port, packet, now, egress);
+            } else {
+                self.fragment_or_reject(packet, port, mtu, now, egress);
+            }
+            match rest {
+                Some(rest) => packet.attach(&rest),
+                None => return,
+            }
+        }
+    }
+
+    fn fragment_or_reject<E: Egress>(&mut self, packet: &mut Packet, port: u16, mtu: u32, now: Instant, egress: &mut E) {
+        packet.complete_checksum();
+        let mut fragments = match packet.fragments(mtu) {
+            Ok(fragments) => fragments,
+            Err(_) => {
+                return self.reject_each(packet, None, Reason::PortMtu, IcmpError::TooBig { mtu }, now, egress);
+            }
+        };
+        while let Some(mut fragment) = packet.next_fragment(&mut fragments, &mut self.pool) {
+            self.counters.created += fragment.amount();
+            if E::RECORDS {
+                egress.record(What::Created(None), &fragment, now);
+            }
+            self.send(port, &mut fragment, now, egress);
+            self.pool.give(fragment.into_buffer());
+        }
+        self.drop_whole(packet, None, Reason::Fragmented, now, egress);
+    }
+}
+
+fn decide_route(routes: &Routes, ports: &[Port], ingress: u16, destination: IpAddr) -> u32 {
+    if ports.iter().any(|port| port.own.contains(&destination)) {
+        return verdict::TO_ROUTER;
+    }
+    match routes.find(destination) {
+        None => verdict::NO_ROUTE,
+        Some(RouteTarget::Unreachable) => verdict::UNREACHABLE,
+        Some(RouteTarget::Blackhole) => verdict::BLACKHOLE,
+        Some(RouteTarget::Port(to)) => u32::from(ports[usize::from(ingress)].paths[to]),
+    }
+}
