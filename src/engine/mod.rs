@@ -1,1 +1,1 @@
-//! (module map)
+//! x

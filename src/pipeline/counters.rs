@@ -60,8 +60,6 @@ pub enum Reason {
     Answered,
     /// The device would not take it.
     DeviceRefused,
-    /// Came to a worker it does not belong to and could not be handed over.
-    Stray,
     /// Still held when the router stopped.
     Shutdown,
 }
@@ -70,7 +68,7 @@ impl Reason {
     /// Number of reasons.
     pub const COUNT: usize = Self::ALL.len();
     /// All of them, in order.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 19] = [
         Self::Loss,
         Self::QueueFull,
         Self::Policed,
@@ -89,7 +87,6 @@ impl Reason {
         Self::ToRouter,
         Self::Answered,
         Self::DeviceRefused,
-        Self::Stray,
         Self::Shutdown,
     ];
 
@@ -114,7 +111,6 @@ impl Reason {
             Self::ToRouter => "to_router",
             Self::Answered => "answered",
             Self::DeviceRefused => "device_refused",
-            Self::Stray => "stray",
             Self::Shutdown => "shutdown",
         }
     }

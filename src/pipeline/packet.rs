@@ -4,12 +4,15 @@
 //! leaves a stage must be what its wire packets would have been, so a train can be cut at any segment: the front part
 //! keeps the buffer's headers, the rest gets a copy of them, placed over payload that is already gone.
 
+use std::net::IpAddr;
+
 use crate::pipeline::counters::Amount;
 use crate::pipeline::flow::FlowRef;
 use crate::pipeline::pool::{Buffer, HEADROOM, Pool};
 use crate::pipeline::rng::{StageKey, Stream};
 use crate::pipeline::time::Instant;
-use crate::pipeline::wire::{Layout, Malformed, checksum, protocol};
+use crate::pipeline::wire::fragment::{self, CannotFragment, Fragments};
+use crate::pipeline::wire::{Layout, Malformed, Version, checksum, protocol, transport};
 
 /// Longest headers (IP and transport) of a train: longer ones do not come from any kernel.
 const MAX_TRAIN_HEADER: usize = 256;
@@ -126,8 +129,9 @@ impl Packet {
         let payload = self.payload_length();
         let is_train = offload.segment > 0 && payload > u32::from(offload.segment);
         if is_train {
-            if !self.layout.is_tcp() && !self.layout.is_udp() || self.header_length() > MAX_TRAIN_HEADER {
-                return Err(Malformed::BadTrain);
+            let cuttable = (self.is_tcp() || self.is_udp()) && !self.layout.is_fragment();
+            if !cuttable || self.header_length() > MAX_TRAIN_HEADER {
+                return Err(Malformed::BadOffload);
             }
             self.segment = offload.segment;
             self.wires = payload.div_ceil(u32::from(offload.segment)) as u16;
@@ -183,13 +187,13 @@ impl Packet {
     /// Bytes of the IP and transport headers together.
     #[inline]
     pub const fn header_length(&self) -> usize {
-        self.layout.payload()
+        self.layout.payload_offset()
     }
 
     /// Bytes of transport payload, of all wire packets together.
     #[inline]
     pub const fn payload_length(&self) -> u32 {
-        self.length - self.layout.payload() as u32
+        self.length - self.layout.payload_offset() as u32
     }
 
     /// Wire packets and bytes.
@@ -241,7 +245,7 @@ impl Packet {
     /// TCP flags as they stand in the header.
     #[inline]
     pub fn tcp_flags(&self) -> Option<u8> {
-        self.layout.is_tcp().then(|| self.bytes()[self.layout.transport() + 13])
+        self.is_tcp().then(|| self.bytes()[self.layout.transport_offset() + 13])
     }
 
     /// The draws of a stage for this packet's flow.
@@ -252,12 +256,9 @@ impl Packet {
 
     /// Offset of the transport header, and of the checksum in it, where the protocol has one that can be offloaded.
     fn checksum_at(&self) -> Option<(usize, usize)> {
-        let offset = match () {
-            () if self.layout.is_tcp() => 16,
-            () if self.layout.is_udp() => 6,
-            () => return None,
-        };
-        Some((self.layout.transport(), offset))
+        let offloadable = self.is_tcp() || self.is_udp();
+        let offset = transport::checksum_offset(self.protocol()).filter(|_| offloadable)?;
+        Some((self.layout.transport_offset(), offset))
     }
 
     /// Where the checksummed bytes start and where in them the checksum goes, for a device that is to finish it.
@@ -281,14 +282,14 @@ impl Packet {
     }
 
     fn finish_checksum(&mut self, start: usize, offset: usize) -> Result<(), Malformed> {
-        let is_udp = self.layout.is_udp();
-        let covered = self.bytes_mut().get_mut(start..).ok_or(Malformed::BadTrain)?;
+        let is_udp = self.is_udp();
+        let covered = self.bytes_mut().get_mut(start..).ok_or(Malformed::BadOffload)?;
         if offset + 2 > covered.len() {
-            return Err(Malformed::BadTrain);
+            return Err(Malformed::BadOffload);
         }
         // The field holds the pseudo-header sum, so summing over it includes that.
-        let sum = !checksum::fold(checksum::sum(covered));
-        let sum = if sum == 0 && is_udp { 0xffff } else { sum };
+        let sum = !checksum::sum(covered);
+        let sum = if is_udp { checksum::udp(sum) } else { sum };
         covered[offset..offset + 2].copy_from_slice(&sum.to_be_bytes());
         self.checksum = Checksum::Complete;
         Ok(())
@@ -297,17 +298,16 @@ impl Packet {
     /// Replaces the transport checksum by the pseudo-header sum.
     fn set_partial(&mut self) {
         let Some((start, offset)) = self.checksum_at() else { return };
-        let bytes = self.bytes();
-        let sum = checksum::pseudo_sum(bytes, &self.layout, (bytes.len() - start) as u32);
+        let Some(sum) = transport::pseudo_sum(self.bytes(), self.layout) else { return };
         self.bytes_mut()[start + offset..start + offset + 2].copy_from_slice(&sum.to_be_bytes());
         self.checksum = Checksum::Partial;
     }
 
     /// Writes the length fields (and what depends on them) after the packet was cut from `before` bytes.
     fn refit(&mut self, before: u32) {
-        let (transport, length) = (self.layout.transport(), self.length);
+        let (transport, length) = (self.layout.transport_offset(), self.length);
         let partial = if self.checksum == Checksum::Partial { self.checksum_at() } else { None };
-        let (is_v4, is_udp) = (self.layout.is_v4(), self.layout.is_udp());
+        let (is_v4, is_udp) = (self.is_v4(), self.is_udp());
         let bytes = self.bytes_mut();
         if is_v4 {
             set_v4_word(bytes, 2, length as u16);
@@ -321,8 +321,9 @@ impl Packet {
             let field = start + offset;
             let old = u16::from_be_bytes([bytes[field], bytes[field + 1]]);
             // A pseudo-header sum is not complemented: add the new length, take away the old one.
-            let sum = u32::from(old) + (length - transport as u32) + u32::from(!((before - transport as u32) as u16));
-            bytes[field..field + 2].copy_from_slice(&checksum::fold(u64::from(sum)).to_be_bytes());
+            let (new_length, old_length) = ((length as usize - transport) as u16, (before as usize - transport) as u16);
+            let sum = checksum::combine(checksum::combine(old, !old_length), new_length);
+            bytes[field..field + 2].copy_from_slice(&sum.to_be_bytes());
         }
     }
 
@@ -353,8 +354,8 @@ impl Packet {
         self.set_wires(count as u16);
         self.lent = true;
         self.refit(before);
-        if self.layout.is_tcp() {
-            let at = self.layout.transport() + 13;
+        if self.is_tcp() {
+            let at = self.layout.transport_offset() + 13;
             self.bytes_mut()[at] &= !(FIN | PSH);
         }
         rest
@@ -373,8 +374,8 @@ impl Packet {
         self.lineage = rest.lineage;
         self.index = rest.index;
         let header_length = self.header_length();
-        let transport = self.layout.transport();
-        let is_tcp = self.layout.is_tcp();
+        let transport = self.layout.transport_offset();
+        let (is_tcp, is_v4) = (self.is_tcp(), self.is_v4());
         let bytes = self.bytes_mut();
         bytes[..header_length].copy_from_slice(&rest.header[..header_length]);
         if is_tcp {
@@ -384,7 +385,7 @@ impl Packet {
             sequence.copy_from_slice(&new.to_be_bytes());
             bytes[transport + 13] &= !CWR;
         }
-        if rest.layout.is_v4() {
+        if is_v4 {
             let id = u16::from_be_bytes([bytes[4], bytes[5]]).wrapping_add(rest.skipped as u16);
             set_v4_word(bytes, 4, id);
         }
@@ -462,16 +463,123 @@ impl Packet {
         self.buffer
     }
 
-    /// The protocol number behind the IP headers.
+    /// Protocol number behind the IP headers.
+    #[inline]
     pub const fn protocol(&self) -> u8 {
         self.layout.protocol()
     }
 
-    /// True for ICMP of its IP version.
-    pub const fn is_icmp(&self) -> bool {
-        matches!(self.layout.protocol(), protocol::ICMP | protocol::ICMPV6)
+    /// True for IPv4.
+    #[inline]
+    pub fn is_v4(&self) -> bool {
+        self.layout.version() == Version::V4
+    }
+
+    /// True for TCP with a whole header.
+    #[inline]
+    pub const fn is_tcp(&self) -> bool {
+        self.layout.has_ports() && self.layout.protocol() == protocol::TCP
+    }
+
+    /// True for UDP with a whole header.
+    #[inline]
+    pub const fn is_udp(&self) -> bool {
+        self.layout.has_ports() && self.layout.protocol() == protocol::UDP
+    }
+
+    /// Source and destination port, if it has ports.
+    #[inline]
+    pub fn ports(&self) -> Option<(u16, u16)> {
+        self.layout.ports(self.bytes())
+    }
+
+    /// Source address.
+    pub fn source(&self) -> IpAddr {
+        self.address(12, 8)
+    }
+
+    /// Destination address.
+    pub fn destination(&self) -> IpAddr {
+        self.address(16, 24)
+    }
+
+    fn address(&self, v4: usize, v6: usize) -> IpAddr {
+        let bytes = self.bytes();
+        if self.is_v4() {
+            IpAddr::from(<[u8; 4]>::try_from(&bytes[v4..v4 + 4]).expect("an IPv4 header"))
+        } else {
+            IpAddr::from(<[u8; 16]>::try_from(&bytes[v6..v6 + 16]).expect("an IPv6 header"))
+        }
+    }
+
+    /// DSCP and ECN in one byte: IPv4 TOS, IPv6 traffic class.
+    #[inline]
+    pub fn traffic_class(&self) -> u8 {
+        let bytes = self.bytes();
+        if self.is_v4() { bytes[1] } else { bytes[0] << 4 | bytes[1] >> 4 }
+    }
+
+    /// True if its transport understands congestion marks (RFC 3168): ECT(0), ECT(1) or already marked.
+    #[inline]
+    pub fn is_ecn_capable(&self) -> bool {
+        self.traffic_class() & 3 != 0
+    }
+
+    /// Marks congestion experienced; false if it was marked already.
+    pub fn mark_congestion(&mut self) -> bool {
+        let marked = self.traffic_class() | 3;
+        if marked == self.traffic_class() {
+            return false;
+        }
+        let is_v4 = self.is_v4();
+        let bytes = self.bytes_mut();
+        if is_v4 {
+            set_v4_word(bytes, 0, u16::from_be_bytes([bytes[0], marked]));
+        } else {
+            bytes[1] = bytes[1] & 0x0f | marked << 4;
+        }
+        true
+    }
+
+    /// TTL or hop limit.
+    #[inline]
+    pub fn hop_limit(&self) -> u8 {
+        self.bytes()[if self.is_v4() { 8 } else { 7 }]
+    }
+
+    /// Takes one from the TTL or hop limit, which must not be zero.
+    #[inline]
+    pub fn decrement_hop_limit(&mut self) {
+        let is_v4 = self.is_v4();
+        let bytes = self.bytes_mut();
+        if is_v4 {
+            let word = u16::from_be_bytes([bytes[8], bytes[9]]);
+            set_v4_word(bytes, 8, word.wrapping_sub(0x100));
+        } else {
+            bytes[7] = bytes[7].wrapping_sub(1);
+        }
+    }
+
+    /// How this single packet is cut for a link of `mtu` bytes. Its checksum must be complete.
+    ///
+    /// # Errors
+    /// Why it cannot be cut.
+    pub fn fragments(&self, mtu: u32) -> Result<Fragments, CannotFragment> {
+        Fragments::plan(self.bytes(), self.layout, mtu as usize)
+    }
+
+    /// The next fragment of the plan; `None` after the last.
+    pub fn next_fragment(&self, plan: &mut Fragments, pool: &mut Pool) -> Option<Self> {
+        let spec = plan.next()?;
+        let write = |out: &mut [u8]| {
+            fragment::write_fragment(self.bytes(), spec, out);
+        };
+        // Offsets are unique among the fragments, and far from the small numbers that count copies.
+        self.derive(pool, spec.total_len(), FRAGMENT_SALT + spec.offset as u64, write).ok()
     }
 }
+
+const FRAGMENT_SALT: u64 = 1 << 32;
 
 /// The lineage of a child: never zero, which is that of originals.
 const fn descend(lineage: u32, salt: u64) -> u32 {
@@ -484,5 +592,5 @@ fn set_v4_word(bytes: &mut [u8], at: usize, new: u16) {
     let old = u16::from_be_bytes([bytes[at], bytes[at + 1]]);
     let sum = u16::from_be_bytes([bytes[10], bytes[11]]);
     bytes[at..at + 2].copy_from_slice(&new.to_be_bytes());
-    bytes[10..12].copy_from_slice(&checksum::update(sum, old, new).to_be_bytes());
+    bytes[10..12].copy_from_slice(&checksum::update16(sum, old, new).to_be_bytes());
 }

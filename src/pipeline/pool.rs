@@ -6,8 +6,8 @@
 
 /// Bytes in front of the IP packet where the device layer puts its virtio header.
 pub const HEADROOM: usize = 10;
-/// Largest IP packet, trains included.
-pub const MAX_PACKET: usize = 65_535;
+/// Largest IP packet, trains included: IPv6 does not count its own header.
+pub const MAX_PACKET: usize = 65_575;
 /// Size of a scratch buffer.
 pub const SCRATCH: usize = HEADROOM + MAX_PACKET + 1;
 /// Classes end on 8 modulo 16: what the system allocator hands out without waste.

@@ -219,7 +219,7 @@ impl Router {
     }
 
     fn route<E: Egress>(&mut self, packet: &mut Packet, now: Instant, egress: &mut E) {
-        let key = FlowKey::of(packet.bytes(), &packet.layout);
+        let key = FlowKey::new(packet.bytes(), packet.layout);
         let (routes, ports) = (&self.routes, &self.ports);
         let decide = || decide_route(routes, ports, packet.ingress, key.destination());
         let (flow, entry) = self.flows.find(key.hash(), packet.ingress, &key, decide);

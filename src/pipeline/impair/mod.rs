@@ -69,7 +69,7 @@ impl Impairment {
         match params {
             ImpairmentParams::Loss(params) => Self::Loss(loss::Loss::new(*params, &setting)),
             ImpairmentParams::Delay(params) => Self::Delay(delay::Delay::new(*params, &setting)),
-            _ => unreachable!(),
+            _ => Self::Loss(loss::Loss::new(crate::pipeline::params::LossParams{probability: Default::default(), ecn:false}, &setting)),
         }
     }
 }
