@@ -9,7 +9,7 @@
 mod answer;
 pub mod counters;
 pub mod flow;
-mod gate;
+pub mod gate;
 pub mod impair;
 mod jitter;
 pub mod packet;
@@ -18,7 +18,7 @@ pub mod path;
 pub mod pool;
 pub mod rng;
 pub mod router;
-mod routes;
+pub mod routes;
 pub mod schedule;
 mod select;
 pub mod shared;

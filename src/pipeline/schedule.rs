@@ -128,7 +128,7 @@ impl<T> Schedule<T> {
 
     /// Bytes that waiting costs beside the value's own.
     pub const fn overhead() -> usize {
-        std::mem::size_of::<Node<T>>()
+        size_of::<Node<T>>()
     }
 
     fn take_node(&mut self, due: Instant, value: T) -> u32 {

@@ -51,6 +51,9 @@ pub enum Malformed {
     /// More than [`ipv6::MAX_EXTENSION_HEADERS`] IPv6 extension headers.
     #[error("more than 8 IPv6 extension headers")]
     TooManyExtensionHeaders,
+    /// The device says what cannot be of this packet: a train of no TCP or UDP, a checksum outside of it.
+    #[error("segmentation or checksum offload does not fit the packet")]
+    BadOffload,
     /// A jumbogram (RFC 2675) or "BIG TCP" packet; their length does not fit the length field.
     #[error("jumbogram: length above 65,535 bytes is not supported")]
     Jumbo,
