@@ -3,6 +3,8 @@
 //! `single`: one wire packet at a time through five stages. `train`: a 44-segment TCP train through the same stages, with
 //! and without a decision inside it. criterion's `thrpt` line counts wire packets.
 
+#![expect(clippy::unwrap_used, reason = "constants")]
+
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -10,8 +12,8 @@ use etherparse::PacketBuilder;
 use faultwire::pipeline::counters::Reason;
 use faultwire::pipeline::packet::{Offload, Packet};
 use faultwire::pipeline::params::{
-    DelayParams, Distribution, IcmpParams, ImpairmentParams, LossParams, PathParams, PortParams, RouterParams, Select,
-    StageParams, Trigger,
+    DelayParams, Distribution, IcmpParams, ImpairmentParams, LossParams, PathParams, PortParams,
+    RouterParams, Select, StageParams, Trigger,
 };
 use faultwire::pipeline::pool::{Buffer, HEADROOM};
 use faultwire::pipeline::router::{Egress, Router};
@@ -44,7 +46,8 @@ fn five_stages(probability: f64) -> Vec<StageParams> {
     let port = Select { destination_ports: vec![(443, 443)], ..Select::default() };
     let acks = Select { tcp_flags_set: 0x10, payload_length: Some((0, 0)), ..Select::default() };
     let none = Duration::ZERO;
-    let delay = DelayParams { delay: none, jitter: none, distribution: Distribution::Uniform, reorder: false };
+    let delay =
+        DelayParams { delay: none, jitter: none, distribution: Distribution::Uniform, reorder: false };
     vec![
         loss("any", probability, Select::default()),
         loss("port", probability, port),
@@ -99,7 +102,14 @@ impl Feed {
         // The headers are what the router changes; the payload is left as it lies.
         let headers = self.bytes.len().min(64);
         self.buffer[HEADROOM..HEADROOM + headers].copy_from_slice(&self.bytes[..headers]);
-        self.router.receive(0, &mut self.buffer, self.bytes.len(), self.offload, Instant::ZERO, &mut self.sink);
+        self.router.receive(
+            0,
+            &mut self.buffer,
+            self.bytes.len(),
+            self.offload,
+            Instant::ZERO,
+            &mut self.sink,
+        );
     }
 }
 

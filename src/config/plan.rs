@@ -10,7 +10,9 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 
-use crate::pipeline::params::StageParams;
+pub use crate::pipeline::params::{
+    IcmpParams as IcmpPlan, PathParams as PathPlan, RouteParams as RoutePlan, RouteTarget,
+};
 use crate::pipeline::time::Duration;
 
 /// Everything that `run` needs to know.
@@ -67,28 +69,6 @@ pub enum WorkerCount {
     Auto,
     /// This many.
     Exactly(NonZeroUsize),
-}
-
-/// Which ICMP and ICMPv6 messages the router sends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "each message is switched by itself")]
-pub struct IcmpPlan {
-    /// Time exceeded, when a TTL or hop limit runs out.
-    pub time_exceeded: bool,
-    /// Unreachable, when there is no route.
-    pub unreachable: bool,
-    /// Fragmentation needed and packet too big.
-    pub packet_too_big: bool,
-    /// Echo replies of the router's own addresses.
-    pub echo: bool,
-    /// Errors per second and worker.
-    pub rate: u32,
-}
-
-impl Default for IcmpPlan {
-    fn default() -> Self {
-        Self { time_exceeded: true, unreachable: true, packet_too_big: true, echo: true, rate: 1_000 }
-    }
 }
 
 /// A TUN device in a namespace, with the host's side of it.
@@ -151,37 +131,6 @@ pub enum NetnsRef {
     Named(String),
     /// By the path of a namespace file.
     Path(PathBuf),
-}
-
-/// A route of the router.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RoutePlan {
-    /// Destinations.
-    pub prefix: IpNet,
-    /// Where they go.
-    pub target: RouteTarget,
-}
-
-/// Where a route leads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RouteTarget {
-    /// Out of the port with this index.
-    Port(usize),
-    /// Dropped, and answered with an ICMP unreachable.
-    Unreachable,
-    /// Dropped silently.
-    Blackhole,
-}
-
-/// What packets go through from one port to another.
-#[derive(Debug, Clone, PartialEq)]
-pub struct PathPlan {
-    /// Index of the port where they come in.
-    pub from: usize,
-    /// Index of the port where they go out.
-    pub to: usize,
-    /// In order.
-    pub stages: Vec<StageParams>,
 }
 
 /// The router's address in each prefix of a host that has room for one.

@@ -1,1 +1,18 @@
-//! x
+//! Worker threads: each carries packets between one queue of every device and its own copy of the packet core.
+//!
+//! Workers share nothing they write but the few atomics of [`crate::pipeline::shared`]. The control side talks to them by
+//! messages, which they take between bursts; a worker that nobody asks makes no system call but device I/O and waiting.
+
+mod clock;
+mod control;
+pub mod network;
+mod record;
+mod report;
+mod tun;
+mod worker;
+
+pub use clock::Clock;
+pub use control::{Engine, EngineError, EngineOptions};
+pub use network::{Network, NetworkError};
+pub use record::{HEADER, Record, Records};
+pub use report::{LATENESS_MAX, PathReport, Report, StageReport};

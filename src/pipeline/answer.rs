@@ -1,18 +1,23 @@
 //! What the router says itself: ICMP errors, within a rate, and echo replies.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use crate::pipeline::packet::Packet;
 use crate::pipeline::params::IcmpParams;
 use crate::pipeline::pool::Pool;
-use crate::pipeline::time::Instant;
-use crate::pipeline::wire::IcmpError;
+use crate::pipeline::time::{Duration, Instant};
+use crate::pipeline::wire::icmp::{self, IcmpError, MAX_ERROR_V6};
+
+/// Tells the router's own packets from copies of the one they answer.
+const ANSWER_SALT: u64 = 2 << 32;
+/// Source of ICMP errors of a router without an IPv4 address: the dummy address of RFC 7600.
+const DUMMY: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
 
 /// The router's own voice.
 #[derive(Debug)]
 pub(super) struct Answers {
     params: IcmpParams,
-    /// Token bucket as a virtual clock (GCRA): the time at which the bucket is full again.
+    /// Token bucket as a virtual clock (GCRA): the time at which it is full again.
     full_at: Instant,
 }
 
@@ -21,11 +26,57 @@ impl Answers {
         Self { params, full_at: Instant::ZERO }
     }
 
-    pub(super) fn error(&mut self, _packet: &Packet, _error: IcmpError, _own: &[IpAddr], _pool: &mut Pool, _now: Instant) -> Option<Packet> {
+    /// The error to send back about `packet`, whose checksum is complete; `None` if it is switched off, above the rate,
+    /// or not allowed about such a packet. `own` are the router's addresses on the port that the packet came in by.
+    pub(super) fn error(
+        &mut self,
+        packet: &Packet,
+        error: IcmpError,
+        own: &[IpAddr],
+        pool: &mut Pool,
+        now: Instant,
+    ) -> Option<Packet> {
+        let wanted = match error {
+            IcmpError::TimeExceeded => self.params.time_exceeded,
+            IcmpError::PacketTooBig { .. } => self.params.packet_too_big,
+            _ => self.params.unreachable,
+        };
+        let forbidden = icmp::must_not_answer(packet.bytes(), packet.layout, error);
+        let same_family = |address: &&IpAddr| address.is_ipv4() == packet.is_v4();
+        let dummy = packet.is_v4().then_some(IpAddr::V4(DUMMY));
+        let source = own.iter().find(same_family).copied().or(dummy)?;
+        if !wanted || forbidden || !self.allow(now) {
+            return None;
+        }
+        let mut bytes = [0; MAX_ERROR_V6];
+        let length = icmp::write_error(error, source, packet.bytes(), packet.layout, &mut bytes)?;
+        packet.derive(pool, length, ANSWER_SALT, |out| out.copy_from_slice(&bytes[..length])).ok()
+    }
+
+    /// The reply to `packet`, if it is an echo request and replies are on.
+    pub(super) fn echo(&self, packet: &Packet, pool: &mut Pool) -> Option<Packet> {
+        if !self.params.echo {
+            return None;
+        }
+        let mut reply = packet.copy(pool, ANSWER_SALT);
+        if icmp::echo_reply(reply.bytes_mut(), packet.layout) {
+            return Some(reply);
+        }
+        pool.give(reply.into_buffer());
         None
     }
 
-    pub(super) fn echo(&self, _packet: &Packet, _pool: &mut Pool) -> Option<Packet> {
-        None
+    /// Takes a token. The bucket holds a tenth of a second's worth.
+    fn allow(&mut self, now: Instant) -> bool {
+        if self.params.rate == 0 {
+            return false;
+        }
+        let interval = Duration::from_nanos(1_000_000_000 / u64::from(self.params.rate));
+        let burst = Duration::from_nanos(interval.as_nanos() * u64::from((self.params.rate / 10).max(1) - 1));
+        if self.full_at.since(now) > burst {
+            return false;
+        }
+        self.full_at = self.full_at.max(now) + interval;
+        true
     }
 }

@@ -151,7 +151,10 @@ impl Drops {
 
     /// The reasons that occurred.
     pub fn iter(&self) -> impl Iterator<Item = (Reason, Amount)> + '_ {
-        Reason::ALL.into_iter().map(|reason| (reason, self.of(reason))).filter(|(_, amount)| amount.packets > 0)
+        Reason::ALL
+            .into_iter()
+            .map(|reason| (reason, self.of(reason)))
+            .filter(|(_, amount)| amount.packets > 0)
     }
 
     /// All drops.

@@ -69,6 +69,9 @@ impl FlowTable {
     }
 
     /// The flow `key` that comes in by `port`; `route` decides where a new one goes.
+    ///
+    /// # Panics
+    /// Never: what is found or placed is there.
     #[inline]
     pub fn find(
         &mut self,
@@ -92,14 +95,23 @@ impl FlowTable {
     #[cold]
     fn place(&mut self, set: usize, hash: u64, port: u16, key: &FlowKey, path: u32) -> usize {
         let ways = &self.entries[set * WAYS..(set + 1) * WAYS];
-        let age = |entry: &Option<FlowEntry>| entry.map_or(u64::from(u32::MAX) + 1, |e| self.clock.wrapping_sub(e.used).into());
+        let age = |entry: &Option<FlowEntry>| {
+            entry.map_or(u64::from(u32::MAX) + 1, |e| self.clock.wrapping_sub(e.used).into())
+        };
         let way = (0..WAYS).max_by_key(|&way| age(&ways[way])).unwrap_or(0);
         let slot = set * WAYS + way;
         self.evicted += u64::from(self.entries[slot].is_some());
         self.generation = self.generation.wrapping_add(1);
         self.hashes[set][way] = hash;
-        self.entries[slot] =
-            Some(FlowEntry { next_index: 0, path, hash, used: self.clock, generation: self.generation, key: *key, port });
+        self.entries[slot] = Some(FlowEntry {
+            next_index: 0,
+            path,
+            hash,
+            used: self.clock,
+            generation: self.generation,
+            key: *key,
+            port,
+        });
         slot
     }
 }

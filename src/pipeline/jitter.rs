@@ -73,7 +73,13 @@ mod tests {
     /// Quantiles from any printed table of the normal distribution.
     #[test]
     fn normal_jitter_has_the_quantiles_of_the_normal() {
-        for (p, z) in [(0.5, 0.0), (0.841_344_746, 1.0), (0.977_249_868, 2.0), (0.001_349_898, -3.0), (0.025, -1.959_963_985)] {
+        for (p, z) in [
+            (0.5, 0.0),
+            (0.841_344_746, 1.0),
+            (0.977_249_868, 2.0),
+            (0.001_349_898, -3.0),
+            (0.025, -1.959_963_985),
+        ] {
             let word = (p * 18_446_744_073_709_551_616.0) as u64;
             assert!((standard_normal(word) - z).abs() < 1e-5, "{p}: {} and not {z}", standard_normal(word));
         }

@@ -97,7 +97,9 @@ impl Packet {
         ingress: u16,
         arrived: Instant,
     ) -> Result<Self, (Buffer, Malformed)> {
-        let Some(bytes) = buffer.get(HEADROOM..HEADROOM + length) else { return Err((buffer, Malformed::Truncated)) };
+        let Some(bytes) = buffer.get(HEADROOM..HEADROOM + length) else {
+            return Err((buffer, Malformed::Truncated));
+        };
         let (layout, total) = match Layout::parse(bytes) {
             Ok(found) => found,
             Err(malformed) => return Err((buffer, malformed)),
@@ -137,7 +139,9 @@ impl Packet {
             self.wires = payload.div_ceil(u32::from(offload.segment)) as u16;
         }
         match offload.partial {
-            Some((start, offset)) if self.checksum_at() == Some((usize::from(start), usize::from(offset))) => {
+            Some((start, offset))
+                if self.checksum_at() == Some((usize::from(start), usize::from(offset))) =>
+            {
                 self.checksum = Checksum::Partial;
             }
             // Checksummed by other bounds than the outermost transport's: finish it now, so that no stage has to know.
@@ -315,13 +319,15 @@ impl Packet {
             bytes[4..6].copy_from_slice(&((length - 40) as u16).to_be_bytes());
         }
         if is_udp {
-            bytes[transport + 4..transport + 6].copy_from_slice(&((length as usize - transport) as u16).to_be_bytes());
+            bytes[transport + 4..transport + 6]
+                .copy_from_slice(&((length as usize - transport) as u16).to_be_bytes());
         }
         if let Some((start, offset)) = partial {
             let field = start + offset;
             let old = u16::from_be_bytes([bytes[field], bytes[field + 1]]);
             // A pseudo-header sum is not complemented: add the new length, take away the old one.
-            let (new_length, old_length) = ((length as usize - transport) as u16, (before as usize - transport) as u16);
+            let (new_length, old_length) =
+                ((length as usize - transport) as u16, (before as usize - transport) as u16);
             let sum = checksum::combine(checksum::combine(old, !old_length), new_length);
             bytes[field..field + 2].copy_from_slice(&sum.to_be_bytes());
         }
@@ -400,6 +406,7 @@ impl Packet {
     }
 
     /// Moves the packet out, into a buffer of its own that fits it; `self` is left without one where it can be.
+    #[must_use]
     pub fn take(&mut self, pool: &mut Pool) -> Self {
         let tight = self.buffer.len() - HEADROOM - self.length as usize;
         let buffer = if !self.lent && self.start as usize == HEADROOM && tight < 24 {
@@ -412,6 +419,7 @@ impl Packet {
 
     /// A copy in a buffer of its own. `salt` must be unique among the copies and fragments that are made of this packet:
     /// it makes the copy's own lineage, and so its own draws.
+    #[must_use]
     pub fn copy(&self, pool: &mut Pool, salt: u64) -> Self {
         let buffer = self.fitted(pool);
         Self { lineage: descend(self.lineage, salt), ..self.with_buffer(buffer) }
@@ -429,7 +437,14 @@ impl Packet {
         write(&mut buffer[HEADROOM..HEADROOM + length]);
         let derived = Self::parse(buffer, length, Offload::default(), self.ingress, self.arrived)?;
         let lineage = descend(self.lineage, salt);
-        Ok(Self { index: self.index, flow: self.flow, lineage, path: self.path, stage: self.stage, ..derived })
+        Ok(Self {
+            index: self.index,
+            flow: self.flow,
+            lineage,
+            path: self.path,
+            stage: self.stage,
+            ..derived
+        })
     }
 
     fn fitted(&self, pool: &mut Pool) -> Buffer {

@@ -359,6 +359,7 @@ pub struct RouterParams {
 
 /// What the router says by ICMP and ICMPv6. Each can be switched off: that is a fault too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "independent switches")]
 pub struct IcmpParams {
     /// Time exceeded in transit.
     pub time_exceeded: bool,

@@ -36,13 +36,14 @@ impl Path {
     /// Builds one worker's copy. `names` are the ports' names, which the draws depend on; `shared` has an entry a stage.
     pub fn new(params: &PathParams, seed: u64, names: (&str, &str), flows: usize, shared: &[Shared]) -> Self {
         let stage = |(stage, shared): (&StageParams, &Shared)| {
-            let key = |part: &str| StageKey::new(seed, &format!("{}>{}/{}{part}", names.0, names.1, stage.name));
+            let key =
+                |part: &str| StageKey::new(seed, &format!("{}>{}/{}{part}", names.0, names.1, stage.name));
             let setting = Setting { key: key(""), shared: Shared::clone(shared), flows };
             Slot {
                 name: stage.name.clone(),
                 counters: StageCounters::default(),
                 gate: Gate::new(&stage.select, &stage.trigger, key("/trigger"), Shared::clone(shared), flows),
-                impairment: Impairment::new(&stage.impairment, setting),
+                impairment: Impairment::new(&stage.impairment, &setting),
                 emissions: Vec::with_capacity(16),
             }
         };

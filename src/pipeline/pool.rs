@@ -61,7 +61,10 @@ mod tests {
         let mut pool = Pool::new();
         for length in [0, 1, 20, 40, 1500, 9000, MAX_PACKET] {
             let buffer = pool.fitted(length);
-            assert!(buffer.len() >= length + HEADROOM && buffer.len() < length + HEADROOM + STEP + 8, "{length}");
+            assert!(
+                buffer.len() >= length + HEADROOM && buffer.len() < length + HEADROOM + STEP + 8,
+                "{length}"
+            );
             let at = buffer.as_ptr();
             pool.give(buffer);
             let again = pool.fitted(length);

@@ -1,7 +1,7 @@
 //! Counter-based random draws: every decision is a function of (seed, stage, flow, index of the packet), never the next
 //! value of a shared stream.
 //!
-//! The generator is SplitMix64's output function (Steele, Lea, Flood: "Fast Splittable Pseudorandom Number Generators",
+//! The generator is `SplitMix64`'s output function (Steele, Lea, Flood: "Fast Splittable Pseudorandom Number Generators",
 //! OOPSLA 2014; finaliser by Stafford, variant 13) at an addressable position: position `n` of a stream is the mix of
 //! `key + n * GAMMA`. It is random access, needs no state, and uses only integer arithmetic, so that a run gives the same
 //! verdicts on every machine.
@@ -179,7 +179,10 @@ mod tests {
     /// Five standard deviations of a binomial count around its mean.
     fn assert_binomial(hits: u64, n: u64, p: f64) {
         let (mean, sigma) = (n as f64 * p, (n as f64 * p * (1.0 - p)).sqrt());
-        assert!((hits as f64 - mean).abs() <= 5.0 * sigma + 1.0, "{hits} of {n} at p = {p}: expected {mean} ± {sigma}");
+        assert!(
+            (hits as f64 - mean).abs() <= 5.0 * sigma + 1.0,
+            "{hits} of {n} at p = {p}: expected {mean} ± {sigma}"
+        );
     }
 
     #[test]

@@ -101,12 +101,19 @@ impl Router {
     /// One worker's router. All workers are built from the same `params` and `shared`.
     pub fn new(params: &RouterParams, shared: &SharedPaths) -> Self {
         let flows = FlowTable::new(params.flows);
-        let names = |from: usize, to: usize| (params.ports[from].name.as_str(), params.ports[to].name.as_str());
+        let names =
+            |from: usize, to: usize| (params.ports[from].name.as_str(), params.ports[to].name.as_str());
         let mut paths: Vec<Path> = (params.paths.iter().zip(shared))
-            .map(|(path, shared)| Path::new(path, params.seed, names(path.from, path.to), flows.capacity(), shared))
+            .map(|(path, shared)| {
+                Path::new(path, params.seed, names(path.from, path.to), flows.capacity(), shared)
+            })
             .collect();
         let mut ports: Vec<Port> = (params.ports.iter())
-            .map(|port| Port { mtu: port.mtu, own: port.router.clone(), paths: vec![u16::MAX; params.ports.len()] })
+            .map(|port| Port {
+                mtu: port.mtu,
+                own: port.router.clone(),
+                paths: vec![u16::MAX; params.ports.len()],
+            })
             .collect();
         for (index, path) in paths.iter().enumerate() {
             ports[usize::from(path.from)].paths[usize::from(path.to)] = index as u16;
@@ -227,7 +234,7 @@ impl Router {
         packet.index = entry.next_index;
         entry.next_index += u64::from(packet.wires());
         let reject = match entry.path {
-            verdict::TO_ROUTER => return self.to_router(packet, now, egress),
+            verdict::TO_ROUTER => return self.answer(packet, now, egress),
             verdict::BLACKHOLE => return self.drop_whole(packet, None, Reason::Blackhole, now, egress),
             verdict::NO_ROUTE | verdict::UNREACHABLE => Some((Reason::NoRoute, IcmpError::NetUnreachable)),
             _ if packet.hop_limit() <= 1 => Some((Reason::TtlExpired, IcmpError::TimeExceeded)),
@@ -236,17 +243,15 @@ impl Router {
                 None
             }
         };
-        match reject {
-            Some((reason, error)) => self.reject_each(packet, None, reason, error, now, egress),
-            None => {
-                packet.decrement_hop_limit();
-                self.run(packet, 0, now, egress);
-            }
+        if let Some((reason, error)) = reject {
+            return self.reject_each(packet, None, reason, error, now, egress);
         }
+        packet.decrement_hop_limit();
+        self.run(packet, 0, now, egress);
     }
 
     /// Answers echo requests; nothing else is for the router.
-    fn to_router<E: Egress>(&mut self, packet: &mut Packet, now: Instant, egress: &mut E) {
+    fn answer<E: Egress>(&mut self, packet: &mut Packet, now: Instant, egress: &mut E) {
         packet.complete_checksum();
         match self.answers.echo(packet, &mut self.pool) {
             Some(reply) => {
@@ -270,7 +275,11 @@ impl Router {
                 (limit, true) => slot.impairment.decide(packet, limit, now),
                 (limit, false) => Verdict::new(limit, Action::Pass),
             };
-            debug_assert!(verdict.count > 0 && verdict.count <= claim.0, "{verdict:?} of {claim:?} by {}", slot.name);
+            debug_assert!(
+                verdict.count > 0 && verdict.count <= claim.0,
+                "{verdict:?} of {claim:?} by {}",
+                slot.name
+            );
             let amount = packet.amount_of(verdict.count);
             slot.counters.seen += amount;
             if claim.1 {
@@ -292,7 +301,14 @@ impl Router {
     }
 
     /// Carries out what stage `at` decided about all of `packet`.
-    fn fate<E: Egress>(&mut self, packet: &mut Packet, at: usize, action: Action, now: Instant, egress: &mut E) {
+    fn fate<E: Egress>(
+        &mut self,
+        packet: &mut Packet,
+        at: usize,
+        action: Action,
+        now: Instant,
+        egress: &mut E,
+    ) {
         let path = packet.path;
         let slot = &mut self.paths[usize::from(path)].stages[at];
         match action {
@@ -312,7 +328,9 @@ impl Router {
                 }
                 self.run(packet, at + 1, now, egress);
             }
-            Action::Take => self.with_stage(path, at as u16, now, egress, |stage, out| stage.take(packet, now, out)),
+            Action::Take => {
+                self.with_stage(path, at as u16, now, egress, |stage, out| stage.take(packet, now, out));
+            }
         }
     }
 
@@ -347,7 +365,14 @@ impl Router {
         self.paths[usize::from(path)].stages[usize::from(stage)].emissions = emissions;
     }
 
-    fn carry_out<E: Egress>(&mut self, emission: Emission, path: u16, stage: u16, now: Instant, egress: &mut E) {
+    fn carry_out<E: Egress>(
+        &mut self,
+        emission: Emission,
+        path: u16,
+        stage: u16,
+        now: Instant,
+        egress: &mut E,
+    ) {
         let place = Some((path, stage));
         match emission {
             Emission::Forward(mut packet) => {
@@ -465,16 +490,12 @@ impl Router {
             packet.complete_checksum();
             let own = &self.ports[usize::from(packet.ingress)].own;
             let told = self.answers.error(packet, error, own, &mut self.pool, now);
-            match told {
-                Some(answer) => {
-                    self.counters.icmp_sent += 1;
-                    self.drop_whole(packet, place, reason, now, egress);
-                    self.send_own(answer, now, egress);
-                }
-                None => {
-                    self.counters.icmp_withheld += 1;
-                    self.drop_whole(packet, place, reason, now, egress);
-                }
+            self.drop_whole(packet, place, reason, now, egress);
+            if let Some(answer) = told {
+                self.counters.icmp_sent += 1;
+                self.send_own(answer, now, egress);
+            } else {
+                self.counters.icmp_withheld += 1;
             }
             match rest {
                 Some(rest) => packet.attach(&rest),
@@ -500,13 +521,24 @@ impl Router {
         }
     }
 
-    fn fragment_or_reject<E: Egress>(&mut self, packet: &mut Packet, port: u16, mtu: u32, now: Instant, egress: &mut E) {
+    fn fragment_or_reject<E: Egress>(
+        &mut self,
+        packet: &mut Packet,
+        port: u16,
+        mtu: u32,
+        now: Instant,
+        egress: &mut E,
+    ) {
         packet.complete_checksum();
-        let mut fragments = match packet.fragments(mtu) {
-            Ok(fragments) => fragments,
-            Err(_) => {
-                return self.reject_each(packet, None, Reason::PortMtu, IcmpError::TooBig { mtu }, now, egress);
-            }
+        let Ok(mut fragments) = packet.fragments(mtu) else {
+            return self.reject_each(
+                packet,
+                None,
+                Reason::PortMtu,
+                IcmpError::PacketTooBig { mtu },
+                now,
+                egress,
+            );
         };
         while let Some(mut fragment) = packet.next_fragment(&mut fragments, &mut self.pool) {
             self.counters.created += fragment.amount();

@@ -20,8 +20,11 @@ impl Routes {
                 .iter()
                 .map(move |net| RouteParams { prefix: net.trunc(), target: RouteTarget::Port(index) })
         });
-        let mut sorted: Vec<_> =
-            configured.iter().map(|route| RouteParams { prefix: route.prefix.trunc(), ..*route }).chain(connected).collect();
+        let mut sorted: Vec<_> = configured
+            .iter()
+            .map(|route| RouteParams { prefix: route.prefix.trunc(), ..*route })
+            .chain(connected)
+            .collect();
         sorted.sort_by_key(|route| std::cmp::Reverse(route.prefix.prefix_len()));
         Self { sorted }
     }

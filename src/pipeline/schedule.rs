@@ -166,7 +166,7 @@ impl<T> Schedule<T> {
             self.sequence += 1;
             return;
         }
-        let level = ((63 - (tick ^ self.tick).leading_zeros()) / LEVEL_BITS) as usize;
+        let level = ((tick ^ self.tick).ilog2() / LEVEL_BITS) as usize;
         let slot = (tick >> (LEVEL_BITS * level as u32)) as usize & (SLOTS - 1);
         let (first, last) = &mut self.levels[level].slots[slot];
         self.nodes[id as usize].next = NONE;

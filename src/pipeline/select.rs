@@ -41,7 +41,9 @@ impl Select {
     }
 
     const fn looks_at_wires(&self) -> bool {
-        self.tcp_flags_set | self.tcp_flags_unset != 0 || self.ip_length.is_some() || self.payload_length.is_some()
+        self.tcp_flags_set | self.tcp_flags_unset != 0
+            || self.ip_length.is_some()
+            || self.payload_length.is_some()
     }
 
     /// What all wire packets have in common.
@@ -68,11 +70,15 @@ impl Select {
 
     /// What wire packets differ in.
     fn takes_wire(&self, packet: &Packet, i: u32) -> bool {
-        let within = |range: Option<(u32, u32)>, value: u32| range.is_none_or(|(low, high)| (low..=high).contains(&value));
+        let within = |range: Option<(u32, u32)>, value: u32| {
+            range.is_none_or(|(low, high)| (low..=high).contains(&value))
+        };
         let flags_wanted = self.tcp_flags_set | self.tcp_flags_unset != 0;
         let flags_fit = || {
             let flags = packet.wire_flags(i);
-            flags.is_some_and(|flags| flags & self.tcp_flags_set == self.tcp_flags_set && flags & self.tcp_flags_unset == 0)
+            flags.is_some_and(|flags| {
+                flags & self.tcp_flags_set == self.tcp_flags_set && flags & self.tcp_flags_unset == 0
+            })
         };
         within(self.ip_length, packet.wire_length(i))
             && within(self.payload_length, packet.wire_payload(i))

@@ -35,8 +35,11 @@ impl Stage for Delay {
     #[inline]
     fn decide(&mut self, packet: &Packet, limit: u32, now: Instant) -> Verdict {
         if self.params.jitter.is_zero() {
-            let action =
-                if self.params.delay.is_zero() { Action::Pass } else { Action::Hold(now + self.params.delay) };
+            let action = if self.params.delay.is_zero() {
+                Action::Pass
+            } else {
+                Action::Hold(now + self.params.delay)
+            };
             return Verdict::new(limit, action);
         }
         let mut due = now + self.params.draw(packet.stream(self.key).word(packet.index, 0));

@@ -65,11 +65,17 @@ impairments! {
 
 impl Impairment {
     /// Builds the stage that `params` describe.
-    pub fn new(params: &ImpairmentParams, setting: Setting) -> Self {
+    pub fn new(params: &ImpairmentParams, setting: &Setting) -> Self {
         match params {
-            ImpairmentParams::Loss(params) => Self::Loss(loss::Loss::new(*params, &setting)),
-            ImpairmentParams::Delay(params) => Self::Delay(delay::Delay::new(*params, &setting)),
-            _ => Self::Loss(loss::Loss::new(crate::pipeline::params::LossParams{probability: Default::default(), ecn:false}, &setting)),
+            ImpairmentParams::Loss(params) => Self::Loss(loss::Loss::new(*params, setting)),
+            ImpairmentParams::Delay(params) => Self::Delay(delay::Delay::new(*params, setting)),
+            _ => Self::Loss(loss::Loss::new(
+                crate::pipeline::params::LossParams {
+                    probability: crate::pipeline::units::Probability::ZERO,
+                    ecn: false,
+                },
+                setting,
+            )),
         }
     }
 }

@@ -1,0 +1,200 @@
+//! Starting, asking and stopping the workers.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use crossbeam_channel::{Sender, bounded, unbounded};
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::unistd::Pid;
+
+use crate::device::Queue;
+use crate::engine::clock::Clock;
+use crate::engine::record::Records;
+use crate::engine::report::Report;
+use crate::engine::worker::{Message, Worker};
+use crate::pipeline::params::RouterParams;
+use crate::pipeline::router::Router;
+
+/// Why workers cannot be started, or what ended one.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// No thread could be started.
+    #[error("cannot start worker {worker}: {source}")]
+    Start {
+        /// Which.
+        worker: usize,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A core that does not exist or may not be used.
+    #[error(
+        "cannot pin worker {worker} to core {core}: {source}; see `taskset -p $$` for the cores allowed here"
+    )]
+    Pin {
+        /// Which.
+        worker: usize,
+        /// The core.
+        core: usize,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A device failed while the router ran.
+    #[error("worker {worker} stopped: {source} (was a device removed while faultwire ran?)")]
+    Device {
+        /// Which.
+        worker: usize,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A worker panicked: a bug.
+    #[error("worker {worker} panicked; this is a bug in faultwire")]
+    Panic {
+        /// Which.
+        worker: usize,
+    },
+}
+
+/// How to run the workers.
+#[derive(Debug, Clone, Default)]
+pub struct EngineOptions {
+    /// Worker i runs on core `pin[i]`; empty: wherever the scheduler puts it.
+    pub pin: Vec<usize>,
+    /// Where to record what happens to each packet, if anywhere.
+    pub records: Option<Records>,
+}
+
+/// Running workers.
+#[derive(Debug)]
+pub struct Engine {
+    workers: Vec<Handle>,
+    clock: Clock,
+}
+
+#[derive(Debug)]
+struct Handle {
+    messages: Sender<Message>,
+    bell: Arc<EventFd>,
+    thread: JoinHandle<std::io::Result<()>>,
+}
+
+impl Engine {
+    /// Starts a worker for each element of `queues`, which holds that worker's queue of every port.
+    ///
+    /// # Errors
+    /// If a thread cannot be started or pinned; then none runs.
+    pub fn start(
+        params: &RouterParams,
+        queues: Vec<Vec<Queue>>,
+        options: &EngineOptions,
+    ) -> Result<Self, EngineError> {
+        let shared = Router::shared(params);
+        let mut engine = Self { workers: Vec::with_capacity(queues.len()), clock: Clock::start() };
+        for (worker, queues) in queues.into_iter().enumerate() {
+            let router = Router::new(params, &shared);
+            let core = options.pin.get(worker).copied();
+            if let Err(error) = engine.start_worker(worker, router, queues, core, options.records.clone()) {
+                // Those that run already end with their channels.
+                let _ = engine.stop();
+                return Err(error);
+            }
+        }
+        Ok(engine)
+    }
+
+    fn start_worker(
+        &mut self,
+        worker: usize,
+        router: Router,
+        queues: Vec<Queue>,
+        core: Option<usize>,
+        records: Option<Records>,
+    ) -> Result<(), EngineError> {
+        let start = |source: std::io::Error| EngineError::Start { worker, source };
+        let bell = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)
+            .map_err(|e| start(e.into()))?;
+        let bell = Arc::new(bell);
+        let (messages, inbox) = unbounded();
+        let (pinned, outcome) = bounded(1);
+        let parts = Worker::new(router, queues, records, self.clock, inbox, Arc::clone(&bell));
+        let body = move || {
+            let result = core.map_or(Ok(()), pin_to);
+            let failed = result.is_err();
+            // The starter waits for this.
+            let _ = pinned.send(result);
+            if failed { Ok(()) } else { parts.run() }
+        };
+        let thread =
+            std::thread::Builder::new().name(format!("worker-{worker}")).spawn(body).map_err(start)?;
+        let result = outcome.recv().unwrap_or(Ok(()));
+        result.map_err(|source| EngineError::Pin { worker, core: core.unwrap_or_default(), source })?;
+        self.workers.push(Handle { messages, bell, thread });
+        Ok(())
+    }
+
+    /// The clock of the run.
+    pub const fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// The numbers of all workers at about this moment, one report a worker.
+    ///
+    /// # Errors
+    /// If a worker has ended.
+    pub fn reports(&self) -> Result<Vec<Report>, EngineError> {
+        self.ask(Message::Report)
+    }
+
+    /// True if a worker has ended by itself; [`Engine::stop`] tells why.
+    pub fn has_failed(&self) -> bool {
+        self.workers.iter().any(|worker| worker.thread.is_finished())
+    }
+
+    /// Stops all workers; the last report of each.
+    ///
+    /// # Errors
+    /// The first failure of a worker.
+    pub fn stop(self) -> Result<Vec<Report>, EngineError> {
+        let reports = self.ask(Message::Stop);
+        for (worker, handle) in self.workers.into_iter().enumerate() {
+            match handle.thread.join() {
+                Ok(Ok(())) => {}
+                Ok(Err(source)) => return Err(EngineError::Device { worker, source }),
+                Err(_) => return Err(EngineError::Panic { worker }),
+            }
+        }
+        reports
+    }
+
+    fn ask(&self, message: impl Fn(Sender<Report>) -> Message) -> Result<Vec<Report>, EngineError> {
+        let ask = |handle: &Handle| {
+            let (reply, answer) = bounded(1);
+            let sent = handle.messages.send(message(reply)).is_ok() && handle.bell.write(1).is_ok();
+            sent.then_some(answer)
+        };
+        // All are asked before the first is waited for.
+        let answers: Vec<_> = self.workers.iter().map(ask).collect();
+        let wait = |(worker, answer): (usize, Option<crossbeam_channel::Receiver<Report>>)| {
+            let gone = || EngineError::Device { worker, source: std::io::Error::other("it has ended") };
+            answer.and_then(|answer| answer.recv().ok()).ok_or_else(gone)
+        };
+        answers.into_iter().enumerate().map(wait).collect()
+    }
+}
+
+/// The sum of several workers' reports; `None` of none.
+pub(super) fn total(reports: &[Report]) -> Option<Report> {
+    let (first, others) = reports.split_first()?;
+    let mut sum = first.clone();
+    for other in others {
+        sum.add(other);
+    }
+    Some(sum)
+}
+
+fn pin_to(core: usize) -> std::io::Result<()> {
+    let mut cores = CpuSet::new();
+    cores.set(core)?;
+    Ok(sched_setaffinity(Pid::from_raw(0), &cores)?)
+}

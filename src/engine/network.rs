@@ -1,0 +1,242 @@
+//! The devices of a plan: namespaces, TUN devices with their addresses and routes, and the engine that runs on them.
+//!
+//! Everything made here goes away when [`Network`] is dropped, and after SIGKILL with the process (devices, anonymous
+//! namespaces) or at the next start (named namespaces, see [`crate::net::cleanup`]).
+
+use std::num::NonZeroUsize;
+
+use crate::config::Plan;
+use crate::config::plan::{NetnsRef, PortPlan, WorkerCount};
+use crate::device::DeviceError;
+use crate::device::steer::{SteerError, Steering};
+use crate::device::tun::{Offload, Queue, Tun, TunOptions};
+use crate::engine::control::{Engine, EngineError, EngineOptions, total};
+use crate::engine::report::Report;
+use crate::net::{LinkSetup, LinkStats, NamedNetns, NetError, Netns, link};
+use crate::pipeline::params::{PortParams, RouterParams};
+
+/// Why a plan cannot be brought to life. Nothing of it is left behind.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NetworkError {
+    /// A namespace or a link.
+    #[error("port {port}: {source}")]
+    Net {
+        /// Name of the port.
+        port: String,
+        /// What.
+        source: NetError,
+    },
+    /// A device.
+    #[error("port {port}: {source}")]
+    Device {
+        /// Name of the port.
+        port: String,
+        /// What.
+        source: DeviceError,
+    },
+    /// Flows could not be steered to workers, though the program was loaded.
+    #[error("port {port}: {source}; set `workers = 1` to do without steering")]
+    Steer {
+        /// Name of the port.
+        port: String,
+        /// What.
+        source: SteerError,
+    },
+    /// The workers.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+/// A port that exists.
+#[derive(Debug)]
+pub struct Port {
+    /// Its name.
+    pub name: String,
+    /// Its device.
+    pub device: String,
+    /// Where the device is.
+    pub netns: Netns,
+    _named: Option<NamedNetns>,
+}
+
+/// A running router with its devices.
+#[derive(Debug)]
+pub struct Network {
+    // Dropped in this order: devices go with the engine's queues, then the namespaces.
+    engine: Engine,
+    /// The ports, in the order of the plan.
+    pub ports: Vec<Port>,
+    /// What was asked for and not granted, in sentences.
+    pub notices: Vec<String>,
+    /// Seed of all draws.
+    pub seed: u64,
+    /// Number of workers.
+    pub workers: usize,
+}
+
+/// What a run amounts to.
+#[derive(Debug)]
+pub struct Summary {
+    /// Sum over the workers.
+    pub total: Report,
+    /// Each worker by itself.
+    pub workers: Vec<Report>,
+    /// The kernel's counters of each port's device.
+    pub links: Vec<LinkStats>,
+}
+
+impl Network {
+    /// Makes the plan's devices and starts forwarding. `seed` is used where the plan has none.
+    ///
+    /// `netns` finds the namespace of a port; [`open_netns`] does for plans from files.
+    ///
+    /// # Errors
+    /// The first thing that could not be made; what was made before it is gone then.
+    pub fn start(
+        plan: &Plan,
+        seed: u64,
+        records: Option<crate::engine::record::Records>,
+        netns: impl Fn(usize, &PortPlan) -> Result<(Netns, Option<NamedNetns>), NetError>,
+    ) -> Result<Self, NetworkError> {
+        let mut notices = Vec::new();
+        let mut workers = worker_count(plan.workers);
+        let steering = (workers > 1).then(Steering::load);
+        if let Some(Err(error)) = &steering {
+            notices.push(format!(
+                "one worker instead of {workers}: flows cannot be steered to workers: {error}"
+            ));
+            workers = 1;
+        }
+        let steering = steering.and_then(Result::ok);
+        let mut ports = Vec::new();
+        let mut queues: Vec<Vec<Queue>> = std::iter::repeat_with(Vec::new).take(workers).collect();
+        for (index, port) in plan.ports.iter().enumerate() {
+            let net = |source| NetworkError::Net { port: port.name.clone(), source };
+            let (netns, named) = netns(index, port).map_err(net)?;
+            let opened = open_device(port, &netns, workers, steering.as_ref(), &mut notices)?;
+            link::configure(&netns, &port.device, &setup(port)).map_err(net)?;
+            for (worker, queue) in queues.iter_mut().zip(opened) {
+                worker.push(queue);
+            }
+            ports.push(Port { name: port.name.clone(), device: port.device.clone(), netns, _named: named });
+        }
+        let seed = plan.seed.unwrap_or(seed);
+        let options = EngineOptions { pin: plan.pin.clone(), records };
+        let engine = Engine::start(&router_params(plan, seed), queues, &options)?;
+        Ok(Self { engine, ports, notices, seed, workers })
+    }
+
+    /// The workers.
+    pub const fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// The numbers so far.
+    ///
+    /// # Errors
+    /// If a worker or a device is gone.
+    pub fn summary(&self) -> Result<Summary, NetworkError> {
+        summarize(self.engine.reports()?, &self.ports)
+    }
+
+    /// Stops forwarding and removes everything.
+    ///
+    /// # Errors
+    /// What ended a worker before, if one had ended.
+    pub fn stop(self) -> Result<Summary, NetworkError> {
+        // The devices' counters have to be read while the devices are there.
+        let links = link_stats(&self.ports);
+        let workers = self.engine.stop()?;
+        let summary = summarize(workers, &[])?;
+        Ok(Summary { links: links?, ..summary })
+    }
+}
+
+/// The namespace that a plan from a file names, made if it says so.
+///
+/// # Errors
+/// If it does not exist, or exists although it is to be made.
+pub fn open_netns(port: &PortPlan) -> Result<(Netns, Option<NamedNetns>), NetError> {
+    match &port.netns {
+        NetnsRef::Own => Ok((Netns::own()?, None)),
+        NetnsRef::Path(path) => Ok((Netns::path(path)?, None)),
+        NetnsRef::Named(name) if port.create => {
+            let made = Netns::create_named(name)?;
+            Ok((made.netns().clone(), Some(made)))
+        }
+        NetnsRef::Named(name) => Ok((Netns::named(name)?, None)),
+    }
+}
+
+/// The core's view of a plan.
+pub fn router_params(plan: &Plan, seed: u64) -> RouterParams {
+    let port = |port: &PortPlan| PortParams {
+        name: port.name.clone(),
+        mtu: port.mtu,
+        addresses: port.addresses.clone(),
+        router: port.router.clone(),
+    };
+    RouterParams {
+        seed,
+        flows: plan.flows,
+        icmp: plan.icmp,
+        ports: plan.ports.iter().map(port).collect(),
+        routes: plan.routes.clone(),
+        paths: plan.paths.clone(),
+    }
+}
+
+fn worker_count(count: WorkerCount) -> usize {
+    match count {
+        WorkerCount::Exactly(count) => count.get(),
+        WorkerCount::Auto => std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
+    }
+}
+
+fn setup(port: &PortPlan) -> LinkSetup {
+    LinkSetup {
+        mtu: port.mtu,
+        tx_queue_len: Some(port.txqueuelen),
+        addresses: port.addresses.clone(),
+        routes: port.routes.clone(),
+    }
+}
+
+fn open_device(
+    port: &PortPlan,
+    netns: &Netns,
+    workers: usize,
+    steering: Option<&Steering>,
+    notices: &mut Vec<String>,
+) -> Result<Vec<Queue>, NetworkError> {
+    let device = |source| NetworkError::Device { port: port.name.clone(), source };
+    let offload = if port.offload { Offload::Uso } else { Offload::None };
+    let options = TunOptions { name: &port.device, netns, queues: workers, offload };
+    let (queues, granted) = Tun::open(&options).map_err(device)?;
+    if granted.offload != offload {
+        notices.push(format!(
+            "port {}: this kernel grants {} offload where {offload} was asked for; bulk transfers will be slower",
+            port.name, granted.offload
+        ));
+    }
+    if let (Some(steering), Some(queue)) = (steering, queues.first()) {
+        steering
+            .attach(queue)
+            .map_err(|error| NetworkError::Steer { port: port.name.clone(), source: error })?;
+    }
+    Ok(queues)
+}
+
+fn link_stats(ports: &[Port]) -> Result<Vec<LinkStats>, NetworkError> {
+    let stats = |port: &Port| {
+        let net = |source| NetworkError::Net { port: port.name.clone(), source };
+        link::stats(&port.netns, &port.device).map_err(net)
+    };
+    ports.iter().map(stats).collect()
+}
+
+fn summarize(workers: Vec<Report>, ports: &[Port]) -> Result<Summary, NetworkError> {
+    let total = total(&workers).expect("there is at least one worker");
+    Ok(Summary { total, links: link_stats(ports)?, workers })
+}

@@ -1,0 +1,92 @@
+//! What a router did, in numbers.
+
+use hdrhistogram::Histogram;
+
+use crate::pipeline::counters::{Amount, RouterCounters, StageCounters};
+use crate::pipeline::router::Router;
+
+/// Lateness above this is recorded as this, in nanoseconds: a minute.
+pub const LATENESS_MAX: u64 = 60_000_000_000;
+
+/// One worker's numbers, or the sum of all.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// Totals.
+    pub counters: RouterCounters,
+    /// Waiting at the time of the report.
+    pub held: Amount,
+    /// Paths that have stages, in the order of the configuration.
+    pub paths: Vec<PathReport>,
+    /// Flows forgotten for lack of room in the flow table.
+    pub evicted_flows: u64,
+    /// How long after its time each scheduled packet left, in nanoseconds.
+    pub lateness: Histogram<u64>,
+    /// Records that the reader did not take in time.
+    pub records_lost: u64,
+}
+
+/// One path's stages.
+#[derive(Debug, Clone)]
+pub struct PathReport {
+    /// Index of the port it starts from.
+    pub from: usize,
+    /// Index of the port it leads to.
+    pub to: usize,
+    /// In order.
+    pub stages: Vec<StageReport>,
+}
+
+/// One stage.
+#[derive(Debug, Clone)]
+pub struct StageReport {
+    /// Its name.
+    pub name: String,
+    /// What it did.
+    pub counters: StageCounters,
+}
+
+impl Report {
+    /// The numbers of one worker.
+    pub(super) fn of(router: &Router, lateness: &Histogram<u64>, records_lost: u64) -> Self {
+        let stages = |path: &crate::pipeline::path::Path| {
+            path.stages
+                .iter()
+                .map(|slot| StageReport { name: slot.name.clone(), counters: slot.counters })
+                .collect()
+        };
+        let paths = (router.paths().iter().filter(|path| !path.stages.is_empty()))
+            .map(|path| PathReport { from: path.from.into(), to: path.to.into(), stages: stages(path) })
+            .collect();
+        Self {
+            counters: *router.counters(),
+            held: router.held(),
+            paths,
+            evicted_flows: router.evicted_flows(),
+            lateness: lateness.clone(),
+            records_lost,
+        }
+    }
+
+    /// Adds the numbers of another worker of the same router.
+    pub(super) fn add(&mut self, other: &Self) {
+        self.counters += &other.counters;
+        self.held += other.held;
+        for (mine, theirs) in self.paths.iter_mut().zip(&other.paths) {
+            for (mine, theirs) in mine.stages.iter_mut().zip(&theirs.stages) {
+                mine.counters += &theirs.counters;
+            }
+        }
+        self.evicted_flows += other.evicted_flows;
+        self.lateness.add(&other.lateness).expect("all lateness histograms have the same bounds");
+        self.records_lost += other.records_lost;
+    }
+
+    /// Whether every wire packet and byte is accounted for: received + created = sent + dropped + held.
+    pub fn is_conserved(&self) -> bool {
+        let (mut into, mut out) = (self.counters.received, self.counters.sent);
+        into += self.counters.created;
+        out += self.counters.drops.total();
+        out += self.held;
+        into == out
+    }
+}
