@@ -23,6 +23,8 @@ pub mod schedule;
 mod select;
 pub mod shared;
 pub mod stage;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod time;
 pub mod units;
 pub mod wire;

@@ -1,0 +1,187 @@
+//! What tests of stages use: a router in memory and virtual time, and packets that it did not build itself.
+//!
+//! ```ignore
+//! let mut run = Run::new(vec![stage(ImpairmentParams::Delay(params))]);
+//! run.feed(Instant::ZERO, &Spec::tcp(3000).train(1000).frame());
+//! run.finish();
+//! assert_eq!(run.times(), [10_000_000; 3]);
+//! ```
+
+#![allow(dead_code, unused_imports, reason = "not every helper has a user yet")]
+
+pub(crate) mod frame;
+
+pub(crate) use frame::{Frame, Spec, flaw};
+
+use crate::pipeline::counters::{Amount, Reason, StageCounters};
+use crate::pipeline::packet::Packet;
+use crate::pipeline::params::{
+    IcmpParams, ImpairmentParams, PathParams, PortParams, RouterParams, Select, StageParams, Trigger,
+};
+use crate::pipeline::pool::{Buffer, HEADROOM};
+use crate::pipeline::router::{Egress, Router};
+use crate::pipeline::time::Instant;
+
+/// A stage that acts on every packet.
+pub(crate) fn stage(impairment: ImpairmentParams) -> StageParams {
+    StageParams {
+        name: "under-test".to_owned(),
+        select: Select::default(),
+        trigger: Trigger::default(),
+        impairment,
+    }
+}
+
+/// A wire packet that left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Wire {
+    pub(crate) at: Instant,
+    pub(crate) port: u16,
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// Keeps what leaves.
+#[derive(Debug, Default)]
+struct Collector {
+    frames: Vec<(Instant, u16, Frame)>,
+}
+
+impl Egress for Collector {
+    fn send(&mut self, port: u16, packet: &mut Packet, due: Instant) -> Result<(), Reason> {
+        assert!(self.frames.last().is_none_or(|last| last.0 <= due), "time goes on");
+        let mut frame = Frame::plain(packet.bytes().to_vec());
+        frame.offload.segment = packet.segment();
+        frame.offload.partial = packet.partial();
+        self.frames.push((due, port, frame));
+        Ok(())
+    }
+}
+
+/// A router with port 0 (10.0.1.0/24, `fd00:1::/64`), port 1 (10.0.2.0/24, `fd00:2::/64`) and stages from 0 to 1.
+///
+/// Every step checks that received + created = sent + dropped + held.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) router: Router,
+    collector: Collector,
+    buffer: Buffer,
+    now: Instant,
+}
+
+impl Run {
+    /// With seed 1.
+    pub(crate) fn new(stages: Vec<StageParams>) -> Self {
+        Self::seeded(1, stages)
+    }
+
+    pub(crate) fn seeded(seed: u64, stages: Vec<StageParams>) -> Self {
+        Self::built(&Self::params(seed, stages))
+    }
+
+    /// With other ports than the usual.
+    pub(crate) fn built(params: &RouterParams) -> Self {
+        let mut router = Router::new(params, &Router::shared(params));
+        let buffer = router.pool.scratch();
+        Self { router, collector: Collector::default(), buffer, now: Instant::ZERO }
+    }
+
+    /// What [`Self::seeded`] is built from.
+    pub(crate) fn params(seed: u64, stages: Vec<StageParams>) -> RouterParams {
+        let port = |name: &str, net: u8| PortParams {
+            name: name.to_owned(),
+            mtu: 65_575,
+            addresses: vec![
+                format!("10.0.{net}.2/24").parse().expect("a prefix"),
+                format!("fd00:{net}::2/64").parse().expect("a prefix"),
+            ],
+            router: vec![
+                format!("10.0.{net}.1").parse().expect("an address"),
+                format!("fd00:{net}::1").parse().expect("an address"),
+            ],
+        };
+        RouterParams {
+            seed,
+            flows: 64,
+            icmp: IcmpParams { rate: 1_000_000, ..IcmpParams::default() },
+            ports: vec![port("a", 1), port("b", 2)],
+            routes: Vec::new(),
+            paths: vec![PathParams { from: 0, to: 1, stages }],
+        }
+    }
+
+    /// A frame comes in by port 0 at `at`, after everything that is due by then.
+    pub(crate) fn feed(&mut self, at: Instant, frame: &Frame) {
+        self.advance(at);
+        self.buffer[HEADROOM..HEADROOM + frame.bytes.len()].copy_from_slice(&frame.bytes);
+        let length = frame.bytes.len();
+        self.router.receive(0, &mut self.buffer, length, frame.offload, at, &mut self.collector);
+        self.check();
+    }
+
+    /// Virtual time goes on to `to`, with a stop wherever something may be due.
+    pub(crate) fn advance(&mut self, to: Instant) {
+        while let Some(due) = self.router.next_due().filter(|&due| due <= to) {
+            self.now = self.now.max(due);
+            self.router.poll(self.now, &mut self.collector);
+            self.check();
+        }
+        self.now = self.now.max(to);
+    }
+
+    /// Everything that waits leaves.
+    pub(crate) fn finish(&mut self) {
+        while let Some(due) = self.router.next_due() {
+            self.advance(due);
+        }
+    }
+
+    /// The run ends now, whatever waits.
+    pub(crate) fn shut_down(&mut self) {
+        self.router.shut_down(self.now, &mut self.collector);
+        self.check();
+        assert_eq!(self.router.held(), Amount::default());
+    }
+
+    /// The frames that left by port 1, not cut.
+    pub(crate) fn frames(&self) -> Vec<(Instant, &Frame)> {
+        self.collector
+            .frames
+            .iter()
+            .filter(|(_, port, _)| *port == 1)
+            .map(|(at, _, frame)| (*at, frame))
+            .collect()
+    }
+
+    /// All wire packets that left, by either port, in order.
+    pub(crate) fn wires(&self) -> Vec<Wire> {
+        let cut = |(at, port, frame): &(Instant, u16, Frame)| {
+            let (at, port) = (*at, *port);
+            frame.wires().into_iter().map(move |bytes| Wire { at, port, bytes })
+        };
+        self.collector.frames.iter().flat_map(cut).collect()
+    }
+
+    /// When each wire packet left by port 1, in nanoseconds.
+    pub(crate) fn times(&self) -> Vec<u64> {
+        self.wires().iter().filter(|wire| wire.port == 1).map(|wire| wire.at.as_nanos()).collect()
+    }
+
+    /// Wire packets dropped for `reason`.
+    pub(crate) fn dropped(&self, reason: Reason) -> u64 {
+        self.router.counters().drops.of(reason).packets
+    }
+
+    /// Counters of a stage.
+    pub(crate) fn stage(&self, index: usize) -> &StageCounters {
+        &self.router.paths()[0].stages[index].counters
+    }
+
+    fn check(&self) {
+        let counters = self.router.counters();
+        let (mut came, mut went) = (counters.received, counters.sent);
+        came += counters.created;
+        went += counters.drops.total();
+        went += self.router.held();
+        assert_eq!(came, went, "received + created = sent + dropped + held: {counters:?}");
+    }
+}
