@@ -1,6 +1,43 @@
-//! The commands.
+//! The commands. Output for people goes to the terminal, and with `--json` for programs.
+//!
+//! Exit codes: 0 done; 1 something failed, or a case did; 2 the command line or a file is wrong. `exec` exits with the
+//! code of its command, and with 125 if the network around it could not be made, as `env` and `timeout` do.
+
+mod args;
+mod check;
+mod exec;
+mod run;
+mod signals;
+mod subnets;
+mod summary;
+
+use std::fmt::Display;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// The command line or a file is wrong.
+const WRONG: u8 = 2;
 
 /// Runs the command line and returns the exit code of the process.
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::FAILURE
+pub fn main() -> ExitCode {
+    let args = args::Args::parse();
+    match args.command {
+        args::Command::Check(args) => check::check(&args),
+        args::Command::Run(args) => run::run(&args),
+        args::Command::Exec(args) => exec::exec(&args),
+    }
+}
+
+/// Says what went wrong and returns `code`.
+fn fail(code: u8, error: impl Display) -> ExitCode {
+    eprintln!("faultwire: {error}");
+    ExitCode::from(code)
+}
+
+/// A seed for a run that was given none. Short enough to be typed again.
+fn random_seed() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    // The standard library's hash maps are keyed from the system's randomness.
+    std::collections::hash_map::RandomState::new().build_hasher().finish() >> 32
 }

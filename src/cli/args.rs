@@ -1,0 +1,103 @@
+//! The command line as typed: clap structs only.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+/// A software router that breaks packets on purpose, reproducibly.
+#[derive(Debug, Parser)]
+#[command(version, about, after_help = EXAMPLES, max_term_width = 100)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  faultwire exec --both 'delay 50ms loss 1%' -- sh -c 'ping -c 3 $FAULTWIRE_HOST'
+  faultwire check configs/dsl.toml
+  faultwire run configs/dsl.toml
+
+Every random decision depends on the seed, the flow and the number of the packet in it: run with the printed seed to see
+the same packets fail again.";
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Validate a configuration; every error with file, line and what is allowed
+    Check(Check),
+    /// Build the ports of a configuration and forward until Ctrl-C
+    Run(Run),
+    /// Run a command in a fresh namespace whose only link has the faults
+    Exec(Exec),
+}
+
+/// Options of `check`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Check {
+    /// Configuration file (TOML); see configs/reference.toml for every key
+    pub(super) config: PathBuf,
+}
+
+/// Options of `run`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  faultwire run configs/lossy-uplink.toml --seed 7 --json > result.json")]
+pub(super) struct Run {
+    /// Configuration file (TOML); see configs/reference.toml for every key
+    pub(super) config: PathBuf,
+    /// Seed of all random decisions; overrides the file's [default: the file's, or random and printed]
+    #[arg(long)]
+    pub(super) seed: Option<u64>,
+    /// Print the summary as JSON on standard output
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// Options of `exec`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXEC_HELP)]
+pub(super) struct Exec {
+    /// Faults from the command to the host
+    #[arg(long, value_name = "SPEC")]
+    pub(super) up: Option<String>,
+    /// Faults from the host to the command
+    #[arg(long, value_name = "SPEC")]
+    pub(super) down: Option<String>,
+    /// Faults in each direction
+    #[arg(long, value_name = "SPEC", conflicts_with_all = ["up", "down"])]
+    pub(super) both: Option<String>,
+    /// MTU of the link in bytes
+    #[arg(long, default_value_t = 1500, value_parser = clap::value_parser!(u32).range(1280..=65535))]
+    pub(super) mtu: u32,
+    /// Seed of all random decisions [default: the SPEC's, or random and printed in the summary]
+    #[arg(long)]
+    pub(super) seed: Option<u64>,
+    /// Print what happened to the packets on standard error afterwards
+    #[arg(long)]
+    pub(super) summary: bool,
+    /// Write the summary as JSON to this file
+    #[arg(long, value_name = "FILE")]
+    pub(super) json: Option<PathBuf>,
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "CMD")]
+    pub(super) command: Vec<OsString>,
+}
+
+const EXEC_HELP: &str = "\
+The command finds the host at $FAULTWIRE_HOST (IPv4) and $FAULTWIRE_HOST6; there is no other network in its namespace.
+Servers on the host must listen on that address or on all.
+
+SPEC: tc-netem's words, applied in netem's order of decisions:
+  delay TIME [JITTER [CORR%]] [distribution uniform|normal]    loss [random] P% [CORR%] [ecn]
+  duplicate P% [CORR%]    corrupt P% [CORR%]    reorder P% [CORR%] [gap N]
+  rate RATE [OVERHEAD [CELLSIZE [CELLOVERHEAD]]]    limit N    seed N
+and before them, in the order written, faultwire's own:
+  mtu BYTES [drop|icmp|fragment]    overhead BYTES    mss BYTES [set]
+
+Examples:
+  faultwire exec --both 'delay 50ms 5ms' -- sh -c 'ping -c 5 $FAULTWIRE_HOST'
+  faultwire exec --up 'mtu 1400 drop' --summary -- sh -c 'curl -m 5 http://$FAULTWIRE_HOST/'
+  faultwire exec --down 'rate 10mbit limit 50' -- sh -c 'iperf3 -c $FAULTWIRE_HOST -R'
+
+Exit code: the command's; 128 + n if signal n ended it; 125 if the network could not be made; 126 or 127 if the command
+could not be run or found.";

@@ -1,0 +1,173 @@
+//! `faultwire exec`: a command in a fresh namespace behind a link with faults.
+
+use std::io::ErrorKind;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command, ExitCode, ExitStatus};
+
+use anyhow::Context;
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::cli::args::Exec;
+use crate::cli::signals::Signals;
+use crate::cli::subnets::Subnets;
+use crate::cli::summary::{self, Names};
+use crate::cli::{WRONG, fail, random_seed};
+use crate::config::Plan;
+use crate::config::plan::{NetnsRef, PathPlan, PortPlan, WorkerCount};
+use crate::config::spec::{self, Spec, SpecError};
+use crate::engine::network::{Network, NetworkError};
+use crate::net::{NetError, Netns, link, privilege};
+
+/// The network could not be made.
+const NO_NETWORK: u8 = 125;
+/// The command was found but could not be run.
+const NOT_RUN: u8 = 126;
+/// The command was not found.
+const NOT_FOUND: u8 = 127;
+/// Address blocks that are tried if another process takes one at the same time.
+const TRIES: usize = 16;
+/// Ports in the plan.
+const HOST: usize = 0;
+const INNER: usize = 1;
+
+/// Runs the command and returns its exit code.
+pub(super) fn exec(args: &Exec) -> ExitCode {
+    let faults = match Faults::parse(args) {
+        Ok(faults) => faults,
+        Err(error) => return fail(WRONG, error),
+    };
+    match run(args, &faults) {
+        Ok(code) => code,
+        Err(error) => fail(NO_NETWORK, format!("{error:#}")),
+    }
+}
+
+/// The specs of both directions.
+struct Faults {
+    up: Spec,
+    down: Spec,
+}
+
+impl Faults {
+    fn parse(args: &Exec) -> Result<Self, SpecError> {
+        let parse = |own: &Option<String>| match own.as_ref().or(args.both.as_ref()) {
+            Some(text) => spec::parse(text),
+            None => Ok(Spec { stages: Vec::new(), seed: None }),
+        };
+        Ok(Self { up: parse(&args.up)?, down: parse(&args.down)? })
+    }
+}
+
+fn run(args: &Exec, faults: &Faults) -> anyhow::Result<ExitCode> {
+    privilege::check()?;
+    let signals = Signals::watch()?;
+    let inner = Netns::anonymous()?;
+    let (network, subnets, plan) = build(args, faults, &inner)?;
+    for notice in &network.notices {
+        eprintln!("faultwire: {notice}");
+    }
+    let mut child = match spawn(args, &inner, &subnets)? {
+        Ok(child) => child,
+        Err(error) => {
+            network.stop()?;
+            let code = if error.kind() == ErrorKind::NotFound { NOT_FOUND } else { NOT_RUN };
+            return Ok(fail(code, format!("cannot run {}: {error}", args.command[0].display())));
+        }
+    };
+    let status = wait(&mut child, &signals)?;
+    let names = Names::of(&plan, network.seed);
+    let summary = network.stop()?;
+    if args.summary {
+        eprint!("{}", summary::table(&summary, &names));
+    }
+    if let Some(file) = &args.json {
+        std::fs::write(file, format!("{:#}\n", summary::json(&summary, &names)))
+            .with_context(|| format!("cannot write the summary to {}", file.display()))?;
+    }
+    Ok(exit_code(status))
+}
+
+/// Makes the link, with the first address block that is free.
+fn build(args: &Exec, faults: &Faults, inner: &Netns) -> anyhow::Result<(Network, Subnets, Plan)> {
+    let own = Netns::own()?;
+    let mut taken = link::addresses(&own)?;
+    taken.extend(link::routes(&own)?);
+    let mut refused = None;
+    for subnets in Subnets::free(std::process::id(), &taken).take(TRIES) {
+        let plan = plan(args, faults, &subnets);
+        let netns = |index: usize, _: &PortPlan| match index {
+            HOST => Ok::<_, NetError>((own.clone(), None)),
+            _ => Ok((inner.clone(), None)),
+        };
+        match Network::start(&plan, random_seed(), None, netns) {
+            Ok(network) => return Ok((network, subnets, plan)),
+            Err(error @ NetworkError::Net { .. }) => refused = Some(error),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    match refused {
+        Some(error) => Err(error.into()),
+        None => anyhow::bail!("this host uses all of 198.18.0.0/15; free a part of it for the link"),
+    }
+}
+
+fn plan(args: &Exec, faults: &Faults, subnets: &Subnets) -> Plan {
+    let pid = std::process::id();
+    let mut host = PortPlan::new("host", NetnsRef::Own, subnets.host.clone());
+    host.device = format!("fw{pid}");
+    host.routes = subnets.inner.iter().map(ipnet::IpNet::trunc).collect();
+    let mut inner = PortPlan::new("cmd", NetnsRef::Own, subnets.inner.clone());
+    inner.device = "fw0".into();
+    inner.routes = subnets.inner.iter().map(|net| default_route(net.addr().is_ipv4())).collect();
+    for port in [&mut host, &mut inner] {
+        port.mtu = args.mtu;
+    }
+    let path = |from, to, spec: &Spec| PathPlan { from, to, stages: spec.stages.clone() };
+    let paths = vec![path(INNER, HOST, &faults.up), path(HOST, INNER, &faults.down)];
+    let mut plan = Plan::new(vec![host, inner], paths);
+    plan.seed = args.seed.or(faults.up.seed).or(faults.down.seed);
+    plan.workers = WorkerCount::Exactly(std::num::NonZeroUsize::MIN);
+    plan
+}
+
+fn default_route(v4: bool) -> ipnet::IpNet {
+    if v4 { ipnet::IpNet::V4(ipnet::Ipv4Net::default()) } else { ipnet::IpNet::V6(ipnet::Ipv6Net::default()) }
+}
+
+/// Starts the command inside; the inner error is the command's.
+fn spawn(args: &Exec, inner: &Netns, subnets: &Subnets) -> Result<std::io::Result<Child>, NetError> {
+    let mut command = Command::new(&args.command[0]);
+    command.args(&args.command[1..]);
+    for (variable, v4) in [("FAULTWIRE_HOST", true), ("FAULTWIRE_HOST6", false)] {
+        if let Some(address) = subnets.host_address(v4) {
+            command.env(variable, address.to_string());
+        }
+    }
+    // A child starts in the namespace of the thread that makes it.
+    inner.run(|| command.spawn())
+}
+
+/// Waits for the command, passing on to it what is sent to faultwire.
+fn wait(child: &mut Child, signals: &Signals) -> anyhow::Result<ExitStatus> {
+    let pid = Pid::from_raw(child.id() as i32);
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status);
+        }
+        let Some(received) = signals.wait(u16::MAX)? else { continue };
+        if received.signal == Signal::SIGCHLD || received.by_terminal {
+            continue;
+        }
+        match kill(pid, received.signal) {
+            Ok(()) | Err(Errno::ESRCH) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
+fn exit_code(status: ExitStatus) -> ExitCode {
+    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
+    ExitCode::from(code as u8)
+}

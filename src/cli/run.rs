@@ -1,0 +1,98 @@
+//! `faultwire run`.
+
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+
+use nix::sys::signal::Signal;
+
+use crate::cli::args::Run;
+use crate::cli::signals::Signals;
+use crate::cli::summary::{self, Names};
+use crate::cli::{WRONG, fail, random_seed};
+use crate::config::{self, Plan};
+use crate::engine::network::{Network, Summary, open_netns};
+use crate::net::{cleanup, privilege};
+use crate::pipeline::time::{Duration, Instant};
+
+/// Milliseconds between two live lines.
+const REFRESH: u16 = 1000;
+
+/// Builds the ports of a configuration and forwards until told to stop.
+pub(super) fn run(args: &Run) -> ExitCode {
+    let mut plan = match config::load(&args.config) {
+        Ok(plan) => plan,
+        Err(error) => return fail(WRONG, error),
+    };
+    plan.seed = args.seed.or(plan.seed);
+    for warning in &plan.warnings {
+        eprintln!("warning: {warning}");
+    }
+    match forward(&plan) {
+        Ok((summary, names)) => finish(&summary, &names, args.json),
+        Err(error) => fail(1, error),
+    }
+}
+
+fn forward(plan: &Plan) -> anyhow::Result<(Summary, Names)> {
+    privilege::check()?;
+    let signals = Signals::watch()?;
+    for name in cleanup::sweep()? {
+        eprintln!("removed namespace {name}, left behind by a faultwire that was killed");
+    }
+    let network = Network::start(plan, random_seed(), None, |_, port| open_netns(port))?;
+    for notice in &network.notices {
+        eprintln!("notice: {notice}");
+    }
+    eprintln!(
+        "forwarding between {} with {} worker(s), seed {}; Ctrl-C ends it",
+        network.ports.iter().map(|port| port.name.as_str()).collect::<Vec<_>>().join(", "),
+        network.workers,
+        network.seed
+    );
+    let names = Names::of(plan, network.seed);
+    watch(&network, &signals, plan.duration)?;
+    Ok((network.stop()?, names))
+}
+
+/// Shows a live line until a signal comes, the time is over or a worker ends.
+fn watch(network: &Network, signals: &Signals, duration: Option<Duration>) -> anyhow::Result<()> {
+    let live = std::io::stderr().is_terminal();
+    let end = duration.map_or(Instant::FAR, |duration| Instant::ZERO + duration);
+    let mut before = None;
+    loop {
+        let now = network.engine().clock().now();
+        if now >= end || network.engine().has_failed() {
+            break;
+        }
+        let left = end.since(now).as_nanos().div_ceil(1_000_000).min(u64::from(REFRESH)) as u16;
+        if let Some(received) = signals.wait(left)?
+            && matches!(received.signal, Signal::SIGINT | Signal::SIGTERM | Signal::SIGHUP | Signal::SIGQUIT)
+        {
+            break;
+        }
+        if live && !network.engine().has_failed() {
+            let summary = network.summary()?;
+            let now = network.engine().clock().now();
+            eprint!("\r\x1b[K{}", summary::live_line(&summary, now, before.as_ref()));
+            std::io::stderr().flush()?;
+            before = Some((now, summary));
+        }
+    }
+    if live {
+        eprint!("\r\x1b[K");
+    }
+    Ok(())
+}
+
+fn finish(summary: &Summary, names: &Names, json: bool) -> ExitCode {
+    if json {
+        println!("{:#}", summary::json(summary, names));
+    } else {
+        print!("{}", summary::table(summary, names));
+    }
+    if summary.total.is_conserved() {
+        ExitCode::SUCCESS
+    } else {
+        fail(1, "packets are unaccounted for; this is a bug in faultwire")
+    }
+}

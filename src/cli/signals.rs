@@ -1,0 +1,56 @@
+//! Signals as something to read, so that ending is as orderly as any other step.
+
+use std::os::fd::AsFd;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd, siginfo};
+
+/// The signals that end a run or concern a child.
+const WATCHED: [Signal; 7] = [
+    Signal::SIGINT,
+    Signal::SIGTERM,
+    Signal::SIGHUP,
+    Signal::SIGQUIT,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+    Signal::SIGCHLD,
+];
+
+/// Waits for signals.
+#[derive(Debug)]
+pub(super) struct Signals(SignalFd);
+
+/// A signal that came.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Received {
+    pub(super) signal: Signal,
+    /// Sent by the terminal (Ctrl-C), which sends it to the children too.
+    pub(super) by_terminal: bool,
+}
+
+impl Signals {
+    /// From now on the watched signals are only read. Call it before any thread is started: threads inherit this.
+    pub(super) fn watch() -> nix::Result<Self> {
+        let set: SigSet = WATCHED.into_iter().collect();
+        set.thread_block()?;
+        Ok(Self(SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?))
+    }
+
+    /// The next signal, if one comes within `millis` milliseconds.
+    pub(super) fn wait(&self, millis: u16) -> nix::Result<Option<Received>> {
+        let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, PollTimeout::from(millis)) {
+            Ok(_) | Err(Errno::EINTR) => Ok(self.0.read_signal()?.and_then(|info| received(&info))),
+            Err(errno) => Err(errno),
+        }
+    }
+}
+
+fn received(info: &siginfo) -> Option<Received> {
+    // The kernel itself (SI_KERNEL) sends what is typed on a terminal.
+    const SI_KERNEL: i32 = 0x80;
+    let signal = Signal::try_from(info.ssi_signo as i32).ok()?;
+    Some(Received { signal, by_terminal: info.ssi_code == SI_KERNEL })
+}

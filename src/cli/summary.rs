@@ -1,0 +1,224 @@
+//! What a run amounted to: a table for people, JSON for programs, a line while it goes on.
+
+use std::fmt::Write;
+
+use serde_json::{Map, Value, json};
+
+use crate::config::Plan;
+use crate::engine::Report;
+use crate::engine::network::Summary;
+use crate::net::LinkStats;
+use crate::pipeline::counters::{Amount, Drops};
+use crate::pipeline::time::{Duration, Instant};
+
+/// A host that sends more than one scheduled packet in a thousand later than this did not keep up.
+const LATE: Duration = Duration::from_millis(1);
+
+/// Names for the indices of a summary.
+#[derive(Debug, Clone)]
+pub(super) struct Names {
+    ports: Vec<String>,
+    devices: Vec<String>,
+    seed: u64,
+}
+
+impl Names {
+    pub(super) fn of(plan: &Plan, seed: u64) -> Self {
+        let ports = plan.ports.iter().map(|port| port.name.clone()).collect();
+        let devices = plan.ports.iter().map(|port| port.device.clone()).collect();
+        Self { ports, devices, seed }
+    }
+}
+
+/// One line: rates since `before`, and what was lost so far.
+pub(super) fn live_line(summary: &Summary, now: Instant, before: Option<&(Instant, Summary)>) -> String {
+    let counters = &summary.total.counters;
+    let (start, sent) =
+        before.map_or_else(Default::default, |(at, summary)| (*at, summary.total.counters.sent));
+    let seconds = now.since(start).as_secs_f64().max(1e-9);
+    let packets = (counters.sent.packets - sent.packets) as f64 / seconds;
+    let bits = (counters.sent.bytes - sent.bytes) as f64 * 8.0 / seconds;
+    let (ordered, other) = split(&counters.drops);
+    format!(
+        "{:>4.0}s  {} packets/s  {}bit/s  dropped {} as ordered, {} otherwise  held {}",
+        now.since(Instant::ZERO).as_secs_f64(),
+        si(packets),
+        si(bits),
+        ordered.packets,
+        other.packets,
+        summary.total.held.packets
+    )
+}
+
+fn si(value: f64) -> String {
+    match value {
+        v if v >= 1e9 => format!("{:.2} G", v / 1e9),
+        v if v >= 1e6 => format!("{:.2} M", v / 1e6),
+        v if v >= 1e3 => format!("{:.1} k", v / 1e3),
+        v => format!("{v:.0} "),
+    }
+}
+
+/// Drops that the configuration ordered, and all others.
+fn split(drops: &Drops) -> (Amount, Amount) {
+    let mut sums = (Amount::default(), Amount::default());
+    for (reason, amount) in drops.iter() {
+        if reason.is_ordered() {
+            sums.0 += amount;
+        } else {
+            sums.1 += amount;
+        }
+    }
+    sums
+}
+
+/// The table that ends a run.
+pub(super) fn table(summary: &Summary, names: &Names) -> String {
+    let mut out = String::new();
+    write_table(&mut out, summary, names).expect("writing to a string");
+    out
+}
+
+fn write_table(out: &mut String, summary: &Summary, names: &Names) -> std::fmt::Result {
+    let report = &summary.total;
+    let counters = &report.counters;
+    writeln!(out, "{:<34}{:>14}{:>18}", "wire packets and bytes", "packets", "bytes")?;
+    let mut row =
+        |label: &str, amount: Amount| writeln!(out, "{label:<34}{:>14}{:>18}", amount.packets, amount.bytes);
+    row("received", counters.received)?;
+    row("created (copies, fragments, ICMP)", counters.created)?;
+    row("sent", counters.sent)?;
+    for (reason, amount) in counters.drops.iter() {
+        let order = if reason.is_ordered() { "as ordered" } else { "not ordered" };
+        row(&format!("dropped: {} ({order})", reason.name()), amount)?;
+    }
+    if report.held.packets > 0 {
+        row("held", report.held)?;
+    }
+    let verdict = if report.is_conserved() { "all accounted for" } else { "NOT ALL ACCOUNTED FOR (a bug)" };
+    writeln!(out, "received + created = sent + dropped + held: {verdict}")?;
+    for path in &report.paths {
+        writeln!(out, "\n{} -> {}", names.ports[path.from], names.ports[path.to])?;
+        let titles = ["seen", "acted on", "dropped", "delayed", "created", "rewritten"];
+        write!(out, "  {:<20}", "stage")?;
+        for title in titles {
+            write!(out, "{title:>12}")?;
+        }
+        writeln!(out)?;
+        for stage in &path.stages {
+            let c = &stage.counters;
+            write!(out, "  {:<20}", stage.name)?;
+            for amount in [c.seen, c.acted, c.drops.total(), c.delayed, c.created, c.rewritten] {
+                write!(out, "{:>12}", amount.packets)?;
+            }
+            writeln!(out)?;
+        }
+    }
+    writeln!(out)?;
+    write_lateness(out, report)?;
+    for notice in notices(summary, names) {
+        writeln!(out, "notice: {notice}")?;
+    }
+    writeln!(out, "seed {}", names.seed)
+}
+
+fn write_lateness(out: &mut String, report: &Report) -> std::fmt::Result {
+    if report.lateness.is_empty() {
+        return Ok(());
+    }
+    let at = |quantile| Duration::from_nanos(report.lateness.value_at_quantile(quantile));
+    let max = Duration::from_nanos(report.lateness.max());
+    writeln!(
+        out,
+        "scheduled packets left late by: p50 {}, p99 {}, p99.9 {}, max {max}",
+        at(0.5),
+        at(0.99),
+        at(0.999)
+    )
+}
+
+/// What falsifies results if it is not known.
+fn notices(summary: &Summary, names: &Names) -> Vec<String> {
+    let mut notices = Vec::new();
+    let report = &summary.total;
+    let late = Duration::from_nanos(report.lateness.value_at_quantile(0.999));
+    if !report.lateness.is_empty() && late > LATE {
+        notices.push(format!(
+            "this host did not keep up: 1 in 1000 scheduled packets left more than {late} late; delays and rates of \
+             this run are not the network's alone"
+        ));
+    }
+    for (link, (port, device)) in summary.links.iter().zip(names.ports.iter().zip(&names.devices)) {
+        if link.tx_dropped > 0 {
+            notices.push(format!(
+                "port {port}: {} packets or trains were lost before faultwire could read them: the queue of {device} \
+                 was full (raise txqueuelen, or send slower)",
+                link.tx_dropped
+            ));
+        }
+    }
+    if report.evicted_flows > 0 {
+        notices.push(format!(
+            "{} flows were forgotten for lack of room (raise `flows`); their random decisions started anew",
+            report.evicted_flows
+        ));
+    }
+    notices
+}
+
+/// The same for programs.
+pub(super) fn json(summary: &Summary, names: &Names) -> Value {
+    let report = &summary.total;
+    let counters = &report.counters;
+    let paths = report.paths.iter().map(|path| {
+        let stages = path.stages.iter().map(|stage| {
+            let c = &stage.counters;
+            json!({
+                "name": stage.name, "seen": c.seen, "acted": c.acted, "dropped": drops(&c.drops),
+                "created": c.created, "rewritten": c.rewritten, "delayed": c.delayed,
+            })
+        });
+        json!({
+            "from": names.ports[path.from], "to": names.ports[path.to], "stages": stages.collect::<Vec<_>>(),
+        })
+    });
+    let at = |quantile| report.lateness.value_at_quantile(quantile);
+    json!({
+        "seed": names.seed,
+        "workers": summary.workers.len(),
+        "conserved": report.is_conserved(),
+        "received": counters.received,
+        "created": counters.created,
+        "sent": counters.sent,
+        "dropped": drops(&counters.drops),
+        "held": report.held,
+        "icmp": { "sent": counters.icmp_sent, "withheld": counters.icmp_withheld },
+        "evicted_flows": report.evicted_flows,
+        "paths": paths.collect::<Vec<_>>(),
+        "lateness_ns": {
+            "count": report.lateness.len(), "p50": at(0.5), "p99": at(0.99), "p99.9": at(0.999),
+            "max": report.lateness.max(),
+        },
+        "ports": summary.links.iter().zip(&names.ports).map(|(link, name)| port(link, name)).collect::<Vec<_>>(),
+        "notices": notices(summary, names),
+    })
+}
+
+fn drops(drops: &Drops) -> Value {
+    let reason = |(reason, amount): (crate::pipeline::counters::Reason, Amount)| {
+        let value =
+            json!({ "packets": amount.packets, "bytes": amount.bytes, "ordered": reason.is_ordered() });
+        (reason.name().to_owned(), value)
+    };
+    Value::Object(drops.iter().map(reason).collect::<Map<_, _>>())
+}
+
+fn port(link: &LinkStats, name: &str) -> Value {
+    json!({
+        "name": name,
+        "device": {
+            "tx_packets": link.tx_packets, "tx_dropped": link.tx_dropped,
+            "rx_packets": link.rx_packets, "rx_dropped": link.rx_dropped,
+        },
+    })
+}
