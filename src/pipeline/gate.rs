@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::pipeline::flow::PerFlow;
 use crate::pipeline::packet::Packet;
 use crate::pipeline::params::{Scope, Select, Trigger};
-use crate::pipeline::rng::StageKey;
+use crate::pipeline::rng::{Chance, StageKey};
 use crate::pipeline::shared::Shared;
 use crate::pipeline::time::Instant;
 
@@ -25,6 +25,7 @@ pub struct Gate {
 #[derive(Debug)]
 struct Armed {
     trigger: Trigger,
+    chance: Option<Chance>,
     key: StageKey,
     counts: Counts,
 }
@@ -55,6 +56,7 @@ impl Gate {
                 (true, Scope::Flow) => Counts::Flow(PerFlow::new(flows)),
                 (true, Scope::Path) => Counts::Path(shared),
             },
+            chance: trigger.probability.map(Chance::new),
             trigger: trigger.clone(),
         };
         Self {
@@ -92,11 +94,11 @@ impl Armed {
         let since = now.as_nanos();
         let in_time = self.trigger.from.is_none_or(|from| since >= from.as_nanos())
             && self.trigger.until.is_none_or(|until| since < until.as_nanos());
-        let (key, trigger) = (self.key, &self.trigger);
+        let (key, trigger, chance) = (self.key, &self.trigger, &self.chance);
         let decide = |count: Count| {
             let (length, due) = trigger.run(count, limit);
-            match trigger.probability {
-                Some(p) if due && in_time => packet.stream(key).run(packet.index, length, p),
+            match chance {
+                Some(chance) if due && in_time => chance.run(packet.stream(key), packet.index, length),
                 _ => (length, due && in_time),
             }
         };

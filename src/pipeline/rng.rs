@@ -7,14 +7,14 @@
 //! verdicts on every machine.
 //!
 //! ```
-//! use faultwire::pipeline::rng::StageKey;
+//! use faultwire::pipeline::rng::{Chance, StageKey};
 //! use faultwire::pipeline::units::Probability;
 //!
-//! let p = Probability::new(0.1).unwrap();
+//! let chance = Chance::new(Probability::new(0.1).unwrap());
 //! let stream = StageKey::new(7, "uplink-loss").stream(0xfeed, 0);
 //! // The same packets fare the same whether they are asked one by one or as a train.
-//! let alone: Vec<bool> = (0..100).map(|index| stream.hit(index, p)).collect();
-//! let (run, hit) = stream.run(0, 100, p);
+//! let alone: Vec<bool> = (0..100).map(|index| chance.hit(stream, index)).collect();
+//! let (run, hit) = chance.run(stream, 0, 100);
 //! assert!(alone[..run as usize].iter().all(|&one| one == hit));
 //! ```
 
@@ -48,7 +48,8 @@ impl StageKey {
     /// The draws for one flow. `lineage` tells copies of a packet from the original (zero).
     #[inline]
     pub const fn stream(self, flow: u64, lineage: u32) -> Stream {
-        let mut key = mix(self.0 ^ flow);
+        // Both are mixed already; what is drawn is mixed again.
+        let mut key = self.0 ^ flow;
         if lineage != 0 {
             key = mix(key ^ (lineage as u64).wrapping_mul(GAMMA));
         }
@@ -75,10 +76,10 @@ impl Stream {
         PacketRng { stream: self, index, draw: 0 }
     }
 
-    /// Whether packet `index` is hit, with probability `p`.
+    /// The word of 64 packets together that [`Chance`] asks first.
     #[inline]
-    pub const fn hit(self, index: u64, p: Probability) -> bool {
-        self.hits(index >> 6, 1 << (index & 63), p) != 0
+    const fn block(self, block: u64) -> u64 {
+        mix(self.0.wrapping_add(block.wrapping_mul(GAMMA)) ^ 0xa076_1d64_78bd_642f)
     }
 
     /// Among the `lanes` of block `block` (packet `64 * block + lane`), those that are hit with probability `p`.
@@ -86,7 +87,7 @@ impl Stream {
     /// The binary digits of a uniform number are drawn for all lanes at once, a word a digit, and compared with those of
     /// `p`; a lane is decided at its first difference. So 64 packets cost eight words on average, one packet two.
     #[inline]
-    pub const fn hits(self, block: u64, lanes: u64, p: Probability) -> u64 {
+    const fn digits(self, block: u64, lanes: u64, p: Probability) -> u64 {
         let mut digits = p.bits();
         if digits == u64::MAX {
             return lanes;
@@ -108,13 +109,70 @@ impl Stream {
         }
         hit
     }
+}
 
-    /// How many packets from `first` on, `count` at most and at least one, fare as packet `first` does, and how: `true`
-    /// if they are hit with probability `p`.
+/// A probability prepared for asking: whether packets are hit, each independently.
+///
+/// The packets of a flow are taken in blocks of 64. For a small probability one word tells for a whole block where its
+/// first hit is, if it has one: the word is compared with the distribution function of the geometric distribution. Only
+/// packets behind a first hit need more draws. So a packet, or a train, that is not hit costs one word. For a large
+/// probability each packet is drawn by itself.
+#[derive(Debug, Clone)]
+pub struct Chance {
+    p: Probability,
+    /// `first[i]`: probability, as a fraction of 2^64, that the first hit of a block is in lane `i` or before. Empty for
+    /// a large `p`.
+    first: Vec<u64>,
+}
+
+impl Chance {
+    /// Above this, most blocks have a hit, and the table does not pay.
+    const LARGE: u64 = u64::MAX / 64;
+
+    /// Prepares `p`.
+    pub fn new(p: Probability) -> Self {
+        let miss = u128::from(!p.bits()) + 1;
+        let not_by = std::iter::successors(Some(miss), |&none| Some((none * miss) >> 64));
+        let first = not_by.map(|none| (0_u128.wrapping_sub(none)) as u64).take(64);
+        let is_small = p.bits() > 0 && p.bits() < Self::LARGE;
+        Self { p, first: if is_small { first.collect() } else { Vec::new() } }
+    }
+
+    /// The probability.
+    pub const fn probability(&self) -> Probability {
+        self.p
+    }
+
+    /// Whether packet `index` of `stream` is hit.
     #[inline]
-    pub fn run(self, first: u64, count: u32, p: Probability) -> (u32, bool) {
+    pub fn hit(&self, stream: Stream, index: u64) -> bool {
+        self.hits(stream, index >> 6, 1 << (index & 63)) != 0
+    }
+
+    /// Among the `lanes` of block `block` (packet `64 * block + lane`), those that are hit.
+    #[inline]
+    fn hits(&self, stream: Stream, block: u64, lanes: u64) -> u64 {
+        let Some(&any) = self.first.last() else { return stream.digits(block, lanes, self.p) };
+        let word = stream.block(block);
+        if word >= any {
+            return 0;
+        }
+        self.hits_behind(stream, block, lanes, word)
+    }
+
+    #[cold]
+    fn hits_behind(&self, stream: Stream, block: u64, lanes: u64, word: u64) -> u64 {
+        let first = 1_u64 << self.first.partition_point(|&by| by <= word);
+        let behind = !(first | (first - 1));
+        lanes & first | stream.digits(block, lanes & behind, self.p)
+    }
+
+    /// How many packets from `first` on, `count` at most and at least one, fare as packet `first` does, and whether they
+    /// are hit.
+    #[inline]
+    pub fn run(&self, stream: Stream, first: u64, count: u32) -> (u32, bool) {
         if count <= 1 {
-            return (1, self.hit(first, p));
+            return (1, self.hit(stream, first));
         }
         let mut length = 0;
         let mut fate = None;
@@ -123,7 +181,7 @@ impl Stream {
             let lane = (at & 63) as u32;
             let lanes = (64 - lane).min(count - length);
             let mask = if lanes == 64 { u64::MAX } else { ((1 << lanes) - 1) << lane };
-            let hits = self.hits(at >> 6, mask, p) >> lane;
+            let hits = self.hits(stream, at >> 6, mask) >> lane;
             let hit = *fate.get_or_insert(hits & 1 == 1);
             let same = if hit { hits.trailing_ones() } else { hits.trailing_zeros() };
             length += same.min(lanes);
@@ -172,8 +230,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn p(value: f64) -> Probability {
-        Probability::new(value).unwrap()
+    fn chance(value: f64) -> Chance {
+        Chance::new(Probability::new(value).unwrap())
     }
 
     /// Five standard deviations of a binomial count around its mean.
@@ -187,10 +245,11 @@ mod tests {
 
     #[test]
     fn the_rate_of_hits_is_p() {
-        for value in [0.0, 0.0001, 0.01, 0.1, 0.3, 0.5, 0.999, 1.0] {
+        for value in [0.0, 0.0001, 0.01, 0.0156, 0.0157, 0.1, 0.3, 0.5, 0.999, 1.0] {
             let n = 200_000;
             let stream = StageKey::new(1, "rate").stream(42, 0);
-            let hits = (0..n).filter(|&index| stream.hit(index, p(value))).count();
+            let chance = chance(value);
+            let hits = (0..n).filter(|&index| chance.hit(stream, index)).count();
             assert_binomial(hits as u64, n, value);
         }
     }
@@ -209,8 +268,25 @@ mod tests {
             (StageKey::new(2, "a").stream(1, 0), 0),
         ];
         for (other, shift) in others {
-            let both = (0..n).filter(|&i| base.hit(i, p(0.3)) && other.hit(i + shift, p(0.3))).count();
-            assert_binomial(both as u64, n, 0.09);
+            for value in [0.3, 0.012] {
+                let chance = chance(value);
+                let both = (0..n).filter(|&i| chance.hit(base, i) && chance.hit(other, i + shift)).count();
+                assert_binomial(both as u64, n, value * value);
+            }
+        }
+    }
+
+    /// Gaps between hits are geometric: of the gaps that reach `k`, a share p ends there, also across blocks.
+    #[test]
+    fn gaps_between_hits_have_no_memory() {
+        let (chance, p, n) = (chance(0.01), 0.01, 2_000_000_u64);
+        let stream = StageKey::new(5, "gaps").stream(3, 0);
+        let hits: Vec<u64> = (0..n).filter(|&index| chance.hit(stream, index)).collect();
+        let gaps: Vec<u64> = hits.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        for k in [1, 2, 5, 20, 63, 64, 65, 100, 200] {
+            let reach = gaps.iter().filter(|&&gap| gap >= k).count();
+            let end = gaps.iter().filter(|&&gap| gap == k).count();
+            assert_binomial(end as u64, reach as u64, p);
         }
     }
 
@@ -227,17 +303,17 @@ mod tests {
     proptest! {
         /// Asking for a train and asking for each of its packets give the same verdicts.
         #[test]
-        fn runs_agree_with_single_hits(flow: u64, first in 0..u64::MAX / 2, count in 1..300_u32, value in 0.0..=1.0) {
-            let stream = StageKey::new(7, "run").stream(flow, 0);
+        fn runs_agree_with_single_hits(flow: u64, first in 0..u64::MAX / 2, count in 1..300_u32, value in prop_oneof![0.0..=1.0, 0.0..0.02]) {
+            let (stream, chance) = (StageKey::new(7, "run").stream(flow, 0), chance(value));
             let mut at = 0;
             while at < count {
-                let (length, hit) = stream.run(first + u64::from(at), count - at, p(value));
+                let (length, hit) = chance.run(stream, first + u64::from(at), count - at);
                 prop_assert!(length >= 1 && at + length <= count);
                 for i in at..at + length {
-                    prop_assert_eq!(stream.hit(first + u64::from(i), p(value)), hit);
+                    prop_assert_eq!(chance.hit(stream, first + u64::from(i)), hit);
                 }
                 if at + length < count {
-                    prop_assert_ne!(stream.hit(first + u64::from(at + length), p(value)), hit);
+                    prop_assert_ne!(chance.hit(stream, first + u64::from(at + length)), hit);
                 }
                 at += length;
             }

@@ -9,31 +9,32 @@ use crate::pipeline::counters::Reason;
 use crate::pipeline::impair::Setting;
 use crate::pipeline::packet::Packet;
 use crate::pipeline::params::LossParams;
-use crate::pipeline::rng::StageKey;
+use crate::pipeline::rng::{Chance, StageKey};
 use crate::pipeline::stage::{Action, Stage, Verdict};
 use crate::pipeline::time::Instant;
 
 /// Drops, or marks, each wire packet with a probability.
 #[derive(Debug)]
 pub struct Loss {
-    params: LossParams,
+    chance: Chance,
+    ecn: bool,
     key: StageKey,
 }
 
 impl Loss {
     /// A loss with the draws of `setting`.
     pub fn new(params: LossParams, setting: &Setting) -> Self {
-        Self { params, key: setting.key }
+        Self { chance: Chance::new(params.probability), ecn: params.ecn, key: setting.key }
     }
 }
 
 impl Stage for Loss {
     #[inline]
     fn decide(&mut self, packet: &Packet, limit: u32, _now: Instant) -> Verdict {
-        let (count, hit) = packet.stream(self.key).run(packet.index, limit, self.params.probability);
+        let (count, hit) = self.chance.run(packet.stream(self.key), packet.index, limit);
         let action = match hit {
             false => Action::Pass,
-            true if self.params.ecn && packet.is_ecn_capable() => Action::Rewrite,
+            true if self.ecn && packet.is_ecn_capable() => Action::Rewrite,
             true => Action::Drop(Reason::Loss),
         };
         Verdict::new(count, action)
