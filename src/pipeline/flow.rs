@@ -26,7 +26,6 @@ pub struct FlowEntry {
     pub next_index: u64,
     /// Decision of the router for this flow.
     pub path: u32,
-    hash: u64,
     used: u32,
     generation: u32,
     key: FlowKey,
@@ -84,7 +83,9 @@ impl FlowTable {
         let set = (hash >> 8) as usize & self.mask;
         let found = (0..WAYS).find(|&way| {
             self.hashes[set][way] == hash
-                && self.entries[set * WAYS + way].is_some_and(|entry| entry.port == port && entry.key == *key)
+                && self.entries[set * WAYS + way]
+                    .as_ref()
+                    .is_some_and(|entry| entry.port == port && entry.key == *key)
         });
         let slot = found.map_or_else(|| self.place(set, hash, port, key, route()), |way| set * WAYS + way);
         let entry = self.entries[slot].as_mut().expect("found or placed");
@@ -106,7 +107,6 @@ impl FlowTable {
         self.entries[slot] = Some(FlowEntry {
             next_index: 0,
             path,
-            hash,
             used: self.clock,
             generation: self.generation,
             key: *key,

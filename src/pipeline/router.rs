@@ -18,7 +18,7 @@ use crate::pipeline::schedule::Schedule;
 use crate::pipeline::shared::Shared;
 use crate::pipeline::stage::{Action, Emission, Outlet, Stage, Verdict};
 use crate::pipeline::time::Instant;
-use crate::pipeline::wire::{FlowKey, IcmpError};
+use crate::pipeline::wire::{FlowKey, IcmpError, flow_hash};
 
 /// Where packets leave the core: devices, a file, memory.
 pub trait Egress {
@@ -226,10 +226,11 @@ impl Router {
     }
 
     fn route<E: Egress>(&mut self, packet: &mut Packet, now: Instant, egress: &mut E) {
+        let hash = flow_hash(packet.bytes(), packet.layout);
         let key = FlowKey::new(packet.bytes(), packet.layout);
         let (routes, ports) = (&self.routes, &self.ports);
         let decide = || decide_route(routes, ports, packet.ingress, key.destination());
-        let (flow, entry) = self.flows.find(key.hash(), packet.ingress, &key, decide);
+        let (flow, entry) = self.flows.find(hash, packet.ingress, &key, decide);
         packet.flow = flow;
         packet.index = entry.next_index;
         entry.next_index += u64::from(packet.wires());
