@@ -156,7 +156,7 @@ fn corrupt(table: &mut Table<'_>, trigger: &Trigger) -> Option<CorruptParams> {
         ("any", CorruptArea::Any),
     ];
     let probability = probability(table, trigger);
-    let bits = table.integer("bits", 1..=65_535).unwrap_or(1);
+    let bits = table.integer("bits", 1..=64).unwrap_or(1);
     let area = table.value("area").and_then(|value| value.choice(AREAS)).unwrap_or_default();
     let fix_checksum = table.flag("fix_checksum", false);
     Some(CorruptParams { probability: probability?, bits, area, fix_checksum })

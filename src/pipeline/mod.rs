@@ -7,7 +7,9 @@
 //! has to wait is in the [`schedule`].
 
 mod answer;
+mod correlated;
 pub mod counters;
+mod damage;
 pub mod flow;
 pub mod gate;
 pub mod impair;
@@ -21,6 +23,7 @@ pub mod router;
 pub mod routes;
 pub mod schedule;
 mod select;
+pub mod serialiser;
 pub mod shared;
 pub mod stage;
 #[cfg(test)]

@@ -12,7 +12,7 @@ use crate::pipeline::pool::{Buffer, HEADROOM, Pool};
 use crate::pipeline::rng::{StageKey, Stream};
 use crate::pipeline::time::Instant;
 use crate::pipeline::wire::fragment::{self, CannotFragment, Fragments};
-use crate::pipeline::wire::{Layout, Malformed, Version, checksum, protocol, transport};
+use crate::pipeline::wire::{Ipv4, Layout, Malformed, Version, checksum, protocol, transport};
 
 /// Longest headers (IP and transport) of a train: longer ones do not come from any kernel.
 const MAX_TRAIN_HEADER: usize = 256;
@@ -502,6 +502,14 @@ impl Packet {
         self.layout.has_ports() && self.layout.protocol() == protocol::UDP
     }
 
+    /// True for ICMP and `ICMPv6` with a whole header.
+    #[inline]
+    pub const fn is_icmp(&self) -> bool {
+        matches!(self.layout.protocol(), protocol::ICMP | protocol::ICMPV6)
+            && !self.layout.is_later_fragment()
+            && !self.layout.is_transport_malformed()
+    }
+
     /// Source and destination port, if it has ports.
     #[inline]
     pub fn ports(&self) -> Option<(u16, u16)> {
@@ -573,6 +581,18 @@ impl Packet {
         } else {
             bytes[7] = bytes[7].wrapping_sub(1);
         }
+    }
+
+    /// Makes the IP header checksum and the transport checksum of a single packet right for its bytes as they are.
+    pub fn fix_checksums(&mut self) {
+        let layout = self.layout;
+        let is_v4 = self.is_v4();
+        let bytes = self.bytes_mut();
+        if is_v4 && let Ok(mut ip) = Ipv4::new(&mut *bytes) {
+            ip.fill_checksum();
+        }
+        transport::fill_checksum(bytes, layout);
+        self.checksum = Checksum::Complete;
     }
 
     /// How this single packet is cut for a link of `mtu` bytes. Its checksum must be complete.

@@ -45,6 +45,17 @@ impl StageKey {
         Self(name.as_bytes().iter().fold(mix(seed ^ 0x6661_756c_7477_6972), fold))
     }
 
+    /// The key of decision `number` of a stage that makes several.
+    #[must_use]
+    pub const fn part(self, number: u64) -> Self {
+        Self(mix(self.0.wrapping_add((number + 1).wrapping_mul(GAMMA))))
+    }
+
+    /// A salt for copy `number` of a packet, different for each stage.
+    pub const fn salt(self, number: u32) -> u64 {
+        self.0 ^ number as u64
+    }
+
     /// The draws for one flow. `lineage` tells copies of a packet from the original (zero).
     #[inline]
     pub const fn stream(self, flow: u64, lineage: u32) -> Stream {

@@ -24,6 +24,11 @@ impl Probability {
         (0.0..=1.0).contains(&p).then_some(Self((p * 18_446_744_073_709_551_616.0) as u64))
     }
 
+    /// The probability whose binary digits after the point are `bits`; all ones is certainty.
+    pub const fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
     /// The binary digits after the point, first digit in the highest bit.
     pub const fn bits(self) -> u64 {
         self.0

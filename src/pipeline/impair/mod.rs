@@ -3,8 +3,17 @@
 //! To add one: its file, a variant of [`ImpairmentParams`], a variant of [`Impairment`] here, a block in
 //! `configs/reference.toml`; the compiler and the tests find what is forgotten.
 
+mod blackout;
+mod corrupt;
 mod delay;
+mod duplicate;
+mod fragment_filter;
 mod loss;
+mod mss;
+mod mtu;
+mod netem;
+mod rate;
+mod reorder;
 
 use crate::pipeline::packet::Packet;
 use crate::pipeline::params::ImpairmentParams;
@@ -61,6 +70,24 @@ impairments! {
     Loss(loss::Loss),
     /// Propagation delay.
     Delay(delay::Delay),
+    /// Serialiser or policer.
+    Rate(rate::RateLimit),
+    /// Small-MTU hop.
+    Mtu(mtu::Mtu),
+    /// MSS rewriting.
+    Mss(mss::Mss),
+    /// Extra copies.
+    Duplicate(duplicate::Duplicate),
+    /// Damaged bits.
+    Corrupt(corrupt::Corrupt),
+    /// Packets out of order.
+    Reorder(reorder::Reorder),
+    /// A firewall that drops later fragments.
+    FragmentFilter(fragment_filter::FragmentFilter),
+    /// A link that is down by a schedule.
+    Blackout(blackout::Blackout),
+    /// A line of tc-netem.
+    Netem(Box<netem::Netem>),
 }
 
 impl Impairment {
@@ -69,13 +96,17 @@ impl Impairment {
         match params {
             ImpairmentParams::Loss(params) => Self::Loss(loss::Loss::new(*params, setting)),
             ImpairmentParams::Delay(params) => Self::Delay(delay::Delay::new(*params, setting)),
-            _ => Self::Loss(loss::Loss::new(
-                crate::pipeline::params::LossParams {
-                    probability: crate::pipeline::units::Probability::ZERO,
-                    ecn: false,
-                },
-                setting,
-            )),
+            ImpairmentParams::Rate(params) => Self::Rate(rate::RateLimit::new(*params, setting)),
+            ImpairmentParams::Mtu(params) => Self::Mtu(mtu::Mtu::new(*params)),
+            ImpairmentParams::Mss(params) => Self::Mss(mss::Mss::new(*params)),
+            ImpairmentParams::Duplicate(params) => {
+                Self::Duplicate(duplicate::Duplicate::new(*params, setting))
+            }
+            ImpairmentParams::Corrupt(params) => Self::Corrupt(corrupt::Corrupt::new(*params, setting)),
+            ImpairmentParams::Reorder(params) => Self::Reorder(reorder::Reorder::new(*params, setting)),
+            ImpairmentParams::FragmentFilter => Self::FragmentFilter(fragment_filter::FragmentFilter),
+            ImpairmentParams::Blackout(params) => Self::Blackout(blackout::Blackout::new(*params)),
+            ImpairmentParams::Netem(params) => Self::Netem(Box::new(netem::Netem::new(params, setting))),
         }
     }
 }

@@ -1,0 +1,87 @@
+//! Bits that flip on the wire.
+//!
+//! A packet whose checksum was left to the device has to get its real one first: otherwise the receiving kernel would
+//! take the damage for good.
+
+use rand::RngExt;
+
+use crate::pipeline::packet::Packet;
+use crate::pipeline::params::CorruptArea;
+use crate::pipeline::rng::Stream;
+
+/// Flips `bits` different bits of `area` in a single packet; false if the area is empty. `fix` makes the checksums right
+/// again.
+///
+/// The IP version is always spared: no device would take the packet.
+///
+/// The packet keeps the layout that it had: later stages treat it as what it was, whatever the damaged fields say. With
+/// `fix`, the bytes that say where the checksums go and what they cover (IP version, header and total lengths, fragment
+/// fields, protocol, addresses stay open to damage, TCP data offset) are spared, for else there is nothing to make right.
+pub(super) fn damage(packet: &mut Packet, area: CorruptArea, bits: u32, fix: bool, stream: Stream) -> bool {
+    packet.complete_checksum();
+    let transport = packet.layout.transport_offset();
+    let payload = packet.layout.payload_offset();
+    let length = packet.bytes().len();
+    let range = match area {
+        CorruptArea::Transport => transport..length,
+        CorruptArea::Header => 0..payload.max(transport),
+        CorruptArea::Payload => payload..length,
+        CorruptArea::Any => 0..length,
+    };
+    let candidates = (range.len() as u32) * 8;
+    if candidates == 0 {
+        return false;
+    }
+    let mut rng = stream.generator(packet.index);
+    let mut flipped = Flipped { bits: [0; MAX_BITS], count: 0 };
+    // A draw that hits a spared or already flipped bit is drawn again, within reason.
+    for _ in 0..bits.min(candidates).saturating_mul(64) {
+        if flipped.count == bits.min(candidates) as usize {
+            break;
+        }
+        let bit = rng.random_range(0..candidates);
+        let at = range.start + bit as usize / 8;
+        let spared = at == 0 && bit % 8 >= 4 || fix && is_structure(packet, at);
+        if !spared && flipped.add(range.start as u32 * 8 + bit) {
+            packet.bytes_mut()[at] ^= 1 << (bit % 8);
+        }
+    }
+    if fix {
+        packet.fix_checksums();
+    }
+    flipped.count > 0
+}
+
+/// Whether byte `at` says where checksums are or what they cover.
+fn is_structure(packet: &Packet, at: usize) -> bool {
+    let transport = packet.layout.transport_offset();
+    let in_ip = if packet.is_v4() {
+        matches!(at, 0 | 2 | 3 | 6 | 7 | 9..=11) || (20..transport).contains(&at)
+    } else {
+        matches!(at, 0 | 4..=6) || (40..transport).contains(&at)
+    };
+    let in_transport = packet.is_tcp() && matches!(at.wrapping_sub(transport), 12 | 16 | 17)
+        || packet.is_udp() && (4..8).contains(&at.wrapping_sub(transport))
+        || packet.is_icmp() && matches!(at.wrapping_sub(transport), 2 | 3);
+    in_ip || in_transport
+}
+
+/// The bits that were flipped already. Few: a list is a set.
+struct Flipped {
+    bits: [u32; MAX_BITS],
+    count: usize,
+}
+
+/// Most bits that one packet gets flipped.
+pub(crate) const MAX_BITS: usize = 64;
+
+impl Flipped {
+    fn add(&mut self, bit: u32) -> bool {
+        if self.count == MAX_BITS || self.bits[..self.count].contains(&bit) {
+            return false;
+        }
+        self.bits[self.count] = bit;
+        self.count += 1;
+        true
+    }
+}

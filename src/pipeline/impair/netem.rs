@@ -1,0 +1,277 @@
+//! A line of tc-netem, as one stage, in netem's order of decisions.
+//!
+//! Model: each wire packet is drawn for duplication, then for loss (a packet that is both leaves exactly one copy; with
+//! `ecn` loss marks instead), then for corruption of one bit. Then `limit` counts everything that this stage holds. Then
+//! it is sent at the rate, and then it takes its delay, unless it is chosen to overtake.
+//! A copy is drawn for by itself, but not copied again.
+//!
+//! Differs from the kernel's netem, always to what the line says:
+//! - acts on the wire packets of a GSO train, not on the train;
+//! - correlation keeps the marginal probability ([`CorrelatedChance`]); correlated jitter repeats the previous packet's
+//!   draw with that probability, which keeps the distribution;
+//! - jitter keeps the order within a flow: a packet that would overtake leaves with its predecessor;
+//! - rate and delay do not absorb each other: a packet leaves one delay after its last bit was sent;
+//! - state is per flow, but for the rate and the limit, which are the path's.
+
+use std::sync::atomic::Ordering;
+
+use crate::pipeline::correlated::{CorrelatedChance, Memory};
+use crate::pipeline::counters::Reason;
+use crate::pipeline::damage::damage;
+use crate::pipeline::flow::PerFlow;
+use crate::pipeline::impair::Setting;
+use crate::pipeline::packet::Packet;
+use crate::pipeline::params::{CorruptArea, DelayParams, NetemParams, NetemRate};
+use crate::pipeline::rng::{Chance, StageKey};
+use crate::pipeline::serialiser::Serialiser;
+use crate::pipeline::shared::Shared;
+use crate::pipeline::stage::{Action, Outlet, Stage, Verdict};
+use crate::pipeline::time::Instant;
+use crate::pipeline::units::Probability;
+
+/// A whole netem line.
+#[derive(Debug)]
+pub struct Netem {
+    duplicate: CorrelatedChance,
+    loss: CorrelatedChance,
+    corrupt: CorrelatedChance,
+    reorder: CorrelatedChance,
+    /// Whether a jitter repeats its predecessor's draw.
+    repeat: Option<Chance>,
+    ecn: bool,
+    limit: Option<u64>,
+    gap: u32,
+    delay: Option<DelayParams>,
+    rate: Option<(Serialiser, NetemRate)>,
+    keys: Keys,
+    shared: Shared,
+    flows: PerFlow<Flow>,
+    /// Set by `decide` for the `take` that follows.
+    fate: Fate,
+}
+
+/// Each decision has its own draws.
+#[derive(Debug)]
+struct Keys {
+    duplicate: StageKey,
+    loss: StageKey,
+    corrupt: StageKey,
+    bit: StageKey,
+    reorder: StageKey,
+    jitter: StageKey,
+    repeat: StageKey,
+}
+
+/// What a flow remembers.
+#[derive(Debug, Clone, Copy, Default)]
+struct Flow {
+    duplicate: Memory,
+    loss: Memory,
+    corrupt: Memory,
+    reorder: Memory,
+    jitter: Option<u64>,
+    /// Departure of the last packet that was delayed.
+    last: Instant,
+    /// Packets delayed since one was chosen to overtake.
+    waited: u32,
+}
+
+/// What becomes of one wire packet, timing apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Fate {
+    duplicate: bool,
+    mark: bool,
+    corrupt: bool,
+}
+
+impl Netem {
+    /// The stage that `params` describe.
+    pub fn new(params: &NetemParams, setting: &Setting) -> Self {
+        let shared = Shared::clone(&setting.shared);
+        let key = |number| setting.key.part(number);
+        let repeat = params.delay_correlation;
+        Self {
+            duplicate: CorrelatedChance::new(params.duplicate),
+            loss: CorrelatedChance::new(params.loss),
+            corrupt: CorrelatedChance::new(params.corrupt),
+            reorder: CorrelatedChance::new(params.reorder),
+            repeat: (repeat > Probability::ZERO).then(|| Chance::new(repeat)),
+            ecn: params.ecn,
+            limit: params.limit,
+            gap: params.gap,
+            delay: params.delay,
+            rate: params.rate.map(|rate| (Serialiser::new(rate.rate, Shared::clone(&shared)), rate)),
+            keys: Keys {
+                duplicate: key(0),
+                loss: key(1),
+                corrupt: key(2),
+                bit: key(3),
+                reorder: key(4),
+                jitter: key(5),
+                repeat: key(6),
+            },
+            shared,
+            flows: PerFlow::new(setting.flows),
+            fate: Fate::default(),
+        }
+    }
+
+    /// How many packets are alike lost, and so on; `None` for lost.
+    fn draw(&mut self, packet: &Packet, limit: u32) -> (u32, Option<Fate>) {
+        let has_memory =
+            [&self.duplicate, &self.loss, &self.corrupt].iter().any(|chance| chance.has_memory());
+        let (index, limit) = (packet.index, if has_memory { 1 } else { limit });
+        let memory = self.flows.of(packet.flow);
+        let mut count = limit;
+        let mut ask = |chance: &CorrelatedChance, key: StageKey, memory: &mut Memory| {
+            let stream = packet.stream(key);
+            if chance.has_memory() {
+                return chance.hit(stream, index, memory);
+            }
+            let (run, hit) = chance.run(stream, index, count);
+            count = run;
+            hit
+        };
+        let duplicate = ask(&self.duplicate, self.keys.duplicate, &mut memory.duplicate);
+        let hit = ask(&self.loss, self.keys.loss, &mut memory.loss);
+        let mark = hit && self.ecn && packet.is_ecn_capable();
+        let lost = hit && !mark;
+        if lost && !duplicate {
+            return (count, None);
+        }
+        let corrupt = ask(&self.corrupt, self.keys.corrupt, &mut memory.corrupt);
+        (count, Some(Fate { duplicate: duplicate && !lost, mark, corrupt }))
+    }
+
+    /// A copy's fate: without memory, and never copied again.
+    fn draw_copy(&self, copy: &Packet) -> Option<Fate> {
+        let ask = |chance: &CorrelatedChance, key| chance.run(copy.stream(key), copy.index, 1).1;
+        let loss = ask(&self.loss, self.keys.loss);
+        let mark = loss && self.ecn && copy.is_ecn_capable();
+        let corrupt = ask(&self.corrupt, self.keys.corrupt);
+        (!loss || mark).then_some(Fate { duplicate: false, mark, corrupt })
+    }
+
+    /// Whether each wire packet gets a time of its own.
+    fn times_each(&self) -> bool {
+        self.rate.is_some() || self.gap > 0 || self.delay.is_some_and(|delay| !delay.jitter.is_zero())
+    }
+
+    /// Room for how many of `count` packets, counted as held from now on.
+    fn admit(&self, count: u32) -> u32 {
+        let held = &self.shared.packets;
+        let Some(limit) = self.limit else { return count };
+        let enter = |now: u64| (now < limit).then(|| now + u64::from(count).min(limit - now));
+        match held.fetch_update(Ordering::AcqRel, Ordering::Acquire, enter) {
+            Ok(before) => u64::from(count).min(limit - before) as u32,
+            Err(_) => 0,
+        }
+    }
+
+    /// When the first wire packet of `packet` leaves.
+    fn departure(&mut self, packet: &Packet, now: Instant) -> Instant {
+        let sent = match &self.rate {
+            Some((link, rate)) => link.send(cost(packet.wire_length(0), rate), now).end,
+            None => now,
+        };
+        let Some(delay) = self.delay else { return sent };
+        let flow = self.flows.of(packet.flow);
+        if self.gap > 0 {
+            let stream = packet.stream(self.keys.reorder);
+            let is_candidate = flow.waited + 1 >= self.gap;
+            if is_candidate && self.reorder.hit(stream, packet.index, &mut flow.reorder) {
+                flow.waited = 0;
+                return sent;
+            }
+            flow.waited = flow.waited.saturating_add(1);
+        }
+        if delay.jitter.is_zero() {
+            return sent + delay.delay;
+        }
+        let repeats = self
+            .repeat
+            .as_ref()
+            .is_some_and(|chance| chance.hit(packet.stream(self.keys.repeat), packet.index));
+        let fresh = || packet.stream(self.keys.jitter).word(packet.index, 0);
+        let word = flow.jitter.filter(|_| repeats).unwrap_or_else(fresh);
+        flow.jitter = Some(word);
+        let mut due = sent + delay.draw(word);
+        if !delay.reorder {
+            due = due.max(flow.last);
+            flow.last = due;
+        }
+        due
+    }
+
+    /// What passes without waiting is not held.
+    fn waits(&self) -> bool {
+        self.delay.is_some() || self.rate.is_some()
+    }
+
+    /// Sends on a packet that was taken.
+    fn send(&mut self, mut packet: Packet, fate: Fate, now: Instant, out: &mut Outlet<'_>) {
+        if fate.mark && packet.mark_congestion() {
+            out.rewritten(&packet);
+        }
+        let stream = packet.stream(self.keys.bit);
+        if fate.corrupt && damage(&mut packet, CorruptArea::Any, 1, false, stream) {
+            out.rewritten(&packet);
+        }
+        if !self.waits() {
+            return out.forward(packet);
+        }
+        if self.admit(1) == 0 {
+            return out.drop(packet, Reason::Limit);
+        }
+        let due = self.departure(&packet, now);
+        out.hold(packet, due);
+    }
+}
+
+impl Stage for Netem {
+    fn decide(&mut self, packet: &Packet, limit: u32, now: Instant) -> Verdict {
+        let (count, fate) = self.draw(packet, limit);
+        let Some(fate) = fate else { return Verdict::new(count, Action::Drop(Reason::Loss)) };
+        if fate != Fate::default() {
+            self.fate = fate;
+            return Verdict::new(1, Action::Take);
+        }
+        if !self.waits() {
+            return Verdict::new(count, Action::Pass);
+        }
+        let count = if self.times_each() { 1 } else { count };
+        match self.admit(count) {
+            0 => Verdict::new(count, Action::Drop(Reason::Limit)),
+            count => Verdict::new(count, Action::Hold(self.departure(packet, now))),
+        }
+    }
+
+    fn take(&mut self, packet: &mut Packet, now: Instant, out: &mut Outlet<'_>) {
+        let fate = self.fate;
+        let packet = packet.take(out.pool);
+        let copy = fate.duplicate.then(|| packet.copy(out.pool, self.keys.duplicate.salt(1)));
+        self.send(packet, fate, now, out);
+        let Some(copy) = copy else { return };
+        out.created(&copy);
+        match self.draw_copy(&copy) {
+            Some(fate) => self.send(copy, fate, now, out),
+            None => out.drop(copy, Reason::Loss),
+        }
+    }
+
+    fn released(&mut self, packet: &Packet, _now: Instant) {
+        if self.limit.is_some() {
+            self.shared.packets.fetch_sub(packet.wires().into(), Ordering::AcqRel);
+        }
+    }
+}
+
+/// Bytes that a wire packet counts for: with overhead, and in whole cells where there are cells.
+fn cost(length: u32, rate: &NetemRate) -> u64 {
+    let length = u64::from(length.saturating_add_signed(rate.packet_overhead));
+    if rate.cell_size == 0 {
+        return length;
+    }
+    let cells = length.div_ceil(rate.cell_size.into());
+    cells * u64::from(rate.cell_size.saturating_add_signed(rate.cell_overhead))
+}

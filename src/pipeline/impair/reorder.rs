@@ -1,0 +1,157 @@
+//! Packets that leave their place in the order.
+//!
+//! Model, *overtake* (as netem): packets wait `delay`; every `gap`-th of a flow, with probability `p`, leaves at once and
+//! so overtakes those that wait. *Displace*: a packet that is hit is put behind the next `by` packets of its flow, and
+//! leaves after `timeout` if they do not come.
+//! Never drops, copies or alters a packet.
+//! Differs from tc-netem: the gap counts per flow; displacement does not exist there.
+
+use crate::pipeline::flow::{FlowRef, PerFlow};
+use crate::pipeline::impair::Setting;
+use crate::pipeline::packet::Packet;
+use crate::pipeline::params::ReorderParams;
+use crate::pipeline::rng::{Chance, StageKey};
+use crate::pipeline::stage::{Action, Outlet, Stage, Verdict};
+use crate::pipeline::time::{Duration, Instant};
+
+/// Most packets that one worker keeps out of order; what would be more passes in order.
+const MAX_KEPT: usize = 1024;
+
+/// Either kind of reordering.
+#[derive(Debug)]
+pub enum Reorder {
+    /// See [`ReorderParams::Overtake`].
+    Overtake(Overtake),
+    /// See [`ReorderParams::Displace`].
+    Displace(Displace),
+}
+
+/// Packets that do not wait.
+#[derive(Debug)]
+pub struct Overtake {
+    chance: Chance,
+    gap: u32,
+    delay: Duration,
+    key: StageKey,
+    /// Packets of the flow that waited since one overtook.
+    waited: PerFlow<u32>,
+}
+
+/// Packets that wait for others.
+#[derive(Debug)]
+pub struct Displace {
+    chance: Chance,
+    by: u32,
+    timeout: Duration,
+    key: StageKey,
+    /// In order of arrival.
+    kept: Vec<Kept>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    packet: Packet,
+    /// How many still have to pass.
+    missing: u32,
+    until: Instant,
+}
+
+impl Reorder {
+    /// A reordering with the draws of `setting`.
+    pub fn new(params: ReorderParams, setting: &Setting) -> Self {
+        let key = setting.key;
+        match params {
+            ReorderParams::Overtake { probability, gap, delay } => {
+                let waited = PerFlow::new(setting.flows);
+                Self::Overtake(Overtake { chance: Chance::new(probability), gap, delay, key, waited })
+            }
+            ReorderParams::Displace { probability, by, timeout } => {
+                let kept = Vec::with_capacity(MAX_KEPT);
+                Self::Displace(Displace { chance: Chance::new(probability), by, timeout, key, kept })
+            }
+        }
+    }
+}
+
+impl Stage for Reorder {
+    fn decide(&mut self, packet: &Packet, limit: u32, now: Instant) -> Verdict {
+        match self {
+            Self::Overtake(overtake) => overtake.decide(packet, now),
+            Self::Displace(displace) => displace.decide(packet, limit),
+        }
+    }
+
+    fn take(&mut self, packet: &mut Packet, now: Instant, out: &mut Outlet<'_>) {
+        if let Self::Displace(displace) = self {
+            displace.take(packet, now, out);
+        }
+    }
+
+    fn wake(&mut self, now: Instant, out: &mut Outlet<'_>) {
+        if let Self::Displace(displace) = self {
+            displace.release(out, |kept| kept.until <= now);
+        }
+    }
+
+    fn relinquish(&mut self) -> Option<Packet> {
+        match self {
+            Self::Overtake(_) => None,
+            Self::Displace(displace) => displace.kept.pop().map(|kept| kept.packet),
+        }
+    }
+}
+
+impl Overtake {
+    fn decide(&mut self, packet: &Packet, now: Instant) -> Verdict {
+        let waited = self.waited.of(packet.flow);
+        let is_candidate = *waited + 1 >= self.gap;
+        if is_candidate && self.chance.hit(packet.stream(self.key), packet.index) {
+            *waited = 0;
+            return Verdict::new(1, Action::Pass);
+        }
+        *waited = waited.saturating_add(1);
+        Verdict::new(1, Action::Hold(now + self.delay))
+    }
+}
+
+impl Displace {
+    fn decide(&self, packet: &Packet, limit: u32) -> Verdict {
+        let (count, hit) = self.chance.run(packet.stream(self.key), packet.index, limit);
+        match hit {
+            true if self.kept.len() < MAX_KEPT => Verdict::new(1, Action::Take),
+            _ if self.waits_for(packet.flow) => Verdict::new(1, Action::Take),
+            _ => Verdict::new(count, Action::Pass),
+        }
+    }
+
+    /// Whether a kept packet waits for those of `flow`.
+    fn waits_for(&self, flow: FlowRef) -> bool {
+        self.kept.iter().any(|kept| kept.packet.flow == flow)
+    }
+
+    fn take(&mut self, packet: &mut Packet, now: Instant, out: &mut Outlet<'_>) {
+        let hit = self.chance.hit(packet.stream(self.key), packet.index);
+        let packet = packet.take(out.pool);
+        if hit && self.kept.len() < MAX_KEPT {
+            let until = now + self.timeout;
+            out.keep(&packet);
+            out.wake_at(until);
+            self.kept.push(Kept { packet, missing: self.by, until });
+            return;
+        }
+        let flow = packet.flow;
+        out.forward(packet);
+        for kept in self.kept.iter_mut().filter(|kept| kept.packet.flow == flow) {
+            kept.missing -= 1;
+        }
+        self.release(out, |kept| kept.missing == 0);
+    }
+
+    /// Forwards the kept packets that are `ready`, in order of arrival.
+    fn release(&mut self, out: &mut Outlet<'_>, ready: impl Fn(&Kept) -> bool) {
+        for Kept { packet, .. } in self.kept.extract_if(.., |kept| ready(kept)) {
+            out.unkeep(&packet);
+            out.forward(packet);
+        }
+    }
+}
