@@ -4,5 +4,6 @@ pub mod case;
 pub mod check;
 pub mod clock;
 pub mod observe;
+pub mod report;
 pub mod traffic;
 pub mod value;

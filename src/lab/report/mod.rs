@@ -1,0 +1,56 @@
+//! The story of a case: the network, what was sent, what became of it, and whether it was as expected.
+
+pub mod diagram;
+pub mod headline;
+pub mod network;
+pub mod story;
+
+pub use diagram::diagram;
+pub use story::{CaseStory, TrialStory};
+
+use crate::pipeline::time::Instant;
+
+/// One thing that the router did to a packet, with names in place of indices.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// When, since the start of the router.
+    pub at: Instant,
+    /// What.
+    pub kind: RecordKind,
+    /// Host by whose port the packet had come in; the router's own packets name the host they answer.
+    pub from: String,
+    /// Wire packets it stands for.
+    pub packets: u32,
+    /// Length of the IP packet in bytes; of a train, headers once.
+    pub length: u32,
+    /// Payload bytes of each segment of a train; 0 for a single packet.
+    pub segment: u16,
+    /// Its first bytes, from the IP header on.
+    pub bytes: Vec<u8>,
+}
+
+/// See [`Record::kind`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RecordKind {
+    /// Read from the host's device.
+    Received,
+    /// Handed to this host.
+    Sent {
+        /// The host.
+        to: String,
+    },
+    /// Dropped.
+    Dropped {
+        /// Name of the stage; `None`: by the router itself.
+        stage: Option<String>,
+        /// The reason's name.
+        reason: String,
+    },
+    /// Made by the router: an ICMP error, a copy, a fragment.
+    Created,
+    /// Changed by this stage.
+    Rewritten {
+        /// Name of the stage.
+        stage: String,
+    },
+}
