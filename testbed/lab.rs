@@ -30,7 +30,7 @@ struct Pair {
     server: Netns,
 }
 
-/// 10.9.0.1 and fd09::1 at the client, .2 and ::2 at the server.
+/// `10.9.0.1` and `fd09::1` at the client, `.2` and `::2` at the server.
 fn pair() -> Pair {
     let pair = Pair { client: Netns::anonymous().unwrap(), server: Netns::anonymous().unwrap() };
     let other = format!("/proc/{}/fd/{}", std::process::id(), pair.server.as_fd().as_raw_fd());

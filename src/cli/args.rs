@@ -18,6 +18,7 @@ Examples:
   faultwire exec --both 'delay 50ms loss 1%' -- sh -c 'ping -c 3 $FAULTWIRE_HOST'
   faultwire check configs/dsl.toml
   faultwire run configs/dsl.toml
+  faultwire case run mtu-100-receive
 
 Every random decision depends on the seed, the flow and the number of the packet in it: run with the printed seed to see
 the same packets fail again.";
@@ -30,6 +31,56 @@ pub(super) enum Command {
     Run(Run),
     /// Run a command in a fresh namespace whose only link has the faults
     Exec(Exec),
+    /// Reproduce incidents: build a network, break it, drive traffic, compare what the kernels report
+    #[command(subcommand)]
+    Case(CaseCommand),
+}
+
+/// Subcommands of `case`.
+#[derive(Debug, Subcommand)]
+pub(super) enum CaseCommand {
+    /// List the cases that come with faultwire
+    List {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Run cases and their controls; exit code 1 if one fails
+    Run(CaseRun),
+}
+
+/// Options of `case run`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  faultwire case run mtu-blackhole-tunnel
+  faultwire case run --all
+  faultwire case run ./my-incident.toml --json
+
+Works as an ordinary user where user namespaces are allowed and /dev/net/tun may be opened.")]
+pub(super) struct CaseRun {
+    /// Names of cases that come with faultwire, or case files
+    #[arg(required_unless_present = "all", value_name = "NAME|FILE")]
+    pub(super) cases: Vec<PathBuf>,
+    /// All cases that come with faultwire
+    #[arg(long, conflicts_with = "cases")]
+    pub(super) all: bool,
+    /// Seed of all random decisions; overrides the files'
+    #[arg(long)]
+    pub(super) seed: Option<u64>,
+    /// Print everything that was observed as JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    /// Print the whole story also of cases that pass [default with one case]
+    #[arg(long, short)]
+    pub(super) verbose: bool,
+}
+
+impl CaseRun {
+    /// One line for a case that passes.
+    pub(super) const fn brief(&self) -> bool {
+        !self.verbose && (self.all || self.cases.len() > 1)
+    }
 }
 
 /// Options of `check`.

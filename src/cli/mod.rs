@@ -4,6 +4,7 @@
 //! code of its command, and with 125 if the network around it could not be made, as `env` and `timeout` do.
 
 mod args;
+mod case;
 mod check;
 mod exec;
 mod run;
@@ -26,6 +27,7 @@ pub fn main() -> ExitCode {
         args::Command::Check(args) => check::check(&args),
         args::Command::Run(args) => run::run(&args),
         args::Command::Exec(args) => exec::exec(&args),
+        args::Command::Case(command) => case::case(&command),
     }
 }
 

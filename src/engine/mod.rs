@@ -13,6 +13,6 @@ mod worker;
 
 pub use clock::Clock;
 pub use control::{Engine, EngineError, EngineOptions};
-pub use network::{Network, NetworkError};
+pub use network::{Network, NetworkError, Summary};
 pub use record::{HEADER, Record, Records};
 pub use report::{LATENESS_MAX, PathReport, Report, StageReport};

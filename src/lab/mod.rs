@@ -5,5 +5,6 @@ pub mod check;
 pub mod clock;
 pub mod observe;
 pub mod report;
+pub mod run;
 pub mod traffic;
 pub mod value;

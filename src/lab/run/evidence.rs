@@ -1,0 +1,190 @@
+//! What the router itself has to say: its counters, and a record of what happened to each packet.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::config::Plan;
+use crate::engine::{self, Records, Summary};
+use crate::lab::report::{Record, RecordKind};
+use crate::lab::traffic::wait::{Stop, Stopper, stop_pair, stopped_within};
+use crate::lab::value::Observations;
+use crate::pipeline::counters::{Drops, StageCounters};
+use crate::pipeline::router::What;
+
+/// Records that are kept for the story; later ones are only counted.
+const KEPT: usize = 50_000;
+/// Between two looks at the channel of records.
+const LOOK: Duration = Duration::from_millis(2);
+
+/// Collects on a thread of its own, so that the router never waits.
+pub(super) struct Evidence {
+    names: Names,
+    tally: Arc<Mutex<Tally>>,
+    stopper: Option<Stopper>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Names for the router's indices.
+#[derive(Clone)]
+struct Names {
+    ports: Vec<String>,
+    /// Path by path: from, to, names of the stages.
+    paths: Vec<(usize, usize, Vec<String>)>,
+}
+
+#[derive(Default)]
+struct Tally {
+    records: Vec<Record>,
+    largest_train: u32,
+    /// Smallest and largest IP length of what each (path, stage) dropped.
+    dropped: HashMap<(u16, u16), (u32, u32)>,
+}
+
+impl Evidence {
+    /// Takes the records of a router of `plan`.
+    pub(super) fn collect(plan: &Plan, records: Records) -> Self {
+        let ports = plan.ports.iter().map(|port| port.name.clone()).collect();
+        let stages = |stages: &[crate::pipeline::params::StageParams]| {
+            stages.iter().map(|stage| stage.name.clone()).collect()
+        };
+        let paths = plan.paths.iter().map(|path| (path.from, path.to, stages(&path.stages))).collect();
+        let names = Names { ports, paths };
+        let tally = Arc::new(Mutex::new(Tally::default()));
+        let (stopper, stop) = stop_pair().expect("a pair of sockets can be made");
+        let thread = {
+            let (names, tally) = (names.clone(), Arc::clone(&tally));
+            std::thread::spawn(move || drain(&records, &names, &tally, &stop))
+        };
+        Self { names, tally, stopper: Some(stopper), thread: Some(thread) }
+    }
+
+    /// The router's numbers under the names of case files.
+    pub(super) fn observe(&self, summary: &Summary, observed: &mut Observations) {
+        let report = &summary.total;
+        let counters = &report.counters;
+        for (name, amount) in
+            [("received", counters.received), ("sent", counters.sent), ("created", counters.created)]
+        {
+            observed.set(format!("router.{name}"), amount.packets);
+        }
+        observed.set("router.conserved", report.is_conserved());
+        observed.set("router.icmp_sent", counters.icmp_sent);
+        observed.set("router.icmp_withheld", counters.icmp_withheld);
+        observed.set("router.dropped", counters.drops.total().packets);
+        observe_drops("router", &counters.drops, observed);
+        let tally = locked(&self.tally);
+        observed.set("router.largest_train", u64::from(tally.largest_train));
+        for (path, (from, to, stages)) in self.names.paths.iter().enumerate() {
+            let counted = report.paths.iter().find(|report| (report.from, report.to) == (*from, *to));
+            for (stage, name) in stages.iter().enumerate() {
+                let prefix = format!("router.{}->{}.{name}", self.names.ports[*from], self.names.ports[*to]);
+                if let Some(counted) = counted {
+                    observe_stage(&prefix, &counted.stages[stage].counters, observed);
+                }
+                if let Some((low, high)) = tally.dropped.get(&(path as u16, stage as u16)) {
+                    observed.set(format!("{prefix}.smallest_dropped"), u64::from(*low));
+                    observed.set(format!("{prefix}.largest_dropped"), u64::from(*high));
+                }
+            }
+        }
+    }
+
+    /// Takes what is left, once the router has stopped, and ends; the last numbers, and all records.
+    pub(super) fn finish(mut self, summary: &Summary, observed: &mut Observations) -> Vec<Record> {
+        drop(self.stopper.take());
+        if let Some(thread) = self.thread.take() {
+            // A collector that panicked has printed why; the story is then shorter.
+            let _ = thread.join();
+        }
+        self.observe(summary, observed);
+        std::mem::take(&mut locked(&self.tally).records)
+    }
+}
+
+fn locked(tally: &Mutex<Tally>) -> MutexGuard<'_, Tally> {
+    tally.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn observe_stage(prefix: &str, counters: &StageCounters, observed: &mut Observations) {
+    for (name, amount) in [
+        ("seen", counters.seen),
+        ("acted", counters.acted),
+        ("dropped", counters.drops.total()),
+        ("created", counters.created),
+        ("rewritten", counters.rewritten),
+        ("delayed", counters.delayed),
+    ] {
+        observed.set(format!("{prefix}.{name}"), amount.packets);
+    }
+    let share = counters.drops.total().packets as f64 / counters.seen.packets.max(1) as f64;
+    observed.set(format!("{prefix}.dropped_share"), share);
+    observe_drops(prefix, &counters.drops, observed);
+}
+
+/// Every reason, so that a case can expect zero of one.
+fn observe_drops(prefix: &str, drops: &Drops, observed: &mut Observations) {
+    for reason in crate::pipeline::counters::Reason::ALL {
+        observed.set(format!("{prefix}.drop.{}", reason.name()), drops.of(reason).packets);
+    }
+}
+
+fn drain(records: &Records, names: &Names, tally: &Mutex<Tally>, stop: &Stop) {
+    loop {
+        let stopped = stopped_within(LOOK, stop);
+        let mut tally = locked(tally);
+        for record in records.take() {
+            tally.add(&record, names);
+        }
+        // What was sent before the stop has been taken now.
+        if stopped {
+            return;
+        }
+    }
+}
+
+impl Tally {
+    fn add(&mut self, record: &engine::Record, names: &Names) {
+        let single = if record.segment == 0 { record.length } else { 0 };
+        match record.what {
+            What::Received(_) => self.largest_train = self.largest_train.max(record.wires),
+            What::Dropped(Some(place), _) if single > 0 => {
+                let (low, high) = self.dropped.entry(place).or_insert((single, single));
+                (*low, *high) = ((*low).min(single), (*high).max(single));
+            }
+            _ => {}
+        }
+        if self.records.len() < KEPT {
+            self.records.push(names.record(record));
+        }
+    }
+}
+
+impl Names {
+    fn record(&self, record: &engine::Record) -> Record {
+        let port = |index: u16| self.ports.get(usize::from(index)).cloned().unwrap_or_default();
+        let stage = |path: u16, stage: u16| {
+            self.paths.get(usize::from(path)).and_then(|path| path.2.get(usize::from(stage))).cloned()
+        };
+        let kind = match record.what {
+            What::Received(_) => RecordKind::Received,
+            What::Sent(to) => RecordKind::Sent { to: port(to) },
+            What::Dropped(place, reason) => RecordKind::Dropped {
+                stage: place.and_then(|(path, at)| stage(path, at)),
+                reason: reason.name().to_owned(),
+            },
+            What::Rewritten(path, at) => RecordKind::Rewritten { stage: stage(path, at).unwrap_or_default() },
+            What::Created(_) => RecordKind::Created,
+        };
+        Record {
+            at: record.at,
+            kind,
+            from: port(record.ingress),
+            packets: record.wires,
+            length: record.length,
+            segment: record.segment,
+            bytes: record.bytes().to_vec(),
+        }
+    }
+}

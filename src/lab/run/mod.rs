@@ -1,0 +1,210 @@
+//! Runs a case: makes its network, drives its traffic, and compares what was observed with what was expected.
+//!
+//! The router runs in this process; every host is a namespace of its own that lives as long as the run.
+
+mod evidence;
+mod network;
+mod step;
+
+use std::time::Duration;
+
+use crate::engine::{EngineError, NetworkError};
+use crate::lab::case::{Case, Kind, Run, Step, Sweep, Target, Trial};
+use crate::lab::check::{Expectation, Verdict};
+use crate::lab::clock::{self, Deadline};
+use crate::lab::report::{self, CaseStory, TrialStory};
+use crate::lab::run::network::Lab;
+use crate::lab::value::Observations;
+use crate::net::NetError;
+
+/// Between two looks at counters that have not come true yet.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Why a case could not be run. A case that runs and fails is no error.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunError {
+    /// A namespace or a kernel setting.
+    #[error("host {host}: {source}")]
+    Host {
+        /// Its name.
+        host: String,
+        /// What.
+        source: NetError,
+    },
+    /// The router's devices or workers.
+    #[error("the router: {0}")]
+    Network(#[from] NetworkError),
+    /// The router stopped by itself.
+    #[error("the router: {0}")]
+    Engine(#[from] EngineError),
+    /// Traffic that could not even be tried.
+    #[error("traffic {step}: {source}")]
+    Traffic {
+        /// Name of the step.
+        step: String,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// Counters that could not be read.
+    #[error("observing {host}: {source}")]
+    Observe {
+        /// Name of the host.
+        host: String,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+}
+
+/// Runs the case and its controls; `progress` hears of each before it starts.
+///
+/// # Errors
+/// The first thing that could not be made or done. Nothing is left behind.
+pub fn run_case(case: &Case, mut progress: impl FnMut(&str)) -> Result<CaseStory, RunError> {
+    let trials = case
+        .trials
+        .iter()
+        .map(|trial| {
+            progress(trial.control.as_deref().unwrap_or("the case itself"));
+            run_trial(trial, case.seed)
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    let (name, title, story) = (case.name.clone(), case.title.clone(), case.story.clone());
+    Ok(CaseStory { name, title, story, seed: case.seed, trials })
+}
+
+/// What one run showed.
+struct Outcome {
+    observed: Observations,
+    verdicts: Vec<Verdict>,
+    diagram: String,
+}
+
+fn run_trial(trial: &Trial, seed: u64) -> Result<TrialStory, RunError> {
+    let first = trial.runs.first();
+    let mut worked = Vec::new();
+    let mut last = None;
+    for run in &trial.runs {
+        // Within a sweep each run is judged by whether it works; the trial's expectations are about all of them.
+        let expect: &[Expectation] = if trial.sweep.is_some() { &[] } else { &trial.expect };
+        let outcome = run_once(run, seed, expect)?;
+        if let Some(Sweep { works, .. }) = &trial.sweep {
+            worked.push((run.value.unwrap_or_default(), works.judge(&outcome.observed).pass));
+        }
+        last = Some(outcome);
+    }
+    let Outcome { mut observed, mut verdicts, diagram } = last.unwrap_or_else(|| Outcome {
+        observed: Observations::default(),
+        verdicts: Vec::new(),
+        diagram: String::new(),
+    });
+    if trial.sweep.is_some() {
+        observe_sweep(&worked, &mut observed);
+        verdicts = trial.expect.iter().map(|expectation| expectation.judge(&observed)).collect();
+    }
+    Ok(TrialStory {
+        control: trial.control.clone(),
+        network: first.map(|run| report::network::drawing(&run.network)).unwrap_or_default(),
+        traffic: first
+            .map(|run| run.traffic.iter().map(|step| describe(step, run)).collect())
+            .unwrap_or_default(),
+        diagram,
+        verdicts,
+        observed,
+    })
+}
+
+/// The threshold is the smallest value from which on everything works.
+fn observe_sweep(worked: &[(i64, bool)], observed: &mut Observations) {
+    let threshold = worked.iter().rev().take_while(|(_, works)| *works).last();
+    let (count, tried) = (worked.iter().filter(|(_, works)| *works).count(), worked.len());
+    observed.set("sweep.worked", count as u64);
+    observed.set("sweep.tried", tried as u64);
+    match threshold {
+        Some(&(value, _)) if count < tried => observed.set("sweep.threshold", value.unsigned_abs()),
+        _ => observed.set("sweep.threshold", "none"),
+    }
+}
+
+fn run_once(run: &Run, seed: u64, expect: &[Expectation]) -> Result<Outcome, RunError> {
+    let lab = Lab::start(run, seed)?;
+    let before = lab.counters()?;
+    let mut observed = Observations::default();
+    let servers = step::play(run, &lab, &mut observed)?;
+    let deadline = Deadline::after(run.settle.into());
+    let verdicts = loop {
+        lab.observe(&before, &mut observed)?;
+        servers.observe(&mut observed);
+        let verdicts: Vec<_> = expect.iter().map(|expectation| expectation.judge(&observed)).collect();
+        let settled = verdicts.iter().all(|verdict| verdict.pass);
+        let Some(left) = deadline.left().filter(|_| !settled) else { break verdicts };
+        clock::pause(LOOK.min(left));
+    };
+    servers.stop(&mut observed)?;
+    let records = lab.stop(&mut observed)?;
+    let name = |index: usize| run.network.hosts.get(index).map_or("", |host| host.port.name.as_str());
+    let diagram = report::diagram(&records, name(0), name(1));
+    Ok(Outcome { observed, verdicts, diagram })
+}
+
+/// A line for the story.
+fn describe(step: &Step, run: &Run) -> String {
+    let host = |index: usize| run.network.hosts[index].port.name.clone();
+    let to = |target: &Target| match target.host {
+        Some(index) => format!("{} ({})", host(index), target.address),
+        None => target.address.to_string(),
+    };
+    let what = match &step.kind {
+        Kind::Serve(serve) => format!("listens on port {}", serve.port),
+        Kind::Request { to: target, request, count } => {
+            format!(
+                "{count} request(s) of {} bytes to {}, within {:?}",
+                request.size,
+                to(target),
+                request.timeout
+            )
+        }
+        Kind::Connect(target, connect) => {
+            format!("{} connection(s) to {}, within {:?} each", connect.count, to(target), connect.timeout)
+        }
+        Kind::Stream(target, stream) => match (stream.bytes, stream.duration) {
+            (Some(bytes), _) => format!("TCP stream of {bytes} bytes to {}", to(target)),
+            (None, duration) => {
+                format!("TCP stream to {} for {:?}", to(target), duration.unwrap_or_default())
+            }
+        },
+        Kind::Udp(target, udp) => {
+            format!(
+                "{} datagrams of {} bytes to {}, one in {:?}",
+                udp.count,
+                udp.size,
+                to(target),
+                udp.interval
+            )
+        }
+        Kind::Ping(target, ping) => format!("{} echo request(s) to {}", ping.count, to(target)),
+        Kind::Trace(target, _) => format!("traces the hops to {}", to(target)),
+        Kind::Exec(exec) => format!("runs {}", exec.command.join(" ")),
+    };
+    format!("{}: {} {what}", step.name, host(step.host))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lab::value::Value;
+
+    fn threshold(worked: &[(i64, bool)]) -> Value {
+        let mut observed = Observations::default();
+        observe_sweep(worked, &mut observed);
+        observed.value("sweep.threshold").unwrap().clone()
+    }
+
+    #[test]
+    fn a_threshold_is_where_it_starts_to_work_for_good() {
+        assert_eq!(threshold(&[(1, false), (2, false), (3, true), (4, true)]), Value::Count(3));
+        assert_eq!(threshold(&[(1, true), (2, false), (3, true)]), Value::Count(3));
+        assert_eq!(threshold(&[(1, true), (2, true)]), Value::from("none"));
+        assert_eq!(threshold(&[(1, true), (2, false)]), Value::from("none"));
+    }
+}

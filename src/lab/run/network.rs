@@ -1,0 +1,108 @@
+//! The hosts of a run, and the router between them.
+
+use std::num::NonZeroUsize;
+
+use crate::config::Plan;
+use crate::config::plan::{PortPlan, WorkerCount};
+use crate::engine::{Network, Records};
+use crate::lab::case::{Host, Run};
+use crate::lab::observe::counters::Counters;
+use crate::lab::observe::pmtu::path_mtu;
+use crate::lab::observe::sockets::{by_state, tcp_sockets};
+use crate::lab::report::Record;
+use crate::lab::run::RunError;
+use crate::lab::run::evidence::Evidence;
+use crate::lab::value::Observations;
+use crate::net::{Netns, sysctl};
+
+/// Records that wait for the collector.
+const RECORDS: usize = 1 << 16;
+
+/// A running network.
+pub(super) struct Lab {
+    pub(super) hosts: Vec<(String, Netns)>,
+    network: Network,
+    evidence: Evidence,
+    /// Every address of every host, and whose it is.
+    addresses: Vec<(usize, std::net::IpAddr)>,
+}
+
+impl Lab {
+    /// Makes the namespaces and starts the router.
+    pub(super) fn start(run: &Run, seed: u64) -> Result<Self, RunError> {
+        let hosts = run.network.hosts.iter().map(make_host).collect::<Result<Vec<_>, _>>()?;
+        let plan = plan(run, seed);
+        let records = Records::new(RECORDS);
+        let evidence = Evidence::collect(&plan, records.clone());
+        let netns = |index: usize, _: &PortPlan| Ok((hosts[index].1.clone(), None));
+        let network = Network::start(&plan, seed, Some(records), netns)?;
+        let addresses = run
+            .network
+            .hosts
+            .iter()
+            .enumerate()
+            .flat_map(|(index, host)| host.port.addresses.iter().map(move |net| (index, net.addr())));
+        Ok(Self { addresses: addresses.collect(), hosts, network, evidence })
+    }
+
+    /// The kernels' counters now.
+    pub(super) fn counters(&self) -> Result<Vec<Counters>, RunError> {
+        self.hosts.iter().map(|(name, netns)| inside(name, netns, Counters::read)).collect()
+    }
+
+    /// Everything that the kernels and the router report now.
+    pub(super) fn observe(&self, before: &[Counters], observed: &mut Observations) -> Result<(), RunError> {
+        for (index, ((name, netns), before)) in self.hosts.iter().zip(before).enumerate() {
+            let counters = inside(name, netns, Counters::read)?;
+            observed.add(&format!("kernel.{name}"), counters.since(before));
+            let sockets = inside(name, netns, tcp_sockets)?;
+            observed.add(&format!("socket.{name}"), by_state(&sockets));
+            for (_, address) in self.addresses.iter().filter(|(owner, _)| *owner != index) {
+                // No route, no path MTU.
+                if let Ok(mtu) = inside(name, netns, || path_mtu(*address)) {
+                    observed.set(format!("pmtu.{name}.{address}"), mtu);
+                }
+            }
+        }
+        self.evidence.observe(&self.network.summary()?, observed);
+        Ok(())
+    }
+
+    /// Stops the router and removes the network; what happened to the packets.
+    pub(super) fn stop(self, observed: &mut Observations) -> Result<Vec<Record>, RunError> {
+        let summary = self.network.stop()?;
+        Ok(self.evidence.finish(&summary, observed))
+    }
+}
+
+/// Calls `work` in the namespace of a host.
+fn inside<R: Send>(
+    name: &str,
+    netns: &Netns,
+    work: impl FnOnce() -> std::io::Result<R> + Send,
+) -> Result<R, RunError> {
+    let host = |source| RunError::Host { host: name.to_owned(), source };
+    let observe = |source| RunError::Observe { host: name.to_owned(), source };
+    netns.run(work).map_err(host)?.map_err(observe)
+}
+
+fn make_host(host: &Host) -> Result<(String, Netns), RunError> {
+    let name = host.port.name.clone();
+    let error = |source| RunError::Host { host: host.port.name.clone(), source };
+    let netns = Netns::anonymous().map_err(error)?;
+    for (key, value) in &host.sysctl {
+        sysctl::write(&netns, key, value).map_err(error)?;
+    }
+    Ok((name, netns))
+}
+
+fn plan(run: &Run, seed: u64) -> Plan {
+    let network = &run.network;
+    let ports = network.hosts.iter().map(|host| host.port.clone()).collect();
+    let mut plan = Plan::new(ports, network.paths.clone());
+    plan.seed = Some(seed);
+    plan.routes.clone_from(&network.routes);
+    plan.icmp = network.icmp;
+    plan.workers = WorkerCount::Exactly(NonZeroUsize::MIN);
+    plan
+}
