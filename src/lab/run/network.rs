@@ -91,7 +91,9 @@ fn make_host(host: &Host) -> Result<(String, Netns), RunError> {
     let error = |source| RunError::Host { host: host.port.name.clone(), source };
     let netns = Netns::anonymous().map_err(error)?;
     for (key, value) in &host.sysctl {
-        sysctl::write(&netns, key, value).map_err(error)?;
+        // As sysctl(8) writes them, with dots.
+        let key = key.trim_start_matches("net.").replace('.', "/");
+        sysctl::write(&netns, &key, value).map_err(error)?;
     }
     Ok((name, netns))
 }

@@ -30,6 +30,7 @@ pub(super) fn play(run: &Run, lab: &Lab, observed: &mut Observations) -> Result<
     for step in &run.traffic {
         servers.start(step, lab, observed)?;
     }
+    servers.join(observed)?;
     Ok(servers)
 }
 
@@ -68,14 +69,20 @@ impl Servers {
         }
     }
 
-    /// Ends everything in the background.
-    pub(super) fn stop(self, observed: &mut Observations) -> Result<(), RunError> {
-        let error = |prefix: &str, source| RunError::Traffic { step: prefix.to_owned(), source };
-        for (prefix, thread) in self.others {
+    /// Waits for the traffic in the background that ends by itself.
+    fn join(&mut self, observed: &mut Observations) -> Result<(), RunError> {
+        for (prefix, thread) in self.others.drain(..) {
             let panicked = |_| std::io::Error::other("the thread panicked");
             let facts = thread.join().map_err(panicked).and_then(|facts| facts);
-            observed.add(&prefix, facts.map_err(|source| error(&prefix, source))?);
+            observed
+                .add(&prefix, facts.map_err(|source| RunError::Traffic { step: prefix.clone(), source })?);
         }
+        Ok(())
+    }
+
+    /// Ends servers and programs.
+    pub(super) fn stop(self, observed: &mut Observations) -> Result<(), RunError> {
+        let error = |prefix: &str, source| RunError::Traffic { step: prefix.to_owned(), source };
         for (prefix, program) in self.programs {
             observed.add(&prefix, program.stop().map_err(|source| error(&prefix, source))?.facts());
         }
