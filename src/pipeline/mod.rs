@@ -14,6 +14,8 @@ pub mod flow;
 pub mod gate;
 pub mod impair;
 mod jitter;
+#[cfg(test)]
+mod laws;
 pub mod packet;
 pub mod params;
 pub mod path;

@@ -315,6 +315,11 @@ impl Router {
         match action {
             Action::Pass => self.run(packet, at + 1, now, egress),
             Action::Drop(reason) => self.drop_whole(packet, Some((path, at as u16)), reason, now, egress),
+            // What need not wait keeps its place among what does not wait either.
+            Action::Hold(until) if until <= now => {
+                slot.impairment.released(packet, now);
+                self.run(packet, at + 1, now, egress);
+            }
             Action::Hold(until) => {
                 slot.counters.delayed += packet.amount();
                 let packet = packet.take(&mut self.pool);
@@ -380,6 +385,10 @@ impl Router {
                 self.run(&mut packet, usize::from(stage) + 1, now, egress);
                 self.pool.give(packet.into_buffer());
             }
+            Emission::Hold(packet, until) if until <= now => {
+                self.paths[usize::from(path)].stages[usize::from(stage)].impairment.released(&packet, now);
+                self.carry_out(Emission::Forward(packet), path, stage, now, egress);
+            }
             Emission::Hold(packet, until) => {
                 self.paths[usize::from(path)].stages[usize::from(stage)].counters.delayed += packet.amount();
                 self.hold(packet, usize::from(stage), until);
@@ -388,6 +397,9 @@ impl Router {
             Emission::Reject(mut packet, reason, error) => {
                 self.reject_each(&mut packet, place, reason, error, now, egress);
                 self.pool.give(packet.into_buffer());
+            }
+            Emission::Wake(at) if at <= now => {
+                self.with_stage(path, stage, now, egress, |stage, out| stage.wake(now, out));
             }
             Emission::Wake(at) => self.schedule.insert(at, Event::Wake { path, stage }),
         }

@@ -28,7 +28,9 @@ fn cover(packet: &[u8], layout: Layout) -> Option<(usize, usize)> {
         protocol::UDP => start + usize::from(be16(packet, start + udp::field::LENGTH)),
         _ => packet.len(),
     };
-    Some((start + checksum_offset(layout.protocol())?, end))
+    let at = start + checksum_offset(layout.protocol())?;
+    // The length field may have been damaged since the layout was parsed.
+    (at + 2 <= end && end <= packet.len()).then_some((at, end))
 }
 
 /// The pseudo-header sum for `length` bytes of transport header and payload; 0 for ICMP of IPv4, which has none.

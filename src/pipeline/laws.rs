@@ -1,0 +1,464 @@
+//! The laws of design and of [`crate::pipeline::stage`], as properties of every stage, alone and in chains.
+
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
+
+use crate::pipeline::packet::Offload;
+use crate::pipeline::params::{
+    BlackoutParams, Correlated, CorruptArea, CorruptParams, DelayParams, Distribution, DuplicateParams,
+    Excess, FragmentSelect, ImpairmentParams, LossParams, MssParams, MtuAction, MtuParams, NetemParams,
+    NetemRate, RateParams, ReorderParams, Scope, Select, StageParams, Trigger,
+};
+use crate::pipeline::testing::{Frame, Run, Spec, Wire, flaw};
+use crate::pipeline::time::{Duration, Instant};
+use crate::pipeline::units::{Probability, Rate};
+
+fn probability() -> impl Strategy<Value = Probability> {
+    prop_oneof![Just(0.0), Just(1.0), 0.0..0.02, 0.0..=1.0].prop_map(|p| Probability::new(p).unwrap())
+}
+
+fn correlated() -> impl Strategy<Value = Correlated> {
+    (probability(), prop_oneof![Just(Probability::ZERO), probability()])
+        .prop_map(|(probability, correlation)| Correlated { probability, correlation })
+}
+
+fn duration() -> impl Strategy<Value = Duration> {
+    prop_oneof![Just(0), 0..10_000_u64, 0..50_000_000_u64].prop_map(Duration::from_nanos)
+}
+
+fn delay() -> impl Strategy<Value = DelayParams> {
+    let distribution = select(vec![Distribution::Uniform, Distribution::Normal]);
+    (duration(), duration(), distribution, any::<bool>()).prop_map(
+        |(delay, jitter, distribution, reorder)| DelayParams { delay, jitter, distribution, reorder },
+    )
+}
+
+fn rate() -> impl Strategy<Value = Rate> {
+    prop_oneof![10_000..10_000_000_u64, 10_000_000..10_000_000_000_u64]
+        .prop_map(|bits| Rate::from_bits_per_sec(bits).unwrap())
+}
+
+fn excess() -> impl Strategy<Value = Excess> {
+    let queue = (option::of(1..50_u64), option::of(1_500..50_000_u64), option::of(duration()))
+        .prop_map(|(packets, bytes, time)| Excess::Queue { packets, bytes, time });
+    prop_oneof![queue, (1_500..100_000_u64).prop_map(|burst| Excess::Police { burst })]
+}
+
+fn netem() -> impl Strategy<Value = ImpairmentParams> {
+    let rate = (rate(), -20..60_i32, select(vec![0_u32, 48]), 0..8_i32).prop_map(
+        |(rate, packet_overhead, cell_size, cell_overhead)| NetemRate {
+            rate,
+            packet_overhead,
+            cell_size,
+            cell_overhead,
+        },
+    );
+    let chances = (correlated(), correlated(), correlated(), correlated());
+    let rest = (
+        option::of(1..60_u64),
+        option::of(delay()),
+        probability(),
+        any::<bool>(),
+        0..4_u32,
+        option::of(rate),
+    );
+    (chances, rest).prop_map(|((loss, duplicate, corrupt, reorder), rest)| {
+        let (limit, delay, delay_correlation, ecn, gap, rate) = rest;
+        ImpairmentParams::Netem(Box::new(NetemParams {
+            limit,
+            delay,
+            delay_correlation,
+            loss,
+            ecn,
+            duplicate,
+            corrupt,
+            reorder,
+            gap,
+            rate,
+        }))
+    })
+}
+
+fn reorder() -> impl Strategy<Value = ReorderParams> {
+    prop_oneof![
+        (probability(), 1..5_u32, duration()).prop_map(|(probability, gap, delay)| ReorderParams::Overtake {
+            probability,
+            gap,
+            delay
+        }),
+        (probability(), 1..5_u32, duration())
+            .prop_map(|(probability, by, timeout)| ReorderParams::Displace { probability, by, timeout }),
+    ]
+}
+
+/// Every impairment. One that is forgotten here fails [`every_impairment_is_held_to_the_laws`].
+fn impairment() -> impl Strategy<Value = ImpairmentParams> {
+    let areas = vec![CorruptArea::Transport, CorruptArea::Header, CorruptArea::Payload, CorruptArea::Any];
+    let actions = vec![MtuAction::Drop, MtuAction::Icmp, MtuAction::Fragment];
+    prop_oneof![
+        (probability(), any::<bool>())
+            .prop_map(|(probability, ecn)| ImpairmentParams::Loss(LossParams { probability, ecn })),
+        delay().prop_map(ImpairmentParams::Delay),
+        (rate(), excess(), -20..60_i32).prop_map(|(rate, excess, overhead)| ImpairmentParams::Rate(
+            RateParams { rate, excess, overhead }
+        )),
+        (68..1_600_u32, 0..100_u32, select(actions)).prop_map(|(longest, overhead, action)| {
+            ImpairmentParams::Mtu(MtuParams { mtu: longest + overhead, overhead, action })
+        }),
+        (any::<u16>(), any::<bool>()).prop_map(|(mss, set)| ImpairmentParams::Mss(MssParams { mss, set })),
+        (probability(), 1..4_u32).prop_map(|(probability, copies)| {
+            ImpairmentParams::Duplicate(DuplicateParams { probability, copies })
+        }),
+        (probability(), 1..20_u32, select(areas), any::<bool>()).prop_map(
+            |(probability, bits, area, fix_checksum)| {
+                ImpairmentParams::Corrupt(CorruptParams { probability, bits, area, fix_checksum })
+            }
+        ),
+        reorder().prop_map(ImpairmentParams::Reorder),
+        Just(ImpairmentParams::FragmentFilter),
+        (duration(), duration(), option::of(duration()))
+            .prop_map(|(start, down, up)| ImpairmentParams::Blackout(BlackoutParams { start, down, up })),
+        netem(),
+    ]
+}
+
+fn selection() -> impl Strategy<Value = Select> {
+    let some = (
+        select(vec![vec![], vec![6], vec![17], vec![6, 17]]),
+        select(vec![(0, 0), (0x10, 0), (0x08, 0), (0, 0x01)]),
+        option::of((40..1_500_u32).prop_map(|low| (low, 1_500))),
+        option::of((0..1_000_u32).prop_map(|high| (0, high))),
+        option::of(select(vec![FragmentSelect::None, FragmentSelect::Later])),
+    )
+        .prop_map(|(protocols, (set, unset), ip_length, payload_length, fragment)| Select {
+            protocols,
+            tcp_flags_set: set,
+            tcp_flags_unset: unset,
+            ip_length,
+            payload_length,
+            fragment,
+            ..Select::default()
+        });
+    prop_oneof![Just(Select::default()), some]
+}
+
+fn trigger() -> impl Strategy<Value = Trigger> {
+    let counts = (
+        vec(1..40_u64, 0..4),
+        option::of(1..6_u64),
+        option::of(1..40_u64),
+        option::of(1..20_u64),
+        option::of(1..20_u64),
+        option::of(probability()),
+    );
+    let times = (option::of(duration()), option::of(duration()), select(vec![Scope::Flow, Scope::Path]));
+    let some = (counts, times).prop_map(
+        |((mut nth, every, first, after, times, probability), (from, until, scope))| {
+            nth.sort_unstable();
+            nth.dedup();
+            Trigger { probability, nth, every, first, after, times, from, until, scope }
+        },
+    );
+    prop_oneof![Just(Trigger::default()), some]
+}
+
+fn stages() -> impl Strategy<Value = Vec<StageParams>> {
+    let one = (selection(), trigger(), impairment());
+    vec(one, 1..4).prop_map(|stages| {
+        let named =
+            |(number, (select, trigger, impairment)): (usize, (Select, Trigger, ImpairmentParams))| {
+                StageParams { name: format!("stage-{number}"), select, trigger, impairment }
+            };
+        stages.into_iter().enumerate().map(named).collect()
+    })
+}
+
+/// SYN, data, UDP; single or in trains; of three flows.
+fn packet() -> impl Strategy<Value = Spec> {
+    let kind = (any::<bool>(), any::<bool>(), 0..3_u16, select(vec![0x10_u8, 0x18, 0x19, 0x90, 0x02, 0x98]));
+    let shape =
+        (0..9_000_usize, select(vec![0_u16, 1, 8, 500, 1_000, 1_448]), any::<u32>(), any::<u16>(), 0..4_u8);
+    (kind, shape, any::<bool>(), any::<bool>()).prop_map(|((v6, udp, flow, flags), shape, df, partial)| {
+        let (length, segment, sequence, id, ecn) = shape;
+        let syn = flags & 2 != 0;
+        // Single packets fit an Ethernet frame; trains are longer; trains of tiny segments are kept short.
+        let length = match segment {
+            _ if syn && !udp => 0,
+            0 => length % 1_400,
+            1 | 8 => length % 200,
+            _ => length,
+        };
+        let options = if syn && !udp { vec![1, 2, 4, 5, 0xb4, 1, 1, 0] } else { Vec::new() };
+        let base = if udp { Spec::udp(length) } else { Spec::tcp(length) };
+        let spec = Spec {
+            v6,
+            flags,
+            options,
+            sequence,
+            id,
+            traffic_class: ecn,
+            dont_fragment: df,
+            partial,
+            source_port: 40_000 + flow,
+            ..base
+        };
+        if segment > 0 && length > usize::from(segment) { spec.train(segment) } else { spec }
+    })
+}
+
+/// Packets and the time since the one before.
+fn traffic() -> impl Strategy<Value = Vec<(u64, Spec)>> {
+    vec((prop_oneof![Just(0), 0..5_000_000_u64], packet()), 1..20)
+}
+
+fn run(stages: Vec<StageParams>, traffic: &[(u64, Spec)], frames: impl Fn(&Spec) -> Vec<Frame>) -> Run {
+    let mut run = Run::new(stages);
+    let mut at = Instant::ZERO;
+    for (gap, spec) in traffic {
+        at += Duration::from_nanos(*gap);
+        for frame in frames(spec) {
+            run.feed(at, &frame);
+        }
+    }
+    run
+}
+
+fn as_is(spec: &Spec) -> Vec<Frame> {
+    vec![spec.frame()]
+}
+
+fn segmented(spec: &Spec) -> Vec<Frame> {
+    spec.frame().wires().into_iter().map(Frame::plain).collect()
+}
+
+fn by_port(run: &Run, port: u16) -> Vec<Wire> {
+    run.wires().into_iter().filter(|wire| wire.port == port).collect()
+}
+
+fn damages(stages: &[StageParams]) -> bool {
+    stages.iter().any(|stage| match &stage.impairment {
+        ImpairmentParams::Corrupt(corrupt) => corrupt.probability > Probability::ZERO,
+        ImpairmentParams::Netem(netem) => netem.corrupt.probability > Probability::ZERO,
+        _ => false,
+    })
+}
+
+/// Stages that are not meant to reorder or damage, on every packet: one that is held only sometimes is overtaken.
+fn ordered_stages() -> impl Strategy<Value = Vec<StageParams>> {
+    let tame = |impairment| match impairment {
+        ImpairmentParams::Reorder(_) | ImpairmentParams::Corrupt(_) => ImpairmentParams::FragmentFilter,
+        ImpairmentParams::Delay(delay) => ImpairmentParams::Delay(DelayParams { reorder: false, ..delay }),
+        ImpairmentParams::Netem(netem) => ImpairmentParams::Netem(Box::new(NetemParams {
+            gap: 0,
+            corrupt: Correlated::default(),
+            delay: netem.delay.map(|delay| DelayParams { reorder: false, ..delay }),
+            ..*netem
+        })),
+        other => other,
+    };
+    vec(impairment().prop_map(tame), 1..4).prop_map(|impairments| {
+        let named = |(number, impairment)| StageParams {
+            name: format!("stage-{number}"),
+            select: Select::default(),
+            trigger: Trigger::default(),
+            impairment,
+        };
+        impairments.into_iter().enumerate().map(named).collect()
+    })
+}
+
+/// Counts over the whole path, and one queue for all flows: what the flows of a path share by intention.
+fn shares_state(stages: &[StageParams]) -> bool {
+    stages.iter().any(|stage| {
+        stage.trigger.scope == Scope::Path
+            || match &stage.impairment {
+                ImpairmentParams::Rate(_) => true,
+                ImpairmentParams::Netem(netem) => netem.rate.is_some() || netem.limit.is_some(),
+                _ => false,
+            }
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, max_global_rejects: 1_000_000, ..ProptestConfig::default() })]
+
+    /// A train fares exactly as the wire packets that it stands for, and is counted so.
+    #[test]
+    fn trains_fare_as_their_segments(stages in stages(), traffic in traffic()) {
+        let mut whole = run(stages.clone(), &traffic, as_is);
+        let mut cut = run(stages.clone(), &traffic, segmented);
+        whole.finish();
+        cut.finish();
+        for port in [0, 1] {
+            prop_assert_eq!(by_port(&whole, port), by_port(&cut, port));
+        }
+        prop_assert_eq!(whole.router.counters(), cut.router.counters());
+        for stage in 0..stages.len() {
+            prop_assert_eq!(whole.stage(stage), cut.stage(stage));
+        }
+    }
+
+    /// received + created = sent + dropped + held, checked after every step by [`Run`], and once everything is out.
+    #[test]
+    fn nothing_is_lost_without_a_reason(stages in stages(), traffic in traffic(), early in any::<bool>()) {
+        let mut run = run(stages, &traffic, as_is);
+        if !early {
+            run.finish();
+        }
+        run.shut_down();
+    }
+
+    /// What leaves has right lengths and checksums, unless a fault meant to break them.
+    #[test]
+    fn what_leaves_is_valid(stages in stages(), traffic in traffic()) {
+        prop_assume!(!damages(&stages));
+        let mut run = run(stages, &traffic, as_is);
+        run.finish();
+        for wire in run.wires() {
+            prop_assert_eq!(flaw(&wire.bytes), None);
+        }
+    }
+
+    /// The same seed gives the same result; another stage in front that lets everything pass changes nothing.
+    #[test]
+    fn the_seed_decides(stages in stages(), traffic in traffic()) {
+        let mut once = run(stages.clone(), &traffic, as_is);
+        let mut more = vec![StageParams {
+            name: "idle".into(),
+            select: Select::default(),
+            trigger: Trigger::default(),
+            impairment: ImpairmentParams::Loss(LossParams { probability: Probability::ZERO, ecn: false }),
+        }];
+        more.extend(stages);
+        let mut again = run(more, &traffic, as_is);
+        once.finish();
+        again.finish();
+        prop_assert_eq!(once.wires(), again.wires());
+    }
+
+    /// Other flows on the path change nothing for a flow.
+    #[test]
+    fn flows_do_not_disturb_each_other(stages in stages(), traffic in traffic(), keep in any::<Index>()) {
+        // Damage can make a packet look like another flow's.
+        prop_assume!(!shares_state(&stages) && !damages(&stages));
+        let kept = traffic[keep.index(traffic.len())].1.clone();
+        let same = |spec: &Spec| (spec.v6, spec.udp, spec.source_port) == (kept.v6, kept.udp, kept.source_port);
+        let alone = |spec: &Spec| if same(spec) { as_is(spec) } else { Vec::new() };
+        let mut among = run(stages.clone(), &traffic, as_is);
+        let mut alone = run(stages, &traffic, alone);
+        among.finish();
+        alone.finish();
+        let flow = |wires: Vec<Wire>| wires.into_iter().filter(|wire| belongs(&wire.bytes, &kept)).collect::<Vec<_>>();
+        prop_assert_eq!(flow(by_port(&among, 1)), flow(by_port(&alone, 1)));
+    }
+
+    /// Order within a flow is kept by everything that is not meant to reorder.
+    #[test]
+    fn order_is_kept(stages in ordered_stages(), gaps in vec(prop_oneof![Just(0), 0..3_000_000_u64], 1..60)) {
+        let numbered = |(number, gap): (usize, &u64)| {
+            (*gap, Spec { sequence: number as u32 * 10, ..Spec::tcp(10) })
+        };
+        let traffic: Vec<_> = gaps.iter().enumerate().map(numbered).collect();
+        let mut run = run(stages, &traffic, as_is);
+        run.finish();
+        let order: Vec<u32> = by_port(&run, 1)
+            .iter()
+            .map(|wire| u32::from_be_bytes(wire.bytes[24..28].try_into().unwrap()))
+            .collect();
+        prop_assert!(order.is_sorted(), "{:?}", order);
+    }
+
+    /// Nothing leaves before it came: the number of wire packets that have left never runs ahead, and time only goes on
+    /// (which [`Run`] checks).
+    #[test]
+    fn nothing_leaves_before_it_came(stages in stages(), traffic in traffic()) {
+        let mut at = Instant::ZERO;
+        let mut run = Run::new(stages);
+        for (gap, spec) in &traffic {
+            at += Duration::from_nanos(*gap);
+            run.advance(at);
+            let before = run.wires().len();
+            run.feed(at, &spec.frame());
+            prop_assert!(run.wires()[before..].iter().all(|wire| wire.at >= at));
+        }
+    }
+
+    /// Any bytes with any claim about offload: no panic, and all of it counted.
+    #[test]
+    fn hostile_bytes_are_counted(
+        stages in stages(),
+        packets in vec((packet(), vec((any::<Index>(), any::<u8>()), 0..8), any::<Index>(), any::<bool>()), 1..20),
+        offloads in vec((any::<u16>(), option::of((any::<u16>(), any::<u16>()))), 20),
+    ) {
+        let mut run = Run::new(stages);
+        for ((spec, changes, cut, truncate), (segment, partial)) in packets.into_iter().zip(offloads) {
+            let mut frame = spec.frame();
+            for (at, byte) in changes {
+                let at = at.index(frame.bytes.len().min(80));
+                frame.bytes[at] = byte;
+            }
+            if truncate {
+                frame.bytes.truncate(cut.index(frame.bytes.len() + 1));
+            }
+            frame.offload = Offload { segment, partial };
+            // `feed` checks that everything is accounted for; what leaves is not cut here, for it may lie.
+            run.feed(Instant::ZERO, &frame);
+        }
+        run.finish();
+        run.shut_down();
+    }
+
+    #[test]
+    fn noise_is_counted(stages in stages(), noise in vec(vec(any::<u8>(), 0..120), 1..20)) {
+        let mut run = Run::new(stages);
+        for mut bytes in noise {
+            if let Some(first) = bytes.first_mut() {
+                // Half of it looks like IP at least.
+                *first = if *first & 0x80 == 0 { 0x40 | (*first & 0x0f) } else { *first };
+            }
+            run.feed(Instant::ZERO, &Frame::plain(bytes));
+        }
+        run.finish();
+        run.shut_down();
+    }
+}
+
+/// Whether a wire packet is of the flow of `spec`.
+fn belongs(bytes: &[u8], spec: &Spec) -> bool {
+    let header = if spec.v6 { 40 } else { 20 };
+    let version = if spec.v6 { 6 } else { 4 };
+    let protocol = if spec.udp { 17 } else { 6 };
+    bytes[0] >> 4 == version
+        && bytes[if spec.v6 { 6 } else { 9 }] == protocol
+        && bytes.len() >= header + 2
+        && bytes[header..header + 2] == spec.source_port.to_be_bytes()
+}
+
+/// The generator above makes every kind of impairment there is.
+#[test]
+fn every_impairment_is_held_to_the_laws() {
+    use proptest::strategy::ValueTree;
+    use proptest::test_runner::TestRunner;
+    let mut runner = TestRunner::deterministic();
+    let mut seen = std::collections::HashSet::new();
+    for _ in 0..500 {
+        seen.insert(std::mem::discriminant(&impairment().new_tree(&mut runner).unwrap().current()));
+    }
+    // One for each arm of this match, which has no wildcard.
+    let count = |impairment: &ImpairmentParams| match impairment {
+        ImpairmentParams::Loss(_)
+        | ImpairmentParams::Delay(_)
+        | ImpairmentParams::Rate(_)
+        | ImpairmentParams::Mtu(_)
+        | ImpairmentParams::Mss(_)
+        | ImpairmentParams::Duplicate(_)
+        | ImpairmentParams::Corrupt(_)
+        | ImpairmentParams::Reorder(_)
+        | ImpairmentParams::FragmentFilter
+        | ImpairmentParams::Blackout(_)
+        | ImpairmentParams::Netem(_) => 11,
+    };
+    assert_eq!(seen.len(), count(&ImpairmentParams::FragmentFilter));
+}
