@@ -170,7 +170,7 @@ impl Netem {
 
     /// When the first wire packet of `packet` leaves.
     fn departure(&mut self, packet: &Packet, now: Instant) -> Instant {
-        let sent = match &self.rate {
+        let sent = match &mut self.rate {
             Some((link, rate)) => link.send(cost(packet.wire_length(0), rate), now).end,
             None => now,
         };

@@ -6,7 +6,7 @@
 //! Never reorders, copies or alters a packet. The queue adds no propagation delay: put a `delay` behind it.
 //! Differs from tc-netem: queue and propagation line are separate, so that neither eats the other.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::pipeline::counters::Reason;
 use crate::pipeline::impair::Setting;
@@ -34,35 +34,188 @@ impl RateLimit {
         Self { link, excess: params.excess, overhead: params.overhead, shared }
     }
 
-    fn cost(&self, packet: &Packet) -> u64 {
-        packet.wire_length(0).saturating_add_signed(self.overhead).into()
+    /// What wire packet `i` costs, in bytes.
+    fn cost(&self, packet: &Packet, i: u32) -> u64 {
+        packet.wire_length(i).saturating_add_signed(self.overhead).into()
+    }
+
+    /// Counts a packet in, if the limits allow it.
+    fn enter(&self, bytes: u64, most_packets: Option<u64>, most_bytes: Option<u64>) -> bool {
+        let shared = &self.shared;
+        if !add_up_to(&shared.packets, 1, most_packets) {
+            return false;
+        }
+        let entered = add_up_to(&shared.bytes, bytes, most_bytes);
+        if !entered {
+            shared.packets.fetch_sub(1, Ordering::AcqRel);
+        }
+        entered
+    }
+
+    /// As many as fare alike, so that what conforms stays a train.
+    fn police(&mut self, packet: &Packet, limit: u32, burst: u64, now: Instant) -> Verdict {
+        // All wire packets but the last are of one length.
+        let alike = (packet.wires() - 1).clamp(1, limit);
+        let fit = self.link.draw(self.cost(packet, 0), alike, burst, now);
+        match fit {
+            // Nothing was taken, so the others of this length do not fit either.
+            0 => Verdict::new(alike, Action::Drop(Reason::Policed)),
+            _ => Verdict::new(fit, Action::Pass),
+        }
     }
 }
 
 impl Stage for RateLimit {
-    fn decide(&mut self, packet: &Packet, _limit: u32, now: Instant) -> Verdict {
-        let bytes = self.cost(packet);
-        let action = match self.excess {
-            Excess::Queue { packets, bytes: most, time } => {
-                let full = packets.is_some_and(|most| self.shared.packets.load(Ordering::Acquire) >= most)
-                    || most.is_some_and(|most| self.shared.bytes.load(Ordering::Acquire) + bytes > most)
-                    || time.is_some_and(|most| self.link.wait(now) > most);
-                if full {
-                    Action::Drop(Reason::QueueFull)
+    fn decide(&mut self, packet: &Packet, limit: u32, now: Instant) -> Verdict {
+        match self.excess {
+            Excess::Queue { packets, bytes, time } => {
+                let cost = self.cost(packet, 0);
+                let in_time = time.is_none_or(|most| self.link.wait(now) <= most);
+                let action = if in_time && self.enter(cost, packets, bytes) {
+                    Action::Hold(self.link.send(cost, now).end)
                 } else {
-                    self.shared.packets.fetch_add(1, Ordering::AcqRel);
-                    self.shared.bytes.fetch_add(bytes, Ordering::AcqRel);
-                    Action::Hold(self.link.send(bytes, now).end)
-                }
+                    Action::Drop(Reason::QueueFull)
+                };
+                // Each leaves at its own time.
+                Verdict::new(1, action)
             }
-            Excess::Police { burst } if self.link.draw(bytes, burst, now) => Action::Pass,
-            Excess::Police { .. } => Action::Drop(Reason::Policed),
-        };
-        Verdict::new(1, action)
+            Excess::Police { burst } => self.police(packet, limit, burst, now),
+        }
     }
 
     fn released(&mut self, packet: &Packet, _now: Instant) {
         self.shared.packets.fetch_sub(1, Ordering::AcqRel);
-        self.shared.bytes.fetch_sub(self.cost(packet), Ordering::AcqRel);
+        self.shared.bytes.fetch_sub(self.cost(packet, 0), Ordering::AcqRel);
+    }
+}
+
+/// Adds `amount` unless that makes more than `most`: workers that race for the last place do not both get it.
+fn add_up_to(counter: &AtomicU64, amount: u64, most: Option<u64>) -> bool {
+    let add = |count: u64| most.is_none_or(|most| count + amount <= most).then_some(count + amount);
+    counter.fetch_update(Ordering::AcqRel, Ordering::Acquire, add).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::params::ImpairmentParams;
+    use crate::pipeline::testing::{Run, Spec, stage};
+    use crate::pipeline::time::Duration;
+    use crate::pipeline::units::Rate;
+
+    const NO_LIMIT: Excess = Excess::Queue { packets: None, bytes: None, time: None };
+
+    /// 8 Mbit/s: a byte a microsecond.
+    fn run(excess: Excess, overhead: i32) -> Run {
+        let rate = Rate::from_bits_per_sec(8_000_000).unwrap();
+        Run::new(vec![stage(ImpairmentParams::Rate(RateParams { rate, excess, overhead }))])
+    }
+
+    fn at(micros: u64) -> Instant {
+        Instant::ZERO + Duration::from_micros(micros)
+    }
+
+    fn micros(run: &Run) -> Vec<u64> {
+        assert!(run.times().iter().all(|time| time % 1_000 == 0));
+        run.times().iter().map(|time| time / 1_000).collect()
+    }
+
+    /// With 40 bytes of headers, payloads of 60 and 160 bytes make packets of 100 and 200.
+    #[test]
+    fn packets_leave_when_their_last_bit_has() {
+        let mut run = run(NO_LIMIT, 0);
+        run.feed(at(7), &Spec::tcp(60).frame());
+        run.feed(at(7), &Spec::tcp(160).frame());
+        run.feed(at(50), &Spec::tcp(60).with_source_port(9).frame());
+        run.feed(at(1_000), &Spec::tcp(60).frame());
+        run.finish();
+        assert_eq!(micros(&run), [107, 307, 407, 1_100]);
+    }
+
+    #[test]
+    fn the_wire_packets_of_a_train_leave_one_by_one() {
+        let mut run = run(NO_LIMIT, 0);
+        run.feed(at(0), &Spec::tcp(60 * 3 + 10).train(60).frame());
+        run.finish();
+        assert_eq!(micros(&run), [100, 200, 300, 350]);
+    }
+
+    #[test]
+    fn overhead_takes_time_and_may_be_negative() {
+        for (overhead, times) in [(38, [138, 276]), (-20, [80, 160]), (-1_000, [0, 0])] {
+            let mut run = run(NO_LIMIT, overhead);
+            run.feed(at(0), &Spec::tcp(120).train(60).frame());
+            run.finish();
+            assert_eq!(micros(&run), times, "{overhead}");
+        }
+    }
+
+    /// The one being sent counts; a place is free once it has left.
+    #[test]
+    fn the_packet_limit_counts_the_one_being_sent() {
+        let mut run = run(Excess::Queue { packets: Some(2), bytes: None, time: None }, 0);
+        run.feed(at(0), &Spec::tcp(240).train(60).frame());
+        run.feed(at(99), &Spec::tcp(60).frame());
+        run.feed(at(100), &Spec::tcp(60).frame());
+        run.finish();
+        assert_eq!(micros(&run), [100, 200, 300]);
+        assert_eq!((run.dropped(Reason::QueueFull), run.stage(0).delayed.packets), (3, 3));
+    }
+
+    #[test]
+    fn the_byte_limit_counts_overhead_and_lets_a_small_one_in() {
+        let mut run = run(Excess::Queue { packets: None, bytes: Some(300), time: None }, 20);
+        run.feed(at(0), &Spec::tcp(60 * 3).train(60).frame());
+        run.feed(at(0), &Spec::tcp(1).frame());
+        run.feed(at(0), &Spec::tcp(0).frame());
+        run.feed(at(120), &Spec::tcp(60).frame());
+        run.finish();
+        // 120 and 120 wait, 60 are left: 61 are too much, 60 are not.
+        assert_eq!(micros(&run), [120, 240, 300, 420]);
+        assert_eq!(run.dropped(Reason::QueueFull), 2);
+    }
+
+    #[test]
+    fn the_time_limit_is_the_wait_before_the_own_turn() {
+        let mut run =
+            run(Excess::Queue { packets: None, bytes: None, time: Some(Duration::from_micros(150)) }, 0);
+        run.feed(at(0), &Spec::tcp(60 * 4).train(60).frame());
+        run.feed(at(49), &Spec::tcp(60).frame());
+        run.feed(at(50), &Spec::tcp(60).frame());
+        run.finish();
+        // The third of the train would wait 200.
+        assert_eq!(micros(&run), [100, 200, 300]);
+        assert_eq!(run.dropped(Reason::QueueFull), 3);
+    }
+
+    #[test]
+    fn what_conforms_to_a_policer_passes_at_once_and_as_a_train() {
+        let mut run = run(Excess::Police { burst: 350 }, 0);
+        run.feed(at(0), &Spec::tcp(60 * 5 + 10).train(60).frame());
+        let passed: Vec<_> =
+            run.frames().iter().map(|(at, frame)| (at.as_nanos(), frame.wires().len())).collect();
+        // 300 of 350 bytes for three, and the last of 50 bytes fits where two of 100 did not.
+        assert_eq!(passed, [(0, 3), (0, 1)]);
+        assert_eq!(run.dropped(Reason::Policed), 2);
+        run.feed(at(99), &Spec::tcp(60).frame());
+        run.feed(at(100), &Spec::tcp(60).frame());
+        assert_eq!((run.frames().len(), run.dropped(Reason::Policed)), (3, 3));
+    }
+
+    /// Half a minute of twice the rate: what leaves is 2,000 packets a second and what the queue or bucket holds.
+    #[test]
+    fn the_rate_holds_under_overload() {
+        for (name, excess) in [
+            ("queue", Excess::Queue { packets: Some(10), bytes: None, time: None }),
+            ("policer", Excess::Police { burst: 1_000 }),
+        ] {
+            let mut run = run(excess, 0);
+            for turn in 0..60_000 {
+                run.feed(at(turn * 500), &Spec::tcp(2 * 460).train(460).frame());
+            }
+            run.finish();
+            let sent = run.router.counters().sent.packets;
+            assert!((59_999..=60_010).contains(&sent), "{name}: {sent}");
+        }
     }
 }
