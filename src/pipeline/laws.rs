@@ -5,12 +5,14 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
+use crate::pipeline::counters::Amount;
 use crate::pipeline::packet::Offload;
 use crate::pipeline::params::{
     BlackoutParams, Correlated, CorruptArea, CorruptParams, DelayParams, Distribution, DuplicateParams,
     Excess, FragmentSelect, ImpairmentParams, LossParams, MssParams, MtuAction, MtuParams, NetemParams,
     NetemRate, RateParams, ReorderParams, Scope, Select, StageParams, Trigger,
 };
+use crate::pipeline::testing::frame::Extra;
 use crate::pipeline::testing::{Frame, Run, Spec, Wire, flaw};
 use crate::pipeline::time::{Duration, Instant};
 use crate::pipeline::units::{Probability, Rate};
@@ -175,12 +177,19 @@ fn stages() -> impl Strategy<Value = Vec<StageParams>> {
     })
 }
 
-/// SYN, data, UDP; single or in trains; of three flows.
+/// SYN, data, UDP; single, in trains or in fragments; with and without IP options; of three flows.
 fn packet() -> impl Strategy<Value = Spec> {
     let kind = (any::<bool>(), any::<bool>(), 0..3_u16, select(vec![0x10_u8, 0x18, 0x19, 0x90, 0x02, 0x98]));
     let shape =
         (0..9_000_usize, select(vec![0_u16, 1, 8, 500, 1_000, 1_448]), any::<u32>(), any::<u16>(), 0..4_u8);
-    (kind, shape, any::<bool>(), any::<bool>()).prop_map(|((v6, udp, flow, flags), shape, df, partial)| {
+    let extra = prop_oneof![
+        4 => Just(Extra::Nothing),
+        1 => Just(Extra::Options),
+        1 => (1..100_usize).prop_map(|eights| Extra::Fragments(eights * 8)),
+    ];
+    let kind = (kind, extra);
+    (kind, shape, any::<bool>(), any::<bool>()).prop_map(|((kind, extra), shape, df, partial)| {
+        let (v6, udp, flow, flags) = kind;
         let (length, segment, sequence, id, ecn) = shape;
         let syn = flags & 2 != 0;
         // Single packets fit an Ethernet frame; trains are longer; trains of tiny segments are kept short.
@@ -202,9 +211,11 @@ fn packet() -> impl Strategy<Value = Spec> {
             dont_fragment: df,
             partial,
             source_port: 40_000 + flow,
+            extra,
             ..base
         };
-        if segment > 0 && length > usize::from(segment) { spec.train(segment) } else { spec }
+        let is_train = !matches!(extra, Extra::Fragments(_)) && segment > 0;
+        if is_train && length > usize::from(segment) { spec.train(segment) } else { spec }
     })
 }
 
@@ -226,11 +237,11 @@ fn run(stages: Vec<StageParams>, traffic: &[(u64, Spec)], frames: impl Fn(&Spec)
 }
 
 fn as_is(spec: &Spec) -> Vec<Frame> {
-    vec![spec.frame()]
+    spec.frames()
 }
 
 fn segmented(spec: &Spec) -> Vec<Frame> {
-    spec.frame().wires().into_iter().map(Frame::plain).collect()
+    spec.frames().iter().flat_map(Frame::wires).map(Frame::plain).collect()
 }
 
 fn by_port(run: &Run, port: u16) -> Vec<Wire> {
@@ -310,6 +321,24 @@ proptest! {
         run.shut_down();
     }
 
+    /// What a stage saw and made, less what it dropped, is what the next one saw, and at last what left.
+    #[test]
+    fn every_stage_accounts_for_what_it_saw(stages in stages(), traffic in traffic()) {
+        let mut run = run(stages.clone(), &traffic, as_is);
+        run.finish();
+        let mut left = run.router.counters().received;
+        for stage in 0..stages.len() {
+            let counters = run.stage(stage);
+            prop_assert_eq!(counters.seen, left);
+            left += counters.created;
+            let dropped = counters.drops.total();
+            left = Amount { packets: left.packets - dropped.packets, bytes: left.bytes - dropped.bytes };
+        }
+        let sent = by_port(&run, 1);
+        let bytes = sent.iter().map(|wire| wire.bytes.len() as u64).sum();
+        prop_assert_eq!(left, Amount { packets: sent.len() as u64, bytes });
+    }
+
     /// What leaves has right lengths and checksums, unless a fault meant to break them.
     #[test]
     fn what_leaves_is_valid(stages in stages(), traffic in traffic()) {
@@ -343,6 +372,9 @@ proptest! {
     fn flows_do_not_disturb_each_other(stages in stages(), traffic in traffic(), keep in any::<Index>()) {
         // Damage can make a packet look like another flow's.
         prop_assume!(!shares_state(&stages) && !damages(&stages));
+        // Fragments have no ports: those of all flows between two addresses are one.
+        let traffic: Vec<_> =
+            traffic.into_iter().map(|(gap, spec)| (gap, Spec { extra: Extra::Nothing, ..spec })).collect();
         let kept = traffic[keep.index(traffic.len())].1.clone();
         let same = |spec: &Spec| (spec.v6, spec.udp, spec.source_port) == (kept.v6, kept.udp, kept.source_port);
         let alone = |spec: &Spec| if same(spec) { as_is(spec) } else { Vec::new() };
@@ -380,7 +412,9 @@ proptest! {
             at += Duration::from_nanos(*gap);
             run.advance(at);
             let before = run.wires().len();
-            run.feed(at, &spec.frame());
+            for frame in spec.frames() {
+                run.feed(at, &frame);
+            }
             prop_assert!(run.wires()[before..].iter().all(|wire| wire.at >= at));
         }
     }

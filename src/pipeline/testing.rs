@@ -7,8 +7,6 @@
 //! assert_eq!(run.times(), [10_000_000; 3]);
 //! ```
 
-#![allow(dead_code, unused_imports, reason = "not every helper has a user yet")]
-
 pub(crate) mod frame;
 
 pub(crate) use frame::{Frame, Spec, flaw};

@@ -1,7 +1,10 @@
 //! A firewall that does not like fragments.
 //!
 //! Model: every fragment but the first of a datagram is dropped, since it has no transport header to judge it by.
+//! Parameters: none. IPv4 and IPv6 alike; an IPv6 "atomic fragment" (RFC 6946) is a whole datagram and passes.
 //! Never delays, reorders, copies or alters a packet.
+//! Differs from iptables' `-f`: there the first fragment's fate decides nothing either, but conntrack, where it is
+//! loaded, reassembles before any rule sees a fragment.
 
 use crate::pipeline::counters::Reason;
 use crate::pipeline::packet::Packet;
@@ -18,5 +21,48 @@ impl Stage for FragmentFilter {
         let action =
             if packet.layout.is_later_fragment() { Action::Drop(Reason::Fragment) } else { Action::Pass };
         Verdict::new(limit, action)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::params::{ImpairmentParams, MtuAction, MtuParams};
+    use crate::pipeline::testing::frame::in_fragments;
+    use crate::pipeline::testing::{Frame, Run, Spec, stage};
+
+    #[test]
+    fn only_the_first_fragment_of_an_ipv4_datagram_passes() {
+        let small = MtuParams { mtu: 500, overhead: 0, action: MtuAction::Fragment };
+        let mut run =
+            Run::new(vec![stage(ImpairmentParams::Mtu(small)), stage(ImpairmentParams::FragmentFilter)]);
+        run.feed(Instant::ZERO, &Spec { dont_fragment: false, ..Spec::udp(1400) }.frame());
+        let left: Vec<_> = run.wires().iter().map(|wire| (wire.bytes[6] & 0x3f, wire.bytes[7])).collect();
+        // "More fragments" is set and the offset is zero.
+        assert_eq!((left, run.dropped(Reason::Fragment)), (vec![(0x20, 0)], 2));
+    }
+
+    #[test]
+    fn only_the_first_fragment_of_an_ipv6_datagram_passes() {
+        let mut run = Run::new(vec![stage(ImpairmentParams::FragmentFilter)]);
+        let whole = Spec::udp(1400).v6().frame().bytes;
+        let fragments = in_fragments(&whole, 600);
+        for bytes in &fragments {
+            run.feed(Instant::ZERO, &Frame::plain(bytes.clone()));
+        }
+        assert_eq!((fragments.len(), run.wires().len(), run.dropped(Reason::Fragment)), (3, 1, 2));
+        assert_eq!(run.wires()[0].bytes[8..], fragments[0][8..]);
+    }
+
+    #[test]
+    fn what_is_no_fragment_passes() {
+        let mut run = Run::new(vec![stage(ImpairmentParams::FragmentFilter)]);
+        run.feed(Instant::ZERO, &Spec::tcp(5000).train(1000).frame());
+        // An atomic fragment (RFC 6946) is a whole datagram.
+        run.feed(
+            Instant::ZERO,
+            &Frame::plain(in_fragments(&Spec::udp(100).v6().frame().bytes, 600)[0].clone()),
+        );
+        assert_eq!((run.wires().len(), run.frames().len()), (6, 2));
     }
 }

@@ -53,3 +53,94 @@ impl Stage for Mss {
         Tcp::new(&mut packet.bytes_mut()[at..]).is_ok_and(|mut tcp| tcp.set_mss(mss, update))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::pipeline::params::ImpairmentParams;
+    use crate::pipeline::testing::{Run, Spec, flaw, stage};
+
+    /// MSS 1460, then what Linux adds.
+    const LINUX: [u8; 20] = [2, 4, 0x05, 0xb4, 4, 2, 8, 10, 0, 0, 0, 1, 0, 0, 0, 0, 1, 3, 3, 7];
+
+    fn syn(flags: u8, options: &[u8]) -> Spec {
+        Spec { flags, options: options.to_vec(), ..Spec::tcp(0) }
+    }
+
+    /// The MSS that leaves, read by etherparse, and how many packets were rewritten.
+    fn rewritten(params: MssParams, spec: &Spec) -> (Option<u16>, u64) {
+        let mut run = Run::new(vec![stage(ImpairmentParams::Mss(params))]);
+        run.feed(Instant::ZERO, &spec.frame());
+        let wires = run.wires();
+        assert_eq!(wires.len(), 1);
+        assert_eq!(flaw(&wires[0].bytes), None, "{spec:?}");
+        let sliced = etherparse::SlicedPacket::from_ip(&wires[0].bytes).unwrap();
+        let Some(etherparse::TransportSlice::Tcp(tcp)) = sliced.transport else { panic!("TCP came in") };
+        let mss = tcp.options_iterator().find_map(|option| match option {
+            Ok(etherparse::TcpOptionElement::MaximumSegmentSize(mss)) => Some(mss),
+            _ => None,
+        });
+        (mss, run.stage(0).rewritten.packets)
+    }
+
+    #[test]
+    fn clamping_only_lowers_and_setting_does_both() {
+        let syn = syn(SYN, &LINUX);
+        for (mss, set, leaves) in [
+            (1360, false, (Some(1360), 1)),
+            (1460, false, (Some(1460), 0)),
+            (9000, false, (Some(1460), 0)),
+            (9000, true, (Some(9000), 1)),
+            (1460, true, (Some(1460), 0)),
+            (0, false, (Some(0), 1)),
+        ] {
+            assert_eq!(rewritten(MssParams { mss, set }, &syn), leaves, "{mss} {set}");
+            assert_eq!(rewritten(MssParams { mss, set }, &syn.clone().v6()), leaves, "{mss} {set}");
+        }
+    }
+
+    #[test]
+    fn only_segments_with_syn_are_touched() {
+        let params = MssParams { mss: 1000, set: true };
+        for (flags, leaves) in
+            [(SYN, 1000), (SYN | 0x10, 1000), (SYN | 0xc0, 1000), (0x10, 1460), (0x04, 1460)]
+        {
+            assert_eq!(rewritten(params, &syn(flags, &LINUX)).0, Some(leaves), "{flags:#x}");
+        }
+    }
+
+    #[test]
+    fn a_syn_without_the_option_is_left_alone() {
+        let params = MssParams { mss: 500, set: true };
+        for options in [&[][..], &[1, 1, 4, 2], &[0, 0, 0, 0, 2, 4, 5, 180]] {
+            assert_eq!(rewritten(params, &syn(SYN, options)), (None, 0), "{options:?}");
+        }
+        // Of a wrong length, beyond the header, behind an option of no length.
+        for options in
+            [&[2, 3, 5, 1][..], &[2, 6, 5, 180, 0, 0, 1, 1], &[1, 1, 1, 2], &[8, 0, 1, 1, 2, 4, 5, 180]]
+        {
+            let mut run = Run::new(vec![stage(ImpairmentParams::Mss(params))]);
+            run.feed(Instant::ZERO, &syn(SYN, options).frame());
+            let left = &run.wires()[0].bytes;
+            assert_eq!((&left[40..], run.stage(0).rewritten.packets), (options, 0));
+        }
+    }
+
+    proptest! {
+        /// At even and odd offsets, with checksums done and left to the device, the packet that leaves is right.
+        #[test]
+        fn checksums_stay_right_wherever_the_option_is(
+            before in 0..8_usize, v6: bool, partial: bool, old: u16, mss: u16, set: bool, data in 0..9_usize,
+        ) {
+            let mut options = vec![1; before];
+            options.extend_from_slice(&[2, 4]);
+            options.extend_from_slice(&old.to_be_bytes());
+            options.resize(options.len().next_multiple_of(4), 1);
+            let spec = Spec { v6, partial, flags: SYN, options, ..Spec::tcp(data) };
+            let expected = if set { mss } else { mss.min(old) };
+            prop_assert_eq!(rewritten(MssParams { mss, set }, &spec), (Some(expected), (expected != old).into()));
+        }
+    }
+}

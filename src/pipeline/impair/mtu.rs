@@ -59,3 +59,99 @@ impl Stage for Mtu {
         out.drop(packet, Reason::Fragmented);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use etherparse::{Icmpv4Slice, Icmpv6Slice, Ipv4Header};
+
+    use super::*;
+    use crate::pipeline::params::ImpairmentParams;
+    use crate::pipeline::testing::{Run, Spec, Wire, flaw, stage};
+
+    fn run(mtu: u32, overhead: u32, action: MtuAction, spec: &Spec) -> Run {
+        let mut run = Run::new(vec![stage(ImpairmentParams::Mtu(MtuParams { mtu, overhead, action }))]);
+        run.feed(Instant::ZERO, &spec.frame());
+        assert!(run.wires().iter().all(|wire| flaw(&wire.bytes).is_none()));
+        run
+    }
+
+    fn of_port(run: &Run, port: u16) -> Vec<Vec<u8>> {
+        let bytes = |wire: Wire| (wire.port == port).then_some(wire.bytes);
+        run.wires().into_iter().filter_map(bytes).collect()
+    }
+
+    fn counts(run: &Run) -> (u64, u64, u64) {
+        (run.dropped(Reason::MtuSilent), run.dropped(Reason::MtuIcmp), run.dropped(Reason::Fragmented))
+    }
+
+    #[test]
+    fn the_mtu_less_the_overhead_just_passes() {
+        for (payload, passes) in [(1360, true), (1361, false)] {
+            let run = run(1480, 80, MtuAction::Drop, &Spec::tcp(payload));
+            assert_eq!((of_port(&run, 1).len(), counts(&run)), (passes.into(), ((!passes).into(), 0, 0)));
+        }
+        let run = run(1480, 80, MtuAction::Drop, &Spec::tcp(1341).v6());
+        assert_eq!(counts(&run), (1, 0, 0));
+    }
+
+    /// The black hole that path MTU discovery cannot see: big segments vanish, the small last one arrives.
+    #[test]
+    fn of_a_train_only_the_short_last_one_passes() {
+        let run = run(1400, 0, MtuAction::Drop, &Spec::tcp(3 * 1448 + 5).train(1448));
+        assert_eq!(counts(&run), (3, 0, 0));
+        let left = of_port(&run, 1);
+        assert_eq!((left.len(), left[0].len(), &left[0][24..28]), (1, 45, &4345_u32.to_be_bytes()[..]));
+        assert!(of_port(&run, 0).is_empty());
+    }
+
+    #[test]
+    fn a_train_that_fits_passes_as_one() {
+        let run = run(1500, 0, MtuAction::Icmp, &Spec::tcp(20 * 1448).train(1448));
+        assert_eq!((run.frames().len(), of_port(&run, 1).len()), (1, 20));
+    }
+
+    #[test]
+    fn senders_are_told_the_mtu_once_for_each_wire_packet() {
+        let run_v4 = run(1400, 40, MtuAction::Icmp, &Spec::tcp(2 * 1448).train(1448));
+        assert_eq!(counts(&run_v4), (0, 2, 0));
+        let answers = of_port(&run_v4, 0);
+        assert_eq!(answers.len(), 2);
+        for answer in answers {
+            let (ip, rest) = Ipv4Header::from_slice(&answer).unwrap();
+            assert_eq!((ip.source, ip.destination), ([10, 0, 1, 1], [10, 0, 1, 2]));
+            let icmp = Icmpv4Slice::from_slice(rest).unwrap();
+            assert_eq!((icmp.type_u8(), icmp.code_u8(), icmp.bytes5to8()), (3, 4, [0, 0, 0x05, 0x50]));
+        }
+        let run_v6 = run(1400, 40, MtuAction::Icmp, &Spec::udp(1400).v6());
+        let answers = of_port(&run_v6, 0);
+        let icmp = Icmpv6Slice::from_slice(&answers[0][40..]).unwrap();
+        assert_eq!((icmp.type_u8(), icmp.code_u8(), icmp.bytes5to8()), (2, 0, [0, 0, 0x05, 0x50]));
+        assert_eq!((answers.len(), counts(&run_v6)), (1, (0, 1, 0)));
+    }
+
+    #[test]
+    fn only_ipv4_without_df_is_fragmented() {
+        for (v6, dont_fragment) in [(false, true), (true, true), (true, false)] {
+            let run = run(1000, 0, MtuAction::Fragment, &Spec { v6, dont_fragment, ..Spec::udp(1400) });
+            assert_eq!((of_port(&run, 0).len(), of_port(&run, 1).len(), counts(&run)), (1, 0, (0, 1, 0)));
+        }
+    }
+
+    /// The checksum left to the device is finished before it is cut, and every fragment is counted as created.
+    #[test]
+    fn fragments_add_up_to_the_packet() {
+        let spec = Spec { dont_fragment: false, partial: true, ..Spec::udp(1400) };
+        let run = run(1000, 0, MtuAction::Fragment, &spec);
+        let whole = &spec.frame().wires()[0];
+        let mut data = Vec::new();
+        for bytes in of_port(&run, 1) {
+            assert!(bytes.len() <= 1000);
+            let (header, payload) = Ipv4Header::from_slice(&bytes).unwrap();
+            assert_eq!(usize::from(header.fragment_offset.byte_offset()), data.len());
+            data.extend_from_slice(payload);
+            assert_eq!(header.more_fragments, data.len() + 20 < whole.len());
+        }
+        assert_eq!(data, whole[20..]);
+        assert_eq!((run.stage(0).created.packets, counts(&run)), (2, (0, 0, 1)));
+    }
+}

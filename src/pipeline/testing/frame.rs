@@ -2,16 +2,26 @@
 
 use etherparse::checksum::Sum16BitWords;
 use etherparse::{
-    IpFragOffset, IpHeaders, IpNumber, Ipv4Header, Ipv6FlowLabel, Ipv6Header, TcpHeader, UdpHeader,
+    IpFragOffset, IpHeaders, IpNumber, Ipv4Header, Ipv6FlowLabel, Ipv6FragmentHeader, Ipv6Header, TcpHeader,
+    UdpHeader,
 };
 
 use crate::pipeline::packet::Offload;
 
 pub(crate) const FIN: u8 = 0x01;
-pub(crate) const SYN: u8 = 0x02;
 pub(crate) const PSH: u8 = 0x08;
 pub(crate) const ACK: u8 = 0x10;
 pub(crate) const CWR: u8 = 0x80;
+
+/// What stands between IP header and transport.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Extra {
+    Nothing,
+    /// An IPv4 option (router alert) or an IPv6 Destination Options header.
+    Options,
+    /// The packet comes in fragments of this payload, a multiple of 8.
+    Fragments(usize),
+}
 
 /// What a packet or train shall be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +47,7 @@ pub(crate) struct Spec {
     pub(crate) segment: u16,
     /// Leave the checksum to the device, as the kernel does for what it sends itself.
     pub(crate) partial: bool,
+    pub(crate) extra: Extra,
 }
 
 impl Spec {
@@ -58,6 +69,7 @@ impl Spec {
             payload: (0..payload).map(|at| at as u8).collect(),
             segment: 0,
             partial: false,
+            extra: Extra::Nothing,
         }
     }
 
@@ -81,7 +93,18 @@ impl Spec {
         Self { source_port, ..self }
     }
 
-    /// As a device would hand it over.
+    /// As a device would hand it over: one frame, or one for each fragment.
+    pub(crate) fn frames(&self) -> Vec<Frame> {
+        match self.extra {
+            Extra::Fragments(size) => {
+                let whole = Self { partial: false, segment: 0, ..self.clone() }.frame();
+                in_fragments(&whole.bytes, size).into_iter().map(Frame::plain).collect()
+            }
+            _ => vec![self.frame()],
+        }
+    }
+
+    /// As a device would hand it over, not in fragments.
     pub(crate) fn frame(&self) -> Frame {
         let transport = if self.udp { self.udp_header() } else { self.tcp_header() };
         let mut bytes = self.ip_header(transport.len() + self.payload.len());
@@ -117,26 +140,32 @@ impl Spec {
 
     fn ip_header(&self, payload: usize) -> Vec<u8> {
         let protocol = if self.udp { IpNumber::UDP } else { IpNumber::TCP };
+        let with_options = self.extra == Extra::Options;
         if self.v6 {
+            // Padding to 8 bytes (RFC 8200 section 4.2).
+            let options = [protocol.0, 0, 1, 4, 0, 0, 0, 0];
+            let options = if with_options { &options[..] } else { &[] };
             let address = |net| [0xfd, 0, 0, net, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2];
-            return Ipv6Header {
+            let header = Ipv6Header {
                 traffic_class: self.traffic_class,
                 flow_label: Ipv6FlowLabel::ZERO,
-                payload_length: payload as u16,
-                next_header: protocol,
+                payload_length: (options.len() + payload) as u16,
+                next_header: if with_options { IpNumber::IPV6_DESTINATION_OPTIONS } else { protocol },
                 hop_limit: self.hop_limit,
                 source: address(1),
                 destination: address(2),
-            }
-            .to_bytes()
-            .to_vec();
+            };
+            return [&header.to_bytes()[..], options].concat();
         }
         let mut header =
             Ipv4Header::new(payload as u16, self.hop_limit, protocol, [10, 0, 1, 2], [10, 0, 2, 2])
                 .expect("it fits");
         header.identification = self.id;
         header.dont_fragment = self.dont_fragment;
-        header.fragment_offset = IpFragOffset::ZERO;
+        if with_options {
+            header.options = [148, 4, 0, 0].into();
+            header.set_payload_len(payload).expect("it fits");
+        }
         let mut bytes = header.to_bytes().to_vec();
         bytes[1] = self.traffic_class;
         fix_header_checksum(&mut bytes);
@@ -284,6 +313,43 @@ pub(crate) fn fix_checksums(bytes: &mut [u8]) {
     let udp = cover.protocol == IpNumber::UDP;
     let sum = if udp { sum.to_ones_complement_with_no_zero() } else { sum.ones_complement() };
     bytes[at..at + 2].copy_from_slice(&sum.to_be().to_be_bytes());
+}
+
+/// Cuts a packet without options or extension headers into fragments of `size` payload bytes, a multiple of 8 (RFC 791
+/// section 3.2, RFC 8200 section 4.5). An IPv6 packet that fits becomes one "atomic" fragment (RFC 6946).
+pub(crate) fn in_fragments(packet: &[u8], size: usize) -> Vec<Vec<u8>> {
+    let header_length = if packet[0] >> 4 == 4 { 20 } else { 40 };
+    let payload = &packet[header_length..];
+    let last = payload.len().saturating_sub(1) / size;
+    let fragment = |(number, part): (usize, &[u8])| {
+        let offset = IpFragOffset::try_new((number * size / 8) as u16).expect("it fits");
+        let more = number < last;
+        let header = if header_length == 20 {
+            v4_fragment_header(packet, offset, more, part.len())
+        } else {
+            v6_fragment_header(packet, offset, more, part.len())
+        };
+        [&header, part].concat()
+    };
+    payload.chunks(size).enumerate().map(fragment).collect()
+}
+
+fn v4_fragment_header(packet: &[u8], offset: IpFragOffset, more: bool, length: usize) -> Vec<u8> {
+    let (mut header, _) = Ipv4Header::from_slice(packet).expect("IPv4");
+    header.fragment_offset = offset;
+    header.more_fragments = more;
+    header.dont_fragment = false;
+    header.set_payload_len(length).expect("it fits");
+    header.header_checksum = header.calc_header_checksum();
+    header.to_bytes().to_vec()
+}
+
+fn v6_fragment_header(packet: &[u8], offset: IpFragOffset, more: bool, length: usize) -> Vec<u8> {
+    let (mut header, _) = Ipv6Header::from_slice(packet).expect("IPv6");
+    let extension = Ipv6FragmentHeader::new(header.next_header, offset, more, 77);
+    header.next_header = IpNumber::IPV6_FRAGMENTATION_HEADER;
+    header.set_payload_length(8 + length).expect("it fits");
+    [&header.to_bytes()[..], &extension.to_bytes()[..]].concat()
 }
 
 /// What is wrong with the lengths or checksums of a packet on the wire, if anything.
