@@ -406,10 +406,7 @@ fn stages_must_make_sense() {
             ".overhead: leaves -100 bytes of an MTU of 100 (at least 68 must be left)",
         ),
         ("type = \"mtu\"\nmtu = \"1400\"", ".mtu: is a text (it should be a whole number)"),
-        (
-            "type = \"corrupt\"\nprobability = \"1%\"\nbits = 0",
-            ".bits: 0 is out of range (allowed: 1 to 65535)",
-        ),
+        ("type = \"corrupt\"\nprobability = \"1%\"\nbits = 0", ".bits: 0 is out of range (allowed: 1 to 64)"),
         ("type = \"reorder\"\nprobability = \"1%\"", ".kind: is missing (write kind = \"displace\")"),
         (
             "type = \"reorder\"\nkind = \"overtake\"\nprobability = \"1%\"\ndelay = \"1ms\"\ngap = 0",
