@@ -1,0 +1,129 @@
+//! What is measured: two hosts, and what forwards between them.
+
+use std::num::NonZeroUsize;
+
+use faultwire::config::Plan;
+use faultwire::config::plan::{NetnsRef, PathPlan, PortPlan, WorkerCount};
+use faultwire::config::spec;
+use faultwire::device::{Offload, Tun, TunOptions};
+use faultwire::engine::Network;
+use faultwire::net::{LinkSetup, Netns, link, sysctl};
+
+use crate::pump::Pump;
+
+/// Packets that a device queues towards the forwarder.
+const QUEUE: u32 = 1000;
+const NETS: [&str; 2] = ["10.66.1.2/24", "10.66.2.2/24"];
+
+/// Two namespaces with buffers large enough for a long fat path.
+pub(crate) struct Hosts {
+    pub(crate) left: Netns,
+    pub(crate) right: Netns,
+}
+
+impl Hosts {
+    pub(crate) fn new() -> Self {
+        let hosts = Self { left: Netns::anonymous().unwrap(), right: Netns::anonymous().unwrap() };
+        for netns in [&hosts.left, &hosts.right] {
+            for key in ["ipv4/tcp_rmem", "ipv4/tcp_wmem"] {
+                sysctl::write(netns, key, "4096 131072 67108864").unwrap();
+            }
+        }
+        hosts
+    }
+}
+
+/// What forwards.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Subject {
+    /// Read one, write one.
+    Pump,
+    /// faultwire with these stages in each direction.
+    Router(Stages),
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Stages {
+    /// Three that look at every packet and never act.
+    Idle,
+    /// 0.01 % loss of wire packets.
+    Loss,
+    /// 10 ms.
+    Delay,
+    /// Idle, without offloads.
+    NoOffload,
+}
+
+/// Forwards until it is dropped.
+pub(crate) enum Running {
+    #[expect(dead_code, reason = "held to be dropped")]
+    Pump(Pump),
+    Router(Option<Network>),
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Self::Router(network) = self {
+            let summary = network.take().unwrap().stop().unwrap();
+            assert!(summary.total.is_conserved(), "every packet is accounted for");
+        }
+    }
+}
+
+impl Subject {
+    pub(crate) fn start(self, hosts: &Hosts) -> Running {
+        match self {
+            Self::Pump => Running::Pump(Pump::start([
+                open("fw-left", &hosts.left, NETS[0]),
+                open("fw-right", &hosts.right, NETS[1]),
+            ])),
+            Self::Router(stages) => Running::Router(Some(router(stages.spec(), stages.offload(), hosts))),
+        }
+    }
+}
+
+impl Stages {
+    const fn spec(self) -> &'static str {
+        match self {
+            Self::Idle | Self::NoOffload => "mtu 65000 drop mss 65000 loss 0.0000001%",
+            Self::Loss => "loss 0.01%",
+            Self::Delay => "delay 10ms",
+        }
+    }
+
+    const fn offload(self) -> bool {
+        !matches!(self, Self::NoOffload)
+    }
+}
+
+/// faultwire between the hosts, with the same faults both ways and one worker.
+pub(crate) fn router(faults: &str, offload: bool, hosts: &Hosts) -> Network {
+    let stages = spec::parse(faults).unwrap().stages;
+    let port = |name: &str, net: &str| {
+        let mut port = PortPlan::new(name, NetnsRef::Own, vec![net.parse().unwrap()]);
+        port.routes = vec!["0.0.0.0/0".parse().unwrap()];
+        port.txqueuelen = QUEUE;
+        port.offload = offload;
+        port
+    };
+    let ports = vec![port("left", NETS[0]), port("right", NETS[1])];
+    let path = |from, to| PathPlan { from, to, stages: stages.clone() };
+    let mut plan = Plan::new(ports, vec![path(0, 1), path(1, 0)]);
+    plan.workers = WorkerCount::Exactly(NonZeroUsize::MIN);
+    let netns =
+        |index: usize, _: &PortPlan| Ok((if index == 0 { &hosts.left } else { &hosts.right }.clone(), None));
+    Network::start(&plan, 7, None, netns).unwrap()
+}
+
+fn open(name: &str, netns: &Netns, net: &str) -> faultwire::device::Queue {
+    let options = TunOptions { name, netns, queues: 1, offload: Offload::Uso };
+    let (mut queues, _) = Tun::open(&options).unwrap();
+    let setup = LinkSetup {
+        mtu: 1500,
+        tx_queue_len: Some(QUEUE),
+        addresses: vec![net.parse().unwrap()],
+        routes: vec!["0.0.0.0/0".parse().unwrap()],
+    };
+    link::configure(netns, name, &setup).unwrap();
+    queues.pop().unwrap()
+}
