@@ -38,6 +38,9 @@ struct Args {
     /// Minutes of mixed traffic through delay, jitter and loss, for the growth of memory; 0: not measured
     #[arg(long, default_value_t = 0.0)]
     soak: f64,
+    /// Only the cost of a held packet of this size, in this process
+    #[arg(long, hide = true)]
+    held: Option<u64>,
     /// As cargo calls it
     #[arg(long, hide = true)]
     bench: bool,
@@ -109,6 +112,10 @@ fn main() {
     if let Err(closed) = faultwire::net::privilege::check() {
         eprintln!("this bench makes namespaces and TUN devices: {closed}");
         std::process::exit(1);
+    }
+    if let Some(size) = args.held {
+        println!("{}", memory::held(size));
+        return;
     }
     let mut results = Vec::new();
     for comparison in &COMPARISONS {

@@ -12,13 +12,21 @@ use crate::traffic;
 /// Packets that are held at one time.
 const HELD: u64 = 60_000;
 
-/// Bytes beside its own that a held packet of each size costs: growth of resident memory while many wait.
+/// Bytes beside its own that a held packet of each size costs: growth of resident memory while many wait. Each size has
+/// a process of its own, for an allocator keeps what was freed.
 pub(crate) fn per_held_packet() -> Vec<(u64, f64)> {
     eprintln!("a place in the schedule takes {} bytes", Schedule::<Packet>::overhead());
-    [100, 576, 1500].map(|size| (size, held(size))).to_vec()
+    let measure = |size: u64| {
+        let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+        let output = command.args(["--held", &size.to_string()]).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        (size, text.trim().parse().unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr))))
+    };
+    [100, 576, 1500].map(measure).to_vec()
 }
 
-fn held(size: u64) -> f64 {
+/// The same for one size, in this process.
+pub(crate) fn held(size: u64) -> f64 {
     let hosts = Hosts::new();
     let network = router("delay 60s", true, &hosts);
     let socket = hosts.left.run(|| std::net::UdpSocket::bind("0.0.0.0:0").unwrap()).unwrap();

@@ -64,7 +64,7 @@ impl Egress for Queues {
     #[inline]
     fn send(&mut self, port: u16, packet: &mut Packet, due: Instant) -> Result<(), Reason> {
         let header = header_of(packet).emit();
-        let scheduled = due > packet.arrived;
+        let scheduled = packet.has_waited();
         let frame = packet.with_headroom();
         frame[..vnet::LEN].copy_from_slice(&header);
         let sent = self.ports[usize::from(port)].send(frame);

@@ -10,7 +10,6 @@ use crate::pipeline::counters::Amount;
 use crate::pipeline::flow::FlowRef;
 use crate::pipeline::pool::{Buffer, HEADROOM, Pool};
 use crate::pipeline::rng::{StageKey, Stream};
-use crate::pipeline::time::Instant;
 use crate::pipeline::wire::fragment::{self, CannotFragment, Fragments};
 use crate::pipeline::wire::{Ipv4, Layout, Malformed, Version, checksum, protocol, transport};
 
@@ -50,8 +49,6 @@ pub struct Packet {
     pub index: u64,
     /// The flow it belongs to.
     pub flow: FlowRef,
-    /// When it was read from its device.
-    pub arrived: Instant,
     /// Where the headers are.
     pub layout: Layout,
     /// Zero for an original; a copy's own number otherwise.
@@ -65,8 +62,30 @@ pub struct Packet {
     wires: u16,
     segment: u16,
     checksum: Checksum,
+    flags: Flags,
+}
+
+/// Two flags in a byte: packets that wait are many, and their size counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Flags(u8);
+
+impl Flags {
     /// The buffer belongs to a train whose rest still needs it.
-    lent: bool,
+    const LENT: u8 = 1;
+    /// It has waited in the schedule.
+    const WAITED: u8 = 2;
+
+    const fn has(self, flag: u8) -> bool {
+        self.0 & flag != 0
+    }
+
+    const fn with(self, flag: u8) -> Self {
+        Self(self.0 | flag)
+    }
+
+    const fn without(self, flag: u8) -> Self {
+        Self(self.0 & !flag)
+    }
 }
 
 /// What is left of a train while its front part is dealt with.
@@ -79,7 +98,7 @@ pub struct Rest {
     wires: u16,
     segment: u16,
     checksum: Checksum,
-    lent: bool,
+    flags: Flags,
     layout: Layout,
     lineage: u32,
     index: u64,
@@ -95,7 +114,6 @@ impl Packet {
         length: usize,
         offload: Offload,
         ingress: u16,
-        arrived: Instant,
     ) -> Result<Self, (Buffer, Malformed)> {
         let Some(bytes) = buffer.get(HEADROOM..HEADROOM + length) else {
             return Err((buffer, Malformed::Truncated));
@@ -110,7 +128,6 @@ impl Packet {
             length: total as u32,
             index: 0,
             flow: FlowRef::default(),
-            arrived,
             layout,
             lineage: 0,
             ingress,
@@ -119,7 +136,7 @@ impl Packet {
             wires: 1,
             segment: 0,
             checksum: Checksum::Complete,
-            lent: false,
+            flags: Flags::default(),
         };
         match packet.accept_offload(offload) {
             Ok(()) => Ok(packet),
@@ -252,6 +269,17 @@ impl Packet {
         self.is_tcp().then(|| self.bytes()[self.layout.transport_offset() + 13])
     }
 
+    /// Whether it has waited in the schedule.
+    #[inline]
+    pub const fn has_waited(&self) -> bool {
+        self.flags.has(Flags::WAITED)
+    }
+
+    /// Says that it has waited.
+    pub(crate) const fn set_waited(&mut self) {
+        self.flags = self.flags.with(Flags::WAITED);
+    }
+
     /// The draws of a stage for this packet's flow.
     #[inline]
     pub const fn stream(&self, key: StageKey) -> Stream {
@@ -349,7 +377,7 @@ impl Packet {
             wires: self.wires - count as u16,
             segment: self.segment,
             checksum: self.checksum,
-            lent: self.lent,
+            flags: self.flags,
             layout: self.layout,
             lineage: self.lineage,
             index: self.index + u64::from(count),
@@ -358,7 +386,7 @@ impl Packet {
         let before = self.length;
         self.length = header_length as u32 + cut;
         self.set_wires(count as u16);
-        self.lent = true;
+        self.flags = self.flags.with(Flags::LENT);
         self.refit(before);
         if self.is_tcp() {
             let at = self.layout.transport_offset() + 13;
@@ -375,7 +403,7 @@ impl Packet {
         self.segment = rest.segment;
         self.set_wires(rest.wires);
         self.checksum = rest.checksum;
-        self.lent = rest.lent;
+        self.flags = rest.flags;
         self.layout = rest.layout;
         self.lineage = rest.lineage;
         self.index = rest.index;
@@ -409,7 +437,7 @@ impl Packet {
     #[must_use]
     pub fn take(&mut self, pool: &mut Pool) -> Self {
         let tight = self.buffer.len() - HEADROOM - self.length as usize;
-        let buffer = if !self.lent && self.start as usize == HEADROOM && tight < 24 {
+        let buffer = if !self.flags.has(Flags::LENT) && self.start as usize == HEADROOM && tight < 24 {
             std::mem::take(&mut self.buffer)
         } else {
             self.fitted(pool)
@@ -435,7 +463,7 @@ impl Packet {
     ) -> Result<Self, (Buffer, Malformed)> {
         let mut buffer = pool.fitted(length);
         write(&mut buffer[HEADROOM..HEADROOM + length]);
-        let derived = Self::parse(buffer, length, Offload::default(), self.ingress, self.arrived)?;
+        let derived = Self::parse(buffer, length, Offload::default(), self.ingress)?;
         let lineage = descend(self.lineage, salt);
         Ok(Self {
             index: self.index,
@@ -460,7 +488,6 @@ impl Packet {
             length: self.length,
             index: self.index,
             flow: self.flow,
-            arrived: self.arrived,
             layout: self.layout,
             lineage: self.lineage,
             ingress: self.ingress,
@@ -469,7 +496,7 @@ impl Packet {
             wires: self.wires,
             segment: self.segment,
             checksum: self.checksum,
-            lent: false,
+            flags: self.flags.without(Flags::LENT),
         }
     }
 

@@ -173,7 +173,7 @@ impl Router {
         now: Instant,
         egress: &mut E,
     ) {
-        let mut packet = match Packet::parse(std::mem::take(buffer), length, offload, port, now) {
+        let mut packet = match Packet::parse(std::mem::take(buffer), length, offload, port) {
             Ok(packet) => packet,
             Err((back, _)) => {
                 *buffer = back;
@@ -419,6 +419,7 @@ impl Router {
 
     fn resume<E: Egress>(&mut self, mut packet: Packet, due: Instant, egress: &mut E) {
         self.release(&packet);
+        packet.set_waited();
         let stage = usize::from(packet.stage);
         self.paths[usize::from(packet.path)].stages[stage].impairment.released(&packet, due);
         self.run(&mut packet, stage + 1, due, egress);

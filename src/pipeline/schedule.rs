@@ -134,6 +134,10 @@ impl<T> Schedule<T> {
     fn take_node(&mut self, due: Instant, value: T) -> u32 {
         let node = Node { due, next: NONE, value: Some(value) };
         if self.free == NONE {
+            if self.nodes.len() == self.nodes.capacity() {
+                // Doubling would leave up to half of it unused.
+                self.nodes.reserve_exact((self.nodes.len() / 8).max(1024));
+            }
             self.nodes.push(node);
             return (self.nodes.len() - 1) as u32;
         }
