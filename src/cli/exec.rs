@@ -6,7 +6,7 @@ use std::process::{Child, Command, ExitCode, ExitStatus};
 
 use anyhow::Context;
 use nix::errno::Errno;
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
 
 use crate::cli::args::Exec;
@@ -145,8 +145,12 @@ fn spawn(args: &Exec, inner: &Netns, subnets: &Subnets) -> Result<std::io::Resul
             command.env(variable, address.to_string());
         }
     }
-    // A child starts in the namespace of the thread that makes it.
-    inner.run(|| command.spawn())
+    // A child starts in the namespace of the thread that makes it, and with its signal mask: the signals that faultwire
+    // only reads must not be blocked in the command.
+    inner.run(|| {
+        SigSet::empty().thread_set_mask()?;
+        command.spawn()
+    })
 }
 
 /// Waits for the command, passing on to it what is sent to faultwire.

@@ -36,7 +36,7 @@ impl Pool {
         self.scratch.pop().unwrap_or_else(|| vec![0; SCRATCH].into_boxed_slice())
     }
 
-    /// A buffer for headroom and a packet of `length` bytes, at most [`STEP`] bytes too large. Its content is arbitrary.
+    /// A buffer for headroom and a packet of `length` bytes, at most 16 bytes too large. Its content is arbitrary.
     pub fn fitted(&mut self, length: usize) -> Buffer {
         let class = (length.min(MAX_PACKET) + HEADROOM).saturating_sub(8).div_ceil(STEP);
         self.fitted[class].pop().unwrap_or_else(|| vec![0; class * STEP + 8].into_boxed_slice())

@@ -1,0 +1,14 @@
+//! The built binary on the real kernel: namespaces, TUN devices, kernel sockets, and tools that others wrote.
+//!
+//! Needs root and /dev/net/tun, and for some tests curl, nginx, iperf3, hping3, ping and scapy: `testbed/run` installs
+//! them. What is missing fails the test that needs it; nothing is skipped.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod system {
+    pub(crate) mod cases;
+    pub(crate) mod common;
+    pub(crate) mod exec;
+    pub(crate) mod run;
+    pub(crate) mod third_party;
+}

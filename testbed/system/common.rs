@@ -1,0 +1,129 @@
+//! The binary, and what tests have in common.
+
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// The binary under test.
+pub(crate) fn faultwire() -> Command {
+    if let Err(closed) = faultwire::net::privilege::check() {
+        panic!("these tests make namespaces and TUN devices: {closed}");
+    }
+    Command::new(env!("CARGO_BIN_EXE_faultwire"))
+}
+
+/// Runs it to its end.
+pub(crate) fn output(arguments: &[&str]) -> Output {
+    faultwire().args(arguments).stdin(Stdio::null()).output().unwrap()
+}
+
+/// What it said, whole.
+pub(crate) fn said(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// A name that no other test has: at most 8 bytes.
+pub(crate) fn unique() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("t{:x}{:x}", std::process::id() & 0xffff, NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// A command of `ip`, which must succeed.
+pub(crate) fn ip(arguments: &[&str]) -> String {
+    let output =
+        Command::new("ip").args(arguments).output().expect("iproute2 is installed (testbed/run does that)");
+    assert!(output.status.success(), "ip {arguments:?}: {}", said(&output));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// A file of this content that goes with the test.
+pub(crate) struct Scratch(pub(crate) PathBuf);
+
+impl Scratch {
+    pub(crate) fn file(content: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("faultwire-{}.toml", unique()));
+        std::fs::write(&path, content).unwrap();
+        Self(path)
+    }
+
+    pub(crate) fn path(&self) -> &str {
+        self.0.to_str().unwrap()
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// `faultwire run` between two namespaces of its own, which are there once this is made.
+pub(crate) struct Running {
+    pub(crate) child: Child,
+    pub(crate) left: String,
+    pub(crate) right: String,
+    /// Kept open: nothing it still says may fail.
+    stderr: Option<BufReader<ChildStderr>>,
+    _config: Scratch,
+}
+
+impl Running {
+    /// With these `[[path]]` tables (from "left" to "right" or back), and anything else at the top of the file.
+    pub(crate) fn start(top: &str, paths: &str) -> Self {
+        let name = unique();
+        let (left, right) = (format!("{name}l"), format!("{name}r"));
+        let config = Scratch::file(&config(&left, &right, top, paths));
+        let mut command = faultwire();
+        command.args(["run", config.path(), "--json"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // From here on it is ended by `Drop`, whatever happens.
+        let mut running =
+            Self { child: command.spawn().unwrap(), left, right, stderr: None, _config: config };
+        let mut stderr = BufReader::new(running.child.stderr.take().unwrap());
+        let mut heard = String::new();
+        while stderr.read_line(&mut heard).unwrap() > 0 {
+            if heard.contains("forwarding between") {
+                running.stderr = Some(stderr);
+                return running;
+            }
+        }
+        panic!("it did not start: {heard}");
+    }
+
+    /// A command inside one of the namespaces.
+    pub(crate) fn inside(netns: &str, command: &[&str]) -> Command {
+        let mut ip = Command::new("ip");
+        ip.args(["netns", "exec", netns]).args(command);
+        ip
+    }
+
+    /// Ends it with a signal; its summary.
+    pub(crate) fn stop(mut self, signal: nix::sys::signal::Signal) -> serde_json::Value {
+        let pid = nix::unistd::Pid::from_raw(self.child.id() as i32);
+        nix::sys::signal::kill(pid, signal).unwrap();
+        let stdout = self.child.stdout.take().unwrap();
+        let said = self.stderr.take();
+        let text = std::io::read_to_string(stdout).unwrap();
+        let status = self.child.wait().unwrap();
+        assert!(status.success(), "{status}: {:?}", said.map(std::io::read_to_string));
+        serde_json::from_str(&text).unwrap()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // A test that failed leaves it running.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub(crate) fn config(left: &str, right: &str, top: &str, paths: &str) -> String {
+    let port = |name: &str, netns: &str, net: u8| {
+        format!(
+            "[[port]]\nname = \"{name}\"\nnetns = \"{netns}\"\ncreate = true\n\
+             addresses = [\"10.88.{net}.2/24\", \"fd88:{net}::2/64\"]\nroutes = [\"default\"]\n"
+        )
+    };
+    format!("{top}\n{}{}{paths}", port("left", left, 1), port("right", right, 2))
+}

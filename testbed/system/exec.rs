@@ -1,0 +1,72 @@
+//! `faultwire exec`.
+
+use std::io::Write;
+use std::process::Stdio;
+
+use crate::system::common::{faultwire, output, said};
+
+#[test]
+fn the_exit_code_is_the_commands() {
+    for (command, code) in [
+        (&["true"][..], 0),
+        (&["sh", "-c", "exit 7"], 7),
+        (&["sh", "-c", "kill -TERM $$"], 143),
+        (&["/no/such/program"], 127),
+        (&["/etc/passwd"], 126),
+    ] {
+        let output = output(&[&["exec", "--"], command].concat());
+        assert_eq!(output.status.code(), Some(code), "{command:?}: {}", said(&output));
+    }
+}
+
+#[test]
+fn standard_streams_pass_through_to_the_byte() {
+    let mut child = faultwire()
+        .args(["exec", "--", "cat"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let data: Vec<u8> = (0..100_000_u32).map(|i| (i * 7 + i / 256) as u8).collect();
+    let mut stdin = child.stdin.take().unwrap();
+    let sent = data.clone();
+    let writer = std::thread::spawn(move || stdin.write_all(&sent).unwrap());
+    let output = child.wait_with_output().unwrap();
+    writer.join().unwrap();
+    assert!(output.stdout == data && output.stderr.is_empty());
+}
+
+#[test]
+fn a_bad_spec_is_refused_with_its_place_before_anything_is_made() {
+    let output = output(&["exec", "--up", "delay 10ms los 1%", "--", "true"]);
+    assert_eq!(output.status.code(), Some(2));
+    let text = said(&output);
+    assert!(text.contains('^') && text.contains("loss"), "{text}");
+}
+
+/// Both families, two at the same time, and nothing left afterwards.
+#[test]
+fn the_host_is_reachable_from_several_at_once() {
+    let script = "ping -q -c 2 -i 0.1 $FAULTWIRE_HOST && ping -q -c 2 -i 0.1 $FAULTWIRE_HOST6";
+    let start =
+        || faultwire().args(["exec", "--", "sh", "-c", script]).stdout(Stdio::piped()).spawn().unwrap();
+    let (one, two) = (start(), start());
+    let devices = [format!("fw{}", one.id()), format!("fw{}", two.id())];
+    for child in [one, two] {
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", said(&output));
+    }
+    for device in devices {
+        assert!(!std::path::Path::new("/sys/class/net").join(&device).exists(), "{device} is left");
+    }
+}
+
+#[test]
+fn a_delay_is_never_shorter_than_asked() {
+    let script = "ping -q -c 10 -i 0.05 $FAULTWIRE_HOST | tail -1";
+    let output = output(&["exec", "--both", "delay 15ms", "--", "sh", "-c", script]);
+    let text = said(&output);
+    let least: f64 = text.split(['=', '/']).nth(4).and_then(|word| word.trim().parse().ok()).expect(&text);
+    assert!(least >= 30.0, "{text}");
+}
