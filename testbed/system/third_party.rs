@@ -71,9 +71,12 @@ fn curl_gets_from_nginx_what_lies_there() {
 #[test]
 fn iperf3_streams_both_ways() {
     let running = Running::start("", LOSSY);
-    let _server = serve(&running, &["iperf3", "-s"], 5201);
-    for options in [&["-n", "2M"][..], &["-n", "2M", "-R"], &["-u", "-b", "5M", "-t", "1"]] {
-        let text = left(&running, &[&["iperf3", "-J", "-c", "10.88.2.2"], options].concat());
+    for (port, options) in
+        [("5201", &["-n", "2M"][..]), ("5202", &["-n", "2M", "-R"]), ("5203", &["-u", "-b", "5M", "-t", "1"])]
+    {
+        // A server of its own each time: for a while after a test the same one says that it is busy.
+        let _server = serve(&running, &["iperf3", "-s", "-p", port], port.parse().unwrap());
+        let text = left(&running, &[&["iperf3", "-J", "-c", "10.88.2.2", "-p", port], options].concat());
         let json: serde_json::Value = serde_json::from_str(&text).unwrap();
         let bytes =
             json["end"]["sum_received"]["bytes"].as_f64().or_else(|| json["end"]["sum"]["bytes"].as_f64());
