@@ -1,0 +1,138 @@
+//! The fast path allocates nothing once it is warm: counted by the allocator itself.
+
+#![expect(unsafe_code, reason = "a global allocator is unsafe by its trait")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+use etherparse::PacketBuilder;
+use faultwire::config::spec;
+use faultwire::pipeline::counters::Reason;
+use faultwire::pipeline::packet::{Offload, Packet};
+use faultwire::pipeline::params::{
+    BlackoutParams, IcmpParams, ImpairmentParams, PathParams, PortParams, ReorderParams, RouterParams, Scope,
+    Select, StageParams, Trigger,
+};
+use faultwire::pipeline::pool::HEADROOM;
+use faultwire::pipeline::router::{Egress, Router};
+use faultwire::pipeline::time::{Duration, Instant};
+use faultwire::pipeline::units::Probability;
+
+thread_local! {
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Counts what the calling thread takes from the system.
+struct Counting;
+
+// SAFETY: everything is passed on to the system's allocator as it is.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.with(|count| count.set(count.get() + 1));
+        // SAFETY: the caller keeps the contract of `alloc`.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller keeps the contract of `dealloc`.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+struct Sink;
+
+impl Egress for Sink {
+    fn send(&mut self, _port: u16, _packet: &mut Packet, _due: Instant) -> Result<(), Reason> {
+        Ok(())
+    }
+}
+
+fn stage(name: &str, impairment: ImpairmentParams) -> StageParams {
+    let trigger = Trigger { times: Some(u64::from(u32::MAX)), scope: Scope::Flow, ..Trigger::default() };
+    StageParams { name: name.into(), select: Select::default(), trigger, impairment }
+}
+
+/// Every stage there is, acting often.
+fn stages() -> Vec<StageParams> {
+    let netem = "mtu 1400 fragment mss 900 loss 1% 25% duplicate 2% corrupt 1% reorder 20% gap 3 delay 2ms 1ms \
+                 rate 900mbit limit 500";
+    let mut stages = spec::parse(netem).unwrap().stages;
+    let p = Probability::new(0.1).unwrap();
+    let displace = ReorderParams::Displace { probability: p, by: 2, timeout: Duration::from_millis(1) };
+    let blackout = BlackoutParams {
+        start: Duration::from_millis(50),
+        down: Duration::from_millis(1),
+        up: Some(Duration::from_millis(9)),
+    };
+    stages.push(stage("displace", ImpairmentParams::Reorder(displace)));
+    stages.push(stage("filter", ImpairmentParams::FragmentFilter));
+    stages.push(stage("blackout", ImpairmentParams::Blackout(blackout)));
+    stages
+}
+
+/// A packet of one of eight flows: single, train, SYN, and one that is too large and must be fragmented or rejected.
+fn packets() -> Vec<(Vec<u8>, Offload)> {
+    let build = |flow: u16, payload: usize, syn: bool| {
+        let mut tcp = PacketBuilder::ipv4([10, 0, 1, 2], [10, 0, 2, 2], 64).tcp(40_000 + flow, 443, 1, 1000);
+        tcp = if syn {
+            tcp.syn().options(&[etherparse::TcpOptionElement::MaximumSegmentSize(1460)]).unwrap()
+        } else {
+            tcp.ack(1)
+        };
+        let mut bytes = Vec::new();
+        tcp.write(&mut bytes, &vec![0x5a; payload]).unwrap();
+        bytes
+    };
+    let train = Offload { segment: 1000, partial: Some((20, 16)) };
+    let mut packets = Vec::new();
+    for flow in 0..8 {
+        packets.push((build(flow, 0, true), Offload::default()));
+        packets.push((build(flow, 100, false), Offload::default()));
+        packets.push((build(flow, 20_000, false), train));
+        packets.push((build(flow, 1440, false), Offload::default()));
+    }
+    packets
+}
+
+#[test]
+fn a_warm_router_allocates_nothing() {
+    let port = |name: &str, net: u8| PortParams {
+        name: name.into(),
+        mtu: 1500,
+        addresses: vec![format!("10.0.{net}.2/24").parse().unwrap()],
+        router: vec![format!("10.0.{net}.1").parse().unwrap()],
+    };
+    let params = RouterParams {
+        seed: 1,
+        flows: 1024,
+        icmp: IcmpParams::default(),
+        ports: vec![port("left", 1), port("right", 2)],
+        routes: Vec::new(),
+        paths: vec![PathParams { from: 0, to: 1, stages: stages() }],
+    };
+    let mut router = Router::new(&params, &Router::shared(&params));
+    let mut buffer = router.pool.scratch();
+    let packets = packets();
+    let mut now = Instant::ZERO;
+    let mut drive = |rounds: u32| {
+        for round in 0..rounds {
+            now += Duration::from_micros(400);
+            router.poll(now, &mut Sink);
+            let (bytes, offload) = &packets[round as usize % packets.len()];
+            buffer[HEADROOM..HEADROOM + bytes.len()].copy_from_slice(bytes);
+            router.receive(0, &mut buffer, bytes.len(), *offload, now, &mut Sink);
+        }
+    };
+    drive(200_000);
+    let before = ALLOCATIONS.with(Cell::get);
+    assert!(before > 0, "the allocator counts");
+    drive(50_000);
+    let after = ALLOCATIONS.with(Cell::get);
+    let acted: Vec<_> = router.paths()[0].stages.iter().map(|slot| slot.counters.acted.packets).collect();
+    assert!(acted.iter().all(|&packets| packets > 1000), "every stage was at work: {acted:?}");
+    assert_eq!(after - before, 0, "allocations of a warm router");
+}

@@ -1,0 +1,115 @@
+//! The project's own rules, read from its sources.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A layer may use itself and those before it.
+const LAYERS: [&[&str]; 5] = [&["pipeline"], &["config"], &["net", "device"], &["engine"], &["lab"]];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path, ending));
+        } else if path.extension().is_some_and(|extension| extension == ending) {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// The lines before the tests of a file.
+fn code(path: &Path) -> String {
+    let text = fs::read_to_string(path).unwrap();
+    let end = text.find("#[cfg(test)]\nmod tests").unwrap_or(text.len());
+    text[..end].to_owned()
+}
+
+#[test]
+fn imports_point_one_way() {
+    for (level, modules) in LAYERS.iter().enumerate() {
+        let above = || LAYERS[level + 1..].iter().flat_map(|modules| modules.iter()).chain([&"cli"]);
+        for module in *modules {
+            for file in files(&root().join("src").join(module), "rs") {
+                let text = code(&file);
+                for upper in above() {
+                    let import = format!("crate::{upper}::");
+                    assert!(!text.contains(&import), "{} imports {import}", file.display());
+                }
+            }
+        }
+    }
+}
+
+/// The packet core does no I/O, reads no clock, takes no lock and starts no thread.
+#[test]
+fn the_packet_core_is_pure() {
+    let banned = [
+        "std::fs",
+        "std::thread",
+        "std::io",
+        "Mutex",
+        "RwLock",
+        "SystemTime",
+        "Instant::now",
+        "TcpStream",
+        "unsafe",
+    ];
+    for file in files(&root().join("src/pipeline"), "rs") {
+        for (number, line) in code(&file).lines().enumerate() {
+            let line = line.split("//").next().unwrap();
+            for word in banned {
+                assert!(!line.contains(word), "{}:{}: {word}", file.display(), number + 1);
+            }
+        }
+    }
+}
+
+#[test]
+fn files_stay_small() {
+    // The router's one loop and what it needs, and the packet with its cutting, are each one idea.
+    let exceptions = ["src/pipeline/router.rs", "src/pipeline/packet.rs", "src/pipeline/laws.rs"];
+    for file in files(&root().join("src"), "rs") {
+        let lines = code(&file).lines().count();
+        let name = file.strip_prefix(root()).unwrap().display().to_string();
+        assert!(
+            lines <= 450 || exceptions.contains(&name.as_str()),
+            "{name} has {lines} lines before its tests"
+        );
+    }
+}
+
+#[test]
+fn every_configuration_loads() {
+    for file in fs::read_dir(root().join("configs")).unwrap().map(|entry| entry.unwrap().path()) {
+        if file.is_file() {
+            faultwire::config::load(&file).unwrap_or_else(|error| panic!("{error}"));
+        }
+    }
+    for folder in ["cases", "examples"] {
+        for file in files(&root().join("configs").join(folder), "toml") {
+            faultwire::lab::case::Case::load(&file).unwrap_or_else(|error| panic!("{error}"));
+        }
+    }
+}
+
+/// What the README and the docs link to is there.
+#[test]
+fn links_lead_somewhere() {
+    let mut pages = files(&root().join("docs"), "md");
+    pages.push(root().join("README.md"));
+    for page in pages {
+        let text = fs::read_to_string(&page).unwrap();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let local = !link.starts_with("http") && !link.starts_with('#');
+            assert!(!local || page.parent().unwrap().join(link).exists(), "{}: {link}", page.display());
+        }
+    }
+}
