@@ -48,3 +48,88 @@ impl Stage for Corrupt {
         damage(packet, self.params.area, self.params.bits, self.params.fix_checksum, stream)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::params::ImpairmentParams;
+    use crate::pipeline::testing::{Frame, Run, Spec, flaw, stage};
+    use crate::pipeline::units::Probability;
+
+    fn damaged(bits: u32, area: CorruptArea, fix_checksum: bool, frame: &Frame) -> Vec<u8> {
+        let params = CorruptParams { probability: Probability::ONE, bits, area, fix_checksum };
+        let mut run = Run::new(vec![stage(ImpairmentParams::Corrupt(params))]);
+        run.feed(Instant::ZERO, frame);
+        run.wires().remove(0).bytes
+    }
+
+    fn untouched(frame: &Frame) -> Vec<u8> {
+        let mut run = Run::new(Vec::new());
+        run.feed(Instant::ZERO, frame);
+        run.wires().remove(0).bytes
+    }
+
+    /// Bytes in which two packets differ, and by how many bits in all.
+    fn difference(a: &[u8], b: &[u8]) -> (Vec<usize>, u32) {
+        let differ = a.iter().zip(b).enumerate().filter(|(_, (a, b))| a != b);
+        let places = differ.clone().map(|(at, _)| at).collect();
+        (places, differ.map(|(_, (a, b))| (a ^ b).count_ones()).sum())
+    }
+
+    /// Whatever the device would have had to finish, the receiver must see a bad checksum.
+    #[test]
+    fn one_flipped_bit_breaks_the_checksum() {
+        for seed in 0..50_u16 {
+            for partial in [false, true] {
+                for spec in [Spec::tcp(100), Spec::udp(100), Spec::tcp(0).v6(), Spec::udp(3).v6()] {
+                    let frame = Spec { partial, source_port: 1000 + seed, ..spec }.frame();
+                    let (before, after) =
+                        (untouched(&frame), damaged(1, CorruptArea::Transport, false, &frame));
+                    let (places, bits) = difference(&before, &after);
+                    assert!(
+                        bits == 1 && places[0] >= if before[0] >> 4 == 4 { 20 } else { 40 },
+                        "{places:?}"
+                    );
+                    assert!(flaw(&after).is_some());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn exactly_the_bits_asked_for_flip_in_the_area_asked_for() {
+        let frame = Spec::tcp(500).frame();
+        let before = untouched(&frame);
+        for (area, allowed) in [
+            (CorruptArea::Payload, 40..540),
+            (CorruptArea::Header, 0..40),
+            (CorruptArea::Transport, 20..540),
+            (CorruptArea::Any, 0..540),
+        ] {
+            let (places, bits) = difference(&before, &damaged(20, area, false, &frame));
+            assert!(bits == 20 && places.iter().all(|at| allowed.contains(at)), "{area:?}: {places:?}");
+        }
+        // The version survives: no device takes a packet without.
+        assert_eq!(damaged(64, CorruptArea::Header, false, &frame)[0] >> 4, 4);
+    }
+
+    #[test]
+    fn with_the_checksum_fixed_up_the_damage_reaches_the_application() {
+        for seed in 0..50_u16 {
+            for area in [CorruptArea::Payload, CorruptArea::Any] {
+                for spec in [Spec::tcp(100), Spec::udp(100), Spec::tcp(9).v6(), Spec::udp(30).v6()] {
+                    let frame = spec.with_source_port(1000 + seed).frame();
+                    let after = damaged(3, area, true, &frame);
+                    assert_eq!(flaw(&after), None, "{area:?}");
+                    assert_ne!(after, untouched(&frame));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_packet_without_payload_has_none_to_damage() {
+        let frame = Spec::tcp(0).frame();
+        assert_eq!(damaged(5, CorruptArea::Payload, false, &frame), untouched(&frame));
+    }
+}

@@ -47,3 +47,39 @@ impl Stage for Duplicate {
         out.forward(previous);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::params::ImpairmentParams;
+    use crate::pipeline::testing::{Run, Spec, stage};
+    use crate::pipeline::units::Probability;
+
+    #[test]
+    fn copies_follow_their_original_and_are_the_same() {
+        let params = DuplicateParams { probability: Probability::ONE, copies: 2 };
+        let mut run = Run::new(vec![stage(ImpairmentParams::Duplicate(params))]);
+        run.feed(Instant::ZERO, &Spec::tcp(2000).train(1000).frame());
+        let wires: Vec<_> = run.wires().into_iter().map(|wire| wire.bytes).collect();
+        assert_eq!(wires.len(), 6);
+        assert!(
+            wires[..3].iter().all(|wire| *wire == wires[0])
+                && wires[3..].iter().all(|wire| *wire == wires[3])
+        );
+        assert_ne!(wires[0], wires[3]);
+        assert_eq!(run.stage(0).created.packets, 4);
+    }
+
+    /// Five standard deviations of a binomial count.
+    #[test]
+    fn the_share_of_copies_is_p() {
+        let (n, p) = (20_000_u32, 0.1);
+        let params = DuplicateParams { probability: Probability::new(p).unwrap(), copies: 1 };
+        let mut run = Run::new(vec![stage(ImpairmentParams::Duplicate(params))]);
+        let frame = Spec::udp(1).frame();
+        (0..n).for_each(|_| run.feed(Instant::ZERO, &frame));
+        let sigma = (f64::from(n) * p * (1.0 - p)).sqrt();
+        let copies = run.stage(0).created.packets as f64;
+        assert!((copies - f64::from(n) * p).abs() <= 5.0 * sigma, "{copies}");
+    }
+}

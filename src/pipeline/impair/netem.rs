@@ -275,3 +275,124 @@ fn cost(length: u32, rate: &NetemRate) -> u64 {
     let cells = length.div_ceil(rate.cell_size.into());
     cells * u64::from(rate.cell_size.saturating_add_signed(rate.cell_overhead))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::params::{Correlated, Distribution, ImpairmentParams};
+    use crate::pipeline::testing::{Run, Spec, stage};
+    use crate::pipeline::time::Duration;
+    use crate::pipeline::units::Rate;
+
+    fn always() -> Correlated {
+        Correlated { probability: Probability::ONE, correlation: Probability::ZERO }
+    }
+
+    fn line(params: NetemParams) -> Run {
+        Run::new(vec![stage(ImpairmentParams::Netem(Box::new(params)))])
+    }
+
+    fn delay(millis: u64, jitter: u64) -> DelayParams {
+        let (delay, jitter) = (Duration::from_millis(millis), Duration::from_millis(jitter));
+        DelayParams { delay, jitter, distribution: Distribution::Uniform, reorder: false }
+    }
+
+    /// Duplicated and lost at once leaves one copy.
+    #[test]
+    fn duplication_and_loss_add_up_as_netem_adds_them() {
+        let never = Correlated::default();
+        for (duplicate, loss, left) in
+            [(never, never, 1), (always(), never, 2), (never, always(), 0), (always(), always(), 1)]
+        {
+            let mut run = line(NetemParams { loss, duplicate, ..NetemParams::default() });
+            run.feed(Instant::ZERO, &Spec::udp(10).frame());
+            assert_eq!(run.wires().len(), left, "{duplicate:?} {loss:?}");
+        }
+    }
+
+    /// 100 bytes of IP with 5 more are three cells of 48, each 53 on the wire: 159 bytes at 1,272 bit/s are a second.
+    #[test]
+    fn a_rate_counts_overhead_and_whole_cells() {
+        let rate = NetemRate {
+            rate: Rate::from_bits_per_sec(1_272).unwrap(),
+            packet_overhead: 5,
+            cell_size: 48,
+            cell_overhead: 5,
+        };
+        let mut run = line(NetemParams { rate: Some(rate), ..NetemParams::default() });
+        for _ in 0..3 {
+            run.feed(Instant::ZERO, &Spec::udp(72).frame());
+        }
+        run.finish();
+        assert_eq!(run.times(), [1_000_000_000, 2_000_000_000, 3_000_000_000]);
+    }
+
+    /// Neither absorbs the other: the second packet is late by both its wait and the delay.
+    #[test]
+    fn rate_and_delay_add_up() {
+        let rate = NetemRate {
+            rate: Rate::from_bits_per_sec(800_000).unwrap(),
+            packet_overhead: 0,
+            cell_size: 0,
+            cell_overhead: 0,
+        };
+        let mut run =
+            line(NetemParams { rate: Some(rate), delay: Some(delay(10, 0)), ..NetemParams::default() });
+        run.feed(Instant::ZERO, &Spec::udp(72).frame());
+        run.feed(Instant::ZERO, &Spec::udp(72).frame());
+        run.finish();
+        assert_eq!(run.times(), [11_000_000, 12_000_000]);
+    }
+
+    #[test]
+    fn the_limit_counts_what_waits_and_lets_in_as_it_leaves() {
+        let mut run =
+            line(NetemParams { limit: Some(3), delay: Some(delay(10, 0)), ..NetemParams::default() });
+        for millis in [0, 1, 2, 3, 10] {
+            run.feed(Instant::ZERO + Duration::from_millis(millis), &Spec::udp(10).frame());
+        }
+        run.finish();
+        assert_eq!(run.times(), [10_000_000, 11_000_000, 12_000_000, 20_000_000]);
+        assert_eq!(run.dropped(Reason::Limit), 1);
+    }
+
+    #[test]
+    fn the_gap_th_packet_leaves_at_once() {
+        let params =
+            NetemParams { delay: Some(delay(10, 0)), reorder: always(), gap: 3, ..NetemParams::default() };
+        let mut run = line(params);
+        for millis in 0..4 {
+            run.feed(Instant::ZERO + Duration::from_millis(millis), &Spec::udp(10).frame());
+        }
+        run.finish();
+        assert_eq!(run.times(), [2_000_000, 10_000_000, 11_000_000, 13_000_000]);
+    }
+
+    /// Packets far apart are never held back by their predecessors: uniform in delay ± jitter. The largest deviation of
+    /// the distribution function from the uniform one is within Kolmogorov's bound for one in a million.
+    #[test]
+    fn jitter_has_the_distribution_asked_for() {
+        let mut run = line(NetemParams { delay: Some(delay(10, 4)), ..NetemParams::default() });
+        let n = 5_000_u64;
+        for number in 0..n {
+            run.feed(Instant::ZERO + Duration::from_millis(20 * number), &Spec::udp(10).frame());
+        }
+        run.finish();
+        let mut delays: Vec<f64> =
+            run.times().iter().enumerate().map(|(i, at)| (*at as f64 / 1e6) - 20.0 * i as f64).collect();
+        delays.sort_by(f64::total_cmp);
+        let expected = |delay: f64| ((delay - 6.0) / 8.0).clamp(0.0, 1.0);
+        let gap = |(i, delay): (usize, &f64)| (expected(*delay) - i as f64 / n as f64).abs();
+        let worst = delays.iter().enumerate().map(gap).fold(0.0, f64::max);
+        assert!(worst < 2.7 / (n as f64).sqrt(), "{worst}");
+    }
+
+    #[test]
+    fn loss_marks_where_that_is_asked_for_and_understood() {
+        let mut run = line(NetemParams { loss: always(), ecn: true, ..NetemParams::default() });
+        run.feed(Instant::ZERO, &Spec { traffic_class: 2, ..Spec::tcp(10) }.frame());
+        run.feed(Instant::ZERO, &Spec { traffic_class: 0, ..Spec::tcp(10) }.frame());
+        let wires = run.wires();
+        assert_eq!((wires.len(), wires[0].bytes[1] & 3), (1, 3));
+    }
+}

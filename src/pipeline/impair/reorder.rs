@@ -155,3 +155,62 @@ impl Displace {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::params::{ImpairmentParams, Trigger};
+    use crate::pipeline::testing::{Run, Spec, stage};
+    use crate::pipeline::units::Probability;
+
+    /// Order in which packets numbered from 0, a millisecond apart, leave, and when in milliseconds.
+    fn order(params: ReorderParams, trigger: Trigger, count: u32) -> Vec<(u32, u64)> {
+        let stage =
+            crate::pipeline::params::StageParams { trigger, ..stage(ImpairmentParams::Reorder(params)) };
+        let mut run = Run::new(vec![stage]);
+        for number in 0..count {
+            let at = Instant::ZERO + Duration::from_millis(number.into());
+            run.feed(at, &Spec { sequence: number, ..Spec::tcp(1) }.frame());
+        }
+        run.finish();
+        let number = |bytes: &[u8]| u32::from_be_bytes(bytes[24..28].try_into().unwrap());
+        run.wires().iter().map(|wire| (number(&wire.bytes), wire.at.as_nanos() / 1_000_000)).collect()
+    }
+
+    #[test]
+    fn every_gap_th_packet_overtakes_those_that_wait() {
+        let delay = Duration::from_millis(10);
+        let params = ReorderParams::Overtake { probability: Probability::ONE, gap: 3, delay };
+        let order = order(params, Trigger::default(), 6);
+        assert_eq!(order, [(2, 2), (5, 5), (0, 10), (1, 11), (3, 13), (4, 14)]);
+    }
+
+    /// With a trigger the packets behind are not selected, and so do not count as passing this stage: the probability
+    /// alone decides here, drawn so that only some are hit.
+    #[test]
+    fn a_displaced_packet_lets_as_many_pass_as_asked() {
+        let timeout = Duration::from_secs(1);
+        let params = ReorderParams::Displace { probability: Probability::new(0.1).unwrap(), by: 2, timeout };
+        let order = order(params, Trigger::default(), 200);
+        let numbers: Vec<u32> = order.iter().map(|(number, _)| *number).collect();
+        let mut sorted = numbers.clone();
+        sorted.sort_unstable();
+        assert!(sorted == (0..200).collect::<Vec<_>>() && numbers != sorted, "{numbers:?}");
+        for (place, &number) in numbers.iter().enumerate() {
+            let overtaken_by = numbers[..place].iter().filter(|&&earlier| earlier > number).count();
+            let at_the_end = number >= 190;
+            // Those that were themselves put behind do not count among the two that pass.
+            assert!(
+                overtaken_by == 0 || overtaken_by >= 2 || at_the_end,
+                "{number} was passed by {overtaken_by}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_displaced_packet_that_nothing_follows_leaves_at_its_timeout() {
+        let timeout = Duration::from_millis(50);
+        let params = ReorderParams::Displace { probability: Probability::ONE, by: 2, timeout };
+        assert_eq!(order(params, Trigger::default(), 1), [(0, 50)]);
+    }
+}
