@@ -6,6 +6,7 @@
 mod clock;
 mod control;
 pub mod network;
+mod patience;
 mod record;
 mod report;
 mod tun;

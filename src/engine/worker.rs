@@ -12,6 +12,7 @@ use nix::sys::time::TimeSpec;
 
 use crate::device::{Queue, vnet};
 use crate::engine::clock::Clock;
+use crate::engine::patience::Patience;
 use crate::engine::record::Records;
 use crate::engine::report::Report;
 use crate::engine::tun::{Queues, offload};
@@ -22,8 +23,6 @@ use crate::pipeline::time::Instant;
 
 /// Packets read from one queue before the others have their turn.
 const BURST: usize = 64;
-/// Waits shorter than this are spun: going to sleep and being woken takes longer.
-const SPIN_NANOS: u64 = 5_000;
 
 const _: () = assert!(HEADROOM == vnet::LEN, "the device's header goes into the packet's headroom");
 
@@ -44,6 +43,7 @@ pub(super) struct Worker {
     pub(super) clock: Clock,
     pub(super) messages: Receiver<Message>,
     pub(super) bell: Arc<EventFd>,
+    patience: Patience,
     buffer: Buffer,
 }
 
@@ -57,7 +57,15 @@ impl Worker {
         bell: Arc<EventFd>,
     ) -> Self {
         let buffer = router.pool.scratch();
-        Self { router, queues: Queues::new(queues, clock, records), clock, messages, bell, buffer }
+        Self {
+            router,
+            queues: Queues::new(queues, clock, records),
+            clock,
+            messages,
+            bell,
+            patience: Patience::new(),
+            buffer,
+        }
     }
 
     /// Works until told to stop.
@@ -74,7 +82,11 @@ impl Worker {
         loop {
             self.router.poll(self.clock.now(), &mut self.queues);
             match ppoll(&mut polls, self.patience(), None) {
-                Ok(0) | Err(Errno::EINTR) => continue,
+                Ok(0) => {
+                    self.patience.woke(self.clock.now());
+                    continue;
+                }
+                Err(Errno::EINTR) => continue,
                 Ok(_) => {}
                 Err(errno) => return Err(errno.into()),
             }
@@ -90,10 +102,10 @@ impl Worker {
     }
 
     /// How long to wait for packets; `None`: until one comes.
-    fn patience(&self) -> Option<TimeSpec> {
-        let nanos = self.router.next_due()?.since(self.clock.now()).as_nanos();
-        let wait = if nanos < SPIN_NANOS { 0 } else { nanos - SPIN_NANOS / 2 };
-        Some(TimeSpec::from(std::time::Duration::from_nanos(wait)))
+    fn patience(&mut self) -> Option<TimeSpec> {
+        let due = self.router.next_due()?;
+        let sleep = self.patience.sleep(self.clock.now(), due);
+        Some(TimeSpec::from(std::time::Duration::from_nanos(sleep.as_nanos())))
     }
 
     fn read_burst(&mut self, port: u16) -> std::io::Result<()> {
