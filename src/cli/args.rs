@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+use crate::pipeline::time::Duration;
+
 /// A software router that breaks packets on purpose, reproducibly.
 #[derive(Debug, Parser)]
 #[command(version, about, after_help = EXAMPLES, max_term_width = 100)]
@@ -129,6 +131,9 @@ pub(super) struct Exec {
     /// Write the summary as JSON to this file
     #[arg(long, value_name = "FILE")]
     pub(super) json: Option<PathBuf>,
+    /// How long, at most, packets that are under way when the command ends may take to arrive
+    #[arg(long, value_name = "TIME", default_value = "1s")]
+    pub(super) linger: Duration,
     /// The command and its arguments
     #[arg(last = true, required = true, value_name = "CMD")]
     pub(super) command: Vec<OsString>,

@@ -19,6 +19,7 @@ use crate::config::plan::{NetnsRef, PathPlan, PortPlan, WorkerCount};
 use crate::config::spec::{self, Spec, SpecError};
 use crate::engine::network::{Network, NetworkError};
 use crate::net::{NetError, Netns, link, privilege};
+use crate::pipeline::time::Duration;
 
 /// The network could not be made.
 const NO_NETWORK: u8 = 125;
@@ -28,6 +29,8 @@ const NOT_RUN: u8 = 126;
 const NOT_FOUND: u8 = 127;
 /// Address blocks that are tried if another process takes one at the same time.
 const TRIES: usize = 16;
+/// Time between two looks at what is still under way, in milliseconds.
+const LOOK_MILLIS: u16 = 2;
 /// Ports in the plan.
 const HOST: usize = 0;
 const INNER: usize = 1;
@@ -77,6 +80,7 @@ fn run(args: &Exec, faults: &Faults) -> anyhow::Result<ExitCode> {
         }
     };
     let status = wait(&mut child, &signals)?;
+    linger(&network, &signals, args.linger)?;
     let names = Names::of(&plan, network.seed);
     let summary = network.stop()?;
     if args.summary {
@@ -169,6 +173,19 @@ fn wait(child: &mut Child, signals: &Signals) -> anyhow::Result<ExitStatus> {
             Err(errno) => return Err(errno.into()),
         }
     }
+}
+
+/// Goes on forwarding until nothing is under way, for `most` at most: else the last words of the command (the FIN of its
+/// connection, say) would be lost in the delay of the link, and its peer would wait for them.
+fn linger(network: &Network, signals: &Signals, most: Duration) -> anyhow::Result<()> {
+    let clock = network.engine().clock();
+    let end = clock.now() + most;
+    while clock.now() < end && network.summary()?.total.held.packets > 0 {
+        if signals.wait(LOOK_MILLIS)?.is_some_and(|received| received.signal != Signal::SIGCHLD) {
+            break;
+        }
+    }
+    Ok(())
 }
 
 fn exit_code(status: ExitStatus) -> ExitCode {

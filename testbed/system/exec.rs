@@ -70,3 +70,18 @@ fn a_delay_is_never_shorter_than_asked() {
     let least: f64 = text.split(['=', '/']).nth(4).and_then(|word| word.trim().parse().ok()).expect(&text);
     assert!(least >= 30.0, "{text}");
 }
+
+/// The last words of a command arrive although it has ended when they are still on the way.
+#[test]
+fn what_is_under_way_when_the_command_ends_still_arrives() {
+    let receiver = std::net::UdpSocket::bind(("0.0.0.0", 0)).unwrap();
+    receiver.set_nonblocking(true).unwrap();
+    let port = receiver.local_addr().unwrap().port();
+    let script = format!("exec bash -c 'echo last words > /dev/udp/$FAULTWIRE_HOST/{port}'");
+    let mut buffer = [0; 64];
+    for (linger, delay, arrives) in [("60s", "delay 200ms", true), ("0s", "delay 30s", false)] {
+        let output = output(&["exec", "--linger", linger, "--up", delay, "--", "sh", "-c", &script]);
+        assert!(output.status.success(), "{}", said(&output));
+        assert_eq!(receiver.recv(&mut buffer).is_ok(), arrives, "with --linger {linger}");
+    }
+}
