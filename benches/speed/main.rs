@@ -9,15 +9,18 @@
 #![expect(clippy::unwrap_used, reason = "a measurement that cannot be made ends with the reason")]
 
 mod memory;
+mod peers;
 mod pump;
 mod subject;
 mod traffic;
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::Parser;
 use serde_json::json;
 
+use crate::peers::{Faults, Peer};
 use crate::subject::{Hosts, Stages, Subject};
 
 #[derive(Debug, Parser)]
@@ -38,6 +41,13 @@ struct Args {
     /// Minutes of mixed traffic through delay, jitter and loss, for the growth of memory; 0: not measured
     #[arg(long, default_value_t = 0.0)]
     soak: f64,
+    /// Also against other emulators, those of them that are installed: rattan (in $PATH or at
+    /// $RATTAN)
+    #[arg(long)]
+    peers: bool,
+    /// Only one TCP stream to this address, for `--seconds`: what runs inside an emulator
+    #[arg(long, hide = true)]
+    stream: Option<SocketAddr>,
     /// Only the cost of a held packet of this size, in this process
     #[arg(long, hide = true)]
     held: Option<u64>,
@@ -109,6 +119,10 @@ fn main() {
     if args.smoke || args.test {
         (args.rounds, args.seconds) = (1, 0.2);
     }
+    if let Some(to) = args.stream {
+        peers::stream(to, args.seconds);
+        return;
+    }
     if let Err(closed) = faultwire::net::privilege::check() {
         eprintln!("this bench makes namespaces and TUN devices: {closed}");
         std::process::exit(1);
@@ -120,6 +134,9 @@ fn main() {
     let mut results = Vec::new();
     for comparison in &COMPARISONS {
         results.push(compare(comparison, &args));
+    }
+    if args.peers {
+        compare_peers(&args, &mut results);
     }
     let held = memory::per_held_packet();
     let soak = (args.soak > 0.0).then(|| memory::soak(Duration::from_secs_f64(args.soak * 60.0)));
@@ -137,30 +154,62 @@ fn main() {
 
 fn compare(comparison: &Comparison, args: &Args) -> serde_json::Value {
     let span = Duration::from_secs_f64(args.seconds);
+    let subject = || measure(comparison.subject, comparison.load, span);
+    let base = || measure(comparison.base, comparison.load, span);
+    paired(comparison.name, comparison.load, comparison.target, args, subject, base)
+}
+
+/// faultwire's `exec` against each peer that is installed.
+fn compare_peers(args: &Args, results: &mut Vec<serde_json::Value>) {
+    let span = Duration::from_secs_f64(args.seconds);
+    for (peer, target) in [(Peer::Rattan, 8.0)] {
+        if !peer.is_here() {
+            eprintln!("{} is not installed: not compared", peer.name());
+            continue;
+        }
+        for (faults, what) in [(Faults::Loss, "0.01 % loss"), (Faults::Delay, "10 ms each way")] {
+            let name = format!("TCP, {what}: exec / {}", peer.name());
+            let rate = |peer: Peer| {
+                let rate = peers::measure(peer, faults, span);
+                rate.unwrap_or_else(|error| panic!("{}: {error}", peer.name()))
+            };
+            let ratio = paired(&name, Load::Tcp, Some(target), args, || rate(Peer::Faultwire), || rate(peer));
+            results.push(ratio);
+        }
+    }
+}
+
+/// The ratios of two measurements that follow each other, as often as there are rounds.
+fn paired(
+    name: &str,
+    load: Load,
+    target: Option<f64>,
+    args: &Args,
+    subject: impl Fn() -> f64,
+    base: impl Fn() -> f64,
+) -> serde_json::Value {
     let (mut ratios, mut rates) = (Vec::new(), Vec::new());
     for round in 0..args.rounds {
         // Who goes first alternates: neither gets the quieter half.
-        let first_base = round % 2 == 0;
-        let early = first_base.then(|| measure(comparison.base, comparison.load, span));
-        let subject = measure(comparison.subject, comparison.load, span);
-        let base = early.unwrap_or_else(|| measure(comparison.base, comparison.load, span));
-        ratios.push(subject / base);
-        rates.push(subject);
+        let early = (round % 2 == 0).then(&base);
+        let rate = subject();
+        ratios.push(rate / early.unwrap_or_else(&base));
+        rates.push(rate);
     }
     ratios.sort_by(f64::total_cmp);
     rates.sort_by(f64::total_cmp);
     let (low, median, high) = (ratios[0], ratios[ratios.len() / 2], ratios[ratios.len() - 1]);
     let rate = rates[rates.len() / 2];
     if !args.json {
-        let target = comparison.target.map_or(String::new(), |target| format!("  target {target}"));
-        let unit = match comparison.load {
+        let target = target.map_or(String::new(), |target| format!("  target {target}"));
+        let unit = match load {
             Load::Tcp => format!("{:.2} Gbit/s", rate * 8.0 / 1e9),
             Load::Udp => format!("{:.0} kpps", rate / 1e3),
         };
-        println!("{:<42} {median:.3} ({low:.3} .. {high:.3}){target}  [{unit}]", comparison.name);
+        println!("{name:<42} {median:.3} ({low:.3} .. {high:.3}){target}  [{unit}]");
     }
     json!({
-        "name": comparison.name, "median": median, "low": low, "high": high, "target": comparison.target,
+        "name": name, "median": median, "low": low, "high": high, "target": target,
         "rounds": args.rounds, "rate_per_s": rate,
     })
 }

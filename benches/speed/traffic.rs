@@ -12,7 +12,7 @@ use crate::subject::Hosts;
 
 const RECEIVER: &str = "10.66.2.2:5201";
 /// Share of the time that is not counted: windows open meanwhile.
-const WARM_UP: f64 = 0.5;
+pub(crate) const WARM_UP: f64 = 0.5;
 
 /// Bytes a second that the receiver reads of one stream.
 pub(crate) fn tcp(hosts: &Hosts, span: Duration) -> f64 {
@@ -69,7 +69,7 @@ pub(crate) fn udp(hosts: &Hosts, span: Duration) -> f64 {
 }
 
 /// Counts for `span` after the warm-up; what came a second.
-fn meter(read: &AtomicU64, span: Duration) -> f64 {
+pub(crate) fn meter(read: &AtomicU64, span: Duration) -> f64 {
     clock::pause(span.mul_f64(WARM_UP));
     let (start, before) = (clock::nanos(), read.load(Ordering::Relaxed));
     clock::pause(span);
