@@ -6,9 +6,12 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod system {
+    pub(crate) mod capture;
     pub(crate) mod cases;
     pub(crate) mod common;
     pub(crate) mod exec;
+    pub(crate) mod network;
+    pub(crate) mod refusals;
     pub(crate) mod run;
     pub(crate) mod third_party;
 }

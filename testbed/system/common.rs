@@ -37,6 +37,23 @@ pub(crate) fn ip(arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// A namespace of somebody else, which goes with the test.
+pub(crate) struct Foreign(pub(crate) String);
+
+impl Foreign {
+    pub(crate) fn new() -> Self {
+        let name = unique();
+        ip(&["netns", "add", &name]);
+        Self(name)
+    }
+}
+
+impl Drop for Foreign {
+    fn drop(&mut self) {
+        let _ = Command::new("ip").args(["netns", "del", &self.0]).status();
+    }
+}
+
 /// A file of this content that goes with the test.
 pub(crate) struct Scratch(pub(crate) PathBuf);
 
@@ -73,7 +90,19 @@ impl Running {
     pub(crate) fn start(top: &str, paths: &str) -> Self {
         let name = unique();
         let (left, right) = (format!("{name}l"), format!("{name}r"));
-        let config = Scratch::file(&config(&left, &right, top, paths));
+        Self::of(Scratch::file(&config(&left, &right, top, paths)), [left, right])
+    }
+
+    /// With these paths, and every packet on the devices as on a wire.
+    pub(crate) fn without_offload(paths: &str) -> Self {
+        let (left, right) = (unique(), unique());
+        let text = config(&left, &right, "seed = 9", paths)
+            .replace("create = true", "create = true\noffload = false");
+        Self::of(Scratch::file(&text), [left, right])
+    }
+
+    /// With this configuration, two of whose namespaces these are.
+    pub(crate) fn of(config: Scratch, [left, right]: [String; 2]) -> Self {
         let mut command = faultwire();
         command.args(["run", config.path(), "--json"]).stdout(Stdio::piped()).stderr(Stdio::piped());
         // From here on it is ended by `Drop`, whatever happens.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use nix::sys::signal::Signal;
 
-use crate::system::common::{Running, Scratch, config, ip, output, said, unique};
+use crate::system::common::{Foreign, Running, Scratch, config, ip, output, said, unique};
 
 fn ping(running: &Running, to: &str, count: u32) -> String {
     let count = count.to_string();
@@ -69,17 +69,15 @@ fn a_hop_that_is_one_too_few_is_told_by_the_router() {
 /// After SIGKILL, what is left is gone when faultwire next starts; what others made stays.
 #[test]
 fn nothing_is_left_behind_even_by_sigkill() {
-    let foreign = unique();
-    ip(&["netns", "add", &foreign]);
+    let foreign = Foreign::new();
     let mut killed = Running::start("", "");
     let (left, right) = (killed.left.clone(), killed.right.clone());
     killed.child.kill().unwrap();
     killed.child.wait().unwrap();
     let next = Running::start("", "");
     assert!(!exists(&left) && !exists(&right), "namespaces of the killed one are left");
-    assert!(exists(&foreign), "a namespace of somebody else is gone");
+    assert!(exists(&foreign.0), "a namespace of somebody else is gone");
     next.stop(Signal::SIGTERM);
-    ip(&["netns", "del", &foreign]);
 }
 
 #[test]

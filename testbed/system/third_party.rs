@@ -175,7 +175,7 @@ fn damage_is_damage_to_the_receiving_kernel() {
 /// A command that no test needs, but without which `testbed/run` has not done its work.
 #[test]
 fn the_tools_are_there() {
-    for tool in ["ip", "ping", "curl", "nginx", "iperf3", "hping3", "tcpdump"] {
+    for tool in ["ip", "ping", "curl", "nginx", "iperf3", "hping3", "tcpdump", "tshark"] {
         let found = Command::new("sh").args(["-c", &format!("command -v {tool}")]).output().unwrap();
         assert!(found.status.success(), "{tool} is missing: testbed/run installs it");
     }
