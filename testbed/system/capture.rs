@@ -39,7 +39,7 @@ impl Tcpdump {
     /// Waits until the last datagram is in the file.
     fn finish(&mut self, running: &Running) {
         let script = format!("printf '{LAST}' > /dev/udp/10.88.2.2/9");
-        let deadline = faultwire::lab::clock::Deadline::after(std::time::Duration::from_secs(60));
+        let deadline = faultwire::lab::clock::Deadline::after(std::time::Duration::from_mins(1));
         let seen = |file: &Path| {
             let bytes = std::fs::read(file).unwrap();
             bytes.windows(LAST.len()).any(|window| window == LAST.as_bytes())

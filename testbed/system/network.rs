@@ -17,11 +17,11 @@ impl Star {
     fn start(extra: &str) -> Self {
         let foreign = [Foreign::new(), Foreign::new()];
         let names = [unique(), foreign[0].0.clone(), foreign[1].0.clone()];
-        let [made, named, by_path] = &names;
+        let [made, by_name, by_path] = &names;
         let text = format!(
             "[[port]]\nname = \"a\"\nnetns = \"{made}\"\ncreate = true\naddresses = [\"10.89.1.2/24\", \"fd89:1::2/64\"]\n\
              routes = [\"default\"]\n\
-             [[port]]\nname = \"b\"\nnetns = \"{named}\"\naddresses = [\"10.89.2.2/24\", \"fd89:2::2/64\"]\n\
+             [[port]]\nname = \"b\"\nnetns = \"{by_name}\"\naddresses = [\"10.89.2.2/24\", \"fd89:2::2/64\"]\n\
              router = [\"10.89.2.254\", \"fd89:2::fe\"]\nroutes = [\"default\"]\n\
              [[port]]\nname = \"c\"\nnetns = \"/run/netns/{by_path}\"\naddresses = [\"10.89.3.2/24\", \"fd89:3::2/64\"]\n\
              mtu = 1400\ntxqueuelen = 77\nroutes = [\"10.89.0.0/16\", \"fd89::/16\"]\n{extra}"

@@ -54,7 +54,7 @@ fn a_namespace_that_exists_is_not_taken_over() {
     assert_refused(&output, &[], &[&foreign.0, "exists already"]);
     assert_eq!(
         left_behind(&[&made, &foreign.0]),
-        [foreign.0.clone()],
+        [foreign.0.as_str()],
         "the other's namespace stays, the own does not"
     );
 }
