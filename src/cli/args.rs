@@ -47,8 +47,22 @@ pub(super) enum CaseCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Explain an incident in a page: what happens, why, how to recognise it in production, how to cure it
+    Explain(CaseExplain),
     /// Run cases and their controls; exit code 1 if one fails
     Run(CaseRun),
+}
+
+/// Options of `case explain`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  faultwire case explain mtu-blackhole-tunnel")]
+pub(super) struct CaseExplain {
+    /// Name of a case that comes with faultwire, or a case file
+    #[arg(required_unless_present = "all", value_name = "NAME|FILE")]
+    pub(super) case: Option<PathBuf>,
+    /// All cases that come with faultwire, as a book in Markdown
+    #[arg(long, conflicts_with = "case")]
+    pub(super) all: bool,
 }
 
 /// Options of `case run`.

@@ -5,29 +5,27 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use crate::cli::args::{CaseCommand, CaseRun};
+use crate::cli::args::{CaseCommand, CaseExplain, CaseRun};
 use crate::cli::{WRONG, fail};
-use crate::config::ConfigError;
 use crate::lab::case::Case;
+use crate::lab::catalogue;
 use crate::lab::report::CaseStory;
+use crate::lab::report::page::{book, page};
 use crate::lab::run::run_case;
 use crate::net::privilege;
 
-/// The cases that come with faultwire, by name: they are in the program, so that it needs no files beside it.
-const BUILT_IN: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/cases.rs"));
-
-/// Lists or runs cases.
+/// Lists, explains or runs cases.
 pub(super) fn case(command: &CaseCommand) -> ExitCode {
     match command {
         CaseCommand::List { json } => list(*json),
+        CaseCommand::Explain(args) => explain(args),
         CaseCommand::Run(args) => run(args),
     }
 }
 
 fn list(json: bool) -> ExitCode {
-    let cases = BUILT_IN.iter().map(|(name, _)| built_in(name)).collect::<Result<Vec<_>, _>>();
-    let cases: Vec<Case> = match cases {
-        Ok(cases) => cases.into_iter().flatten().collect(),
+    let cases = match catalogue::cases() {
+        Ok(cases) => cases,
         Err(error) => return fail(WRONG, error),
     };
     if json {
@@ -41,6 +39,22 @@ fn list(json: bool) -> ExitCode {
         }
     }
     ExitCode::SUCCESS
+}
+
+fn explain(args: &CaseExplain) -> ExitCode {
+    let text = match &args.case {
+        Some(name) => find(name).map(|case| page(&case, 1)),
+        None => catalogue::cases()
+            .map(|cases| book(catalogue::CHAPTERS, &cases))
+            .map_err(|error| error.to_string()),
+    };
+    match text {
+        Ok(text) => {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => fail(WRONG, error),
+    }
 }
 
 fn run(args: &CaseRun) -> ExitCode {
@@ -92,11 +106,8 @@ fn finish(stories: &[CaseStory], args: &CaseRun) -> ExitCode {
 
 /// What the command line names, every mistake in it at once.
 fn chosen(args: &CaseRun) -> Result<Vec<Case>, String> {
-    let names: Vec<PathBuf> = if args.all {
-        BUILT_IN.iter().map(|(name, _)| PathBuf::from(name)).collect()
-    } else {
-        args.cases.clone()
-    };
+    let names: Vec<PathBuf> =
+        if args.all { catalogue::names().map(PathBuf::from).collect() } else { args.cases.clone() };
     let (cases, errors): (Vec<_>, Vec<_>) = names.iter().map(|name| find(name)).partition(Result::is_ok);
     if errors.is_empty() {
         return Ok(cases.into_iter().flatten().collect());
@@ -106,12 +117,12 @@ fn chosen(args: &CaseRun) -> Result<Vec<Case>, String> {
 
 /// A built-in case by its name, or a file by its path.
 fn find(name: &Path) -> Result<Case, String> {
-    let known = name.to_str().map(built_in).transpose().map_err(|error| error.to_string())?.flatten();
+    let known = name.to_str().map(catalogue::case).transpose().map_err(|error| error.to_string())?.flatten();
     if let Some(case) = known {
         return Ok(case);
     }
     if !name.exists() && name.extension().is_none() {
-        let names: Vec<_> = BUILT_IN.iter().map(|(name, _)| *name).collect();
+        let names: Vec<_> = catalogue::names().collect();
         let hint = crate::config::suggest::hint(&name.to_string_lossy(), &names);
         return Err(format!(
             "there is no case \"{}\" ({hint}; `faultwire case list` shows all)",
@@ -121,23 +132,9 @@ fn find(name: &Path) -> Result<Case, String> {
     Case::load(name).map_err(|error| error.to_string())
 }
 
-fn built_in(name: &str) -> Result<Option<Case>, ConfigError> {
-    let found = BUILT_IN.iter().find(|(known, _)| *known == name);
-    found.map(|(name, text)| Case::parse(text, &format!("configs/cases/{name}.toml"), name)).transpose()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_case_that_comes_with_it_can_be_read_and_has_a_control() {
-        assert!(BUILT_IN.len() >= 17, "{} cases", BUILT_IN.len());
-        for (name, _) in BUILT_IN {
-            let case = built_in(name).unwrap().unwrap();
-            assert!(case.trials.iter().any(|trial| trial.control.is_some()), "{name} has no control");
-        }
-    }
 
     #[test]
     fn a_mistyped_name_gets_the_name_that_was_meant() {

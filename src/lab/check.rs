@@ -50,6 +50,32 @@ pub enum Operand {
     Observed(String),
 }
 
+/// As the end of a sentence about the value: "is at least 5".
+impl std::fmt::Display for Check {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Equals(value) => write!(f, "is {value}"),
+            Self::Differs(value) => write!(f, "is not {value}"),
+            Self::SameAs(name) => write!(f, "is that of `{name}`"),
+            Self::AtLeast(low) => write!(f, "is at least {low}"),
+            Self::AtMost(high) => write!(f, "is at most {high}"),
+            Self::Between(low, high) => write!(f, "is from {low} to {high}"),
+            Self::Binomial { p, trials } => {
+                write!(f, "is {} % of {trials}, within five standard deviations", Value::Number(p * 100.0))
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for Operand {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Number(number) => Value::Number(*number).fmt(f),
+            Self::Observed(name) => write!(f, "`{name}`"),
+        }
+    }
+}
+
 /// What came of an expectation.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct Verdict {

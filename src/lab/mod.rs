@@ -1,6 +1,7 @@
 //! Cases: build a network, break it, drive traffic, compare what the kernels report.
 
 pub mod case;
+pub mod catalogue;
 pub mod check;
 pub mod clock;
 pub mod observe;

@@ -1,5 +1,7 @@
 //! The incident catalogue, through the command.
 
+use std::process::Command;
+
 use crate::system::common::{output, said};
 
 /// Every case that comes with faultwire passes, and each of its controls comes out the other way.
@@ -32,4 +34,55 @@ fn an_unknown_case_is_a_mistake_of_the_command_line() {
     let output = output(&["case", "run", "mss-clmp"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(said(&output).contains("mss-clamp"), "{}", said(&output));
+}
+
+/// Lines of a code block in the explanations that begin with `word`.
+fn commands(word: &str) -> Vec<String> {
+    let cases = faultwire::lab::catalogue::cases().unwrap();
+    let texts =
+        cases.iter().filter_map(|case| case.explain.as_ref()).map(|explain| explain.recognise.clone());
+    let lines = texts.flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>());
+    lines
+        .filter_map(|line| Some(line.strip_prefix("    ")?.to_owned()))
+        .filter(|line| line.starts_with(word))
+        .collect()
+}
+
+/// tcpdump itself reads every filter that an explanation gives.
+#[test]
+fn every_filter_that_is_explained_is_one() {
+    let filters = commands("tcpdump ");
+    assert!(filters.len() > 20, "{filters:?}");
+    for command in filters {
+        // Compiled for Ethernet; a device of the host's own would be of whatever kind it is.
+        let Some((_, filter)) = command.split_once('\'') else { continue };
+        let filter = filter.trim_end_matches('\'');
+        let output = Command::new("tcpdump").args(["-y", "EN10MB", "-d", filter]).output();
+        let output = output.expect("installed (testbed/run does that)");
+        assert!(output.status.success(), "{command}: {}", said(&output));
+    }
+}
+
+/// Every counter that an explanation names is one of this kernel's.
+#[test]
+fn every_counter_that_is_explained_exists() {
+    let counters = faultwire::lab::observe::counters::Counters::read().unwrap();
+    for command in commands("nstat ") {
+        for name in command.split_whitespace().filter(|word| word.starts_with(char::is_uppercase)) {
+            let groups = ["TcpExt", "IpExt", "Tcp", "Icmp6", "Icmp", "Ip6", "Ip", "Udp"];
+            let group = groups.into_iter().find(|group| name.starts_with(group)).unwrap();
+            let dotted = format!("{group}.{}", &name[group.len()..]);
+            assert!(counters.value(&dotted).is_some(), "{command}: no {dotted}");
+        }
+    }
+}
+
+#[test]
+fn a_case_is_explained_by_name_and_a_mistyped_one_is_suggested() {
+    let explained = output(&["case", "explain", "pmtud-working"]);
+    assert!(explained.status.success());
+    assert!(said(&explained).contains("ip route get"), "{}", said(&explained));
+    let unknown = output(&["case", "explain", "pmtud-workin"]);
+    assert_eq!(unknown.status.code(), Some(2));
+    assert!(said(&unknown).contains("pmtud-working"), "{}", said(&unknown));
 }

@@ -3,6 +3,7 @@
 use crate::config::ConfigError;
 use crate::config::reader::{Table, Value, rearranged};
 use crate::lab::case::expect::{read_expectation, read_expectations};
+use crate::lab::case::explain::{Explanation, read_explanation};
 use crate::lab::case::network::read_network;
 use crate::lab::case::traffic::read_traffic;
 use crate::lab::case::{Case, DEFAULT_SETTLE, Run, Sweep, Trial, overlay};
@@ -15,6 +16,7 @@ struct Version {
     name: Option<String>,
     title: String,
     story: String,
+    explain: Option<Explanation>,
     seed: u64,
     control: Option<String>,
     range: Option<(i64, i64)>,
@@ -33,18 +35,24 @@ pub(super) fn read_case(text: &str, file: &str, name: &str) -> Result<Case, Conf
             Ok((version, runs)) => {
                 let Version { control, sweep, expect, .. } = version;
                 trials.push(Trial { control, runs, sweep, expect });
-                about.get_or_insert((version.name, version.title, version.story, version.seed));
+                about.get_or_insert((
+                    version.name,
+                    version.title,
+                    version.story,
+                    version.explain,
+                    version.seed,
+                ));
             }
             Err(error) => problems.extend(error.problems),
         }
     }
-    let Some((own_name, title, story, seed)) = about.filter(|_| problems.is_empty()) else {
+    let Some((own_name, title, story, explain, seed)) = about.filter(|_| problems.is_empty()) else {
         // What is wrong with the case is wrong with each of its controls.
         problems.sort_by_key(|problem| problem.place);
         problems.dedup();
         return Err(ConfigError { problems });
     };
-    Ok(Case { name: own_name.unwrap_or_else(|| name.to_owned()), title, story, seed, trials })
+    Ok(Case { name: own_name.unwrap_or_else(|| name.to_owned()), title, story, explain, seed, trials })
 }
 
 /// The case or a control, and its runs.
@@ -88,6 +96,7 @@ fn read_version(root: &mut Table<'_>, is_control: bool) -> Option<Version> {
     let name = root.value("name").and_then(|value| value.text()).map(str::to_owned);
     let title = root.required("title", "\"30 % loss on egress\"").and_then(|value| value.text());
     let story = root.value("story").and_then(|value| value.text()).unwrap_or_default().trim().to_owned();
+    let explain = read_explanation(root);
     let seed = root.integer("seed", 0..=u64::MAX).unwrap_or(1);
     let control = root.value("control").and_then(|value| control_name(&value, is_control));
     let (range, sweep) = read_sweep(root).unzip();
@@ -105,7 +114,7 @@ fn read_version(root: &mut Table<'_>, is_control: bool) -> Option<Version> {
     }
     let settle = root.quantity("settle").unwrap_or(DEFAULT_SETTLE);
     let run = Run { value: None, network, traffic, settle };
-    Some(Version { name, title: title?.to_owned(), story, seed, control, range, sweep, run, expect })
+    Some(Version { name, title: title?.to_owned(), story, explain, seed, control, range, sweep, run, expect })
 }
 
 /// Of a control only its name is left when the document has been made its own.

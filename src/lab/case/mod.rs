@@ -3,6 +3,7 @@
 //! The format is described, with a worked example, in `docs/cases.md`.
 
 mod expect;
+mod explain;
 mod file;
 mod network;
 mod overlay;
@@ -24,6 +25,8 @@ use crate::lab::traffic::trace::Trace;
 use crate::lab::traffic::udp::Udp;
 use crate::pipeline::time::Duration;
 
+pub use explain::Explanation;
+
 /// A case file, read and checked.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Case {
@@ -33,6 +36,8 @@ pub struct Case {
     pub title: String,
     /// What happened, in a few sentences.
     pub story: String,
+    /// The incident in a page, if the file has it.
+    pub explain: Option<Explanation>,
     /// Seed of every random decision.
     pub seed: u64,
     /// The network as the incident broke it, then each control.

@@ -121,3 +121,14 @@ fn every_shipped_case_reads_has_a_control_and_says_why() {
     }
     assert!(count >= 17, "{count} cases");
 }
+
+#[test]
+fn an_explanation_has_all_its_parts_and_no_other() {
+    let explain = "[explain]\nwhat = \"w\"\nwhy = \"y\"\nrecognise = \"r\"\ncure = \"\"\"\n\n    c\n\"\"\"\n";
+    let text = |table: &str| SMALL.replace("[fault]", &format!("{table}[fault]"));
+    assert_eq!(parse(&text(explain)).explain.unwrap().cure, "    c");
+    assert_eq!(parse(SMALL).explain, None);
+    let wrong = problems(&text(&explain.replace("why", "reason")));
+    assert!(wrong.contains("explain.why") && wrong.contains("explain.reason"), "{wrong}");
+    assert!(problems(&text(&explain.replace("\"r\"", "\"\""))).contains("says nothing"));
+}

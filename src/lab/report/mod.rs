@@ -3,6 +3,7 @@
 pub mod diagram;
 pub mod headline;
 pub mod network;
+pub mod page;
 pub mod story;
 
 pub use diagram::diagram;
