@@ -9,6 +9,7 @@ mod system {
     pub(crate) mod capture;
     pub(crate) mod cases;
     pub(crate) mod common;
+    pub(crate) mod evidence;
     pub(crate) mod exec;
     pub(crate) mod network;
     pub(crate) mod refusals;

@@ -85,7 +85,11 @@ fn run(args: &CaseRun) -> ExitCode {
 fn print_story(story: &CaseStory, args: &CaseRun) {
     // Many cases: one line each, and the whole story of those that fail.
     if args.brief() && story.pass() {
-        println!("PASS {}: {}", story.name, story.title);
+        let blind = match story.not_observable() {
+            0 => String::new(),
+            count => format!(" ({count} expectations not observable here)"),
+        };
+        println!("PASS {}: {}{blind}", story.name, story.title);
     } else {
         println!("{story}");
     }

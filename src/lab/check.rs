@@ -79,8 +79,11 @@ impl std::fmt::Display for Operand {
 /// What came of an expectation.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct Verdict {
-    /// Whether it holds.
+    /// It holds, or nobody can tell here.
     pub pass: bool,
+    /// Why nobody can tell: the kernel, or what this process may do, lacks the evidence.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_observable: Option<String>,
     /// Name of the observation.
     pub see: String,
     /// The value seen, or why there is none.
@@ -94,12 +97,31 @@ pub struct Verdict {
 impl Expectation {
     /// Compares with what was observed.
     pub fn judge(&self, observed: &Observations) -> Verdict {
+        let not_observable = self.names().find_map(|name| observed.why_missing(name)).map(str::to_owned);
+        if not_observable.is_some() {
+            let (see, because) = (self.see.clone(), self.because.clone());
+            let (seen, expected) = ("not observable here".to_owned(), self.check.to_string());
+            return Verdict { pass: true, not_observable, see, seen, expected, because };
+        }
         let (pass, seen, expected) = match (observed.value(&self.see), self.check.resolve(observed)) {
             (_, Err(missing)) => (false, missing, "an operand that was observed".to_owned()),
             (None, Ok(bound)) => (false, no_such(&self.see, observed), bound.to_string()),
             (Some(value), Ok(bound)) => (bound.holds(value), value.to_string(), bound.to_string()),
         };
-        Verdict { pass, see: self.see.clone(), seen, expected, because: self.because.clone() }
+        let (see, because) = (self.see.clone(), self.because.clone());
+        Verdict { pass, not_observable: None, see, seen, expected, because }
+    }
+
+    /// Every observation that it needs.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        let operands: [Option<&str>; 2] = match &self.check {
+            Check::Equals(_) | Check::Differs(_) => [None, None],
+            Check::SameAs(name) => [Some(name), None],
+            Check::AtLeast(operand) | Check::AtMost(operand) => [operand.observed(), None],
+            Check::Between(low, high) => [low.observed(), high.observed()],
+            Check::Binomial { trials, .. } => [trials.observed(), None],
+        };
+        std::iter::once(self.see.as_str()).chain(operands.into_iter().flatten())
     }
 }
 
@@ -159,6 +181,13 @@ impl Check {
 }
 
 impl Operand {
+    fn observed(&self) -> Option<&str> {
+        match self {
+            Self::Number(_) => None,
+            Self::Observed(name) => Some(name),
+        }
+    }
+
     fn resolve(&self, observed: &Observations) -> Result<f64, String> {
         match self {
             Self::Number(number) => Ok(*number),
@@ -290,5 +319,23 @@ mod tests {
         let verdict = wrong.judge(&observed(5));
         assert!(!verdict.pass);
         assert!(verdict.seen.contains("`router.lost`"), "{}", verdict.seen);
+    }
+
+    #[test]
+    fn what_cannot_be_observed_here_is_said_and_does_not_fail() {
+        let mut seen = observed(5);
+        seen.miss("drops.server.TCP_FLAGS", "no tracefs");
+        for (see, check) in [
+            ("drops.server.TCP_FLAGS", Check::Equals(Value::Count(1))),
+            ("router.lost", Check::SameAs("drops.server.TCP_FLAGS".into())),
+            ("router.lost", Check::AtLeast(Operand::Observed("drops.server.TCP_FLAGS".into()))),
+        ] {
+            let verdict = Expectation { see: see.into(), ..expect(check) }.judge(&seen);
+            assert!(verdict.pass, "{verdict:?}");
+            assert_eq!(verdict.not_observable.as_deref(), Some("no tracefs"));
+        }
+        let other =
+            Expectation { see: "drops.server.TCP_CSUM".into(), ..expect(Check::Equals(Value::Count(0))) };
+        assert!(!other.judge(&seen).pass, "only what is known to be missing is excused");
     }
 }

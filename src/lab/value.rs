@@ -93,12 +93,31 @@ pub type Facts = Vec<(String, Value)>;
 /// All that was observed in one run, by full name (`kernel.client.Tcp.RetransSegs`, `traffic.get.outcome`).
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 #[serde(transparent)]
-pub struct Observations(BTreeMap<String, Value>);
+pub struct Observations {
+    values: BTreeMap<String, Value>,
+    /// What cannot be observed here, and why.
+    #[serde(skip)]
+    missing: BTreeMap<String, String>,
+}
 
 impl Observations {
     /// Puts `value` under `name`, in place of an earlier one.
     pub fn set(&mut self, name: impl Into<String>, value: impl Into<Value>) {
-        self.0.insert(name.into(), value.into());
+        let name = name.into();
+        self.missing.remove(&name);
+        self.values.insert(name, value.into());
+    }
+
+    /// Notes that what `name` stands for cannot be observed here; what was there under it is no longer believed.
+    pub fn miss(&mut self, name: impl Into<String>, why: impl Into<String>) {
+        let name = name.into();
+        self.values.remove(&name);
+        self.missing.insert(name, why.into());
+    }
+
+    /// Why nothing could be observed under `name`; `None` if it was observed, or nobody knows of it.
+    pub fn why_missing(&self, name: &str) -> Option<&str> {
+        self.missing.get(name).map(String::as_str)
     }
 
     /// Puts every fact under `prefix.name`.
@@ -110,19 +129,19 @@ impl Observations {
 
     /// The value under `name`.
     pub fn value(&self, name: &str) -> Option<&Value> {
-        self.0.get(name)
+        self.values.get(name)
     }
 
     /// All of them by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
-        self.0.iter().map(|(name, value)| (name.as_str(), value))
+        self.values.iter().map(|(name, value)| (name.as_str(), value))
     }
 
     /// Up to five names that share the longest beginning with `name`, for a message about a name that is not there.
     pub fn near(&self, name: &str) -> Vec<&str> {
         let common = |other: &str| name.bytes().zip(other.bytes()).take_while(|(a, b)| a == b).count();
-        let longest = self.0.keys().map(|key| common(key)).max().unwrap_or(0);
-        self.0
+        let longest = self.values.keys().map(|key| common(key)).max().unwrap_or(0);
+        self.values
             .keys()
             .filter(|key| longest > 0 && common(key) == longest)
             .take(5)

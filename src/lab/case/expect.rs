@@ -50,12 +50,12 @@ fn read_check(table: &mut Table<'_>) -> Option<Check> {
 
 /// The name of an observation.
 fn name(value: &Value<'_>) -> Option<String> {
-    const FAMILIES: [&str; 6] = ["traffic", "kernel", "socket", "pmtu", "router", "sweep"];
+    const FAMILIES: [&str; 7] = ["traffic", "kernel", "drops", "socket", "pmtu", "router", "sweep"];
     let known = |text: &str| text.split_once('.').is_some_and(|(family, _)| FAMILIES.contains(&family));
     let read = |text: &str| known(text).then(|| text.to_owned());
     value.parsed(
         read,
-        "an observation (traffic, kernel, socket, pmtu, router or sweep)",
+        "an observation (traffic, kernel, drops, socket, pmtu, router or sweep)",
         "traffic.get.outcome",
     )
 }

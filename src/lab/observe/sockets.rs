@@ -1,10 +1,10 @@
-//! TCP sockets of a namespace: `/proc/net/tcp` and `tcp6`.
+//! TCP sockets of a namespace: by `sock_diag`, or from `/proc/net/tcp` and `tcp6` where the kernel has no `sock_diag`.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
-use crate::lab::observe::PROC_NET;
+use crate::lab::observe::{PROC_NET, sock_diag};
 use crate::lab::value::{Facts, Value};
 
 /// States by the kernel's number, from 1.
@@ -36,13 +36,24 @@ pub struct TcpSocket {
     pub send_queue: u32,
     /// Bytes received and not read; for a listener, connections not accepted.
     pub receive_queue: u32,
+    /// Of a listener, the backlog: one more than so many may wait. Unknown without `sock_diag`.
+    pub accept_limit: Option<u32>,
+}
+
+/// The kernel's name of a state by its number.
+pub(super) fn state_name(number: usize) -> Option<&'static str> {
+    STATES.get(number.checked_sub(1)?).copied()
 }
 
 /// The TCP sockets of the calling thread's namespace, IPv4 and IPv6.
 ///
 /// # Errors
-/// Those of reading `/proc`.
+/// Those of reading `/proc`, where there is no `sock_diag`.
 pub fn tcp_sockets() -> io::Result<Vec<TcpSocket>> {
+    sock_diag::tcp_sockets().or_else(|_| from_proc())
+}
+
+fn from_proc() -> io::Result<Vec<TcpSocket>> {
     let mut all = Vec::new();
     for file in ["tcp", "tcp6"] {
         match std::fs::read_to_string(Path::new(PROC_NET).join(file)) {
@@ -54,7 +65,8 @@ pub fn tcp_sockets() -> io::Result<Vec<TcpSocket>> {
     Ok(all)
 }
 
-/// How many sockets are in each state, every state named, and the connections waiting at listeners (`backlog`).
+/// How many sockets are in each state, every state named; the connections waiting at all listeners (`backlog`), and at
+/// each of them (`listen.PORT.waiting`) with its limit (`listen.PORT.limit`).
 pub fn by_state(sockets: &[TcpSocket]) -> Facts {
     let count = |state| sockets.iter().filter(|socket| socket.state == state).count() as u64;
     let waiting = sockets
@@ -64,6 +76,11 @@ pub fn by_state(sockets: &[TcpSocket]) -> Facts {
     let mut facts: Facts =
         STATES.iter().map(|&state| (state.to_owned(), Value::Count(count(state)))).collect();
     facts.push(("backlog".to_owned(), Value::Count(waiting.sum())));
+    for socket in sockets.iter().filter(|socket| socket.state == "LISTEN") {
+        let name = |what: &str| format!("listen.{}.{what}", socket.local.port());
+        facts.push((name("waiting"), Value::Count(socket.receive_queue.into())));
+        facts.extend(socket.accept_limit.map(|limit| (name("limit"), Value::Count(limit.into()))));
+    }
     facts
 }
 
@@ -77,9 +94,10 @@ fn parse_line(line: &str) -> Option<TcpSocket> {
     Some(TcpSocket {
         local,
         remote,
-        state: STATES.get(state.checked_sub(1)?)?,
+        state: state_name(state)?,
         send_queue: u32::from_str_radix(send, 16).ok()?,
         receive_queue: u32::from_str_radix(receive, 16).ok()?,
+        accept_limit: None,
     })
 }
 
@@ -125,14 +143,15 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (server, _) = listener.accept().unwrap();
-        let sockets = tcp_sockets().unwrap();
-        for (local, remote) in [
-            (client.local_addr().unwrap(), server.local_addr().unwrap()),
-            (server.local_addr().unwrap(), client.local_addr().unwrap()),
-        ] {
-            let socket =
-                sockets.iter().find(|socket| socket.local == local && socket.remote == remote).unwrap();
-            assert_eq!(socket.state, "ESTABLISHED");
+        for sockets in [tcp_sockets().unwrap(), from_proc().unwrap()] {
+            for (local, remote) in [
+                (client.local_addr().unwrap(), server.local_addr().unwrap()),
+                (server.local_addr().unwrap(), client.local_addr().unwrap()),
+            ] {
+                let socket =
+                    sockets.iter().find(|socket| socket.local == local && socket.remote == remote).unwrap();
+                assert_eq!(socket.state, "ESTABLISHED");
+            }
         }
     }
 }

@@ -46,12 +46,19 @@ impl CaseStory {
     pub fn pass(&self) -> bool {
         self.trials.iter().all(TrialStory::pass)
     }
+
+    /// How many expectations nobody can judge here.
+    pub fn not_observable(&self) -> usize {
+        let verdicts = self.trials.iter().flat_map(|trial| &trial.verdicts);
+        verdicts.filter(|verdict| verdict.not_observable.is_some()).count()
+    }
 }
 
 impl TrialStory {
-    /// Whether everything was as expected, and something was expected at all.
+    /// Whether everything was as expected, and something could be judged at all.
     pub fn pass(&self) -> bool {
-        !self.verdicts.is_empty() && self.verdicts.iter().all(|verdict| verdict.pass)
+        let mut judged = self.verdicts.iter().filter(|verdict| verdict.not_observable.is_none()).peekable();
+        judged.peek().is_some() && judged.all(|verdict| verdict.pass)
     }
 
     fn name(&self) -> String {
@@ -84,19 +91,34 @@ impl fmt::Display for TrialStory {
                 writeln!(f, "  {name:<52} +{value}")?;
             }
         }
+        self.drops(f)?;
         writeln!(f, "\nexpected")?;
         for verdict in &self.verdicts {
-            writeln!(
-                f,
-                "  {} {} = {}, expected {}",
-                mark(verdict.pass),
-                verdict.see,
-                verdict.seen,
-                verdict.expected
-            )?;
+            let Verdict { see, seen, expected, .. } = verdict;
+            match &verdict.not_observable {
+                Some(why) => writeln!(f, "  n/a  {see} is not observable here: {why}")?,
+                None => writeln!(f, "  {} {see} = {seen}, expected {expected}", mark(verdict.pass))?,
+            }
             if !verdict.because.is_empty() {
                 writeln!(f, "         {}", verdict.because)?;
             }
+        }
+        Ok(())
+    }
+}
+
+impl TrialStory {
+    /// Why the kernels dropped what the hosts received, if that was recorded.
+    fn drops(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let drops = self
+            .observed
+            .iter()
+            .filter(|(name, value)| name.starts_with("drops.") && **value != Value::Count(0));
+        for (at, (name, value)) in drops.enumerate() {
+            if at == 0 {
+                writeln!(f, "\ndropped by the kernels, by reason")?;
+            }
+            writeln!(f, "  {name:<52} +{value}")?;
         }
         Ok(())
     }
@@ -123,6 +145,7 @@ mod tests {
         observed.set("kernel.client.Tcp.InErrs", 0_u64);
         let verdict = Verdict {
             pass,
+            not_observable: None,
             see: "traffic.get.outcome".into(),
             seen: "timeout".into(),
             expected: "ok".into(),
@@ -156,6 +179,18 @@ mod tests {
         let silent = TrialStory { verdicts: Vec::new(), ..trial(true) };
         assert!(!story(vec![silent]).pass());
         assert!(story(vec![trial(true)]).pass());
+    }
+
+    #[test]
+    fn what_is_not_observable_is_said_and_alone_is_no_pass() {
+        let mut half = trial(true);
+        let blind = Verdict { not_observable: Some("no tracefs".into()), ..half.verdicts[0].clone() };
+        half.verdicts.push(blind.clone());
+        let text = half.to_string();
+        assert!(text.contains("n/a  traffic.get.outcome is not observable here: no tracefs"), "{text}");
+        assert!(half.pass());
+        assert_eq!(story(vec![half]).not_observable(), 1);
+        assert!(!TrialStory { verdicts: vec![blind], ..trial(true) }.pass());
     }
 
     #[test]

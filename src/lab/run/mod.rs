@@ -2,6 +2,7 @@
 //!
 //! The router runs in this process; every host is a namespace of its own that lives as long as the run.
 
+mod drops;
 mod evidence;
 mod network;
 mod step;
@@ -127,13 +128,13 @@ fn observe_sweep(worked: &[(i64, bool)], observed: &mut Observations) {
 }
 
 fn run_once(run: &Run, seed: u64, expect: &[Expectation]) -> Result<Outcome, RunError> {
-    let lab = Lab::start(run, seed)?;
+    let mut lab = Lab::start(run, seed, expect)?;
     let before = lab.counters()?;
     let mut observed = Observations::default();
     let servers = step::play(run, &lab, &mut observed)?;
     let deadline = Deadline::after(run.settle.into());
     let verdicts = loop {
-        lab.observe(&before, &mut observed)?;
+        lab.observe(&before, expect, &mut observed)?;
         servers.observe(&mut observed);
         let verdicts: Vec<_> = expect.iter().map(|expectation| expectation.judge(&observed)).collect();
         let settled = verdicts.iter().all(|verdict| verdict.pass);

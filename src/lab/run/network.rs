@@ -6,11 +6,14 @@ use crate::config::Plan;
 use crate::config::plan::{PortPlan, WorkerCount};
 use crate::engine::{Network, Records};
 use crate::lab::case::{Host, Run};
+use crate::lab::check::Expectation;
 use crate::lab::observe::counters::Counters;
 use crate::lab::observe::pmtu::path_mtu;
+use crate::lab::observe::since::why_missing;
 use crate::lab::observe::sockets::{by_state, tcp_sockets};
 use crate::lab::report::Record;
 use crate::lab::run::RunError;
+use crate::lab::run::drops::Drops;
 use crate::lab::run::evidence::Evidence;
 use crate::lab::value::Observations;
 use crate::net::{Netns, sysctl};
@@ -23,13 +26,15 @@ pub(super) struct Lab {
     pub(super) hosts: Vec<(String, Netns)>,
     network: Network,
     evidence: Evidence,
+    drops: Drops,
     /// Every address of every host, and whose it is.
     addresses: Vec<(usize, std::net::IpAddr)>,
 }
 
 impl Lab {
     /// Makes the namespaces and starts the router.
-    pub(super) fn start(run: &Run, seed: u64) -> Result<Self, RunError> {
+    pub(super) fn start(run: &Run, seed: u64, expect: &[Expectation]) -> Result<Self, RunError> {
+        let drops = Drops::start(run, expect);
         let hosts = run.network.hosts.iter().map(make_host).collect::<Result<Vec<_>, _>>()?;
         let plan = plan(run, seed);
         let records = Records::new(RECORDS);
@@ -42,7 +47,7 @@ impl Lab {
             .iter()
             .enumerate()
             .flat_map(|(index, host)| host.port.addresses.iter().map(move |net| (index, net.addr())));
-        Ok(Self { addresses: addresses.collect(), hosts, network, evidence })
+        Ok(Self { addresses: addresses.collect(), hosts, network, evidence, drops })
     }
 
     /// The kernels' counters now.
@@ -50,8 +55,13 @@ impl Lab {
         self.hosts.iter().map(|(name, netns)| inside(name, netns, Counters::read)).collect()
     }
 
-    /// Everything that the kernels and the router report now.
-    pub(super) fn observe(&self, before: &[Counters], observed: &mut Observations) -> Result<(), RunError> {
+    /// Everything that the kernels and the router report now, and what `expect` asks for and cannot be had here.
+    pub(super) fn observe(
+        &mut self,
+        before: &[Counters],
+        expect: &[Expectation],
+        observed: &mut Observations,
+    ) -> Result<(), RunError> {
         for (index, ((name, netns), before)) in self.hosts.iter().zip(before).enumerate() {
             let counters = inside(name, netns, Counters::read)?;
             observed.add(&format!("kernel.{name}"), counters.since(before));
@@ -62,6 +72,13 @@ impl Lab {
                 if let Ok(mtu) = inside(name, netns, || path_mtu(*address)) {
                     observed.set(format!("pmtu.{name}.{address}"), mtu);
                 }
+            }
+        }
+        self.drops.observe(observed);
+        for name in expect.iter().flat_map(Expectation::names) {
+            let missing = observed.value(name).is_none() && observed.why_missing(name).is_none();
+            if let Some(why) = missing.then(|| why_missing(name, observed)).flatten() {
+                observed.miss(name, why);
             }
         }
         self.evidence.observe(&self.network.summary()?, observed);
