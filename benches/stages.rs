@@ -13,13 +13,19 @@ use faultwire::pipeline::router::{Egress, Router};
 use faultwire::pipeline::time::{Duration, Instant};
 
 /// Name and stage as in a configuration. Those that hold do so for less than the packets' spacing.
-const STAGES: [(&str, &str); 13] = [
+const STAGES: [(&str, &str); 16] = [
     ("none", ""),
     ("loss", r#"{ type = "loss", probability = "1%" }"#),
     ("delay", r#"{ type = "delay", delay = "100us" }"#),
     ("jitter", r#"{ type = "delay", delay = "100us", jitter = "50us" }"#),
     ("rate", r#"{ type = "rate", rate = "10 Gbit/s" }"#),
     ("policer", r#"{ type = "rate", rate = "10 Gbit/s", police = { burst = "100 kB" } }"#),
+    (
+        "codel",
+        r#"{ type = "rate", rate = "10 Gbit/s", queue = { packets = 100, discipline = "codel" } }"#,
+    ),
+    ("pie", r#"{ type = "rate", rate = "10 Gbit/s", queue = { packets = 100, discipline = "pie" } }"#),
+    ("steps", r#"{ type = "rate", steps = [{ for = "1s", rate = "10 Gbit/s" }] }"#),
     ("mtu", r#"{ type = "mtu", mtu = 1400 }"#),
     ("mss", r#"{ type = "mss", mss = 1300 }"#),
     ("duplicate", r#"{ type = "duplicate", probability = "1%" }"#),

@@ -5,10 +5,11 @@ use std::fmt;
 use ipnet::IpNet;
 
 use crate::pipeline::params::{
-    BlackoutParams, Correlated, CorruptArea, DelayParams, Distribution, Excess, FragmentSelect,
-    ImpairmentParams, MtuAction, MtuParams, NetemParams, RateParams, ReorderParams, Scope, Select,
-    StageParams, Trigger,
+    BlackoutParams, BottleneckParams, Correlated, CorruptArea, DelayParams, Discipline, Distribution, Excess,
+    FragmentSelect, ImpairmentParams, MtuAction, MtuParams, NetemParams, RateParams, ReorderParams, Scope,
+    Select, ServiceParams, StageParams, Trigger,
 };
+use crate::pipeline::time::Duration;
 use crate::pipeline::units::{Bytes, Probability};
 
 /// Prints a stage as one sentence without its name: `loss 1% of wire packets, each independently; only tcp`.
@@ -40,6 +41,7 @@ fn impairment(impairment: &ImpairmentParams) -> String {
         }
         ImpairmentParams::Delay(params) => delay(params),
         ImpairmentParams::Rate(params) => rate(params),
+        ImpairmentParams::Bottleneck(params) => bottleneck(params),
         ImpairmentParams::Mtu(params) => mtu(params),
         ImpairmentParams::Mss(mss) if mss.set => format!("mss set to {} in every SYN", mss.mss),
         ImpairmentParams::Mss(mss) => format!("mss clamped to {} in every SYN", mss.mss),
@@ -85,20 +87,58 @@ fn rate(rate: &RateParams) -> String {
     };
     let excess = match rate.excess {
         Excess::Police { burst } => format!("drop what exceeds it after a burst of {}", Bytes(burst)),
-        Excess::Queue { packets, bytes, time } => {
-            let limits = [
-                packets.map(|packets| format!("{packets} packets")),
-                bytes.map(|bytes| Bytes(bytes).to_string()),
-                time.map(|time| time.to_string()),
-            ];
-            let limits: Vec<String> = limits.into_iter().flatten().collect();
-            match limits.as_slice() {
-                [] => "queue without limit".to_owned(),
-                limits => format!("queue of at most {}", limits.join(" and ")),
-            }
-        }
+        Excess::Queue { packets, bytes, time } => queue(packets, bytes, time),
     };
     format!("rate {}{overhead}, {excess}", rate.rate)
+}
+
+fn queue(packets: Option<u64>, bytes: Option<u64>, time: Option<Duration>) -> String {
+    let limits = [
+        packets.map(|packets| format!("{packets} packets")),
+        bytes.map(|bytes| Bytes(bytes).to_string()),
+        time.map(|time| time.to_string()),
+    ];
+    let limits: Vec<String> = limits.into_iter().flatten().collect();
+    match limits.as_slice() {
+        [] => "queue without limit".to_owned(),
+        limits => format!("queue of at most {}", limits.join(" and ")),
+    }
+}
+
+fn bottleneck(link: &BottleneckParams) -> String {
+    let service = match &link.service {
+        ServiceParams::Rate(rate) => format!("rate {rate}"),
+        ServiceParams::Steps(steps) => format!("rate in {}", steps.summary()),
+        ServiceParams::Opportunities(times) => {
+            let mean = times.mean_rate() / 1e6;
+            let (count, period) = (times.count(), times.period());
+            format!(
+                "rate by a trace of {count} delivery opportunities in {period}, {mean:.3} Mbit/s on average"
+            )
+        }
+    };
+    let ecn = |on: bool| if on { ", marking ECN-capable packets instead" } else { "" };
+    let discipline = match link.discipline {
+        Discipline::TailDrop => "drop at the tail".to_owned(),
+        Discipline::HeadDrop => "drop at the head".to_owned(),
+        Discipline::CoDel(codel) => {
+            format!("CoDel (target {}, interval {}){}", codel.target, codel.interval, ecn(codel.ecn))
+        }
+        Discipline::Pie(pie) => format!("PIE (target {}, update {}){}", pie.target, pie.update, ecn(pie.ecn)),
+        Discipline::Red(red) => format!(
+            "RED (from {} to {} packets up to {}, weight {}){}",
+            red.min,
+            red.max,
+            red.probability,
+            red.weight,
+            ecn(red.ecn)
+        ),
+    };
+    let overhead = match link.overhead {
+        0 => String::new(),
+        bytes => format!(", {bytes:+} bytes per packet"),
+    };
+    format!("{service}{overhead}, {}, {discipline}", queue(link.packets, link.bytes, None))
 }
 
 fn mtu(mtu: &MtuParams) -> String {

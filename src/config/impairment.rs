@@ -1,14 +1,16 @@
 //! The keys of each type of stage.
 
+mod rate;
+
 use crate::config::reader::{Table, Value};
 use crate::config::spec::MTU;
 use crate::config::stage::read_spec;
 use crate::pipeline::params::{
-    BlackoutParams, CorruptArea, CorruptParams, DelayParams, Distribution, DuplicateParams, Excess,
-    ImpairmentParams, LossParams, MssParams, MtuAction, MtuParams, RateParams, ReorderParams, Trigger,
+    BlackoutParams, CorruptArea, CorruptParams, DelayParams, Distribution, DuplicateParams, ImpairmentParams,
+    LossParams, MssParams, MtuAction, MtuParams, ReorderParams, Trigger,
 };
 use crate::pipeline::time::Duration;
-use crate::pipeline::units::{Bytes, Probability};
+use crate::pipeline::units::Probability;
 
 /// Every type of stage.
 pub(super) const TYPES: &[&str] = &[
@@ -25,9 +27,6 @@ pub(super) const TYPES: &[&str] = &[
     "netem",
 ];
 
-/// Packets in the queue of a rate without a limit of its own, as in a device's.
-const DEFAULT_QUEUE: u64 = 1_000;
-
 /// Reads the keys of the type `kind`, one of [`TYPES`]. `None` if one that it needs is missing or wrong.
 pub(super) fn read_impairment(
     kind: &str,
@@ -40,7 +39,7 @@ pub(super) fn read_impairment(
             ImpairmentParams::Loss(LossParams { probability: probability?, ecn })
         }
         "delay" => ImpairmentParams::Delay(delay(table)?),
-        "rate" => ImpairmentParams::Rate(rate(table)?),
+        "rate" => rate::read(table)?,
         "mtu" => ImpairmentParams::Mtu(mtu(table)?),
         "mss" => {
             let mss = table.required("mss", "1360").and_then(|value| value.integer(1..=u16::MAX));
@@ -84,47 +83,6 @@ fn delay(table: &mut Table<'_>) -> Option<DelayParams> {
     }
     let distribution = distribution.and_then(|value| value.choice(DISTRIBUTIONS)).unwrap_or_default();
     Some(DelayParams { delay: delay?, jitter, distribution, reorder })
-}
-
-fn rate(table: &mut Table<'_>) -> Option<RateParams> {
-    let rate = table.required("rate", "\"10 Mbit/s\"").and_then(|value| value.quantity());
-    let overhead = table.integer("overhead", -65_535..=65_535).unwrap_or(0);
-    let excess = match (table.value("queue"), table.value("police")) {
-        (Some(queue), None) => self::queue(&queue),
-        (None, Some(police)) => self::police(&police),
-        (Some(_), Some(police)) => {
-            police.problem("a rate has a queue or polices, not both", "remove queue or police");
-            None
-        }
-        (None, None) => Some(Excess::Queue { packets: Some(DEFAULT_QUEUE), bytes: None, time: None }),
-    };
-    Some(RateParams { rate: rate?, excess: excess?, overhead })
-}
-
-fn queue(value: &Value<'_>) -> Option<Excess> {
-    let mut table = value.table()?;
-    let packets = table.integer("packets", 1..=u64::from(u32::MAX));
-    let bytes = table.quantity::<Bytes>("bytes").map(|bytes| bytes.0);
-    let time = table.quantity("time");
-    if (packets, bytes, time) == (None, None, None) {
-        table.problem("no limit of the queue is set", "write queue = { packets = 100 }, bytes or time");
-    }
-    table.finish();
-    Some(Excess::Queue { packets, bytes, time })
-}
-
-fn police(value: &Value<'_>) -> Option<Excess> {
-    let mut table = value.table()?;
-    let burst = table.required("burst", "\"15 kB\"").and_then(|value| {
-        let burst = value.quantity::<Bytes>()?.0;
-        if burst < u64::from(*MTU.start()) {
-            value.problem(format!("{} is less than a packet", Bytes(burst)), "at least the largest packet");
-            return None;
-        }
-        Some(burst)
-    });
-    table.finish();
-    Some(Excess::Police { burst: burst? })
 }
 
 fn mtu(table: &mut Table<'_>) -> Option<MtuParams> {

@@ -16,6 +16,7 @@ mod select;
 pub mod spec;
 mod stage;
 pub mod suggest;
+mod trace;
 mod trigger;
 mod warning;
 

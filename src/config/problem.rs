@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::fmt;
 use std::ops::Range;
+use std::path::{Path, PathBuf};
 
 /// A place in a file, both counted from 1; the column counts characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -104,6 +105,11 @@ impl Problems {
         if !self.list.borrow().contains(&problem) {
             self.list.borrow_mut().push(problem);
         }
+    }
+
+    /// The directory of the file; that of the process if the name has none.
+    pub(super) fn directory(&self) -> PathBuf {
+        Path::new(&self.file).parent().map(Path::to_path_buf).unwrap_or_default()
     }
 
     /// Whether there is none so far.

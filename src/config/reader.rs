@@ -5,6 +5,7 @@
 use std::borrow::Cow;
 use std::fmt::Display;
 use std::ops::{Range, RangeInclusive};
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use toml::Spanned;
@@ -190,6 +191,11 @@ impl<'a> Value<'a> {
             self.as_text().is_some_and(|text| raw.len() == text.len() + 2 && raw[1..].starts_with(text));
         let start = if verbatim { self.span.start + 1 + within.start } else { self.span.start };
         self.problems.add(&(start..start), &self.key, what, hint);
+    }
+
+    /// The directory of the document's file: what relative paths in it start from.
+    pub fn directory(&self) -> PathBuf {
+        self.problems.directory()
     }
 
     /// A problem unless it is text.

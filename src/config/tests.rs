@@ -666,7 +666,7 @@ fn type_of(impairment: &ImpairmentParams) -> &'static str {
     match impairment {
         ImpairmentParams::Loss(_) => "loss",
         ImpairmentParams::Delay(_) => "delay",
-        ImpairmentParams::Rate(_) => "rate",
+        ImpairmentParams::Rate(_) | ImpairmentParams::Bottleneck(_) => "rate",
         ImpairmentParams::Mtu(_) => "mtu",
         ImpairmentParams::Mss(_) => "mss",
         ImpairmentParams::Duplicate(_) => "duplicate",
@@ -707,14 +707,18 @@ fn the_reference_states_the_defaults() {
     assert_eq!((reference.icmp, reference.flows), (bare.icmp, bare.flows));
     let of = |keys: &str| stage(keys).impairment;
     let shown = |number: usize| reference.paths[0].stages[number].impairment.clone();
-    // Behind the three stages of the spec: loss, delay, two rates, mtu, mss, duplicate, corrupt, two reorders.
+    // Behind the three stages of the spec: loss, delay, two rates, a trace, steps, two more rates, mtu, mss, duplicate, corrupt, two reorders.
     assert_eq!(shown(3), of("type = \"loss\"\nprobability = \"1%\""));
-    assert_eq!(shown(8), of("type = \"mss\"\nmss = 1360"));
-    assert_eq!(shown(9), of("type = \"duplicate\"\nprobability = \"0.1%\""));
-    assert_eq!(shown(10), of("type = \"corrupt\"\nprobability = \"0.1%\""));
-    assert_eq!(shown(11), of("type = \"reorder\"\nkind = \"displace\"\nprobability = \"1%\"\nby = 3"));
+    let pie = "type = \"rate\"\nrate = \"10 Mbit/s\"\nqueue = { packets = 300, discipline = \"pie\" }";
+    assert_eq!(shown(9), of(pie));
+    let red = "type = \"rate\"\nrate = \"10 Mbit/s\"\nqueue = { packets = 300, discipline = \"red\", min = 5, max = 15 }";
+    assert_eq!(shown(10), of(red));
+    assert_eq!(shown(12), of("type = \"mss\"\nmss = 1360"));
+    assert_eq!(shown(13), of("type = \"duplicate\"\nprobability = \"0.1%\""));
+    assert_eq!(shown(14), of("type = \"corrupt\"\nprobability = \"0.1%\""));
+    assert_eq!(shown(15), of("type = \"reorder\"\nkind = \"displace\"\nprobability = \"1%\"\nby = 3"));
     assert_eq!(
-        shown(12),
+        shown(16),
         of("type = \"reorder\"\nkind = \"overtake\"\nprobability = \"25%\"\ndelay = \"10ms\"")
     );
 }

@@ -28,6 +28,8 @@ pub enum Reason {
     Loss,
     /// The queue of a rate limit was full.
     QueueFull,
+    /// Early, by the discipline that manages a queue (CoDel, PIE, RED).
+    Aqm,
     /// Above the rate of a policer.
     Policed,
     /// Larger than a stage's MTU; nobody was told.
@@ -68,9 +70,10 @@ impl Reason {
     /// Number of reasons.
     pub const COUNT: usize = Self::ALL.len();
     /// All of them, in order.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Loss,
         Self::QueueFull,
+        Self::Aqm,
         Self::Policed,
         Self::MtuSilent,
         Self::MtuIcmp,
@@ -95,6 +98,7 @@ impl Reason {
         match self {
             Self::Loss => "loss",
             Self::QueueFull => "queue_full",
+            Self::Aqm => "aqm",
             Self::Policed => "policed",
             Self::MtuSilent => "mtu_silent",
             Self::MtuIcmp => "mtu_icmp",
@@ -121,6 +125,7 @@ impl Reason {
             self,
             Self::Loss
                 | Self::QueueFull
+                | Self::Aqm
                 | Self::Policed
                 | Self::MtuSilent
                 | Self::MtuIcmp

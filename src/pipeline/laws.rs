@@ -1,5 +1,7 @@
 //! The laws of design and of [`crate::pipeline::stage`], as properties of every stage, alone and in chains.
 
+use std::sync::Arc;
+
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -8,10 +10,12 @@ use proptest::sample::{Index, select};
 use crate::pipeline::counters::Amount;
 use crate::pipeline::packet::Offload;
 use crate::pipeline::params::{
-    BlackoutParams, Correlated, CorruptArea, CorruptParams, DelayParams, Distribution, DuplicateParams,
-    Excess, FragmentSelect, ImpairmentParams, LossParams, MssParams, MtuAction, MtuParams, NetemParams,
-    NetemRate, RateParams, ReorderParams, Scope, Select, StageParams, Trigger,
+    BlackoutParams, BottleneckParams, CoDelParams, Correlated, CorruptArea, CorruptParams, DelayParams,
+    Discipline, Distribution, DuplicateParams, Excess, FragmentSelect, ImpairmentParams, LossParams,
+    MssParams, MtuAction, MtuParams, NetemParams, NetemRate, PieParams, RateParams, RedParams, ReorderParams,
+    Scope, Select, ServiceParams, StageParams, Trigger,
 };
+use crate::pipeline::service::{Opportunities, RateSteps};
 use crate::pipeline::testing::frame::Extra;
 use crate::pipeline::testing::{Frame, Run, Spec, Wire, flaw};
 use crate::pipeline::time::{Duration, Instant};
@@ -46,6 +50,51 @@ fn excess() -> impl Strategy<Value = Excess> {
     let queue = (option::of(1..50_u64), option::of(1_500..50_000_u64), option::of(duration()))
         .prop_map(|(packets, bytes, time)| Excess::Queue { packets, bytes, time });
     prop_oneof![queue, (1_500..100_000_u64).prop_map(|burst| Excess::Police { burst })]
+}
+
+fn service() -> impl Strategy<Value = ServiceParams> {
+    let steps = vec((duration(), option::of(rate())), 1..5).prop_map(|steps| {
+        // The last one stays: something passes in the end.
+        let last = Rate::from_bits_per_sec(1_000_000).unwrap();
+        let timed =
+            |(duration, rate): &(Duration, Option<Rate>)| (*duration + Duration::from_nanos(1), *rate);
+        let steps: Vec<_> = steps.iter().map(timed).chain([(Duration::from_nanos(1), Some(last))]).collect();
+        ServiceParams::Steps(Arc::new(RateSteps::new(&steps, false).unwrap()))
+    });
+    let times = vec(0..20_u64, 1..20).prop_map(|mut times| {
+        times.sort_unstable();
+        let times = times.into_iter().map(|time| Duration::from_millis(time + 1)).collect();
+        ServiceParams::Opportunities(Arc::new(Opportunities::new(times, 1_504, true).unwrap()))
+    });
+    prop_oneof![rate().prop_map(ServiceParams::Rate), steps, times]
+}
+
+fn discipline() -> impl Strategy<Value = Discipline> {
+    let above_zero = || (1..20_000_000_u64).prop_map(Duration::from_nanos);
+    prop_oneof![
+        Just(Discipline::TailDrop),
+        Just(Discipline::HeadDrop),
+        (above_zero(), above_zero(), any::<bool>())
+            .prop_map(|(target, interval, ecn)| Discipline::CoDel(CoDelParams { target, interval, ecn })),
+        (above_zero(), above_zero(), duration(), any::<bool>()).prop_map(|(target, update, burst, ecn)| {
+            Discipline::Pie(PieParams { target, update, burst, ecn })
+        }),
+        (0.0..5.0, 0.1..9.0, probability(), 0.001..1.0, any::<bool>()).prop_map(
+            |(min, above, probability, weight, ecn)| {
+                Discipline::Red(RedParams { min, max: min + above, probability, weight, ecn })
+            }
+        ),
+    ]
+}
+
+fn bottleneck() -> impl Strategy<Value = ImpairmentParams> {
+    let limits = (option::of(1..50_u64), option::of(1_500..50_000_u64));
+    (service(), -20..60_i32, limits, discipline()).prop_map(
+        |(service, overhead, (packets, bytes), discipline)| {
+            let params = BottleneckParams { service, overhead, packets, bytes, discipline };
+            ImpairmentParams::Bottleneck(Box::new(params))
+        },
+    )
 }
 
 fn netem() -> impl Strategy<Value = ImpairmentParams> {
@@ -123,6 +172,7 @@ fn impairment() -> impl Strategy<Value = ImpairmentParams> {
         (duration(), duration(), option::of(duration()))
             .prop_map(|(start, down, up)| ImpairmentParams::Blackout(BlackoutParams { start, down, up })),
         netem(),
+        bottleneck(),
     ]
 }
 
@@ -285,7 +335,7 @@ fn shares_state(stages: &[StageParams]) -> bool {
     stages.iter().any(|stage| {
         stage.trigger.scope == Scope::Path
             || match &stage.impairment {
-                ImpairmentParams::Rate(_) => true,
+                ImpairmentParams::Rate(_) | ImpairmentParams::Bottleneck(_) => true,
                 ImpairmentParams::Netem(netem) => netem.rate.is_some() || netem.limit.is_some(),
                 _ => false,
             }
@@ -485,6 +535,7 @@ fn every_impairment_is_held_to_the_laws() {
         ImpairmentParams::Loss(_)
         | ImpairmentParams::Delay(_)
         | ImpairmentParams::Rate(_)
+        | ImpairmentParams::Bottleneck(_)
         | ImpairmentParams::Mtu(_)
         | ImpairmentParams::Mss(_)
         | ImpairmentParams::Duplicate(_)
@@ -492,7 +543,7 @@ fn every_impairment_is_held_to_the_laws() {
         | ImpairmentParams::Reorder(_)
         | ImpairmentParams::FragmentFilter
         | ImpairmentParams::Blackout(_)
-        | ImpairmentParams::Netem(_) => 11,
+        | ImpairmentParams::Netem(_) => 12,
     };
     assert_eq!(seen.len(), count(&ImpairmentParams::FragmentFilter));
 }

@@ -26,6 +26,7 @@ pub mod routes;
 pub mod schedule;
 mod select;
 pub mod serialiser;
+pub mod service;
 pub mod shared;
 pub mod stage;
 #[cfg(test)]

@@ -2,6 +2,10 @@
 //!
 //! Plain values whose types exclude what cannot be: whoever holds one may build the stage without checking again.
 
+mod bottleneck;
+
+pub use bottleneck::{BottleneckParams, CoDelParams, Discipline, PieParams, RedParams, ServiceParams};
+
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -109,6 +113,8 @@ pub enum ImpairmentParams {
     Delay(DelayParams),
     /// Serialisation at a rate behind a bounded queue, or a policer.
     Rate(RateParams),
+    /// A link with a queue of its own: a trace or changing rate, or a discipline other than tail drop.
+    Bottleneck(Box<BottleneckParams>),
     /// A hop whose link takes only small packets.
     Mtu(MtuParams),
     /// Rewrites the MSS option of SYN segments.

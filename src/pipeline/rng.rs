@@ -81,6 +81,13 @@ impl Stream {
         mix(packet.wrapping_add((draw as u64 + 1).wrapping_mul(GAMMA)))
     }
 
+    /// A number in [0, 1): draw `draw` for packet `index`.
+    #[inline]
+    pub const fn unit(self, index: u64, draw: u32) -> f64 {
+        // 53 bits: all that an f64 holds.
+        (self.word(index, draw) >> 11) as f64 / (1_u64 << 53) as f64
+    }
+
     /// A generator for packet `index`, for distributions that need an unknown number of draws.
     #[inline]
     pub const fn generator(self, index: u64) -> PacketRng {

@@ -132,8 +132,10 @@ impl Outlet<'_> {
 
     /// The stage keeps `packet` itself, until it says [`Outlet::unkeep`] or [`Stage::relinquish`] is asked for it.
     pub fn keep(&mut self, packet: &Packet) {
-        *self.kept += packet.amount();
-        self.counters.delayed += packet.amount();
+        let amount = packet.amount();
+        self.kept.packets = self.kept.packets.wrapping_add(amount.packets);
+        self.kept.bytes = self.kept.bytes.wrapping_add(amount.bytes);
+        self.counters.delayed += amount;
     }
 
     /// The stage no longer keeps `packet`, and is about to forward, hold or drop it.

@@ -17,7 +17,7 @@ use crate::pipeline::params::{
     IcmpParams, ImpairmentParams, PathParams, PortParams, RouterParams, Select, StageParams, Trigger,
 };
 use crate::pipeline::pool::{Buffer, HEADROOM};
-use crate::pipeline::router::{Egress, Router};
+use crate::pipeline::router::{Egress, Router, SharedPaths};
 use crate::pipeline::time::Instant;
 
 /// A stage that acts on every packet.
@@ -78,7 +78,12 @@ impl Run {
 
     /// With other ports than the usual.
     pub(crate) fn built(params: &RouterParams) -> Self {
-        let mut router = Router::new(params, &Router::shared(params));
+        Self::worker(params, &Router::shared(params))
+    }
+
+    /// One of several workers that share `shared`.
+    pub(crate) fn worker(params: &RouterParams, shared: &SharedPaths) -> Self {
+        let mut router = Router::new(params, shared);
         let buffer = router.pool.scratch();
         Self { router, collector: Collector::default(), buffer, now: Instant::ZERO }
     }

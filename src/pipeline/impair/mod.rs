@@ -4,6 +4,7 @@
 //! `configs/reference.toml`; the compiler and the tests find what is forgotten.
 
 mod blackout;
+mod bottleneck;
 mod corrupt;
 mod delay;
 mod duplicate;
@@ -72,6 +73,8 @@ impairments! {
     Delay(delay::Delay),
     /// Serialiser or policer.
     Rate(rate::RateLimit),
+    /// A link with a queue of its own.
+    Bottleneck(Box<bottleneck::Bottleneck>),
     /// Small-MTU hop.
     Mtu(mtu::Mtu),
     /// MSS rewriting.
@@ -97,6 +100,9 @@ impl Impairment {
             ImpairmentParams::Loss(params) => Self::Loss(loss::Loss::new(*params, setting)),
             ImpairmentParams::Delay(params) => Self::Delay(delay::Delay::new(*params, setting)),
             ImpairmentParams::Rate(params) => Self::Rate(rate::RateLimit::new(*params, setting)),
+            ImpairmentParams::Bottleneck(params) => {
+                Self::Bottleneck(Box::new(bottleneck::Bottleneck::new(params, setting)))
+            }
             ImpairmentParams::Mtu(params) => Self::Mtu(mtu::Mtu::new(*params)),
             ImpairmentParams::Mss(params) => Self::Mss(mss::Mss::new(*params)),
             ImpairmentParams::Duplicate(params) => {

@@ -1,0 +1,206 @@
+//! The keys of a rate: how fast, and what becomes of the excess.
+
+use std::sync::Arc;
+
+use crate::config::reader::{Table, Value};
+use crate::config::spec::MTU;
+use crate::config::trace;
+use crate::pipeline::params::{
+    BottleneckParams, CoDelParams, Discipline, Excess, ImpairmentParams, PieParams, RateParams, RedParams,
+    ServiceParams,
+};
+use crate::pipeline::service::RateSteps;
+use crate::pipeline::time::Duration;
+use crate::pipeline::units::{Bytes, Probability, Rate};
+
+/// Packets in the queue of a rate without a limit of its own, as in a device's.
+const DEFAULT_QUEUE: u64 = 1_000;
+
+/// Limits and discipline of a queue.
+struct Queue {
+    packets: Option<u64>,
+    bytes: Option<u64>,
+    time: Option<Duration>,
+    discipline: Discipline,
+}
+
+/// Reads the keys of a stage of type rate.
+pub(super) fn read(table: &mut Table<'_>) -> Option<ImpairmentParams> {
+    let service = service(table);
+    let overhead = table.integer("overhead", -65_535..=65_535).unwrap_or(0);
+    let (queue, police) = (table.value("queue"), table.value("police"));
+    if let (Some(_), Some(police)) = (&queue, &police) {
+        police.problem("a rate has a queue or polices, not both", "remove queue or police");
+        return None;
+    }
+    if let Some(police) = police {
+        let burst = burst(&police);
+        let ServiceParams::Rate(rate) = service? else {
+            police.problem(
+                "only a constant rate can police",
+                "write rate instead of trace or steps, or a queue",
+            );
+            return None;
+        };
+        return Some(ImpairmentParams::Rate(RateParams {
+            rate,
+            excess: Excess::Police { burst: burst? },
+            overhead,
+        }));
+    }
+    let usual =
+        Queue { packets: Some(DEFAULT_QUEUE), bytes: None, time: None, discipline: Discipline::TailDrop };
+    let limits = queue.as_ref().map_or(Some(usual), self::queue);
+    let (service, Queue { packets, bytes, time, discipline }) = (service?, limits?);
+    if let (ServiceParams::Rate(rate), Discipline::TailDrop) = (&service, discipline) {
+        let excess = Excess::Queue { packets, bytes, time };
+        return Some(ImpairmentParams::Rate(RateParams { rate: *rate, excess, overhead }));
+    }
+    if let (Some(_), Some(queue)) = (time, &queue) {
+        queue.problem(
+            "time limits a tail-drop queue at a constant rate only",
+            "limit packets or bytes instead",
+        );
+        return None;
+    }
+    let own = if matches!(service, ServiceParams::Opportunities(_)) { trace::MAHIMAHI_OVERHEAD } else { 0 };
+    let overhead = overhead + own;
+    let params = BottleneckParams { service, overhead, packets, bytes, discipline };
+    Some(ImpairmentParams::Bottleneck(Box::new(params)))
+}
+
+/// One of `rate`, `trace` and `steps`.
+fn service(table: &mut Table<'_>) -> Option<ServiceParams> {
+    let (rate, trace, steps) = (table.value("rate"), table.value("trace"), table.value("steps"));
+    let repeat = table.value("repeat");
+    if let (Some(repeat), None, None) = (&repeat, &trace, &steps) {
+        repeat.problem("there is no trace and no steps to repeat", "remove repeat");
+    }
+    let repeats = repeat.as_ref().and_then(Value::flag);
+    match (rate, trace, steps) {
+        (Some(rate), None, None) => Some(ServiceParams::Rate(rate.quantity()?)),
+        (None, Some(file), None) => {
+            let times = trace::mahimahi(&file, repeats.unwrap_or(true))?;
+            Some(ServiceParams::Opportunities(Arc::new(times)))
+        }
+        (None, None, Some(steps)) => {
+            let steps = self::steps(&steps, repeats.unwrap_or(false))?;
+            Some(ServiceParams::Steps(Arc::new(steps)))
+        }
+        (None, None, None) => {
+            table.problem("says not how fast", "write rate = \"10 Mbit/s\", trace = \"FILE\" or steps");
+            None
+        }
+        (_, Some(extra), _) | (_, _, Some(extra)) => {
+            extra.problem("rate, trace and steps exclude each other", "keep one of them");
+            None
+        }
+    }
+}
+
+fn steps(value: &Value<'_>, repeats: bool) -> Option<RateSteps> {
+    let read = |item: &Value<'_>| {
+        let mut table = item.table()?;
+        let length = table.required("for", "\"10s\"").and_then(|value| super::positive(&value));
+        let rate = table.required("rate", "\"5 Mbit/s\"").and_then(|value| match value.as_text() {
+            Some("stopped") => Some(None),
+            _ => value.quantity::<Rate>().map(Some),
+        });
+        table.finish();
+        Some((length?, rate?))
+    };
+    let steps: Vec<Option<_>> = value.items().iter().map(read).collect();
+    let steps: Vec<(Duration, Option<Rate>)> = steps.into_iter().collect::<Option<_>>()?;
+    let table = RateSteps::new(&steps, repeats);
+    if table.is_none() {
+        value.problem(
+            "would let nothing pass any more",
+            "end with a rate, or write repeat = true and one rate",
+        );
+    }
+    table
+}
+
+fn queue(value: &Value<'_>) -> Option<Queue> {
+    let mut table = value.table()?;
+    let packets = table.integer("packets", 1..=u64::from(u32::MAX));
+    let bytes = table.quantity::<Bytes>("bytes").map(|bytes| bytes.0);
+    let time = table.quantity("time");
+    let discipline = discipline(&mut table);
+    if (packets, bytes, time) == (None, None, None) {
+        table.problem("no limit of the queue is set", "write queue = { packets = 100 }, bytes or time");
+    }
+    table.finish();
+    Some(Queue { packets, bytes, time, discipline: discipline? })
+}
+
+fn discipline(table: &mut Table<'_>) -> Option<Discipline> {
+    const KINDS: &[(&str, u8)] = &[("tail-drop", 0), ("head-drop", 1), ("codel", 2), ("pie", 3), ("red", 4)];
+    let Some(kind) = table.value("discipline") else { return Some(Discipline::TailDrop) };
+    let ms = |value: Option<Duration>, default: u64| value.unwrap_or_else(|| Duration::from_millis(default));
+    Some(match kind.choice(KINDS)? {
+        0 => Discipline::TailDrop,
+        1 => Discipline::HeadDrop,
+        2 => Discipline::CoDel(CoDelParams {
+            target: ms(time(table, "target"), 5),
+            interval: ms(time(table, "interval"), 100),
+            ecn: table.flag("ecn", false),
+        }),
+        3 => Discipline::Pie(PieParams {
+            target: ms(time(table, "target"), 15),
+            update: ms(time(table, "update"), 15),
+            burst: ms(table.quantity("burst"), 150),
+            ecn: table.flag("ecn", false),
+        }),
+        _ => Discipline::Red(red(table)?),
+    })
+}
+
+/// A time above zero.
+fn time(table: &mut Table<'_>, key: &'static str) -> Option<Duration> {
+    table.value(key).and_then(|value| super::positive(&value))
+}
+
+fn red(table: &mut Table<'_>) -> Option<RedParams> {
+    let (min, max) = (table.required("min", "5"), table.required("max", "15"));
+    let probability = table.quantity("probability").unwrap_or(Probability::new(0.1)?);
+    let weight = table.value("weight");
+    let ecn = table.flag("ecn", false);
+    let packets = |value: &Value<'_>| {
+        let number = value.number().filter(|number| (0.0..=1e6).contains(number));
+        if number.is_none() {
+            value.problem("is not a number of packets", "allowed: 0 to 1000000");
+        }
+        number
+    };
+    let (low, high) = (min.as_ref().and_then(packets), max.as_ref().and_then(packets));
+    let share = weight.as_ref().map_or(Some(0.002), |value| {
+        let number = value.number().filter(|number| *number > 0.0 && *number <= 1.0);
+        if number.is_none() {
+            value.problem("is not the weight of a sample", "above 0, at most 1; 0.002 is usual");
+        }
+        number
+    });
+    let (low, high) = (low?, high?);
+    if let Some(max) = max
+        && high <= low
+    {
+        max.problem("is not above min", "three times min is usual");
+        return None;
+    }
+    Some(RedParams { min: low, max: high, probability, weight: share?, ecn })
+}
+
+fn burst(value: &Value<'_>) -> Option<u64> {
+    let mut table = value.table()?;
+    let burst = table.required("burst", "\"15 kB\"").and_then(|value| {
+        let burst = value.quantity::<Bytes>()?.0;
+        if burst < u64::from(*MTU.start()) {
+            value.problem(format!("{} is less than a packet", Bytes(burst)), "at least the largest packet");
+            return None;
+        }
+        Some(burst)
+    });
+    table.finish();
+    burst
+}

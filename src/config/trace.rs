@@ -1,0 +1,93 @@
+//! Trace files that a configuration names.
+
+use std::path::{Path, PathBuf};
+
+use crate::config::reader::Value;
+use crate::pipeline::service::{NoTrace, Opportunities};
+use crate::pipeline::time::Duration;
+
+/// Bytes of one delivery opportunity of Mahimahi: an Ethernet payload and the four bytes that its devices put before it.
+const OPPORTUNITY: u64 = 1_504;
+/// Bytes of each packet that Mahimahi counts beside the IP length.
+pub(super) const MAHIMAHI_OVERHEAD: i32 = 4;
+
+/// What is wrong with a trace: the line, counted from 1, if it is one line's fault, and what.
+#[derive(Debug, PartialEq, Eq)]
+struct Flaw {
+    line: Option<usize>,
+    what: String,
+}
+
+/// The trace in the file that `value` names, relative to the configuration's directory. Problems are reported.
+pub(super) fn mahimahi(value: &Value<'_>, repeats: bool) -> Option<Opportunities> {
+    let path = located(value)?;
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) => {
+            let hint = "give the path of a trace, relative to this file's directory";
+            value.problem(format!("{} cannot be read: {error}", path.display()), hint);
+            return None;
+        }
+    };
+    match parse_mahimahi(&text, repeats) {
+        Ok(trace) => Some(trace),
+        Err(flaw) => {
+            let place = flaw.line.map_or(String::new(), |line| format!(":{line}"));
+            let hint = "a trace has one time in whole milliseconds a line, none before the one above it";
+            value.problem(format!("{}{place}: {}", path.display(), flaw.what), hint);
+            None
+        }
+    }
+}
+
+fn located(value: &Value<'_>) -> Option<PathBuf> {
+    let path = Path::new(value.text()?);
+    Some(value.directory().join(path))
+}
+
+/// A line a delivery opportunity, in milliseconds from the start.
+fn parse_mahimahi(text: &str, repeats: bool) -> Result<Opportunities, Flaw> {
+    let time = |(index, line): (usize, &str)| {
+        let flaw = |what: String| Flaw { line: Some(index + 1), what };
+        match line.trim_end_matches('\r') {
+            "" => Err(flaw("is empty".to_owned())),
+            line => match line.parse::<u32>() {
+                Ok(millis) => Ok(Duration::from_millis(millis.into())),
+                Err(_) => Err(flaw(format!("{line:?} is not a time in whole milliseconds"))),
+            },
+        }
+    };
+    let times = text.lines().enumerate().map(time).collect::<Result<Vec<_>, _>>()?;
+    Opportunities::new(times, OPPORTUNITY, repeats).map_err(|error| match error {
+        NoTrace::Backwards(index) => Flaw { line: Some(index + 1), what: error.to_string() },
+        NoTrace::Empty | NoTrace::NoTime => Flaw { line: None, what: error.to_string() },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trace_is_a_time_a_line() {
+        let trace = parse_mahimahi("1\n2\n2\n5\n", true).unwrap();
+        assert_eq!((trace.count(), trace.period()), (4, Duration::from_millis(5)));
+        assert_eq!(trace, parse_mahimahi("1\r\n2\r\n2\r\n5", true).unwrap());
+    }
+
+    #[test]
+    fn a_flaw_has_its_line() {
+        for (text, line, word) in [
+            ("", None, "no delivery opportunity"),
+            ("0\n", None, "ends at time 0"),
+            ("1\n\n3\n", Some(2), "empty"),
+            ("1\n5\n4\n", Some(3), "back in time"),
+            ("1\n2.5\n", Some(2), "whole milliseconds"),
+            ("-1\n", Some(1), "whole milliseconds"),
+            ("1 2\n", Some(1), "whole milliseconds"),
+        ] {
+            let flaw = parse_mahimahi(text, true).unwrap_err();
+            assert!(flaw.line == line && flaw.what.contains(word), "{text:?}: {flaw:?}");
+        }
+    }
+}

@@ -1,0 +1,164 @@
+use std::sync::Arc;
+
+use super::*;
+use crate::pipeline::params::{CoDelParams, ImpairmentParams, PieParams, RedParams};
+use crate::pipeline::service::Opportunities;
+use crate::pipeline::testing::{Run, Spec, stage};
+use crate::pipeline::time::Duration;
+use crate::pipeline::units::{Probability, Rate};
+
+/// 8 Mbit/s: a byte a microsecond.
+fn rate() -> ServiceParams {
+    ServiceParams::Rate(Rate::from_bits_per_sec(8_000_000).unwrap())
+}
+
+fn run(service: ServiceParams, packets: Option<u64>, discipline: Discipline) -> Run {
+    let params = BottleneckParams { service, overhead: 0, packets, bytes: None, discipline };
+    Run::new(vec![stage(ImpairmentParams::Bottleneck(Box::new(params)))])
+}
+
+fn at(micros: u64) -> Instant {
+    Instant::ZERO + Duration::from_micros(micros)
+}
+
+fn micros(run: &Run) -> Vec<u64> {
+    run.times().iter().map(|time| time / 1_000).collect()
+}
+
+/// The sequence numbers of what left, in order.
+fn sequences(run: &Run) -> Vec<u32> {
+    run.wires().iter().map(|wire| u32::from_be_bytes(wire.bytes[24..28].try_into().unwrap())).collect()
+}
+
+/// With 40 bytes of headers, 60 of payload make packets of 100.
+fn numbered(number: u32) -> Spec {
+    Spec { sequence: number, ..Spec::tcp(60) }
+}
+
+#[test]
+fn at_a_rate_packets_leave_as_from_a_rate_stage() {
+    let mut run = run(rate(), None, Discipline::TailDrop);
+    run.feed(at(7), &Spec::tcp(60).frame());
+    run.feed(at(7), &Spec::tcp(60 * 2 + 10).train(60).frame());
+    run.feed(at(50), &Spec::tcp(60).with_source_port(9).frame());
+    run.feed(at(1_000), &Spec::tcp(60).frame());
+    run.finish();
+    assert_eq!(micros(&run), [107, 207, 307, 357, 457, 1_100]);
+}
+
+#[test]
+fn a_full_queue_drops_at_its_tail_or_at_its_head() {
+    for (discipline, left) in [(Discipline::TailDrop, [0, 1, 2]), (Discipline::HeadDrop, [0, 3, 4])] {
+        let mut run = run(rate(), Some(3), discipline);
+        for number in 0..5 {
+            run.feed(at(0), &numbered(number).frame());
+        }
+        run.finish();
+        assert_eq!(sequences(&run), left, "{discipline:?}: the one being sent is out of reach");
+        assert_eq!((micros(&run), run.dropped(Reason::QueueFull)), (vec![100, 200, 300], 2));
+    }
+}
+
+#[test]
+fn a_trace_is_followed_opportunity_by_opportunity() {
+    let times = [1, 2, 2, 5].map(Duration::from_millis).to_vec();
+    let trace = ServiceParams::Opportunities(Arc::new(Opportunities::new(times, 1_500, true).unwrap()));
+    let mut run = run(trace, Some(5), Discipline::TailDrop);
+    for (micros, payload) in
+        [(0, 1_460), (0, 700), (0, 700), (0, 700), (1_500, 1_460), (1_500, 1_460), (6_500, 1)]
+    {
+        run.feed(at(micros), &Spec::tcp(payload).frame());
+    }
+    run.finish();
+    // 1500 | 740 740 20 | 720, 780 of the next | 720 of it, and 780 of the one at 6; what is left of that is lost.
+    assert_eq!(micros(&run), [1_000, 2_000, 2_000, 2_000, 5_000, 6_000, 7_000]);
+}
+
+/// Twice the rate for two seconds: CoDel keeps the delay near its target, where tail drop fills the queue.
+#[test]
+fn codel_bounds_the_delay_of_a_standing_queue() {
+    let codel =
+        CoDelParams { target: Duration::from_millis(5), interval: Duration::from_millis(100), ecn: false };
+    let worst = |discipline| {
+        let mut run = run(rate(), Some(1_000), discipline);
+        // 10 % above the rate of a full-size packet in 1.5 ms; no sender backs off, so the delay sinks slowly.
+        for number in 0..15_000_u64 {
+            run.feed(at(number * 1_365), &Spec { sequence: number as u32, ..Spec::tcp(1_460) }.frame());
+        }
+        run.finish();
+        let delays = sequences(&run).into_iter().zip(micros(&run)).skip(5_000);
+        let worst = delays.map(|(number, left)| left - u64::from(number) * 1_365).max().unwrap();
+        (worst, run.dropped(Reason::Aqm), run.dropped(Reason::QueueFull))
+    };
+    let (tail, none, full) = worst(Discipline::TailDrop);
+    assert!(tail >= 1_490_000 && none == 0 && full > 300, "{tail} {none} {full}");
+    let (codel, early, full) = worst(Discipline::CoDel(codel));
+    assert!(codel < tail / 2 && early > 500 && full == 0, "{codel} {early} {full}");
+}
+
+/// PIE holds the delay near its target by dropping what is too much (RFC 8033, section 4: an open loop here, as above).
+#[test]
+fn pie_holds_the_delay_near_its_target() {
+    let pie = PieParams {
+        target: Duration::from_millis(15),
+        update: Duration::from_millis(15),
+        burst: Duration::from_millis(150),
+        ecn: false,
+    };
+    let mut run = run(rate(), Some(1_000), Discipline::Pie(pie));
+    for number in 0..40_000_u64 {
+        run.feed(at(number * 1_200), &Spec { sequence: number as u32, ..Spec::tcp(1_460) }.frame());
+    }
+    run.finish();
+    let delays: Vec<u64> = (sequences(&run).into_iter().zip(micros(&run)))
+        .skip(20_000)
+        .map(|(number, left)| left - u64::from(number) * 1_200)
+        .collect();
+    let mean = delays.iter().sum::<u64>() / delays.len() as u64;
+    assert!((10_000..20_000).contains(&mean), "mean delay {mean} us");
+    // 1 in 5 is too much.
+    let share = run.dropped(Reason::Aqm) as f64 / 40_000.0;
+    assert!((0.17..0.22).contains(&share) && run.dropped(Reason::QueueFull) == 0, "{share}");
+}
+
+#[test]
+fn what_can_be_marked_is_marked_instead_of_dropped() {
+    let red =
+        RedParams { min: 2.0, max: 5.0, probability: Probability::new(0.5).unwrap(), weight: 1.0, ecn: true };
+    let mut run = run(rate(), None, Discipline::Red(red));
+    for number in 0..9 {
+        run.feed(at(0), &Spec { traffic_class: 2, ..numbered(number) }.frame());
+    }
+    run.finish();
+    let marked = run.wires().iter().filter(|wire| wire.bytes[1] & 3 == 3).count();
+    assert_eq!((run.wires().len(), run.dropped(Reason::Aqm)), (9, 0));
+    assert!(marked >= 2 && marked as u64 == run.stage(0).rewritten.packets, "{marked}");
+    assert!(run.wires().iter().all(|wire| crate::pipeline::testing::flaw(&wire.bytes).is_none()));
+}
+
+/// Two workers on one link: together they get its rate, each its share, and neither more than the limit.
+#[test]
+fn workers_share_the_link() {
+    let params = BottleneckParams {
+        service: rate(),
+        overhead: 0,
+        packets: Some(10),
+        bytes: None,
+        discipline: Discipline::TailDrop,
+    };
+    let router = Run::params(1, vec![stage(ImpairmentParams::Bottleneck(Box::new(params)))]);
+    let shared = crate::pipeline::router::Router::shared(&router);
+    let mut workers = [Run::worker(&router, &shared), Run::worker(&router, &shared)];
+    for turn in 0..1_000 {
+        for (number, worker) in workers.iter_mut().enumerate() {
+            // Each alone would fill the link.
+            worker.feed(at(turn * 100), &Spec::tcp(60).with_source_port(number as u16 + 1).frame());
+        }
+    }
+    for worker in &mut workers {
+        worker.finish();
+    }
+    let sent: Vec<usize> = workers.iter().map(|worker| worker.wires().len()).collect();
+    assert!((1_000..=1_010).contains(&(sent[0] + sent[1])), "{sent:?}");
+    assert!(sent.iter().all(|&sent| sent > 300), "{sent:?}");
+}
