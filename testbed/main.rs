@@ -13,6 +13,7 @@ mod system {
     pub(crate) mod exec;
     pub(crate) mod network;
     pub(crate) mod refusals;
+    pub(crate) mod resets;
     pub(crate) mod run;
     pub(crate) mod third_party;
 }

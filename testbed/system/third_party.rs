@@ -9,7 +9,7 @@ use crate::system::common::{Running, said, unique};
 const LOSSY: &str = "[[link]]\nbetween = [\"left\", \"right\"]\nboth = \"delay 2ms 1ms loss 2%\"\n";
 
 /// Ends with the test.
-struct Server(Child);
+pub(crate) struct Server(Child);
 
 impl Drop for Server {
     fn drop(&mut self) {
@@ -19,7 +19,7 @@ impl Drop for Server {
 }
 
 /// Starts a server in the right namespace, and waits until it listens on `port`.
-fn serve(running: &Running, command: &[&str], port: u16) -> Server {
+pub(crate) fn serve(running: &Running, command: &[&str], port: u16) -> Server {
     let child = Running::inside(&running.right, command).stdin(Stdio::null()).stdout(Stdio::null()).spawn();
     let mut server = Server(child.expect("installed (testbed/run does that)"));
     let deadline = faultwire::lab::clock::Deadline::after(std::time::Duration::from_secs(20));
@@ -36,7 +36,7 @@ fn serve(running: &Running, command: &[&str], port: u16) -> Server {
     server
 }
 
-fn left(running: &Running, command: &[&str]) -> String {
+pub(crate) fn left(running: &Running, command: &[&str]) -> String {
     let output = Running::inside(&running.left, command).output().expect("installed (testbed/run does that)");
     assert!(output.status.success(), "{command:?}: {}", said(&output));
     said(&output)
