@@ -68,10 +68,10 @@ fn grown(netns: &Netns, before: &Counters, name: &str) -> Value {
 fn a_request_crosses_and_each_kernel_counts_its_own_side() {
     let pair = pair();
     let before = [counters(&pair.client), counters(&pair.server)];
-    let serve = Serve { port: 80, service: Service::Http(vec![1_348, 10_000]), backlog: 16 };
+    let serve = Serve { port: 80, service: Service::Http(vec![1_348, 10_000]), backlog: 16, workers: None };
     let server = pair.server.run(|| serve.start().unwrap()).unwrap();
     for address in both() {
-        let request = Request { size: 75, timeout: SECONDS };
+        let request = Request::new(75, SECONDS);
         let answer = pair.client.run(|| request.send(SocketAddr::new(address, 80))).unwrap();
         assert_eq!(answer.outcome, Outcome::Ok, "{address}: {}", answer.error);
         assert_eq!(answer.bytes, 11_348);
@@ -136,7 +136,7 @@ fn a_cut_wire_is_a_timeout_and_the_client_s_kernel_counts_its_retries() {
     let words = ["route", "add", "blackhole", "10.9.0.1/32"];
     let cut = pair.server.run(|| Command::new("ip").args(words).output().unwrap()).unwrap();
     assert!(cut.status.success(), "{}", String::from_utf8_lossy(&cut.stderr));
-    let request = Request { size: 75, timeout: Duration::from_millis(1_300) };
+    let request = Request::new(75, Duration::from_millis(1_300));
     let answer = pair.client.run(|| request.send(SocketAddr::new(both()[0], 80))).unwrap();
     assert_eq!(answer.outcome, Outcome::Timeout);
     assert_eq!(answer.connected, None);
@@ -155,7 +155,7 @@ fn a_program_runs_in_the_namespace_and_is_ready_when_it_listens() {
                   c.recv(4096); c.sendall(b'HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\n\\r\\nok')";
     let program = exec(&["python3", "-c", script], Some(8_080));
     let program = pair.server.run(|| program.start().unwrap()).unwrap();
-    let request = Request { size: 75, timeout: SECONDS };
+    let request = Request::new(75, SECONDS);
     let answer = pair.client.run(|| request.send(SocketAddr::new(both()[0], 8_080))).unwrap();
     assert_eq!(answer.outcome, Outcome::Ok, "{}", answer.error);
     program.stop().unwrap();

@@ -140,6 +140,10 @@ pub enum Kind {
     Trace(Target, Trace),
     /// A program.
     Exec(Exec),
+    /// New settings of the host's kernel, by name.
+    Sysctl(Vec<(String, String)>),
+    /// Nothing, for so long.
+    Wait(std::time::Duration),
 }
 
 /// Where traffic goes.

@@ -79,7 +79,7 @@ fn default_routes(addresses: &[IpNet]) -> Vec<IpNet> {
 }
 
 /// `{ "net.ipv4.tcp_syn_retries" = 2 }`, numbers or texts.
-fn read_sysctl(value: &Value<'_>) -> Vec<(String, String)> {
+pub(super) fn read_sysctl(value: &Value<'_>) -> Vec<(String, String)> {
     let mut settings = Vec::new();
     for (key, setting) in value.pairs() {
         if !key.starts_with("net.") {

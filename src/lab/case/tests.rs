@@ -132,3 +132,24 @@ fn an_explanation_has_all_its_parts_and_no_other() {
     assert!(wrong.contains("explain.why") && wrong.contains("explain.reason"), "{wrong}");
     assert!(problems(&text(&explain.replace("\"r\"", "\"\""))).contains("says nothing"));
 }
+
+#[test]
+fn a_port_of_one_s_own_is_one_connection_at_a_time() {
+    let step = |keys: &str| {
+        SMALL.replace(
+            "name = \"get\"\n[[expect]]",
+            &format!("name = \"get\"\n[[traffic]]\n{keys}\n[[expect]]"),
+        )
+    };
+    let kind = |keys: &str| parse(&step(keys)).trials[0].runs[0].traffic[2].kind.clone();
+    let Kind::Connect(_, connect) = kind("type = \"connect\"\nsource_port = 4000\ninterval = \"5ms\"") else {
+        panic!()
+    };
+    assert_eq!((connect.source_port, connect.interval), (Some(4_000), std::time::Duration::from_millis(5)));
+    let wrong = problems(&step("type = \"connect\"\nsource_port = 4000\nconcurrent = 2"));
+    assert!(wrong.contains("one connection at a time"), "{wrong}");
+    let set = kind("type = \"sysctl\"\non = \"server\"\nset = { \"net.ipv4.tcp_timestamps\" = 0 }");
+    assert_eq!(set, Kind::Sysctl(vec![("net.ipv4.tcp_timestamps".into(), "0".into())]));
+    assert!(problems(&step("type = \"wait\"")).contains("for"));
+    assert!(problems(&step("type = \"sysctl\"\nset = { \"kernel.x\" = 0 }")).contains("begins with net."));
+}

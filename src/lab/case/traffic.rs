@@ -6,6 +6,7 @@ use ipnet::IpNet;
 
 use crate::config::reader::{Integer, Table, Value};
 use crate::config::suggest;
+use crate::lab::case::network::read_sysctl;
 use crate::lab::case::{DEFAULT_TIMEOUT, Host, Kind, Step, Target};
 use crate::lab::traffic::connect::Connect;
 use crate::lab::traffic::exec::Exec;
@@ -19,7 +20,8 @@ use crate::pipeline::time::Duration;
 use crate::pipeline::units::Bytes;
 
 /// Values of `type`.
-const TYPES: [&str; 8] = ["serve", "request", "connect", "stream", "udp", "ping", "trace", "exec"];
+const TYPES: [&str; 10] =
+    ["serve", "request", "connect", "stream", "udp", "ping", "trace", "exec", "sysctl", "wait"];
 /// Largest payload of a UDP datagram over IPv4.
 const LARGEST_DATAGRAM: u32 = 65_507;
 
@@ -51,9 +53,12 @@ fn read_step(table: &mut Table<'_>, hosts: &[Host]) -> Option<Step> {
     let server = kind == "serve";
     let host =
         host(table, if server { "on" } else { "from" }, if server { "server" } else { "client" }, hosts);
-    // A program is at home anywhere.
-    let host =
-        if kind == "exec" { table.value("on").map_or(host, |value| host_index(&value, hosts)) } else { host };
+    // A program or a setting is at home anywhere.
+    let host = if matches!(kind, "exec" | "sysctl") {
+        table.value("on").map_or(host, |value| host_index(&value, hosts))
+    } else {
+        host
+    };
     let background = table.flag("background", false) || server;
     let kind = read_kind(kind, table, hosts);
     Some(Step { name, host: host?, background, kind: kind? })
@@ -64,7 +69,11 @@ fn read_kind(kind: &str, table: &mut Table<'_>, hosts: &[Host]) -> Option<Kind> 
         "serve" => Kind::Serve(serve(table)),
         "request" => {
             let size = number(table, "size", SMALLEST..=8_000, 75);
-            let request = Request { size, timeout: timeout(table, DEFAULT_TIMEOUT) };
+            let request = Request {
+                source_port: table.integer("source_port", 1..=u16::MAX),
+                await_close: table.flag("await_close", false),
+                ..Request::new(size, timeout(table, DEFAULT_TIMEOUT))
+            };
             let count = number(table, "count", 1..=100_000, 1);
             Kind::Request { to: target(table, hosts, Some(80))?, request, count }
         }
@@ -77,6 +86,14 @@ fn read_kind(kind: &str, table: &mut Table<'_>, hosts: &[Host]) -> Option<Kind> 
             let timeout = timeout(table, Duration::from_secs(1));
             let to = target(table, hosts, Some(33_434))?;
             Kind::Trace(to, Trace { hops, port: to.port, timeout })
+        }
+        "sysctl" => {
+            let settings = table.required("set", "{ \"net.ipv4.tcp_timestamps\" = 0 }")?;
+            Kind::Sysctl(read_sysctl(&settings))
+        }
+        "wait" => {
+            let span = table.required("for", "\"1s\"")?.quantity::<Duration>()?;
+            Kind::Wait(span.into())
         }
         _ => Kind::Exec(exec(table)?),
     })
@@ -95,15 +112,24 @@ fn serve(table: &mut Table<'_>) -> Serve {
         None => vec![1_000],
     };
     let service = if sink { Service::Sink } else { Service::Http(segments) };
-    Serve { port, service, backlog }
+    let workers = table.integer("workers", 1..=64_u16);
+    Serve { port, service, backlog, workers }
 }
 
 fn connect(table: &mut Table<'_>) -> Connect {
+    let concurrent_value = table.value("concurrent");
+    let concurrent = concurrent_value.as_ref().and_then(|value| value.integer(1..=256)).unwrap_or(1);
+    let source_port = table.integer("source_port", 1..=u16::MAX);
+    if let Some(value) = concurrent_value.filter(|_| source_port.is_some() && concurrent > 1) {
+        value.problem("one port is one connection at a time", "remove concurrent or source_port");
+    }
     Connect {
         count: number(table, "count", 1..=1_000_000, 1),
-        concurrent: number(table, "concurrent", 1..=256, 1),
+        concurrent,
         timeout: timeout(table, DEFAULT_TIMEOUT),
         reset: table.flag("reset", false),
+        source_port,
+        interval: table.quantity::<Duration>("interval").unwrap_or_default().into(),
     }
 }
 

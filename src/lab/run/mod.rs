@@ -185,6 +185,11 @@ fn describe(step: &Step, run: &Run) -> String {
         }
         Kind::Ping(target, ping) => format!("{} echo request(s) to {}", ping.count, to(target)),
         Kind::Trace(target, _) => format!("traces the hops to {}", to(target)),
+        Kind::Sysctl(settings) => {
+            let settings: Vec<_> = settings.iter().map(|(key, value)| format!("{key} = {value}")).collect();
+            format!("sets {}", settings.join(", "))
+        }
+        Kind::Wait(span) => format!("waits {span:?}"),
         Kind::Exec(exec) => format!("runs {}", exec.command.join(" ")),
     };
     format!("{}: {} {what}", step.name, host(step.host))

@@ -15,8 +15,9 @@ use crate::lab::report::Record;
 use crate::lab::run::RunError;
 use crate::lab::run::drops::Drops;
 use crate::lab::run::evidence::Evidence;
+use crate::lab::run::step::set;
 use crate::lab::value::Observations;
-use crate::net::{Netns, sysctl};
+use crate::net::Netns;
 
 /// Records that wait for the collector.
 const RECORDS: usize = 1 << 16;
@@ -107,11 +108,7 @@ fn make_host(host: &Host) -> Result<(String, Netns), RunError> {
     let name = host.port.name.clone();
     let error = |source| RunError::Host { host: host.port.name.clone(), source };
     let netns = Netns::anonymous().map_err(error)?;
-    for (key, value) in &host.sysctl {
-        // As sysctl(8) writes them, with dots.
-        let key = key.trim_start_matches("net.").replace('.', "/");
-        sysctl::write(&netns, &key, value).map_err(error)?;
-    }
+    set(&netns, &host.sysctl).map_err(error)?;
     Ok((name, netns))
 }
 

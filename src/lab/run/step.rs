@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::thread::JoinHandle;
 
 use crate::lab::case::{Kind, Run, Step, Target};
+use crate::lab::clock;
 use crate::lab::run::RunError;
 use crate::lab::run::network::Lab;
 use crate::lab::traffic::exec::Program;
@@ -11,7 +12,7 @@ use crate::lab::traffic::serve::{Serve, Server, Service};
 use crate::lab::traffic::udp::Receiver;
 use crate::lab::traffic::{connect, request, stream, trace, udp};
 use crate::lab::value::{Facts, Observations};
-use crate::net::Netns;
+use crate::net::{NetError, Netns, sysctl};
 
 /// Connections that a stream's receiver lets wait.
 const BACKLOG: u16 = 16;
@@ -45,11 +46,14 @@ impl Servers {
             Kind::Exec(exec) if step.background => {
                 self.programs.push((prefix, inside(step, host, || exec.start())?));
             }
+            Kind::Sysctl(settings) => {
+                set(&host.1, settings).map_err(|source| RunError::Host { host: host.0.clone(), source })?;
+            }
             kind if step.background => {
                 let (kind, peer) = (kind.clone(), peer(kind, lab));
                 let netns = host.1.clone();
                 let body = move || {
-                    let net = |error: crate::net::NetError| std::io::Error::other(error.to_string());
+                    let net = |error: NetError| std::io::Error::other(error.to_string());
                     netns.run(|| act(&kind, peer.as_ref())).map_err(net)?
                 };
                 self.others.push((prefix, std::thread::spawn(body)));
@@ -103,6 +107,14 @@ fn inside<R: Send>(
     netns.run(work).map_err(host)?.map_err(traffic)
 }
 
+/// Sets a host's settings, written with dots as `sysctl(8)` does.
+pub(super) fn set(netns: &Netns, settings: &[(String, String)]) -> Result<(), NetError> {
+    settings.iter().try_for_each(|(key, value)| {
+        let key = key.trim_start_matches("net.").replace('.', "/");
+        sysctl::write(netns, &key, value)
+    })
+}
+
 /// The namespace at the other end, where traffic needs a receiver.
 fn peer(kind: &Kind, lab: &Lab) -> Option<Netns> {
     match kind {
@@ -115,7 +127,11 @@ fn peer(kind: &Kind, lab: &Lab) -> Option<Netns> {
 fn act(kind: &Kind, peer: Option<&Netns>) -> std::io::Result<Facts> {
     match kind {
         // These need no receiver, or have one that was started before.
-        Kind::Serve(_) => Ok(Facts::new()),
+        Kind::Serve(_) | Kind::Sysctl(_) => Ok(Facts::new()),
+        Kind::Wait(span) => {
+            clock::pause(*span);
+            Ok(Facts::new())
+        }
         Kind::Request { to, request, count } => {
             let answers: Vec<_> = (0..*count).map(|_| request.send(socket(to))).collect();
             Ok(request::summary(&answers))
@@ -125,7 +141,7 @@ fn act(kind: &Kind, peer: Option<&Netns>) -> std::io::Result<Facts> {
         Kind::Trace(to, trace) => Ok(trace::summary(&trace.run(to.address)?, to.address)),
         Kind::Exec(exec) => Ok(exec.run()?.facts()),
         Kind::Stream(to, stream) => {
-            let sink = Serve { port: to.port, service: Service::Sink, backlog: BACKLOG };
+            let sink = Serve { port: to.port, service: Service::Sink, backlog: BACKLOG, workers: None };
             let server = peer.map(|peer| at(peer, || sink.start())).transpose()?;
             let sent = stream.send(socket(to));
             let tally = server.map(Server::stop).unwrap_or_default();

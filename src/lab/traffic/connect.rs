@@ -1,6 +1,6 @@
 //! Probes that only connect, as health checks do.
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,6 +10,7 @@ use nix::libc;
 use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::lab::clock;
+use crate::lab::traffic::client;
 use crate::lab::traffic::outcome::Outcome;
 use crate::lab::traffic::{facts, quantile, share};
 use crate::lab::value::{Facts, Value};
@@ -25,6 +26,10 @@ pub struct Connect {
     pub timeout: Duration,
     /// Closes by RST instead of FIN.
     pub reset: bool,
+    /// Its own port for all attempts, one after the other; `None`: any.
+    pub source_port: Option<u16>,
+    /// From the start of one attempt to that of the next; zero goes on at once.
+    pub interval: Duration,
 }
 
 /// One attempt.
@@ -41,10 +46,21 @@ impl Connect {
     pub fn run(&self, server: SocketAddr) -> Vec<Attempt> {
         let next = AtomicU64::new(0);
         let all = Mutex::new(Vec::new());
+        let start = clock::now();
         std::thread::scope(|scope| {
             for _ in 0..self.concurrent.clamp(1, self.count.max(1)) {
                 scope.spawn(|| {
-                    while next.fetch_add(1, Ordering::Relaxed) < self.count {
+                    loop {
+                        let number = next.fetch_add(1, Ordering::Relaxed);
+                        if number >= self.count {
+                            break;
+                        }
+                        let due = start + self.interval.saturating_mul(number as u32);
+                        if let Some(early) =
+                            due.checked_duration_since(clock::now()).filter(|early| !early.is_zero())
+                        {
+                            clock::pause(early);
+                        }
                         let attempt = self.attempt(server);
                         all.lock().unwrap_or_else(PoisonError::into_inner).push(attempt);
                     }
@@ -56,7 +72,7 @@ impl Connect {
 
     fn attempt(&self, server: SocketAddr) -> Attempt {
         let start = clock::now();
-        let result = TcpStream::connect_timeout(&server, self.timeout);
+        let result = client::open(server, self.source_port, self.timeout);
         let took = clock::now().duration_since(start);
         let outcome = match result {
             Ok(stream) => {
@@ -105,7 +121,14 @@ mod tests {
     #[test]
     fn every_attempt_is_made_once_and_counted_by_its_end() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let probes = Connect { count: 20, concurrent: 4, timeout: Duration::from_secs(1), reset: true };
+        let probes = Connect {
+            count: 20,
+            concurrent: 4,
+            timeout: Duration::from_secs(1),
+            reset: true,
+            source_port: None,
+            interval: Duration::ZERO,
+        };
         let attempts = probes.run(listener.local_addr().unwrap());
         let seen: std::collections::BTreeMap<_, _> = summary(&attempts).into_iter().collect();
         assert_eq!(
@@ -117,7 +140,14 @@ mod tests {
     #[test]
     fn attempts_at_a_closed_port_are_refused() {
         let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let probes = Connect { count: 3, concurrent: 9, timeout: Duration::from_secs(1), reset: false };
+        let probes = Connect {
+            count: 3,
+            concurrent: 9,
+            timeout: Duration::from_secs(1),
+            reset: false,
+            source_port: None,
+            interval: Duration::ZERO,
+        };
         assert!(probes.run(closed).iter().all(|attempt| attempt.outcome == Outcome::Refused));
     }
 }

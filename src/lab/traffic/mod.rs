@@ -3,6 +3,7 @@
 //! Nothing here knows of namespaces: sockets belong to the namespace of the thread that calls, and so do the threads
 //! that a server starts.
 
+pub mod client;
 pub mod connect;
 pub mod exec;
 pub mod outcome;

@@ -10,7 +10,7 @@ use nix::sys::socket::getsockopt;
 use crate::lab::clock::{self, Deadline};
 use crate::lab::traffic::outcome::Outcome;
 use crate::lab::traffic::pattern::{self, Sum};
-use crate::lab::traffic::{facts, sockopt};
+use crate::lab::traffic::{client, facts, sockopt};
 use crate::lab::value::{Facts, Value};
 
 /// One GET, and what of it counts.
@@ -20,6 +20,17 @@ pub struct Request {
     pub size: u32,
     /// From the call to the last byte of the answer, connecting included.
     pub timeout: Duration,
+    /// Its own port; `None`: any.
+    pub source_port: Option<u16>,
+    /// Closes only after the server did, so that it is the server that keeps the connection in TIME-WAIT.
+    pub await_close: bool,
+}
+
+impl Request {
+    /// `size` bytes within `timeout`, from any port, closed as soon as the answer is complete.
+    pub const fn new(size: u32, timeout: Duration) -> Self {
+        Self { size, timeout, source_port: None, await_close: false }
+    }
 }
 
 /// Bytes of the smallest request that this client can send.
@@ -116,13 +127,16 @@ impl Request {
     fn exchange(&self, server: SocketAddr, answer: &mut Answer) -> io::Result<()> {
         let deadline = Deadline::after(self.timeout);
         let start = clock::now();
-        let mut stream = TcpStream::connect_timeout(&server, self.timeout)?;
+        let mut stream = client::open(server, self.source_port, self.timeout)?;
         answer.connected = Some(clock::now().duration_since(start));
         stream.set_nodelay(true)?;
         let tcp = TcpFacts::of(&stream)?;
         let ip_header = if server.is_ipv4() { 20 } else { 40 };
         answer.packet = ip_header + 20 + if tcp.timestamps { 12 } else { 0 } + u64::from(self.size);
-        let result = talk(&mut stream, &text(self.size), deadline, answer);
+        let mut result = talk(&mut stream, &text(self.size), deadline, answer);
+        if self.await_close && result.is_ok() {
+            result = end(&mut stream, deadline);
+        }
         answer.tcp = TcpFacts::of(&stream).ok();
         result
     }
@@ -158,6 +172,17 @@ fn talk(stream: &mut TcpStream, request: &str, deadline: Deadline, answer: &mut 
     }
     answer.identical = !content.damaged;
     Ok(())
+}
+
+/// Reads on until the server has closed.
+fn end(stream: &mut TcpStream, deadline: Deadline) -> io::Result<()> {
+    let late = || io::Error::from(io::ErrorKind::TimedOut);
+    loop {
+        stream.set_read_timeout(Some(deadline.left().ok_or_else(late)?))?;
+        if stream.read(&mut [0; 1_024])? == 0 {
+            return Ok(());
+        }
+    }
 }
 
 /// The answer as it grows.
@@ -241,7 +266,9 @@ mod tests {
     }
 
     fn serve(segments: &[u32]) -> crate::lab::traffic::serve::Server {
-        Serve { port: 0, service: Service::Http(segments.to_vec()), backlog: 16 }.start().unwrap()
+        Serve { port: 0, service: Service::Http(segments.to_vec()), backlog: 16, workers: None }
+            .start()
+            .unwrap()
     }
 
     #[test]
@@ -254,7 +281,7 @@ mod tests {
     #[test]
     fn an_answer_in_segments_arrives_whole_and_both_ends_count_it() {
         let server = serve(&[1_388, 1_388, 500]);
-        let answer = Request { size: 75, timeout: SECOND }.send(loopback(server.address().port()));
+        let answer = Request::new(75, SECOND).send(loopback(server.address().port()));
         assert_eq!(answer.outcome, Outcome::Ok, "{}", answer.error);
         assert_eq!(answer.bytes, 1_388 + 1_388 + 500);
         assert!(answer.identical);
@@ -268,9 +295,9 @@ mod tests {
     #[test]
     fn nobody_listening_is_refused_and_silence_is_a_timeout() {
         let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        assert_eq!(Request { size: 75, timeout: SECOND }.send(closed).outcome, Outcome::Refused);
+        assert_eq!(Request::new(75, SECOND).send(closed).outcome, Outcome::Refused);
         let silent = TcpListener::bind("127.0.0.1:0").unwrap();
-        let brief = Request { size: 75, timeout: Duration::from_millis(20) };
+        let brief = Request::new(75, Duration::from_millis(20));
         let answer = brief.send(silent.local_addr().unwrap());
         assert_eq!(answer.outcome, Outcome::Timeout);
         assert!(answer.connected.is_some());

@@ -23,6 +23,8 @@ pub struct Serve {
     pub service: Service,
     /// Length of the accept queue.
     pub backlog: u16,
+    /// Connections that are served at the same time, others wait to be accepted; `None`: no limit.
+    pub workers: Option<u16>,
 }
 
 /// What a server does with a connection.
@@ -111,10 +113,14 @@ impl Serve {
         let address = listener.local_addr()?;
         let (stopper, stop) = stop_pair()?;
         let tally = Arc::new(Mutex::new(Tally::default()));
-        let (service, shared) = (self.service.clone(), Arc::clone(&tally));
-        let thread = std::thread::Builder::new()
-            .name(format!("serve {}", self.port))
-            .spawn(move || accept_loop(&listener, &service, &stop, &shared))?;
+        let (service, workers, shared) = (self.service.clone(), self.workers, Arc::clone(&tally));
+        let thread =
+            std::thread::Builder::new().name(format!("serve {}", self.port)).spawn(
+                move || match workers {
+                    None => accept_loop(&listener, &service, &stop, &shared),
+                    Some(workers) => work(workers, &listener, &service, &stop, &shared),
+                },
+            )?;
         Ok(Server { stopper, thread, tally, address })
     }
 }
@@ -141,6 +147,24 @@ impl Server {
 
 fn locked(tally: &Mutex<Tally>) -> std::sync::MutexGuard<'_, Tally> {
     tally.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// So many threads, each with one connection at a time, as servers of a fixed number of workers do.
+fn work(workers: u16, listener: &TcpListener, service: &Service, stop: &Stop, tally: &Mutex<Tally>) {
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                while matches!(readable(listener, Some(stop), None), Ok(Wake::Ready)) {
+                    // Another worker may have been faster.
+                    let Ok((stream, _)) = listener.accept() else { continue };
+                    locked(tally).accepted += 1;
+                    if converse(stream, service, stop, tally).is_err() {
+                        locked(tally).errors += 1;
+                    }
+                }
+            });
+        }
+    });
 }
 
 fn accept_loop(listener: &TcpListener, service: &Service, stop: &Stop, tally: &Mutex<Tally>) {
@@ -290,5 +314,24 @@ mod tests {
             // One byte may be missing where the number of digits changes.
             assert!((total - 1..=total).contains(&(response.len() as u64)), "{total}: {}", response.len());
         }
+    }
+
+    #[test]
+    fn who_finds_all_workers_busy_waits_to_be_accepted() {
+        let serve = Serve { port: 0, service: Service::Http(vec![200]), backlog: 8, workers: Some(1) };
+        let server = serve.start().unwrap();
+        let address = SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, server.address().port()));
+        let idle = TcpStream::connect(address).unwrap();
+        while server.tally().accepted == 0 {
+            std::thread::yield_now();
+        }
+        let mut next = TcpStream::connect(address).unwrap();
+        next.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+        assert_eq!((server.tally().accepted, server.tally().requests), (1, 0));
+        drop(idle);
+        let mut answer = Vec::new();
+        next.read_to_end(&mut answer).unwrap();
+        assert_eq!(answer.len(), 200);
+        assert_eq!(server.stop().accepted, 2);
     }
 }

@@ -100,7 +100,7 @@ mod tests {
 
     #[test]
     fn all_bytes_arrive_and_are_those_of_the_pattern() {
-        let sink = Serve { port: 0, service: Service::Sink, backlog: 1 }.start().unwrap();
+        let sink = Serve { port: 0, service: Service::Sink, backlog: 1, workers: None }.start().unwrap();
         let stream = Stream { bytes: Some(3_000_001), duration: None, timeout: Duration::from_secs(10) };
         let sent = stream.send(SocketAddr::from((Ipv4Addr::LOCALHOST, sink.address().port())));
         let received = sink.stop();
