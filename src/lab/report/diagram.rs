@@ -23,14 +23,15 @@ struct Line {
     packets: u64,
 }
 
-/// The diagram between `left` and `right`, who are two hosts. Each packet has one line, at the time it left the router
-/// or was dropped; what was received is not shown again. Packets of other hosts are left out.
-pub fn diagram(records: &[Record], left: &str, right: &str) -> String {
+/// The diagram between the hosts on the left and the one on the right; with several on the left, each line says which.
+/// Each packet has one line, at the time it left the router or was dropped; what was received is not shown again. Packets
+/// of other hosts are left out.
+pub fn diagram(records: &[Record], left: &[&str], right: &str) -> String {
     let mut writer = Writer::default();
     let start = records.first().map_or(0, |record| record.at.as_nanos());
     let lines: Vec<Line> =
         records.iter().filter_map(|record| line(record, left, right, start, &mut writer)).collect();
-    let mut text = format!("{:>10}  {left:<half$}{right:>half$}\n", "time s", half = LANE / 2);
+    let mut text = format!("{:>10}  {:<half$}{right:>half$}\n", "time s", left.join(", "), half = LANE / 2);
     let rows = fold(&lines);
     let skipped = rows.len().saturating_sub(WHOLE.0 + WHOLE.1);
     for (index, row) in rows.iter().enumerate() {
@@ -45,7 +46,7 @@ pub fn diagram(records: &[Record], left: &str, right: &str) -> String {
     text
 }
 
-fn line(record: &Record, left: &str, right: &str, start: u64, writer: &mut Writer) -> Option<Line> {
+fn line(record: &Record, left: &[&str], right: &str, start: u64, writer: &mut Writer) -> Option<Line> {
     let headline = Headline::read(&record.bytes, record.length);
     // The first packet of a connection sets its relative numbers, even if it is lost.
     let number = headline.as_ref().map_or(0, |headline| writer.number(headline.flow));
@@ -58,10 +59,12 @@ fn line(record: &Record, left: &str, right: &str, start: u64, writer: &mut Write
         }),
         RecordKind::Received | RecordKind::Created | RecordKind::Rewritten { .. } => return None,
     };
-    let rightwards = match &record.kind {
-        RecordKind::Sent { to } if to == right => true,
-        RecordKind::Sent { to } if to == left => false,
-        RecordKind::Dropped { .. } if record.from == left || record.from == right => record.from == left,
+    let is_left = |host: &str| left.contains(&host);
+    let (rightwards, other) = match &record.kind {
+        RecordKind::Sent { to } if to == right => (true, &record.from),
+        RecordKind::Sent { to } if is_left(to) => (false, to),
+        RecordKind::Dropped { .. } if is_left(&record.from) => (true, &record.from),
+        RecordKind::Dropped { .. } if record.from == right => (false, &record.from),
         _ => return None,
     };
     if record.packets > 1 {
@@ -69,7 +72,8 @@ fn line(record: &Record, left: &str, right: &str, start: u64, writer: &mut Write
     }
     let plain = dropped.is_none() && headline.as_ref().is_some_and(Headline::is_plain);
     let time = record.at.as_nanos().saturating_sub(start) as f64 / 1e9;
-    let text = format!("{number}: {text}");
+    let who = if left.len() > 1 && is_left(other) { format!("{other} ") } else { String::new() };
+    let text = format!("{who}{number}: {text}");
     Some(Line { time, text, rightwards, dropped, plain, packets: record.packets.into() })
 }
 
@@ -145,7 +149,7 @@ mod tests {
                 record(7, "client", kind()),
                 record(8, "server", kind()),
             ],
-            "client",
+            &["client"],
             "server",
         );
         let lines: Vec<&str> = text.lines().collect();
@@ -161,8 +165,25 @@ mod tests {
     #[test]
     fn the_middle_of_a_long_run_is_counted_not_shown() {
         let records: Vec<Record> = (0..100).map(sent).collect();
-        let text = diagram(&records, "client", "server");
+        let text = diagram(&records, &["client"], "server");
         assert_eq!(text.lines().count(), 1 + 3 + 1 + 1, "{text}");
         assert!(text.contains("… 96 more packets: 96 ─►, 0 ◄─"), "{text}");
+    }
+
+    #[test]
+    fn of_several_hosts_on_the_left_each_line_says_which() {
+        let records = [
+            sent(0),
+            record(1, "other", RecordKind::Sent { to: "server".into() }),
+            record(2, "server", RecordKind::Sent { to: "other".into() }),
+            record(3, "third", RecordKind::Sent { to: "fourth".into() }),
+        ];
+        let text = diagram(&records, &["client", "other"], "server");
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines[0].contains("client, other"), "{text}");
+        assert!(lines[1].contains("│─ client 1: UDP"), "{text}");
+        assert!(lines[2].contains("│─ other 1: UDP"), "{text}");
+        assert!(lines[3].contains("─ other 1: UDP") && lines[3].contains("│◄"), "{text}");
+        assert_eq!(lines.len(), 4, "{text}");
     }
 }

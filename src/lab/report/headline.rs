@@ -33,6 +33,8 @@ pub enum Body {
         mss: Option<u16>,
         /// First SACK block.
         sack: Option<(u32, u32)>,
+        /// `TSval` of the timestamps option.
+        timestamp: Option<u32>,
     },
     /// A UDP datagram, or a train: bytes of payload.
     Udp(u32),
@@ -116,6 +118,7 @@ fn tcp(rest: &[u8], length: u32) -> Option<((u16, u16), Body)> {
         length: length.saturating_sub(header as u32),
         mss: option(options, 2).and_then(|value| half(value, 0)),
         sack: option(options, 5).and_then(|value| Some((word(value, 0)?, word(value, 4)?))),
+        timestamp: option(options, 8).and_then(|value| word(value, 0)),
     };
     Some((ports(rest)?, body))
 }
@@ -157,6 +160,8 @@ pub struct Writer {
     start: HashMap<Flow, u32>,
     /// Number of each connection, by either direction.
     numbers: HashMap<Flow, usize>,
+    /// Newest timestamp that each address has sent.
+    newest: HashMap<IpAddr, u32>,
 }
 
 impl Writer {
@@ -171,10 +176,21 @@ impl Writer {
         number
     }
 
-    /// The line, without addresses.
+    /// How far the timestamp is behind the newest of the same sender: that is what PAWS looks at (RFC 7323).
+    fn behind(&mut self, sender: IpAddr, timestamp: u32) -> Option<u32> {
+        let newest = self.newest.entry(sender).or_insert(timestamp);
+        let behind = newest.wrapping_sub(timestamp);
+        if behind == 0 || behind > u32::MAX / 2 {
+            *newest = timestamp;
+            return None;
+        }
+        Some(behind)
+    }
+
+    /// The line, without addresses. A timestamp is shown where it goes backwards.
     pub fn line(&mut self, packet: &Headline) -> String {
         match packet.body {
-            Body::Tcp { flags, seq, ack, length, mss, sack } => {
+            Body::Tcp { flags, seq, ack, length, mss, sack, timestamp } => {
                 let first = *self.start.entry(packet.flow).or_insert(seq);
                 let back = (packet.flow.2, packet.flow.3, packet.flow.0, packet.flow.1);
                 let peer = self.start.get(&back).copied().unwrap_or(ack);
@@ -192,6 +208,13 @@ impl Writer {
                 }
                 if let Some(mss) = mss {
                     let _ = write!(line, ", mss {mss}");
+                }
+                match timestamp.map(|value| (value, self.behind(packet.flow.0, value))) {
+                    Some((0, Some(_))) => line.push_str(", TSval 0"),
+                    Some((_, Some(behind))) => {
+                        let _ = write!(line, ", TSval {behind} behind");
+                    }
+                    _ => {}
                 }
                 let _ = write!(line, ", length {length}");
                 line
@@ -268,6 +291,29 @@ mod tests {
         assert_eq!(writer.line(&read(&request)), "Flags [P.], seq 1:176, ack 1, length 175");
         assert_eq!(writer.number(read(&answer).flow), writer.number(read(&syn).flow));
         assert!(read(&request).is_plain() && !read(&syn).is_plain());
+    }
+
+    #[test]
+    fn a_timestamp_is_shown_where_it_goes_backwards() {
+        let segment = |timestamp: u32| {
+            let mut bytes = Vec::new();
+            PacketBuilder::ipv4([10, 77, 1, 2], [10, 77, 2, 2], 64)
+                .tcp(40_000, 80, 1_000, 64_240)
+                .rst()
+                .options(&[TcpOptionElement::Timestamp(timestamp, 0)])
+                .unwrap()
+                .write(&mut bytes, &[])
+                .unwrap();
+            bytes
+        };
+        let mut writer = Writer::default();
+        let mut line = |timestamp| writer.line(&read(&segment(timestamp)));
+        let plain = "Flags [R], seq 0, length 0";
+        assert_eq!(line(u32::MAX - 1), plain);
+        assert_eq!(line(3), plain, "it has wrapped around");
+        assert_eq!(line(1), "Flags [R], seq 0, TSval 2 behind, length 0");
+        assert_eq!(line(0), "Flags [R], seq 0, TSval 0, length 0");
+        assert_eq!(line(3), plain);
     }
 
     #[test]

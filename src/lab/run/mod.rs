@@ -143,9 +143,18 @@ fn run_once(run: &Run, seed: u64, expect: &[Expectation]) -> Result<Outcome, Run
     };
     servers.stop(&mut observed)?;
     let records = lab.stop(&mut observed)?;
-    let name = |index: usize| run.network.hosts.get(index).map_or("", |host| host.port.name.as_str());
-    let diagram = report::diagram(&records, name(0), name(1));
+    let diagram = draw(run, &records);
     Ok(Outcome { observed, verdicts, diagram })
+}
+
+/// The server, or whoever is second, is on the right; everybody else on the left.
+fn draw(run: &Run, records: &[report::Record]) -> String {
+    let names: Vec<&str> = run.network.hosts.iter().map(|host| host.port.name.as_str()).collect();
+    let right =
+        names.iter().position(|name| *name == "server").unwrap_or(1).min(names.len().saturating_sub(1));
+    let left: Vec<&str> =
+        names.iter().enumerate().filter(|(at, _)| *at != right).map(|(_, name)| *name).collect();
+    report::diagram(records, &left, names.get(right).copied().unwrap_or_default())
 }
 
 /// A line for the story.
