@@ -49,6 +49,11 @@ pub const CHAPTERS: &[Chapter] = &[
         opening: "Routes that are missing or run in circles, and filters that know one direction only.",
         cases: &["no-route", "ttl-loop", "firewall-asymmetric"],
     },
+    Chapter {
+        title: "Resets that do not count",
+        opening: "A RST is believed only if its timestamp and its sequence number are. What it should have ended leaks.",
+        cases: &["rst-before-ack", "rst-after-ack", "rst-seq-stale", "accept-queue-pileup"],
+    },
 ];
 
 /// The names of all cases, sorted.
@@ -82,7 +87,7 @@ mod tests {
     #[test]
     fn every_case_can_be_read_explains_itself_and_has_a_control() {
         let cases = cases().unwrap();
-        assert!(cases.len() >= 17, "{} cases", cases.len());
+        assert!(cases.len() >= 21, "{} cases", cases.len());
         for case in cases {
             assert!(case.explain.is_some(), "{} has no [explain]", case.name);
             assert!(case.trials.iter().any(|trial| trial.control.is_some()), "{} has no control", case.name);

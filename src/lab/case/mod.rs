@@ -18,6 +18,7 @@ use crate::lab::check::Expectation;
 use crate::lab::traffic::connect::Connect;
 use crate::lab::traffic::exec::Exec;
 use crate::lab::traffic::ping::Ping;
+use crate::lab::traffic::probe::Probe;
 use crate::lab::traffic::request::Request;
 use crate::lab::traffic::serve::Serve;
 use crate::lab::traffic::stream::Stream;
@@ -130,6 +131,8 @@ pub enum Kind {
     },
     /// Connection attempts.
     Connect(Target, Connect),
+    /// Connections made and reset packet by packet.
+    Probe(Target, Probe),
     /// A bulk transfer.
     Stream(Target, Stream),
     /// Numbered datagrams.

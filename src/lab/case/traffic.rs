@@ -1,6 +1,6 @@
 //! `[[traffic]]`: what is sent.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 
@@ -11,6 +11,7 @@ use crate::lab::case::{DEFAULT_TIMEOUT, Host, Kind, Step, Target};
 use crate::lab::traffic::connect::Connect;
 use crate::lab::traffic::exec::Exec;
 use crate::lab::traffic::ping::Ping;
+use crate::lab::traffic::probe::{Place, Probe, Timestamp};
 use crate::lab::traffic::request::{Request, SMALLEST};
 use crate::lab::traffic::serve::{Serve, Service};
 use crate::lab::traffic::stream::Stream;
@@ -20,8 +21,8 @@ use crate::pipeline::time::Duration;
 use crate::pipeline::units::Bytes;
 
 /// Values of `type`.
-const TYPES: [&str; 10] =
-    ["serve", "request", "connect", "stream", "udp", "ping", "trace", "exec", "sysctl", "wait"];
+const TYPES: [&str; 11] =
+    ["serve", "request", "connect", "probe", "stream", "udp", "ping", "trace", "exec", "sysctl", "wait"];
 /// Largest payload of a UDP datagram over IPv4.
 const LARGEST_DATAGRAM: u32 = 65_507;
 
@@ -60,11 +61,11 @@ fn read_step(table: &mut Table<'_>, hosts: &[Host]) -> Option<Step> {
         host
     };
     let background = table.flag("background", false) || server;
-    let kind = read_kind(kind, table, hosts);
+    let kind = read_kind(kind, host, table, hosts);
     Some(Step { name, host: host?, background, kind: kind? })
 }
 
-fn read_kind(kind: &str, table: &mut Table<'_>, hosts: &[Host]) -> Option<Kind> {
+fn read_kind(kind: &str, host: Option<usize>, table: &mut Table<'_>, hosts: &[Host]) -> Option<Kind> {
     Some(match kind {
         "serve" => Kind::Serve(serve(table)),
         "request" => {
@@ -78,6 +79,13 @@ fn read_kind(kind: &str, table: &mut Table<'_>, hosts: &[Host]) -> Option<Kind> 
             Kind::Request { to: target(table, hosts, Some(80))?, request, count }
         }
         "connect" => Kind::Connect(target(table, hosts, Some(80))?, connect(table)),
+        "probe" => {
+            let to = target(table, hosts, Some(80))?;
+            if to.address.is_ipv6() {
+                table.problem("probes are IPv4", "remove family, or give an IPv4 address");
+            }
+            Kind::Probe(to, probe(table, &hosts[host?])?)
+        }
         "stream" => Kind::Stream(target(table, hosts, Some(5_201))?, stream(table)),
         "udp" => Kind::Udp(target(table, hosts, Some(5_202))?, udp(table)),
         "ping" => Kind::Ping(target(table, hosts, None)?, ping(table)),
@@ -131,6 +139,43 @@ fn connect(table: &mut Table<'_>) -> Connect {
         source_port,
         interval: table.quantity::<Duration>("interval").unwrap_or_default().into(),
     }
+}
+
+fn probe(table: &mut Table<'_>, host: &Host) -> Option<Probe> {
+    let place = table.value("reset").map_or(Some(Place::BeforeAck), |value| value.choice(&Place::NAMES));
+    let timestamp =
+        table.value("timestamp").map_or(Some(Timestamp::Zero), |value| value.choice(&Timestamp::NAMES));
+    let stale = table
+        .value("sequence")
+        .map_or(Some(false), |value| value.choice(&[("in-window", false), ("stale", true)]));
+    Some(Probe {
+        count: number(table, "count", 1..=1_000, 1),
+        interval: table.quantity::<Duration>("interval").unwrap_or_default().into(),
+        source: source(table, host)?,
+        place: place?,
+        timestamp: timestamp?,
+        stale: stale?,
+        timeout: timeout(table, DEFAULT_TIMEOUT),
+    })
+}
+
+/// The address that probes come from: the last one of the host's IPv4 prefix, if the file names no other.
+fn source(table: &mut Table<'_>, host: &Host) -> Option<Ipv4Addr> {
+    let prefix = host.port.addresses.iter().find_map(|net| match net {
+        IpNet::V4(net) => Some(net.trunc()),
+        IpNet::V6(_) => None,
+    });
+    let Some(value) = table.value("source") else {
+        if prefix.is_none() {
+            table.problem("probes are IPv4, and the host has no IPv4 address", "give it one");
+        }
+        return prefix.and_then(|prefix| prefix.hosts().last());
+    };
+    let address: Ipv4Addr = value.parsed(|text| text.parse().ok(), "an IPv4 address", "10.77.1.253")?;
+    if host.port.addresses.iter().any(|net| net.addr() == address) {
+        value.problem("is the host's own: its kernel would answer for the probes", "an address of no host");
+    }
+    Some(address)
 }
 
 fn stream(table: &mut Table<'_>) -> Stream {

@@ -5,8 +5,9 @@
 //!
 //! Limits. The tracepoint tells of every packet on the machine and does not say whose it was. A packet belongs to a host
 //! if it was received on the host's device (`net:netif_receive_skb`) by a thread of this process, which is the one that
-//! writes to the device, and none was received since at the same address in memory. So only received packets count, and
-//! on a machine that drops other packets at the same time a few of them may be taken for a host's.
+//! writes to the device, and its memory was not freed since (`skb:consume_skb`, which not all that free memory call). So
+//! only received packets count, and not their copies, and on a machine that drops other packets at the same time a few of
+//! them may be taken for a host's.
 
 mod format;
 mod tracefs;
@@ -84,6 +85,7 @@ impl DropTrace {
             // IPv4 and IPv6; sockets of other families are dropped by the same function.
             ("events/skb/kfree_skb/filter", format!("protocol == {} || protocol == {}", 0x0800, 0x86dd)),
             ("events/net/netif_receive_skb/filter", named.join(" || ")),
+            ("events/skb/consume_skb/enable", "1".to_owned()),
             ("events/net/netif_receive_skb/enable", "1".to_owned()),
             ("events/skb/kfree_skb/enable", "1".to_owned()),
         ] {
@@ -136,6 +138,9 @@ impl DropTrace {
                     // The same address, but of somebody else's device of the same name.
                     None => self.received.remove(&address),
                 };
+            }
+            Event::Consumed { address } => {
+                self.received.remove(&address);
             }
             Event::Dropped { address, reason } => {
                 let Some(host) = self.received.remove(&address) else { return };

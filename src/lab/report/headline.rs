@@ -160,8 +160,8 @@ pub struct Writer {
     start: HashMap<Flow, u32>,
     /// Number of each connection, by either direction.
     numbers: HashMap<Flow, usize>,
-    /// Newest timestamp that each address has sent.
-    newest: HashMap<IpAddr, u32>,
+    /// Newest timestamp of each direction. Hosts of today give each connection a clock of its own.
+    newest: HashMap<Flow, u32>,
 }
 
 impl Writer {
@@ -176,9 +176,9 @@ impl Writer {
         number
     }
 
-    /// How far the timestamp is behind the newest of the same sender: that is what PAWS looks at (RFC 7323).
-    fn behind(&mut self, sender: IpAddr, timestamp: u32) -> Option<u32> {
-        let newest = self.newest.entry(sender).or_insert(timestamp);
+    /// How far the timestamp is behind the newest of the same flow: that is what PAWS looks at (RFC 7323).
+    fn behind(&mut self, flow: Flow, timestamp: u32) -> Option<u32> {
+        let newest = self.newest.entry(flow).or_insert(timestamp);
         let behind = newest.wrapping_sub(timestamp);
         if behind == 0 || behind > u32::MAX / 2 {
             *newest = timestamp;
@@ -209,7 +209,7 @@ impl Writer {
                 if let Some(mss) = mss {
                     let _ = write!(line, ", mss {mss}");
                 }
-                match timestamp.map(|value| (value, self.behind(packet.flow.0, value))) {
+                match timestamp.map(|value| (value, self.behind(packet.flow, value))) {
                     Some((0, Some(_))) => line.push_str(", TSval 0"),
                     Some((_, Some(behind))) => {
                         let _ = write!(line, ", TSval {behind} behind");

@@ -15,6 +15,7 @@ use crate::lab::check::{Expectation, Verdict};
 use crate::lab::clock::{self, Deadline};
 use crate::lab::report::{self, CaseStory, TrialStory};
 use crate::lab::run::network::Lab;
+use crate::lab::traffic::probe::Place;
 use crate::lab::value::Observations;
 use crate::net::NetError;
 
@@ -177,6 +178,15 @@ fn describe(step: &Step, run: &Run) -> String {
         Kind::Connect(target, connect) => {
             format!("{} connection(s) to {}, within {:?} each", connect.count, to(target), connect.timeout)
         }
+        Kind::Probe(target, probe) => format!(
+            "{} probe(s) of {} to {}: RST {}, timestamp {}{}",
+            probe.count,
+            probe.source,
+            to(target),
+            if probe.place == Place::BeforeAck { "before the last ACK" } else { "after the last ACK" },
+            probe.timestamp.name(),
+            if probe.stale { ", sequence number stale" } else { "" }
+        ),
         Kind::Stream(target, stream) => match (stream.bytes, stream.duration) {
             (Some(bytes), _) => format!("TCP stream of {bytes} bytes to {}", to(target)),
             (None, duration) => {

@@ -1,6 +1,6 @@
 //! Plays the steps of a run, each in the namespace of its host.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::thread::JoinHandle;
 
 use crate::lab::case::{Kind, Run, Step, Target};
@@ -137,6 +137,10 @@ fn act(kind: &Kind, peer: Option<&Netns>) -> std::io::Result<Facts> {
             Ok(request::summary(&answers))
         }
         Kind::Connect(to, connect) => Ok(connect::summary(&connect.run(socket(to)))),
+        Kind::Probe(to, probe) => match to.address {
+            IpAddr::V4(address) => Ok(probe.run(SocketAddrV4::new(address, to.port))?.facts()),
+            IpAddr::V6(_) => Err(std::io::Error::other("probes are IPv4")),
+        },
         Kind::Ping(to, ping) => Ok(ping.run(to.address)?.facts()),
         Kind::Trace(to, trace) => Ok(trace::summary(&trace.run(to.address)?, to.address)),
         Kind::Exec(exec) => Ok(exec.run()?.facts()),

@@ -9,6 +9,7 @@ pub mod exec;
 pub mod outcome;
 pub mod pattern;
 pub mod ping;
+pub mod probe;
 pub mod request;
 pub mod serve;
 pub mod sockopt;

@@ -12,6 +12,11 @@ pub(super) enum Event<'a> {
         /// Name of the device.
         device: &'a str,
     },
+    /// The kernel was done with a packet.
+    Consumed {
+        /// As above.
+        address: u64,
+    },
     /// The kernel dropped a packet.
     Dropped {
         /// As above.
@@ -46,6 +51,7 @@ pub(super) fn parse_line(line: &str) -> Option<(u32, Event<'_>)> {
     let address = || u64::from_str_radix(value(fields, "skbaddr=")?.trim_start_matches("0x"), 16).ok();
     let event = match event {
         "netif_receive_skb" => Event::Received { address: address()?, device: value(fields, "dev=")? },
+        "consume_skb" => Event::Consumed { address: address()? },
         "kfree_skb" => Event::Dropped { address: address()?, reason: value(fields, "reason: ")? },
         _ => return None,
     };
@@ -85,6 +91,8 @@ mod tests {
             parse_line(dropped),
             Some((0, Event::Dropped { address: 0xa81b_2c3d, reason: "TCP_RFC7323_PAWS" }))
         );
+        let consumed = "  client-77  [000] ..s1.  1.2: consume_skb: skbaddr=00000000000000ff location=packet_rcv+0x1/0x2";
+        assert_eq!(parse_line(consumed), Some((77, Event::Consumed { address: 255 })));
         assert_eq!(parse_line("CPU:1 [LOST 12 EVENTS]"), None);
     }
 }
