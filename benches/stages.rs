@@ -20,10 +20,7 @@ const STAGES: [(&str, &str); 16] = [
     ("jitter", r#"{ type = "delay", delay = "100us", jitter = "50us" }"#),
     ("rate", r#"{ type = "rate", rate = "10 Gbit/s" }"#),
     ("policer", r#"{ type = "rate", rate = "10 Gbit/s", police = { burst = "100 kB" } }"#),
-    (
-        "codel",
-        r#"{ type = "rate", rate = "10 Gbit/s", queue = { packets = 100, discipline = "codel" } }"#,
-    ),
+    ("codel", r#"{ type = "rate", rate = "10 Gbit/s", queue = { packets = 100, discipline = "codel" } }"#),
     ("pie", r#"{ type = "rate", rate = "10 Gbit/s", queue = { packets = 100, discipline = "pie" } }"#),
     ("steps", r#"{ type = "rate", steps = [{ for = "1s", rate = "10 Gbit/s" }] }"#),
     ("mtu", r#"{ type = "mtu", mtu = 1400 }"#),
