@@ -12,6 +12,7 @@ mod system {
     pub(crate) mod evidence;
     pub(crate) mod exec;
     pub(crate) mod network;
+    pub(crate) mod pcap;
     pub(crate) mod refusals;
     pub(crate) mod resets;
     pub(crate) mod run;

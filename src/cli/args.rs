@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
+use ipnet::IpNet;
 
 use crate::pipeline::time::Duration;
 
@@ -21,6 +22,7 @@ Examples:
   faultwire check configs/dsl.toml
   faultwire run configs/dsl.toml
   faultwire case run mtu-100-receive
+  faultwire pcap in.pcap out.pcap --spec 'delay 20ms loss 1%'
 
 Every random decision depends on the seed, the flow and the number of the packet in it: run with the printed seed to see
 the same packets fail again.";
@@ -33,6 +35,8 @@ pub(super) enum Command {
     Run(Run),
     /// Run a command in a fresh namespace whose only link has the faults
     Exec(Exec),
+    /// Take a capture through a path in virtual time: the same faults, the same file on every run and machine
+    Pcap(Pcap),
     /// Reproduce incidents: build a network, break it, drive traffic, compare what the kernels report
     #[command(subcommand)]
     Case(CaseCommand),
@@ -116,6 +120,52 @@ pub(super) struct Run {
     #[arg(long)]
     pub(super) seed: Option<u64>,
     /// Print the summary as JSON on standard output
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// Options of `pcap`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Reads and writes pcap and pcapng, with nanoseconds; OUT is what IN is unless its name ends in .pcap or .pcapng. What is not
+IP passes at its own time. All packets of the capture take the path unless --from says whose do.
+
+Examples:
+  faultwire pcap in.pcap out.pcap --spec 'delay 20ms 5ms loss 1%' --dropped lost.pcapng
+  faultwire pcap in.pcapng out.pcapng --config configs/lossy-uplink.toml --path left:right --from 10.0.1.0/24
+  tcpdump -w - -c 100 | faultwire pcap - - --spec 'mtu 1400 icmp' --answers icmp.pcapng | tcpdump -r -
+
+Exit code: 0 done; 1 the capture is broken in the middle (what was read was processed) or a file cannot be written; 2 the
+capture, the configuration or the command line is refused, and nothing was written.")]
+pub(super) struct Pcap {
+    /// The capture; - for standard input
+    #[arg(value_name = "IN")]
+    pub(super) input: PathBuf,
+    /// Where to write what leaves the path, in the order in which it leaves; - for standard output
+    #[arg(value_name = "OUT")]
+    pub(super) output: PathBuf,
+    /// A configuration with the path; its ports' addresses and routes play no part
+    #[arg(long, required_unless_present = "spec")]
+    pub(super) config: Option<PathBuf>,
+    /// Which path of the configuration, by the names of its ports; needed if there are several
+    #[arg(long, value_name = "FROM:TO", requires = "config")]
+    pub(super) path: Option<String>,
+    /// Faults in the words of `exec`; with the same seed they hit the packets that `exec --up` hits
+    #[arg(long, conflicts_with = "config")]
+    pub(super) spec: Option<String>,
+    /// Only packets from this prefix take the path; may be given several times
+    #[arg(long, value_name = "PREFIX")]
+    pub(super) from: Vec<IpNet>,
+    /// Seed of all random decisions [default: the SPEC's or the file's, or 0]
+    #[arg(long)]
+    pub(super) seed: Option<u64>,
+    /// Write what was dropped to this file (pcapng), with the reasons as comments
+    #[arg(long, value_name = "FILE")]
+    pub(super) dropped: Option<PathBuf>,
+    /// Write the ICMP errors that the path sends back to this file (pcapng)
+    #[arg(long, value_name = "FILE")]
+    pub(super) answers: Option<PathBuf>,
+    /// Print the summary as JSON
     #[arg(long)]
     pub(super) json: bool,
 }

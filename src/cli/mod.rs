@@ -7,6 +7,7 @@ mod args;
 mod case;
 mod check;
 mod exec;
+mod pcap;
 mod run;
 mod signals;
 mod subnets;
@@ -27,6 +28,7 @@ pub fn main() -> ExitCode {
         args::Command::Check(args) => check::check(&args),
         args::Command::Run(args) => run::run(&args),
         args::Command::Exec(args) => exec::exec(&args),
+        args::Command::Pcap(args) => pcap::pcap(&args),
         args::Command::Case(command) => case::case(&command),
     }
 }

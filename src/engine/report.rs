@@ -67,6 +67,15 @@ impl Report {
         }
     }
 
+    /// The numbers of a router without devices, where nothing can be late.
+    ///
+    /// # Panics
+    /// Never: the histogram's bounds are constants.
+    pub fn offline(router: &Router) -> Self {
+        let lateness = Histogram::new_with_bounds(1, LATENESS_MAX, 2).expect("constant bounds");
+        Self::of(router, &lateness, 0)
+    }
+
     /// Adds the numbers of another worker of the same router.
     pub(super) fn add(&mut self, other: &Self) {
         self.counters += &other.counters;

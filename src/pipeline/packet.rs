@@ -59,6 +59,8 @@ pub struct Packet {
     pub path: u16,
     /// Stage that it goes on with when its time comes.
     pub stage: u16,
+    /// What whoever gave it to the router wants to know when it leaves; copies and fragments have it too.
+    pub tag: u16,
     wires: u16,
     segment: u16,
     checksum: Checksum,
@@ -133,6 +135,7 @@ impl Packet {
             ingress,
             path: 0,
             stage: 0,
+            tag: 0,
             wires: 1,
             segment: 0,
             checksum: Checksum::Complete,
@@ -471,6 +474,7 @@ impl Packet {
             lineage,
             path: self.path,
             stage: self.stage,
+            tag: self.tag,
             ..derived
         })
     }
@@ -493,6 +497,7 @@ impl Packet {
             ingress: self.ingress,
             path: self.path,
             stage: self.stage,
+            tag: self.tag,
             wires: self.wires,
             segment: self.segment,
             checksum: self.checksum,

@@ -173,25 +173,83 @@ impl Router {
         now: Instant,
         egress: &mut E,
     ) {
-        let mut packet = match Packet::parse(std::mem::take(buffer), length, offload, port) {
-            Ok(packet) => packet,
+        if let Some(mut packet) = self.accept(port, buffer, length, offload, now, egress) {
+            self.route(&mut packet, now, egress);
+            self.take_back(packet, buffer);
+        }
+    }
+
+    /// Parses and counts what came in; `None` if it is malformed.
+    #[inline]
+    fn accept<E: Egress>(
+        &mut self,
+        port: u16,
+        buffer: &mut Buffer,
+        length: usize,
+        offload: Offload,
+        now: Instant,
+        egress: &mut E,
+    ) -> Option<Packet> {
+        match Packet::parse(std::mem::take(buffer), length, offload, port) {
+            Ok(packet) => {
+                self.counters.received += packet.amount();
+                if E::RECORDS {
+                    egress.record(What::Received(port), &packet, now);
+                }
+                Some(packet)
+            }
             Err((back, _)) => {
                 *buffer = back;
                 let amount = Amount { packets: 1, bytes: length as u64 };
                 self.counters.received += amount;
                 self.counters.drops.add(Reason::Malformed, amount);
-                return;
+                None
             }
-        };
-        self.counters.received += packet.amount();
-        if E::RECORDS {
-            egress.record(What::Received(port), &packet, now);
         }
-        self.route(&mut packet, now, egress);
+    }
+
+    /// Leaves `buffer` ready for the next packet.
+    #[inline]
+    fn take_back(&mut self, packet: Packet, buffer: &mut Buffer) {
         *buffer = packet.into_buffer();
         if buffer.is_empty() {
             *buffer = self.pool.scratch();
         }
+    }
+
+    /// Finds the packet's flow, numbers it in there, and gives back the route decided for the flow.
+    #[inline]
+    fn enter_flow(&mut self, packet: &mut Packet, decide: impl Fn(&Routes, &[Port], IpAddr) -> u32) -> u32 {
+        let hash = flow_hash(packet.bytes(), packet.layout);
+        let key = FlowKey::new(packet.bytes(), packet.layout);
+        let (routes, ports) = (&self.routes, &self.ports);
+        let (flow, entry) =
+            self.flows.find(hash, packet.ingress, &key, || decide(routes, ports, key.destination()));
+        packet.flow = flow;
+        packet.index = entry.next_index;
+        entry.next_index += u64::from(packet.wires());
+        entry.path
+    }
+
+    /// Takes a packet of `length` bytes, behind the headroom of `buffer`, straight into path `path`, past routing, TTL and
+    /// the router's own addresses; `tag` is found again in [`Packet::tag`]. Otherwise as [`Self::receive`].
+    pub fn inject<E: Egress>(
+        &mut self,
+        path: u16,
+        tag: u16,
+        buffer: &mut Buffer,
+        length: usize,
+        now: Instant,
+        egress: &mut E,
+    ) {
+        let port = self.paths[usize::from(path)].from;
+        let Some(mut packet) = self.accept(port, buffer, length, Offload::default(), now, egress) else {
+            return;
+        };
+        (packet.path, packet.tag) = (path, tag);
+        self.enter_flow(&mut packet, |_, _, _| path.into());
+        self.run(&mut packet, 0, now, egress);
+        self.take_back(packet, buffer);
     }
 
     /// Carries on with everything that is due at or before `now`, each at its own time.
@@ -226,15 +284,9 @@ impl Router {
     }
 
     fn route<E: Egress>(&mut self, packet: &mut Packet, now: Instant, egress: &mut E) {
-        let hash = flow_hash(packet.bytes(), packet.layout);
-        let key = FlowKey::new(packet.bytes(), packet.layout);
-        let (routes, ports) = (&self.routes, &self.ports);
-        let decide = || decide_route(routes, ports, packet.ingress, key.destination());
-        let (flow, entry) = self.flows.find(hash, packet.ingress, &key, decide);
-        packet.flow = flow;
-        packet.index = entry.next_index;
-        entry.next_index += u64::from(packet.wires());
-        let reject = match entry.path {
+        let ingress = packet.ingress;
+        let route = self.enter_flow(packet, |routes, ports, to| decide_route(routes, ports, ingress, to));
+        let reject = match route {
             verdict::TO_ROUTER => return self.answer(packet, now, egress),
             verdict::BLACKHOLE => return self.drop_whole(packet, None, Reason::Blackhole, now, egress),
             verdict::NO_ROUTE | verdict::UNREACHABLE => Some((Reason::NoRoute, IcmpError::NetUnreachable)),

@@ -12,17 +12,32 @@ use crate::system::common::{Running, said, unique};
 /// The payload of the datagram after which nothing of interest comes.
 const LAST: &str = "the very last datagram of this capture";
 
-/// tcpdump on the right host's device, from the moment that this exists.
-struct Tcpdump {
+/// tcpdump on a host's device, from the moment that this exists.
+pub(crate) struct Tcpdump {
     child: Child,
-    file: PathBuf,
+    pub(crate) file: PathBuf,
 }
 
 impl Tcpdump {
-    fn start(running: &Running) -> Self {
+    pub(crate) fn start(netns: &str, device: &str) -> Self {
         let file = std::env::temp_dir().join(format!("faultwire-{}.pcap", unique()));
-        let arguments = ["tcpdump", "-n", "-U", "--immediate-mode", "-Z", "root", "-i", "fw-right", "-w"];
-        let mut child = Running::inside(&running.right, &arguments)
+        // Small slots: in immediate mode the kernel's ring holds few of full size.
+        let arguments = [
+            "tcpdump",
+            "-n",
+            "-U",
+            "--immediate-mode",
+            "-s",
+            "4096",
+            "-B",
+            "32768",
+            "-Z",
+            "root",
+            "-i",
+            device,
+            "-w",
+        ];
+        let mut child = Running::inside(netns, &arguments)
             .arg(&file)
             .stderr(Stdio::piped())
             .spawn()
@@ -37,7 +52,7 @@ impl Tcpdump {
     }
 
     /// Waits until the last datagram is in the file.
-    fn finish(&mut self, running: &Running) {
+    pub(crate) fn finish(&mut self, running: &Running) {
         let script = format!("printf '{LAST}' > /dev/udp/10.88.2.2/9");
         let deadline = faultwire::lab::clock::Deadline::after(std::time::Duration::from_mins(1));
         let seen = |file: &Path| {
@@ -80,7 +95,7 @@ const BAD: &str = "ip.checksum.status == 0 || tcp.checksum.status == 0 || udp.ch
 /// Without offloads every packet on the device is as it would be on a wire: the checksums are all there.
 fn captured(stages: &str, traffic: &[&[&str]]) -> (Tcpdump, serde_json::Value) {
     let running = Running::without_offload(&format!("[[path]]\nfrom = \"left\"\nto = \"right\"\n{stages}"));
-    let mut tcpdump = Tcpdump::start(&running);
+    let mut tcpdump = Tcpdump::start(&running.right, "fw-right");
     let mut server = Running::inside(&running.right, &["iperf3", "-s", "--forceflush"])
         .stdout(Stdio::piped())
         .spawn()

@@ -126,7 +126,7 @@ fn verdicts_do_not_depend_on_the_number_of_workers() {
 }
 
 /// Sends 200 numbered datagrams from a port of their own; the numbers that arrive.
-fn numbered(running: &Running, port: u16) -> Vec<u32> {
+pub(crate) fn numbered(running: &Running, port: u16) -> Vec<u32> {
     let netns = |name: &str| faultwire::net::Netns::named(name).unwrap();
     let (left, right) = (netns(&running.left), netns(&running.right));
     let receiver = right.run(|| std::net::UdpSocket::bind(("10.88.2.2", port)).unwrap()).unwrap();

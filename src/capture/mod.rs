@@ -1,0 +1,17 @@
+//! Captures through a path, in virtual time: the same core as on devices, without any.
+//!
+//! - [`source`]: packets out of a pcap or pcapng file; [`link`]: where in them the IP packet is.
+//! - [`sink`]: packets into such files.
+//! - [`replay`]: what goes through the path and what does not, what leaves and what is dropped.
+//!
+//! Everything streams: only what a stage holds is in memory.
+
+pub mod link;
+pub mod replay;
+pub mod sink;
+pub mod source;
+mod tags;
+
+pub use replay::{Outcome, Outputs, Replay, ReplayError};
+pub use sink::{Format, Sink, SinkError};
+pub use source::{Frame, Source, SourceError};

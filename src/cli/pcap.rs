@@ -1,0 +1,195 @@
+//! `faultwire pcap`: a capture through a path.
+
+use std::fs::File;
+use std::io::{BufWriter, Read, Write, stdin, stdout};
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use pcap_file::DataLink;
+use serde_json::json;
+
+use crate::capture::{Format, Outcome, Outputs, Replay, Sink, Source};
+use crate::cli::args::Pcap;
+use crate::cli::summary::{self, Names};
+use crate::cli::{WRONG, fail};
+use crate::config::plan::{NetnsRef, PathPlan, PortPlan};
+use crate::config::{self, Plan, spec};
+use crate::engine::network::{Summary, router_params};
+
+/// The capture broke, or an output did.
+const FAILED: u8 = 1;
+/// Bytes that are written at a time.
+const BUFFER: usize = 1 << 20;
+
+type Output = BufWriter<Box<dyn Write>>;
+
+/// All that is needed, checked.
+struct Ready {
+    replay: Replay,
+    names: Names,
+    source: Source<Box<dyn Read>>,
+    /// Link type of the first packet.
+    number: DataLink,
+}
+
+/// Runs the capture through and says what came of it.
+pub(super) fn pcap(args: &Pcap) -> ExitCode {
+    let mut ready = match prepare(args) {
+        Ok(ready) => ready,
+        Err(error) => return fail(WRONG, format!("{error:#}")),
+    };
+    let outcome = match run(args, &mut ready) {
+        Ok(outcome) => outcome,
+        Err(error) => return fail(FAILED, format!("{error:#}")),
+    };
+    report(args, &outcome, &ready.names);
+    match &outcome.broken {
+        Some(error) => fail(FAILED, format!("{} {error}; what was read was processed", args.input.display())),
+        None => ExitCode::SUCCESS,
+    }
+}
+
+/// Everything that can be refused, before anything is written.
+fn prepare(args: &Pcap) -> anyhow::Result<Ready> {
+    let (plan, path) = plan(args)?;
+    let seed = args.seed.or(plan.seed).unwrap_or(0);
+    let mut router = router_params(&plan, seed);
+    for port in &mut router.ports {
+        // A path has no port at its end: what is too large for one is the path's own business.
+        port.mtu = u32::MAX;
+    }
+    let files = [Some(&args.output), args.dropped.as_ref(), args.answers.as_ref()];
+    for (index, file) in files.iter().flatten().enumerate() {
+        let others = files.iter().flatten().skip(index + 1);
+        if is_same(&args.input, file) || others.into_iter().any(|other| is_same(file, other)) {
+            bail!("{} is given twice: give every file a name of its own", file.display());
+        }
+    }
+    let input: Box<dyn Read> = if is_stream(&args.input) {
+        Box::new(stdin().lock())
+    } else {
+        let file = File::open(&args.input);
+        Box::new(file.with_context(|| format!("{} cannot be read", args.input.display()))?)
+    };
+    let told = |error| anyhow::anyhow!("{} {error}", args.input.display());
+    let mut source = Source::new(input).map_err(told)?;
+    let number = source.peek().map_err(told)?;
+    let names = Names::of(&plan, seed);
+    let replay = Replay { router, path, only_from: args.from.clone() };
+    Ok(Ready { replay, names, source, number })
+}
+
+/// The plan, and which of its paths is meant.
+fn plan(args: &Pcap) -> anyhow::Result<(Plan, usize)> {
+    if let Some(text) = &args.spec {
+        let spec = spec::parse(text)?;
+        // The names that `exec` uses: the draws depend on them.
+        let port = |name: &str| PortPlan::new(name, NetnsRef::Own, Vec::new());
+        let path = PathPlan { from: 1, to: 0, stages: spec.stages };
+        let mut plan = Plan::new(vec![port("host"), port("cmd")], vec![path]);
+        plan.seed = spec.seed;
+        return Ok((plan, 0));
+    }
+    let file = args.config.as_deref().context("give --spec or --config")?;
+    let plan = config::load(file)?;
+    let name = |path: &PathPlan| format!("{}:{}", plan.ports[path.from].name, plan.ports[path.to].name);
+    let names: Vec<String> = plan.paths.iter().map(name).collect();
+    let index = match (&args.path, names.len()) {
+        (Some(wanted), _) => names.iter().position(|name| name == wanted),
+        (None, 1) => Some(0),
+        (None, _) => None,
+    };
+    match index {
+        Some(index) => Ok((plan, index)),
+        None if names.is_empty() => {
+            bail!("{} has no path: nothing would be done to a packet", file.display())
+        }
+        None => bail!("say which path of {} is meant: --path {}", file.display(), names.join(" or --path ")),
+    }
+}
+
+fn is_stream(path: &Path) -> bool {
+    path.as_os_str() == "-"
+}
+
+/// Whether two names mean one file that exists.
+fn is_same(one: &Path, other: &Path) -> bool {
+    let same = |one: &Path, other: &Path| {
+        one.canonicalize().is_ok_and(|one| other.canonicalize().is_ok_and(|other| one == other))
+    };
+    !is_stream(one) && !is_stream(other) && (one == other || same(one, other))
+}
+
+fn run(args: &Pcap, ready: &mut Ready) -> anyhow::Result<Outcome> {
+    let format = match args.output.extension().and_then(|extension| extension.to_str()) {
+        Some("pcap") => Format::Pcap,
+        Some("pcapng") => Format::PcapNg,
+        _ if ready.source.is_pcapng() => Format::PcapNg,
+        _ => Format::Pcap,
+    };
+    let create = |path: &Path, format: Format| -> anyhow::Result<Sink<Output>> {
+        let output: Box<dyn Write> = if is_stream(path) {
+            Box::new(stdout().lock())
+        } else {
+            Box::new(File::create(path).with_context(|| format!("{} cannot be written", path.display()))?)
+        };
+        Ok(Sink::new(BufWriter::with_capacity(BUFFER, output), format, ready.number)?)
+    };
+    let extra = |path: &Option<std::path::PathBuf>| {
+        path.as_deref().map(|path| create(path, Format::PcapNg)).transpose()
+    };
+    let outputs = Outputs {
+        sent: create(&args.output, format)?,
+        dropped: extra(&args.dropped)?,
+        answers: extra(&args.answers)?,
+    };
+    Ok(ready.replay.run(&mut ready.source, outputs)?)
+}
+
+/// What was done, on standard error if the packets go to standard output.
+fn report(args: &Pcap, outcome: &Outcome, names: &Names) {
+    let summary = Summary { total: outcome.report.clone(), links: Vec::new(), workers: Vec::new() };
+    let text = if args.json {
+        let mut json = summary::json(&summary, names);
+        if let Some(fields) = json.as_object_mut() {
+            for live in ["workers", "ports", "lateness_ns"] {
+                fields.remove(live);
+            }
+        }
+        json["capture"] = json!({
+            "packets": outcome.packets,
+            "not_ip": outcome.not_ip,
+            "from_elsewhere": outcome.elsewhere,
+            "too_long": outcome.too_long,
+            "cut": outcome.cut,
+            "backwards": outcome.backwards,
+            "span_seconds": outcome.span.as_secs_f64(),
+            "broken": outcome.broken.as_ref().map(ToString::to_string),
+        });
+        format!("{json:#}\n")
+    } else {
+        format!("{}\n{}", capture_lines(outcome), summary::table(&summary, names))
+    };
+    if is_stream(&args.output) {
+        eprint!("{text}");
+    } else {
+        print!("{text}");
+    }
+}
+
+fn capture_lines(outcome: &Outcome) -> String {
+    let mut lines = vec![format!("{} packets in {:.6} s", outcome.packets, outcome.span.as_secs_f64())];
+    for (count, what) in [
+        (outcome.not_ip, "are not IP and passed at their own time"),
+        (outcome.elsewhere, "come from elsewhere and passed at their own time"),
+        (outcome.too_long, "are longer than any IP packet and passed at their own time"),
+        (outcome.cut, "were cut off in the capture: the missing bytes count as zeros"),
+        (outcome.backwards, "have a time before that of an earlier one, and were taken at that one's"),
+    ] {
+        if count > 0 {
+            lines.push(format!("  {count} {what}"));
+        }
+    }
+    lines.join("\n")
+}
