@@ -54,6 +54,11 @@ pub const CHAPTERS: &[Chapter] = &[
         opening: "A RST is believed only if its timestamp and its sequence number are. What it should have ended leaks.",
         cases: &["rst-before-ack", "rst-after-ack", "rst-seq-stale", "accept-queue-pileup"],
     },
+    Chapter {
+        title: "Clocks that go backwards",
+        opening: "Timestamps tell a new connection from an old one, as long as one clock stands behind one address.",
+        cases: &["time-wait-collision"],
+    },
 ];
 
 /// The names of all cases, sorted.
@@ -87,7 +92,7 @@ mod tests {
     #[test]
     fn every_case_can_be_read_explains_itself_and_has_a_control() {
         let cases = cases().unwrap();
-        assert!(cases.len() >= 21, "{} cases", cases.len());
+        assert!(cases.len() >= 22, "{} cases", cases.len());
         for case in cases {
             assert!(case.explain.is_some(), "{} has no [explain]", case.name);
             assert!(case.trials.iter().any(|trial| trial.control.is_some()), "{} has no control", case.name);

@@ -20,6 +20,7 @@ use crate::lab::traffic::exec::Exec;
 use crate::lab::traffic::ping::Ping;
 use crate::lab::traffic::probe::Probe;
 use crate::lab::traffic::request::Request;
+use crate::lab::traffic::reuse::Reuse;
 use crate::lab::traffic::serve::Serve;
 use crate::lab::traffic::stream::Stream;
 use crate::lab::traffic::trace::Trace;
@@ -133,6 +134,8 @@ pub enum Kind {
     Connect(Target, Connect),
     /// Connections made and reset packet by packet.
     Probe(Target, Probe),
+    /// A connection of an address and port that are in TIME-WAIT at the server.
+    Reuse(Target, Reuse),
     /// A bulk transfer.
     Stream(Target, Stream),
     /// Numbered datagrams.

@@ -13,6 +13,7 @@ use crate::lab::traffic::exec::Exec;
 use crate::lab::traffic::ping::Ping;
 use crate::lab::traffic::probe::{Place, Probe, Timestamp};
 use crate::lab::traffic::request::{Request, SMALLEST};
+use crate::lab::traffic::reuse::{Clock, Reuse};
 use crate::lab::traffic::serve::{Serve, Service};
 use crate::lab::traffic::stream::Stream;
 use crate::lab::traffic::trace::Trace;
@@ -21,8 +22,10 @@ use crate::pipeline::time::Duration;
 use crate::pipeline::units::Bytes;
 
 /// Values of `type`.
-const TYPES: [&str; 11] =
-    ["serve", "request", "connect", "probe", "stream", "udp", "ping", "trace", "exec", "sysctl", "wait"];
+const TYPES: [&str; 12] = [
+    "serve", "request", "connect", "probe", "reuse", "stream", "udp", "ping", "trace", "exec", "sysctl",
+    "wait",
+];
 /// Largest payload of a UDP datagram over IPv4.
 const LARGEST_DATAGRAM: u32 = 65_507;
 
@@ -79,13 +82,8 @@ fn read_kind(kind: &str, host: Option<usize>, table: &mut Table<'_>, hosts: &[Ho
             Kind::Request { to: target(table, hosts, Some(80))?, request, count }
         }
         "connect" => Kind::Connect(target(table, hosts, Some(80))?, connect(table)),
-        "probe" => {
-            let to = target(table, hosts, Some(80))?;
-            if to.address.is_ipv6() {
-                table.problem("probes are IPv4", "remove family, or give an IPv4 address");
-            }
-            Kind::Probe(to, probe(table, &hosts[host?])?)
-        }
+        "probe" => Kind::Probe(ipv4_target(table, hosts)?, probe(table, &hosts[host?])?),
+        "reuse" => Kind::Reuse(ipv4_target(table, hosts)?, reuse(table, &hosts[host?])?),
         "stream" => Kind::Stream(target(table, hosts, Some(5_201))?, stream(table)),
         "udp" => Kind::Udp(target(table, hosts, Some(5_202))?, udp(table)),
         "ping" => Kind::Ping(target(table, hosts, None)?, ping(table)),
@@ -159,7 +157,30 @@ fn probe(table: &mut Table<'_>, host: &Host) -> Option<Probe> {
     })
 }
 
-/// The address that probes come from: the last one of the host's IPv4 prefix, if the file names no other.
+fn reuse(table: &mut Table<'_>, host: &Host) -> Option<Reuse> {
+    let clock = table.value("timestamp").map_or(Some(Clock::Older), |value| value.choice(&Clock::NAMES));
+    let ahead = table
+        .value("sequence")
+        .map_or(Some(false), |value| value.choice(&[("behind", false), ("ahead", true)]));
+    Some(Reuse {
+        source: source(table, host)?,
+        source_port: number(table, "source_port", 1..=u16::MAX, 40_000),
+        clock: clock?,
+        ahead: ahead?,
+        timeout: timeout(table, DEFAULT_TIMEOUT),
+    })
+}
+
+/// Where segments made by hand go.
+fn ipv4_target(table: &mut Table<'_>, hosts: &[Host]) -> Option<Target> {
+    let to = target(table, hosts, Some(80))?;
+    if to.address.is_ipv6() {
+        table.problem("segments made by hand are IPv4", "remove family, or give an IPv4 address");
+    }
+    Some(to)
+}
+
+/// The address that segments made by hand come from: the last one of the host's IPv4 prefix, if the file names no other.
 fn source(table: &mut Table<'_>, host: &Host) -> Option<Ipv4Addr> {
     let prefix = host.port.addresses.iter().find_map(|net| match net {
         IpNet::V4(net) => Some(net.trunc()),
@@ -167,13 +188,13 @@ fn source(table: &mut Table<'_>, host: &Host) -> Option<Ipv4Addr> {
     });
     let Some(value) = table.value("source") else {
         if prefix.is_none() {
-            table.problem("probes are IPv4, and the host has no IPv4 address", "give it one");
+            table.problem("segments made by hand are IPv4, and the host has no IPv4 address", "give it one");
         }
         return prefix.and_then(|prefix| prefix.hosts().last());
     };
     let address: Ipv4Addr = value.parsed(|text| text.parse().ok(), "an IPv4 address", "10.77.1.253")?;
     if host.port.addresses.iter().any(|net| net.addr() == address) {
-        value.problem("is the host's own: its kernel would answer for the probes", "an address of no host");
+        value.problem("is the host's own: its kernel would answer too", "an address of no host");
     }
     Some(address)
 }

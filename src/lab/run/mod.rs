@@ -187,6 +187,14 @@ fn describe(step: &Step, run: &Run) -> String {
             probe.timestamp.name(),
             if probe.stale { ", sequence number stale" } else { "" }
         ),
+        Kind::Reuse(target, reuse) => format!(
+            "two clients, one after the other, as {}:{} to {}: the second one's timestamp {}, its sequence number {}",
+            reuse.source,
+            reuse.source_port,
+            to(target),
+            reuse.clock.name(),
+            if reuse.ahead { "ahead" } else { "behind" }
+        ),
         Kind::Stream(target, stream) => match (stream.bytes, stream.duration) {
             (Some(bytes), _) => format!("TCP stream of {bytes} bytes to {}", to(target)),
             (None, duration) => {

@@ -137,10 +137,8 @@ fn act(kind: &Kind, peer: Option<&Netns>) -> std::io::Result<Facts> {
             Ok(request::summary(&answers))
         }
         Kind::Connect(to, connect) => Ok(connect::summary(&connect.run(socket(to)))),
-        Kind::Probe(to, probe) => match to.address {
-            IpAddr::V4(address) => Ok(probe.run(SocketAddrV4::new(address, to.port))?.facts()),
-            IpAddr::V6(_) => Err(std::io::Error::other("probes are IPv4")),
-        },
+        Kind::Probe(to, probe) => Ok(probe.run(ipv4(to)?)?.facts()),
+        Kind::Reuse(to, reuse) => Ok(reuse.run(ipv4(to)?)?.facts()),
         Kind::Ping(to, ping) => Ok(ping.run(to.address)?.facts()),
         Kind::Trace(to, trace) => Ok(trace::summary(&trace.run(to.address)?, to.address)),
         Kind::Exec(exec) => Ok(exec.run()?.facts()),
@@ -162,6 +160,14 @@ fn act(kind: &Kind, peer: Option<&Netns>) -> std::io::Result<Facts> {
 
 fn at<R: Send>(peer: &Netns, work: impl FnOnce() -> std::io::Result<R> + Send) -> std::io::Result<R> {
     peer.run(work).map_err(|error| std::io::Error::other(error.to_string()))?
+}
+
+/// Where segments made by hand go.
+fn ipv4(target: &Target) -> std::io::Result<SocketAddrV4> {
+    match target.address {
+        IpAddr::V4(address) => Ok(SocketAddrV4::new(address, target.port)),
+        IpAddr::V6(_) => Err(std::io::Error::other("segments made by hand are IPv4")),
+    }
 }
 
 const fn socket(target: &Target) -> SocketAddr {

@@ -1,0 +1,195 @@
+//! A client that comes with the address and port of another one's connection, which the server still keeps in
+//! TIME-WAIT: what a NAPT does to clients whose clocks have nothing to do with each other.
+//!
+//! Both clients are played packet by packet, so that their clocks and sequence numbers are as the case says. The second
+//! behaves as one in SYN-SENT does: an ACK of the old connection is answered by a RST (RFC 9293 section 3.10.7.3), and the
+//! SYN is sent again after a second.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::time::Duration;
+
+use crate::lab::clock::{self, Deadline};
+use crate::lab::traffic::facts;
+use crate::lab::traffic::outcome::Outcome;
+use crate::lab::traffic::raw::{ACK, FIN, Heard, MSS, PSH, RST, SYN, Segment, Wire, stamp};
+use crate::lab::value::Facts;
+
+/// The first client's clock and its initial sequence number.
+const FIRST: (u32, u32) = (1_000_000, 500_000_000);
+/// How far the second client's are behind or ahead.
+const APART: u32 = 400_000;
+/// Until a SYN is sent again.
+const RETRY: Duration = Duration::from_secs(1);
+const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: s\r\n\r\n";
+
+/// A connection, and another one of the same address and port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reuse {
+    /// Address of both clients: of no host, so that no kernel answers for them, but behind the port of this host.
+    pub source: Ipv4Addr,
+    /// Port of both clients.
+    pub source_port: u16,
+    /// The second client's clock, compared with the first one's.
+    pub clock: Clock,
+    /// The second client's initial sequence number is above what the first one sent, not below.
+    pub ahead: bool,
+    /// Of the second connection.
+    pub timeout: Duration,
+}
+
+/// See [`Reuse::clock`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Clock {
+    /// Behind.
+    Older,
+    /// Ahead.
+    Newer,
+    /// It uses no timestamps.
+    Absent,
+}
+
+impl Clock {
+    /// By the names of case files.
+    pub const NAMES: [(&str, Self); 3] =
+        [("older", Self::Older), ("newer", Self::Newer), ("absent", Self::Absent)];
+
+    /// By which case files call it.
+    pub fn name(self) -> &'static str {
+        Self::NAMES.iter().find(|(_, clock)| *clock == self).map_or("", |(name, _)| name)
+    }
+
+    fn options(self) -> Vec<u8> {
+        let stamped = |value| [&MSS[..], &stamp(value, 0)].concat();
+        match self {
+            Self::Older => stamped(FIRST.0 - APART),
+            Self::Newer => stamped(FIRST.0 + APART),
+            Self::Absent => MSS.to_vec(),
+        }
+    }
+}
+
+/// What the second client saw.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reused {
+    /// Whether it got its connection.
+    pub outcome: Outcome,
+    /// From its first SYN to the SYN-ACK, or to the end.
+    pub took: Duration,
+    /// SYNs it sent.
+    pub syns: u64,
+    /// ACKs of the old connection that it got instead of a SYN-ACK.
+    pub stray_acks: u64,
+}
+
+impl Reused {
+    /// Under the names of case files.
+    pub fn facts(&self) -> Facts {
+        facts([
+            ("outcome", self.outcome.into()),
+            ("connect_ms", self.took.into()),
+            ("syns", self.syns.into()),
+            ("stray_acks", self.stray_acks.into()),
+        ])
+    }
+}
+
+impl Reuse {
+    /// Plays both clients, from the namespace of the calling thread.
+    ///
+    /// # Errors
+    /// No raw sockets, no route to the server, or the first connection does not come about.
+    pub fn run(&self, server: SocketAddrV4) -> io::Result<Reused> {
+        let wire = Wire::open(self.source, server)?;
+        let next = self.first(&wire)?;
+        let seq = if self.ahead { next.wrapping_add(APART) } else { FIRST.1.wrapping_sub(APART) };
+        let start = clock::now();
+        let mut seen = Reused { outcome: Outcome::Timeout, took: Duration::ZERO, syns: 0, stray_acks: 0 };
+        let whole = Deadline::after(self.timeout);
+        while let Some(left) = whole.left() {
+            self.send(&wire, SYN, seq, 0, &self.clock.options(), &[])?;
+            seen.syns += 1;
+            let turn = Deadline::after(RETRY.min(left));
+            if self.second(&wire, seq, turn, &mut seen)? {
+                break;
+            }
+        }
+        seen.took = clock::now().duration_since(start);
+        Ok(seen)
+    }
+
+    /// A request and its answer, closed by the server; the sequence number after the client's FIN.
+    fn first(&self, wire: &Wire) -> io::Result<u32> {
+        let deadline = Deadline::after(self.timeout);
+        let (clock, seq) = FIRST;
+        self.send(wire, SYN, seq, 0, &[&MSS[..], &stamp(clock, 0)].concat(), &[])?;
+        let answer = self.hear(wire, deadline, |heard| heard.flags & (SYN | ACK) == SYN | ACK)?;
+        let mut seq = seq.wrapping_add(1);
+        let mut ack = answer.seq.wrapping_add(1);
+        self.send(wire, ACK, seq, ack, &stamp(clock + 1, answer.timestamp), &[])?;
+        self.send(wire, PSH | ACK, seq, ack, &stamp(clock + 1, answer.timestamp), REQUEST)?;
+        seq = seq.wrapping_add(REQUEST.len() as u32);
+        loop {
+            let heard = self.hear(wire, deadline, |heard| heard.seq == ack)?;
+            let fin = heard.flags & FIN != 0;
+            ack = ack.wrapping_add(heard.length + u32::from(fin));
+            let (flags, stamp) = (if fin { FIN | ACK } else { ACK }, stamp(clock + 2, heard.timestamp));
+            if fin || heard.length > 0 {
+                self.send(wire, flags, seq, ack, &stamp, &[])?;
+            }
+            if fin {
+                break;
+            }
+        }
+        seq = seq.wrapping_add(1);
+        self.hear(wire, deadline, |heard| heard.ack == seq)?;
+        Ok(seq)
+    }
+
+    /// Until `turn`, what comes of a SYN; true if it was the end.
+    fn second(&self, wire: &Wire, seq: u32, turn: Deadline, seen: &mut Reused) -> io::Result<bool> {
+        while let Some(heard) = wire.receive(self.source_port, turn)? {
+            let ours = heard.ack == seq.wrapping_add(1);
+            match (heard.flags & (SYN | RST | ACK), ours) {
+                (flags, true) if flags == SYN | ACK => {
+                    seen.outcome = Outcome::Ok;
+                    // Nothing more is wanted of it.
+                    self.send(wire, RST, heard.ack, 0, &[], &[])?;
+                    return Ok(true);
+                }
+                (flags, true) if flags & RST != 0 => {
+                    seen.outcome = Outcome::Refused;
+                    return Ok(true);
+                }
+                (ACK, false) => {
+                    seen.stray_acks += 1;
+                    self.send(wire, RST, heard.ack, 0, &[], &[])?;
+                }
+                _ => {}
+            }
+        }
+        Ok(false)
+    }
+
+    fn send(
+        &self,
+        wire: &Wire,
+        flags: u8,
+        seq: u32,
+        ack: u32,
+        options: &[u8],
+        payload: &[u8],
+    ) -> io::Result<()> {
+        wire.send(self.source_port, &Segment { flags, seq, ack, options, payload })
+    }
+
+    /// The next segment for which `wanted` holds.
+    fn hear(&self, wire: &Wire, deadline: Deadline, wanted: impl Fn(&Heard) -> bool) -> io::Result<Heard> {
+        while let Some(heard) = wire.receive(self.source_port, deadline)? {
+            if wanted(&heard) {
+                return Ok(heard);
+            }
+        }
+        Err(io::Error::new(io::ErrorKind::TimedOut, "the first connection did not come to its end"))
+    }
+}
