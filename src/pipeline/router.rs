@@ -173,15 +173,13 @@ impl Router {
         now: Instant,
         egress: &mut E,
     ) {
-        if let Some(mut packet) = self.accept(port, buffer, length, offload, now, egress) {
-            self.route(&mut packet, now, egress);
-            self.take_back(packet, buffer);
-        }
+        self.take_in(port, buffer, length, offload, now, egress, Self::route);
     }
 
-    /// Parses and counts what came in; `None` if it is malformed.
+    /// Parses and counts what came in, and does `what` with it.
     #[inline]
-    fn accept<E: Egress>(
+    #[expect(clippy::too_many_arguments, reason = "as receive, and what to do")]
+    fn take_in<E: Egress>(
         &mut self,
         port: u16,
         buffer: &mut Buffer,
@@ -189,28 +187,23 @@ impl Router {
         offload: Offload,
         now: Instant,
         egress: &mut E,
-    ) -> Option<Packet> {
-        match Packet::parse(std::mem::take(buffer), length, offload, port) {
-            Ok(packet) => {
-                self.counters.received += packet.amount();
-                if E::RECORDS {
-                    egress.record(What::Received(port), &packet, now);
-                }
-                Some(packet)
-            }
+        what: impl FnOnce(&mut Self, &mut Packet, Instant, &mut E),
+    ) {
+        let mut packet = match Packet::parse(std::mem::take(buffer), length, offload, port) {
+            Ok(packet) => packet,
             Err((back, _)) => {
                 *buffer = back;
                 let amount = Amount { packets: 1, bytes: length as u64 };
                 self.counters.received += amount;
                 self.counters.drops.add(Reason::Malformed, amount);
-                None
+                return;
             }
+        };
+        self.counters.received += packet.amount();
+        if E::RECORDS {
+            egress.record(What::Received(port), &packet, now);
         }
-    }
-
-    /// Leaves `buffer` ready for the next packet.
-    #[inline]
-    fn take_back(&mut self, packet: Packet, buffer: &mut Buffer) {
+        what(self, &mut packet, now, egress);
         *buffer = packet.into_buffer();
         if buffer.is_empty() {
             *buffer = self.pool.scratch();
@@ -243,13 +236,12 @@ impl Router {
         egress: &mut E,
     ) {
         let port = self.paths[usize::from(path)].from;
-        let Some(mut packet) = self.accept(port, buffer, length, Offload::default(), now, egress) else {
-            return;
+        let straight = |router: &mut Self, packet: &mut Packet, now, egress: &mut E| {
+            (packet.path, packet.tag) = (path, tag);
+            router.enter_flow(packet, |_, _, _| path.into());
+            router.run(packet, 0, now, egress);
         };
-        (packet.path, packet.tag) = (path, tag);
-        self.enter_flow(&mut packet, |_, _, _| path.into());
-        self.run(&mut packet, 0, now, egress);
-        self.take_back(packet, buffer);
+        self.take_in(port, buffer, length, Offload::default(), now, egress, straight);
     }
 
     /// Carries on with everything that is due at or before `now`, each at its own time.
