@@ -11,8 +11,8 @@ use faultwire::config::spec;
 use faultwire::pipeline::counters::Reason;
 use faultwire::pipeline::packet::{Offload, Packet};
 use faultwire::pipeline::params::{
-    BlackoutParams, IcmpParams, ImpairmentParams, PathParams, PortParams, ReorderParams, RouterParams, Scope,
-    Select, StageParams, Trigger,
+    BlackoutParams, IcmpParams, ImpairmentParams, PathParams, PawsPerHostParams, PortParams, ReorderParams,
+    RouterParams, Scope, Select, StageParams, Trigger,
 };
 use faultwire::pipeline::pool::HEADROOM;
 use faultwire::pipeline::router::{Egress, Router};
@@ -70,6 +70,8 @@ fn stages() -> Vec<StageParams> {
     };
     stages.push(stage("displace", ImpairmentParams::Reorder(displace)));
     stages.push(stage("filter", ImpairmentParams::FragmentFilter));
+    let paws = PawsPerHostParams { window: Duration::from_secs(60), require_timestamp: true };
+    stages.push(stage("paws", ImpairmentParams::PawsPerHost(paws)));
     stages.push(stage("blackout", ImpairmentParams::Blackout(blackout)));
     stages
 }

@@ -64,6 +64,11 @@ fn impairment(impairment: &ImpairmentParams) -> String {
         ImpairmentParams::Reorder(params) => reorder(params),
         ImpairmentParams::FragmentFilter => "fragment-filter: drop every fragment but the first".to_owned(),
         ImpairmentParams::Blackout(params) => blackout(params),
+        ImpairmentParams::PawsPerHost(params) => format!(
+            "paws-per-host: drop SYNs behind the timestamp of the host's last FIN{}, for {}",
+            if params.require_timestamp { " or without one" } else { "" },
+            params.window
+        ),
         ImpairmentParams::Netem(params) => netem(params),
     }
 }

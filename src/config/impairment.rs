@@ -7,7 +7,7 @@ use crate::config::spec::MTU;
 use crate::config::stage::read_spec;
 use crate::pipeline::params::{
     BlackoutParams, CorruptArea, CorruptParams, DelayParams, Distribution, DuplicateParams, ImpairmentParams,
-    LossParams, MssParams, MtuAction, MtuParams, ReorderParams, Trigger,
+    LossParams, MssParams, MtuAction, MtuParams, PawsPerHostParams, ReorderParams, Trigger,
 };
 use crate::pipeline::time::Duration;
 use crate::pipeline::units::Probability;
@@ -24,6 +24,7 @@ pub(super) const TYPES: &[&str] = &[
     "reorder",
     "fragment-filter",
     "blackout",
+    "paws-per-host",
     "netem",
 ];
 
@@ -57,6 +58,10 @@ pub(super) fn read_impairment(
         "reorder" => ImpairmentParams::Reorder(reorder(table, trigger)?),
         "fragment-filter" => ImpairmentParams::FragmentFilter,
         "blackout" => ImpairmentParams::Blackout(blackout(table)?),
+        "paws-per-host" => ImpairmentParams::PawsPerHost(PawsPerHostParams {
+            window: table.quantity("window").unwrap_or(Duration::from_secs(60)),
+            require_timestamp: table.flag("require_timestamp", false),
+        }),
         _ => netem(&table.required("spec", "\"delay 10ms loss 1%\"")?)?,
     })
 }

@@ -674,6 +674,7 @@ fn type_of(impairment: &ImpairmentParams) -> &'static str {
         ImpairmentParams::Reorder(_) => "reorder",
         ImpairmentParams::FragmentFilter => "fragment-filter",
         ImpairmentParams::Blackout(_) => "blackout",
+        ImpairmentParams::PawsPerHost(_) => "paws-per-host",
         ImpairmentParams::Netem(_) => "netem",
     }
 }

@@ -40,6 +40,8 @@ pub enum Reason {
     Fragment,
     /// The link was down.
     Blackout,
+    /// A SYN whose timestamp is behind the one remembered of its host.
+    PawsPerHost,
     /// More packets held than a `limit` allows.
     Limit,
     /// Replaced by its fragments (not lost: the fragments are counted as created).
@@ -70,7 +72,7 @@ impl Reason {
     /// Number of reasons.
     pub const COUNT: usize = Self::ALL.len();
     /// All of them, in order.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::Loss,
         Self::QueueFull,
         Self::Aqm,
@@ -79,6 +81,7 @@ impl Reason {
         Self::MtuIcmp,
         Self::Fragment,
         Self::Blackout,
+        Self::PawsPerHost,
         Self::Limit,
         Self::Fragmented,
         Self::Unrewritable,
@@ -104,6 +107,7 @@ impl Reason {
             Self::MtuIcmp => "mtu_icmp",
             Self::Fragment => "fragment",
             Self::Blackout => "blackout",
+            Self::PawsPerHost => "paws_per_host",
             Self::Limit => "limit",
             Self::Fragmented => "fragmented",
             Self::Unrewritable => "unrewritable",
@@ -131,6 +135,7 @@ impl Reason {
                 | Self::MtuIcmp
                 | Self::Fragment
                 | Self::Blackout
+                | Self::PawsPerHost
                 | Self::Limit
                 | Self::Fragmented
                 | Self::Blackhole

@@ -12,8 +12,8 @@ use crate::pipeline::packet::Offload;
 use crate::pipeline::params::{
     BlackoutParams, BottleneckParams, CoDelParams, Correlated, CorruptArea, CorruptParams, DelayParams,
     Discipline, Distribution, DuplicateParams, Excess, FragmentSelect, ImpairmentParams, LossParams,
-    MssParams, MtuAction, MtuParams, NetemParams, NetemRate, PieParams, RateParams, RedParams, ReorderParams,
-    Scope, Select, ServiceParams, StageParams, Trigger,
+    MssParams, MtuAction, MtuParams, NetemParams, NetemRate, PawsPerHostParams, PieParams, RateParams,
+    RedParams, ReorderParams, Scope, Select, ServiceParams, StageParams, Trigger,
 };
 use crate::pipeline::service::{Opportunities, RateSteps};
 use crate::pipeline::testing::frame::Extra;
@@ -171,6 +171,9 @@ fn impairment() -> impl Strategy<Value = ImpairmentParams> {
         Just(ImpairmentParams::FragmentFilter),
         (duration(), duration(), option::of(duration()))
             .prop_map(|(start, down, up)| ImpairmentParams::Blackout(BlackoutParams { start, down, up })),
+        (duration(), any::<bool>()).prop_map(|(window, require_timestamp)| {
+            ImpairmentParams::PawsPerHost(PawsPerHostParams { window, require_timestamp })
+        }),
         netem(),
         bottleneck(),
     ]
@@ -543,7 +546,8 @@ fn every_impairment_is_held_to_the_laws() {
         | ImpairmentParams::Reorder(_)
         | ImpairmentParams::FragmentFilter
         | ImpairmentParams::Blackout(_)
-        | ImpairmentParams::Netem(_) => 12,
+        | ImpairmentParams::PawsPerHost(_)
+        | ImpairmentParams::Netem(_) => 13,
     };
     assert_eq!(seen.len(), count(&ImpairmentParams::FragmentFilter));
 }

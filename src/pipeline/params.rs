@@ -3,8 +3,10 @@
 //! Plain values whose types exclude what cannot be: whoever holds one may build the stage without checking again.
 
 mod bottleneck;
+mod paws;
 
 pub use bottleneck::{BottleneckParams, CoDelParams, Discipline, PieParams, RedParams, ServiceParams};
+pub use paws::PawsPerHostParams;
 
 use std::net::IpAddr;
 
@@ -129,6 +131,8 @@ pub enum ImpairmentParams {
     FragmentFilter,
     /// The link is down by a schedule.
     Blackout(BlackoutParams),
+    /// The peer that keeps one timestamp per source address and drops SYNs that are behind it.
+    PawsPerHost(PawsPerHostParams),
     /// A line of tc-netem, applied in netem's order of decisions.
     Netem(Box<NetemParams>),
 }

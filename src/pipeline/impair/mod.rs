@@ -13,6 +13,7 @@ mod loss;
 mod mss;
 mod mtu;
 mod netem;
+mod paws_per_host;
 mod rate;
 mod reorder;
 
@@ -89,6 +90,8 @@ impairments! {
     FragmentFilter(fragment_filter::FragmentFilter),
     /// A link that is down by a schedule.
     Blackout(blackout::Blackout),
+    /// A peer that keeps one timestamp per host.
+    PawsPerHost(paws_per_host::PawsPerHost),
     /// A line of tc-netem.
     Netem(Box<netem::Netem>),
 }
@@ -112,6 +115,9 @@ impl Impairment {
             ImpairmentParams::Reorder(params) => Self::Reorder(reorder::Reorder::new(*params, setting)),
             ImpairmentParams::FragmentFilter => Self::FragmentFilter(fragment_filter::FragmentFilter),
             ImpairmentParams::Blackout(params) => Self::Blackout(blackout::Blackout::new(*params)),
+            ImpairmentParams::PawsPerHost(params) => {
+                Self::PawsPerHost(paws_per_host::PawsPerHost::new(*params, Shared::clone(&setting.shared)))
+            }
             ImpairmentParams::Netem(params) => Self::Netem(Box::new(netem::Netem::new(params, setting))),
         }
     }

@@ -1,0 +1,173 @@
+//! The peer that keeps one timestamp per source address.
+//!
+//! Model: Linux before 4.12 with `net.ipv4.tcp_tw_recycle=1`, as far as it drops. A segment with FIN leaves its `TSval` T1
+//! and the time under its source address. A SYN (without ACK) from that address within `window` whose `TSval` T2 has
+//! (s32)(T1 - T2) > 1 is dropped, silently. With `require_timestamp`, so is a SYN without the option.
+//! Parameters: [`PawsPerHostParams`]. A FIN without timestamps changes nothing. IPv4 and IPv6 alike.
+//! All workers share one table of [`Hosts::CAPACITY`] addresses; when the eight places of an address are taken, the one
+//! that was silent longest is forgotten. Addresses of IPv6 are told apart by 64 bits of a hash.
+//! Never delays, reorders, copies or alters a packet.
+//! Differs from the kernel: that remembers when its own side enters TIME-WAIT, here every FIN that passes counts.
+
+use std::net::IpAddr;
+
+use crate::pipeline::counters::Reason;
+use crate::pipeline::packet::Packet;
+use crate::pipeline::params::PawsPerHostParams;
+use crate::pipeline::shared::{Hosts, Shared};
+use crate::pipeline::stage::{Action, Stage, Verdict};
+use crate::pipeline::time::Instant;
+use crate::pipeline::wire::Tcp;
+
+const FIN: u8 = 0x01;
+const SYN: u8 = 0x02;
+const ACK: u8 = 0x10;
+
+/// Drops SYNs whose clock is behind that of their host.
+#[derive(Debug)]
+pub struct PawsPerHost {
+    params: PawsPerHostParams,
+    shared: Shared,
+}
+
+impl PawsPerHost {
+    /// A peer that `params` describe, one on all workers.
+    pub fn new(params: PawsPerHostParams, shared: Shared) -> Self {
+        // Made now, not by the first packet.
+        shared.hosts();
+        Self { params, shared }
+    }
+
+    fn rejects(&self, packet: &Packet, now: Instant) -> bool {
+        let Some((stamp, at)) = self.shared.hosts().find(key(packet.source())) else { return false };
+        if now.as_nanos().saturating_sub(at) >= self.params.window.as_nanos() {
+            return false;
+        }
+        match timestamp(packet) {
+            Some(new) => stamp.wrapping_sub(new).cast_signed() > 1,
+            None => self.params.require_timestamp,
+        }
+    }
+}
+
+impl Stage for PawsPerHost {
+    #[inline]
+    fn decide(&mut self, packet: &Packet, limit: u32, now: Instant) -> Verdict {
+        // Only the last wire packet of a train can have the FIN.
+        let Some(flags) = packet.wire_flags(limit - 1) else { return Verdict::new(limit, Action::Pass) };
+        if flags & FIN != 0
+            && let Some(stamp) = timestamp(packet)
+        {
+            self.shared.hosts().put(key(packet.source()), stamp, now.as_nanos());
+        }
+        let rejected = flags & (SYN | ACK) == SYN && self.rejects(packet, now);
+        let action = if rejected { Action::Drop(Reason::PawsPerHost) } else { Action::Pass };
+        Verdict::new(limit, action)
+    }
+}
+
+fn timestamp(packet: &Packet) -> Option<u32> {
+    let tcp = Tcp::new(&packet.bytes()[packet.layout.transport_offset()..]).ok()?;
+    tcp.timestamps().map(|(value, _)| value)
+}
+
+/// Never 0, which marks an empty place.
+fn key(address: IpAddr) -> u64 {
+    match address {
+        IpAddr::V4(address) => u64::from(address.to_bits()) | 1 << 32,
+        IpAddr::V6(address) => {
+            let bits = address.to_bits();
+            Hosts::mix((bits >> 64) as u64 ^ Hosts::mix(bits as u64)) | 1 << 63
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::params::ImpairmentParams;
+    use crate::pipeline::testing::{Run, Spec, stage};
+    use crate::pipeline::time::Duration;
+
+    fn run(require_timestamp: bool) -> Run {
+        let params = PawsPerHostParams { window: Duration::from_secs(60), require_timestamp };
+        Run::new(vec![stage(ImpairmentParams::PawsPerHost(params))])
+    }
+
+    fn segment(port: u16, flags: u8, stamp: Option<u32>) -> Spec {
+        let options =
+            stamp.map_or_else(Vec::new, |stamp| [&[1, 1, 8, 10][..], &stamp.to_be_bytes(), &[0; 4]].concat());
+        Spec { flags, source_port: port, options, ..Spec::tcp(0) }
+    }
+
+    fn at(millis: u64) -> Instant {
+        Instant::from_nanos(millis * 1_000_000)
+    }
+
+    /// Whether a SYN with this timestamp, so many ms after a FIN with T1, passes.
+    fn passes(require: bool, v6: bool, t1: u32, t2: Option<u32>, after: u64) -> bool {
+        let mut run = run(require);
+        let family = |spec: Spec| if v6 { spec.v6() } else { spec };
+        run.feed(at(5), &family(segment(1_000, FIN | ACK, Some(t1))).frame());
+        run.feed(at(5 + after), &family(segment(2_000, SYN, t2)).frame());
+        assert_eq!(run.wires().len() as u64 + run.dropped(Reason::PawsPerHost), 2);
+        run.wires().len() == 2
+    }
+
+    #[test]
+    fn a_syn_that_is_more_than_one_behind_is_dropped_for_a_minute() {
+        for v6 in [false, true] {
+            for (t1, t2, after, pass) in [
+                (1_000, 998, 100, false),
+                (1_000, 999, 100, true),
+                (1_000, 1_000, 100, true),
+                (1_000, 5_000, 100, true),
+                (1_000, 0, 59_999, false),
+                (1_000, 0, 60_000, true),
+                // Around the end of the numbers: 3 is 5 after, u32::MAX - 1 is 5 before.
+                (u32::MAX - 1, 3, 100, true),
+                (3, u32::MAX - 1, 100, false),
+                // Half the circle away, which (s32) takes for negative.
+                (0x8000_0000, 0, 100, true),
+                (0x7fff_ffff, 0, 100, false),
+            ] {
+                assert_eq!(passes(false, v6, t1, Some(t2), after), pass, "{t1} {t2} {after}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_syn_without_timestamps_is_dropped_only_by_the_stricter_kernels() {
+        assert!(passes(false, false, 1_000, None, 10));
+        assert!(!passes(true, false, 1_000, None, 10));
+        assert!(passes(true, false, 1_000, None, 60_000));
+    }
+
+    #[test]
+    fn only_fins_are_remembered_and_only_syns_dropped() {
+        let mut run = run(true);
+        // Nothing known: neither a RST nor data leaves anything.
+        run.feed(at(0), &segment(1, 0x14, Some(9_000)).frame());
+        run.feed(at(0), &segment(1, ACK, Some(9_000)).frame());
+        run.feed(at(1), &segment(2, SYN, Some(5)).frame());
+        run.feed(at(2), &segment(2, FIN | ACK, Some(9_000)).frame());
+        // A FIN without timestamps does not forget it.
+        run.feed(at(3), &segment(2, FIN | ACK, None).frame());
+        for flags in [ACK, SYN | ACK, 0x14, FIN | ACK] {
+            run.feed(at(4), &segment(3, flags, Some(5)).frame());
+        }
+        assert_eq!(run.dropped(Reason::PawsPerHost), 0);
+        run.feed(at(5), &segment(2, FIN | ACK, Some(9_000)).frame());
+        run.feed(at(6), &segment(4, SYN, Some(5)).frame());
+        assert_eq!(run.dropped(Reason::PawsPerHost), 1);
+    }
+
+    #[test]
+    fn the_fin_of_a_train_counts_once_and_is_its_last_packet_s() {
+        let mut run = run(false);
+        let fin = Spec { flags: FIN | ACK, options: segment(1, 0, Some(9_000)).options, ..Spec::tcp(5_000) };
+        run.feed(at(0), &fin.train(1_000).frame());
+        run.feed(at(1), &segment(7, SYN, Some(5)).frame());
+        assert_eq!((run.wires().len(), run.dropped(Reason::PawsPerHost)), (5, 1));
+    }
+}
