@@ -162,9 +162,11 @@ fn reuse(table: &mut Table<'_>, host: &Host) -> Option<Reuse> {
     let ahead = table
         .value("sequence")
         .map_or(Some(false), |value| value.choice(&[("behind", false), ("ahead", true)]));
+    let source_port = number(table, "source_port", 1..=u16::MAX, 40_000);
     Some(Reuse {
         source: source(table, host)?,
-        source_port: number(table, "source_port", 1..=u16::MAX, 40_000),
+        source_port,
+        second_port: number(table, "second_port", 1..=u16::MAX, source_port),
         clock: clock?,
         ahead: ahead?,
         timeout: timeout(table, DEFAULT_TIMEOUT),

@@ -188,10 +188,11 @@ fn describe(step: &Step, run: &Run) -> String {
             if probe.stale { ", sequence number stale" } else { "" }
         ),
         Kind::Reuse(target, reuse) => format!(
-            "two clients, one after the other, as {}:{} to {}: the second one's timestamp {}, its sequence number {}",
+            "two clients of {} to {}, from port {} and then {}: the second one's clock {}, sequence number {}",
             reuse.source,
-            reuse.source_port,
             to(target),
+            reuse.source_port,
+            reuse.second_port,
             reuse.clock.name(),
             if reuse.ahead { "ahead" } else { "behind" }
         ),

@@ -1,5 +1,5 @@
-//! A client that comes with the address and port of another one's connection, which the server still keeps in
-//! TIME-WAIT: what a NAPT does to clients whose clocks have nothing to do with each other.
+//! A client that comes with the address of another one, and it may be with the port of its connection, which the server
+//! still keeps in TIME-WAIT: what a NAPT does to clients whose clocks have nothing to do with each other.
 //!
 //! Both clients are played packet by packet, so that their clocks and sequence numbers are as the case says. The second
 //! behaves as one in SYN-SENT does: an ACK of the old connection is answered by a RST (RFC 9293 section 3.10.7.3), and the
@@ -23,13 +23,15 @@ const APART: u32 = 400_000;
 const RETRY: Duration = Duration::from_secs(1);
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: s\r\n\r\n";
 
-/// A connection, and another one of the same address and port.
+/// A connection that the server closes first, and another one of the same address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reuse {
     /// Address of both clients: of no host, so that no kernel answers for them, but behind the port of this host.
     pub source: Ipv4Addr,
-    /// Port of both clients.
+    /// Port of the first client.
     pub source_port: u16,
+    /// Port of the second client.
+    pub second_port: u16,
     /// The second client's clock, compared with the first one's.
     pub clock: Clock,
     /// The second client's initial sequence number is above what the first one sent, not below.
@@ -107,7 +109,7 @@ impl Reuse {
         let mut seen = Reused { outcome: Outcome::Timeout, took: Duration::ZERO, syns: 0, stray_acks: 0 };
         let whole = Deadline::after(self.timeout);
         while let Some(left) = whole.left() {
-            self.send(&wire, SYN, seq, 0, &self.clock.options(), &[])?;
+            self.say(&wire, SYN, seq, &self.clock.options())?;
             seen.syns += 1;
             let turn = Deadline::after(RETRY.min(left));
             if self.second(&wire, seq, turn, &mut seen)? {
@@ -148,13 +150,13 @@ impl Reuse {
 
     /// Until `turn`, what comes of a SYN; true if it was the end.
     fn second(&self, wire: &Wire, seq: u32, turn: Deadline, seen: &mut Reused) -> io::Result<bool> {
-        while let Some(heard) = wire.receive(self.source_port, turn)? {
+        while let Some(heard) = wire.receive(self.second_port, turn)? {
             let ours = heard.ack == seq.wrapping_add(1);
             match (heard.flags & (SYN | RST | ACK), ours) {
                 (flags, true) if flags == SYN | ACK => {
                     seen.outcome = Outcome::Ok;
                     // Nothing more is wanted of it.
-                    self.send(wire, RST, heard.ack, 0, &[], &[])?;
+                    self.say(wire, RST, heard.ack, &[])?;
                     return Ok(true);
                 }
                 (flags, true) if flags & RST != 0 => {
@@ -163,7 +165,7 @@ impl Reuse {
                 }
                 (ACK, false) => {
                     seen.stray_acks += 1;
-                    self.send(wire, RST, heard.ack, 0, &[], &[])?;
+                    self.say(wire, RST, heard.ack, &[])?;
                 }
                 _ => {}
             }
@@ -181,6 +183,11 @@ impl Reuse {
         payload: &[u8],
     ) -> io::Result<()> {
         wire.send(self.source_port, &Segment { flags, seq, ack, options, payload })
+    }
+
+    /// A segment of the second client, who acknowledges nothing.
+    fn say(&self, wire: &Wire, flags: u8, seq: u32, options: &[u8]) -> io::Result<()> {
+        wire.send(self.second_port, &Segment { flags, seq, ack: 0, options, payload: &[] })
     }
 
     /// The next segment for which `wanted` holds.
