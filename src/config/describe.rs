@@ -6,8 +6,8 @@ use ipnet::IpNet;
 
 use crate::pipeline::params::{
     BlackoutParams, BottleneckParams, Correlated, CorruptArea, DelayParams, Discipline, Distribution, Excess,
-    FragmentSelect, ImpairmentParams, MtuAction, MtuParams, NetemParams, RateParams, ReorderParams, Scope,
-    Select, ServiceParams, StageParams, Trigger,
+    FragmentSelect, GilbertElliott, ImpairmentParams, LossModel, MtuAction, MtuParams, NetemParams,
+    RateParams, ReorderParams, Scope, Select, ServiceParams, StageParams, StateLoss, Trigger,
 };
 use crate::pipeline::time::Duration;
 use crate::pipeline::units::{Bytes, Probability};
@@ -187,12 +187,8 @@ fn netem(netem: &NetemParams) -> String {
         words.push(delay(params));
         words.extend(correlation(netem.delay_correlation));
     }
-    let chances = [
-        ("loss", netem.loss),
-        ("duplicate", netem.duplicate),
-        ("corrupt", netem.corrupt),
-        ("reorder", netem.reorder),
-    ];
+    words.extend(loss(&netem.loss));
+    let chances = [("duplicate", netem.duplicate), ("corrupt", netem.corrupt), ("reorder", netem.reorder)];
     for (word, chance) in chances.into_iter().filter(|(_, chance)| *chance != Correlated::default()) {
         words.push(format!("{word} {}", chance.probability));
         words.extend(correlation(chance.correlation));
@@ -208,6 +204,23 @@ fn netem(netem: &NetemParams) -> String {
     }
     words.extend(netem.limit.map(|limit| format!("limit {limit}")));
     words.join(" ")
+}
+
+fn loss(loss: &LossModel) -> Vec<String> {
+    match loss {
+        LossModel::Random(chance) if *chance == Correlated::default() => Vec::new(),
+        LossModel::Random(chance) => {
+            let mut words = vec![format!("loss {}", chance.probability)];
+            words.extend(correlation(chance.correlation));
+            words
+        }
+        LossModel::State(StateLoss { p13, p31, p32, p23, p14 }) => {
+            vec![format!("loss state {p13} {p31} {p32} {p23} {p14}")]
+        }
+        LossModel::GilbertElliott(GilbertElliott { p, r, bad, good }) => {
+            vec![format!("loss gemodel {p} {r} {bad} {good}")]
+        }
+    }
 }
 
 fn correlation(correlation: Probability) -> Option<String> {

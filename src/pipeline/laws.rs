@@ -11,9 +11,10 @@ use crate::pipeline::counters::Amount;
 use crate::pipeline::packet::Offload;
 use crate::pipeline::params::{
     BlackoutParams, BottleneckParams, CoDelParams, Correlated, CorruptArea, CorruptParams, DelayParams,
-    Discipline, Distribution, DuplicateParams, Excess, FragmentSelect, ImpairmentParams, LossParams,
-    MssParams, MtuAction, MtuParams, NetemParams, NetemRate, PawsPerHostParams, PieParams, RateParams,
-    RedParams, ReorderParams, Scope, Select, ServiceParams, StageParams, Trigger,
+    Discipline, Distribution, DuplicateParams, Excess, FragmentSelect, GilbertElliott, ImpairmentParams,
+    LossModel, LossParams, MssParams, MtuAction, MtuParams, NetemParams, NetemRate, PawsPerHostParams,
+    PieParams, RateParams, RedParams, ReorderParams, Scope, Select, ServiceParams, StageParams, StateLoss,
+    Trigger,
 };
 use crate::pipeline::service::{Opportunities, RateSteps};
 use crate::pipeline::testing::frame::Extra;
@@ -97,6 +98,16 @@ fn bottleneck() -> impl Strategy<Value = ImpairmentParams> {
     )
 }
 
+fn loss() -> impl Strategy<Value = LossModel> {
+    // Two that leave one state, half of the probability for each.
+    let half = || probability().prop_map(|p| Probability::new(p.as_f64() / 2.0).unwrap());
+    let state = (half(), half(), half(), probability(), half())
+        .prop_map(|(p13, p31, p32, p23, p14)| LossModel::State(StateLoss { p13, p31, p32, p23, p14 }));
+    let two = (probability(), probability(), probability(), probability())
+        .prop_map(|(p, r, bad, good)| LossModel::GilbertElliott(GilbertElliott { p, r, bad, good }));
+    prop_oneof![correlated().prop_map(LossModel::Random), state, two]
+}
+
 fn netem() -> impl Strategy<Value = ImpairmentParams> {
     let rate = (rate(), -20..60_i32, select(vec![0_u32, 48]), 0..8_i32).prop_map(
         |(rate, packet_overhead, cell_size, cell_overhead)| NetemRate {
@@ -106,7 +117,7 @@ fn netem() -> impl Strategy<Value = ImpairmentParams> {
             cell_overhead,
         },
     );
-    let chances = (correlated(), correlated(), correlated(), correlated());
+    let chances = (loss(), correlated(), correlated(), correlated());
     let rest = (
         option::of(1..60_u64),
         option::of(delay()),

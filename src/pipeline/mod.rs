@@ -16,6 +16,7 @@ pub mod impair;
 mod jitter;
 #[cfg(test)]
 mod laws;
+mod loss_chain;
 pub mod packet;
 pub mod params;
 pub mod path;

@@ -3,10 +3,13 @@
 //! Plain values whose types exclude what cannot be: whoever holds one may build the stage without checking again.
 
 mod bottleneck;
+mod loss;
 mod paws;
 
 pub use bottleneck::{BottleneckParams, CoDelParams, Discipline, PieParams, RedParams, ServiceParams};
 pub use paws::PawsPerHostParams;
+
+pub use loss::{GilbertElliott, LossModel, StateLoss};
 
 use std::net::IpAddr;
 
@@ -321,8 +324,8 @@ pub struct NetemParams {
     pub delay: Option<DelayParams>,
     /// Correlation of the jitter.
     pub delay_correlation: Probability,
-    /// Random loss.
-    pub loss: Correlated,
+    /// Loss.
+    pub loss: LossModel,
     /// Mark instead of dropping.
     pub ecn: bool,
     /// Duplication.

@@ -34,6 +34,16 @@ impl Probability {
         self.0
     }
 
+    /// That it does not happen.
+    #[must_use]
+    pub const fn complement(self) -> Self {
+        match self.0 {
+            0 => Self::ONE,
+            u64::MAX => Self::ZERO,
+            bits => Self(bits.wrapping_neg()),
+        }
+    }
+
     /// As a fraction.
     pub fn as_f64(self) -> f64 {
         self.0 as f64 / 18_446_744_073_709_551_616.0

@@ -7,8 +7,10 @@ use crate::config::spec::lexer::Tokens;
 use crate::config::spec::words::at;
 use crate::config::spec::{SpecProblem, units};
 use crate::config::suggest;
-use crate::pipeline::params::{Correlated, Distribution, MssParams, MtuAction, NetemRate};
-use crate::pipeline::units::UnitError;
+use crate::pipeline::params::{
+    Correlated, Distribution, GilbertElliott, LossModel, MssParams, MtuAction, NetemRate, StateLoss,
+};
+use crate::pipeline::units::{Probability, UnitError};
 
 /// The arguments of one word.
 pub(super) struct Arguments<'t, 'a> {
@@ -92,15 +94,47 @@ impl Arguments<'_, '_> {
         Ok(Correlated { probability, correlation: self.optional(units::percent)?.unwrap_or_default() })
     }
 
-    pub(super) fn loss(&mut self) -> Result<Correlated, SpecProblem> {
-        if let Some(token) = self.tokens.peek()
-            && ["state", "gemodel"].contains(&token.text)
-        {
-            let what = format!("\"{}\" is not supported", token.text);
-            return Err(at(token, what, "allowed: loss [random] P% [CORRELATION%]"));
+    pub(super) fn loss(&mut self) -> Result<LossModel, SpecProblem> {
+        if self.flag("state") {
+            return Ok(LossModel::State(self.state()?));
+        }
+        if self.flag("gemodel") {
+            return Ok(LossModel::GilbertElliott(self.gemodel()?));
         }
         self.flag("random");
-        self.correlated()
+        Ok(LossModel::Random(self.correlated()?))
+    }
+
+    /// `P13 [P31 [P32 [P23 [P14]]]]`, with tc's defaults.
+    fn state(&mut self) -> Result<StateLoss, SpecProblem> {
+        let start = self.place();
+        let p13 = self.required(units::percent, "the probability of a burst", "loss state 1% 30%")?;
+        let p31 = self.optional(units::percent)?.unwrap_or_else(|| p13.complement());
+        let p32 = self.optional(units::percent)?.unwrap_or(Probability::ZERO);
+        let p23 = self.optional(units::percent)?.unwrap_or(Probability::ONE);
+        let p14 = self.optional(units::percent)?.unwrap_or(Probability::ZERO);
+        for (one, other, names) in [(p13, p14, "p13 and p14"), (p31, p32, "p31 and p32")] {
+            if one.as_f64() + other.as_f64() > 1.0 + 1e-9 {
+                let what = format!("{names} are {one} and {other}, together more than 100%");
+                let hint = "both leave the same state; write P13 P31 P32 P23 P14".to_owned();
+                return Err(SpecProblem { at: start..self.place(), what, hint });
+            }
+        }
+        Ok(StateLoss { p13, p31, p32, p23, p14 })
+    }
+
+    /// `P [R [1-H [1-K]]]`, with tc's defaults.
+    fn gemodel(&mut self) -> Result<GilbertElliott, SpecProblem> {
+        let p = self.required(units::percent, "the probability to turn bad", "loss gemodel 1% 10%")?;
+        let r = self.optional(units::percent)?.unwrap_or_else(|| p.complement());
+        let bad = self.optional(units::percent)?.unwrap_or(Probability::ONE);
+        let good = self.optional(units::percent)?.unwrap_or(Probability::ZERO);
+        Ok(GilbertElliott { p, r, bad, good })
+    }
+
+    /// Where the next token begins.
+    fn place(&self) -> usize {
+        self.tokens.peek().map_or_else(|| self.tokens.end().start, |token| token.at.start)
     }
 
     pub(super) fn rate(&mut self) -> Result<NetemRate, SpecProblem> {

@@ -88,10 +88,11 @@ mod tests {
 
     use super::*;
     use crate::pipeline::params::{
-        DelayParams, Distribution, ImpairmentParams, MssParams, MtuAction, MtuParams, NetemParams, Select,
-        Trigger,
+        Correlated, DelayParams, Distribution, ImpairmentParams, LossModel, MssParams, MtuAction, MtuParams,
+        NetemParams, Select, Trigger,
     };
     use crate::pipeline::time::Duration;
+    use crate::pipeline::units::Probability;
 
     fn netem(spec: &str) -> NetemParams {
         let stages = parse(spec).unwrap().stages;
@@ -123,13 +124,39 @@ mod tests {
         };
         assert_eq!(one.delay, Some(delay));
         assert_eq!(one.delay_correlation, "5%".parse().unwrap());
-        assert_eq!(one.loss.probability, "1%".parse().unwrap());
-        assert_eq!(one.loss.correlation, "25%".parse().unwrap());
+        let loss = Correlated { probability: "1%".parse().unwrap(), correlation: "25%".parse().unwrap() };
+        assert_eq!(one.loss, LossModel::Random(loss));
         assert!(one.ecn);
         assert_eq!(one.limit, Some(50));
         let rate = one.rate.unwrap();
         assert_eq!((rate.packet_overhead, rate.cell_size, rate.cell_overhead), (-4, 48, 5));
         assert_eq!(rate.rate.bits_per_sec(), 1_000_000);
+    }
+
+    /// What tc fills in where fewer values are given.
+    #[test]
+    fn loss_models_have_tcs_defaults() {
+        let p = |text: &str| text.parse().unwrap();
+        for (spec, values) in [
+            ("loss state 1%", ["1%", "99%", "0%", "100%", "0%"]),
+            ("loss state 1% 30%", ["1%", "30%", "0%", "100%", "0%"]),
+            ("loss state 1% 30% 5% 50% 2%", ["1%", "30%", "5%", "50%", "2%"]),
+        ] {
+            let [p13, p31, p32, p23, p14] = values.map(p);
+            let LossModel::State(chain) = netem(spec).loss else { panic!("{spec}") };
+            let close = |one: Probability, other: Probability| (one.as_f64() - other.as_f64()).abs() < 1e-12;
+            assert!(
+                close(chain.p13, p13) && close(chain.p31, p31) && close(chain.p32, p32),
+                "{spec}: {chain:?}"
+            );
+            assert!(close(chain.p23, p23) && close(chain.p14, p14), "{spec}: {chain:?}");
+        }
+        let LossModel::GilbertElliott(chain) = netem("loss gemodel 1% 10% 70% 0.1%").loss else { panic!() };
+        let values = [chain.p, chain.r, chain.bad, chain.good];
+        assert_eq!(values, ["1%", "10%", "70%", "0.1%"].map(p));
+        let LossModel::GilbertElliott(chain) = netem("loss gemodel 1%").loss else { panic!() };
+        assert_eq!((chain.bad, chain.good), (Probability::ONE, Probability::ZERO));
+        assert!((chain.r.as_f64() - 0.99).abs() < 1e-12);
     }
 
     #[test]
@@ -191,7 +218,10 @@ mod tests {
             ("loss", "\"loss\" needs a percentage (as in \"loss 1%\")"),
             ("loss 30", "\"30\" has no % (try \"30%\")"),
             ("loss 101%", "\"101%\" is more than 100% (a probability is"),
-            ("loss gemodel 1%", "\"gemodel\" is not supported (allowed: loss [random] P% [CORRELATION%])"),
+            ("loss gemodel", "\"loss\" needs the probability to turn bad (as in \"loss gemodel 1% 10%\")"),
+            ("loss state 60% 50% 0% 100% 50%", "p13 and p14 are 60% and 50%, together more than 100% ("),
+            ("loss state 60% 50% 60%", "p31 and p32 are 50% and 60%, together more than 100% ("),
+            ("loss gemodel 1% 110%", "\"110%\" is more than 100%"),
             ("delay soon", "\"delay\" needs a time (as in \"delay 100ms\")"),
             ("delay 10mz", "\"10mz\" has no known unit (try \"10ms\")"),
             ("delay 1ms 1ms distribution pareto", "\"pareto\" is not supported (allowed: uniform, normal)"),
@@ -254,7 +284,7 @@ mod tests {
         #[test]
         fn no_row_of_words_panics(
             words in prop::collection::vec(prop::sample::select(words::ALL.iter().copied().chain(
-                ["1%", "10ms", "5", "-3", "random", "normal", "icmp", "set", "1mbit", "ü", "1e999", "99999999999"]
+                ["1%", "10ms", "state", "gemodel", "5", "-3", "random", "normal", "icmp", "set", "1mbit", "ü", "1e999", "99999999999"]
             ).collect::<Vec<_>>()), 0..12)
         ) {
             if let Err(error) = parse(&words.join(" ")) {

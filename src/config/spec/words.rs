@@ -209,7 +209,7 @@ pub(super) fn at(token: &Token<'_>, what: String, hint: impl Into<String>) -> Sp
 }
 
 fn unknown(token: &Token<'_>) -> SpecProblem {
-    if ["slot", "state", "gemodel"].contains(&token.text) {
+    if token.text == "slot" {
         return at(
             token,
             format!("\"{}\" is not supported", token.text),

@@ -20,9 +20,12 @@ use crate::pipeline::counters::Reason;
 use crate::pipeline::damage::damage;
 use crate::pipeline::flow::PerFlow;
 use crate::pipeline::impair::Setting;
+use crate::pipeline::loss_chain;
 use crate::pipeline::packet::Packet;
-use crate::pipeline::params::{CorruptArea, DelayParams, NetemParams, NetemRate};
-use crate::pipeline::rng::{Chance, StageKey};
+use crate::pipeline::params::{
+    CorruptArea, DelayParams, GilbertElliott, LossModel, NetemParams, NetemRate, StateLoss,
+};
+use crate::pipeline::rng::{Chance, StageKey, Stream};
 use crate::pipeline::serialiser::Serialiser;
 use crate::pipeline::shared::Shared;
 use crate::pipeline::stage::{Action, Outlet, Stage, Verdict};
@@ -33,7 +36,7 @@ use crate::pipeline::units::Probability;
 #[derive(Debug)]
 pub struct Netem {
     duplicate: CorrelatedChance,
-    loss: CorrelatedChance,
+    loss: Loss,
     corrupt: CorrelatedChance,
     reorder: CorrelatedChance,
     /// Whether a jitter repeats its predecessor's draw.
@@ -48,6 +51,42 @@ pub struct Netem {
     flows: PerFlow<Flow>,
     /// Set by `decide` for the `take` that follows.
     fate: Fate,
+}
+
+/// How packets are lost.
+#[derive(Debug)]
+enum Loss {
+    Random(CorrelatedChance),
+    State(StateLoss),
+    GilbertElliott(GilbertElliott),
+}
+
+impl Loss {
+    const fn has_memory(&self) -> bool {
+        match self {
+            Self::Random(chance) => chance.has_memory(),
+            Self::State(_) | Self::GilbertElliott(_) => true,
+        }
+    }
+
+    /// Whether one packet is lost.
+    fn hit(&self, stream: Stream, index: u64, memory: &mut LossMemory) -> bool {
+        match self {
+            Self::Random(chance) => chance.hit(stream, index, &mut memory.random),
+            Self::State(chain) => loss_chain::four_states(chain, &mut memory.state, stream.word(index, 0)),
+            Self::GilbertElliott(chain) => {
+                let words = [stream.word(index, 0), stream.word(index, 1)];
+                loss_chain::two_states(chain, &mut memory.state, words)
+            }
+        }
+    }
+}
+
+/// What a flow remembers of its losses.
+#[derive(Debug, Clone, Copy, Default)]
+struct LossMemory {
+    random: Memory,
+    state: loss_chain::State,
 }
 
 /// Each decision has its own draws.
@@ -66,7 +105,7 @@ struct Keys {
 #[derive(Debug, Clone, Copy, Default)]
 struct Flow {
     duplicate: Memory,
-    loss: Memory,
+    loss: LossMemory,
     corrupt: Memory,
     reorder: Memory,
     jitter: Option<u64>,
@@ -92,7 +131,11 @@ impl Netem {
         let repeat = params.delay_correlation;
         Self {
             duplicate: CorrelatedChance::new(params.duplicate),
-            loss: CorrelatedChance::new(params.loss),
+            loss: match params.loss {
+                LossModel::Random(chance) => Loss::Random(CorrelatedChance::new(chance)),
+                LossModel::State(chain) => Loss::State(chain),
+                LossModel::GilbertElliott(chain) => Loss::GilbertElliott(chain),
+            },
             corrupt: CorrelatedChance::new(params.corrupt),
             reorder: CorrelatedChance::new(params.reorder),
             repeat: (repeat > Probability::ZERO).then(|| Chance::new(repeat)),
@@ -118,8 +161,7 @@ impl Netem {
 
     /// How many packets are alike lost, and so on; `None` for lost.
     fn draw(&mut self, packet: &Packet, limit: u32) -> (u32, Option<Fate>) {
-        let has_memory =
-            [&self.duplicate, &self.loss, &self.corrupt].iter().any(|chance| chance.has_memory());
+        let has_memory = self.loss.has_memory() || self.duplicate.has_memory() || self.corrupt.has_memory();
         let (index, limit) = (packet.index, if has_memory { 1 } else { limit });
         let memory = self.flows.of(packet.flow);
         let mut count = limit;
@@ -133,7 +175,10 @@ impl Netem {
             hit
         };
         let duplicate = ask(&self.duplicate, self.keys.duplicate, &mut memory.duplicate);
-        let hit = ask(&self.loss, self.keys.loss, &mut memory.loss);
+        let hit = match &self.loss {
+            Loss::Random(chance) => ask(chance, self.keys.loss, &mut memory.loss.random),
+            chain => chain.hit(packet.stream(self.keys.loss), index, &mut memory.loss),
+        };
         let mark = hit && self.ecn && packet.is_ecn_capable();
         let lost = hit && !mark;
         if lost && !duplicate {
@@ -146,7 +191,11 @@ impl Netem {
     /// A copy's fate: without memory, and never copied again.
     fn draw_copy(&self, copy: &Packet) -> Option<Fate> {
         let ask = |chance: &CorrelatedChance, key| chance.run(copy.stream(key), copy.index, 1).1;
-        let loss = ask(&self.loss, self.keys.loss);
+        // A chain meets a copy as if nothing had come before.
+        let loss = match &self.loss {
+            Loss::Random(chance) => ask(chance, self.keys.loss),
+            chain => chain.hit(copy.stream(self.keys.loss), copy.index, &mut LossMemory::default()),
+        };
         let mark = loss && self.ecn && copy.is_ecn_capable();
         let corrupt = ask(&self.corrupt, self.keys.corrupt);
         (!loss || mark).then_some(Fate { duplicate: false, mark, corrupt })
@@ -304,6 +353,7 @@ mod tests {
         for (duplicate, loss, left) in
             [(never, never, 1), (always(), never, 2), (never, always(), 0), (always(), always(), 1)]
         {
+            let loss = LossModel::Random(loss);
             let mut run = line(NetemParams { loss, duplicate, ..NetemParams::default() });
             run.feed(Instant::ZERO, &Spec::udp(10).frame());
             assert_eq!(run.wires().len(), left, "{duplicate:?} {loss:?}");
@@ -389,7 +439,8 @@ mod tests {
 
     #[test]
     fn loss_marks_where_that_is_asked_for_and_understood() {
-        let mut run = line(NetemParams { loss: always(), ecn: true, ..NetemParams::default() });
+        let mut run =
+            line(NetemParams { loss: LossModel::Random(always()), ecn: true, ..NetemParams::default() });
         run.feed(Instant::ZERO, &Spec { traffic_class: 2, ..Spec::tcp(10) }.frame());
         run.feed(Instant::ZERO, &Spec { traffic_class: 0, ..Spec::tcp(10) }.frame());
         let wires = run.wires();
