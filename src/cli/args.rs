@@ -208,7 +208,8 @@ The command finds the host at $FAULTWIRE_HOST (IPv4) and $FAULTWIRE_HOST6; there
 Servers on the host must listen on that address or on all.
 
 SPEC: tc-netem's words, applied in netem's order of decisions:
-  delay TIME [JITTER [CORR%]] [distribution uniform|normal]    loss [random] P% [CORR%] [ecn]
+  delay TIME [JITTER [CORR%]] [distribution uniform|normal|pareto|paretonormal|NAME|FILE]
+  loss [random] P% [CORR%] | loss state P13 [P31 [P32 [P23 [P14]]]] | loss gemodel P [R [1-H [1-K]]]    [ecn]
   duplicate P% [CORR%]    corrupt P% [CORR%]    reorder P% [CORR%] [gap N]
   rate RATE [OVERHEAD [CELLSIZE [CELLOVERHEAD]]]    limit N    seed N
 and before them, in the order written, faultwire's own:

@@ -78,6 +78,7 @@ fn delay(delay: &DelayParams) -> String {
         let shape = match delay.distribution {
             Distribution::Uniform => "uniform",
             Distribution::Normal => "normal",
+            Distribution::Table(table) => table.name(),
         };
         let order = if delay.reorder { "order not kept" } else { "order kept" };
         return format!("delay {} ± {} ({shape}), {order}", delay.delay, delay.jitter);

@@ -2,6 +2,7 @@
 
 mod rate;
 
+use crate::config::distribution;
 use crate::config::reader::{Table, Value};
 use crate::config::spec::MTU;
 use crate::config::stage::read_spec;
@@ -75,8 +76,6 @@ fn probability(table: &mut Table<'_>, trigger: &Trigger) -> Option<Probability> 
 }
 
 fn delay(table: &mut Table<'_>) -> Option<DelayParams> {
-    const DISTRIBUTIONS: &[(&str, Distribution)] =
-        &[("uniform", Distribution::Uniform), ("normal", Distribution::Normal)];
     let delay = table.required("delay", "\"10ms\"").and_then(|value| value.quantity());
     let jitter = table.quantity("jitter").unwrap_or(Duration::ZERO);
     let distribution = table.value("distribution");
@@ -86,7 +85,11 @@ fn delay(table: &mut Table<'_>) -> Option<DelayParams> {
     {
         value.problem("there is no jitter to shape", "write jitter = \"1ms\"");
     }
-    let distribution = distribution.and_then(|value| value.choice(DISTRIBUTIONS)).unwrap_or_default();
+    let shape = |value: Value<'_>| {
+        let found = distribution::find(value.text()?, &value.directory());
+        found.map_err(|(what, hint)| value.problem(what, hint)).ok()
+    };
+    let distribution = distribution.map_or(Some(Distribution::Uniform), shape)?;
     Some(DelayParams { delay: delay?, jitter, distribution, reorder })
 }
 

@@ -5,6 +5,7 @@
 //! [`read_icmp`], [`read_stages`]. Whoever reads reports all problems of a file at once.
 
 mod describe;
+mod distribution;
 mod file;
 mod impairment;
 mod path;

@@ -1,5 +1,6 @@
 //! Random delays around a mean.
 
+use crate::pipeline::distribution::Table;
 use crate::pipeline::params::{DelayParams, Distribution};
 use crate::pipeline::time::Duration;
 
@@ -17,19 +18,27 @@ impl DelayParams {
                 let offset = (u128::from(word) * (2 * u128::from(spread) + 1)) >> 64;
                 (u128::from(mean) + offset).saturating_sub(u128::from(spread)) as u64
             }
+            Distribution::Table(table) => {
+                let offset = Table::scaled(table.entry(word), spread as i64);
+                (mean as i64).saturating_add(offset).max(0) as u64
+            }
             Distribution::Normal => (mean as f64 + standard_normal(word) * spread as f64).max(0.0) as u64,
         };
         Duration::from_nanos(nanos)
     }
 }
 
-/// Inverse of the standard normal distribution function at (word + 1/2) / 2^64.
+/// The quantile of the standard normal distribution at (word + 1/2) / 2^64.
+fn standard_normal(word: u64) -> f64 {
+    normal_quantile((word as f64 + 0.5) / 18_446_744_073_709_551_616.0)
+}
+
+/// Inverse of the standard normal distribution function.
 ///
 /// Wichura, "Algorithm AS 241: The Percentage Points of the Normal Distribution" (Applied Statistics 37, 1988), PPND7:
 /// about seven figures.
 #[expect(clippy::unreadable_literal, reason = "as printed in the paper")]
-fn standard_normal(word: u64) -> f64 {
-    let p = (word as f64 + 0.5) / 18_446_744_073_709_551_616.0;
+pub(super) fn normal_quantile(p: f64) -> f64 {
     let q = p - 0.5;
     if q.abs() <= 0.425 {
         let r = 0.180625 - q * q;
@@ -85,5 +94,53 @@ mod tests {
         }
         let delay = delay(Distribution::Normal);
         assert!(delay.draw(0) == Duration::ZERO && delay.draw(u64::MAX) > Duration::from_millis(20));
+    }
+
+    /// Kolmogorov and Smirnov: the largest distance between the share of draws up to a value and the distribution's.
+    /// It exceeds 2.7 / sqrt(n) once in a million (Smirnov's limit, 2 exp(-2 · 2.7^2)).
+    fn assert_distributed(distribution: Distribution, cumulative: impl Fn(i64) -> (f64, f64)) {
+        let delay = DelayParams { delay: Duration::from_millis(100), ..delay(distribution) };
+        let stream = crate::pipeline::rng::StageKey::new(5, "jitter").stream(1, 0);
+        let n = 200_000_u64;
+        let mut draws: Vec<i64> =
+            (0..n).map(|index| delay.draw(stream.word(index, 0)).as_nanos() as i64 - 100_000_000).collect();
+        draws.sort_unstable();
+        let bound = 2.7 / (n as f64).sqrt();
+        for (index, value) in draws.iter().enumerate().step_by(97) {
+            // With steps in the distribution the share lies between its values before and at the step.
+            let share = (index as f64 + 0.5) / n as f64;
+            let (below, at) = cumulative(*value);
+            assert!(
+                share > below - bound && share < at + bound,
+                "{distribution:?}: {share} at {value}: {below} {at}"
+            );
+        }
+    }
+
+    static SHAPES: std::sync::LazyLock<[Table; 3]> =
+        std::sync::LazyLock::new(|| [Table::normal(), Table::pareto(), Table::paretonormal()]);
+
+    #[test]
+    fn draws_are_distributed_as_asked() {
+        let both = |p: f64| (p, p);
+        assert_distributed(Distribution::Uniform, |value| both(((value as f64 + 2e6) / 4e6).clamp(0.0, 1.0)));
+        // The distribution function by the quantile function, which has its own test: bisection.
+        assert_distributed(Distribution::Normal, |value| {
+            let (mut low, mut high) = (1e-12, 1.0 - 1e-12);
+            for _ in 0..60 {
+                let middle = f64::midpoint(low, high);
+                if normal_quantile(middle) * 2e6 < value as f64 { low = middle } else { high = middle }
+            }
+            both(low)
+        });
+        for table in SHAPES.iter() {
+            let scaled: Vec<i64> =
+                table.entries().iter().map(|&entry| Table::scaled(entry, 2_000_000)).collect();
+            let share = |count: usize| count as f64 / scaled.len() as f64;
+            assert_distributed(Distribution::Table(table), |value| {
+                let below = scaled.partition_point(|&entry| entry < value);
+                (share(below), share(scaled.partition_point(|&entry| entry <= value)))
+            });
+        }
     }
 }

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
 use crate::pipeline::counters::Amount;
+use crate::pipeline::distribution::Table;
 use crate::pipeline::packet::Offload;
 use crate::pipeline::params::{
     BlackoutParams, BottleneckParams, CoDelParams, Correlated, CorruptArea, CorruptParams, DelayParams,
@@ -35,8 +36,11 @@ fn duration() -> impl Strategy<Value = Duration> {
     prop_oneof![Just(0), 0..10_000_u64, 0..50_000_000_u64].prop_map(Duration::from_nanos)
 }
 
+/// A skew shape.
+static TABLE: std::sync::LazyLock<Table> = std::sync::LazyLock::new(Table::pareto);
+
 fn delay() -> impl Strategy<Value = DelayParams> {
-    let distribution = select(vec![Distribution::Uniform, Distribution::Normal]);
+    let distribution = select(vec![Distribution::Uniform, Distribution::Normal, Distribution::Table(&TABLE)]);
     (duration(), duration(), distribution, any::<bool>()).prop_map(
         |(delay, jitter, distribution, reorder)| DelayParams { delay, jitter, distribution, reorder },
     )

@@ -23,13 +23,12 @@ pub(super) fn four_states(chain: &StateLoss, state: &mut State, word: u64) -> bo
     *state = match *state {
         GAP if below(p14) => LONE,
         GAP if below(sum(p14, p13)) => LOST,
-        GAP => GAP,
         BURST if below(p23) => LOST,
         BURST => BURST,
         LOST if below(p32) => BURST,
         LOST if below(sum(p32, p31)) => GAP,
         LOST => LOST,
-        // After a lone loss comes a packet that is received.
+        // A gap goes on; and after a lone loss comes a packet that is received.
         _ => GAP,
     };
     matches!(*state, LOST | LONE)

@@ -10,6 +10,7 @@ mod answer;
 mod correlated;
 pub mod counters;
 mod damage;
+pub mod distribution;
 pub mod flow;
 pub mod gate;
 pub mod impair;

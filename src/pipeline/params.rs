@@ -15,6 +15,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use crate::pipeline::distribution::Table;
 use crate::pipeline::time::Duration;
 use crate::pipeline::units::{Probability, Rate};
 
@@ -170,6 +171,8 @@ pub enum Distribution {
     Uniform,
     /// Normal with standard deviation jitter.
     Normal,
+    /// By a table, in units of the jitter.
+    Table(&'static Table),
 }
 
 /// See [`ImpairmentParams::Rate`].

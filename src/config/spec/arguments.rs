@@ -1,12 +1,13 @@
 //! The arguments of a word: numbers, times, rates, percentages and names, needed or not.
 
 use std::ops::RangeInclusive;
+use std::path::Path;
 
+use crate::config::distribution;
 use crate::config::reader::Integer;
 use crate::config::spec::lexer::Tokens;
 use crate::config::spec::words::at;
 use crate::config::spec::{SpecProblem, units};
-use crate::config::suggest;
 use crate::pipeline::params::{
     Correlated, Distribution, GilbertElliott, LossModel, MssParams, MtuAction, NetemRate, StateLoss,
 };
@@ -150,17 +151,8 @@ impl Arguments<'_, '_> {
         let Some(token) = self.tokens.next() else {
             return Err(self.missing("a name", "distribution normal"));
         };
-        match token.text {
-            "uniform" => Ok(Distribution::Uniform),
-            "normal" => Ok(Distribution::Normal),
-            "pareto" | "paretonormal" | "experimental" | "custom" => {
-                Err(at(&token, format!("\"{}\" is not supported", token.text), "allowed: uniform, normal"))
-            }
-            other => {
-                let hint = suggest::hint(other, &["uniform", "normal"]);
-                Err(at(&token, format!("\"{other}\" is not a known distribution"), hint))
-            }
-        }
+        // A path in a spec is relative to where the command is given.
+        distribution::find(token.text, Path::new("")).map_err(|(what, hint)| at(&token, what, hint))
     }
 
     pub(super) fn mss(&mut self) -> Result<MssParams, SpecProblem> {

@@ -224,7 +224,11 @@ mod tests {
             ("loss gemodel 1% 110%", "\"110%\" is more than 100%"),
             ("delay soon", "\"delay\" needs a time (as in \"delay 100ms\")"),
             ("delay 10mz", "\"10mz\" has no known unit (try \"10ms\")"),
-            ("delay 1ms 1ms distribution pareto", "\"pareto\" is not supported (allowed: uniform, normal)"),
+            ("delay 1ms 1ms distribution /no/x.dist", "/no/x.dist cannot be read: "),
+            (
+                "delay 1ms 1ms distribution bell",
+                "\"bell\" is not a known distribution (allowed: uniform, normal, ",
+            ),
             (
                 "delay 1ms 1ms distribution norml",
                 "\"norml\" is not a known distribution (did you mean \"normal\"?)",

@@ -1,0 +1,98 @@
+//! Distributions by name and by file.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use crate::config::suggest;
+use crate::pipeline::distribution::Table;
+use crate::pipeline::params::Distribution;
+
+/// Shapes that need no file.
+const OWN: [&str; 4] = ["uniform", "normal", "pareto", "paretonormal"];
+/// Where tc's packages put their files.
+const TC: [&str; 5] = ["/usr/lib/tc", "/lib/tc", "/usr/lib64/tc", "/usr/local/lib/tc", "/usr/share/tc"];
+
+/// Tables that are in use: parameters refer to them, for as long as the process lives.
+static TABLES: Mutex<Vec<&'static Table>> = Mutex::new(Vec::new());
+
+/// What is wrong with a name, and what would be right.
+pub(super) type Refusal = (String, String);
+
+/// The distribution of this name, or in this file (a name with a / or that ends in .dist), relative to `base`.
+pub(super) fn find(name: &str, base: &Path) -> Result<Distribution, Refusal> {
+    match name {
+        "uniform" => return Ok(Distribution::Uniform),
+        "normal" => return Ok(Distribution::Normal),
+        "pareto" => return Ok(kept(Table::pareto())),
+        "paretonormal" => return Ok(kept(Table::paretonormal())),
+        _ => {}
+    }
+    let is_path = name.contains('/') || Path::new(name).extension().is_some_and(|end| end == "dist");
+    if is_path {
+        return read(name, &base.join(name));
+    }
+    let own = std::env::var_os("TC_LIB_DIR").map(PathBuf::from);
+    let folders = own.into_iter().chain(TC.map(PathBuf::from));
+    let files: Vec<PathBuf> = folders.map(|folder| folder.join(format!("{name}.dist"))).collect();
+    if let Some(file) = files.iter().find(|file| file.exists()) {
+        return read(name, file);
+    }
+    let hint = match suggest::nearest(name, OWN) {
+        Some(near) => format!("did you mean \"{near}\"?"),
+        None => format!("allowed: {}, a file's path, or a name of tc's in {}", OWN.join(", "), TC.join(", ")),
+    };
+    Err((format!("\"{name}\" is not a known distribution"), hint))
+}
+
+fn read(name: &str, file: &Path) -> Result<Distribution, Refusal> {
+    let hint = || "a table is whole numbers between -32768 and 32767, 8192 for one jitter".to_owned();
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| (format!("{} cannot be read: {error}", file.display()), hint()))?;
+    let table =
+        Table::parse(name, &text).map_err(|error| (format!("{}: {error}", file.display()), hint()))?;
+    Ok(kept(table))
+}
+
+/// The table, kept for good, once.
+fn kept(table: Table) -> Distribution {
+    let mut tables = TABLES.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = tables.iter().find(|known| ***known == table) {
+        return Distribution::Table(known);
+    }
+    let table: &'static Table = Box::leak(Box::new(table));
+    tables.push(table);
+    Distribution::Table(table)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_is_kept_once() {
+        let address = |distribution| match distribution {
+            Distribution::Table(table) => std::ptr::from_ref(table),
+            other => panic!("{other:?}"),
+        };
+        let find = |name: &str| find(name, Path::new("")).unwrap();
+        assert_eq!(address(find("pareto")), address(find("pareto")));
+        assert_ne!(address(find("pareto")), address(find("paretonormal")));
+    }
+
+    #[test]
+    fn a_file_is_found_by_its_path_and_refused_with_its_line() {
+        let folder = std::env::temp_dir().join(format!("faultwire-dist-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("mine.dist"), "-8192 0 8192\n").unwrap();
+        std::fs::write(folder.join("bad.dist"), "1\nx\n").unwrap();
+        let found = find("mine.dist", &folder).unwrap();
+        assert!(matches!(found, Distribution::Table(table) if table.entries() == [-8_192, 0, 8_192]));
+        let (what, _) = find("bad.dist", &folder).unwrap_err();
+        assert!(what.contains("bad.dist: line 2"), "{what}");
+        let (what, _) = find("./none.dist", &folder).unwrap_err();
+        assert!(what.contains("cannot be read"), "{what}");
+        let (what, hint) = find("paretto", &folder).unwrap_err();
+        assert!(what.contains("not a known distribution") && hint.contains("pareto"), "{what} {hint}");
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+}
