@@ -1,5 +1,5 @@
-//! RSTs that overtake, made by scapy packet by packet, against a listener of the real kernel: without our own traffic
-//! and without our own stages, these outcomes must be those of the cases.
+//! RSTs that overtake and SYNs that meet a TIME-WAIT, made by scapy packet by packet, against a listener of the real
+//! kernel: without our own traffic and without our own stages, these outcomes must be those of the cases.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -12,43 +12,73 @@ use faultwire::net::Netns;
 use crate::system::common::Running;
 use crate::system::third_party::{left, serve};
 
-/// Opens a connection for each line `PORT VARIANT` and breaks it as the variant says. Its address is nobody's, so that
-/// the kernel below stays out of it.
-const SCRIPT: &str = r#"
+/// What both scripts begin with. Their address is nobody's, so that the kernel below stays out of it.
+const COMMON: &str = r#"
 import socket, sys
 from scapy.all import IP, TCP, conf
-ME, PEER, SYN_TS = "10.88.1.77", "10.88.2.2", 1000000
+ME, PEER, SYN_TS, seq = "10.88.1.77", "10.88.2.2", 1000000, 5000000
 wire = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0800))
 wire.bind(("fw-left", 0x0800))
 wire.settimeout(10)
-def send(packet):
-    wire.sendto(bytes(packet), ("fw-left", 0x0800))
+def send(port, flags, seq, ack=0, options=[], data=b""):
+    tcp = TCP(sport=port, dport=80, flags=flags, seq=seq, ack=ack, window=65535, options=options)
+    wire.sendto(bytes(IP(src=ME, dst=PEER)/tcp/data), ("fw-left", 0x0800))
 def answer(port):
     while True:
         packet = IP(wire.recv(65536))
         if TCP in packet and packet[TCP].dport == port:
-            return packet[TCP]
+            return packet[TCP], packet.len - 4 * packet.ihl - 4 * packet[TCP].dataofs
+def stamp(value, echo):
+    return [("NOP", None), ("NOP", None), ("Timestamp", (value, echo))]
+def handshake(port):
+    send(port, "S", seq, options=[("MSS", 1460)] + stamp(SYN_TS, 0))
+    synack, _ = answer(port)
+    assert synack.flags == "SA", synack.flags
+    return synack.seq + 1, dict(synack.options)["Timestamp"][0]
 print("ready", flush=True)
+"#;
+
+/// Opens a connection for each line `PORT VARIANT` and breaks it as the variant says.
+const RESETS: &str = r#"
 for line in sys.stdin:
     port, variant = line.split()
-    port, seq = int(port), 5000000
-    base = dict(sport=port, dport=80)
-    stamp = lambda value, echo: [("NOP", None), ("NOP", None), ("Timestamp", (value, echo))]
-    send(IP(src=ME, dst=PEER)/TCP(**base, flags="S", seq=seq, window=65535, options=[("MSS", 1460)] + stamp(SYN_TS, 0)))
-    synack = answer(port)
-    assert synack.flags == "SA", synack.flags
-    echo = dict(synack.options)["Timestamp"][0]
+    port = int(port)
+    ack, echo = handshake(port)
     options = {
         "zero": stamp(0, echo), "older": stamp(SYN_TS - 5000, echo), "equal": stamp(SYN_TS, echo),
         "newer": stamp(SYN_TS + 3, echo), "absent": [], "nop": [("NOP", None)] * 4,
         "stale": stamp(SYN_TS + 1, echo), "ordered": stamp(0, echo), "none": [],
     }[variant]
-    ack = IP(src=ME, dst=PEER)/TCP(**base, flags="A", seq=seq + 1, ack=synack.seq + 1, window=65535, options=stamp(SYN_TS + 1, echo))
-    rst_seq = seq + 1 - (500000 if variant == "stale" else 0)
-    rst = IP(src=ME, dst=PEER)/TCP(**base, flags="RA", seq=rst_seq, ack=synack.seq + 1, options=options)
-    for packet in {"ordered": [ack, rst], "none": [ack]}.get(variant, [rst, ack]):
-        send(packet)
+    last = lambda: send(port, "A", seq + 1, ack, stamp(SYN_TS + 1, echo))
+    rst = lambda: send(port, "RA", seq + 1 - (500000 if variant == "stale" else 0), ack, options)
+    for step in {"ordered": [last, rst], "none": [last]}.get(variant, [rst, last]):
+        step()
     print("done", flush=True)
+"#;
+
+/// For each line `PORT VARIANT` lets the server close a connection and says what it answers to another SYN of the port.
+const TIME_WAIT: &str = r#"
+for line in sys.stdin:
+    port, variant = line.split()
+    port = int(port)
+    ack, echo = handshake(port)
+    send(port, "A", seq + 1, ack, stamp(SYN_TS + 1, echo))
+    send(port, "PA", seq + 1, ack, stamp(SYN_TS + 1, echo), b"bye")
+    while True:
+        heard, length = answer(port)
+        ack += length if heard.seq == ack else 0
+        if "F" in heard.flags:
+            break
+    send(port, "FA", seq + 4, ack + 1, stamp(SYN_TS + 2, echo))
+    heard, _ = answer(port)
+    assert heard.flags == "A" and heard.ack == seq + 5, heard
+    clock, number = variant.split("-")
+    first = seq + 900000 if number == "ahead" else seq - 900000
+    options = {"older": stamp(SYN_TS - 5000, 0), "newer": stamp(SYN_TS + 5000, 0), "absent": []}[clock]
+    send(port, "S", first, options=[("MSS", 1460)] + options)
+    heard, _ = answer(port)
+    ours = heard.ack == first + 1
+    print({("SA", True): "syn-ack", ("A", False): "stray"}.get((str(heard.flags), ours), str(heard.flags)), flush=True)
 "#;
 
 /// scapy at work in the left namespace.
@@ -58,7 +88,7 @@ struct Crafter {
 }
 
 impl Crafter {
-    fn start(running: &Running) -> Self {
+    fn start(running: &Running, script: &str) -> Self {
         // Debian's scapy belongs to Debian's python.
         let has_scapy = |python: &&str| {
             Command::new(python)
@@ -68,23 +98,25 @@ impl Crafter {
         };
         let python = ["python3", "/usr/bin/python3"].into_iter().find(has_scapy);
         let python = python.expect("scapy is installed (testbed/run does that)");
-        let mut command = Running::inside(&running.left, &[python, "-c", SCRIPT]);
+        let script = format!("{COMMON}{script}");
+        let mut command = Running::inside(&running.left, &[python, "-c", &script]);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let said = BufReader::new(child.stdout.take().unwrap());
         let mut crafter = Self { child, said };
-        crafter.hear("ready");
+        assert_eq!(crafter.hear(), "ready");
         crafter
     }
 
-    fn hear(&mut self, word: &str) {
+    fn hear(&mut self) -> String {
         let mut line = String::new();
         self.said.read_line(&mut line).unwrap();
-        assert_eq!(line.trim(), word);
+        line.trim().to_owned()
     }
 
-    fn play(&mut self, port: u16, variant: &str) {
+    /// What the script says of the variant.
+    fn play(&mut self, port: u16, variant: &str) -> String {
         writeln!(self.child.stdin.as_mut().unwrap(), "{port} {variant}").unwrap();
-        self.hear("done");
+        self.hear()
     }
 }
 
@@ -108,13 +140,14 @@ fn a_rst_before_the_ack_leaves_a_connection_only_if_paws_or_the_window_rejects_i
     left(&running, &["ping", "-c", "1", "10.88.2.2"]);
     // Reads, so that it would hear of an end; never closes by itself.
     let server = "import socket, threading\n\
+                  def until_its_end(c):\n    try: c.recv(9)\n    except OSError: pass\n\
                   s = socket.create_server(('', 80), backlog=64)\n\
-                  while True:\n    c, _ = s.accept()\n    threading.Thread(target=c.recv, args=(9,), daemon=True).start()\n";
+                  while True:\n    c, _ = s.accept()\n    threading.Thread(target=until_its_end, args=(c,), daemon=True).start()\n";
     let _server = serve(&running, &["python3", "-c", server], 80);
     let right = Netns::named(&running.right).unwrap();
     let counters = || right.run(Counters::read).unwrap().unwrap();
     let value = |name: &str| counters().value(name).unwrap();
-    let mut crafter = Crafter::start(&running);
+    let mut crafter = Crafter::start(&running, RESETS);
     for (number, (variant, packets, residue, rejected)) in [
         ("none", 2, 1, 0),
         ("zero", 3, 1, 1),
@@ -131,7 +164,7 @@ fn a_rst_before_the_ack_leaves_a_connection_only_if_paws_or_the_window_rejects_i
     {
         let port = 40_000 + number as u16;
         let (arrived, paws) = (value("Ip.InReceives"), value("TcpExt.PAWSEstab"));
-        crafter.play(port, variant);
+        assert_eq!(crafter.play(port, variant), "done");
         let deadline = Deadline::after(Duration::from_secs(10));
         while value("Ip.InReceives") < arrived + packets {
             assert!(deadline.left().is_some(), "{variant}: the packets do not arrive");
@@ -139,5 +172,32 @@ fn a_rst_before_the_ack_leaves_a_connection_only_if_paws_or_the_window_rejects_i
         }
         assert_eq!(value("TcpExt.PAWSEstab") - paws, rejected, "{variant}: PAWSEstab");
         assert_eq!(held(&running, port), residue, "{variant}: connections left at the server");
+    }
+}
+
+#[test]
+fn a_time_wait_rejects_older_timestamps_whatever_the_sequence_number() {
+    let running = Running::start("", "");
+    left(&running, &["ping", "-c", "1", "10.88.2.2"]);
+    let server = "import socket\n\
+                  s = socket.create_server(('', 80), backlog=64)\n\
+                  while True:\n    c, _ = s.accept()\n    c.recv(9)\n    c.close()\n";
+    let _server = serve(&running, &["python3", "-c", server], 80);
+    let right = Netns::named(&running.right).unwrap();
+    let rejected = || right.run(Counters::read).unwrap().unwrap().value("TcpExt.PAWSTimewait");
+    let mut crafter = Crafter::start(&running, TIME_WAIT);
+    for (port, variant, answer, count) in [
+        (41_000, "older-behind", "stray", 1),
+        (41_001, "older-ahead", "stray", 1),
+        (41_002, "newer-behind", "syn-ack", 0),
+        (41_003, "newer-ahead", "syn-ack", 0),
+        (41_004, "absent-ahead", "syn-ack", 0),
+        (41_005, "absent-behind", "stray", 0),
+    ] {
+        let before = rejected();
+        assert_eq!(crafter.play(port, variant), answer, "{variant}");
+        // Kernels before 6.15 do not count it.
+        let grown = rejected().zip(before).map(|(now, before)| now - before);
+        assert!(grown.is_none_or(|grown| grown == count), "{variant}: PAWSTimewait +{grown:?}");
     }
 }
