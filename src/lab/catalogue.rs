@@ -57,7 +57,14 @@ pub const CHAPTERS: &[Chapter] = &[
     Chapter {
         title: "Clocks that go backwards",
         opening: "Timestamps tell a new connection from an old one, as long as one clock stands behind one address.",
-        cases: &["time-wait-collision", "paws-per-host", "paws-toggle-1-0", "paws-no-fin"],
+        cases: &[
+            "time-wait-collision",
+            "paws-per-host",
+            "paws-toggle-1-0",
+            "paws-no-fin",
+            "paws-per-connection-offset",
+            "paws-two-paths",
+        ],
     },
 ];
 
@@ -92,7 +99,7 @@ mod tests {
     #[test]
     fn every_case_can_be_read_explains_itself_and_has_a_control() {
         let cases = cases().unwrap();
-        assert!(cases.len() >= 25, "{} cases", cases.len());
+        assert!(cases.len() >= 27, "{} cases", cases.len());
         for case in cases {
             assert!(case.explain.is_some(), "{} has no [explain]", case.name);
             assert!(case.trials.iter().any(|trial| trial.control.is_some()), "{} has no control", case.name);

@@ -15,6 +15,7 @@ use std::path::Path;
 use crate::config::ConfigError;
 use crate::config::plan::{IcmpPlan, PathPlan, PortPlan, RoutePlan};
 use crate::lab::check::Expectation;
+use crate::lab::traffic::clients::Clients;
 use crate::lab::traffic::connect::Connect;
 use crate::lab::traffic::exec::Exec;
 use crate::lab::traffic::ping::Ping;
@@ -134,6 +135,8 @@ pub enum Kind {
     Connect(Target, Connect),
     /// Connections made and reset packet by packet.
     Probe(Target, Probe),
+    /// Connections of clients that share an address.
+    Clients(Target, Clients),
     /// A connection of an address and port that are in TIME-WAIT at the server.
     Reuse(Target, Reuse),
     /// A bulk transfer.

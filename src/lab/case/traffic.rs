@@ -8,6 +8,7 @@ use crate::config::reader::{Integer, Table, Value};
 use crate::config::suggest;
 use crate::lab::case::network::read_sysctl;
 use crate::lab::case::{DEFAULT_TIMEOUT, Host, Kind, Step, Target};
+use crate::lab::traffic::clients::{Clients, Clocks};
 use crate::lab::traffic::connect::Connect;
 use crate::lab::traffic::exec::Exec;
 use crate::lab::traffic::ping::Ping;
@@ -22,9 +23,9 @@ use crate::pipeline::time::Duration;
 use crate::pipeline::units::Bytes;
 
 /// Values of `type`.
-const TYPES: [&str; 12] = [
-    "serve", "request", "connect", "probe", "reuse", "stream", "udp", "ping", "trace", "exec", "sysctl",
-    "wait",
+const TYPES: [&str; 13] = [
+    "serve", "request", "connect", "probe", "reuse", "clients", "stream", "udp", "ping", "trace", "exec",
+    "sysctl", "wait",
 ];
 /// Largest payload of a UDP datagram over IPv4.
 const LARGEST_DATAGRAM: u32 = 65_507;
@@ -83,6 +84,7 @@ fn read_kind(kind: &str, host: Option<usize>, table: &mut Table<'_>, hosts: &[Ho
         }
         "connect" => Kind::Connect(target(table, hosts, Some(80))?, connect(table)),
         "probe" => Kind::Probe(ipv4_target(table, hosts)?, probe(table, &hosts[host?])?),
+        "clients" => Kind::Clients(ipv4_target(table, hosts)?, clients(table, &hosts[host?])?),
         "reuse" => Kind::Reuse(ipv4_target(table, hosts)?, reuse(table, &hosts[host?])?),
         "stream" => Kind::Stream(target(table, hosts, Some(5_201))?, stream(table)),
         "udp" => Kind::Udp(target(table, hosts, Some(5_202))?, udp(table)),
@@ -169,6 +171,30 @@ fn reuse(table: &mut Table<'_>, host: &Host) -> Option<Reuse> {
         second_port: number(table, "second_port", 1..=u16::MAX, source_port),
         clock: clock?,
         ahead: ahead?,
+        timeout: timeout(table, DEFAULT_TIMEOUT),
+    })
+}
+
+fn clients(table: &mut Table<'_>, host: &Host) -> Option<Clients> {
+    let clocks = match table.value("clocks") {
+        None => Clocks::Turns(vec![0]),
+        Some(value) if value.as_text() == Some("per-connection") => Clocks::PerConnection,
+        Some(value) => {
+            let offsets: Vec<i32> =
+                value.items().iter().filter_map(|item| item.integer(i32::MIN..=i32::MAX)).collect();
+            if offsets.is_empty() {
+                value.problem(
+                    "names no clock",
+                    "write how many ms each is ahead, [0, -60000], or \"per-connection\"",
+                );
+            }
+            (!offsets.is_empty()).then_some(Clocks::Turns(offsets))?
+        }
+    };
+    Some(Clients {
+        count: number(table, "count", 1..=10_000, 10),
+        source: source(table, host)?,
+        clocks,
         timeout: timeout(table, DEFAULT_TIMEOUT),
     })
 }

@@ -15,6 +15,7 @@ use crate::lab::check::{Expectation, Verdict};
 use crate::lab::clock::{self, Deadline};
 use crate::lab::report::{self, CaseStory, TrialStory};
 use crate::lab::run::network::Lab;
+use crate::lab::traffic::clients::Clocks;
 use crate::lab::traffic::probe::Place;
 use crate::lab::value::Observations;
 use crate::net::NetError;
@@ -187,6 +188,13 @@ fn describe(step: &Step, run: &Run) -> String {
             probe.timestamp.name(),
             if probe.stale { ", sequence number stale" } else { "" }
         ),
+        Kind::Clients(target, clients) => {
+            let clocks = match &clients.clocks {
+                Clocks::PerConnection => "each connection has a clock of its own".to_owned(),
+                Clocks::Turns(offsets) => format!("clocks in turn, ahead by ms: {offsets:?}"),
+            };
+            format!("{} connection(s) of {} to {}, {clocks}", clients.count, clients.source, to(target))
+        }
         Kind::Reuse(target, reuse) => format!(
             "two clients of {} to {}, from port {} and then {}: the second one's clock {}, sequence number {}",
             reuse.source,

@@ -138,6 +138,7 @@ fn act(kind: &Kind, peer: Option<&Netns>) -> std::io::Result<Facts> {
         }
         Kind::Connect(to, connect) => Ok(connect::summary(&connect.run(socket(to)))),
         Kind::Probe(to, probe) => Ok(probe.run(ipv4(to)?)?.facts()),
+        Kind::Clients(to, clients) => Ok(clients.summary(&clients.run(ipv4(to)?)?)),
         Kind::Reuse(to, reuse) => Ok(reuse.run(ipv4(to)?)?.facts()),
         Kind::Ping(to, ping) => Ok(ping.run(to.address)?.facts()),
         Kind::Trace(to, trace) => Ok(trace::summary(&trace.run(to.address)?, to.address)),

@@ -4,6 +4,7 @@
 //! that a server starts.
 
 pub mod client;
+pub mod clients;
 pub mod connect;
 pub mod exec;
 pub mod outcome;

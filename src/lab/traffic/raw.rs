@@ -5,6 +5,7 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::Duration;
 
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, recv, sendto, socket,
@@ -16,13 +17,18 @@ use crate::pipeline::wire::checksum::{pseudo_sum_v4, transport_checksum};
 
 const TCP: u8 = 6;
 /// Flags of a segment, as on the wire.
-pub(super) const FIN: u8 = 1;
+const FIN: u8 = 1;
 pub(super) const SYN: u8 = 2;
 pub(super) const RST: u8 = 4;
-pub(super) const PSH: u8 = 8;
+const PSH: u8 = 8;
 pub(super) const ACK: u8 = 16;
 /// The MSS option: 1460.
 pub(super) const MSS: [u8; 4] = [2, 4, 0x05, 0xB4];
+
+/// What is left of a connection once its SYN was answered must not take longer.
+const REST: Duration = Duration::from_secs(10);
+/// What a client made by hand asks for.
+const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: s\r\n\r\n";
 
 /// What is sent.
 #[derive(Debug, Clone, Copy)]
@@ -91,6 +97,66 @@ impl Wire {
         }
         Ok(None)
     }
+}
+
+impl Wire {
+    /// Plays a client from `port`, with this clock and initial sequence number: a request and its answer, closed by the
+    /// server first. The sequence number after the client's FIN; `None` if nothing answers the SYN until the deadline.
+    pub(super) fn request(
+        &self,
+        port: u16,
+        (clock, seq): (u32, u32),
+        deadline: Deadline,
+    ) -> io::Result<Option<u32>> {
+        let send = |flags, seq, ack, options: &[u8], payload: &[u8]| {
+            self.send(port, &Segment { flags, seq, ack, options, payload })
+        };
+        send(SYN, seq, 0, &[&MSS[..], &stamp(clock, 0)].concat(), &[])?;
+        let synced = |heard: &Heard| heard.flags & (SYN | ACK) == SYN | ACK;
+        let Some(answer) = self.hear(port, deadline, synced)? else { return Ok(None) };
+        let deadline = Deadline::after(REST);
+        let mut seq = seq.wrapping_add(1);
+        let mut ack = answer.seq.wrapping_add(1);
+        let own = |ahead: u32, echo| stamp(clock.wrapping_add(ahead), echo);
+        send(ACK, seq, ack, &own(1, answer.timestamp), &[])?;
+        send(PSH | ACK, seq, ack, &own(1, answer.timestamp), REQUEST)?;
+        seq = seq.wrapping_add(REQUEST.len() as u32);
+        loop {
+            let heard = self.hear(port, deadline, |heard| heard.seq == ack)?.ok_or_else(unanswered)?;
+            let fin = heard.flags & FIN != 0;
+            ack = ack.wrapping_add(heard.length + u32::from(fin));
+            if fin || heard.length > 0 {
+                let flags = if fin { FIN | ACK } else { ACK };
+                send(flags, seq, ack, &own(2, heard.timestamp), &[])?;
+            }
+            if fin {
+                break;
+            }
+        }
+        seq = seq.wrapping_add(1);
+        self.hear(port, deadline, |heard| heard.ack == seq)?.ok_or_else(unanswered)?;
+        Ok(Some(seq))
+    }
+
+    /// The next segment for which `wanted` holds; `None` at the deadline.
+    fn hear(
+        &self,
+        port: u16,
+        deadline: Deadline,
+        wanted: impl Fn(&Heard) -> bool,
+    ) -> io::Result<Option<Heard>> {
+        while let Some(heard) = self.receive(port, deadline)? {
+            if wanted(&heard) {
+                return Ok(Some(heard));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// A connection that began does not go on.
+pub(super) fn unanswered() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "a connection made by hand did not come to its end")
 }
 
 /// An IPv4 packet with the segment. The kernel fills in the checksum and the identification of the IP header.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::lab::clock::{self, Deadline};
 use crate::lab::traffic::facts;
 use crate::lab::traffic::outcome::Outcome;
-use crate::lab::traffic::raw::{ACK, FIN, Heard, MSS, PSH, RST, SYN, Segment, Wire, stamp};
+use crate::lab::traffic::raw::{ACK, MSS, RST, SYN, Segment, Wire, stamp, unanswered};
 use crate::lab::value::Facts;
 
 /// The first client's clock and its initial sequence number.
@@ -21,7 +21,6 @@ const FIRST: (u32, u32) = (1_000_000, 500_000_000);
 const APART: u32 = 400_000;
 /// Until a SYN is sent again.
 const RETRY: Duration = Duration::from_secs(1);
-const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: s\r\n\r\n";
 
 /// A connection that the server closes first, and another one of the same address.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,7 +102,8 @@ impl Reuse {
     /// No raw sockets, no route to the server, or the first connection does not come about.
     pub fn run(&self, server: SocketAddrV4) -> io::Result<Reused> {
         let wire = Wire::open(self.source, server)?;
-        let next = self.first(&wire)?;
+        let next =
+            wire.request(self.source_port, FIRST, Deadline::after(self.timeout))?.ok_or_else(unanswered)?;
         let seq = if self.ahead { next.wrapping_add(APART) } else { FIRST.1.wrapping_sub(APART) };
         let start = clock::now();
         let mut seen = Reused { outcome: Outcome::Timeout, took: Duration::ZERO, syns: 0, stray_acks: 0 };
@@ -118,34 +118,6 @@ impl Reuse {
         }
         seen.took = clock::now().duration_since(start);
         Ok(seen)
-    }
-
-    /// A request and its answer, closed by the server; the sequence number after the client's FIN.
-    fn first(&self, wire: &Wire) -> io::Result<u32> {
-        let deadline = Deadline::after(self.timeout);
-        let (clock, seq) = FIRST;
-        self.send(wire, SYN, seq, 0, &[&MSS[..], &stamp(clock, 0)].concat(), &[])?;
-        let answer = self.hear(wire, deadline, |heard| heard.flags & (SYN | ACK) == SYN | ACK)?;
-        let mut seq = seq.wrapping_add(1);
-        let mut ack = answer.seq.wrapping_add(1);
-        self.send(wire, ACK, seq, ack, &stamp(clock + 1, answer.timestamp), &[])?;
-        self.send(wire, PSH | ACK, seq, ack, &stamp(clock + 1, answer.timestamp), REQUEST)?;
-        seq = seq.wrapping_add(REQUEST.len() as u32);
-        loop {
-            let heard = self.hear(wire, deadline, |heard| heard.seq == ack)?;
-            let fin = heard.flags & FIN != 0;
-            ack = ack.wrapping_add(heard.length + u32::from(fin));
-            let (flags, stamp) = (if fin { FIN | ACK } else { ACK }, stamp(clock + 2, heard.timestamp));
-            if fin || heard.length > 0 {
-                self.send(wire, flags, seq, ack, &stamp, &[])?;
-            }
-            if fin {
-                break;
-            }
-        }
-        seq = seq.wrapping_add(1);
-        self.hear(wire, deadline, |heard| heard.ack == seq)?;
-        Ok(seq)
     }
 
     /// Until `turn`, what comes of a SYN; true if it was the end.
@@ -173,30 +145,8 @@ impl Reuse {
         Ok(false)
     }
 
-    fn send(
-        &self,
-        wire: &Wire,
-        flags: u8,
-        seq: u32,
-        ack: u32,
-        options: &[u8],
-        payload: &[u8],
-    ) -> io::Result<()> {
-        wire.send(self.source_port, &Segment { flags, seq, ack, options, payload })
-    }
-
     /// A segment of the second client, who acknowledges nothing.
     fn say(&self, wire: &Wire, flags: u8, seq: u32, options: &[u8]) -> io::Result<()> {
         wire.send(self.second_port, &Segment { flags, seq, ack: 0, options, payload: &[] })
-    }
-
-    /// The next segment for which `wanted` holds.
-    fn hear(&self, wire: &Wire, deadline: Deadline, wanted: impl Fn(&Heard) -> bool) -> io::Result<Heard> {
-        while let Some(heard) = wire.receive(self.source_port, deadline)? {
-            if wanted(&heard) {
-                return Ok(heard);
-            }
-        }
-        Err(io::Error::new(io::ErrorKind::TimedOut, "the first connection did not come to its end"))
     }
 }
