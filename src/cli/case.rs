@@ -1,5 +1,6 @@
 //! `faultwire case`.
 
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -49,10 +50,11 @@ fn explain(args: &CaseExplain) -> ExitCode {
             .map_err(|error| error.to_string()),
     };
     match text {
-        Ok(text) => {
-            print!("{text}");
-            ExitCode::SUCCESS
-        }
+        // Whoever reads a book by `| head` may close it.
+        Ok(text) => match std::io::stdout().write_all(text.as_bytes()) {
+            Err(error) if error.kind() != ErrorKind::BrokenPipe => fail(1, error),
+            _ => ExitCode::SUCCESS,
+        },
         Err(error) => fail(WRONG, error),
     }
 }

@@ -153,3 +153,36 @@ fn a_port_of_one_s_own_is_one_connection_at_a_time() {
     assert!(problems(&step("type = \"wait\"")).contains("for"));
     assert!(problems(&step("type = \"sysctl\"\nset = { \"kernel.x\" = 0 }")).contains("begins with net."));
 }
+
+/// The third step of [`SMALL`] with these keys: what is wrong with it.
+fn wrong_step(keys: &str) -> String {
+    problems(
+        &SMALL.replace(
+            "name = \"get\"\n[[expect]]",
+            &format!("name = \"get\"\n[[traffic]]\n{keys}\n[[expect]]"),
+        ),
+    )
+}
+
+#[test]
+fn clients_made_by_hand_have_an_ipv4_address_of_nobody() {
+    let text = SMALL.replace(
+        "type = \"request\"\nname = \"get\"\n[[expect]]",
+        "type = \"probe\"\nname = \"get\"\n[[expect]]",
+    );
+    let text = text.replace("size = 85\n", "timestamp = \"older\"\n");
+    let Kind::Probe(to, probe) = &parse(&text).trials[0].runs[0].traffic[1].kind else { panic!("{text}") };
+    assert_eq!((to.port, probe.source.to_string()), (80, "10.77.1.254".to_owned()));
+    for (keys, problem) in [
+        ("type = \"probe\"\nfamily = 6", "IPv4"),
+        ("type = \"probe\"\nsource = \"10.77.1.2\"", "the host's own"),
+        ("type = \"probe\"\ntimestamp = \"old\"", "older"),
+        ("type = \"reuse\"\nsequence = \"before\"", "behind"),
+        ("type = \"clients\"\nclocks = []", "names no clock"),
+        ("type = \"clients\"\nclocks = \"own\"", "clocks"),
+        ("type = \"serve\"\nname = \"few\"\nworkers = 0", "1 to 64"),
+    ] {
+        let wrong = wrong_step(keys);
+        assert!(wrong.contains(problem), "{keys}: {wrong}");
+    }
+}
