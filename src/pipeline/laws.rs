@@ -13,7 +13,7 @@ use crate::pipeline::packet::Offload;
 use crate::pipeline::params::{
     BlackoutParams, BottleneckParams, CoDelParams, Correlated, CorruptArea, CorruptParams, DelayParams,
     Discipline, Distribution, DuplicateParams, Excess, FragmentSelect, GilbertElliott, ImpairmentParams,
-    LossModel, LossParams, MssParams, MtuAction, MtuParams, NetemParams, NetemRate, PawsPerHostParams,
+    LossModel, LossParams, Mode, MssParams, MtuAction, MtuParams, NetemParams, NetemRate, PawsPerHostParams,
     PieParams, RateParams, RedParams, ReorderParams, Scope, Select, ServiceParams, StageParams, StateLoss,
     Trigger,
 };
@@ -129,9 +129,10 @@ fn netem() -> impl Strategy<Value = ImpairmentParams> {
         any::<bool>(),
         0..4_u32,
         option::of(rate),
+        select(vec![Mode::Exact, Mode::Netem]),
     );
     (chances, rest).prop_map(|((loss, duplicate, corrupt, reorder), rest)| {
-        let (limit, delay, delay_correlation, ecn, gap, rate) = rest;
+        let (limit, delay, delay_correlation, ecn, gap, rate, mode) = rest;
         ImpairmentParams::Netem(Box::new(NetemParams {
             limit,
             delay,
@@ -143,6 +144,8 @@ fn netem() -> impl Strategy<Value = ImpairmentParams> {
             reorder,
             gap,
             rate,
+            mode,
+            slot: None,
         }))
     })
 }
@@ -330,6 +333,7 @@ fn ordered_stages() -> impl Strategy<Value = Vec<StageParams>> {
         ImpairmentParams::Reorder(_) | ImpairmentParams::Corrupt(_) => ImpairmentParams::FragmentFilter,
         ImpairmentParams::Delay(delay) => ImpairmentParams::Delay(DelayParams { reorder: false, ..delay }),
         ImpairmentParams::Netem(netem) => ImpairmentParams::Netem(Box::new(NetemParams {
+            mode: Mode::Exact,
             gap: 0,
             corrupt: Correlated::default(),
             delay: netem.delay.map(|delay| DelayParams { reorder: false, ..delay }),
@@ -354,7 +358,9 @@ fn shares_state(stages: &[StageParams]) -> bool {
         stage.trigger.scope == Scope::Path
             || match &stage.impairment {
                 ImpairmentParams::Rate(_) | ImpairmentParams::Bottleneck(_) => true,
-                ImpairmentParams::Netem(netem) => netem.rate.is_some() || netem.limit.is_some(),
+                ImpairmentParams::Netem(netem) => {
+                    netem.rate.is_some() || netem.limit.is_some() || netem.mode == Mode::Netem
+                }
                 _ => false,
             }
     })

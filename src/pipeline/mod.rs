@@ -9,6 +9,7 @@
 mod answer;
 mod correlated;
 pub mod counters;
+pub mod crandom;
 mod damage;
 pub mod distribution;
 pub mod flow;

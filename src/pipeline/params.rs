@@ -4,12 +4,14 @@
 
 mod bottleneck;
 mod loss;
+mod netem;
 mod paws;
 
 pub use bottleneck::{BottleneckParams, CoDelParams, Discipline, PieParams, RedParams, ServiceParams};
 pub use paws::PawsPerHostParams;
 
 pub use loss::{GilbertElliott, LossModel, StateLoss};
+pub use netem::{Mode, Slot, SlotGap};
 
 use std::net::IpAddr;
 
@@ -321,6 +323,8 @@ pub struct Correlated {
 /// See [`ImpairmentParams::Netem`].
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct NetemParams {
+    /// Whether the line or the kernel's netem is right.
+    pub mode: Mode,
     /// Packets held at most, all of them counted, delayed ones too; `None`: no limit.
     pub limit: Option<u64>,
     /// Delay, jitter, and correlation of the jitter.
@@ -341,6 +345,8 @@ pub struct NetemParams {
     pub gap: u32,
     /// Serialisation.
     pub rate: Option<NetemRate>,
+    /// Bursts.
+    pub slot: Option<Slot>,
 }
 
 /// The rate word of netem.

@@ -18,6 +18,8 @@ pub struct Numbers {
     pub packets: AtomicU64,
     /// Bytes that wait.
     pub bytes: AtomicU64,
+    /// What a stage remembers of the path's last packet.
+    pub memory: [AtomicU64; 8],
     /// What is remembered of hosts; made by the stage that needs it, before the first packet.
     hosts: OnceLock<Hosts>,
 }

@@ -13,12 +13,13 @@ mod loss;
 mod mss;
 mod mtu;
 mod netem;
+mod netem_kernel;
 mod paws_per_host;
 mod rate;
 mod reorder;
 
 use crate::pipeline::packet::Packet;
-use crate::pipeline::params::ImpairmentParams;
+use crate::pipeline::params::{ImpairmentParams, Mode};
 use crate::pipeline::rng::StageKey;
 use crate::pipeline::shared::Shared;
 use crate::pipeline::stage::{Outlet, Stage, Verdict};
@@ -94,6 +95,8 @@ impairments! {
     PawsPerHost(paws_per_host::PawsPerHost),
     /// A line of tc-netem.
     Netem(Box<netem::Netem>),
+    /// A line of tc-netem as the kernel makes it.
+    KernelNetem(Box<netem_kernel::KernelNetem>),
 }
 
 impl Impairment {
@@ -117,6 +120,9 @@ impl Impairment {
             ImpairmentParams::Blackout(params) => Self::Blackout(blackout::Blackout::new(*params)),
             ImpairmentParams::PawsPerHost(params) => {
                 Self::PawsPerHost(paws_per_host::PawsPerHost::new(*params, Shared::clone(&setting.shared)))
+            }
+            ImpairmentParams::Netem(params) if params.mode == Mode::Netem => {
+                Self::KernelNetem(Box::new(netem_kernel::KernelNetem::new(params, setting)))
             }
             ImpairmentParams::Netem(params) => Self::Netem(Box::new(netem::Netem::new(params, setting))),
         }

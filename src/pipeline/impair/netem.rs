@@ -316,7 +316,7 @@ impl Stage for Netem {
 }
 
 /// Bytes that a wire packet counts for: with overhead, and in whole cells where there are cells.
-fn cost(length: u32, rate: &NetemRate) -> u64 {
+pub(super) fn cost(length: u32, rate: &NetemRate) -> u64 {
     let length = u64::from(length.saturating_add_signed(rate.packet_overhead));
     if rate.cell_size == 0 {
         return length;

@@ -1,0 +1,344 @@
+//! A line of tc-netem as the kernel makes it, whatever the line says.
+//!
+//! Model, in netem's order: duplicate (the copy goes through everything again, but is not copied), loss or mark, corrupt
+//! one bit, `limit` over all that is held, then reorder, or delay and rate. All flows share one state, as they share one
+//! qdisc; correlation averages ([`crate::pipeline::crandom`]); jitter reorders; a rate absorbs the delay of what is queued.
+//! Differs from the kernel's: acts on the wire packets of a train, where netem takes the train for one packet; its random
+//! numbers are drawn by packet, not in sequence.
+
+use std::sync::atomic::Ordering;
+
+use crate::pipeline::counters::Reason;
+use crate::pipeline::crandom::{Sequence, happens, share};
+use crate::pipeline::damage::damage;
+use crate::pipeline::distribution::Table;
+use crate::pipeline::impair::Setting;
+use crate::pipeline::impair::netem::cost;
+use crate::pipeline::loss_chain;
+use crate::pipeline::packet::Packet;
+use crate::pipeline::params::{Correlated, CorruptArea, Distribution, LossModel, NetemParams};
+use crate::pipeline::rng::StageKey;
+use crate::pipeline::shared::Shared;
+use crate::pipeline::stage::{Action, Outlet, Stage, Verdict};
+use crate::pipeline::time::{Duration, Instant};
+
+/// Packets that tc lets wait if the line does not say.
+const TC_LIMIT: u64 = 1_000;
+
+/// netem in the kernel's way.
+#[derive(Debug)]
+pub struct KernelNetem {
+    params: NetemParams,
+    duplicate: Draw,
+    loss: Draw,
+    corrupt: Draw,
+    reorder: Draw,
+    jitter: Draw,
+    table: Option<Table>,
+    chain: StageKey,
+    bit: StageKey,
+    copy: StageKey,
+    shared: Shared,
+}
+
+/// One correlated decision.
+#[derive(Debug)]
+struct Draw {
+    share: u32,
+    sequence: Sequence,
+    key: StageKey,
+    /// Which of the shared memories is its own.
+    memory: usize,
+}
+
+impl Draw {
+    fn new(chance: Correlated, key: StageKey, memory: usize) -> Self {
+        let sequence = Sequence::new(chance.correlation);
+        Self { share: share(chance.probability), sequence, key: key.part(memory as u64), memory }
+    }
+
+    fn number(&self, packet: &Packet, shared: &Shared) -> u32 {
+        let fresh = (packet.stream(self.key).word(packet.index, 0) >> 32) as u32;
+        self.sequence.next(&shared.memory[self.memory], fresh)
+    }
+
+    fn hits(&self, packet: &Packet, shared: &Shared) -> bool {
+        // netem draws only where there is something to decide.
+        self.share != 0 && happens(self.share, self.number(packet, shared))
+    }
+}
+
+/// Which shared memory holds the state of a loss chain, and which counts the packets since the last that was reordered.
+const CHAIN: usize = 5;
+const COUNTER: usize = 6;
+
+impl KernelNetem {
+    /// The stage that `params` describe.
+    pub fn new(params: &NetemParams, setting: &Setting) -> Self {
+        let draw = |chance: Correlated, memory: usize| Draw::new(chance, setting.key, memory);
+        let random = match params.loss {
+            LossModel::Random(chance) => chance,
+            LossModel::State(_) | LossModel::GilbertElliott(_) => Correlated::default(),
+        };
+        let jitter = Correlated { correlation: params.delay_correlation, ..Correlated::default() };
+        let table = params.delay.and_then(|delay| match delay.distribution {
+            Distribution::Uniform => None,
+            Distribution::Normal => Some(Table::normal()),
+            Distribution::Table(table) => Some(table.clone()),
+        });
+        Self {
+            duplicate: draw(params.duplicate, 0),
+            loss: draw(random, 1),
+            corrupt: draw(params.corrupt, 2),
+            reorder: draw(params.reorder, 3),
+            jitter: draw(jitter, 4),
+            table,
+            chain: setting.key.part(10),
+            bit: setting.key.part(11),
+            copy: setting.key.part(12),
+            shared: Shared::clone(&setting.shared),
+            params: params.clone(),
+        }
+    }
+
+    fn is_lost(&self, packet: &Packet) -> bool {
+        let stream = packet.stream(self.chain);
+        let words = [stream.word(packet.index, 0), stream.word(packet.index, 1)];
+        let decide = |state: &mut loss_chain::State| match &self.params.loss {
+            LossModel::Random(_) => false,
+            LossModel::State(chain) => loss_chain::four_states(chain, state, words[0]),
+            LossModel::GilbertElliott(chain) => loss_chain::two_states(chain, state, words),
+        };
+        if let LossModel::Random(_) = self.params.loss {
+            return self.loss.hits(packet, &self.shared);
+        }
+        let step = |state: u64| {
+            let mut state = state as loss_chain::State;
+            decide(&mut state);
+            Some(state.into())
+        };
+        let memory = &self.shared.memory[CHAIN];
+        let before = memory.fetch_update(Ordering::AcqRel, Ordering::Acquire, step).unwrap_or_default();
+        decide(&mut (before as loss_chain::State))
+    }
+
+    fn enqueue(&self, mut packet: Packet, may_copy: bool, now: Instant, out: &mut Outlet<'_>) {
+        let copies = may_copy && self.duplicate.hits(&packet, &self.shared);
+        let lost = self.is_lost(&packet);
+        let marks = lost && self.params.ecn && packet.is_ecn_capable();
+        if marks && packet.mark_congestion() {
+            out.rewritten(&packet);
+        }
+        match (lost && !marks, copies) {
+            (true, false) => return out.drop(packet, Reason::Loss),
+            (false, true) => {
+                let copy = packet.copy(out.pool, self.copy.salt(1));
+                out.created(&copy);
+                self.enqueue(copy, false, now, out);
+            }
+            // Lost and copied at once leaves one.
+            (true, true) | (false, false) => {}
+        }
+        let stream = packet.stream(self.bit);
+        if self.corrupt.hits(&packet, &self.shared) && damage(&mut packet, CorruptArea::Any, 1, false, stream)
+        {
+            out.rewritten(&packet);
+        }
+        let limit = self.params.limit.unwrap_or(TC_LIMIT);
+        let enter = |held: u64| (held < limit).then_some(held + 1);
+        if self.shared.packets.fetch_update(Ordering::AcqRel, Ordering::Acquire, enter).is_err() {
+            return out.drop(packet, Reason::Limit);
+        }
+        let due = self.departure(&packet, now);
+        out.hold(packet, due);
+    }
+
+    /// When the packet leaves; it counts as held already.
+    fn departure(&self, packet: &Packet, now: Instant) -> Instant {
+        let gap = u64::from(self.params.gap);
+        let counter = &self.shared.memory[COUNTER];
+        let is_candidate = gap > 0 && counter.load(Ordering::Acquire) >= gap - 1;
+        // Not "happens": netem compares the other way round here, so that a reorder of nothing still draws.
+        if is_candidate && self.reorder.share >= self.reorder.number(packet, &self.shared) {
+            counter.store(0, Ordering::Release);
+            return now;
+        }
+        counter.fetch_add(1, Ordering::AcqRel);
+        let (mut delay, mut base) = (self.delay(packet), now);
+        if let Some(rate) = &self.params.rate {
+            let held_before = self.shared.packets.load(Ordering::Acquire) > 1;
+            let last = Instant::from_nanos(self.shared.clock.load(Ordering::Acquire));
+            if held_before && last > now {
+                delay = (delay - last.since(now).as_nanos() as i64).max(0);
+                base = last;
+            }
+            let nanos = cost(packet.wire_length(0), rate) as u128 * 8_000_000_000
+                / u128::from(rate.rate.bits_per_sec());
+            delay = delay.saturating_add(nanos as i64);
+        }
+        let due = base + Duration::from_nanos(delay.max(0) as u64);
+        self.shared.clock.fetch_max(due.as_nanos(), Ordering::AcqRel);
+        due
+    }
+
+    /// netem's `tabledist`, in nanoseconds.
+    fn delay(&self, packet: &Packet) -> i64 {
+        let Some(delay) = self.params.delay else { return 0 };
+        let (mean, sigma) = (delay.delay.as_nanos() as i64, delay.jitter.as_nanos() as i64);
+        if sigma == 0 {
+            return mean;
+        }
+        let number = self.jitter.number(packet, &self.shared);
+        match &self.table {
+            None => i64::from(number) % (2 * sigma) + mean - sigma,
+            Some(table) => {
+                let entries = table.entries();
+                Table::scaled(entries[number as usize % entries.len()], sigma) + mean
+            }
+        }
+    }
+}
+
+impl Stage for KernelNetem {
+    fn decide(&mut self, _packet: &Packet, _limit: u32, _now: Instant) -> Verdict {
+        Verdict::new(1, Action::Take)
+    }
+
+    fn take(&mut self, packet: &mut Packet, now: Instant, out: &mut Outlet<'_>) {
+        let packet = packet.take(out.pool);
+        self.enqueue(packet, true, now, out);
+    }
+
+    fn released(&mut self, _packet: &Packet, _now: Instant) {
+        self.shared.packets.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::spec;
+    use crate::pipeline::params::{ImpairmentParams, Mode};
+    use crate::pipeline::testing::{Run, Spec};
+
+    /// A spec in netem's mode.
+    fn run(text: &str) -> Run {
+        let mut stages = spec::parse(text).unwrap().stages;
+        for stage in &mut stages {
+            if let ImpairmentParams::Netem(netem) = &mut stage.impairment {
+                netem.mode = Mode::Netem;
+            }
+        }
+        Run::new(stages)
+    }
+
+    fn at(micros: u64) -> Instant {
+        Instant::ZERO + Duration::from_micros(micros)
+    }
+
+    /// With 28 bytes of headers 72 of payload make 100.
+    fn udp() -> Spec {
+        Spec::udp(72)
+    }
+
+    /// A rate takes the delay of what is queued for its own: 100 bytes at 8 Mbit/s are 100 us. The first leaves after
+    /// 1000 + 100; the second, at 50, finds 1050 of its 1000 us of delay absorbed, and leaves 100 later; the third, at
+    /// 5000, finds an empty queue.
+    #[test]
+    fn a_rate_absorbs_the_delay_of_what_is_queued() {
+        let mut run = run("delay 1ms rate 8mbit");
+        for micros in [0, 50, 5_000] {
+            run.feed(at(micros), &udp().frame());
+        }
+        run.finish();
+        assert_eq!(run.times(), [1_100_000, 1_200_000, 6_100_000]);
+    }
+
+    /// Every second packet leaves at once: the one after one that was delayed.
+    #[test]
+    fn a_gap_counts_over_all_flows() {
+        let mut run = run("delay 1ms reorder 100% gap 2");
+        for number in 0..4_u64 {
+            run.feed(at(number), &udp().with_source_port(1_000 + number as u16).frame());
+        }
+        run.finish();
+        assert_eq!(run.times(), [1_000, 3_000, 1_000_000, 1_002_000]);
+    }
+
+    #[test]
+    fn the_limit_counts_the_delay_line_and_is_1000_unless_given() {
+        let mut run = run("delay 1s");
+        for number in 0..1_500 {
+            run.feed(at(number), &udp().frame());
+        }
+        assert_eq!(run.dropped(Reason::Limit), 500);
+        run.finish();
+        run.feed(at(3_000_000), &udp().frame());
+        run.finish();
+        assert_eq!(run.times().len(), 1_001);
+    }
+
+    #[test]
+    fn jitter_reorders() {
+        let mut run = run("delay 10ms 5ms");
+        for number in 0..200_u32 {
+            run.feed(at(u64::from(number) * 100), &Spec { sequence: number, ..Spec::tcp(10) }.frame());
+        }
+        run.finish();
+        let order: Vec<u32> = run
+            .wires()
+            .iter()
+            .map(|wire| u32::from_be_bytes(wire.bytes[24..28].try_into().unwrap()))
+            .collect();
+        assert!(order.len() == 200 && !order.is_sorted(), "{order:?}");
+    }
+
+    /// The share that is lost is netem's, not the one asked for, with the bounds of netem's own share of so many packets:
+    /// neighbours are alike, which widens the binomial's spread by no more than (1 + ρ)/(1 - ρ).
+    #[test]
+    fn correlated_loss_is_as_rare_as_netems() {
+        for (text, p, rho) in
+            [("loss 30% 25%", 0.3, 0.25), ("loss 10% 25%", 0.1, 0.25), ("loss 20%", 0.2, 0.0)]
+        {
+            let mut run = run(text);
+            for number in 0..20_000_u64 {
+                run.feed(at(number), &udp().with_source_port((number % 5) as u16 + 1).frame());
+            }
+            let probability = |value: f64| crate::pipeline::units::Probability::new(value).unwrap();
+            let share = crate::pipeline::crandom::realised_share(probability(p), probability(rho));
+            let sigma = (20_000.0 * share * (1.0 - share) * (1.0 + rho) / (1.0 - rho)).sqrt();
+            let lost = run.dropped(Reason::Loss) as f64;
+            assert!((lost - 20_000.0 * share).abs() < 6.0 * sigma, "{text}: {lost} of 20000, not {share}");
+        }
+    }
+
+    /// A packet that is duplicated and lost leaves one; a copy may be lost by itself, and is not copied again.
+    #[test]
+    fn decisions_add_up_as_netem_adds_them() {
+        for (text, left) in [("duplicate 100%", 2), ("duplicate 100% loss 100%", 1), ("loss 100%", 0)] {
+            let mut run = run(text);
+            run.feed(at(0), &udp().frame());
+            run.finish();
+            assert_eq!(run.wires().len(), left, "{text}");
+        }
+    }
+
+    /// The uniform jitter of netem by hand: a number modulo twice the jitter.
+    #[test]
+    fn jitter_spans_mean_plus_minus_jitter() {
+        let mut run = run("delay 10ms 2ms");
+        for number in 0..5_000_u64 {
+            run.feed(at(number * 20_000), &udp().frame());
+        }
+        run.finish();
+        let delays: Vec<u64> = run.times().iter().map(|time| time % 20_000_000).collect();
+        let (low, high) = (delays.iter().min().unwrap(), delays.iter().max().unwrap());
+        assert!(
+            (8_000_000..8_010_000).contains(low) && (11_990_000..12_000_000).contains(high),
+            "{low} {high}"
+        );
+        let mean = delays.iter().sum::<u64>() as f64 / 5_000.0;
+        // A standard deviation of 4 ms / sqrt(12).
+        assert!((mean - 1e7).abs() < 6.0 * 4e6 / 12.0_f64.sqrt() / 5_000.0_f64.sqrt(), "{mean}");
+    }
+}
