@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 use ipnet::IpNet;
 
+use crate::pipeline::params::Mode;
 use crate::pipeline::time::Duration;
 
 /// A software router that breaks packets on purpose, reproducibly.
@@ -105,9 +106,42 @@ impl CaseRun {
 
 /// Options of `check`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  faultwire check configs/dsl.toml
+  faultwire check --explain 'delay 100ms 10ms loss 1% 25% rate 1gbit'
+  faultwire check --explain 'loss 10% 25%' --mode netem")]
 pub(super) struct Check {
     /// Configuration file (TOML); see configs/reference.toml for every key
-    pub(super) config: PathBuf,
+    #[arg(required_unless_present = "explain")]
+    pub(super) config: Option<PathBuf>,
+    /// Say in words and numbers what this line of faults will really do
+    #[arg(long, value_name = "SPEC", conflicts_with = "config")]
+    pub(super) explain: Option<String>,
+    /// Whether the line is right, or the kernel's netem
+    #[arg(long, requires = "explain", default_value = "exact")]
+    pub(super) mode: ModeName,
+    /// The explanation as JSON
+    #[arg(long, requires = "explain")]
+    pub(super) json: bool,
+}
+
+/// How netem's words are taken.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub(super) enum ModeName {
+    /// As the line says: the rates asked for, order kept, rate and delay apart
+    Exact,
+    /// As the kernel's netem: its arithmetic, its order of decisions, jitter that reorders
+    Netem,
+}
+
+impl From<ModeName> for Mode {
+    fn from(name: ModeName) -> Self {
+        match name {
+            ModeName::Exact => Self::Exact,
+            ModeName::Netem => Self::Netem,
+        }
+    }
 }
 
 /// Options of `run`.
@@ -153,6 +187,9 @@ pub(super) struct Pcap {
     /// Faults in the words of `exec`; with the same seed they hit the packets that `exec --up` hits
     #[arg(long, conflicts_with = "config")]
     pub(super) spec: Option<String>,
+    /// Whether the spec is right, or the kernel's netem, where the two differ; a configuration says so itself
+    #[arg(long, requires = "spec", default_value = "exact")]
+    pub(super) mode: ModeName,
     /// Only packets from this prefix take the path; may be given several times
     #[arg(long, value_name = "PREFIX")]
     pub(super) from: Vec<IpNet>,
@@ -183,6 +220,9 @@ pub(super) struct Exec {
     /// Faults in each direction
     #[arg(long, value_name = "SPEC", conflicts_with_all = ["up", "down"])]
     pub(super) both: Option<String>,
+    /// Whether the line is right, or the kernel's netem, where the two differ
+    #[arg(long, default_value = "exact")]
+    pub(super) mode: ModeName,
     /// MTU of the link in bytes
     #[arg(long, default_value_t = 1500, value_parser = clap::value_parser!(u32).range(1280..=65535))]
     pub(super) mtu: u32,

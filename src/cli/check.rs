@@ -9,13 +9,37 @@ use crate::config::Plan;
 
 /// Validates a configuration and says in words what it does.
 pub(super) fn check(args: &Check) -> ExitCode {
-    match config::load(&args.config) {
+    if let Some(text) = &args.explain {
+        return explain(text, args);
+    }
+    let Some(file) = &args.config else { return fail(WRONG, "give a configuration, or --explain SPEC") };
+    match config::load(file) {
         Ok(plan) => {
             print_plan(&plan);
             ExitCode::SUCCESS
         }
         Err(error) => fail(WRONG, error),
     }
+}
+
+/// Says what a line of faults will really do.
+fn explain(text: &str, args: &Check) -> ExitCode {
+    let spec = match config::spec::parse(text) {
+        Ok(spec) => spec,
+        Err(error) => return fail(WRONG, error),
+    };
+    let explanation = config::explain(&spec, args.mode.into());
+    if args.json {
+        println!("{:#}", serde_json::json!(explanation));
+        return ExitCode::SUCCESS;
+    }
+    for line in &explanation.does {
+        println!("{line}");
+    }
+    for warning in &explanation.warnings {
+        println!("warning: {warning}");
+    }
+    ExitCode::SUCCESS
 }
 
 fn print_plan(plan: &Plan) {

@@ -15,7 +15,7 @@ use crate::cli::subnets::Subnets;
 use crate::cli::summary::{self, Names};
 use crate::cli::{WRONG, fail, random_seed};
 use crate::config::Plan;
-use crate::config::plan::{NetnsRef, PathPlan, PortPlan, WorkerCount};
+use crate::config::plan::{NetnsRef, PathPlan, PortPlan, WorkerCount, set_mode};
 use crate::config::spec::{self, Spec, SpecError};
 use crate::engine::network::{Network, NetworkError};
 use crate::net::{NetError, Netns, link, privilege};
@@ -56,7 +56,10 @@ struct Faults {
 impl Faults {
     fn parse(args: &Exec) -> Result<Self, SpecError> {
         let parse = |own: &Option<String>| match own.as_ref().or(args.both.as_ref()) {
-            Some(text) => spec::parse(text),
+            Some(text) => spec::parse(text).map(|mut spec| {
+                set_mode(&mut spec.stages, args.mode.into());
+                spec
+            }),
             None => Ok(Spec { stages: Vec::new(), seed: None }),
         };
         Ok(Self { up: parse(&args.up)?, down: parse(&args.down)? })

@@ -13,7 +13,7 @@ use crate::capture::{Format, Outcome, Outputs, Replay, Sink, Source};
 use crate::cli::args::Pcap;
 use crate::cli::summary::{self, Names};
 use crate::cli::{WRONG, fail};
-use crate::config::plan::{NetnsRef, PathPlan, PortPlan};
+use crate::config::plan::{NetnsRef, PathPlan, PortPlan, set_mode};
 use crate::config::{self, Plan, spec};
 use crate::engine::network::{Summary, router_params};
 
@@ -83,7 +83,8 @@ fn prepare(args: &Pcap) -> anyhow::Result<Ready> {
 /// The plan, and which of its paths is meant.
 fn plan(args: &Pcap) -> anyhow::Result<(Plan, usize)> {
     if let Some(text) = &args.spec {
-        let spec = spec::parse(text)?;
+        let mut spec = spec::parse(text)?;
+        set_mode(&mut spec.stages, args.mode.into());
         // The names that `exec` uses: the draws depend on them.
         let port = |name: &str| PortPlan::new(name, NetnsRef::Own, Vec::new());
         let path = PathPlan { from: 1, to: 0, stages: spec.stages };

@@ -4,16 +4,18 @@ use std::num::NonZeroUsize;
 
 use crate::config::impairment::positive;
 use crate::config::path::read_paths;
-use crate::config::plan::{IcmpPlan, Plan, RoutePlan, RouteTarget, WorkerCount};
+use crate::config::plan::{IcmpPlan, Plan, RoutePlan, RouteTarget, WorkerCount, set_mode};
 use crate::config::port::{port_index, prefix, read_ports};
 use crate::config::reader::{Table, Value};
 use crate::config::warning::warnings;
+use crate::pipeline::params::Mode;
 
 /// Cores and workers beyond any machine.
 const MOST_CORES: usize = 1_024;
 
 /// Reads the document of a configuration.
 pub(super) fn read_plan(root: &mut Table<'_>) -> Plan {
+    const MODES: &[(&str, Mode)] = &[("exact", Mode::Exact), ("netem", Mode::Netem)];
     let ports = read_ports(root);
     if ports.is_empty() {
         root.problem("there is no port", "write a [[port]] for each host");
@@ -28,6 +30,10 @@ pub(super) fn read_plan(root: &mut Table<'_>) -> Plan {
     plan.flows = root.integer("flows", 1..=1 << 24).unwrap_or(Plan::DEFAULT_FLOWS);
     plan.duration = root.value("duration").and_then(|value| positive(&value));
     plan.icmp = read_icmp(root);
+    let mode = root.value("mode").and_then(|value| value.choice(MODES)).unwrap_or_default();
+    for path in &mut plan.paths {
+        set_mode(&mut path.stages, mode);
+    }
     plan.warnings = warnings(&plan);
     plan
 }

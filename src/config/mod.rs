@@ -6,6 +6,7 @@
 
 mod describe;
 mod distribution;
+mod explain;
 mod file;
 mod impairment;
 mod path;
@@ -24,6 +25,7 @@ mod warning;
 use std::path::Path;
 
 pub use describe::{Description, describe};
+pub use explain::{Explanation, Numbers, explain};
 pub use file::{read_icmp, read_routes};
 pub use path::read_paths;
 pub use plan::Plan;

@@ -13,6 +13,7 @@ use ipnet::IpNet;
 pub use crate::pipeline::params::{
     IcmpParams as IcmpPlan, PathParams as PathPlan, RouteParams as RoutePlan, RouteTarget,
 };
+use crate::pipeline::params::{ImpairmentParams, Mode, StageParams};
 use crate::pipeline::time::Duration;
 
 /// Everything that `run` needs to know.
@@ -38,6 +39,15 @@ pub struct Plan {
     pub paths: Vec<PathPlan>,
     /// What is allowed, but probably not meant.
     pub warnings: Vec<String>,
+}
+
+/// Takes the netem lines among `stages` as `mode` says.
+pub fn set_mode(stages: &mut [StageParams], mode: Mode) {
+    for stage in stages {
+        if let ImpairmentParams::Netem(netem) = &mut stage.impairment {
+            netem.mode = mode;
+        }
+    }
 }
 
 impl Plan {

@@ -172,7 +172,7 @@ impl KernelNetem {
                 delay = (delay - last.since(now).as_nanos() as i64).max(0);
                 base = last;
             }
-            let nanos = cost(packet.wire_length(0), rate) as u128 * 8_000_000_000
+            let nanos = u128::from(cost(packet.wire_length(0), rate)) * 8_000_000_000
                 / u128::from(rate.rate.bits_per_sec());
             delay = delay.saturating_add(nanos as i64);
         }

@@ -1,0 +1,359 @@
+//! What a spec will really do: in words, in numbers, and where it will surprise.
+
+use serde::Serialize;
+
+use crate::config::describe;
+use crate::config::spec::Spec;
+use crate::pipeline::crandom::realised_share;
+use crate::pipeline::params::{
+    Correlated, Distribution, ImpairmentParams, LossModel, Mode, MtuAction, NetemParams, StageParams,
+};
+use crate::pipeline::units::Probability;
+
+/// Bits of a full-sized Ethernet packet.
+const PACKET_BITS: f64 = 1_500.0 * 8.0;
+/// netem's limit where the line has none.
+const TC_LIMIT: f64 = 1_000.0;
+
+/// The explanation of a spec.
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+pub struct Explanation {
+    /// Sentences about what is done to each packet, in the order in which it is done.
+    pub does: Vec<String>,
+    /// What will probably surprise.
+    pub warnings: Vec<String>,
+    /// The numbers behind the sentences.
+    pub numbers: Numbers,
+}
+
+/// Numbers of a spec; `None` where it says nothing about them.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+pub struct Numbers {
+    /// Share of packets that are lost at random.
+    pub loss: Option<f64>,
+    /// Mean number of packets lost in a row, once one is.
+    pub mean_loss_run: Option<f64>,
+    /// Share of packets that are sent twice.
+    pub duplicate: Option<f64>,
+    /// Share of packets that are damaged.
+    pub corrupt: Option<f64>,
+    /// Share of packets that overtake, if others are on the way before them.
+    pub reorder: Option<f64>,
+    /// Mean delay in seconds, jitter included, queueing not.
+    pub mean_delay_seconds: Option<f64>,
+    /// The rate in bits per second.
+    pub rate_bits_per_second: Option<u64>,
+    /// What the limit lets through at most, in bits per second of full-sized packets.
+    pub limit_ceiling_bits_per_second: Option<f64>,
+    /// How long a packet waits at most in a full queue, in seconds.
+    pub worst_queue_seconds: Option<f64>,
+}
+
+/// Explains `spec`, its netem words as `mode` takes them.
+pub fn explain(spec: &Spec, mode: Mode) -> Explanation {
+    let mut explanation = Explanation::default();
+    for stage in &spec.stages {
+        match &stage.impairment {
+            ImpairmentParams::Netem(netem) => Explainer { to: &mut explanation, mode }.netem(netem),
+            _ => other(stage, &mut explanation),
+        }
+    }
+    if explanation.does.is_empty() {
+        explanation.does.push("nothing: every packet passes unharmed".to_owned());
+    }
+    explanation
+}
+
+fn other(stage: &StageParams, to: &mut Explanation) {
+    to.does.push(describe(stage).to_string());
+    if let ImpairmentParams::Mtu(mtu) = &stage.impairment
+        && mtu.action == MtuAction::Drop
+    {
+        let longest = mtu.mtu - mtu.overhead;
+        to.warnings.push(format!(
+            "packets above {longest} bytes vanish without a word: a black hole. With \"icmp\" the sender is told, and \
+             path MTU discovery works"
+        ));
+    }
+}
+
+struct Explainer<'a> {
+    to: &'a mut Explanation,
+    mode: Mode,
+}
+
+fn percent(share: f64) -> String {
+    match share * 100.0 {
+        0.0 => "0%".to_owned(),
+        p if p < 0.001 => format!("{p:.6}%"),
+        p if p < 0.1 => format!("{p:.4}%"),
+        p => format!("{p:.2}%"),
+    }
+}
+
+fn mbit(bits: f64) -> String {
+    format!("{:.3} Mbit/s", bits / 1e6)
+}
+
+fn millis(seconds: f64) -> String {
+    format!("{:.3} ms", seconds * 1e3)
+}
+
+impl Explainer<'_> {
+    fn says(&mut self, text: String) {
+        self.to.does.push(text);
+    }
+
+    fn warns(&mut self, text: String) {
+        self.to.warnings.push(text);
+    }
+
+    fn netem(&mut self, netem: &NetemParams) {
+        let duplicate = self.chance("duplicate", "sends twice", netem.duplicate);
+        self.to.numbers.duplicate = duplicate;
+        self.loss(netem);
+        self.to.numbers.corrupt = self.chance("corrupt", "flips one bit of", netem.corrupt);
+        self.reorder(netem);
+        self.delay(netem);
+        self.rate_and_limit(netem);
+    }
+
+    /// The share of packets that is hit; nothing if none can be.
+    fn chance(&mut self, word: &str, does: &str, chance: Correlated) -> Option<f64> {
+        let asked = chance.probability.as_f64();
+        if asked == 0.0 {
+            return None;
+        }
+        let share = self.share(word, chance);
+        self.says(format!("{word}: {does} {} of the packets{}", percent(share), alike(chance)));
+        Some(share)
+    }
+
+    /// The share that really is hit; a warning if that is not what was asked for.
+    fn share(&mut self, word: &str, chance: Correlated) -> f64 {
+        let asked = chance.probability.as_f64();
+        if self.mode == Mode::Exact || chance.correlation == Probability::ZERO {
+            return asked;
+        }
+        let real = realised_share(chance.probability, chance.correlation);
+        if real < 0.95 * asked {
+            self.warns(format!(
+                "{word} {} with {} correlation is {} in netem: its correlation averages random numbers, so that extreme \
+                 ones become rare. Mode exact keeps the share; netem without correlation does too",
+                chance.probability,
+                chance.correlation,
+                percent(real)
+            ));
+        }
+        real
+    }
+
+    fn loss(&mut self, netem: &NetemParams) {
+        let (share, run, how) = match &netem.loss {
+            LossModel::Random(chance) => {
+                let (p, rho) = (chance.probability.as_f64(), chance.correlation.as_f64());
+                if p == 0.0 {
+                    return;
+                }
+                let share = self.share("loss", *chance);
+                // After a loss the next packet is lost with p + ρ(1 - p).
+                let run = (self.mode == Mode::Exact).then(|| 1.0 / ((1.0 - p) * (1.0 - rho)));
+                (share, run, alike(*chance))
+            }
+            LossModel::State(chain) => {
+                (chain.loss_rate(), Some(chain.mean_run()), " (four states: gaps and bursts)".to_owned())
+            }
+            LossModel::GilbertElliott(chain) => {
+                let how = format!(
+                    " (good and bad times; a bad one lasts {:.2} packets on average and loses {})",
+                    chain.mean_bad(),
+                    chain.bad
+                );
+                // Within a bad time a run of losses ends with it, or by a packet that gets through.
+                let stays = (1.0 - chain.r.as_f64()) * chain.bad.as_f64();
+                (chain.loss_rate(), Some(1.0 / (1.0 - stays)), how)
+            }
+        };
+        self.to.numbers.loss = Some(share);
+        self.to.numbers.mean_loss_run = run.filter(|run| run.is_finite());
+        let does = if netem.ecn { "marks (where ECN allows, else drops)" } else { "drops" };
+        let runs = match run {
+            Some(run) if run.is_finite() => format!("; {run:.2} in a row on average"),
+            Some(_) => "; once it has begun it never ends".to_owned(),
+            None => String::new(),
+        };
+        self.says(format!("loss: {does} {} of the packets{how}{runs}", percent(share)));
+        if !matches!(netem.loss, LossModel::Random(_)) && share == 0.0 {
+            self.warns("this chain of losses loses nothing in the long run".to_owned());
+        }
+    }
+
+    fn reorder(&mut self, netem: &NetemParams) {
+        if netem.gap == 0 {
+            return;
+        }
+        let p = netem.reorder.probability.as_f64();
+        // gap - 1 packets wait, then each next one is a candidate until one overtakes.
+        let share = if p == 0.0 { 0.0 } else { 1.0 / (f64::from(netem.gap) - 1.0 + 1.0 / p) };
+        self.to.numbers.reorder = Some(share);
+        self.says(format!(
+            "reorder: lets {} of the packets leave at once, before those that still wait for their delay",
+            percent(share)
+        ));
+        self.warns(format!(
+            "reorder shows only where packets follow each other within the delay ({}); a lone packet just comes early",
+            netem.delay.map_or_else(String::new, |delay| delay.delay.to_string())
+        ));
+    }
+
+    fn delay(&mut self, netem: &NetemParams) {
+        let Some(delay) = netem.delay else { return };
+        let (mean, jitter) = (delay.delay.as_secs_f64(), delay.jitter.as_secs_f64());
+        let shape = match delay.distribution {
+            Distribution::Uniform => "uniform".to_owned(),
+            Distribution::Normal => "normal, by standard deviation".to_owned(),
+            Distribution::Table(table) => table.name().to_owned(),
+        };
+        self.to.numbers.mean_delay_seconds = Some(mean);
+        if jitter == 0.0 {
+            return self.says(format!("delay: holds each packet for {}", delay.delay));
+        }
+        let order = match (self.mode, delay.reorder) {
+            (Mode::Exact, false) => "; the order within a flow is kept",
+            _ => "; packets overtake each other",
+        };
+        self.says(format!(
+            "delay: holds each packet for {} ± {} ({shape}){order}",
+            delay.delay, delay.jitter
+        ));
+        if self.mode == Mode::Netem {
+            self.warns(format!(
+                "jitter reorders in netem: packets that follow within {} of each other may arrive in another order, which \
+                 TCP takes for loss. Mode exact keeps the order",
+                delay.jitter
+            ));
+        }
+        let reach = if delay.distribution == Distribution::Uniform { jitter } else { 3.0 * jitter };
+        if reach > mean && delay.distribution != Distribution::Uniform || jitter > mean {
+            self.warns(format!(
+                "a jitter of {} around {} would often leave before it came: no packet does, so the mean is longer than {}",
+                delay.jitter, delay.delay, delay.delay
+            ));
+        }
+        let rho = netem.delay_correlation.as_f64();
+        if rho > 0.0 && self.mode == Mode::Netem {
+            self.warns(format!(
+                "{} correlation narrows the jitter in netem to {} of what was asked for (√((1-ρ)/(1+ρ)))",
+                netem.delay_correlation,
+                percent(((1.0 - rho) / (1.0 + rho)).sqrt())
+            ));
+        }
+    }
+
+    fn rate_and_limit(&mut self, netem: &NetemParams) {
+        if let Some(rate) = &netem.rate {
+            let bits = rate.rate.bits_per_sec();
+            self.to.numbers.rate_bits_per_second = Some(bits);
+            let full = PACKET_BITS / bits as f64;
+            self.says(format!("rate: {}; a full-sized packet takes {}", rate.rate, millis(full)));
+            if self.mode == Mode::Netem && netem.delay.is_some() {
+                self.warns(
+                    "a rate absorbs the delay in netem: what is queued counts as delay already, so that under load packets \
+                     take less than delay and queue together. Mode exact keeps them apart"
+                        .to_owned(),
+                );
+            }
+        }
+        let limit = netem.limit.map(|limit| limit as f64);
+        let Some(limit) = limit.or_else(|| (self.mode == Mode::Netem).then_some(TC_LIMIT)) else { return };
+        let given = if netem.limit.is_some() { "" } else { " (netem's default)" };
+        let delay = netem.delay.map_or(0.0, |delay| (delay.delay + delay.jitter).as_secs_f64());
+        let rate = netem.rate.map(|rate| rate.rate.bits_per_sec() as f64);
+        if let Some(rate) = rate {
+            let wait = limit * PACKET_BITS / rate;
+            self.to.numbers.worst_queue_seconds = Some(wait);
+            self.says(format!(
+                "limit: {limit} packets{given}; a full queue of full-sized ones takes {}",
+                millis(wait)
+            ));
+        }
+        if delay > 0.0 {
+            let ceiling = limit * PACKET_BITS / delay;
+            self.to.numbers.limit_ceiling_bits_per_second = Some(ceiling);
+            let needed = rate.map(|rate| (rate * delay / PACKET_BITS).ceil());
+            match (rate, needed) {
+                (Some(rate), Some(needed)) if rate > ceiling => self.warns(format!(
+                    "limit {limit}{given} counts the packets on the line too: over {} it lets through {}, less than the \
+                     rate; at least {needed} packets are needed",
+                    millis(delay),
+                    mbit(ceiling)
+                )),
+                (None, _) => self.warns(format!(
+                    "limit {limit}{given} counts the packets on the line: over {} it lets through at most {} of full-sized \
+                     packets",
+                    millis(delay),
+                    mbit(ceiling)
+                )),
+                _ => {}
+            }
+        }
+    }
+}
+
+fn alike(chance: Correlated) -> String {
+    if chance.correlation == Probability::ZERO {
+        return ", each by itself".to_owned();
+    }
+    format!(", neighbours alike ({} correlation)", chance.correlation)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::spec;
+
+    fn of(text: &str, mode: Mode) -> Explanation {
+        explain(&spec::parse(text).unwrap(), mode)
+    }
+
+    fn warned(text: &str, mode: Mode, word: &str) -> bool {
+        of(text, mode).warnings.iter().any(|warning| warning.contains(word))
+    }
+
+    #[test]
+    fn each_famous_trap_is_warned_of_where_it_is_one() {
+        let limit = "delay 100ms rate 1gbit limit 1000";
+        assert!(warned(limit, Mode::Exact, "at least 8334 packets"), "{:?}", of(limit, Mode::Exact));
+        assert!(!warned("delay 100ms rate 100mbit limit 1000", Mode::Exact, "at least"));
+        assert!(warned("delay 100ms", Mode::Netem, "at most 120.000 Mbit/s"));
+        assert!(of("delay 100ms", Mode::Exact).warnings.is_empty());
+        assert!(warned("loss 10% 25%", Mode::Netem, "1.7"), "{:?}", of("loss 10% 25%", Mode::Netem));
+        assert!(of("loss 10% 25%", Mode::Exact).warnings.is_empty());
+        assert!(warned("delay 10ms 5ms", Mode::Netem, "jitter reorders"));
+        assert!(of("delay 10ms 5ms", Mode::Exact).warnings.is_empty());
+        assert!(warned("delay 10ms 20ms", Mode::Exact, "the mean is longer"));
+        assert!(warned("delay 10ms rate 1mbit limit 9", Mode::Netem, "absorbs"));
+        assert!(
+            warned("mtu 1400", Mode::Exact, "black hole")
+                && !warned("mtu 1400 icmp", Mode::Exact, "black hole")
+        );
+    }
+
+    #[test]
+    fn numbers_are_those_of_the_formulas() {
+        let numbers = |text| of(text, Mode::Exact).numbers;
+        let close = |one: Option<f64>, other: f64| (one.unwrap() - other).abs() < 1e-9;
+        assert!(close(numbers("loss 10% 50%").loss, 0.1));
+        // After a loss 0.1 + 0.5 · 0.9 = 0.55: runs of 1 / 0.45.
+        assert!(close(numbers("loss 10% 50%").mean_loss_run, 1.0 / 0.45));
+        assert!(close(numbers("loss gemodel 1% 10%").loss, 1.0 / 11.0));
+        assert!(close(numbers("loss gemodel 1% 10%").mean_loss_run, 10.0));
+        assert!(close(numbers("loss state 1% 25%").mean_loss_run, 4.0));
+        // Two that wait, then 2 tries on average: 1 in 4.
+        assert!(close(numbers("delay 10ms reorder 50% gap 3").reorder, 0.25));
+        assert!(close(numbers("delay 10ms reorder 25%").reorder, 0.25));
+        assert_eq!(numbers("rate 8mbit").rate_bits_per_second, Some(8_000_000));
+        assert!(close(numbers("rate 12mbit limit 10").worst_queue_seconds, 0.01));
+        assert_eq!(numbers(""), Numbers::default());
+    }
+}
