@@ -46,8 +46,13 @@ fn five_stages(probability: f64) -> Vec<StageParams> {
     let port = Select { destination_ports: vec![(443, 443)], ..Select::default() };
     let acks = Select { tcp_flags_set: 0x10, payload_length: Some((0, 0)), ..Select::default() };
     let none = Duration::ZERO;
-    let delay =
-        DelayParams { delay: none, jitter: none, distribution: Distribution::Uniform, reorder: false };
+    let delay = DelayParams {
+        delay: none,
+        jitter: none,
+        distribution: Distribution::Uniform,
+        reorder: false,
+        half_life: None,
+    };
     vec![
         loss("any", probability, Select::default()),
         loss("port", probability, port),

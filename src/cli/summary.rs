@@ -163,6 +163,19 @@ fn notices(summary: &Summary, names: &Names) -> Vec<String> {
             report.evicted_flows
         ));
     }
+    for path in &report.paths {
+        for stage in path.stages.iter().filter(|stage| stage.counters.clamped > 0) {
+            notices.push(format!(
+                "stage {} of {} -> {}: {} of {} packets left with their predecessor to keep the order; their delay is \
+                 longer than drawn",
+                stage.name,
+                names.ports[path.from],
+                names.ports[path.to],
+                stage.counters.clamped,
+                stage.counters.acted.packets
+            ));
+        }
+    }
     notices
 }
 
@@ -175,7 +188,7 @@ pub(super) fn json(summary: &Summary, names: &Names) -> Value {
             let c = &stage.counters;
             json!({
                 "name": stage.name, "seen": c.seen, "acted": c.acted, "dropped": drops(&c.drops),
-                "created": c.created, "rewritten": c.rewritten, "delayed": c.delayed,
+                "created": c.created, "rewritten": c.rewritten, "delayed": c.delayed, "clamped": c.clamped,
             })
         });
         json!({

@@ -80,6 +80,16 @@ fn delay(table: &mut Table<'_>) -> Option<DelayParams> {
     let jitter = table.quantity("jitter").unwrap_or(Duration::ZERO);
     let distribution = table.value("distribution");
     let reorder = table.flag("reorder", false);
+    let half_life = table.value("half_life");
+    if let Some(value) = &half_life
+        && (reorder || jitter.is_zero())
+    {
+        value.problem(
+            "only a jitter that keeps the order wanders",
+            "remove half_life, or write jitter without reorder",
+        );
+    }
+    let half_life = half_life.and_then(|value| positive(&value));
     if let Some(value) = &distribution
         && jitter.is_zero()
     {
@@ -90,7 +100,7 @@ fn delay(table: &mut Table<'_>) -> Option<DelayParams> {
         found.map_err(|(what, hint)| value.problem(what, hint)).ok()
     };
     let distribution = distribution.map_or(Some(Distribution::Uniform), shape)?;
-    Some(DelayParams { delay: delay?, jitter, distribution, reorder })
+    Some(DelayParams { delay: delay?, jitter, distribution, reorder, half_life })
 }
 
 fn mtu(table: &mut Table<'_>) -> Option<MtuParams> {

@@ -4,6 +4,7 @@ use hdrhistogram::Histogram;
 
 use crate::pipeline::counters::{Amount, RouterCounters, StageCounters};
 use crate::pipeline::router::Router;
+use crate::pipeline::stage::Stage;
 
 /// Lateness above this is recorded as this, in nanoseconds: a minute.
 pub const LATENESS_MAX: u64 = 60_000_000_000;
@@ -51,7 +52,13 @@ impl Report {
         let stages = |path: &crate::pipeline::path::Path| {
             path.stages
                 .iter()
-                .map(|slot| StageReport { name: slot.name.clone(), counters: slot.counters })
+                .map(|slot| {
+                    let clamped = slot.impairment.clamped();
+                    StageReport {
+                        name: slot.name.clone(),
+                        counters: StageCounters { clamped, ..slot.counters },
+                    }
+                })
                 .collect()
         };
         let paths = (router.paths().iter().filter(|path| !path.stages.is_empty()))

@@ -199,6 +199,8 @@ pub struct StageCounters {
     pub rewritten: Amount,
     /// Made to wait.
     pub delayed: Amount,
+    /// Wire packets held back to their predecessors to keep the order of a jitter; filled in by reports.
+    pub clamped: u64,
 }
 
 impl AddAssign<&Self> for StageCounters {
@@ -209,6 +211,7 @@ impl AddAssign<&Self> for StageCounters {
         self.created += other.created;
         self.rewritten += other.rewritten;
         self.delayed += other.delayed;
+        self.clamped += other.clamped;
     }
 }
 

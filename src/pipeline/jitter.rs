@@ -45,7 +45,8 @@ pub(super) fn normal_quantile(p: f64) -> f64 {
         return q * (((59.109374720 * r + 159.29113202) * r + 50.434271938) * r + 3.3871327179)
             / (((67.187563600 * r + 78.757757664) * r + 17.895169469) * r + 1.0);
     }
-    let r = (-(p.min(1.0 - p).max(f64::MIN_POSITIVE)).ln()).sqrt();
+    // Not the standard library's logarithm: that may differ in its last bit from machine to machine.
+    let r = (-libm::log(p.min(1.0 - p).max(f64::MIN_POSITIVE))).sqrt();
     let tail = if r <= 5.0 {
         let r = r - 1.6;
         (((0.17023821103 * r + 1.3067284816) * r + 2.7568153900) * r + 1.4234372777)
@@ -68,6 +69,7 @@ mod tests {
             jitter: Duration::from_millis(2),
             distribution,
             reorder: false,
+            half_life: None,
         }
     }
 

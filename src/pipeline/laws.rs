@@ -42,7 +42,13 @@ static TABLE: std::sync::LazyLock<Table> = std::sync::LazyLock::new(Table::paret
 fn delay() -> impl Strategy<Value = DelayParams> {
     let distribution = select(vec![Distribution::Uniform, Distribution::Normal, Distribution::Table(&TABLE)]);
     (duration(), duration(), distribution, any::<bool>()).prop_map(
-        |(delay, jitter, distribution, reorder)| DelayParams { delay, jitter, distribution, reorder },
+        |(delay, jitter, distribution, reorder)| DelayParams {
+            delay,
+            jitter,
+            distribution,
+            reorder,
+            half_life: None,
+        },
     )
 }
 

@@ -36,4 +36,5 @@ pub mod stage;
 pub(crate) mod testing;
 pub mod time;
 pub mod units;
+mod wander;
 pub mod wire;

@@ -161,8 +161,11 @@ pub struct DelayParams {
     pub jitter: Duration,
     /// Shape of the jitter.
     pub distribution: Distribution,
-    /// Jitter may reorder packets of one flow. Default: no.
+    /// Jitter may reorder packets of one flow: each draws for itself. Default: no; then the delay wanders.
     pub reorder: bool,
+    /// How long the wandering delay takes to forget half of where it was; `None`: as long as the jitter needs to keep the
+    /// order.
+    pub half_life: Option<Duration>,
 }
 
 /// Shape of a jitter.

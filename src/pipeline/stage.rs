@@ -66,6 +66,11 @@ pub trait Stage {
     /// The time asked for by [`Outlet::wake_at`] has come.
     fn wake(&mut self, _now: Instant, _out: &mut Outlet<'_>) {}
 
+    /// Packets that left with their predecessor to keep the order, though they were due before it.
+    fn clamped(&self) -> u64 {
+        0
+    }
+
     /// A packet that the stage itself keeps (not by `Hold`), at the end of the run; `None` when there is no more.
     fn relinquish(&mut self) -> Option<Packet> {
         None

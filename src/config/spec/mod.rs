@@ -121,6 +121,7 @@ mod tests {
             jitter: Duration::from_millis(10),
             distribution: Distribution::Normal,
             reorder: false,
+            half_life: None,
         };
         assert_eq!(one.delay, Some(delay));
         assert_eq!(one.delay_correlation, "5%".parse().unwrap());

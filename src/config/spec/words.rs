@@ -113,8 +113,13 @@ impl Words {
             self.netem.delay_correlation = arguments.optional(units::percent)?.unwrap_or_default();
         }
         let jitter = jitter.unwrap_or(Duration::ZERO);
-        self.netem.delay =
-            Some(DelayParams { delay, jitter, distribution: Distribution::Uniform, reorder: false });
+        self.netem.delay = Some(DelayParams {
+            delay,
+            jitter,
+            distribution: Distribution::Uniform,
+            reorder: false,
+            half_life: None,
+        });
         Ok(())
     }
 

@@ -1,8 +1,8 @@
 //! Propagation delay: a line without a limit.
 //!
 //! Model: each wire packet leaves `delay` after it came, exactly; with jitter, after a random time around it. Order
-//! within a flow is kept unless `reorder` is asked for: a packet that would overtake its predecessor leaves together
-//! with it, which lengthens the mean where jitter is wide against the spacing of packets.
+//! within a flow is kept unless `reorder` is asked for: the delay of a flow wanders ([`crate::pipeline::wander`]), at each
+//! moment distributed as asked; the rare packet that would still overtake its predecessor leaves with it, and is counted.
 //! Never drops, copies or alters a packet.
 //! Differs from tc-netem: jitter does not reorder by default, and nothing here is absorbed by a rate limit.
 
@@ -13,21 +13,39 @@ use crate::pipeline::params::DelayParams;
 use crate::pipeline::rng::StageKey;
 use crate::pipeline::stage::{Action, Stage, Verdict};
 use crate::pipeline::time::Instant;
+use crate::pipeline::wander::{self, Wander};
 
 /// Holds each wire packet for its delay.
 #[derive(Debug)]
 pub struct Delay {
     params: DelayParams,
     key: StageKey,
-    /// Departure of the last packet of each flow, where order has to be kept.
-    last: Option<PerFlow<Instant>>,
+    /// Where order has to be kept.
+    flows: Option<PerFlow<Flow>>,
+    /// Of the wandering delay, in 1/s.
+    speed: f64,
+    clamped: u64,
+}
+
+/// What a flow remembers whose order is kept.
+#[derive(Debug, Clone, Copy, Default)]
+struct Flow {
+    wander: Wander,
+    /// Departure of the last packet.
+    last: Instant,
 }
 
 impl Delay {
     /// A delay with the draws of `setting`.
     pub fn new(params: DelayParams, setting: &Setting) -> Self {
         let keeps_order = !params.jitter.is_zero() && !params.reorder;
-        Self { params, key: setting.key, last: keeps_order.then(|| PerFlow::new(setting.flows)) }
+        Self {
+            params,
+            key: setting.key,
+            flows: keeps_order.then(|| PerFlow::new(setting.flows)),
+            speed: wander::speed(params.jitter, params.half_life),
+            clamped: 0,
+        }
     }
 }
 
@@ -42,12 +60,20 @@ impl Stage for Delay {
             };
             return Verdict::new(limit, action);
         }
-        let mut due = now + self.params.draw(packet.stream(self.key).word(packet.index, 0));
-        if let Some(last) = &mut self.last {
-            let last = last.of(packet.flow);
-            due = due.max(*last);
-            *last = due;
-        }
-        Verdict::new(1, Action::Hold(due))
+        let stream = packet.stream(self.key);
+        let first = stream.word(packet.index, 0);
+        let Some(flows) = &mut self.flows else {
+            return Verdict::new(1, Action::Hold(now + self.params.draw(first)));
+        };
+        let flow = flows.of(packet.flow);
+        let words = [first, stream.word(packet.index, 1)];
+        let due = now + self.params.draw(flow.wander.uniform(self.speed, now, words));
+        self.clamped += u64::from(due < flow.last);
+        flow.last = flow.last.max(due);
+        Verdict::new(1, Action::Hold(flow.last))
+    }
+
+    fn clamped(&self) -> u64 {
+        self.clamped
     }
 }

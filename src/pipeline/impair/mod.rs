@@ -61,6 +61,9 @@ macro_rules! impairments {
             fn wake(&mut self, now: Instant, out: &mut Outlet<'_>) {
                 match self { $(Self::$name(stage) => stage.wake(now, out)),* }
             }
+            fn clamped(&self) -> u64 {
+                match self { $(Self::$name(stage) => stage.clamped()),* }
+            }
             fn relinquish(&mut self) -> Option<Packet> {
                 match self { $(Self::$name(stage) => stage.relinquish()),* }
             }

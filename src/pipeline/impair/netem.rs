@@ -9,7 +9,8 @@
 //! - acts on the wire packets of a GSO train, not on the train;
 //! - correlation keeps the marginal probability ([`CorrelatedChance`]); correlated jitter repeats the previous packet's
 //!   draw with that probability, which keeps the distribution;
-//! - jitter keeps the order within a flow: a packet that would overtake leaves with its predecessor;
+//! - jitter keeps the order within a flow: without a correlation of its own it wanders slowly enough
+//!   ([`crate::pipeline::wander`]); a packet that would still overtake leaves with its predecessor, and is counted;
 //! - rate and delay do not absorb each other: a packet leaves one delay after its last bit was sent;
 //! - state is per flow, but for the rate and the limit, which are the path's.
 
@@ -31,6 +32,7 @@ use crate::pipeline::shared::Shared;
 use crate::pipeline::stage::{Action, Outlet, Stage, Verdict};
 use crate::pipeline::time::Instant;
 use crate::pipeline::units::Probability;
+use crate::pipeline::wander::{self, Wander};
 
 /// A whole netem line.
 #[derive(Debug)]
@@ -46,6 +48,9 @@ pub struct Netem {
     gap: u32,
     delay: Option<DelayParams>,
     rate: Option<(Serialiser, NetemRate)>,
+    /// Of the wandering delay, in 1/s.
+    speed: f64,
+    clamped: u64,
     keys: Keys,
     shared: Shared,
     flows: PerFlow<Flow>,
@@ -109,6 +114,7 @@ struct Flow {
     corrupt: Memory,
     reorder: Memory,
     jitter: Option<u64>,
+    wander: Wander,
     /// Departure of the last packet that was delayed.
     last: Instant,
     /// Packets delayed since one was chosen to overtake.
@@ -144,6 +150,8 @@ impl Netem {
             gap: params.gap,
             delay: params.delay,
             rate: params.rate.map(|rate| (Serialiser::new(rate.rate, Shared::clone(&shared)), rate)),
+            speed: params.delay.map_or(0.0, |delay| wander::speed(delay.jitter, delay.half_life)),
+            clamped: 0,
             keys: Keys {
                 duplicate: key(0),
                 loss: key(1),
@@ -241,15 +249,21 @@ impl Netem {
             .repeat
             .as_ref()
             .is_some_and(|chance| chance.hit(packet.stream(self.keys.repeat), packet.index));
-        let fresh = || packet.stream(self.keys.jitter).word(packet.index, 0);
-        let word = flow.jitter.filter(|_| repeats).unwrap_or_else(fresh);
+        let stream = packet.stream(self.keys.jitter);
+        let first = stream.word(packet.index, 0);
+        let word = if self.repeat.is_some() || delay.reorder {
+            flow.jitter.filter(|_| repeats).unwrap_or(first)
+        } else {
+            flow.wander.uniform(self.speed, sent, [first, stream.word(packet.index, 1)])
+        };
         flow.jitter = Some(word);
-        let mut due = sent + delay.draw(word);
-        if !delay.reorder {
-            due = due.max(flow.last);
-            flow.last = due;
+        let due = sent + delay.draw(word);
+        if delay.reorder {
+            return due;
         }
-        due
+        self.clamped += u64::from(due < flow.last);
+        flow.last = flow.last.max(due);
+        flow.last
     }
 
     /// What passes without waiting is not held.
@@ -308,6 +322,10 @@ impl Stage for Netem {
         }
     }
 
+    fn clamped(&self) -> u64 {
+        self.clamped
+    }
+
     fn released(&mut self, packet: &Packet, _now: Instant) {
         if self.limit.is_some() {
             self.shared.packets.fetch_sub(packet.wires().into(), Ordering::AcqRel);
@@ -343,7 +361,7 @@ mod tests {
 
     fn delay(millis: u64, jitter: u64) -> DelayParams {
         let (delay, jitter) = (Duration::from_millis(millis), Duration::from_millis(jitter));
-        DelayParams { delay, jitter, distribution: Distribution::Uniform, reorder: false }
+        DelayParams { delay, jitter, distribution: Distribution::Uniform, reorder: false, half_life: None }
     }
 
     /// Duplicated and lost at once leaves one copy.
