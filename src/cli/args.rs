@@ -252,6 +252,7 @@ SPEC: tc-netem's words, applied in netem's order of decisions:
   loss [random] P% [CORR%] | loss state P13 [P31 [P32 [P23 [P14]]]] | loss gemodel P [R [1-H [1-K]]]    [ecn]
   duplicate P% [CORR%]    corrupt P% [CORR%]    reorder P% [CORR%] [gap N]
   rate RATE [OVERHEAD [CELLSIZE [CELLOVERHEAD]]]    limit N    seed N
+  slot MIN [MAX] | slot distribution NAME DELAY JITTER    [packets N] [bytes N]
 and before them, in the order written, faultwire's own:
   mtu BYTES [drop|icmp|fragment]    overhead BYTES    mss BYTES [set]
 

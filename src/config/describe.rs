@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use crate::pipeline::params::{
     BlackoutParams, BottleneckParams, Correlated, CorruptArea, DelayParams, Discipline, Distribution, Excess,
     FragmentSelect, GilbertElliott, ImpairmentParams, LossModel, MtuAction, MtuParams, NetemParams,
-    RateParams, ReorderParams, Scope, Select, ServiceParams, StageParams, StateLoss, Trigger,
+    RateParams, ReorderParams, Scope, Select, ServiceParams, SlotGap, StageParams, StateLoss, Trigger,
 };
 use crate::pipeline::time::Duration;
 use crate::pipeline::units::{Bytes, Probability};
@@ -203,6 +203,16 @@ fn netem(netem: &NetemParams) -> String {
             words.push(format!("({packet:+} bytes per packet, cells of {size} {cell:+})"));
         }
     }
+    words.extend(netem.slot.map(|slot| {
+        let gap = match slot.gap {
+            SlotGap::Uniform(least, most) => format!("{least} to {most}"),
+            SlotGap::Distribution(_, delay, jitter) => format!("{delay} ± {jitter}"),
+        };
+        let most = [(slot.packets, "packets"), (slot.bytes, "bytes")];
+        let most: Vec<String> =
+            most.iter().filter_map(|(most, what)| Some(format!(", {} {what}", (*most)?))).collect();
+        format!("slots {gap} apart{}", most.concat())
+    }));
     words.extend(netem.limit.map(|limit| format!("limit {limit}")));
     words.join(" ")
 }

@@ -6,7 +6,7 @@ use crate::config::describe;
 use crate::config::spec::Spec;
 use crate::pipeline::crandom::realised_share;
 use crate::pipeline::params::{
-    Correlated, Distribution, ImpairmentParams, LossModel, Mode, MtuAction, NetemParams, StageParams,
+    Correlated, Distribution, ImpairmentParams, LossModel, Mode, MtuAction, NetemParams, SlotGap, StageParams,
 };
 use crate::pipeline::units::Probability;
 
@@ -116,6 +116,20 @@ impl Explainer<'_> {
         self.reorder(netem);
         self.delay(netem);
         self.rate_and_limit(netem);
+        if let Some(slot) = &netem.slot {
+            let gap = match slot.gap {
+                SlotGap::Uniform(least, most) => f64::midpoint(least.as_secs_f64(), most.as_secs_f64()),
+                SlotGap::Distribution(_, delay, _) => delay.as_secs_f64(),
+            };
+            let bits = slot.packets.map(|packets| packets as f64 * PACKET_BITS);
+            let bits =
+                [bits, slot.bytes.map(|bytes| bytes as f64 * 8.0)].into_iter().flatten().reduce(f64::min);
+            let most = match bits {
+                Some(bits) if gap > 0.0 => format!(", {} of full-sized packets at most", mbit(bits / gap)),
+                _ => String::new(),
+            };
+            self.says(format!("slot: packets leave in bursts, {} apart on average{most}", millis(gap)));
+        }
     }
 
     /// The share of packets that is hit; nothing if none can be.

@@ -14,8 +14,8 @@ use crate::pipeline::params::{
     BlackoutParams, BottleneckParams, CoDelParams, Correlated, CorruptArea, CorruptParams, DelayParams,
     Discipline, Distribution, DuplicateParams, Excess, FragmentSelect, GilbertElliott, ImpairmentParams,
     LossModel, LossParams, Mode, MssParams, MtuAction, MtuParams, NetemParams, NetemRate, PawsPerHostParams,
-    PieParams, RateParams, RedParams, ReorderParams, Scope, Select, ServiceParams, StageParams, StateLoss,
-    Trigger,
+    PieParams, RateParams, RedParams, ReorderParams, Scope, Select, ServiceParams, Slot, SlotGap,
+    StageParams, StateLoss, Trigger,
 };
 use crate::pipeline::service::{Opportunities, RateSteps};
 use crate::pipeline::testing::frame::Extra;
@@ -118,6 +118,22 @@ fn loss() -> impl Strategy<Value = LossModel> {
     prop_oneof![correlated().prop_map(LossModel::Random), state, two]
 }
 
+fn slot() -> impl Strategy<Value = Slot> {
+    let gap = prop_oneof![
+        (duration(), duration()).prop_map(|(least, more)| SlotGap::Uniform(least, least + more)),
+        (duration(), duration()).prop_map(|(delay, jitter)| SlotGap::Distribution(
+            Distribution::Normal,
+            delay,
+            jitter
+        )),
+    ];
+    (gap, option::of(1..5_u64), option::of(1..5_000_u64)).prop_map(|(gap, packets, bytes)| Slot {
+        gap,
+        packets,
+        bytes,
+    })
+}
+
 fn netem() -> impl Strategy<Value = ImpairmentParams> {
     let rate = (rate(), -20..60_i32, select(vec![0_u32, 48]), 0..8_i32).prop_map(
         |(rate, packet_overhead, cell_size, cell_overhead)| NetemRate {
@@ -136,10 +152,12 @@ fn netem() -> impl Strategy<Value = ImpairmentParams> {
         0..4_u32,
         option::of(rate),
         select(vec![Mode::Exact, Mode::Netem]),
+        option::of(slot()),
     );
     (chances, rest).prop_map(|((loss, duplicate, corrupt, reorder), rest)| {
-        let (limit, delay, delay_correlation, ecn, gap, rate, mode) = rest;
+        let (limit, delay, delay_correlation, ecn, gap, rate, mode, slot) = rest;
         ImpairmentParams::Netem(Box::new(NetemParams {
+            mode,
             limit,
             delay,
             delay_correlation,
@@ -150,8 +168,7 @@ fn netem() -> impl Strategy<Value = ImpairmentParams> {
             reorder,
             gap,
             rate,
-            mode,
-            slot: None,
+            slot,
         }))
     })
 }
@@ -365,7 +382,10 @@ fn shares_state(stages: &[StageParams]) -> bool {
             || match &stage.impairment {
                 ImpairmentParams::Rate(_) | ImpairmentParams::Bottleneck(_) => true,
                 ImpairmentParams::Netem(netem) => {
-                    netem.rate.is_some() || netem.limit.is_some() || netem.mode == Mode::Netem
+                    netem.rate.is_some()
+                        || netem.limit.is_some()
+                        || netem.slot.is_some()
+                        || netem.mode == Mode::Netem
                 }
                 _ => false,
             }

@@ -31,6 +31,7 @@ mod select;
 pub mod serialiser;
 pub mod service;
 pub mod shared;
+mod slots;
 pub mod stage;
 #[cfg(test)]
 pub(crate) mod testing;

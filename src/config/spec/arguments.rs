@@ -9,7 +9,8 @@ use crate::config::spec::lexer::Tokens;
 use crate::config::spec::words::at;
 use crate::config::spec::{SpecProblem, units};
 use crate::pipeline::params::{
-    Correlated, Distribution, GilbertElliott, LossModel, MssParams, MtuAction, NetemRate, StateLoss,
+    Correlated, Distribution, GilbertElliott, LossModel, MssParams, MtuAction, NetemRate, Slot, SlotGap,
+    StateLoss,
 };
 use crate::pipeline::units::{Probability, UnitError};
 
@@ -145,6 +146,40 @@ impl Arguments<'_, '_> {
         let cell_size = self.integer(0..=65_535, EXAMPLE)?.unwrap_or(0);
         let cell_overhead = self.integer(-65_535..=65_535, EXAMPLE)?.unwrap_or(0);
         Ok(NetemRate { rate, packet_overhead, cell_size, cell_overhead })
+    }
+
+    /// `MIN [MAX]` or `distribution NAME DELAY JITTER`, then `[packets N] [bytes N]`.
+    pub(super) fn slot(&mut self) -> Result<Slot, SpecProblem> {
+        const EXAMPLE: &str = "slot 800us 10ms packets 5";
+        let gap = if self.flag("distribution") {
+            let shape = self.distribution()?;
+            let delay = self.required(units::time, "a mean time", "slot distribution normal 10ms 2ms")?;
+            let jitter = self.required(units::time, "a jitter", "slot distribution normal 10ms 2ms")?;
+            SlotGap::Distribution(shape, delay, jitter)
+        } else {
+            let start = self.place();
+            let least = self.required(units::time, "a time", EXAMPLE)?;
+            let most = self.optional(units::time)?.unwrap_or(least);
+            if most < least {
+                let what = format!("the longest gap, {most}, is less than the shortest, {least}");
+                return Err(SpecProblem {
+                    at: start..self.place(),
+                    what,
+                    hint: format!("as in \"{EXAMPLE}\""),
+                });
+            }
+            SlotGap::Uniform(least, most)
+        };
+        let mut slot = Slot { gap, packets: None, bytes: None };
+        loop {
+            if slot.packets.is_none() && self.flag("packets") {
+                slot.packets = Some(self.count(1..=u64::from(u32::MAX), EXAMPLE)?);
+            } else if slot.bytes.is_none() && self.flag("bytes") {
+                slot.bytes = Some(self.count(1..=u64::from(u32::MAX), EXAMPLE)?);
+            } else {
+                return Ok(slot);
+            }
+        }
     }
 
     pub(super) fn distribution(&mut self) -> Result<Distribution, SpecProblem> {

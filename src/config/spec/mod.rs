@@ -89,7 +89,7 @@ mod tests {
     use super::*;
     use crate::pipeline::params::{
         Correlated, DelayParams, Distribution, ImpairmentParams, LossModel, MssParams, MtuAction, MtuParams,
-        NetemParams, Select, Trigger,
+        NetemParams, Select, Slot, SlotGap, Trigger,
     };
     use crate::pipeline::time::Duration;
     use crate::pipeline::units::Probability;
@@ -161,6 +161,26 @@ mod tests {
     }
 
     #[test]
+    fn slots_are_read_as_tc_reads_them() {
+        let ms = Duration::from_millis;
+        for (spec, gap, packets, bytes) in [
+            ("slot 1ms", SlotGap::Uniform(ms(1), ms(1)), None, None),
+            ("slot 1ms 5ms packets 7 bytes 3000", SlotGap::Uniform(ms(1), ms(5)), Some(7), Some(3_000)),
+            ("slot 1ms bytes 9 packets 2", SlotGap::Uniform(ms(1), ms(1)), Some(2), Some(9)),
+            (
+                "slot distribution normal 8ms 2ms packets 4",
+                SlotGap::Distribution(Distribution::Normal, ms(8), ms(2)),
+                Some(4),
+                None,
+            ),
+        ] {
+            assert_eq!(netem(spec).slot, Some(Slot { gap, packets, bytes }), "{spec}");
+        }
+        let line = netem("delay 1ms slot 2ms packets 3 loss 1%");
+        assert!(line.delay.is_some() && line.loss != LossModel::default());
+    }
+
+    #[test]
     fn reorder_without_gap_considers_every_packet() {
         let netem = netem("delay 10ms reorder 25% 50% duplicate 1% 2% corrupt 3% 4%");
         assert_eq!((netem.gap, netem.reorder.correlation), (1, "50%".parse().unwrap()));
@@ -215,7 +235,9 @@ mod tests {
     fn each_mistake_says_what_would_be_right() {
         for (spec, message) in [
             ("los 1%", "\"los\" is not a known word (did you mean \"loss\"?)"),
-            ("slot 1ms", "\"slot\" is not supported (allowed: "),
+            ("slot", "\"slot\" needs a time (as in "),
+            ("slot 2ms 1ms", "the longest gap, 1ms, is less than the shortest, 2ms ("),
+            ("slot distribution normal 1ms", "\"slot\" needs a jitter (as in "),
             ("loss", "\"loss\" needs a percentage (as in \"loss 1%\")"),
             ("loss 30", "\"30\" has no % (try \"30%\")"),
             ("loss 101%", "\"101%\" is more than 100% (a probability is"),

@@ -23,6 +23,7 @@ pub(super) const ALL: &[&str] = &[
     "reorder",
     "gap",
     "rate",
+    "slot",
     "limit",
     "seed",
     "mtu",
@@ -30,8 +31,8 @@ pub(super) const ALL: &[&str] = &[
     "mss",
 ];
 
-/// What may follow an `mtu` or `mss`.
-const OPTIONS: [&str; 4] = ["drop", "icmp", "fragment", "set"];
+/// What may follow an `mtu`, `mss` or `slot`.
+const OPTIONS: [&str; 6] = ["drop", "icmp", "fragment", "set", "packets", "bytes"];
 
 /// tc's default, in packets.
 const TC_LIMIT: u64 = 1_000;
@@ -97,6 +98,7 @@ impl Words {
             "reorder" => self.netem.reorder = arguments.correlated()?,
             "gap" => self.netem.gap = arguments.count(1..=u32::MAX, "gap 5")?,
             "rate" => self.netem.rate = Some(arguments.rate()?),
+            "slot" => self.netem.slot = Some(arguments.slot()?),
             "limit" => self.netem.limit = Some(arguments.count(1..=u64::from(u32::MAX), "limit 1000")?),
             "seed" => self.seed = Some(arguments.count(0..=u64::MAX, "seed 7")?),
             "mtu" => self.mtu = Some((arguments.count(MTU, "mtu 1400")?, arguments.action())),
@@ -214,13 +216,6 @@ pub(super) fn at(token: &Token<'_>, what: String, hint: impl Into<String>) -> Sp
 }
 
 fn unknown(token: &Token<'_>) -> SpecProblem {
-    if token.text == "slot" {
-        return at(
-            token,
-            format!("\"{}\" is not supported", token.text),
-            format!("allowed: {}", ALL.join(", ")),
-        );
-    }
     let near = suggest::nearest(token.text, ALL.iter().copied().chain(OPTIONS));
     let hint = near
         .map_or_else(|| format!("allowed: {}", ALL.join(", ")), |near| format!("did you mean \"{near}\"?"));

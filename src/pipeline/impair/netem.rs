@@ -29,6 +29,7 @@ use crate::pipeline::params::{
 use crate::pipeline::rng::{Chance, StageKey, Stream};
 use crate::pipeline::serialiser::Serialiser;
 use crate::pipeline::shared::Shared;
+use crate::pipeline::slots::Slots;
 use crate::pipeline::stage::{Action, Outlet, Stage, Verdict};
 use crate::pipeline::time::Instant;
 use crate::pipeline::units::Probability;
@@ -51,6 +52,7 @@ pub struct Netem {
     /// Of the wandering delay, in 1/s.
     speed: f64,
     clamped: u64,
+    slots: Option<Slots>,
     keys: Keys,
     shared: Shared,
     flows: PerFlow<Flow>,
@@ -104,6 +106,7 @@ struct Keys {
     reorder: StageKey,
     jitter: StageKey,
     repeat: StageKey,
+    slot: StageKey,
 }
 
 /// What a flow remembers.
@@ -152,6 +155,7 @@ impl Netem {
             rate: params.rate.map(|rate| (Serialiser::new(rate.rate, Shared::clone(&shared)), rate)),
             speed: params.delay.map_or(0.0, |delay| wander::speed(delay.jitter, delay.half_life)),
             clamped: 0,
+            slots: params.slot.map(Slots::new),
             keys: Keys {
                 duplicate: key(0),
                 loss: key(1),
@@ -160,6 +164,7 @@ impl Netem {
                 reorder: key(4),
                 jitter: key(5),
                 repeat: key(6),
+                slot: key(7),
             },
             shared,
             flows: PerFlow::new(setting.flows),
@@ -211,7 +216,10 @@ impl Netem {
 
     /// Whether each wire packet gets a time of its own.
     fn times_each(&self) -> bool {
-        self.rate.is_some() || self.gap > 0 || self.delay.is_some_and(|delay| !delay.jitter.is_zero())
+        self.rate.is_some()
+            || self.slots.is_some()
+            || self.gap > 0
+            || self.delay.is_some_and(|delay| !delay.jitter.is_zero())
     }
 
     /// Room for how many of `count` packets, counted as held from now on.
@@ -227,6 +235,15 @@ impl Netem {
 
     /// When the first wire packet of `packet` leaves.
     fn departure(&mut self, packet: &Packet, now: Instant) -> Instant {
+        let due = self.due(packet, now);
+        let Some(slots) = &mut self.slots else { return due };
+        let stream = packet.stream(self.keys.slot);
+        let words = [stream.word(packet.index, 0), stream.word(packet.index, 1)];
+        slots.departure(due, packet.wire_length(0).into(), words)
+    }
+
+    /// When it would leave without slots.
+    fn due(&mut self, packet: &Packet, now: Instant) -> Instant {
         let sent = match &mut self.rate {
             Some((link, rate)) => link.send(cost(packet.wire_length(0), rate), now).end,
             None => now,
@@ -268,7 +285,7 @@ impl Netem {
 
     /// What passes without waiting is not held.
     fn waits(&self) -> bool {
-        self.delay.is_some() || self.rate.is_some()
+        self.delay.is_some() || self.rate.is_some() || self.slots.is_some()
     }
 
     /// Sends on a packet that was taken.

@@ -19,6 +19,7 @@ use crate::pipeline::packet::Packet;
 use crate::pipeline::params::{Correlated, CorruptArea, Distribution, LossModel, NetemParams};
 use crate::pipeline::rng::StageKey;
 use crate::pipeline::shared::Shared;
+use crate::pipeline::slots::Slots;
 use crate::pipeline::stage::{Action, Outlet, Stage, Verdict};
 use crate::pipeline::time::{Duration, Instant};
 
@@ -38,6 +39,8 @@ pub struct KernelNetem {
     chain: StageKey,
     bit: StageKey,
     copy: StageKey,
+    slot: StageKey,
+    slots: Option<Slots>,
     shared: Shared,
 }
 
@@ -96,6 +99,8 @@ impl KernelNetem {
             chain: setting.key.part(10),
             bit: setting.key.part(11),
             copy: setting.key.part(12),
+            slot: setting.key.part(13),
+            slots: params.slot.map(Slots::new),
             shared: Shared::clone(&setting.shared),
             params: params.clone(),
         }
@@ -122,7 +127,7 @@ impl KernelNetem {
         decide(&mut (before as loss_chain::State))
     }
 
-    fn enqueue(&self, mut packet: Packet, may_copy: bool, now: Instant, out: &mut Outlet<'_>) {
+    fn enqueue(&mut self, mut packet: Packet, may_copy: bool, now: Instant, out: &mut Outlet<'_>) {
         let copies = may_copy && self.duplicate.hits(&packet, &self.shared);
         let lost = self.is_lost(&packet);
         let marks = lost && self.params.ecn && packet.is_ecn_capable();
@@ -149,7 +154,12 @@ impl KernelNetem {
         if self.shared.packets.fetch_update(Ordering::AcqRel, Ordering::Acquire, enter).is_err() {
             return out.drop(packet, Reason::Limit);
         }
-        let due = self.departure(&packet, now);
+        let mut due = self.departure(&packet, now);
+        if let Some(slots) = &mut self.slots {
+            let stream = packet.stream(self.slot);
+            let words = [stream.word(packet.index, 0), stream.word(packet.index, 1)];
+            due = slots.departure(due, packet.wire_length(0).into(), words);
+        }
         out.hold(packet, due);
     }
 
