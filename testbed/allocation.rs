@@ -67,6 +67,7 @@ fn stages() -> Vec<StageParams> {
         start: Duration::from_millis(50),
         down: Duration::from_millis(1),
         up: Some(Duration::from_millis(9)),
+        hold: false,
     };
     stages.push(stage("displace", ImpairmentParams::Reorder(displace)));
     stages.push(stage("filter", ImpairmentParams::FragmentFilter));

@@ -174,7 +174,8 @@ fn reorder(reorder: &ReorderParams) -> String {
 }
 
 fn blackout(blackout: &BlackoutParams) -> String {
-    let text = format!("blackout from {} for {}", blackout.start, blackout.down);
+    let hold = if blackout.hold { ", holding what comes" } else { "" };
+    let text = format!("blackout from {} for {}{hold}", blackout.start, blackout.down);
     match blackout.up {
         Some(up) => format!("{text}, again after {up} up"),
         None => text,
@@ -298,6 +299,11 @@ fn trigger(trigger: &Trigger) -> Vec<String> {
     }
     parts.extend(trigger.from.map(|from| format!("from {from}")));
     parts.extend(trigger.until.map(|until| format!("until {until}")));
+    parts.extend(trigger.phase.map(|phase| {
+        let until = phase.until.map_or(String::new(), |until| format!(" to {until}"));
+        let period = phase.period.map_or(String::new(), |period| format!(", again every {period}"));
+        format!("in phase {} (from {}{until}{period})", phase.number, phase.from)
+    }));
     parts
 }
 

@@ -157,7 +157,8 @@ fn blackout(table: &mut Table<'_>) -> Option<BlackoutParams> {
     let start = table.quantity("start").unwrap_or(Duration::ZERO);
     let down = table.required("down", "\"2s\"").and_then(|value| positive(&value));
     let up = table.value("up").and_then(|value| positive(&value));
-    Some(BlackoutParams { start, down: down?, up })
+    let hold = table.flag("hold", false);
+    Some(BlackoutParams { start, down: down?, up, hold })
 }
 
 /// A time that is not nothing.

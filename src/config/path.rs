@@ -1,9 +1,12 @@
 //! `[[path]]`, one direction from a port to a port, and `[[link]]`, both directions at once.
 
+use crate::config::impairment::positive;
 use crate::config::plan::PathPlan;
 use crate::config::port::port_index;
 use crate::config::reader::{Table, Value};
 use crate::config::stage::Stages;
+use crate::pipeline::params::Phase;
+use crate::pipeline::time::Duration;
 
 /// Reads every `[[path]]` and `[[link]]` of `root`; `ports` are the names that they may use.
 pub fn read_paths(root: &mut Table<'_>, ports: &[&str]) -> Vec<PathPlan> {
@@ -18,6 +21,7 @@ pub fn read_paths(root: &mut Table<'_>, ports: &[&str]) -> Vec<PathPlan> {
         if let Some(tables) = table.value("stage") {
             stages.read(&tables);
         }
+        phases(&mut table, &mut [(&["spec", "stage"], &mut stages)]);
         if let (Some(from), Some(to)) = (from, to) {
             add(&mut paths, PathPlan { from, to, stages: stages.finish() }, &table, ports);
         }
@@ -39,13 +43,57 @@ pub fn read_paths(root: &mut Table<'_>, ports: &[&str]) -> Vec<PathPlan> {
 /// The stages of a link from its first end to its second and back: those for both, then each direction's own.
 fn directions(table: &mut Table<'_>) -> [Vec<crate::pipeline::params::StageParams>; 2] {
     let both = table.value("both");
-    ["up", "down"].map(|key| {
+    let [mut up, mut down] = ["up", "down"].map(|key| {
         let mut stages = Stages::default();
         for value in both.iter().chain(table.value(key).iter()) {
             stages.read(value);
         }
-        stages.finish()
-    })
+        stages
+    });
+    phases(table, &mut [(&["both", "up"], &mut up), (&["both", "down"], &mut down)]);
+    [up.finish(), down.finish()]
+}
+
+/// Reads the `phase` tables of `table`: for each direction its stages are those under its keys.
+fn phases(table: &mut Table<'_>, directions: &mut [(&[&'static str; 2], &mut Stages)]) {
+    /// What a packet has bits for.
+    const MOST: usize = 63;
+    let mut tables = table.tables("phase");
+    let repeats = table.value("repeat");
+    if let (Some(repeat), true) = (&repeats, tables.is_empty()) {
+        repeat.problem("there is no phase to repeat", "remove repeat, or write [[path.phase]]");
+    }
+    let repeats = repeats.is_some_and(|value| value.flag().unwrap_or(false));
+    if tables.len() > MOST {
+        table.problem(format!("{} phases are too many", tables.len()), format!("at most {MOST}"));
+        return;
+    }
+    let lengths: Vec<Option<Duration>> = tables
+        .iter_mut()
+        .map(|phase| phase.required("for", "\"10s\"").and_then(|value| positive(&value)))
+        .collect();
+    let period = lengths.iter().flatten().fold(Duration::ZERO, |sum, length| sum + *length);
+    let (mut from, count) = (Duration::ZERO, tables.len());
+    for (index, (mut phase, length)) in tables.into_iter().zip(lengths).enumerate() {
+        let end = from + length.unwrap_or_default();
+        let is_last = index + 1 == count;
+        let when = Phase {
+            number: index as u8 + 1,
+            from,
+            // Without repetition the last one stays.
+            until: (repeats || !is_last).then_some(end),
+            period: repeats.then_some(period),
+        };
+        for (keys, stages) in directions.iter_mut() {
+            for key in *keys {
+                if let Some(value) = phase.value(key) {
+                    stages.read_in(&value, when);
+                }
+            }
+        }
+        phase.finish();
+        from = end;
+    }
 }
 
 fn ends(value: &Value<'_>, ports: &[&str]) -> Option<[usize; 2]> {

@@ -6,7 +6,7 @@ use crate::config::reader::{Table, Value};
 use crate::config::select::read_select;
 use crate::config::spec::{self, Spec};
 use crate::config::trigger::read_trigger;
-use crate::pipeline::params::StageParams;
+use crate::pipeline::params::{Phase, StageParams};
 
 /// Reads the stages of one path from `values`, in their order: each a spec (a text) or an array of stage tables. Names
 /// that are not given are made up, unique in the path.
@@ -39,6 +39,15 @@ impl Stages {
         for mut table in value.items().iter().filter_map(Value::table) {
             let stage = self.stage(&mut table);
             self.stages.extend(stage);
+        }
+    }
+
+    /// Adds those of one phase.
+    pub(super) fn read_in(&mut self, value: &Value<'_>, phase: Phase) {
+        let before = self.stages.len();
+        self.read(value);
+        for stage in &mut self.stages[before..] {
+            stage.trigger.phase = Some(phase);
         }
     }
 

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::config::plan::{NetnsRef, RouteTarget, WorkerCount};
 use crate::pipeline::params::{
-    BlackoutParams, CorruptArea, Excess, FragmentSelect, ImpairmentParams, ReorderParams, Scope,
+    BlackoutParams, CorruptArea, Excess, FragmentSelect, ImpairmentParams, Phase, ReorderParams, Scope,
 };
 use crate::pipeline::time::Duration;
 
@@ -184,7 +184,8 @@ fn each_type_reads_its_keys() {
         ImpairmentParams::Blackout(BlackoutParams {
             start: Duration::from_secs(1),
             down: Duration::from_secs(2),
-            up: Some(Duration::from_secs(3))
+            up: Some(Duration::from_secs(3)),
+            hold: false,
         })
     );
     assert!(matches!(stage("type = \"netem\"\nspec = \"delay 1ms\"").impairment, ImpairmentParams::Netem(_)));
@@ -650,8 +651,10 @@ fn the_reference_shows_every_key_and_type() {
     let problems = problem::Problems::new("reference.toml", &text);
     let plan = reader::read_into(&text, &problems, |root| Some(file::read_plan(root))).unwrap();
     let present = present_keys(&text);
-    let missing: Vec<String> =
-        problems.asked.borrow().iter().filter(|key| !present.contains(*key)).cloned().collect();
+    // The stages of a phase are as those of a path.
+    let shown =
+        |key: &str| present.contains(key) || present.contains(&key.replace("path.phase.stage", "path.stage"));
+    let missing: Vec<String> = problems.asked.borrow().iter().filter(|key| !shown(key)).cloned().collect();
     assert_eq!(missing, [""; 0]);
     // A type that the reference lacks would ask for keys that nobody sees above.
     let mut types: Vec<&str> = plan.paths[0].stages.iter().map(|stage| type_of(&stage.impairment)).collect();
@@ -722,4 +725,28 @@ fn the_reference_states_the_defaults() {
         shown(16),
         of("type = \"reorder\"\nkind = \"overtake\"\nprobability = \"25%\"\ndelay = \"10ms\"")
     );
+}
+
+/// Phases follow each other, and each packet meets those stages only in whose phase it came.
+#[test]
+fn phases_follow_each_other() {
+    let text = |repeat: &str| {
+        format!(
+            "{PORTS}[[path]]\nfrom = \"left\"\nto = \"right\"\nspec = \"loss 1%\"\n{repeat}\
+             [[path.phase]]\nfor = \"10s\"\nspec = \"delay 100ms\"\n\
+             [[path.phase]]\nfor = \"5s\"\n[[path.phase.stage]]\ntype = \"blackout\"\ndown = \"1s\"\n"
+        )
+    };
+    let phases = |text: &str| -> Vec<Option<Phase>> {
+        parse(text, "x").unwrap().paths[0].stages.iter().map(|stage| stage.trigger.phase).collect()
+    };
+    let seconds = Duration::from_secs;
+    let first = Phase { number: 1, from: Duration::ZERO, until: Some(seconds(10)), period: None };
+    let second = Phase { number: 2, from: seconds(10), until: None, period: None };
+    assert_eq!(phases(&text("")), [None, Some(first), Some(second)]);
+    let period = Some(seconds(15));
+    let second = Phase { until: Some(seconds(15)), period, ..second };
+    assert_eq!(phases(&text("repeat = true\n")), [None, Some(Phase { period, ..first }), Some(second)]);
+    let wrong = format!("{PORTS}[[path]]\nfrom = \"left\"\nto = \"right\"\nrepeat = true\n");
+    assert!(parse(&wrong, "x").unwrap_err().to_string().contains("no phase to repeat"));
 }

@@ -23,6 +23,7 @@ pub fn read_trigger(value: &Value<'_>) -> Option<Trigger> {
             .value("scope")
             .and_then(|value| value.choice(&[("flow", Scope::Flow), ("path", Scope::Path)]))
             .unwrap_or_default(),
+        phase: None,
     };
     if let Some(until) = trigger.until
         && until <= trigger.from.unwrap_or_default()

@@ -19,6 +19,8 @@ pub const MAX_FIRED: u64 = (1 << FIRED_BITS) - 1;
 pub struct Gate {
     select: Option<Select>,
     trigger: Option<Armed>,
+    /// Number of the only phase in which the stage acts.
+    phase: Option<u8>,
 }
 
 /// A trigger with its counts.
@@ -61,7 +63,8 @@ impl Gate {
         };
         Self {
             select: (!select.is_any()).then(|| select.clone()),
-            trigger: (*trigger != Trigger::default()).then(armed),
+            trigger: (Trigger { phase: None, ..trigger.clone() } != Trigger::default()).then(armed),
+            phase: trigger.phase.map(|phase| phase.number),
         }
     }
 
@@ -69,6 +72,9 @@ impl Gate {
     /// The counts move on by as many.
     #[inline]
     pub fn claim(&mut self, packet: &Packet, limit: u32, now: Instant) -> (u32, bool) {
+        if self.phase.is_some_and(|phase| phase != packet.phase()) {
+            return (limit, false);
+        }
         let (count, selected) = match &self.select {
             None => (limit, true),
             Some(select) => select.run(packet, limit),

@@ -14,7 +14,7 @@ use crate::pipeline::params::{
     BlackoutParams, BottleneckParams, CoDelParams, Correlated, CorruptArea, CorruptParams, DelayParams,
     Discipline, Distribution, DuplicateParams, Excess, FragmentSelect, GilbertElliott, ImpairmentParams,
     LossModel, LossParams, Mode, MssParams, MtuAction, MtuParams, NetemParams, NetemRate, PawsPerHostParams,
-    PieParams, RateParams, RedParams, ReorderParams, Scope, Select, ServiceParams, Slot, SlotGap,
+    Phase, PieParams, RateParams, RedParams, ReorderParams, Scope, Select, ServiceParams, Slot, SlotGap,
     StageParams, StateLoss, Trigger,
 };
 use crate::pipeline::service::{Opportunities, RateSteps};
@@ -210,8 +210,11 @@ fn impairment() -> impl Strategy<Value = ImpairmentParams> {
         ),
         reorder().prop_map(ImpairmentParams::Reorder),
         Just(ImpairmentParams::FragmentFilter),
-        (duration(), duration(), option::of(duration()))
-            .prop_map(|(start, down, up)| ImpairmentParams::Blackout(BlackoutParams { start, down, up })),
+        (duration(), duration(), option::of(duration()), any::<bool>()).prop_map(
+            |(start, down, up, hold)| {
+                ImpairmentParams::Blackout(BlackoutParams { start, down, up, hold })
+            }
+        ),
         (duration(), any::<bool>()).prop_map(|(window, require_timestamp)| {
             ImpairmentParams::PawsPerHost(PawsPerHostParams { window, require_timestamp })
         }),
@@ -250,11 +253,15 @@ fn trigger() -> impl Strategy<Value = Trigger> {
         option::of(probability()),
     );
     let times = (option::of(duration()), option::of(duration()), select(vec![Scope::Flow, Scope::Path]));
-    let some = (counts, times).prop_map(
-        |((mut nth, every, first, after, times, probability), (from, until, scope))| {
+    let phase = option::of(
+        (1..3_u8, duration(), option::of(duration()), option::of(duration()))
+            .prop_map(|(number, from, until, period)| Phase { number, from, until, period }),
+    );
+    let some = (counts, times, phase).prop_map(
+        |((mut nth, every, first, after, times, probability), (from, until, scope), phase)| {
             nth.sort_unstable();
             nth.dedup();
-            Trigger { probability, nth, every, first, after, times, from, until, scope }
+            Trigger { probability, nth, every, first, after, times, from, until, scope, phase }
         },
     );
     prop_oneof![Just(Trigger::default()), some]

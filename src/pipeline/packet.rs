@@ -76,6 +76,8 @@ impl Flags {
     const LENT: u8 = 1;
     /// It has waited in the schedule.
     const WAITED: u8 = 2;
+    /// The other bits are the number of the phase in which it came to its path.
+    const PHASE: u32 = 2;
 
     const fn has(self, flag: u8) -> bool {
         self.0 & flag != 0
@@ -270,6 +272,17 @@ impl Packet {
     #[inline]
     pub fn tcp_flags(&self) -> Option<u8> {
         self.is_tcp().then(|| self.bytes()[self.layout.transport_offset() + 13])
+    }
+
+    /// Number of the phase in which it came to its path; 0 if that has none.
+    #[inline]
+    pub const fn phase(&self) -> u8 {
+        self.flags.0 >> Flags::PHASE
+    }
+
+    /// Says in which phase it came to its path.
+    pub(crate) const fn set_phase(&mut self, number: u8) {
+        self.flags.0 = self.flags.0 & (Flags::LENT | Flags::WAITED) | number << Flags::PHASE;
     }
 
     /// Whether it has waited in the schedule.
@@ -475,6 +488,7 @@ impl Packet {
             path: self.path,
             stage: self.stage,
             tag: self.tag,
+            flags: Flags(self.flags.0 & !(Flags::LENT | Flags::WAITED)),
             ..derived
         })
     }

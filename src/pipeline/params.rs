@@ -18,7 +18,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::pipeline::distribution::Table;
-use crate::pipeline::time::Duration;
+use crate::pipeline::time::{Duration, Instant};
 use crate::pipeline::units::{Probability, Rate};
 
 /// One stage of a path: which packets, when, and what is done to them.
@@ -110,6 +110,30 @@ pub struct Trigger {
     pub until: Option<Duration>,
     /// Whether nth, every, first, after and times count per flow or over the path.
     pub scope: Scope,
+    /// Acts only on packets that came to the path in this phase.
+    pub phase: Option<Phase>,
+}
+
+/// A part of the time of a path, from the start of the run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Phase {
+    /// Its number in its path, 1 to 63.
+    pub number: u8,
+    /// When it begins, and when the next one does; `None`: never.
+    pub from: Duration,
+    /// The end.
+    pub until: Option<Duration>,
+    /// All phases together, if they start again; times above count within it.
+    pub period: Option<Duration>,
+}
+
+impl Phase {
+    /// Whether it is now.
+    pub fn is_at(&self, now: Instant) -> bool {
+        let since = now.since(Instant::ZERO).as_nanos();
+        let since = self.period.map_or(since, |period| since % period.as_nanos().max(1));
+        since >= self.from.as_nanos() && self.until.is_none_or(|until| since < until.as_nanos())
+    }
 }
 
 /// A fault or rewrite.
@@ -312,6 +336,8 @@ pub struct BlackoutParams {
     pub down: Duration,
     /// How long it stays up between; `None`: it happens once.
     pub up: Option<Duration>,
+    /// What comes while it is down waits until it is up again, instead of being dropped.
+    pub hold: bool,
 }
 
 /// A probability with netem's correlation (0 = independent).

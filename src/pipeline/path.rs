@@ -3,10 +3,11 @@
 use crate::pipeline::counters::StageCounters;
 use crate::pipeline::gate::Gate;
 use crate::pipeline::impair::{Impairment, Setting};
-use crate::pipeline::params::{PathParams, StageParams};
+use crate::pipeline::params::{PathParams, Phase, StageParams};
 use crate::pipeline::rng::StageKey;
 use crate::pipeline::shared::Shared;
 use crate::pipeline::stage::Emission;
+use crate::pipeline::time::Instant;
 
 /// A stage in its place.
 #[derive(Debug)]
@@ -30,9 +31,26 @@ pub struct Path {
     pub to: u16,
     /// In order.
     pub stages: Vec<Slot>,
+    /// The phases that its stages name.
+    phases: Vec<Phase>,
 }
 
 impl Path {
+    /// Where nothing happens.
+    pub(crate) const fn empty(from: u16, to: u16) -> Self {
+        Self { from, to, stages: Vec::new(), phases: Vec::new() }
+    }
+
+    /// Whether what happens changes with time.
+    pub(crate) const fn has_phases(&self) -> bool {
+        !self.phases.is_empty()
+    }
+
+    /// The number of the phase at `now`; 0 if there is none.
+    pub(crate) fn phase(&self, now: Instant) -> u8 {
+        self.phases.iter().find(|phase| phase.is_at(now)).map_or(0, |phase| phase.number)
+    }
+
     /// Builds one worker's copy. `names` are the ports' names, which the draws depend on; `shared` has an entry a stage.
     pub fn new(params: &PathParams, seed: u64, names: (&str, &str), flows: usize, shared: &[Shared]) -> Self {
         let stage = |(stage, shared): (&StageParams, &Shared)| {
@@ -47,10 +65,51 @@ impl Path {
                 emissions: Vec::with_capacity(16),
             }
         };
+        let mut phases: Vec<Phase> = params.stages.iter().filter_map(|stage| stage.trigger.phase).collect();
+        phases.dedup();
         Self {
+            phases,
             from: params.from as u16,
             to: params.to as u16,
             stages: params.stages.iter().zip(shared).map(stage).collect(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::spec;
+    use crate::pipeline::params::{Phase, StageParams};
+    use crate::pipeline::testing::{Run, Spec};
+    use crate::pipeline::time::{Duration, Instant};
+
+    fn phase(number: u8, from: u64, until: u64, text: &str) -> StageParams {
+        let ms = Duration::from_millis;
+        let mut stage = spec::parse(text).unwrap().stages.remove(0);
+        stage.name = format!("phase-{number}");
+        stage.trigger.phase =
+            Some(Phase { number, from: ms(from), until: Some(ms(until)), period: Some(ms(300)) });
+        stage
+    }
+
+    /// A packet that came late in a phase and is held into the next one is not held again there, nor after the last phase
+    /// by the first; its fragments are of its phase too.
+    #[test]
+    fn a_packet_is_of_the_phase_in_which_it_came() {
+        let stages = vec![
+            phase(1, 0, 100, "delay 50ms"),
+            phase(2, 100, 200, "mtu 600 fragment"),
+            phase(2, 100, 200, "delay 70ms"),
+            phase(3, 200, 300, "delay 90ms"),
+        ];
+        let mut run = Run::new(stages);
+        for at in [0, 90, 110, 290, 310] {
+            let length = if at == 110 { 900 } else { 10 };
+            let spec = Spec { dont_fragment: false, ..Spec::udp(length) };
+            run.feed(Instant::ZERO + Duration::from_millis(at), &spec.frame());
+        }
+        run.finish();
+        let times: Vec<u64> = run.times().iter().map(|time| time / 1_000_000).collect();
+        assert_eq!(times, [50, 140, 180, 180, 360, 380], "{:?}", run.router.counters());
     }
 }

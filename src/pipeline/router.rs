@@ -121,7 +121,7 @@ impl Router {
         for (from, port) in ports.iter_mut().enumerate() {
             for (to, path) in port.paths.iter_mut().enumerate().filter(|(_, path)| **path == u16::MAX) {
                 *path = paths.len() as u16;
-                paths.push(Path { from: from as u16, to: to as u16, stages: Vec::new() });
+                paths.push(Path::empty(from as u16, to as u16));
             }
         }
         Self {
@@ -310,6 +310,9 @@ impl Router {
     /// Takes `packet` through the stages from `at` on, and out.
     fn run<E: Egress>(&mut self, packet: &mut Packet, mut at: usize, now: Instant, egress: &mut E) {
         let path = usize::from(packet.path);
+        if at == 0 && self.paths[path].has_phases() {
+            packet.set_phase(self.paths[path].phase(now));
+        }
         // What the gate has said about wire packets that the stage has not answered for yet.
         let mut claim = (0, false);
         while let Some(slot) = self.paths[path].stages.get_mut(at) {

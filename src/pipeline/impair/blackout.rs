@@ -1,15 +1,15 @@
 //! A link that is down by a schedule.
 //!
 //! Model: down in `[start + k(down + up), start + k(down + up) + down)` for k = 0, 1, ...; once only without `up`. What
-//! comes while it is down is dropped. Times count from the start of the run.
-//! Never delays, reorders, copies or alters a packet.
+//! comes while it is down is dropped, or waits and leaves all at once when it is up. Times count from the start of the run.
+//! Never reorders, copies or alters a packet.
 //! Differs from tc-netem: there is no such thing there; `loss 100%` has to be switched on and off from outside.
 
 use crate::pipeline::counters::Reason;
 use crate::pipeline::packet::Packet;
 use crate::pipeline::params::BlackoutParams;
 use crate::pipeline::stage::{Action, Stage, Verdict};
-use crate::pipeline::time::Instant;
+use crate::pipeline::time::{Duration, Instant};
 
 /// Drops everything at times.
 #[derive(Debug)]
@@ -23,20 +23,27 @@ impl Blackout {
         Self { params }
     }
 
-    fn is_down(&self, now: Instant) -> bool {
+    /// When the link is up again, if it is down at `now`.
+    fn up_again(&self, now: Instant) -> Option<Instant> {
         let (start, down) = (self.params.start.as_nanos(), self.params.down.as_nanos());
-        let Some(since) = now.as_nanos().checked_sub(start) else { return false };
-        match self.params.up {
-            Some(up) => since % down.saturating_add(up.as_nanos()).max(1) < down,
-            None => since < down,
-        }
+        let since = now.as_nanos().checked_sub(start)?;
+        let into = match self.params.up {
+            Some(up) => since % down.saturating_add(up.as_nanos()).max(1),
+            None => since,
+        };
+        (into < down).then(|| now + Duration::from_nanos(down - into))
     }
 }
 
 impl Stage for Blackout {
     #[inline]
     fn decide(&mut self, _packet: &Packet, limit: u32, now: Instant) -> Verdict {
-        Verdict::new(limit, if self.is_down(now) { Action::Drop(Reason::Blackout) } else { Action::Pass })
+        let action = match self.up_again(now) {
+            None => Action::Pass,
+            Some(up) if self.params.hold => Action::Hold(up),
+            Some(_) => Action::Drop(Reason::Blackout),
+        };
+        Verdict::new(limit, action)
     }
 }
 
@@ -45,12 +52,11 @@ mod tests {
     use super::*;
     use crate::pipeline::params::ImpairmentParams;
     use crate::pipeline::testing::{Run, Spec, stage};
-    use crate::pipeline::time::Duration;
 
     /// Of these times in milliseconds, those at which a packet passes.
     fn passes(start: u64, down: u64, up: Option<u64>, at: &[u64]) -> Vec<u64> {
         let [start, down] = [start, down].map(Duration::from_millis);
-        let params = BlackoutParams { start, down, up: up.map(Duration::from_millis) };
+        let params = BlackoutParams { start, down, up: up.map(Duration::from_millis), hold: false };
         let mut run = Run::new(vec![stage(ImpairmentParams::Blackout(params))]);
         for &at in at {
             run.feed(Instant::ZERO + Duration::from_millis(at), &Spec::tcp(1).frame());
@@ -66,6 +72,19 @@ mod tests {
     }
 
     #[test]
+    fn what_is_held_leaves_at_once_when_the_link_is_up() {
+        let [start, down, up] = [10, 5, 20].map(Duration::from_millis);
+        let params = BlackoutParams { start, down, up: Some(up), hold: true };
+        let mut run = Run::new(vec![stage(ImpairmentParams::Blackout(params))]);
+        for at in [9, 10, 12, 14, 15, 36] {
+            run.feed(Instant::ZERO + Duration::from_millis(at), &Spec::tcp(1).frame());
+        }
+        run.finish();
+        let times: Vec<u64> = run.times().iter().map(|time| time / 1_000_000).collect();
+        assert_eq!(times, [9, 15, 15, 15, 15, 40]);
+    }
+
+    #[test]
     fn the_schedule_repeats() {
         assert_eq!(passes(10, 5, Some(20), &[9, 10, 15, 34, 35, 39, 40, 60, 64, 65]), [9, 15, 34, 40, 65]);
         assert_eq!(passes(10, 5, Some(0), &[9, 10, 14, 15, 1_000_000]), [9]);
@@ -78,13 +97,15 @@ mod tests {
             start: Duration::ZERO,
             down: Duration::from_nanos(u64::MAX),
             up: Some(Duration::from_nanos(u64::MAX)),
+            hold: false,
         };
-        assert!(Blackout::new(params).is_down(Instant::from_nanos(u64::MAX / 2)));
+        assert!(Blackout::new(params).up_again(Instant::from_nanos(u64::MAX / 2)).is_some());
     }
 
     #[test]
     fn a_train_is_dropped_whole() {
-        let params = BlackoutParams { start: Duration::ZERO, down: Duration::from_millis(1), up: None };
+        let params =
+            BlackoutParams { start: Duration::ZERO, down: Duration::from_millis(1), up: None, hold: false };
         let mut run = Run::new(vec![stage(ImpairmentParams::Blackout(params))]);
         run.feed(Instant::ZERO, &Spec::tcp(5000).train(1000).frame());
         assert_eq!((run.dropped(Reason::Blackout), run.stage(0).drops.total().bytes), (5, 5200));
