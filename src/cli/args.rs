@@ -254,7 +254,7 @@ SPEC: tc-netem's words, applied in netem's order of decisions:
   rate RATE [OVERHEAD [CELLSIZE [CELLOVERHEAD]]]    limit N    seed N
   slot MIN [MAX] | slot distribution NAME DELAY JITTER    [packets N] [bytes N]
 and before them, in the order written, faultwire's own:
-  mtu BYTES [drop|icmp|fragment]    overhead BYTES    mss BYTES [set]
+  mtu BYTES [drop|icmp|fragment]    overhead BYTES    mss BYTES [set]    trace FILE [once] (a Mahimahi trace)
 
 Examples:
   faultwire exec --both 'delay 50ms 5ms' -- sh -c 'ping -c 5 $FAULTWIRE_HOST'

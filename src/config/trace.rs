@@ -1,8 +1,10 @@
 //! Trace files that a configuration names.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 
 use crate::config::reader::Value;
+use crate::pipeline::params::{BottleneckParams, Discipline, ImpairmentParams, ServiceParams};
 use crate::pipeline::service::{NoTrace, Opportunities};
 use crate::pipeline::time::Duration;
 
@@ -20,29 +22,30 @@ struct Flaw {
 
 /// The trace in the file that `value` names, relative to the configuration's directory. Problems are reported.
 pub(super) fn mahimahi(value: &Value<'_>, repeats: bool) -> Option<Opportunities> {
-    let path = located(value)?;
-    let text = match std::fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(error) => {
-            let hint = "give the path of a trace, relative to this file's directory";
-            value.problem(format!("{} cannot be read: {error}", path.display()), hint);
-            return None;
-        }
-    };
-    match parse_mahimahi(&text, repeats) {
-        Ok(trace) => Some(trace),
-        Err(flaw) => {
-            let place = flaw.line.map_or(String::new(), |line| format!(":{line}"));
-            let hint = "a trace has one time in whole milliseconds a line, none before the one above it";
-            value.problem(format!("{}{place}: {}", path.display(), flaw.what), hint);
-            None
-        }
-    }
+    let path = value.directory().join(value.text()?);
+    let hint = "a trace has one time in whole milliseconds a line, none before the one above it";
+    read(&path, repeats).map_err(|what| value.problem(what, hint)).ok()
 }
 
-fn located(value: &Value<'_>) -> Option<PathBuf> {
-    let path = Path::new(value.text()?);
-    Some(value.directory().join(path))
+/// The trace in the file at `path`, or what is wrong with it, with its name and line.
+pub(super) fn read(path: &Path, repeats: bool) -> Result<Opportunities, String> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
+    parse_mahimahi(&text, repeats).map_err(|flaw| {
+        let place = flaw.line.map_or(String::new(), |line| format!(":{line}"));
+        format!("{}{place}: {}", path.display(), flaw.what)
+    })
+}
+
+/// A link by a trace with a queue without limit, as Mahimahi's own default.
+pub(super) fn unlimited(times: Opportunities) -> ImpairmentParams {
+    ImpairmentParams::Bottleneck(Box::new(BottleneckParams {
+        service: ServiceParams::Opportunities(Arc::new(times)),
+        overhead: MAHIMAHI_OVERHEAD,
+        packets: None,
+        bytes: None,
+        discipline: Discipline::TailDrop,
+    }))
 }
 
 /// A line a delivery opportunity, in milliseconds from the start.

@@ -6,9 +6,11 @@ mod bottleneck;
 mod loss;
 mod netem;
 mod paws;
+mod when;
 
 pub use bottleneck::{BottleneckParams, CoDelParams, Discipline, PieParams, RedParams, ServiceParams};
 pub use paws::PawsPerHostParams;
+pub use when::{FragmentSelect, Phase, Scope, Select, Trigger};
 
 pub use loss::{GilbertElliott, LossModel, StateLoss};
 pub use netem::{Mode, Slot, SlotGap};
@@ -18,7 +20,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::pipeline::distribution::Table;
-use crate::pipeline::time::{Duration, Instant};
+use crate::pipeline::time::Duration;
 use crate::pipeline::units::{Probability, Rate};
 
 /// One stage of a path: which packets, when, and what is done to them.
@@ -33,107 +35,6 @@ pub struct StageParams {
     pub trigger: Trigger,
     /// What it does.
     pub impairment: ImpairmentParams,
-}
-
-/// Which packets: every condition that is set must hold.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Select {
-    /// IP protocols (6 TCP, 17 UDP, 1 ICMP, 58 ICMPv6 ...); empty means any.
-    pub protocols: Vec<u8>,
-    /// Source prefixes; empty means any.
-    pub source: Vec<IpNet>,
-    /// Destination prefixes; empty means any.
-    pub destination: Vec<IpNet>,
-    /// Source ports, inclusive ranges; a packet without ports never matches a non-empty list.
-    pub source_ports: Vec<(u16, u16)>,
-    /// Destination ports, inclusive ranges.
-    pub destination_ports: Vec<(u16, u16)>,
-    /// Source or destination port, inclusive ranges.
-    pub ports: Vec<(u16, u16)>,
-    /// TCP flags that must all be set (bits as on the wire: FIN 1, SYN 2, RST 4, PSH 8, ACK 16, URG 32, ECE 64, CWR 128).
-    pub tcp_flags_set: u8,
-    /// TCP flags that must all be clear. Any TCP flag condition implies TCP.
-    pub tcp_flags_unset: u8,
-    /// IP total length of the wire packet in bytes, inclusive.
-    pub ip_length: Option<(u32, u32)>,
-    /// Length of the transport payload of the wire packet in bytes, inclusive.
-    pub payload_length: Option<(u32, u32)>,
-    /// Whether the packet is a fragment.
-    pub fragment: Option<FragmentSelect>,
-    /// DSCP (0..=63) values; empty means any.
-    pub dscp: Vec<u8>,
-    /// ECN codepoints (0 Not-ECT, 1 ECT(1), 2 ECT(0), 3 CE); empty means any.
-    pub ecn: Vec<u8>,
-}
-
-/// Which fragments a selection wants.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FragmentSelect {
-    /// Not a fragment.
-    None,
-    /// Any fragment.
-    Any,
-    /// The first fragment only.
-    First,
-    /// Every fragment but the first.
-    Later,
-}
-
-/// Among which packets a count runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Scope {
-    /// Each flow (one direction of a 5-tuple) by itself.
-    #[default]
-    Flow,
-    /// All packets of the path in arrival order.
-    Path,
-}
-
-/// When a stage acts on a selected packet: every condition that is set must hold, counted over selected packets.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Trigger {
-    /// Acts with this probability, drawn for each wire packet.
-    pub probability: Option<Probability>,
-    /// Acts on these selected packets only, counted from 1. Sorted, no repeats; empty means any.
-    pub nth: Vec<u64>,
-    /// Acts on each packet whose number is a multiple of this.
-    pub every: Option<u64>,
-    /// Acts on the first this many selected packets.
-    pub first: Option<u64>,
-    /// Skips this many selected packets, then acts.
-    pub after: Option<u64>,
-    /// Acts at most this many times.
-    pub times: Option<u64>,
-    /// Acts from this time since the start of the run.
-    pub from: Option<Duration>,
-    /// Acts until (not at) this time since the start of the run.
-    pub until: Option<Duration>,
-    /// Whether nth, every, first, after and times count per flow or over the path.
-    pub scope: Scope,
-    /// Acts only on packets that came to the path in this phase.
-    pub phase: Option<Phase>,
-}
-
-/// A part of the time of a path, from the start of the run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Phase {
-    /// Its number in its path, 1 to 63.
-    pub number: u8,
-    /// When it begins, and when the next one does; `None`: never.
-    pub from: Duration,
-    /// The end.
-    pub until: Option<Duration>,
-    /// All phases together, if they start again; times above count within it.
-    pub period: Option<Duration>,
-}
-
-impl Phase {
-    /// Whether it is now.
-    pub fn is_at(&self, now: Instant) -> bool {
-        let since = now.since(Instant::ZERO).as_nanos();
-        let since = self.period.map_or(since, |period| since % period.as_nanos().max(1));
-        since >= self.from.as_nanos() && self.until.is_none_or(|until| since < until.as_nanos())
-    }
 }
 
 /// A fault or rewrite.

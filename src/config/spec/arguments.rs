@@ -8,10 +8,12 @@ use crate::config::reader::Integer;
 use crate::config::spec::lexer::Tokens;
 use crate::config::spec::words::at;
 use crate::config::spec::{SpecProblem, units};
+use crate::config::trace;
 use crate::pipeline::params::{
     Correlated, Distribution, GilbertElliott, LossModel, MssParams, MtuAction, NetemRate, Slot, SlotGap,
     StateLoss,
 };
+use crate::pipeline::service::Opportunities;
 use crate::pipeline::units::{Probability, UnitError};
 
 /// The arguments of one word.
@@ -192,6 +194,16 @@ impl Arguments<'_, '_> {
 
     pub(super) fn mss(&mut self) -> Result<MssParams, SpecProblem> {
         Ok(MssParams { mss: self.count(1..=u16::MAX, "mss 1360")?, set: self.flag("set") })
+    }
+
+    /// `FILE [once]`: a trace of Mahimahi, relative to where the command is given.
+    pub(super) fn trace(&mut self) -> Result<Opportunities, SpecProblem> {
+        let Some(token) = self.tokens.next() else {
+            return Err(self.missing("a file", "trace uplink.trace"));
+        };
+        let repeats = !self.flag("once");
+        trace::read(Path::new(token.text), repeats)
+            .map_err(|what| at(&token, what, "a trace has one time in whole milliseconds a line"))
     }
 
     pub(super) fn action(&mut self) -> MtuAction {

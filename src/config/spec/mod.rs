@@ -218,6 +218,17 @@ mod tests {
     }
 
     #[test]
+    fn a_trace_is_a_link_before_netem() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/configs/traces/sawtooth.trace");
+        let spec = parse(&format!("delay 20ms trace {file} once")).unwrap();
+        let names: Vec<&str> = spec.stages.iter().map(|stage| stage.name.as_str()).collect();
+        assert_eq!(names, ["trace", "netem"]);
+        assert!(
+            matches!(&spec.stages[0].impairment, ImpairmentParams::Bottleneck(link) if link.packets.is_none())
+        );
+    }
+
+    #[test]
     fn overhead_alone_is_a_tunnel_on_a_link_of_1500() {
         let spec = parse("overhead 50").unwrap();
         let mtu = MtuParams { mtu: 1_500, overhead: 50, action: MtuAction::Drop };
@@ -269,6 +280,8 @@ mod tests {
             ("delay 1ms latency 1ms", "\"latency\" was already given (give each word once)"),
             ("limit 0", "\"0\" is out of range (allowed: 1 to "),
             ("limit 1.5", "\"1.5\" is not a whole number (as in \"limit 1000\")"),
+            ("trace", "\"trace\" needs a file (as in \"trace uplink.trace\")"),
+            ("trace /no/trace", "/no/trace cannot be read: "),
             ("mtu 20", "\"20\" is out of range (allowed: 68 to 65535)"),
             (
                 "mtu 100 overhead 50",

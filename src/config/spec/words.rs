@@ -6,10 +6,12 @@ use crate::config::spec::arguments::Arguments;
 use crate::config::spec::lexer::{Token, Tokens};
 use crate::config::spec::{Spec, SpecProblem, units};
 use crate::config::suggest;
+use crate::config::trace;
 use crate::pipeline::params::{
     DelayParams, Distribution, ImpairmentParams, MssParams, MtuAction, MtuParams, NetemParams, Select,
     StageParams, Trigger,
 };
+use crate::pipeline::service::Opportunities;
 use crate::pipeline::time::Duration;
 
 /// Every word, as the allowed ones are listed.
@@ -29,6 +31,7 @@ pub(super) const ALL: &[&str] = &[
     "mtu",
     "overhead",
     "mss",
+    "trace",
 ];
 
 /// What may follow an `mtu`, `mss` or `slot`.
@@ -72,6 +75,7 @@ struct Words {
     mtu: Option<(u32, MtuAction)>,
     overhead: u32,
     mss: Option<MssParams>,
+    trace: Option<Opportunities>,
     seed: Option<u64>,
     /// The words given, in order, with their places.
     seen: Vec<(&'static str, Range<usize>)>,
@@ -103,6 +107,7 @@ impl Words {
             "seed" => self.seed = Some(arguments.count(0..=u64::MAX, "seed 7")?),
             "mtu" => self.mtu = Some((arguments.count(MTU, "mtu 1400")?, arguments.action())),
             "overhead" => self.overhead = arguments.count(0..=*MTU.end(), "overhead 50")?,
+            "trace" => self.trace = Some(arguments.trace()?),
             _ => self.mss = Some(arguments.mss()?),
         }
         Ok(())
@@ -169,6 +174,10 @@ impl Words {
                     stages.push(stage("mtu", ImpairmentParams::Mtu(mtu)));
                 }
                 "mss" => stages.extend(self.mss.map(|mss| stage("mss", ImpairmentParams::Mss(mss)))),
+                "trace" => {
+                    let link = self.trace.take().map(trace::unlimited);
+                    stages.extend(link.map(|link| stage("trace", link)));
+                }
                 "mtu" | "overhead" | "seed" => {}
                 _ => netem = true,
             }
