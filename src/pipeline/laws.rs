@@ -399,6 +399,26 @@ fn shares_state(stages: &[StageParams]) -> bool {
     })
 }
 
+/// Packets and trains of ten bytes of payload each, and the time since the one before.
+fn numbered() -> impl Strategy<Value = Vec<(u64, usize)>> {
+    vec((prop_oneof![Just(0), 0..3_000_000_u64], prop_oneof![3 => Just(1), 1 => 2..12_usize]), 1..40)
+}
+
+/// One flow in which the sequence number tells the packet.
+fn with_sequences(sends: &[(u64, usize)]) -> Vec<(u64, Spec)> {
+    let mut next = 0;
+    let number = |&(gap, count): &(u64, usize)| {
+        let spec = Spec { sequence: next, ..Spec::tcp(10 * count) };
+        next += 10 * count as u32;
+        (gap, if count > 1 { spec.train(10) } else { spec })
+    };
+    sends.iter().map(number).collect()
+}
+
+fn sequence(wire: &Wire) -> u32 {
+    u32::from_be_bytes(wire.bytes[24..28].try_into().unwrap())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, max_global_rejects: 1_000_000, ..ProptestConfig::default() })]
 
@@ -493,20 +513,38 @@ proptest! {
         prop_assert_eq!(flow(by_port(&among, 1)), flow(by_port(&alone, 1)));
     }
 
-    /// Order within a flow is kept by everything that is not meant to reorder.
+    /// Order within a flow is kept by everything that is not meant to reorder, of single packets and in trains.
     #[test]
-    fn order_is_kept(stages in ordered_stages(), gaps in vec(prop_oneof![Just(0), 0..3_000_000_u64], 1..60)) {
-        let numbered = |(number, gap): (usize, &u64)| {
-            (*gap, Spec { sequence: number as u32 * 10, ..Spec::tcp(10) })
-        };
-        let traffic: Vec<_> = gaps.iter().enumerate().map(numbered).collect();
+    fn order_is_kept(stages in ordered_stages(), sends in numbered()) {
+        let mut run = run(stages, &with_sequences(&sends), as_is);
+        run.finish();
+        let order: Vec<u32> = by_port(&run, 1).iter().map(sequence).collect();
+        prop_assert!(order.is_sorted(), "{:?}", order);
+    }
+
+    /// Wherever in a path it stands, and whatever else is there, a delay holds every packet at least that long.
+    #[test]
+    fn nothing_is_delayed_less_than_asked(
+        stages in ordered_stages(), sends in numbered(), delay in duration(), place in any::<Index>(),
+    ) {
+        let mut stages = stages;
+        let params = DelayParams { delay, jitter: Duration::ZERO, distribution: Distribution::Uniform, reorder: false, half_life: None };
+        let at = place.index(stages.len() + 1);
+        stages.insert(at, crate::pipeline::testing::stage(ImpairmentParams::Delay(params)));
+        let traffic = with_sequences(&sends);
         let mut run = run(stages, &traffic, as_is);
         run.finish();
-        let order: Vec<u32> = by_port(&run, 1)
-            .iter()
-            .map(|wire| u32::from_be_bytes(wire.bytes[24..28].try_into().unwrap()))
-            .collect();
-        prop_assert!(order.is_sorted(), "{:?}", order);
+        let mut came = Vec::new();
+        let mut now = Instant::ZERO;
+        for (gap, spec) in &traffic {
+            now += Duration::from_nanos(*gap);
+            came.push((spec.sequence, now));
+        }
+        for wire in by_port(&run, 1) {
+            let number = sequence(&wire);
+            let (_, at) = came[came.partition_point(|(first, _)| *first <= number) - 1];
+            prop_assert!(wire.at >= at + delay, "{} left at {:?}, came at {:?}", number, wire.at, at);
+        }
     }
 
     /// Nothing leaves before it came: the number of wire packets that have left never runs ahead, and time only goes on

@@ -168,6 +168,28 @@ mod tests {
         }
     }
 
+    /// Four workers at once: no two packets get the same time on the wire, and all together take exactly their own, but for
+    /// the part of a nanosecond that each worker still carries.
+    #[test]
+    fn workers_that_race_share_the_rate_exactly() {
+        let shared = Shared::default();
+        let rate = Rate::from_bits_per_sec(999_999_937).unwrap();
+        let work = || {
+            let mut link = Serialiser::new(rate, Shared::clone(&shared));
+            (0..20_000).map(|_| link.send(1_500, Instant::ZERO).end.as_nanos()).collect::<Vec<_>>()
+        };
+        let mut ends: Vec<u64> = std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..4).map(|_| scope.spawn(work)).collect();
+            workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
+        });
+        ends.sort_unstable();
+        let exact = (80_000 * 1_500 * 8 * 1_000_000_000_u128).div_ceil(999_999_937) as u64;
+        let last = *ends.last().unwrap();
+        assert!((exact - 1..=exact).contains(&last), "{last}, not {exact}");
+        // 12,000.0008 ns each.
+        assert!(ends.windows(2).all(|pair| (11_999..=12_002).contains(&(pair[1] - pair[0]))));
+    }
+
     #[test]
     fn without_end_in_sight_the_clock_stops_at_the_end_of_time() {
         let mut link = link(1);

@@ -113,19 +113,11 @@ impl Bottleneck {
             Manager::Pie(pie) => {
                 pie.catch_up(head.map(|head| head.since), now);
                 let waiting = self.shared.bytes.load(Ordering::Acquire);
-                match pie.arrival(waiting, packet.is_ecn_capable(), draw()) {
-                    pie::Fate::Enter => Fate::Go,
-                    pie::Fate::Mark => Fate::Mark,
-                    pie::Fate::Drop => Fate::Drop,
-                }
+                pie.arrival(waiting, packet.is_ecn_capable(), draw())
             }
             Manager::Red(red) => {
                 let waiting = self.shared.packets.load(Ordering::Acquire);
-                match red.arrival(waiting, packet.is_ecn_capable(), draw(), now) {
-                    red::Fate::Enter => Fate::Go,
-                    red::Fate::Mark => Fate::Mark,
-                    red::Fate::Drop => Fate::Drop,
-                }
+                red.arrival(waiting, packet.is_ecn_capable(), draw(), now)
             }
         }
     }

@@ -3,6 +3,7 @@
 //! The delay is that of the head of the queue, by its time of arrival (RFC 8033, 4.3 allows to measure it so), at every
 //! update. Updates that are due are made up for when something happens: between two events nothing else changes.
 
+use crate::pipeline::impair::bottleneck::Fate;
 use crate::pipeline::params::PieParams;
 use crate::pipeline::time::{Duration, Instant};
 
@@ -13,14 +14,6 @@ const ALPHA: f64 = 0.125;
 const BETA: f64 = 1.25;
 /// Above this packets are dropped even if they could be marked (RFC 8033, 5.1).
 const MARK_BELOW: f64 = 0.1;
-
-/// What PIE says about a packet that comes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fate {
-    Enter,
-    Mark,
-    Drop,
-}
 
 /// State of one queue.
 #[derive(Debug)]
@@ -105,7 +98,7 @@ impl Pie {
     /// RFC 8033, 4.1: about a packet that comes to `waiting` bytes; `draw` is uniform in [0, 1).
     pub(super) fn arrival(&mut self, waiting: u64, can_mark: bool, draw: f64) -> Fate {
         if !self.burst.is_zero() {
-            return Fate::Enter;
+            return Fate::Go;
         }
         if self.probability == 0.0 {
             self.accumulated = 0.0;
@@ -113,10 +106,10 @@ impl Pie {
         self.accumulated += self.probability;
         let calm = self.old_delay.as_nanos() < self.params.target.as_nanos() / 2 && self.probability < 0.2;
         if calm || waiting <= 2 * MEAN_PACKET || self.accumulated < 0.85 {
-            return Fate::Enter;
+            return Fate::Go;
         }
         if self.accumulated < 8.5 && draw >= self.probability {
-            return Fate::Enter;
+            return Fate::Go;
         }
         self.accumulated = 0.0;
         if can_mark && self.params.ecn && self.probability < MARK_BELOW { Fate::Mark } else { Fate::Drop }
@@ -176,7 +169,7 @@ mod tests {
         assert_eq!(burst_over, Some(150));
         (pie.probability, pie.accumulated) = (1.0, 0.0);
         assert_eq!(pie.arrival(100_000, true, 0.5), Fate::Drop);
-        assert_eq!(pie.arrival(2_000, true, 0.5), Fate::Enter, "a short queue drops nothing");
+        assert_eq!(pie.arrival(2_000, true, 0.5), Fate::Go, "a short queue drops nothing");
     }
 
     /// At a steady probability p the share of drops is near p, and gaps lie between 0.85 / p and 8.5 / p.

@@ -1,16 +1,9 @@
 //! RED: Floyd and Jacobson, "Random Early Detection Gateways for Congestion Avoidance" (1993), with the gentle slope
 //! that Floyd added in 2000.
 
+use crate::pipeline::impair::bottleneck::Fate;
 use crate::pipeline::params::RedParams;
 use crate::pipeline::time::{Duration, Instant};
-
-/// What RED says about a packet that comes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fate {
-    Enter,
-    Mark,
-    Drop,
-}
 
 /// State of one queue.
 #[derive(Debug)]
@@ -46,14 +39,14 @@ impl Red {
         let base = self.base_probability();
         if base <= 0.0 {
             self.count = None;
-            return Fate::Enter;
+            return Fate::Go;
         }
         let count = self.count.map_or(0, |count| count + 1);
         self.count = Some(count);
         let spread = 1.0 - f64::from(count) * base;
         let hit = base >= 1.0 || spread <= 0.0 || draw < base / spread;
         if !hit {
-            return Fate::Enter;
+            return Fate::Go;
         }
         self.count = Some(0);
         if can_mark && self.params.ecn && base < 1.0 { Fate::Mark } else { Fate::Drop }
