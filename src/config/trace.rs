@@ -1,5 +1,7 @@
 //! Trace files that a configuration names.
 
+mod models;
+
 use std::path::Path;
 use std::sync::Arc;
 
@@ -21,10 +23,28 @@ struct Flaw {
 }
 
 /// The trace in the file that `value` names, relative to the configuration's directory. Problems are reported.
-pub(super) fn mahimahi(value: &Value<'_>, repeats: bool) -> Option<Opportunities> {
+fn mahimahi(value: &Value<'_>, repeats: bool) -> Option<Opportunities> {
     let path = value.directory().join(value.text()?);
     let hint = "a trace has one time in whole milliseconds a line, none before the one above it";
     read(&path, repeats).map_err(|what| value.problem(what, hint)).ok()
+}
+
+/// The service in the file that `value` names: a bandwidth model if its name ends in .json, else a trace of Mahimahi, which
+/// repeats unless told otherwise.
+pub(super) fn service(value: &Value<'_>, repeats: Option<bool>) -> Option<ServiceParams> {
+    let path = value.directory().join(value.text()?);
+    if path.extension().is_none_or(|end| end != "json") {
+        let times = mahimahi(value, repeats.unwrap_or(true))?;
+        return Some(ServiceParams::Opportunities(Arc::new(times)));
+    }
+    let text = std::fs::read_to_string(&path).map_err(|error| format!("cannot be read: {error}"));
+    let steps = text.and_then(|text| models::steps(&text, repeats));
+    let told = |what: String| {
+        let hint =
+            "a model of netem-trace, such as {\"StaticBwConfig\":{\"bw\":\"12Mbps\",\"duration\":\"1s\"}}";
+        value.problem(format!("{} {what}", path.display()), hint);
+    };
+    steps.map_err(told).ok().map(|steps| ServiceParams::Steps(Arc::new(steps)))
 }
 
 /// The trace in the file at `path`, or what is wrong with it, with its name and line.

@@ -38,7 +38,7 @@ fn standard_normal(word: u64) -> f64 {
 /// Wichura, "Algorithm AS 241: The Percentage Points of the Normal Distribution" (Applied Statistics 37, 1988), PPND7:
 /// about seven figures.
 #[expect(clippy::unreadable_literal, reason = "as printed in the paper")]
-pub(super) fn normal_quantile(p: f64) -> f64 {
+pub(crate) fn normal_quantile(p: f64) -> f64 {
     let q = p - 0.5;
     if q.abs() <= 0.425 {
         let r = 0.180625 - q * q;

@@ -38,4 +38,6 @@ pub(crate) mod testing;
 pub mod time;
 pub mod units;
 mod wander;
+
+pub(crate) use jitter::normal_quantile;
 pub mod wire;

@@ -79,10 +79,7 @@ fn service(table: &mut Table<'_>) -> Option<ServiceParams> {
     let repeats = repeat.as_ref().and_then(Value::flag);
     match (rate, trace, steps) {
         (Some(rate), None, None) => Some(ServiceParams::Rate(rate.quantity()?)),
-        (None, Some(file), None) => {
-            let times = trace::mahimahi(&file, repeats.unwrap_or(true))?;
-            Some(ServiceParams::Opportunities(Arc::new(times)))
-        }
+        (None, Some(file), None) => trace::service(&file, repeats),
         (None, None, Some(steps)) => {
             let steps = self::steps(&steps, repeats.unwrap_or(false))?;
             Some(ServiceParams::Steps(Arc::new(steps)))
