@@ -7,7 +7,8 @@ use ipnet::IpNet;
 use crate::pipeline::params::{
     BlackoutParams, BottleneckParams, Correlated, CorruptArea, DelayParams, Discipline, Distribution, Excess,
     FragmentSelect, GilbertElliott, ImpairmentParams, LossModel, MtuAction, MtuParams, NetemParams,
-    RateParams, ReorderParams, Scope, Select, ServiceParams, SlotGap, StageParams, StateLoss, Trigger,
+    RateParams, ReorderParams, ReplayEnd, Scope, Select, ServiceParams, SlotGap, StageParams, StateLoss,
+    Trigger,
 };
 use crate::pipeline::time::Duration;
 use crate::pipeline::units::{Bytes, Probability};
@@ -42,6 +43,18 @@ fn impairment(impairment: &ImpairmentParams) -> String {
         ImpairmentParams::Delay(params) => delay(params),
         ImpairmentParams::Rate(params) => rate(params),
         ImpairmentParams::Bottleneck(params) => bottleneck(params),
+        ImpairmentParams::Replay(replay) => {
+            let end = match replay.end {
+                ReplayEnd::Loop => "over and over",
+                ReplayEnd::Hold => "then the last row stays",
+                ReplayEnd::Clear => "then nothing is done any more",
+            };
+            format!(
+                "replay {} rows of delay, rate, loss and limit in {}, {end}",
+                replay.rows.len(),
+                replay.period
+            )
+        }
         ImpairmentParams::Mtu(params) => mtu(params),
         ImpairmentParams::Mss(mss) if mss.set => format!("mss set to {} in every SYN", mss.mss),
         ImpairmentParams::Mss(mss) => format!("mss clamped to {} in every SYN", mss.mss),

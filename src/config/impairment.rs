@@ -2,13 +2,17 @@
 
 mod rate;
 
+use std::sync::Arc;
+
 use crate::config::distribution;
 use crate::config::reader::{Table, Value};
 use crate::config::spec::MTU;
 use crate::config::stage::read_spec;
+use crate::config::trace;
 use crate::pipeline::params::{
     BlackoutParams, CorruptArea, CorruptParams, DelayParams, Distribution, DuplicateParams, ImpairmentParams,
-    LossParams, MssParams, MtuAction, MtuParams, PawsPerHostParams, ReorderParams, Trigger,
+    LossParams, MssParams, MtuAction, MtuParams, PawsPerHostParams, ReorderParams, ReplayEnd, ReplayParams,
+    Trigger,
 };
 use crate::pipeline::time::Duration;
 use crate::pipeline::units::Probability;
@@ -25,6 +29,7 @@ pub(super) const TYPES: &[&str] = &[
     "reorder",
     "fragment-filter",
     "blackout",
+    "replay",
     "paws-per-host",
     "netem",
 ];
@@ -58,6 +63,7 @@ pub(super) fn read_impairment(
         "corrupt" => ImpairmentParams::Corrupt(corrupt(table, trigger)?),
         "reorder" => ImpairmentParams::Reorder(reorder(table, trigger)?),
         "fragment-filter" => ImpairmentParams::FragmentFilter,
+        "replay" => ImpairmentParams::Replay(replay(table)?),
         "blackout" => ImpairmentParams::Blackout(blackout(table)?),
         "paws-per-host" => ImpairmentParams::PawsPerHost(PawsPerHostParams {
             window: table.quantity("window").unwrap_or(Duration::from_secs(60)),
@@ -159,6 +165,15 @@ fn blackout(table: &mut Table<'_>) -> Option<BlackoutParams> {
     let up = table.value("up").and_then(|value| positive(&value));
     let hold = table.flag("hold", false);
     Some(BlackoutParams { start, down: down?, up, hold })
+}
+
+fn replay(table: &mut Table<'_>) -> Option<ReplayParams> {
+    const ENDS: &[(&str, ReplayEnd)] =
+        &[("loop", ReplayEnd::Loop), ("hold", ReplayEnd::Hold), ("clear", ReplayEnd::Clear)];
+    let file = table.required("file", "\"path.csv\"").and_then(|value| trace::table(&value));
+    let end = table.value("end").and_then(|value| value.choice(ENDS)).unwrap_or_default();
+    let (rows, period) = file?;
+    Some(ReplayParams { rows: Arc::new(rows), period, end })
 }
 
 /// A time that is not nothing.

@@ -648,7 +648,7 @@ fn every_example_is_a_network_that_needs_nothing_but_itself() {
 #[test]
 fn the_reference_shows_every_key_and_type() {
     let text = read(&config_file("reference.toml")).unwrap();
-    let problems = problem::Problems::new("reference.toml", &text);
+    let problems = problem::Problems::new(config_file("reference.toml").display().to_string(), &text);
     let plan = reader::read_into(&text, &problems, |root| Some(file::read_plan(root))).unwrap();
     let present = present_keys(&text);
     // The stages of a phase are as those of a path.
@@ -670,6 +670,7 @@ fn type_of(impairment: &ImpairmentParams) -> &'static str {
         ImpairmentParams::Loss(_) => "loss",
         ImpairmentParams::Delay(_) => "delay",
         ImpairmentParams::Rate(_) | ImpairmentParams::Bottleneck(_) => "rate",
+        ImpairmentParams::Replay(_) => "replay",
         ImpairmentParams::Mtu(_) => "mtu",
         ImpairmentParams::Mss(_) => "mss",
         ImpairmentParams::Duplicate(_) => "duplicate",

@@ -1,12 +1,13 @@
 //! Trace files that a configuration names.
 
 mod models;
+mod theaterq;
 
 use std::path::Path;
 use std::sync::Arc;
 
 use crate::config::reader::Value;
-use crate::pipeline::params::{BottleneckParams, Discipline, ImpairmentParams, ServiceParams};
+use crate::pipeline::params::{BottleneckParams, Discipline, ImpairmentParams, ReplayRow, ServiceParams};
 use crate::pipeline::service::{NoTrace, Opportunities};
 use crate::pipeline::time::Duration;
 
@@ -45,6 +46,23 @@ pub(super) fn service(value: &Value<'_>, repeats: Option<bool>) -> Option<Servic
         value.problem(format!("{} {what}", path.display()), hint);
     };
     steps.map_err(told).ok().map(|steps| ServiceParams::Steps(Arc::new(steps)))
+}
+
+/// The table of TheaterQ's in the file that `value` names, and how long it lasts.
+pub(super) fn table(value: &Value<'_>) -> Option<(Vec<ReplayRow>, Duration)> {
+    let path = value.directory().join(value.text()?);
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) => {
+            value.problem(format!("{} cannot be read: {error}", path.display()), "give the path of a table");
+            return None;
+        }
+    };
+    let told = |(line, what): (usize, String)| {
+        let hint = "a row is KEEP,LATENCY,RATE,LOSS,LIMIT, or with JITTER, DUP_PROB, DUP_DELAY and ROUTE_ID";
+        value.problem(format!("{}:{line}: {what}", path.display()), hint);
+    };
+    theaterq::parse(&text).map_err(told).ok()
 }
 
 /// The trace in the file at `path`, or what is wrong with it, with its name and line.

@@ -14,8 +14,8 @@ use crate::pipeline::params::{
     BlackoutParams, BottleneckParams, CoDelParams, Correlated, CorruptArea, CorruptParams, DelayParams,
     Discipline, Distribution, DuplicateParams, Excess, FragmentSelect, GilbertElliott, ImpairmentParams,
     LossModel, LossParams, Mode, MssParams, MtuAction, MtuParams, NetemParams, NetemRate, PawsPerHostParams,
-    Phase, PieParams, RateParams, RedParams, ReorderParams, Scope, Select, ServiceParams, Slot, SlotGap,
-    StageParams, StateLoss, Trigger,
+    Phase, PieParams, RateParams, RedParams, ReorderParams, ReplayEnd, ReplayParams, ReplayRow, Scope,
+    Select, ServiceParams, Slot, SlotGap, StageParams, StateLoss, Trigger,
 };
 use crate::pipeline::service::{Opportunities, RateSteps};
 use crate::pipeline::testing::frame::Extra;
@@ -116,6 +116,33 @@ fn loss() -> impl Strategy<Value = LossModel> {
     let two = (probability(), probability(), probability(), probability())
         .prop_map(|(p, r, bad, good)| LossModel::GilbertElliott(GilbertElliott { p, r, bad, good }));
     prop_oneof![correlated().prop_map(LossModel::Random), state, two]
+}
+
+fn replay() -> impl Strategy<Value = ImpairmentParams> {
+    let chances = (probability(), probability());
+    let row =
+        (duration(), duration(), duration(), option::of(rate()), chances, option::of(1..50_u64), 0..3_u32);
+    let end = select(vec![ReplayEnd::Loop, ReplayEnd::Hold, ReplayEnd::Clear]);
+    (vec(row, 1..5), end).prop_map(|(parts, end)| {
+        let mut from = Duration::ZERO;
+        let mut rows = Vec::new();
+        for (keep, latency, jitter, rate, (loss, duplicate), limit, route) in parts {
+            let duplicate_delay = jitter;
+            rows.push(ReplayRow {
+                from,
+                latency,
+                jitter,
+                rate,
+                loss,
+                limit,
+                duplicate,
+                duplicate_delay,
+                route,
+            });
+            from = from + keep + Duration::from_nanos(1);
+        }
+        ImpairmentParams::Replay(ReplayParams { rows: Arc::new(rows), period: from, end })
+    })
 }
 
 fn slot() -> impl Strategy<Value = Slot> {
@@ -220,6 +247,7 @@ fn impairment() -> impl Strategy<Value = ImpairmentParams> {
         }),
         netem(),
         bottleneck(),
+        replay(),
     ]
 }
 
@@ -360,7 +388,9 @@ fn damages(stages: &[StageParams]) -> bool {
 /// Stages that are not meant to reorder or damage, on every packet: one that is held only sometimes is overtaken.
 fn ordered_stages() -> impl Strategy<Value = Vec<StageParams>> {
     let tame = |impairment| match impairment {
-        ImpairmentParams::Reorder(_) | ImpairmentParams::Corrupt(_) => ImpairmentParams::FragmentFilter,
+        ImpairmentParams::Reorder(_) | ImpairmentParams::Corrupt(_) | ImpairmentParams::Replay(_) => {
+            ImpairmentParams::FragmentFilter
+        }
         ImpairmentParams::Delay(delay) => ImpairmentParams::Delay(DelayParams { reorder: false, ..delay }),
         ImpairmentParams::Netem(netem) => ImpairmentParams::Netem(Box::new(NetemParams {
             mode: Mode::Exact,
@@ -387,7 +417,9 @@ fn shares_state(stages: &[StageParams]) -> bool {
     stages.iter().any(|stage| {
         stage.trigger.scope == Scope::Path
             || match &stage.impairment {
-                ImpairmentParams::Rate(_) | ImpairmentParams::Bottleneck(_) => true,
+                ImpairmentParams::Rate(_) | ImpairmentParams::Bottleneck(_) | ImpairmentParams::Replay(_) => {
+                    true
+                }
                 ImpairmentParams::Netem(netem) => {
                     netem.rate.is_some()
                         || netem.limit.is_some()
@@ -631,6 +663,7 @@ fn every_impairment_is_held_to_the_laws() {
         | ImpairmentParams::Delay(_)
         | ImpairmentParams::Rate(_)
         | ImpairmentParams::Bottleneck(_)
+        | ImpairmentParams::Replay(_)
         | ImpairmentParams::Mtu(_)
         | ImpairmentParams::Mss(_)
         | ImpairmentParams::Duplicate(_)
@@ -639,7 +672,7 @@ fn every_impairment_is_held_to_the_laws() {
         | ImpairmentParams::FragmentFilter
         | ImpairmentParams::Blackout(_)
         | ImpairmentParams::PawsPerHost(_)
-        | ImpairmentParams::Netem(_) => 13,
+        | ImpairmentParams::Netem(_) => 14,
     };
     assert_eq!(seen.len(), count(&ImpairmentParams::FragmentFilter));
 }

@@ -6,10 +6,12 @@ mod bottleneck;
 mod loss;
 mod netem;
 mod paws;
+mod replay;
 mod when;
 
 pub use bottleneck::{BottleneckParams, CoDelParams, Discipline, PieParams, RedParams, ServiceParams};
 pub use paws::PawsPerHostParams;
+pub use replay::{ReplayEnd, ReplayParams, ReplayRow};
 pub use when::{FragmentSelect, Phase, Scope, Select, Trigger};
 
 pub use loss::{GilbertElliott, LossModel, StateLoss};
@@ -48,6 +50,8 @@ pub enum ImpairmentParams {
     Rate(RateParams),
     /// A link with a queue of its own: a trace or changing rate, or a discipline other than tail drop.
     Bottleneck(Box<BottleneckParams>),
+    /// A link whose delay, rate, loss and limit follow a table.
+    Replay(ReplayParams),
     /// A hop whose link takes only small packets.
     Mtu(MtuParams),
     /// Rewrites the MSS option of SYN segments.

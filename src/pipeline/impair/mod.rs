@@ -17,6 +17,7 @@ mod netem_kernel;
 mod paws_per_host;
 mod rate;
 mod reorder;
+mod replay;
 
 use crate::pipeline::packet::Packet;
 use crate::pipeline::params::{ImpairmentParams, Mode};
@@ -80,6 +81,8 @@ impairments! {
     Rate(rate::RateLimit),
     /// A link with a queue of its own.
     Bottleneck(Box<bottleneck::Bottleneck>),
+    /// A link by a table.
+    Replay(replay::Replay),
     /// Small-MTU hop.
     Mtu(mtu::Mtu),
     /// MSS rewriting.
@@ -112,6 +115,7 @@ impl Impairment {
             ImpairmentParams::Bottleneck(params) => {
                 Self::Bottleneck(Box::new(bottleneck::Bottleneck::new(params, setting)))
             }
+            ImpairmentParams::Replay(params) => Self::Replay(replay::Replay::new(params, setting)),
             ImpairmentParams::Mtu(params) => Self::Mtu(mtu::Mtu::new(*params)),
             ImpairmentParams::Mss(params) => Self::Mss(mss::Mss::new(*params)),
             ImpairmentParams::Duplicate(params) => {

@@ -1,0 +1,113 @@
+//! Tables in TheaterQ's format: comma-separated values, a row for each part of the time.
+//!
+//! Simple: `KEEP,LATENCY,RATE,LOSS,LIMIT`. Extended: `KEEP,LATENCY,JITTER,RATE,LOSS,LIMIT,DUP_PROB,DUP_DELAY,ROUTE_ID` and
+//! perhaps `QUEUE_ID`, which is not used here. KEEP is in microseconds, LATENCY, JITTER and `DUP_DELAY` in nanoseconds, RATE
+//! in bits per second (-1: none), LOSS and `DUP_PROB` in parts of 2^32 - 1, LIMIT in packets.
+
+use crate::pipeline::params::ReplayRow;
+use crate::pipeline::time::Duration;
+use crate::pipeline::units::{Probability, Rate};
+
+/// The rows of `text` and how long they last together, or the line that is wrong and what is.
+pub(super) fn parse(text: &str) -> Result<(Vec<ReplayRow>, Duration), (usize, String)> {
+    let mut rows = Vec::new();
+    let mut from = Duration::ZERO;
+    for (index, line) in text.lines().enumerate() {
+        let line = line.trim();
+        let is_title = rows.is_empty() && line.to_uppercase().starts_with("KEEP");
+        if line.is_empty() || line.starts_with('#') || is_title {
+            continue;
+        }
+        let (keep, row) = row(line, from).map_err(|what| (index + 1, what))?;
+        rows.push(row);
+        from = from + keep;
+    }
+    if rows.is_empty() {
+        return Err((1, "there is no row".to_owned()));
+    }
+    Ok((rows, from))
+}
+
+fn row(line: &str, from: Duration) -> Result<(Duration, ReplayRow), String> {
+    let fields: Vec<&str> = line.split(',').map(str::trim).collect();
+    let number = |index: usize, name: &str| -> Result<u64, String> {
+        fields[index].parse().map_err(|_| format!("{name} is {:?}, not a whole number", fields[index]))
+    };
+    let share = |index: usize, name: &str| -> Result<Probability, String> {
+        let parts = number(index, name)?;
+        let share = Probability::new(parts as f64 / f64::from(u32::MAX));
+        share.ok_or_else(|| format!("{name} is {parts}, more than {} (which is 100%)", u32::MAX))
+    };
+    let rate = |index: usize| -> Result<Option<Rate>, String> {
+        if fields[index] == "-1" {
+            return Ok(None);
+        }
+        let rate = Rate::from_bits_per_sec(number(index, "RATE")?);
+        rate.map(Some)
+            .ok_or_else(|| "RATE is 0: write -1 for no limit, or LOSS 4294967295 for a dead link".to_owned())
+    };
+    let extended = match fields.len() {
+        5 => false,
+        9 | 10 => true,
+        count => return Err(format!("has {count} values; 5 (simple), 9 or 10 (extended) are a row")),
+    };
+    let keep = Duration::from_micros(number(0, "KEEP")?);
+    if keep.is_zero() {
+        return Err("KEEP is 0: a row has to last".to_owned());
+    }
+    let nanos = |index: usize, name: &str| number(index, name).map(Duration::from_nanos);
+    // Where the columns of the simple form are in the extended one.
+    let [rate_at, loss_at, limit_at] = if extended { [3, 4, 5] } else { [2, 3, 4] };
+    let row = ReplayRow {
+        from,
+        latency: nanos(1, "LATENCY")?,
+        jitter: if extended { nanos(2, "JITTER")? } else { Duration::ZERO },
+        rate: rate(rate_at)?,
+        loss: share(loss_at, "LOSS")?,
+        limit: Some(number(limit_at, "LIMIT")?).filter(|limit| *limit > 0),
+        duplicate: if extended { share(6, "DUP_PROB")? } else { Probability::ZERO },
+        duplicate_delay: if extended { nanos(7, "DUP_DELAY")? } else { Duration::ZERO },
+        route: if extended { number(8, "ROUTE_ID")?.min(u32::MAX.into()) as u32 } else { 1 },
+    };
+    Ok((keep, row))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_forms_are_read() {
+        let (rows, period) =
+            parse("KEEP,LATENCY,RATE,LOSS,LIMIT\n1000,20000000,1000000,0,100\n500, 5, -1, 4294967295, 0\n")
+                .unwrap();
+        assert_eq!(period, Duration::from_micros(1_500));
+        assert_eq!((rows[0].latency, rows[0].limit), (Duration::from_millis(20), Some(100)));
+        assert_eq!(
+            (rows[1].from, rows[1].rate, rows[1].loss, rows[1].limit),
+            (Duration::from_millis(1), None, Probability::ONE, None)
+        );
+        let (rows, _) = parse("# extended\n10,1,2,3000,0,5,2147483648,7,4,0\n").unwrap();
+        let row = rows[0];
+        assert_eq!(
+            (row.jitter, row.duplicate_delay, row.route),
+            (Duration::from_nanos(2), Duration::from_nanos(7), 4)
+        );
+        assert!((row.duplicate.as_f64() - 0.5).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_flaw_has_its_line() {
+        for (text, line, word) in [
+            ("", 1, "no row"),
+            ("1,2,3,4\n", 1, "4 values"),
+            ("1,2,3,4,5\n0,2,3,4,5\n", 2, "KEEP is 0"),
+            ("1,x,3,4,5\n", 1, "LATENCY is \"x\""),
+            ("1,2,0,4,5\n", 1, "RATE is 0"),
+            ("1,2,3,4294967296,5\n", 1, "LOSS is 4294967296"),
+        ] {
+            let (at, what) = parse(text).unwrap_err();
+            assert!(at == line && what.contains(word), "{text:?}: {at} {what}");
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! A link whose delay, rate, loss and limit follow a table in time, as a trace in TheaterQ's format.
+//!
+//! Model: time begins with the first packet. A packet fares by the row in whose time it comes: it is lost with the row's
+//! probability, dropped if as many are held as the row's limit allows, sent at the row's rate behind those before it, and
+//! delayed by the row's latency and jitter. Order is kept within a route, so that a row of another route may overtake; route
+//! 0 keeps none. After the last row the table begins again, its last row stays, or nothing is done any more.
+//! The state is the path's, shared by its workers.
+
+use std::sync::atomic::Ordering;
+
+use crate::pipeline::counters::Reason;
+use crate::pipeline::impair::Setting;
+use crate::pipeline::packet::Packet;
+use crate::pipeline::params::{ReplayEnd, ReplayParams, ReplayRow};
+use crate::pipeline::rng::{Chance, StageKey};
+use crate::pipeline::service::Service;
+use crate::pipeline::shared::Shared;
+use crate::pipeline::stage::{Action, Outlet, Stage, Verdict};
+use crate::pipeline::time::{Duration, Instant};
+
+/// Where the shared memory keeps the time of the first packet (and one), the route of the last packet and its departure.
+const STARTED: usize = 0;
+const ROUTE: usize = 1;
+const LAST: usize = 2;
+
+/// A link by a table.
+#[derive(Debug)]
+pub struct Replay {
+    params: ReplayParams,
+    key: StageKey,
+    shared: Shared,
+}
+
+impl Replay {
+    /// The table of `params`, at its beginning.
+    pub fn new(params: &ReplayParams, setting: &Setting) -> Self {
+        Self { params: params.clone(), key: setting.key, shared: Shared::clone(&setting.shared) }
+    }
+
+    /// The row for `now`; `None` once all is over.
+    fn row(&self, now: Instant) -> Option<ReplayRow> {
+        let nanos = now.as_nanos();
+        let begin = |started: u64| (started == 0).then_some(nanos.saturating_add(1));
+        let memory = &self.shared.memory[STARTED];
+        let started = match memory.fetch_update(Ordering::AcqRel, Ordering::Acquire, begin) {
+            Ok(_) => nanos,
+            Err(started) => started - 1,
+        };
+        let (since, period) = (nanos.saturating_sub(started), self.params.period.as_nanos().max(1));
+        let at = match self.params.end {
+            _ if since < period => since,
+            ReplayEnd::Loop => since % period,
+            ReplayEnd::Hold => period - 1,
+            ReplayEnd::Clear => return None,
+        };
+        let index = self.params.rows.partition_point(|row| row.from.as_nanos() <= at);
+        self.params.rows.get(index.saturating_sub(1)).copied()
+    }
+
+    fn admit(&self, limit: Option<u64>) -> bool {
+        let enter = |held: u64| limit.is_none_or(|limit| held < limit).then_some(held + 1);
+        self.shared.packets.fetch_update(Ordering::AcqRel, Ordering::Acquire, enter).is_ok()
+    }
+
+    /// When a packet leaves that comes at `now`.
+    fn departure(&self, packet: &Packet, row: &ReplayRow, now: Instant) -> Instant {
+        let sent = row.rate.map_or(now, |rate| {
+            let service = Service::Rate(rate, 0);
+            let send =
+                |free: u64| Some(service.after(free.max(service.at(now)), packet.wire_length(0).into()).0);
+            let clock = &self.shared.clock;
+            let before = clock.fetch_update(Ordering::AcqRel, Ordering::Acquire, send).unwrap_or_default();
+            service.ends(send(before).unwrap_or_default())
+        });
+        let (latency, jitter) = (row.latency.as_nanos(), row.jitter.as_nanos());
+        let word = packet.stream(self.key.part(1)).word(packet.index, 0);
+        let offset = (u128::from(word) * (2 * u128::from(jitter) + 1)) >> 64;
+        let delay = (u128::from(latency) + offset).saturating_sub(u128::from(jitter));
+        let due = sent + Duration::from_nanos(u64::try_from(delay).unwrap_or(u64::MAX));
+        self.ordered(row.route, due)
+    }
+
+    /// `due`, or the departure of the packet before on the same route if that is later.
+    fn ordered(&self, route: u32, due: Instant) -> Instant {
+        let [.., last] = [&self.shared.memory[ROUTE], &self.shared.memory[LAST]];
+        let same = self.shared.memory[ROUTE].swap(route.into(), Ordering::AcqRel) == u64::from(route);
+        if route == 0 || !same {
+            last.store(due.as_nanos(), Ordering::Release);
+            return due;
+        }
+        let before = last.fetch_max(due.as_nanos(), Ordering::AcqRel);
+        due.max(Instant::from_nanos(before))
+    }
+}
+
+impl Stage for Replay {
+    fn decide(&mut self, packet: &Packet, limit: u32, now: Instant) -> Verdict {
+        let Some(row) = self.row(now) else { return Verdict::new(limit, Action::Pass) };
+        let hits = |chance, part| Chance::new(chance).hit(packet.stream(self.key.part(part)), packet.index);
+        if row.loss > crate::pipeline::units::Probability::ZERO && hits(row.loss, 2) {
+            return Verdict::new(1, Action::Drop(Reason::Loss));
+        }
+        if row.duplicate > crate::pipeline::units::Probability::ZERO && hits(row.duplicate, 3) {
+            return Verdict::new(1, Action::Take);
+        }
+        if !self.admit(row.limit) {
+            return Verdict::new(1, Action::Drop(Reason::Limit));
+        }
+        Verdict::new(1, Action::Hold(self.departure(packet, &row, now)))
+    }
+
+    /// A packet of which there is to be a copy.
+    fn take(&mut self, packet: &mut Packet, now: Instant, out: &mut Outlet<'_>) {
+        let packet = packet.take(out.pool);
+        let Some(row) = self.row(now) else { return out.forward(packet) };
+        if !self.admit(row.limit) {
+            return out.drop(packet, Reason::Limit);
+        }
+        let copy = packet.copy(out.pool, self.key.salt(1));
+        let due = self.departure(&packet, &row, now);
+        out.hold(packet, due);
+        out.created(&copy);
+        if self.admit(row.limit) {
+            out.hold(copy, due + row.duplicate_delay);
+        } else {
+            out.drop(copy, Reason::Limit);
+        }
+    }
+
+    fn released(&mut self, packet: &Packet, _now: Instant) {
+        self.shared.packets.fetch_sub(packet.wires().into(), Ordering::AcqRel);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::pipeline::params::ImpairmentParams;
+    use crate::pipeline::testing::{Run, Spec, stage};
+    use crate::pipeline::units::{Probability, Rate};
+
+    fn row(from: u64, latency: u64) -> ReplayRow {
+        ReplayRow {
+            from: Duration::from_millis(from),
+            latency: Duration::from_millis(latency),
+            jitter: Duration::ZERO,
+            rate: None,
+            loss: Probability::ZERO,
+            limit: None,
+            duplicate: Probability::ZERO,
+            duplicate_delay: Duration::ZERO,
+            route: 1,
+        }
+    }
+
+    /// When packets of 100 bytes that come at these times (ms) leave, in ms.
+    fn times(rows: Vec<ReplayRow>, period: u64, end: ReplayEnd, at: &[u64]) -> (Vec<u64>, Run) {
+        let params = ReplayParams { rows: Arc::new(rows), period: Duration::from_millis(period), end };
+        let mut run = Run::new(vec![stage(ImpairmentParams::Replay(params))]);
+        for at in at {
+            run.feed(Instant::ZERO + Duration::from_millis(*at), &Spec::udp(72).frame());
+        }
+        run.finish();
+        (run.times().iter().map(|time| time / 1_000_000).collect(), run)
+    }
+
+    /// Time begins with the first packet, at 50.
+    #[test]
+    fn rows_follow_each_other_from_the_first_packet_on() {
+        let rows = || vec![row(0, 10), row(100, 20)];
+        let at = [50, 149, 150, 249, 250, 350];
+        assert_eq!(times(rows(), 200, ReplayEnd::Loop, &at).0, [60, 159, 170, 269, 269, 370]);
+        assert_eq!(times(rows(), 200, ReplayEnd::Hold, &at).0, [60, 159, 170, 269, 270, 370]);
+        assert_eq!(times(rows(), 200, ReplayEnd::Clear, &at).0, [60, 159, 170, 250, 269, 350]);
+    }
+
+    #[test]
+    fn order_is_kept_within_a_route_only() {
+        let later = |route| ReplayRow { route, ..row(100, 5) };
+        let at = [0, 99, 100];
+        assert_eq!(times(vec![row(0, 50), later(1)], 200, ReplayEnd::Hold, &at).0, [50, 149, 149]);
+        assert_eq!(times(vec![row(0, 50), later(2)], 200, ReplayEnd::Hold, &at).0, [50, 105, 149]);
+        assert_eq!(times(vec![row(0, 50), later(0)], 200, ReplayEnd::Hold, &at).0, [50, 105, 149]);
+    }
+
+    #[test]
+    fn rate_limit_loss_and_copies_are_the_rows() {
+        let slow = ReplayRow { rate: Rate::from_bits_per_sec(800_000), limit: Some(3), ..row(0, 10) };
+        let (left, run) = times(vec![slow], 1_000, ReplayEnd::Hold, &[0, 0, 0, 0, 20]);
+        assert_eq!((left, run.dropped(Reason::Limit)), (vec![11, 12, 13, 31], 1));
+        let lossy = ReplayRow { loss: Probability::ONE, ..row(100, 0) };
+        let (left, run) = times(vec![row(0, 1), lossy], 200, ReplayEnd::Hold, &[0, 150]);
+        assert_eq!((left, run.dropped(Reason::Loss)), (vec![1], 1));
+        let twice =
+            ReplayRow { duplicate: Probability::ONE, duplicate_delay: Duration::from_millis(7), ..row(0, 3) };
+        let (left, run) = times(vec![twice], 200, ReplayEnd::Hold, &[0]);
+        assert_eq!((left, run.stage(0).created.packets), (vec![3, 10], 1));
+    }
+}
