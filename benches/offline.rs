@@ -90,6 +90,7 @@ fn offline(criterion: &mut Criterion) {
                     sent: Sink::new(std::io::BufWriter::new(output), format, DataLink::ETHERNET).unwrap(),
                     dropped: None,
                     answers: None,
+                    log: None,
                 };
                 black_box(replay.run(&mut Source::new(&file[..]).unwrap(), outputs).unwrap().packets)
             });

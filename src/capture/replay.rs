@@ -9,6 +9,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use pcap_file::DataLink;
 
+use crate::capture::mahimahi::Log;
 use crate::capture::sink::{Record, Sink, SinkError};
 use crate::capture::source::{Frame, Source, SourceError};
 use crate::capture::tags::Tags;
@@ -40,6 +41,8 @@ pub struct Outputs<W: Write> {
     pub dropped: Option<Sink<W>>,
     /// What the path says to the senders: ICMP errors.
     pub answers: Option<Sink<W>>,
+    /// What happened when, for Mahimahi's plotting scripts.
+    pub log: Option<Log<W>>,
 }
 
 /// What came of it.
@@ -77,6 +80,9 @@ pub enum ReplayError {
         /// Why.
         source: SinkError,
     },
+    /// The log cannot be written.
+    #[error("the log cannot be written: {0}")]
+    Log(std::io::Error),
     /// The packets have more different link-layer headers than can be told apart.
     #[error("packet {0} has the 65537th link-layer header; a capture of so many hosts has to be split")]
     TooManyHeaders(u64),
@@ -133,6 +139,9 @@ impl Replay {
         finished(SENT, outputs.sent)?;
         outputs.dropped.map_or(Ok(()), |sink| finished(DROPPED, sink))?;
         outputs.answers.map_or(Ok(()), |sink| finished(ANSWERS, sink))?;
+        if let Some(log) = outputs.log {
+            log.finish().map_err(ReplayError::Log)?;
+        }
         Ok(outcome)
     }
 }
@@ -364,6 +373,9 @@ impl<W: Write> Egress for Files<'_, W> {
 
     #[inline]
     fn record(&mut self, what: What, packet: &Packet, at: Instant) {
+        if let Some(log) = &mut self.outputs.log {
+            log.record(what, packet, at);
+        }
         if let What::Dropped(place, reason) = what
             && self.outputs.dropped.is_some()
         {
@@ -420,6 +432,7 @@ mod tests {
             sent: Sink::new(&mut sent, Format::PcapNg, number).unwrap(),
             dropped: Some(Sink::new(&mut dropped, Format::PcapNg, number).unwrap()),
             answers: None,
+            log: None,
         };
         let outcome = replay.run(&mut Source::new(file).unwrap(), outputs).unwrap();
         assert!(outcome.report.is_conserved());
@@ -557,5 +570,47 @@ mod tests {
         let (outcome, sent, _) = through(&replay("delay 1ms"), &file[..file.len() - 3]);
         assert_eq!(sent.len(), 1);
         assert!(outcome.broken.unwrap().to_string().contains("after packet 1"));
+    }
+
+    /// By hand: opportunities at 1, 2, 2 and 5 ms; three full packets at 0 and one at 4.5 ms.
+    #[test]
+    fn the_log_is_as_mahimahi_writes_it() {
+        let trace = format!("{}/fw-log-{}.trace", std::env::temp_dir().display(), std::process::id());
+        std::fs::write(&trace, "1\n2\n2\n5\n").unwrap();
+        let replay = replay(&format!("trace {trace}"));
+        std::fs::remove_file(&trace).unwrap();
+        let frames = [
+            (0, packet(1_460), 1_500),
+            (0, packet(1_460), 1_500),
+            (0, packet(60), 100),
+            (4_500, packet(1_460), 1_500),
+        ];
+        let times = [1, 2, 2, 5].map(crate::pipeline::time::Duration::from_millis).to_vec();
+        let times = crate::pipeline::service::Opportunities::new(times, 1_504, true).unwrap();
+        let (mut text, mut sent) = (Vec::new(), Vec::new());
+        let outputs = Outputs {
+            sent: Sink::new(&mut sent, Format::Pcap, DataLink::RAW).unwrap(),
+            dropped: None,
+            answers: None,
+            log: Some(Log::new(&mut text, "x", 1, Some(std::sync::Arc::new(times))).unwrap()),
+        };
+        replay.run(&mut Source::new(&capture(DataLink::RAW, &frames)[..]).unwrap(), outputs).unwrap();
+        let text = String::from_utf8(text).unwrap();
+        let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
+        let expected = [
+            "0 + 1504",
+            "0 + 1504",
+            "0 + 104",
+            "1 # 1504",
+            "1 - 1504 1",
+            "2 # 1504",
+            "2 # 1504",
+            "2 - 1504 2",
+            "2 - 104 2",
+            "4 + 1504",
+            "5 # 1504",
+            "5 - 1504 0",
+        ];
+        assert_eq!(lines, expected);
     }
 }

@@ -199,6 +199,9 @@ pub(super) struct Pcap {
     /// Write what was dropped to this file (pcapng), with the reasons as comments
     #[arg(long, value_name = "FILE")]
     pub(super) dropped: Option<PathBuf>,
+    /// Write a log that Mahimahi's plotting scripts read (mm-link's format)
+    #[arg(long, value_name = "FILE")]
+    pub(super) log: Option<PathBuf>,
     /// Write the ICMP errors that the path sends back to this file (pcapng)
     #[arg(long, value_name = "FILE")]
     pub(super) answers: Option<PathBuf>,

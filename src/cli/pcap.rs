@@ -9,6 +9,7 @@ use anyhow::{Context, bail};
 use pcap_file::DataLink;
 use serde_json::json;
 
+use crate::capture::mahimahi::Log;
 use crate::capture::{Format, Outcome, Outputs, Replay, Sink, Source};
 use crate::cli::args::Pcap;
 use crate::cli::summary::{self, Names};
@@ -16,6 +17,7 @@ use crate::cli::{WRONG, fail};
 use crate::config::plan::{NetnsRef, PathPlan, PortPlan, set_mode};
 use crate::config::{self, Plan, spec};
 use crate::engine::network::{Summary, router_params};
+use crate::pipeline::params::{ImpairmentParams, ServiceParams};
 
 /// The capture broke, or an output did.
 const FAILED: u8 = 1;
@@ -59,7 +61,7 @@ fn prepare(args: &Pcap) -> anyhow::Result<Ready> {
         // A path has no port at its end: what is too large for one is the path's own business.
         port.mtu = u32::MAX;
     }
-    let files = [Some(&args.output), args.dropped.as_ref(), args.answers.as_ref()];
+    let files = [Some(&args.output), args.dropped.as_ref(), args.answers.as_ref(), args.log.as_ref()];
     for (index, file) in files.iter().flatten().enumerate() {
         let others = files.iter().flatten().skip(index + 1);
         if is_same(&args.input, file) || others.into_iter().any(|other| is_same(file, other)) {
@@ -144,8 +146,26 @@ fn run(args: &Pcap, ready: &mut Ready) -> anyhow::Result<Outcome> {
         sent: create(&args.output, format)?,
         dropped: extra(&args.dropped)?,
         answers: extra(&args.answers)?,
+        log: args.log.as_deref().map(|path| log(path, &ready.replay)).transpose()?,
     };
     Ok(ready.replay.run(&mut ready.source, outputs)?)
+}
+
+/// A log for Mahimahi's scripts, with the delivery opportunities of the first trace on the path.
+fn log(path: &Path, replay: &Replay) -> anyhow::Result<Log<Output>> {
+    let stages = &replay.router.paths[replay.path].stages;
+    let trace = stages.iter().find_map(|stage| match &stage.impairment {
+        ImpairmentParams::Bottleneck(link) => match &link.service {
+            ServiceParams::Opportunities(times) => Some(times.clone()),
+            ServiceParams::Rate(_) | ServiceParams::Steps(_) => None,
+        },
+        _ => None,
+    });
+    let file = File::create(path).with_context(|| format!("{} cannot be written", path.display()))?;
+    let output: Box<dyn Write> = Box::new(file);
+    let names: Vec<String> = stages.iter().map(|stage| config::describe(stage).to_string()).collect();
+    let far = replay.router.paths[replay.path].to as u16;
+    Ok(Log::new(BufWriter::with_capacity(BUFFER, output), &names.join("; "), far, trace)?)
 }
 
 /// What was done, on standard error if the packets go to standard output.

@@ -38,6 +38,8 @@ pub trait Egress {
 /// What can happen to a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum What {
+    /// It has a flow and a number in it, and begins its path; said of packets that are injected.
+    Entered,
     /// It was read from the device of this port.
     Received(u16),
     /// It left by this port.
@@ -239,6 +241,9 @@ impl Router {
         let straight = |router: &mut Self, packet: &mut Packet, now, egress: &mut E| {
             (packet.path, packet.tag) = (path, tag);
             router.enter_flow(packet, |_, _, _| path.into());
+            if E::RECORDS {
+                egress.record(What::Entered, packet, now);
+            }
             router.run(packet, 0, now, egress);
         };
         self.take_in(port, buffer, length, Offload::default(), now, egress, straight);

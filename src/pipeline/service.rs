@@ -131,6 +131,11 @@ impl Opportunities {
         self.times.len()
     }
 
+    /// Bytes of each.
+    pub const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// How long it lasts.
     pub fn period(&self) -> Duration {
         self.times.last().copied().unwrap_or_default()
@@ -149,7 +154,7 @@ impl Opportunities {
     }
 
     /// The time of opportunity `index`, counted from 0.
-    fn nth(&self, index: u64) -> Instant {
+    pub fn nth(&self, index: u64) -> Instant {
         let count = self.times.len() as u64;
         if !self.repeats && index >= count {
             return Instant::FAR;
