@@ -157,7 +157,7 @@ fn log(path: &Path, replay: &Replay) -> anyhow::Result<Log<Output>> {
     let trace = stages.iter().find_map(|stage| match &stage.impairment {
         ImpairmentParams::Bottleneck(link) => match &link.service {
             ServiceParams::Opportunities(times) => Some(times.clone()),
-            ServiceParams::Rate(_) | ServiceParams::Steps(_) => None,
+            ServiceParams::Rate(_) | ServiceParams::Bucket(..) | ServiceParams::Steps(_) => None,
         },
         _ => None,
     });

@@ -714,7 +714,7 @@ fn the_reference_states_the_defaults() {
     let shown = |number: usize| reference.paths[0].stages[number].impairment.clone();
     // Behind the three stages of the spec: loss, delay, two rates, a trace, steps, two more rates, mtu, mss, duplicate, corrupt, two reorders.
     assert_eq!(shown(3), of("type = \"loss\"\nprobability = \"1%\""));
-    let pie = "type = \"rate\"\nrate = \"10 Mbit/s\"\nqueue = { packets = 300, discipline = \"pie\" }";
+    let pie = "type = \"rate\"\nrate = \"10 Mbit/s\"\nburst = \"30 kB\"\nqueue = { packets = 300, discipline = \"pie\" }";
     assert_eq!(shown(9), of(pie));
     let red = "type = \"rate\"\nrate = \"10 Mbit/s\"\nqueue = { packets = 300, discipline = \"red\", min = 5, max = 15 }";
     assert_eq!(shown(10), of(red));

@@ -77,7 +77,8 @@ fn service() -> impl Strategy<Value = ServiceParams> {
         let times = times.into_iter().map(|time| Duration::from_millis(time + 1)).collect();
         ServiceParams::Opportunities(Arc::new(Opportunities::new(times, 1_504, true).unwrap()))
     });
-    prop_oneof![rate().prop_map(ServiceParams::Rate), steps, times]
+    let bucket = (rate(), 68..50_000_u64).prop_map(|(rate, burst)| ServiceParams::Bucket(rate, burst));
+    prop_oneof![rate().prop_map(ServiceParams::Rate), bucket, steps, times]
 }
 
 fn discipline() -> impl Strategy<Value = Discipline> {

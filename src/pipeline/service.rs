@@ -15,6 +15,9 @@ const PARTS: u64 = 256;
 pub enum Service {
     /// A constant rate; what rounding cut off so far, in parts divided by the rate.
     Rate(Rate, u64),
+    /// A constant rate behind a bucket of tokens: so many bytes go at once after a rest. Rate, what rounding cut off as above,
+    /// and the time of the bucket in parts.
+    Bucket(Rate, u64, u64),
     /// A changing rate.
     Steps(std::sync::Arc<RateSteps>),
     /// Given times.
@@ -22,10 +25,15 @@ pub enum Service {
 }
 
 impl Service {
+    /// A rate behind a bucket of `burst` bytes.
+    pub fn bucket(rate: Rate, burst: u64) -> Self {
+        Self::Bucket(rate, 0, exactly(rate, 0, 0, burst).0)
+    }
+
     /// The clock for work that comes at `now` to an idle link.
     pub fn at(&self, now: Instant) -> u64 {
         match self {
-            Self::Rate(..) | Self::Steps(_) => now.as_nanos().saturating_mul(PARTS),
+            Self::Rate(..) | Self::Bucket(..) | Self::Steps(_) => now.as_nanos().saturating_mul(PARTS),
             Self::Opportunities(times) => times.until(now).saturating_mul(times.bytes),
         }
     }
@@ -34,6 +42,7 @@ impl Service {
     pub fn starts(&self, clock: u64) -> Instant {
         match self {
             Self::Rate(..) | Self::Steps(_) => Instant::from_nanos(clock.div_ceil(PARTS)),
+            Self::Bucket(.., burst) => Instant::from_nanos(clock.saturating_sub(*burst).div_ceil(PARTS)),
             Self::Opportunities(times) => times.nth(clock / times.bytes),
         }
     }
@@ -42,6 +51,8 @@ impl Service {
     pub fn ends(&self, clock: u64) -> Instant {
         match self {
             Self::Rate(..) | Self::Steps(_) => Instant::from_nanos(clock.div_ceil(PARTS)),
+            // It goes as a whole once there are tokens for all of it.
+            Self::Bucket(.., burst) => Instant::from_nanos(clock.saturating_sub(*burst).div_ceil(PARTS)),
             Self::Opportunities(times) => {
                 clock.div_ceil(times.bytes).checked_sub(1).map_or(Instant::ZERO, |index| times.nth(index))
             }
@@ -53,10 +64,12 @@ impl Service {
     pub fn after(&self, clock: u64, bytes: u64) -> (u64, Self) {
         match self {
             Self::Rate(rate, carried) => {
-                let total = work(bytes) + u128::from(*carried);
-                let each = u128::from(rate.bits_per_sec());
-                let end = clock.saturating_add(u64::try_from(total / each).unwrap_or(u64::MAX));
-                (end, Self::Rate(*rate, (total % each) as u64))
+                let (end, carried) = exactly(*rate, *carried, clock, bytes);
+                (end, Self::Rate(*rate, carried))
+            }
+            Self::Bucket(rate, carried, burst) => {
+                let (end, carried) = exactly(*rate, *carried, clock, bytes);
+                (end, Self::Bucket(*rate, carried, *burst))
             }
             Self::Steps(steps) => (steps.after(clock, bytes), self.clone()),
             Self::Opportunities(_) => (clock.saturating_add(bytes), self.clone()),
@@ -66,13 +79,22 @@ impl Service {
     /// About how long a packet of 1,000 bytes takes on average.
     pub fn typical(&self) -> Duration {
         match self {
-            Self::Rate(rate, _) => Duration::from_nanos(8_000_000_000_000 / rate.bits_per_sec()),
+            Self::Rate(rate, _) | Self::Bucket(rate, ..) => {
+                Duration::from_nanos(8_000_000_000_000 / rate.bits_per_sec())
+            }
             Self::Steps(steps) => Duration::from_nanos(8_000_000_000_000 / steps.highest().max(1)),
             Self::Opportunities(times) => {
                 Duration::from_nanos(times.period().as_nanos() / times.times.len() as u64)
             }
         }
     }
+}
+
+/// The clock after `bytes` at `rate`, and what rounding cuts off.
+fn exactly(rate: Rate, carried: u64, clock: u64, bytes: u64) -> (u64, u64) {
+    let total = work(bytes) + u128::from(carried);
+    let each = u128::from(rate.bits_per_sec());
+    (clock.saturating_add(u64::try_from(total / each).unwrap_or(u64::MAX)), (total % each) as u64)
 }
 
 /// Time that `bytes` take at one bit a second, in parts.
@@ -293,6 +315,20 @@ mod tests {
         let far = Instant::FAR.as_nanos() / 1_000;
         assert_eq!(sent(&trace, &[(0, 1_504), (0, 1_504), (0, 1)]), [1_000, 2_000, far]);
         assert_eq!(sent(&trace, &[(9_000, 1)]), [far]);
+    }
+
+    /// 8 Mbit/s and 300 bytes: what the bucket holds goes at once, then a byte a microsecond; a rest fills it again, and a
+    /// packet larger than the bucket waits for what is missing.
+    #[test]
+    fn a_bucket_gives_its_burst_at_once_and_then_the_rate() {
+        let bucket = Service::bucket(Rate::from_bits_per_sec(8_000_000).unwrap(), 300);
+        let hundred = |arrival| (arrival, 100);
+        let packets = [0, 0, 0, 0, 0, 1_000, 1_000, 1_000, 1_000].map(hundred);
+        let left = sent(&bucket, &packets);
+        // A time before the arrival means at once.
+        let left: Vec<u64> = left.iter().zip(packets).map(|(left, (came, _))| *left.max(&came)).collect();
+        assert_eq!(left, [0, 0, 0, 100, 200, 1_000, 1_000, 1_000, 1_100]);
+        assert_eq!(sent(&bucket, &[(0, 500)]), [200]);
     }
 
     #[test]

@@ -51,7 +51,19 @@ pub(super) fn read(table: &mut Table<'_>) -> Option<ImpairmentParams> {
     let usual =
         Queue { packets: Some(DEFAULT_QUEUE), bytes: None, time: None, discipline: Discipline::TailDrop };
     let limits = queue.as_ref().map_or(Some(usual), self::queue);
-    let (service, Queue { packets, bytes, time, discipline }) = (service?, limits?);
+    let burst = table.value("burst");
+    let (mut service, Queue { packets, bytes, time, discipline }) = (service?, limits?);
+    if let Some(value) = burst {
+        let burst = at_least_a_packet(&value)?;
+        let ServiceParams::Rate(rate) = service else {
+            value.problem(
+                "only a constant rate has a bucket",
+                "write rate instead of trace or steps, or remove burst",
+            );
+            return None;
+        };
+        service = ServiceParams::Bucket(rate, burst);
+    }
     if let (ServiceParams::Rate(rate), Discipline::TailDrop) = (&service, discipline) {
         let excess = Excess::Queue { packets, bytes, time };
         return Some(ImpairmentParams::Rate(RateParams { rate: *rate, excess, overhead }));
@@ -190,14 +202,16 @@ fn red(table: &mut Table<'_>) -> Option<RedParams> {
 
 fn burst(value: &Value<'_>) -> Option<u64> {
     let mut table = value.table()?;
-    let burst = table.required("burst", "\"15 kB\"").and_then(|value| {
-        let burst = value.quantity::<Bytes>()?.0;
-        if burst < u64::from(*MTU.start()) {
-            value.problem(format!("{} is less than a packet", Bytes(burst)), "at least the largest packet");
-            return None;
-        }
-        Some(burst)
-    });
+    let burst = table.required("burst", "\"15 kB\"").and_then(|value| at_least_a_packet(&value));
     table.finish();
     burst
+}
+
+fn at_least_a_packet(value: &Value<'_>) -> Option<u64> {
+    let burst = value.quantity::<Bytes>()?.0;
+    if burst < u64::from(*MTU.start()) {
+        value.problem(format!("{} is less than a packet", Bytes(burst)), "at least the largest packet");
+        return None;
+    }
+    Some(burst)
 }

@@ -26,6 +26,8 @@ pub struct BottleneckParams {
 pub enum ServiceParams {
     /// At a rate.
     Rate(Rate),
+    /// At a rate, behind a bucket of tokens for so many bytes.
+    Bucket(Rate, u64),
     /// At a rate that changes with time.
     Steps(Arc<RateSteps>),
     /// A number of bytes at given times: a trace of Mahimahi.

@@ -73,6 +73,7 @@ impl Bottleneck {
     pub fn new(params: &BottleneckParams, setting: &Setting) -> Self {
         let service = match &params.service {
             ServiceParams::Rate(rate) => Service::Rate(*rate, 0),
+            ServiceParams::Bucket(rate, burst) => Service::bucket(*rate, *burst),
             ServiceParams::Steps(steps) => Service::Steps(steps.clone()),
             ServiceParams::Opportunities(times) => Service::Opportunities(times.clone()),
         };
