@@ -61,7 +61,6 @@ pub struct Packet {
     pub stage: u16,
     /// What whoever gave it to the router wants to know when it leaves; copies and fragments have it too.
     pub tag: u16,
-    wires: u16,
     segment: u16,
     checksum: Checksum,
     flags: Flags,
@@ -138,7 +137,6 @@ impl Packet {
             path: 0,
             stage: 0,
             tag: 0,
-            wires: 1,
             segment: 0,
             checksum: Checksum::Complete,
             flags: Flags::default(),
@@ -158,7 +156,6 @@ impl Packet {
                 return Err(Malformed::BadOffload);
             }
             self.segment = offload.segment;
-            self.wires = payload.div_ceil(u32::from(offload.segment)) as u16;
         }
         match offload.partial {
             Some((start, offset))
@@ -195,7 +192,8 @@ impl Packet {
     /// Number of wire packets it stands for.
     #[inline]
     pub const fn wires(&self) -> u32 {
-        self.wires as u32
+        // Not kept: packets that wait are many, and their size counts.
+        if self.segment == 0 { 1 } else { self.payload_length().div_ceil(self.segment as u32) }
     }
 
     /// Payload bytes of each wire packet of a train; 0 for a single packet.
@@ -225,14 +223,14 @@ impl Packet {
     /// Wire packets and bytes.
     #[inline]
     pub const fn amount(&self) -> Amount {
-        let packets = self.wires as u64;
+        let packets = self.wires() as u64;
         Amount { packets, bytes: self.length as u64 + (packets - 1) * self.header_length() as u64 }
     }
 
     /// The same for the first `count` wire packets.
     #[inline]
     pub const fn amount_of(&self, count: u32) -> Amount {
-        if count >= self.wires as u32 {
+        if count >= self.wires() {
             return self.amount();
         }
         let each = self.header_length() as u64 + self.segment as u64;
@@ -248,10 +246,11 @@ impl Packet {
     /// Payload length of wire packet `i` in bytes.
     #[inline]
     pub const fn wire_payload(&self, i: u32) -> u32 {
-        if i + 1 < self.wires as u32 {
+        let wires = self.wires();
+        if i + 1 < wires {
             self.segment as u32
         } else {
-            self.payload_length() - (self.wires as u32 - 1) * self.segment as u32
+            self.payload_length() - (wires - 1) * self.segment as u32
         }
     }
 
@@ -259,7 +258,7 @@ impl Packet {
     #[inline]
     pub fn wire_flags(&self, i: u32) -> Option<u8> {
         let mut flags = self.tcp_flags()?;
-        if i + 1 < u32::from(self.wires) {
+        if i + 1 < self.wires() {
             flags &= !(FIN | PSH);
         }
         if i > 0 {
@@ -320,7 +319,7 @@ impl Packet {
 
     /// Makes the transport checksum the real one. A train is left as it is: its segments get theirs when it is cut.
     pub fn complete_checksum(&mut self) {
-        if self.checksum == Checksum::Complete || self.wires > 1 {
+        if self.checksum == Checksum::Complete || self.segment > 0 {
             return;
         }
         if let Some((start, offset)) = self.checksum_at() {
@@ -390,7 +389,7 @@ impl Packet {
             start: self.start + cut,
             length: self.length - cut,
             skipped: count,
-            wires: self.wires - count as u16,
+            wires: self.wires() as u16 - count as u16,
             segment: self.segment,
             checksum: self.checksum,
             flags: self.flags,
@@ -401,7 +400,7 @@ impl Packet {
         rest.header[..header_length].copy_from_slice(&self.bytes()[..header_length]);
         let before = self.length;
         self.length = header_length as u32 + cut;
-        self.set_wires(count as u16);
+        self.single_if(count == 1);
         self.flags = self.flags.with(Flags::LENT);
         self.refit(before);
         if self.is_tcp() {
@@ -417,7 +416,7 @@ impl Packet {
         self.start = rest.start;
         self.length = rest.length;
         self.segment = rest.segment;
-        self.set_wires(rest.wires);
+        self.single_if(rest.wires == 1);
         self.checksum = rest.checksum;
         self.flags = rest.flags;
         self.layout = rest.layout;
@@ -442,9 +441,9 @@ impl Packet {
         self.refit(before);
     }
 
-    fn set_wires(&mut self, wires: u16) {
-        self.wires = wires;
-        if wires == 1 {
+    /// A train of one is a single packet.
+    const fn single_if(&mut self, is_one: bool) {
+        if is_one {
             self.segment = 0;
         }
     }
@@ -512,7 +511,6 @@ impl Packet {
             path: self.path,
             stage: self.stage,
             tag: self.tag,
-            wires: self.wires,
             segment: self.segment,
             checksum: self.checksum,
             flags: self.flags.without(Flags::LENT),
