@@ -17,6 +17,8 @@ pub const MAX_FIRED: u64 = (1 << FIRED_BITS) - 1;
 /// Decides which wire packets a stage acts on.
 #[derive(Debug)]
 pub struct Gate {
+    /// Nothing is asked of any packet.
+    is_open: bool,
     select: Option<Select>,
     trigger: Option<Armed>,
     /// Number of the only phase in which the stage acts.
@@ -62,6 +64,7 @@ impl Gate {
             trigger: trigger.clone(),
         };
         Self {
+            is_open: select.is_any() && *trigger == Trigger::default(),
             select: (!select.is_any()).then(|| select.clone()),
             trigger: (Trigger { phase: None, ..trigger.clone() } != Trigger::default()).then(armed),
             phase: trigger.phase.map(|phase| phase.number),
@@ -72,6 +75,9 @@ impl Gate {
     /// The counts move on by as many.
     #[inline]
     pub fn claim(&mut self, packet: &Packet, limit: u32, now: Instant) -> (u32, bool) {
+        if self.is_open {
+            return (limit, true);
+        }
         if self.phase.is_some_and(|phase| phase != packet.phase()) {
             return (limit, false);
         }

@@ -82,7 +82,7 @@ impairments! {
     /// A link with a queue of its own.
     Bottleneck(Box<bottleneck::Bottleneck>),
     /// A link by a table.
-    Replay(replay::Replay),
+    Replay(Box<replay::Replay>),
     /// Small-MTU hop.
     Mtu(mtu::Mtu),
     /// MSS rewriting.
@@ -115,7 +115,7 @@ impl Impairment {
             ImpairmentParams::Bottleneck(params) => {
                 Self::Bottleneck(Box::new(bottleneck::Bottleneck::new(params, setting)))
             }
-            ImpairmentParams::Replay(params) => Self::Replay(replay::Replay::new(params, setting)),
+            ImpairmentParams::Replay(params) => Self::Replay(Box::new(replay::Replay::new(params, setting))),
             ImpairmentParams::Mtu(params) => Self::Mtu(mtu::Mtu::new(*params)),
             ImpairmentParams::Mss(params) => Self::Mss(mss::Mss::new(*params)),
             ImpairmentParams::Duplicate(params) => {
