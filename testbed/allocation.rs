@@ -11,8 +11,9 @@ use faultwire::config::spec;
 use faultwire::pipeline::counters::Reason;
 use faultwire::pipeline::packet::{Offload, Packet};
 use faultwire::pipeline::params::{
-    BlackoutParams, IcmpParams, ImpairmentParams, PathParams, PawsPerHostParams, PortParams, ReorderParams,
-    RouterParams, Scope, Select, StageParams, Trigger,
+    BlackoutParams, HeldAcks, IcmpParams, ImpairmentParams, PathParams, PawsPerHostParams, PortParams,
+    ReorderParams, RouterParams, RstOrderParams, RstPlace, Scope, Select, StageParams, TimestampSet,
+    TimestampsParams, Trigger,
 };
 use faultwire::pipeline::pool::HEADROOM;
 use faultwire::pipeline::router::{Egress, Router};
@@ -73,18 +74,24 @@ fn stages() -> Vec<StageParams> {
     stages.push(stage("filter", ImpairmentParams::FragmentFilter));
     let paws = PawsPerHostParams { window: Duration::from_secs(60), require_timestamp: true };
     stages.push(stage("paws", ImpairmentParams::PawsPerHost(paws)));
+    let timestamps = TimestampsParams { set: TimestampSet::RandomOffset, translate: true };
+    stages.push(stage("timestamps", ImpairmentParams::Timestamps(timestamps)));
+    let order =
+        RstOrderParams { rst: RstPlace::First, acks: HeldAcks::All, timeout: Duration::from_millis(1) };
+    stages.push(stage("rst-order", ImpairmentParams::RstOrder(order)));
     stages.push(stage("blackout", ImpairmentParams::Blackout(blackout)));
     stages
 }
 
 /// A packet of one of eight flows: single, train, SYN, and one that is too large and must be fragmented or rejected.
 fn packets() -> Vec<(Vec<u8>, Offload)> {
+    let stamp = etherparse::TcpOptionElement::Timestamp(1, 2);
     let build = |flow: u16, payload: usize, syn: bool| {
         let mut tcp = PacketBuilder::ipv4([10, 0, 1, 2], [10, 0, 2, 2], 64).tcp(40_000 + flow, 443, 1, 1000);
         tcp = if syn {
             tcp.syn().options(&[etherparse::TcpOptionElement::MaximumSegmentSize(1460)]).unwrap()
         } else {
-            tcp.ack(1)
+            tcp.ack(1).options(std::slice::from_ref(&stamp)).unwrap()
         };
         let mut bytes = Vec::new();
         tcp.write(&mut bytes, &vec![0x5a; payload]).unwrap();
@@ -97,6 +104,7 @@ fn packets() -> Vec<(Vec<u8>, Offload)> {
         packets.push((build(flow, 100, false), Offload::default()));
         packets.push((build(flow, 20_000, false), train));
         packets.push((build(flow, 1440, false), Offload::default()));
+        packets.push((build(flow, 0, false), Offload::default()));
     }
     packets
 }

@@ -1,5 +1,7 @@
 //! A stage in one line for people.
 
+mod tcp;
+
 use std::fmt;
 
 use ipnet::IpNet;
@@ -82,6 +84,8 @@ fn impairment(impairment: &ImpairmentParams) -> String {
             if params.require_timestamp { " or without one" } else { "" },
             params.window
         ),
+        ImpairmentParams::Timestamps(params) => tcp::timestamps(params),
+        ImpairmentParams::RstOrder(params) => tcp::rst_order(params),
         ImpairmentParams::Netem(params) => netem(params),
     }
 }

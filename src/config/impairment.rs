@@ -1,6 +1,9 @@
 //! The keys of each type of stage.
 
 mod rate;
+mod tcp;
+
+pub(super) use tcp::RST_TIMEOUT;
 
 use std::sync::Arc;
 
@@ -31,6 +34,8 @@ pub(super) const TYPES: &[&str] = &[
     "blackout",
     "replay",
     "paws-per-host",
+    "timestamps",
+    "rst-order",
     "netem",
 ];
 
@@ -69,6 +74,8 @@ pub(super) fn read_impairment(
             window: table.quantity("window").unwrap_or(Duration::from_secs(60)),
             require_timestamp: table.flag("require_timestamp", false),
         }),
+        "timestamps" => ImpairmentParams::Timestamps(tcp::timestamps(table)?),
+        "rst-order" => ImpairmentParams::RstOrder(tcp::rst_order(table)?),
         _ => netem(&table.required("spec", "\"delay 10ms loss 1%\"")?)?,
     })
 }

@@ -679,6 +679,8 @@ fn type_of(impairment: &ImpairmentParams) -> &'static str {
         ImpairmentParams::FragmentFilter => "fragment-filter",
         ImpairmentParams::Blackout(_) => "blackout",
         ImpairmentParams::PawsPerHost(_) => "paws-per-host",
+        ImpairmentParams::Timestamps(_) => "timestamps",
+        ImpairmentParams::RstOrder(_) => "rst-order",
         ImpairmentParams::Netem(_) => "netem",
     }
 }

@@ -12,10 +12,11 @@ use crate::pipeline::distribution::Table;
 use crate::pipeline::packet::Offload;
 use crate::pipeline::params::{
     BlackoutParams, BottleneckParams, CoDelParams, Correlated, CorruptArea, CorruptParams, DelayParams,
-    Discipline, Distribution, DuplicateParams, Excess, FragmentSelect, GilbertElliott, ImpairmentParams,
-    LossModel, LossParams, Mode, MssParams, MtuAction, MtuParams, NetemParams, NetemRate, PawsPerHostParams,
-    Phase, PieParams, RateParams, RedParams, ReorderParams, ReplayEnd, ReplayParams, ReplayRow, Scope,
-    Select, ServiceParams, Slot, SlotGap, StageParams, StateLoss, Trigger,
+    Discipline, Distribution, DuplicateParams, Excess, FragmentSelect, GilbertElliott, HeldAcks,
+    ImpairmentParams, LossModel, LossParams, Mode, MssParams, MtuAction, MtuParams, NetemParams, NetemRate,
+    PawsPerHostParams, Phase, PieParams, RateParams, RedParams, ReorderParams, ReplayEnd, ReplayParams,
+    ReplayRow, RstOrderParams, RstPlace, Scope, Select, ServiceParams, Slot, SlotGap, StageParams, StateLoss,
+    TimestampSet, TimestampsParams, Trigger,
 };
 use crate::pipeline::service::{Opportunities, RateSteps};
 use crate::pipeline::testing::frame::Extra;
@@ -213,6 +214,25 @@ fn reorder() -> impl Strategy<Value = ReorderParams> {
     ]
 }
 
+fn timestamps() -> impl Strategy<Value = ImpairmentParams> {
+    let set = prop_oneof![
+        Just(TimestampSet::Constant(0)),
+        any::<u32>().prop_map(TimestampSet::Offset),
+        Just(TimestampSet::RandomOffset),
+        Just(TimestampSet::Freeze),
+        Just(TimestampSet::Strip),
+    ];
+    (set, any::<bool>())
+        .prop_map(|(set, translate)| ImpairmentParams::Timestamps(TimestampsParams { set, translate }))
+}
+
+fn rst_order() -> impl Strategy<Value = ImpairmentParams> {
+    let rst = select(vec![RstPlace::First, RstPlace::Last]);
+    let acks = select(vec![HeldAcks::Handshake, HeldAcks::All]);
+    (rst, acks, duration())
+        .prop_map(|(rst, acks, timeout)| ImpairmentParams::RstOrder(RstOrderParams { rst, acks, timeout }))
+}
+
 /// Every impairment. One that is forgotten here fails [`every_impairment_is_held_to_the_laws`].
 fn impairment() -> impl Strategy<Value = ImpairmentParams> {
     let areas = vec![CorruptArea::Transport, CorruptArea::Header, CorruptArea::Payload, CorruptArea::Any];
@@ -246,6 +266,8 @@ fn impairment() -> impl Strategy<Value = ImpairmentParams> {
         (duration(), any::<bool>()).prop_map(|(window, require_timestamp)| {
             ImpairmentParams::PawsPerHost(PawsPerHostParams { window, require_timestamp })
         }),
+        timestamps(),
+        rst_order(),
         netem(),
         bottleneck(),
         replay(),
@@ -307,9 +329,21 @@ fn stages() -> impl Strategy<Value = Vec<StageParams>> {
     })
 }
 
-/// SYN, data, UDP; single, in trains or in fragments; with and without IP options; of three flows.
+/// The MSS in a SYN, and timestamps wherever they may stand.
+fn options(syn: bool, (place, value, echo): (u8, u32, u32)) -> Vec<u8> {
+    let mut options = if syn { vec![1, 2, 4, 5, 0xb4, 1, 1] } else { Vec::new() };
+    if place < 4 {
+        options.resize(options.len() + usize::from(place), 1);
+        options.extend([8, 10].iter().chain(&value.to_be_bytes()).chain(&echo.to_be_bytes()));
+    }
+    options.resize(options.len().next_multiple_of(4), 0);
+    options
+}
+
+/// SYN, RST, data, UDP; single, in trains or in fragments; with and without IP options; of three flows.
 fn packet() -> impl Strategy<Value = Spec> {
-    let kind = (any::<bool>(), any::<bool>(), 0..3_u16, select(vec![0x10_u8, 0x18, 0x19, 0x90, 0x02, 0x98]));
+    let flags = select(vec![0x10_u8, 0x18, 0x19, 0x90, 0x02, 0x98, 0x04, 0x14]);
+    let kind = (any::<bool>(), any::<bool>(), 0..3_u16, flags);
     let shape =
         (0..9_000_usize, select(vec![0_u16, 1, 8, 500, 1_000, 1_448]), any::<u32>(), any::<u16>(), 0..4_u8);
     let extra = prop_oneof![
@@ -317,19 +351,21 @@ fn packet() -> impl Strategy<Value = Spec> {
         1 => Just(Extra::Options),
         1 => (1..100_usize).prop_map(|eights| Extra::Fragments(eights * 8)),
     ];
-    let kind = (kind, extra);
-    (kind, shape, any::<bool>(), any::<bool>()).prop_map(|((kind, extra), shape, df, partial)| {
+    let reading = || select(vec![0_u32, 1, 2, 1_000, 0x8000_0000, u32::MAX]);
+    let kind = (kind, extra, (0..8_u8, reading(), reading()));
+    (kind, shape, any::<bool>(), any::<bool>()).prop_map(|((kind, extra, clock), shape, df, partial)| {
         let (v6, udp, flow, flags) = kind;
         let (length, segment, sequence, id, ecn) = shape;
         let syn = flags & 2 != 0;
         // Single packets fit an Ethernet frame; trains are longer; trains of tiny segments are kept short.
         let length = match segment {
             _ if syn && !udp => 0,
+            0 if length % 3 == 0 => 0,
             0 => length % 1_400,
             1 | 8 => length % 200,
             _ => length,
         };
-        let options = if syn && !udp { vec![1, 2, 4, 5, 0xb4, 1, 1, 0] } else { Vec::new() };
+        let options = if udp { Vec::new() } else { options(syn, clock) };
         let base = if udp { Spec::udp(length) } else { Spec::tcp(length) };
         let spec = Spec {
             v6,
@@ -349,6 +385,13 @@ fn packet() -> impl Strategy<Value = Spec> {
     })
 }
 
+/// As [`traffic`], of both directions.
+fn both_ways() -> impl Strategy<Value = Vec<(u64, Spec)>> {
+    vec((prop_oneof![Just(0), 0..5_000_000_u64], packet(), any::<bool>()), 1..20).prop_map(|packets| {
+        packets.into_iter().map(|(gap, spec, back)| (gap, Spec { back, ..spec })).collect()
+    })
+}
+
 /// Packets and the time since the one before.
 fn traffic() -> impl Strategy<Value = Vec<(u64, Spec)>> {
     vec((prop_oneof![Just(0), 0..5_000_000_u64], packet()), 1..20)
@@ -360,7 +403,7 @@ fn run(stages: Vec<StageParams>, traffic: &[(u64, Spec)], frames: impl Fn(&Spec)
     for (gap, spec) in traffic {
         at += Duration::from_nanos(*gap);
         for frame in frames(spec) {
-            run.feed(at, &frame);
+            run.feed_by(spec.back.into(), at, &frame);
         }
     }
     run
@@ -389,9 +432,10 @@ fn damages(stages: &[StageParams]) -> bool {
 /// Stages that are not meant to reorder or damage, on every packet: one that is held only sometimes is overtaken.
 fn ordered_stages() -> impl Strategy<Value = Vec<StageParams>> {
     let tame = |impairment| match impairment {
-        ImpairmentParams::Reorder(_) | ImpairmentParams::Corrupt(_) | ImpairmentParams::Replay(_) => {
-            ImpairmentParams::FragmentFilter
-        }
+        ImpairmentParams::Reorder(_)
+        | ImpairmentParams::Corrupt(_)
+        | ImpairmentParams::Replay(_)
+        | ImpairmentParams::RstOrder(_) => ImpairmentParams::FragmentFilter,
         ImpairmentParams::Delay(delay) => ImpairmentParams::Delay(DelayParams { reorder: false, ..delay }),
         ImpairmentParams::Netem(netem) => ImpairmentParams::Netem(Box::new(NetemParams {
             mode: Mode::Exact,
@@ -457,7 +501,7 @@ proptest! {
 
     /// A train fares exactly as the wire packets that it stands for, and is counted so.
     #[test]
-    fn trains_fare_as_their_segments(stages in stages(), traffic in traffic()) {
+    fn trains_fare_as_their_segments(stages in stages(), traffic in both_ways()) {
         let mut whole = run(stages.clone(), &traffic, as_is);
         let mut cut = run(stages.clone(), &traffic, segmented);
         whole.finish();
@@ -473,7 +517,7 @@ proptest! {
 
     /// received + created = sent + dropped + held, checked after every step by [`Run`], and once everything is out.
     #[test]
-    fn nothing_is_lost_without_a_reason(stages in stages(), traffic in traffic(), early in any::<bool>()) {
+    fn nothing_is_lost_without_a_reason(stages in stages(), traffic in both_ways(), early in any::<bool>()) {
         let mut run = run(stages, &traffic, as_is);
         if !early {
             run.finish();
@@ -501,7 +545,7 @@ proptest! {
 
     /// What leaves has right lengths and checksums, unless a fault meant to break them.
     #[test]
-    fn what_leaves_is_valid(stages in stages(), traffic in traffic()) {
+    fn what_leaves_is_valid(stages in stages(), traffic in both_ways()) {
         prop_assume!(!damages(&stages));
         let mut run = run(stages, &traffic, as_is);
         run.finish();
@@ -673,7 +717,9 @@ fn every_impairment_is_held_to_the_laws() {
         | ImpairmentParams::FragmentFilter
         | ImpairmentParams::Blackout(_)
         | ImpairmentParams::PawsPerHost(_)
-        | ImpairmentParams::Netem(_) => 14,
+        | ImpairmentParams::Timestamps(_)
+        | ImpairmentParams::RstOrder(_)
+        | ImpairmentParams::Netem(_) => 16,
     };
     assert_eq!(seen.len(), count(&ImpairmentParams::FragmentFilter));
 }

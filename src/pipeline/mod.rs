@@ -7,6 +7,7 @@
 //! has to wait is in the [`schedule`].
 
 mod answer;
+pub mod conn;
 mod correlated;
 pub mod counters;
 pub mod crandom;

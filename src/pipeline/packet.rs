@@ -11,7 +11,7 @@ use crate::pipeline::flow::FlowRef;
 use crate::pipeline::pool::{Buffer, HEADROOM, Pool};
 use crate::pipeline::rng::{StageKey, Stream};
 use crate::pipeline::wire::fragment::{self, CannotFragment, Fragments};
-use crate::pipeline::wire::{Ipv4, Layout, Malformed, Version, checksum, protocol, transport};
+use crate::pipeline::wire::{Ipv4, Layout, Malformed, Update, Version, checksum, protocol, transport};
 
 /// Longest headers (IP and transport) of a train: longer ones do not come from any kernel.
 const MAX_TRAIN_HEADER: usize = 256;
@@ -314,6 +314,16 @@ impl Packet {
         match self.checksum {
             Checksum::Complete => None,
             Checksum::Partial => self.checksum_at().map(|(start, offset)| (start as u16, offset as u16)),
+        }
+    }
+
+    /// What a setter of transport fields has to do about the checksum: a sum over the pseudo-header alone does not know of
+    /// them.
+    #[inline]
+    pub const fn checksum_update(&self) -> Update {
+        match self.checksum {
+            Checksum::Complete => Update::Incremental,
+            Checksum::Partial => Update::Leave,
         }
     }
 

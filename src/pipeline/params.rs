@@ -7,11 +7,13 @@ mod loss;
 mod netem;
 mod paws;
 mod replay;
+mod tcp;
 mod when;
 
 pub use bottleneck::{BottleneckParams, CoDelParams, Discipline, PieParams, RedParams, ServiceParams};
 pub use paws::PawsPerHostParams;
 pub use replay::{ReplayEnd, ReplayParams, ReplayRow};
+pub use tcp::{HeldAcks, RstOrderParams, RstPlace, TimestampSet, TimestampsParams};
 pub use when::{FragmentSelect, Phase, Scope, Select, Trigger};
 
 pub use loss::{GilbertElliott, LossModel, StateLoss};
@@ -37,6 +39,13 @@ pub struct StageParams {
     pub trigger: Trigger,
     /// What it does.
     pub impairment: ImpairmentParams,
+}
+
+impl StageParams {
+    /// Whether the stage must see the packets of the opposite path too.
+    pub const fn works_both_ways(&self) -> bool {
+        matches!(&self.impairment, ImpairmentParams::Timestamps(params) if params.translates())
+    }
 }
 
 /// A fault or rewrite.
@@ -68,6 +77,10 @@ pub enum ImpairmentParams {
     Blackout(BlackoutParams),
     /// The peer that keeps one timestamp per source address and drops SYNs that are behind it.
     PawsPerHost(PawsPerHostParams),
+    /// Changes TCP timestamps.
+    Timestamps(TimestampsParams),
+    /// A RST overtakes the ACKs of its sender, or the reverse.
+    RstOrder(RstOrderParams),
     /// A line of tc-netem, applied in netem's order of decisions.
     Netem(Box<NetemParams>),
 }

@@ -2,7 +2,7 @@
 
 use crate::pipeline::counters::StageCounters;
 use crate::pipeline::gate::Gate;
-use crate::pipeline::impair::{Impairment, Setting};
+use crate::pipeline::impair::{Back, Impairment, Setting};
 use crate::pipeline::params::{PathParams, Phase, StageParams};
 use crate::pipeline::rng::StageKey;
 use crate::pipeline::shared::Shared;
@@ -20,6 +20,19 @@ pub struct Slot {
     pub(crate) impairment: Impairment,
     /// Reused by [`Impairment`]'s outlet.
     pub(crate) emissions: Vec<Emission>,
+}
+
+impl Slot {
+    /// The other direction of the stage `name` that lives at `home`.
+    pub(crate) fn back(name: &str, home: Back) -> Self {
+        Self {
+            name: format!("{name}/back"),
+            counters: StageCounters::default(),
+            gate: Gate::open(),
+            impairment: Impairment::Back(home),
+            emissions: Vec::new(),
+        }
+    }
 }
 
 /// What packets go through from one port to another.

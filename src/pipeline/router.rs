@@ -9,9 +9,10 @@ use std::net::IpAddr;
 use crate::pipeline::answer::Answers;
 use crate::pipeline::counters::{Amount, Reason, RouterCounters};
 use crate::pipeline::flow::FlowTable;
+use crate::pipeline::impair::{Back, Impairment};
 use crate::pipeline::packet::{Offload, Packet};
 use crate::pipeline::params::{RouteTarget, RouterParams};
-use crate::pipeline::path::Path;
+use crate::pipeline::path::{Path, Slot};
 use crate::pipeline::pool::{Buffer, Pool};
 use crate::pipeline::routes::Routes;
 use crate::pipeline::schedule::Schedule;
@@ -126,6 +127,7 @@ impl Router {
                 paths.push(Path::empty(from as u16, to as u16));
             }
         }
+        add_returns(params, &ports, &mut paths);
         Self {
             pool: Pool::new(),
             counters: RouterCounters::default(),
@@ -324,10 +326,12 @@ impl Router {
             if claim.0 == 0 {
                 claim = slot.gate.claim(packet, packet.wires(), now);
             }
-            let verdict = match claim {
-                (limit, true) => slot.impairment.decide(packet, limit, now),
-                (limit, false) => Verdict::new(limit, Action::Pass),
+            let verdict = match (claim, &mut slot.impairment) {
+                ((limit, false), _) => Verdict::new(limit, Action::Pass),
+                ((limit, true), &mut Impairment::Back(home)) => self.decide_back(home, packet, limit, now),
+                ((limit, true), impairment) => impairment.decide(packet, limit, now),
             };
+            let slot = &mut self.paths[path].stages[at];
             debug_assert!(
                 verdict.count > 0 && verdict.count <= claim.0,
                 "{verdict:?} of {claim:?} by {}",
@@ -351,6 +355,17 @@ impl Router {
             at += 1;
         }
         self.leave(packet, now, egress);
+    }
+
+    /// What a stage says about a packet of the opposite path.
+    #[inline(never)]
+    fn decide_back(&mut self, home: Back, packet: &Packet, limit: u32, now: Instant) -> Verdict {
+        self.slot(home).impairment.decide_back(packet, limit, now)
+    }
+
+    /// Where a stage lives that works in both directions.
+    fn slot(&mut self, home: Back) -> &mut Slot {
+        &mut self.paths[usize::from(home.path)].stages[usize::from(home.stage)]
     }
 
     /// Carries out what stage `at` decided about all of `packet`.
@@ -378,7 +393,12 @@ impl Router {
                 self.hold(packet, at, until);
             }
             Action::Rewrite => {
-                if slot.impairment.rewrite(packet, now) {
+                let changed = match &mut slot.impairment {
+                    &mut Impairment::Back(home) => self.slot(home).impairment.rewrite_back(packet, now),
+                    impairment => impairment.rewrite(packet, now),
+                };
+                if changed {
+                    let slot = &mut self.paths[usize::from(path)].stages[at];
                     slot.counters.rewritten += packet.amount();
                     if E::RECORDS {
                         egress.record(What::Rewritten(path, at as u16), packet, now);
@@ -399,7 +419,7 @@ impl Router {
         stage: u16,
         now: Instant,
         egress: &mut E,
-        call: impl FnOnce(&mut crate::pipeline::impair::Impairment, &mut Outlet<'_>),
+        call: impl FnOnce(&mut Impairment, &mut Outlet<'_>),
     ) {
         let slot = &mut self.paths[usize::from(path)].stages[usize::from(stage)];
         let mut emissions = std::mem::take(&mut slot.emissions);
@@ -615,6 +635,20 @@ impl Router {
             self.pool.give(fragment.into_buffer());
         }
         self.drop_whole(packet, None, Reason::Fragmented, now, egress);
+    }
+}
+
+/// Gives every stage that works in both directions its slot in the opposite path: behind that path's own stages, in the
+/// order in which packets that go back meet them.
+fn add_returns(params: &RouterParams, ports: &[Port], paths: &mut [Path]) {
+    for (path, from) in params.paths.iter().enumerate().filter(|(_, path)| path.from != path.to) {
+        let opposite = usize::from(ports[from.to].paths[from.from]);
+        for (stage, two_way) in from.stages.iter().enumerate().rev() {
+            if two_way.works_both_ways() {
+                let home = Back { path: path as u16, stage: stage as u16 };
+                paths[opposite].stages.push(Slot::back(&two_way.name, home));
+            }
+        }
     }
 }
 

@@ -66,6 +66,17 @@ pub trait Stage {
     /// The time asked for by [`Outlet::wake_at`] has come.
     fn wake(&mut self, _now: Instant, _out: &mut Outlet<'_>) {}
 
+    /// As [`Stage::decide`], about a packet of the opposite path: only of a stage that works in both directions. What it
+    /// answers is [`Action::Pass`], [`Action::Drop`] or [`Action::Rewrite`].
+    fn decide_back(&mut self, _packet: &Packet, limit: u32, _now: Instant) -> Verdict {
+        Verdict::new(limit, Action::Pass)
+    }
+
+    /// As [`Stage::rewrite`], of a packet of the opposite path.
+    fn rewrite_back(&mut self, _packet: &mut Packet, _now: Instant) -> bool {
+        false
+    }
+
     /// Packets that left with their predecessor to keep the order, though they were due before it.
     fn clamped(&self) -> u64 {
         0

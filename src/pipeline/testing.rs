@@ -114,10 +114,15 @@ impl Run {
 
     /// A frame comes in by port 0 at `at`, after everything that is due by then.
     pub(crate) fn feed(&mut self, at: Instant, frame: &Frame) {
+        self.feed_by(0, at, frame);
+    }
+
+    /// [`Self::feed`] by another port: from port 1 a packet takes the opposite path.
+    pub(crate) fn feed_by(&mut self, port: u16, at: Instant, frame: &Frame) {
         self.advance(at);
         self.buffer[HEADROOM..HEADROOM + frame.bytes.len()].copy_from_slice(&frame.bytes);
         let length = frame.bytes.len();
-        self.router.receive(0, &mut self.buffer, length, frame.offload, at, &mut self.collector);
+        self.router.receive(port, &mut self.buffer, length, frame.offload, at, &mut self.collector);
         self.check();
     }
 

@@ -4,17 +4,19 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 
 use crate::config::distribution;
+use crate::config::impairment::RST_TIMEOUT;
 use crate::config::reader::Integer;
 use crate::config::spec::lexer::Tokens;
 use crate::config::spec::words::at;
 use crate::config::spec::{SpecProblem, units};
 use crate::config::trace;
 use crate::pipeline::params::{
-    Correlated, Distribution, GilbertElliott, LossModel, MssParams, MtuAction, NetemRate, Slot, SlotGap,
-    StateLoss,
+    Correlated, Distribution, GilbertElliott, HeldAcks, LossModel, MssParams, MtuAction, NetemRate,
+    RstOrderParams, RstPlace, Select, Slot, SlotGap, StateLoss, TimestampSet, TimestampsParams,
 };
 use crate::pipeline::service::Opportunities;
 use crate::pipeline::units::{Probability, UnitError};
+use crate::pipeline::wire::tcp::flag;
 
 /// The arguments of one word.
 pub(super) struct Arguments<'t, 'a> {
@@ -204,6 +206,41 @@ impl Arguments<'_, '_> {
         let repeats = !self.flag("once");
         trace::read(Path::new(token.text), repeats)
             .map_err(|what| at(&token, what, "a trace has one time in whole milliseconds a line"))
+    }
+
+    /// `zero | constant N | offset N | random-offset | freeze | strip`, then `[rst]`.
+    pub(super) fn timestamps(&mut self) -> Result<(TimestampsParams, Select), SpecProblem> {
+        let set = if self.flag("zero") {
+            TimestampSet::Constant(0)
+        } else if self.flag("constant") {
+            TimestampSet::Constant(self.count(0..=u32::MAX, "timestamps constant 1")?)
+        } else if self.flag("offset") {
+            let offset = self.count(i32::MIN..=i32::MAX, "timestamps offset -5000")?;
+            TimestampSet::Offset(offset.cast_unsigned())
+        } else if self.flag("random-offset") {
+            TimestampSet::RandomOffset
+        } else if self.flag("freeze") {
+            TimestampSet::Freeze
+        } else if self.flag("strip") {
+            TimestampSet::Strip
+        } else {
+            let what = "zero, constant N, offset N, random-offset, freeze or strip";
+            return Err(self.missing(what, "timestamps zero rst"));
+        };
+        let tcp_flags_set = if self.flag("rst") { flag::RST } else { 0 };
+        Ok((TimestampsParams { set, translate: true }, Select { tcp_flags_set, ..Select::default() }))
+    }
+
+    /// `[first | last] [TIMEOUT]`.
+    pub(super) fn rst_order(&mut self) -> Result<RstOrderParams, SpecProblem> {
+        let rst = if self.flag("last") {
+            RstPlace::Last
+        } else {
+            self.flag("first");
+            RstPlace::First
+        };
+        let timeout = self.optional(units::time)?.unwrap_or(RST_TIMEOUT);
+        Ok(RstOrderParams { rst, acks: HeldAcks::Handshake, timeout })
     }
 
     pub(super) fn action(&mut self) -> MtuAction {

@@ -8,8 +8,8 @@ use crate::config::spec::{Spec, SpecProblem, units};
 use crate::config::suggest;
 use crate::config::trace;
 use crate::pipeline::params::{
-    DelayParams, Distribution, ImpairmentParams, MssParams, MtuAction, MtuParams, NetemParams, Select,
-    StageParams, Trigger,
+    DelayParams, Distribution, ImpairmentParams, MssParams, MtuAction, MtuParams, NetemParams,
+    RstOrderParams, Select, StageParams, TimestampsParams, Trigger,
 };
 use crate::pipeline::service::Opportunities;
 use crate::pipeline::time::Duration;
@@ -32,10 +32,27 @@ pub(super) const ALL: &[&str] = &[
     "overhead",
     "mss",
     "trace",
+    "timestamps",
+    "rst-order",
 ];
 
-/// What may follow an `mtu`, `mss` or `slot`.
-const OPTIONS: [&str; 6] = ["drop", "icmp", "fragment", "set", "packets", "bytes"];
+/// What may follow an `mtu`, `mss`, `slot`, `timestamps` or `rst-order`.
+const OPTIONS: [&str; 14] = [
+    "drop",
+    "icmp",
+    "fragment",
+    "set",
+    "packets",
+    "bytes",
+    "zero",
+    "constant",
+    "offset",
+    "random-offset",
+    "freeze",
+    "strip",
+    "first",
+    "last",
+];
 
 /// tc's default, in packets.
 const TC_LIMIT: u64 = 1_000;
@@ -76,6 +93,8 @@ struct Words {
     overhead: u32,
     mss: Option<MssParams>,
     trace: Option<Opportunities>,
+    timestamps: Option<(TimestampsParams, Select)>,
+    rst_order: Option<RstOrderParams>,
     seed: Option<u64>,
     /// The words given, in order, with their places.
     seen: Vec<(&'static str, Range<usize>)>,
@@ -108,6 +127,8 @@ impl Words {
             "mtu" => self.mtu = Some((arguments.count(MTU, "mtu 1400")?, arguments.action())),
             "overhead" => self.overhead = arguments.count(0..=*MTU.end(), "overhead 50")?,
             "trace" => self.trace = Some(arguments.trace()?),
+            "timestamps" => self.timestamps = Some(arguments.timestamps()?),
+            "rst-order" => self.rst_order = Some(arguments.rst_order()?),
             _ => self.mss = Some(arguments.mss()?),
         }
         Ok(())
@@ -178,6 +199,13 @@ impl Words {
                     let link = self.trace.take().map(trace::unlimited);
                     stages.extend(link.map(|link| stage("trace", link)));
                 }
+                "timestamps" => stages.extend(self.timestamps.take().map(|(params, select)| StageParams {
+                    select,
+                    ..stage("timestamps", ImpairmentParams::Timestamps(params))
+                })),
+                "rst-order" => stages.extend(
+                    self.rst_order.map(|params| stage("rst-order", ImpairmentParams::RstOrder(params))),
+                ),
                 "mtu" | "overhead" | "seed" => {}
                 _ => netem = true,
             }

@@ -3,6 +3,7 @@
 //! To add one: its file, a variant of [`ImpairmentParams`], a variant of [`Impairment`] here, a block in
 //! `configs/reference.toml`; the compiler and the tests find what is forgotten.
 
+mod back;
 mod blackout;
 mod bottleneck;
 mod corrupt;
@@ -18,6 +19,10 @@ mod paws_per_host;
 mod rate;
 mod reorder;
 mod replay;
+mod rst_order;
+mod timestamps;
+
+pub use back::Back;
 
 use crate::pipeline::packet::Packet;
 use crate::pipeline::params::{ImpairmentParams, Mode};
@@ -62,6 +67,12 @@ macro_rules! impairments {
             fn wake(&mut self, now: Instant, out: &mut Outlet<'_>) {
                 match self { $(Self::$name(stage) => stage.wake(now, out)),* }
             }
+            fn decide_back(&mut self, packet: &Packet, limit: u32, now: Instant) -> Verdict {
+                match self { $(Self::$name(stage) => stage.decide_back(packet, limit, now)),* }
+            }
+            fn rewrite_back(&mut self, packet: &mut Packet, now: Instant) -> bool {
+                match self { $(Self::$name(stage) => stage.rewrite_back(packet, now)),* }
+            }
             fn clamped(&self) -> u64 {
                 match self { $(Self::$name(stage) => stage.clamped()),* }
             }
@@ -103,6 +114,12 @@ impairments! {
     Netem(Box<netem::Netem>),
     /// A line of tc-netem as the kernel makes it.
     KernelNetem(Box<netem_kernel::KernelNetem>),
+    /// TCP timestamps changed.
+    Timestamps(timestamps::Timestamps),
+    /// RSTs that overtake.
+    RstOrder(rst_order::RstOrder),
+    /// The other direction of a stage that works in both.
+    Back(Back),
 }
 
 impl Impairment {
@@ -128,6 +145,10 @@ impl Impairment {
             ImpairmentParams::PawsPerHost(params) => {
                 Self::PawsPerHost(paws_per_host::PawsPerHost::new(*params, Shared::clone(&setting.shared)))
             }
+            ImpairmentParams::Timestamps(params) => {
+                Self::Timestamps(timestamps::Timestamps::new(*params, setting))
+            }
+            ImpairmentParams::RstOrder(params) => Self::RstOrder(rst_order::RstOrder::new(*params, setting)),
             ImpairmentParams::Netem(params) if params.mode == Mode::Netem => {
                 Self::KernelNetem(Box::new(netem_kernel::KernelNetem::new(params, setting)))
             }

@@ -29,6 +29,8 @@ pub(crate) enum Extra {
 pub(crate) struct Spec {
     pub(crate) v6: bool,
     pub(crate) udp: bool,
+    /// From 10.0.2.2 to 10.0.1.2, ports exchanged: what the other side sends.
+    pub(crate) back: bool,
     pub(crate) source_port: u16,
     pub(crate) destination_port: u16,
     pub(crate) sequence: u32,
@@ -56,6 +58,7 @@ impl Spec {
         Self {
             v6: false,
             udp: false,
+            back: false,
             source_port: 40_000,
             destination_port: 443,
             sequence: 1,
@@ -86,6 +89,11 @@ impl Spec {
     /// As a train of segments of this payload, its checksum left to the device.
     pub(crate) fn train(self, segment: u16) -> Self {
         Self { segment, partial: true, ..self }
+    }
+
+    /// The other way.
+    pub(crate) fn back(self) -> Self {
+        Self { back: true, ..self }
     }
 
     /// From this port: another flow.
@@ -124,7 +132,8 @@ impl Spec {
     }
 
     fn tcp_header(&self) -> Vec<u8> {
-        let mut header = TcpHeader::new(self.source_port, self.destination_port, self.sequence, 65_000);
+        let (source_port, destination_port) = self.ports();
+        let mut header = TcpHeader::new(source_port, destination_port, self.sequence, 65_000);
         header.acknowledgment_number = self.acknowledgement;
         header.set_options_raw(&self.options).expect("options fit");
         let mut bytes = header.to_bytes().to_vec();
@@ -132,8 +141,13 @@ impl Spec {
         bytes
     }
 
+    fn ports(&self) -> (u16, u16) {
+        let ports = (self.source_port, self.destination_port);
+        if self.back { (ports.1, ports.0) } else { ports }
+    }
+
     fn udp_header(&self) -> Vec<u8> {
-        let (source_port, destination_port) = (self.source_port, self.destination_port);
+        let (source_port, destination_port) = self.ports();
         let length = (8 + self.payload.len()) as u16;
         UdpHeader { source_port, destination_port, length, checksum: 0 }.to_bytes().to_vec()
     }
@@ -141,6 +155,7 @@ impl Spec {
     fn ip_header(&self, payload: usize) -> Vec<u8> {
         let protocol = if self.udp { IpNumber::UDP } else { IpNumber::TCP };
         let with_options = self.extra == Extra::Options;
+        let (from, to) = if self.back { (2, 1) } else { (1, 2) };
         if self.v6 {
             // Padding to 8 bytes (RFC 8200 section 4.2).
             let options = [protocol.0, 0, 1, 4, 0, 0, 0, 0];
@@ -152,13 +167,13 @@ impl Spec {
                 payload_length: (options.len() + payload) as u16,
                 next_header: if with_options { IpNumber::IPV6_DESTINATION_OPTIONS } else { protocol },
                 hop_limit: self.hop_limit,
-                source: address(1),
-                destination: address(2),
+                source: address(from),
+                destination: address(to),
             };
             return [&header.to_bytes()[..], options].concat();
         }
         let mut header =
-            Ipv4Header::new(payload as u16, self.hop_limit, protocol, [10, 0, 1, 2], [10, 0, 2, 2])
+            Ipv4Header::new(payload as u16, self.hop_limit, protocol, [10, 0, from, 2], [10, 0, to, 2])
                 .expect("it fits");
         header.identification = self.id;
         header.dont_fragment = self.dont_fragment;

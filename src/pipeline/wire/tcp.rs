@@ -216,6 +216,27 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Tcp<T> {
         put32(bytes, at, new);
     }
 
+    /// One byte; header lengths are even, so the other byte of its word is in the header too.
+    fn rewrite8(&mut self, at: usize, new: u8, update: Update) {
+        let even = at & !1;
+        let [high, low] = be16(self.bytes(), even).to_be_bytes();
+        let word = if at == even { [new, low] } else { [high, new] };
+        self.rewrite16(even, u16::from_be_bytes(word), update);
+    }
+
+    /// Replaces every well-formed option of a kind by "no operation" (RFC 9293 section 3.1); false, and nothing changed, if
+    /// there is none.
+    pub fn blank_option(&mut self, kind: u8, update: Update) -> bool {
+        let mut found = false;
+        while let Some(range) = self.find_option(kind) {
+            for at in range {
+                self.rewrite8(at, option::NOP, update);
+            }
+            found = true;
+        }
+        found
+    }
+
     /// Sets the sequence number.
     #[inline]
     pub fn set_sequence(&mut self, sequence: u32, update: Update) {

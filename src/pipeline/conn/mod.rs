@@ -1,0 +1,57 @@
+//! What one worker knows of the TCP connections that it sees from the middle: both directions in one place.
+//!
+//! A stage that needs this has a table of its own, so that it sees a connection as it is at the stage's place in its path:
+//! what an earlier stage dropped never happened. [`table`] is the memory, bounded and without allocation.
+
+pub mod table;
+
+pub use table::{Standing, Table};
+
+use crate::pipeline::packet::Packet;
+use crate::pipeline::wire::{FlowKey, Tcp, tcp::flag};
+
+/// A connection under the key of one of its directions, the *home* direction of whoever asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConnKey {
+    /// The home direction.
+    pub key: FlowKey,
+    /// Of the key.
+    pub hash: u64,
+}
+
+impl ConnKey {
+    /// The connection of a packet in home direction, by the packet's bytes as they are now.
+    pub fn home(packet: &Packet) -> Self {
+        let key = FlowKey::new(packet.bytes(), packet.layout);
+        Self { key, hash: key.hash() }
+    }
+
+    /// The connection of a packet that goes back.
+    pub fn back(packet: &Packet) -> Self {
+        let key = FlowKey::new(packet.bytes(), packet.layout).reversed();
+        Self { key, hash: key.hash() }
+    }
+}
+
+/// The TCP header of a packet; `None` if it is not TCP with a whole header.
+pub fn tcp(packet: &Packet) -> Option<Tcp<&[u8]>> {
+    if !packet.is_tcp() {
+        return None;
+    }
+    Tcp::new(&packet.bytes()[packet.layout.transport_offset()..]).ok()
+}
+
+impl Standing {
+    /// How a connection stands after a segment with these flags: for owners that follow it no closer.
+    #[must_use]
+    pub const fn after(self, flags: u8) -> Self {
+        if flags & (flag::FIN | flag::RST) != 0 {
+            return Self::Closed;
+        }
+        match self {
+            _ if flags & flag::SYN != 0 => Self::HalfOpen,
+            Self::Closed => Self::Closed,
+            _ => Self::Open,
+        }
+    }
+}

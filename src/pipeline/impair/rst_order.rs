@@ -1,0 +1,227 @@
+//! A RST that races the ACKs of its sender, and wins or loses.
+//!
+//! Model, *first*: the last ACK of a handshake (a segment that only acknowledges, the first one behind its sender's SYN), or
+//! every segment that only acknowledges, waits until a RST of the same flow has passed, or for `timeout`; all else passes
+//! it. *Last*: a RST waits until the next segment of its flow has passed, or for `timeout`.
+//! What waits together leaves in its order. Of one worker at most 1,024 wait; what would be more passes.
+//! Only sees packets that the stage's match selects: it must take in SYN, ACK and RST.
+//! Never drops, copies or alters a packet.
+
+use crate::pipeline::flow::{FlowRef, PerFlow};
+use crate::pipeline::impair::Setting;
+use crate::pipeline::packet::Packet;
+use crate::pipeline::params::{HeldAcks, RstOrderParams, RstPlace};
+use crate::pipeline::stage::{Action, Outlet, Stage, Verdict};
+use crate::pipeline::time::Instant;
+use crate::pipeline::wire::tcp::flag;
+
+/// Most packets that one worker keeps; what would be more passes in order.
+const MAX_KEPT: usize = 1024;
+
+/// Keeps what loses the race.
+#[derive(Debug)]
+pub struct RstOrder {
+    params: RstOrderParams,
+    /// Whether the next ACK of the flow ends a handshake.
+    opens: PerFlow<bool>,
+    /// In order of arrival.
+    kept: Vec<(Packet, Instant)>,
+}
+
+/// What a segment is in the race.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Syn,
+    Rst,
+    /// It only acknowledges.
+    Ack,
+    Other,
+}
+
+impl RstOrder {
+    /// An order that `params` describe.
+    pub fn new(params: RstOrderParams, setting: &Setting) -> Self {
+        let remembers = params.rst == RstPlace::First && params.acks == HeldAcks::Handshake;
+        let flows = if remembers { setting.flows } else { 1 };
+        Self { params, opens: PerFlow::new(flows), kept: Vec::with_capacity(MAX_KEPT) }
+    }
+
+    fn has_kept(&self, flow: FlowRef) -> bool {
+        self.kept.iter().any(|(kept, _)| kept.flow == flow)
+    }
+
+    /// Whether this ACK waits for a RST; moves the handshake of its flow on.
+    fn is_held(&mut self, packet: &Packet, kind: Kind) -> bool {
+        if self.params.acks == HeldAcks::All {
+            return kind == Kind::Ack;
+        }
+        let opens = self.opens.of(packet.flow);
+        let was = *opens;
+        *opens = kind == Kind::Syn;
+        kind == Kind::Ack && (was || self.has_kept(packet.flow))
+    }
+
+    /// Forwards what is kept and `ready`, in order of arrival.
+    fn release(&mut self, out: &mut Outlet<'_>, ready: impl Fn(&Packet, Instant) -> bool) {
+        for (packet, _) in self.kept.extract_if(.., |(packet, until)| ready(packet, *until)) {
+            out.unkeep(&packet);
+            out.forward(packet);
+        }
+    }
+}
+
+impl Stage for RstOrder {
+    #[inline]
+    fn decide(&mut self, packet: &Packet, limit: u32, _now: Instant) -> Verdict {
+        let Some(kind) = kind(packet) else { return Verdict::new(limit, Action::Pass) };
+        let takes = match self.params.rst {
+            RstPlace::First if kind == Kind::Rst => {
+                *self.opens.of(packet.flow) = false;
+                self.has_kept(packet.flow)
+            }
+            RstPlace::First => self.is_held(packet, kind) && self.kept.len() < MAX_KEPT,
+            RstPlace::Last if kind == Kind::Rst => self.kept.len() < MAX_KEPT,
+            RstPlace::Last => self.has_kept(packet.flow),
+        };
+        if takes { Verdict::new(1, Action::Take) } else { Verdict::new(limit, Action::Pass) }
+    }
+
+    fn take(&mut self, packet: &mut Packet, now: Instant, out: &mut Outlet<'_>) {
+        let loses = (kind(packet) == Some(Kind::Rst)) == (self.params.rst == RstPlace::Last);
+        let packet = packet.take(out.pool);
+        if loses {
+            let until = now + self.params.timeout;
+            out.keep(&packet);
+            out.wake_at(until);
+            self.kept.push((packet, until));
+            return;
+        }
+        let flow = packet.flow;
+        out.forward(packet);
+        self.release(out, |kept, _| kept.flow == flow);
+    }
+
+    fn wake(&mut self, now: Instant, out: &mut Outlet<'_>) {
+        self.release(out, |_, until| until <= now);
+    }
+
+    fn relinquish(&mut self) -> Option<Packet> {
+        self.kept.pop().map(|(packet, _)| packet)
+    }
+}
+
+/// `None` if it is not TCP.
+fn kind(packet: &Packet) -> Option<Kind> {
+    let flags = packet.wire_flags(packet.wires() - 1)?;
+    Some(if flags & flag::RST != 0 {
+        Kind::Rst
+    } else if flags & flag::SYN != 0 {
+        Kind::Syn
+    } else if flags & (flag::FIN | flag::ACK) == flag::ACK && packet.payload_length() == 0 {
+        Kind::Ack
+    } else {
+        Kind::Other
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::params::ImpairmentParams;
+    use crate::pipeline::testing::{Run, Spec, stage};
+    use crate::pipeline::time::Duration;
+
+    const SYN: u8 = 0x02;
+    const RST: u8 = 0x04;
+    const ACK: u8 = 0x10;
+    const FIN: u8 = 0x11;
+
+    fn run(rst: RstPlace, acks: HeldAcks) -> Run {
+        let timeout = Duration::from_millis(100);
+        Run::new(vec![stage(ImpairmentParams::RstOrder(RstOrderParams { rst, acks, timeout }))])
+    }
+
+    /// Sequence numbers in the order in which segments (time in ms, number, flags, payload, port) leave, and when in ms.
+    fn order(run: &mut Run, segments: &[(u64, u32, u8, usize, u16)]) -> Vec<(u32, u64)> {
+        for &(at, sequence, flags, payload, source_port) in segments {
+            let spec = Spec { source_port, sequence, flags, ..Spec::tcp(payload) };
+            run.feed(Instant::ZERO + Duration::from_millis(at), &spec.frame());
+        }
+        run.finish();
+        let number = |bytes: &[u8]| u32::from_be_bytes(bytes[24..28].try_into().unwrap());
+        run.wires().iter().map(|wire| (number(&wire.bytes), wire.at.as_nanos() / 1_000_000)).collect()
+    }
+
+    #[test]
+    fn a_rst_overtakes_the_last_ack_of_its_handshake() {
+        let mut run = run(RstPlace::First, HeldAcks::Handshake);
+        let order = order(&mut run, &[(0, 1, SYN, 0, 1), (10, 2, ACK, 0, 1), (11, 3, RST | ACK, 0, 1)]);
+        assert_eq!(order, [(1, 0), (3, 11), (2, 11)]);
+        assert_eq!(run.stage(0).delayed.packets, 1);
+    }
+
+    #[test]
+    fn without_a_rst_the_ack_leaves_at_its_timeout_and_data_passes_it() {
+        let mut run = run(RstPlace::First, HeldAcks::Handshake);
+        let segments = [
+            (0, 1, SYN, 0, 1),
+            (10, 2, ACK, 0, 1),
+            (20, 3, ACK, 100, 1),
+            // An ACK behind one that waits waits too: it would end the handshake as well.
+            (30, 4, ACK, 0, 1),
+            (200, 5, ACK, 0, 1),
+            (201, 6, FIN, 0, 1),
+        ];
+        assert_eq!(order(&mut run, &segments), [(1, 0), (3, 20), (2, 110), (4, 130), (5, 200), (6, 201)]);
+    }
+
+    #[test]
+    fn flows_do_not_wait_for_each_other_s_resets() {
+        let mut run = run(RstPlace::First, HeldAcks::Handshake);
+        let segments =
+            [(0, 1, SYN, 0, 1), (0, 2, SYN, 0, 2), (1, 3, ACK, 0, 1), (2, 4, ACK, 0, 2), (3, 5, RST, 0, 2)];
+        assert_eq!(order(&mut run, &segments), [(1, 0), (2, 0), (5, 3), (4, 3), (3, 101)]);
+    }
+
+    /// A second connection between the same ports races as the first did; an ACK without a SYN before it does not.
+    #[test]
+    fn every_handshake_races_and_nothing_else() {
+        let mut run = run(RstPlace::First, HeldAcks::Handshake);
+        let segments = [
+            (0, 1, ACK, 0, 1),
+            (1, 2, SYN, 0, 1),
+            (2, 3, ACK, 0, 1),
+            (3, 4, RST, 0, 1),
+            (4, 5, ACK, 0, 1),
+            (5, 6, SYN, 0, 1),
+            (6, 7, ACK, 0, 1),
+            (7, 8, RST, 0, 1),
+        ];
+        let numbers: Vec<u32> = order(&mut run, &segments).iter().map(|(number, _)| *number).collect();
+        assert_eq!(numbers, [1, 2, 4, 3, 5, 6, 8, 7]);
+    }
+
+    #[test]
+    fn all_acks_can_lose_the_race() {
+        let mut run = run(RstPlace::First, HeldAcks::All);
+        let segments = [(0, 1, ACK, 0, 1), (1, 2, ACK, 10, 1), (2, 3, ACK, 0, 1), (3, 4, RST | ACK, 0, 1)];
+        assert_eq!(order(&mut run, &segments), [(2, 1), (4, 3), (1, 3), (3, 3)]);
+    }
+
+    #[test]
+    fn a_rst_can_come_behind_what_follows_it() {
+        let mut run = run(RstPlace::Last, HeldAcks::Handshake);
+        let segments = [(0, 1, RST, 0, 1), (5, 2, ACK, 0, 2), (9, 3, ACK, 10, 1), (20, 4, RST, 0, 1)];
+        assert_eq!(order(&mut run, &segments), [(2, 5), (3, 9), (1, 9), (4, 120)]);
+    }
+
+    #[test]
+    fn only_so_many_wait() {
+        let mut run = run(RstPlace::First, HeldAcks::All);
+        for sequence in 0..1_100 {
+            run.feed(Instant::ZERO, &Spec { sequence, ..Spec::tcp(0) }.frame());
+        }
+        assert_eq!(run.wires().len(), 1_100 - MAX_KEPT);
+        run.shut_down();
+    }
+}
