@@ -16,5 +16,6 @@ mod system {
     pub(crate) mod refusals;
     pub(crate) mod resets;
     pub(crate) mod run;
+    pub(crate) mod tcp;
     pub(crate) mod third_party;
 }

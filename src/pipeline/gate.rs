@@ -73,7 +73,7 @@ impl Gate {
 
     /// A gate that selects everything.
     pub const fn open() -> Self {
-        Self { select: None, trigger: None, phase: None }
+        Self { is_open: true, select: None, trigger: None, phase: None }
     }
 
     /// How many wire packets at the front of `packet`, `limit` at most, fare alike, and whether the stage acts on them.

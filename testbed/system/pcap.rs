@@ -31,7 +31,7 @@ impl Drop for Folder {
 }
 
 /// These fields of every packet that the filter selects, one line each.
-fn tshark(file: &str, filter: &str, fields: &[&str]) -> Vec<String> {
+pub(crate) fn tshark(file: &str, filter: &str, fields: &[&str]) -> Vec<String> {
     let mut command = Command::new("tshark");
     command.args(["-n", "-r", file, "-Y", filter, "-T", "fields"]);
     for field in fields {
