@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use faultwire::lab::clock::Deadline;
 use faultwire::lab::observe::counters::Counters;
-use faultwire::net::Netns;
+use faultwire::net::{Netns, sysctl};
 use nix::sys::signal::Signal;
 
 use crate::system::capture::Tcpdump;
@@ -115,6 +115,8 @@ fn a_rst_that_overtakes_and_is_too_old_leaks_the_connection() {
     ] {
         let running =
             Running::start("", &format!("[[path]]\nfrom = \"left\"\nto = \"right\"\nspec = \"{spec}\"\n"));
+        // A clock that starts anywhere reads more than 2^31 half the time, and zero is then newer than it.
+        sysctl::write(&Netns::named(&running.left).unwrap(), "ipv4/tcp_timestamps", "2").unwrap();
         let _server = serve(&running, &["python3", "-c", server], 80);
         let right = Netns::named(&running.right).unwrap();
         let value = |name: &str| right.run(Counters::read).unwrap().unwrap().value(name).unwrap();
