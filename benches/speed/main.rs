@@ -11,6 +11,7 @@
 mod memory;
 mod peers;
 mod pump;
+mod rate;
 mod subject;
 mod traffic;
 
@@ -45,6 +46,9 @@ struct Args {
     /// $RATTAN)
     #[arg(long)]
     peers: bool,
+    /// Only how exactly limited links keep their rate, each for `--seconds`
+    #[arg(long)]
+    rates: bool,
     /// Only one TCP stream to this address, for `--seconds`: what runs inside an emulator
     #[arg(long, hide = true)]
     stream: Option<SocketAddr>,
@@ -131,6 +135,14 @@ fn main() {
         println!("{}", memory::held(size));
         return;
     }
+    let span = Duration::from_secs_f64(args.seconds);
+    if args.rates {
+        let errors = rate::errors(span, args.json);
+        if args.json {
+            println!("{:#}", json!({ "rates": errors }));
+        }
+        return;
+    }
     let mut results = Vec::new();
     for comparison in &COMPARISONS {
         results.push(compare(comparison, &args));
@@ -138,10 +150,14 @@ fn main() {
     if args.peers {
         compare_peers(&args, &mut results);
     }
+    let rates = rate::errors(span, args.json);
     let held = memory::per_held_packet();
     let soak = (args.soak > 0.0).then(|| memory::soak(Duration::from_secs_f64(args.soak * 60.0)));
     if args.json {
-        println!("{:#}", json!({ "ratios": results, "held_packet_overhead_bytes": held, "soak": soak }));
+        println!(
+            "{:#}",
+            json!({ "ratios": results, "rates": rates, "held_packet_overhead_bytes": held, "soak": soak })
+        );
         return;
     }
     for (size, overhead) in &held {
