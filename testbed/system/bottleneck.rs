@@ -42,17 +42,15 @@ const PORT: u16 = 5001;
 
 /// A link of 10 Mbit/s for the stream to each port, with these queues, and 10 ms each way.
 fn links(queues: &[&str]) -> String {
-    let mut text = String::from(
-        "[[path]]\nfrom = \"right\"\nto = \"left\"\nspec = \"delay 10ms\"\n\
-         [[path]]\nfrom = \"left\"\nto = \"right\"\nspec = \"delay 10ms\"\n",
-    );
-    for (port, queue) in (PORT..).zip(queues) {
-        text += &format!(
+    let stage = |(port, queue): (u16, &&str)| {
+        format!(
             "[[path.stage]]\ntype = \"rate\"\nname = \"to-{port}\"\nrate = \"10 Mbit/s\"\n\
              queue = {{ {queue} }}\nmatch = {{ destination_port = {port} }}\n"
-        );
-    }
-    text
+        )
+    };
+    let stages: Vec<String> = (PORT..).zip(queues).map(stage).collect();
+    let path = |from, to| format!("[[path]]\nfrom = \"{from}\"\nto = \"{to}\"\nspec = \"delay 10ms\"\n");
+    path("right", "left") + &path("left", "right") + &stages.concat()
 }
 
 /// Streams through all links at once; the median and the highest smoothed RTT of each, in ms.
@@ -145,9 +143,9 @@ fn with_ecn_congestion_is_marked_and_the_receiver_sees_each_mark() {
 fn rate_error(arrivals: &[Arrival], size: u64, bits: u64) -> f64 {
     let work = |count: usize| count as f64 * size as f64 * 8.0 * 1e9 / bits as f64;
     let late = |index: usize| arrivals[index].at as f64 - work(index);
-    let least = |range: std::ops::Range<usize>| range.min_by(|a, b| late(*a).total_cmp(&late(*b))).unwrap();
+    let soonest = |range: std::ops::Range<usize>| range.min_by(|a, b| late(*a).total_cmp(&late(*b))).unwrap();
     let count = arrivals.len();
-    let (first, last) = (least(0..count / 4), least(count * 3 / 4..count));
+    let (first, last) = (soonest(0..count / 4), soonest(count * 3 / 4..count));
     (late(last) - late(first)) / work(last - first)
 }
 
