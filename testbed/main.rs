@@ -12,6 +12,7 @@ mod system {
     pub(crate) mod common;
     pub(crate) mod evidence;
     pub(crate) mod exec;
+    pub(crate) mod log;
     pub(crate) mod network;
     pub(crate) mod pcap;
     pub(crate) mod refusals;

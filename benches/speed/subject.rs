@@ -6,7 +6,7 @@ use faultwire::config::Plan;
 use faultwire::config::plan::{NetnsRef, PathPlan, PortPlan, WorkerCount};
 use faultwire::config::spec;
 use faultwire::device::{Offload, Tun, TunOptions};
-use faultwire::engine::Network;
+use faultwire::engine::{Network, Watch};
 use faultwire::net::{LinkSetup, Netns, link, sysctl};
 
 use crate::pump::Pump;
@@ -112,7 +112,7 @@ pub(crate) fn router(faults: &str, offload: bool, hosts: &Hosts) -> Network {
     plan.workers = WorkerCount::Exactly(NonZeroUsize::MIN);
     let netns =
         |index: usize, _: &PortPlan| Ok((if index == 0 { &hosts.left } else { &hosts.right }.clone(), None));
-    Network::start(&plan, 7, None, netns).unwrap()
+    Network::start(&plan, 7, Watch::default(), netns).unwrap()
 }
 
 fn open(name: &str, netns: &Netns, net: &str) -> faultwire::device::Queue {

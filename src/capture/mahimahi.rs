@@ -1,30 +1,31 @@
-//! A log in the format of Mahimahi's mm-link, which its plotting scripts read.
-//!
-//! After a header of lines that begin with #, a line an event, in milliseconds since the start: `T # BYTES` an opportunity to
+//! A log in the format of Mahimahi's `mm-link`, so that what plots those plots this: `T # BYTES` an opportunity to
 //! deliver, `T + BYTES` a packet came, `T - BYTES DELAY` one left after DELAY milliseconds, `T d PACKETS BYTES` a drop. A
 //! packet counts four bytes more than its IP length, as in Mahimahi.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io::Write;
 use std::sync::Arc;
 
-use crate::pipeline::packet::Packet;
-use crate::pipeline::router::What;
+use crate::config;
+use crate::engine::events::{Event, Kind};
+use crate::pipeline::params::{ImpairmentParams, PathParams, ServiceParams};
 use crate::pipeline::service::Opportunities;
 use crate::pipeline::time::Instant;
 
 /// What Mahimahi's devices put before each packet.
 const HEADER: u64 = 4;
+/// How many of the packets that are gone are remembered, for copies and fragments that leave after them.
+const REMEMBERED: usize = 1 << 16;
 
 /// A log that is being written.
 pub struct Log<W: Write> {
     out: W,
-    /// When each packet came that is still under way, by its flow and number.
+    /// When each packet came, by its flow and number.
     came: HashMap<(u64, u64), Instant>,
+    /// Those of them that are gone, the latest last.
+    gone: VecDeque<(u64, u64)>,
     /// The trace of the link, and its next opportunity.
     trace: Option<(Arc<Opportunities>, u64)>,
-    /// Port at the far end of the path.
-    far: u16,
     failed: Option<std::io::Error>,
 }
 
@@ -35,51 +36,68 @@ impl<W: Write> std::fmt::Debug for Log<W> {
 }
 
 impl<W: Write> Log<W> {
-    /// A log into `out` of a link that `name` describes, whose packets leave by port `far`, with the opportunities of its
-    /// `trace` if it has one.
+    /// A log into `out` of a path in this direction, made by this command, with the delivery opportunities of the first trace
+    /// on the path.
     ///
     /// # Errors
     /// If the header cannot be written.
-    pub fn new(mut out: W, name: &str, far: u16, trace: Option<Arc<Opportunities>>) -> std::io::Result<Self> {
-        writeln!(out, "# mahimahi mm-link (Uplink) [{name}]")?;
-        writeln!(out, "# command line: faultwire pcap")?;
+    pub fn new(mut out: W, path: &PathParams, direction: &str, command: &str) -> std::io::Result<Self> {
+        let names: Vec<String> =
+            path.stages.iter().map(|stage| config::describe(stage).to_string()).collect();
+        let name = names.join("; ");
+        writeln!(out, "# mahimahi mm-link ({direction}) [{name}]")?;
+        writeln!(out, "# command line: faultwire {command}")?;
         writeln!(out, "# queue: {name}")?;
         writeln!(out, "# init timestamp: 0\n# base timestamp: 0")?;
-        Ok(Self { out, came: HashMap::new(), trace: trace.map(|trace| (trace, 0)), far, failed: None })
+        let trace = trace(path).map(|trace| (trace, 0));
+        Ok(Self { out, came: HashMap::new(), gone: VecDeque::new(), trace, failed: None })
     }
 
-    /// Something happened to `packet` at `at`; times do not go back.
-    pub(super) fn record(&mut self, what: What, packet: &Packet, at: Instant) {
-        let bytes = packet.amount().bytes + HEADER;
-        let (millis, key) = (millis(at), (packet.flow.hash, packet.index));
-        match what {
-            What::Received(_) | What::Rewritten(..) | What::Created(_) => {}
-            What::Entered => {
-                self.came.insert(key, at);
-                self.line(at, format_args!("{millis} + {bytes}"));
+    /// Something happened on the path. A log may be told of several times out of order, by workers that do not wait for each
+    /// other; the opportunities stand before the first line that follows them.
+    pub fn record(&mut self, event: &Event) {
+        self.opportunities(event.at);
+        for (length, index) in event.packets() {
+            self.record_wire(event, u64::from(length) + HEADER, (event.flow, index));
+        }
+    }
+
+    fn record_wire(&mut self, event: &Event, bytes: u64, key: (u64, u64)) {
+        let millis = millis(event.at);
+        match event.kind {
+            Kind::Came => {
+                self.came.insert(key, event.at);
+                self.write(format_args!("{millis} + {bytes}"));
             }
-            What::Sent(port) if port != self.far => {}
-            What::Sent(_) => {
-                let came = self.came.remove(&key).unwrap_or(at);
-                let delay = at.since(came).as_nanos() / 1_000_000;
-                self.line(at, format_args!("{millis} - {bytes} {delay}"));
+            Kind::Left => {
+                let came = self.came.get(&key).copied().unwrap_or(event.at);
+                let delay = event.at.since(came).as_nanos() / 1_000_000;
+                self.write(format_args!("{millis} - {bytes} {delay}"));
+                self.forget(event, key);
             }
-            What::Dropped(..) => {
-                self.came.remove(&key);
-                self.line(at, format_args!("{millis} d {} {bytes}", packet.wires()));
+            Kind::Dropped => {
+                self.write(format_args!("{millis} d 1 {bytes}"));
+                self.forget(event, key);
             }
         }
     }
 
-    fn line(&mut self, at: Instant, line: std::fmt::Arguments<'_>) {
-        self.opportunities(at);
-        self.write(line);
+    /// The packet is gone; its copies, which came when it did, may still be under way.
+    fn forget(&mut self, event: &Event, key: (u64, u64)) {
+        if event.lineage != 0 {
+            return;
+        }
+        self.gone.push_back(key);
+        if self.gone.len() > REMEMBERED
+            && let Some(oldest) = self.gone.pop_front()
+        {
+            self.came.remove(&oldest);
+        }
     }
 
     /// Those up to `at`.
     fn opportunities(&mut self, at: Instant) {
-        let Some((trace, next)) = self.trace.clone() else { return };
-        let mut next = next;
+        let Some((trace, mut next)) = self.trace.take() else { return };
         while trace.nth(next) <= at {
             let bytes = trace.bytes();
             self.write(format_args!("{} # {bytes}", millis(trace.nth(next))));
@@ -89,8 +107,10 @@ impl<W: Write> Log<W> {
     }
 
     fn write(&mut self, line: std::fmt::Arguments<'_>) {
-        if let Err(error) = writeln!(self.out, "{line}") {
-            self.failed.get_or_insert(error);
+        if self.failed.is_none()
+            && let Err(error) = writeln!(self.out, "{line}")
+        {
+            self.failed = Some(error);
         }
     }
 
@@ -106,6 +126,73 @@ impl<W: Write> Log<W> {
     }
 }
 
+/// The first trace on the path.
+fn trace(path: &PathParams) -> Option<Arc<Opportunities>> {
+    path.stages.iter().find_map(|stage| match &stage.impairment {
+        ImpairmentParams::Bottleneck(link) => match &link.service {
+            ServiceParams::Opportunities(times) => Some(Arc::clone(times)),
+            ServiceParams::Rate(_) | ServiceParams::Bucket(..) | ServiceParams::Steps(_) => None,
+        },
+        _ => None,
+    })
+}
+
 const fn millis(at: Instant) -> u64 {
     at.as_nanos() / 1_000_000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::time::Duration;
+
+    const NAME: &str = "# mahimahi";
+
+    fn event(micros: u64, kind: Kind, index: u64) -> Event {
+        let at = Instant::ZERO + Duration::from_micros(micros);
+        Event { at, kind, path: 0, wires: 1, each: 100, last: 100, lineage: 0, flow: 5, index }
+    }
+
+    fn logged(events: &[Event]) -> Vec<String> {
+        let path = PathParams { from: 0, to: 1, stages: Vec::new() };
+        let mut log = Log::new(Vec::new(), &path, "Uplink", "run").unwrap();
+        for event in events {
+            log.record(event);
+        }
+        let text = String::from_utf8(log.finish().unwrap()).unwrap();
+        assert!(text.starts_with(NAME) && text.contains("# base timestamp: 0\n"), "{text}");
+        text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect()
+    }
+
+    /// A train of three, of which the middle one is dropped; each is four bytes longer than its IP length.
+    #[test]
+    fn each_wire_packet_of_a_train_has_its_lines() {
+        let train = Event { wires: 3, each: 1_500, last: 640, ..event(1_900, Kind::Came, 7) };
+        let lines = logged(&[
+            train,
+            Event { each: 1_500, last: 1_500, ..event(2_000, Kind::Dropped, 8) },
+            Event { each: 1_500, last: 1_500, ..event(12_500, Kind::Left, 7) },
+            Event { each: 640, last: 640, ..event(21_899, Kind::Left, 9) },
+        ]);
+        assert_eq!(lines, ["1 + 1504", "1 + 1504", "1 + 644", "2 d 1 1504", "12 - 1504 10", "21 - 644 19"]);
+    }
+
+    /// A copy came when its original did, also when that has gone.
+    #[test]
+    fn copies_are_as_old_as_their_originals() {
+        let copy = |micros| Event { lineage: 9, ..event(micros, Kind::Left, 0) };
+        let lines = logged(&[event(0, Kind::Came, 0), copy(1_000), event(3_000, Kind::Left, 0), copy(8_000)]);
+        assert_eq!(lines, ["0 + 104", "1 - 104 1", "3 - 104 3", "8 - 104 8"]);
+    }
+
+    #[test]
+    fn what_is_gone_is_forgotten_one_day() {
+        let path = PathParams { from: 0, to: 1, stages: Vec::new() };
+        let mut log = Log::new(std::io::sink(), &path, "Uplink", "run").unwrap();
+        for index in 0..3 * REMEMBERED as u64 {
+            log.record(&event(index, Kind::Came, index));
+            log.record(&event(index, Kind::Left, index));
+        }
+        assert_eq!((log.came.len(), log.gone.len()), (REMEMBERED, REMEMBERED));
+    }
 }

@@ -2,12 +2,13 @@
 //!
 //! - [`source`]: packets out of a pcap or pcapng file; [`link`]: where in them the IP packet is.
 //! - [`sink`]: packets into such files.
-//! - [`mahimahi`]: a log for plotting.
+//! - [`mahimahi`]: a log for plotting; [`live`]: such logs of a running router.
 //! - [`replay`]: what goes through the path and what does not, what leaves and what is dropped.
 //!
 //! Everything streams: only what a stage holds is in memory.
 
 pub mod link;
+pub mod live;
 pub mod mahimahi;
 pub mod replay;
 pub mod sink;

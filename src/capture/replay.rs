@@ -14,6 +14,7 @@ use crate::capture::sink::{Record, Sink, SinkError};
 use crate::capture::source::{Frame, Source, SourceError};
 use crate::capture::tags::Tags;
 use crate::engine::Report;
+use crate::engine::events::Event;
 use crate::pipeline::counters::Reason;
 use crate::pipeline::packet::Packet;
 use crate::pipeline::params::RouterParams;
@@ -373,8 +374,10 @@ impl<W: Write> Egress for Files<'_, W> {
 
     #[inline]
     fn record(&mut self, what: What, packet: &Packet, at: Instant) {
-        if let Some(log) = &mut self.outputs.log {
-            log.record(what, packet, at);
+        if let Some(log) = &mut self.outputs.log
+            && let Some(event) = Event::of(what, packet, at)
+        {
+            log.record(&event);
         }
         if let What::Dropped(place, reason) = what
             && self.outputs.dropped.is_some()
@@ -585,14 +588,12 @@ mod tests {
             (0, packet(60), 100),
             (4_500, packet(1_460), 1_500),
         ];
-        let times = [1, 2, 2, 5].map(crate::pipeline::time::Duration::from_millis).to_vec();
-        let times = crate::pipeline::service::Opportunities::new(times, 1_504, true).unwrap();
         let (mut text, mut sent) = (Vec::new(), Vec::new());
         let outputs = Outputs {
             sent: Sink::new(&mut sent, Format::Pcap, DataLink::RAW).unwrap(),
             dropped: None,
             answers: None,
-            log: Some(Log::new(&mut text, "x", 1, Some(std::sync::Arc::new(times))).unwrap()),
+            log: Some(Log::new(&mut text, &replay.router.paths[0], "Uplink", "pcap").unwrap()),
         };
         replay.run(&mut Source::new(&capture(DataLink::RAW, &frames)[..]).unwrap(), outputs).unwrap();
         let text = String::from_utf8(text).unwrap();

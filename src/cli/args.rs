@@ -156,6 +156,9 @@ pub(super) struct Run {
     /// Print the summary as JSON on standard output
     #[arg(long)]
     pub(super) json: bool,
+    /// Write a log of each path that Mahimahi's plotting scripts read into this folder, as FROM:TO.log
+    #[arg(long, value_name = "DIR")]
+    pub(super) log: Option<PathBuf>,
 }
 
 /// Options of `pcap`.
@@ -238,6 +241,9 @@ pub(super) struct Exec {
     /// Write the summary as JSON to this file
     #[arg(long, value_name = "FILE")]
     pub(super) json: Option<PathBuf>,
+    /// Write logs that Mahimahi's plotting scripts read into this folder, as up.log and down.log
+    #[arg(long, value_name = "DIR")]
+    pub(super) log: Option<PathBuf>,
     /// How long, at most, packets that are under way when the command ends may take to arrive
     #[arg(long, value_name = "TIME", default_value = "1s")]
     pub(super) linger: Duration,

@@ -2,6 +2,7 @@
 
 use std::io::ErrorKind;
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::{Child, Command, ExitCode, ExitStatus};
 
 use anyhow::Context;
@@ -9,6 +10,7 @@ use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
 
+use crate::capture::live::{LiveLog, LogError, Wanted, check_folder};
 use crate::cli::args::Exec;
 use crate::cli::signals::Signals;
 use crate::cli::subnets::Subnets;
@@ -17,6 +19,8 @@ use crate::cli::{WRONG, fail, random_seed};
 use crate::config::Plan;
 use crate::config::plan::{NetnsRef, PathPlan, PortPlan, WorkerCount, set_mode};
 use crate::config::spec::{self, Spec, SpecError};
+use crate::engine::Watch;
+use crate::engine::events::Events;
 use crate::engine::network::{Network, NetworkError};
 use crate::net::{NetError, Netns, link, privilege};
 use crate::pipeline::time::Duration;
@@ -37,6 +41,9 @@ const INNER: usize = 1;
 
 /// Runs the command and returns its exit code.
 pub(super) fn exec(args: &Exec) -> ExitCode {
+    if let Some(error) = args.log.as_deref().and_then(|folder| check_folder(folder).err()) {
+        return fail(WRONG, error);
+    }
     let faults = match Faults::parse(args) {
         Ok(faults) => faults,
         Err(error) => return fail(WRONG, error),
@@ -70,7 +77,9 @@ fn run(args: &Exec, faults: &Faults) -> anyhow::Result<ExitCode> {
     privilege::check()?;
     let signals = Signals::watch()?;
     let inner = Netns::anonymous()?;
-    let (network, subnets, plan) = build(args, faults, &inner)?;
+    let (log, events) =
+        args.log.as_deref().map(|folder| start_log(args, faults, folder)).transpose()?.unzip();
+    let (network, subnets, plan) = build(args, faults, &inner, events)?;
     for notice in &network.notices {
         eprintln!("faultwire: {notice}");
     }
@@ -86,6 +95,7 @@ fn run(args: &Exec, faults: &Faults) -> anyhow::Result<ExitCode> {
     linger(&network, &signals, args.linger)?;
     let names = Names::of(&plan, network.seed);
     let summary = network.stop()?;
+    log.map_or(Ok(()), LiveLog::finish)?;
     if args.summary {
         eprint!("{}", summary::table(&summary, &names));
     }
@@ -97,7 +107,13 @@ fn run(args: &Exec, faults: &Faults) -> anyhow::Result<ExitCode> {
 }
 
 /// Makes the link, with the first address block that is free.
-fn build(args: &Exec, faults: &Faults, inner: &Netns) -> anyhow::Result<(Network, Subnets, Plan)> {
+fn build(
+    args: &Exec,
+    faults: &Faults,
+    inner: &Netns,
+    events: Option<Events>,
+) -> anyhow::Result<(Network, Subnets, Plan)> {
+    let watch = Watch { records: None, events };
     let own = Netns::own()?;
     let mut taken = link::addresses(&own)?;
     taken.extend(link::routes(&own)?);
@@ -108,7 +124,7 @@ fn build(args: &Exec, faults: &Faults, inner: &Netns) -> anyhow::Result<(Network
             HOST => Ok::<_, NetError>((own.clone(), None)),
             _ => Ok((inner.clone(), None)),
         };
-        match Network::start(&plan, random_seed(), None, netns) {
+        match Network::start(&plan, random_seed(), watch.clone(), netns) {
             Ok(network) => return Ok((network, subnets, plan)),
             Err(error @ NetworkError::Net { .. }) => refused = Some(error),
             Err(error) => return Err(error.into()),
@@ -131,12 +147,29 @@ fn plan(args: &Exec, faults: &Faults, subnets: &Subnets) -> Plan {
     for port in [&mut host, &mut inner] {
         port.mtu = args.mtu;
     }
-    let path = |from, to, spec: &Spec| PathPlan { from, to, stages: spec.stages.clone() };
-    let paths = vec![path(INNER, HOST, &faults.up), path(HOST, INNER, &faults.down)];
-    let mut plan = Plan::new(vec![host, inner], paths);
+    let mut plan = Plan::new(vec![host, inner], paths(faults));
     plan.seed = args.seed.or(faults.up.seed).or(faults.down.seed);
     plan.workers = WorkerCount::Exactly(std::num::NonZeroUsize::MIN);
     plan
+}
+
+/// Up and down.
+fn paths(faults: &Faults) -> Vec<PathPlan> {
+    let path = |from, to, spec: &Spec| PathPlan { from, to, stages: spec.stages.clone() };
+    vec![path(INNER, HOST, &faults.up), path(HOST, INNER, &faults.down)]
+}
+
+/// A log of each direction.
+fn start_log(args: &Exec, faults: &Faults, folder: &Path) -> Result<(LiveLog, Events), LogError> {
+    let paths = paths(faults);
+    let wanted = [("up", "Uplink", &paths[0]), ("down", "Downlink", &paths[1])];
+    let wanted = wanted.map(|(name, direction, path)| Wanted {
+        file: format!("{name}.log"),
+        direction: direction.into(),
+        path,
+    });
+    let command: Vec<_> = args.command.iter().map(|word| word.to_string_lossy()).collect();
+    LiveLog::start(folder, &format!("exec {}", command.join(" ").replace('\n', " ")), &wanted)
 }
 
 fn default_route(v4: bool) -> ipnet::IpNet {

@@ -17,7 +17,6 @@ use crate::cli::{WRONG, fail};
 use crate::config::plan::{NetnsRef, PathPlan, PortPlan, set_mode};
 use crate::config::{self, Plan, spec};
 use crate::engine::network::{Summary, router_params};
-use crate::pipeline::params::{ImpairmentParams, ServiceParams};
 
 /// The capture broke, or an output did.
 const FAILED: u8 = 1;
@@ -151,21 +150,12 @@ fn run(args: &Pcap, ready: &mut Ready) -> anyhow::Result<Outcome> {
     Ok(ready.replay.run(&mut ready.source, outputs)?)
 }
 
-/// A log for Mahimahi's scripts, with the delivery opportunities of the first trace on the path.
+/// A log for Mahimahi's scripts.
 fn log(path: &Path, replay: &Replay) -> anyhow::Result<Log<Output>> {
-    let stages = &replay.router.paths[replay.path].stages;
-    let trace = stages.iter().find_map(|stage| match &stage.impairment {
-        ImpairmentParams::Bottleneck(link) => match &link.service {
-            ServiceParams::Opportunities(times) => Some(times.clone()),
-            ServiceParams::Rate(_) | ServiceParams::Bucket(..) | ServiceParams::Steps(_) => None,
-        },
-        _ => None,
-    });
     let file = File::create(path).with_context(|| format!("{} cannot be written", path.display()))?;
     let output: Box<dyn Write> = Box::new(file);
-    let names: Vec<String> = stages.iter().map(|stage| config::describe(stage).to_string()).collect();
-    let far = replay.router.paths[replay.path].to as u16;
-    Ok(Log::new(BufWriter::with_capacity(BUFFER, output), &names.join("; "), far, trace)?)
+    let output = BufWriter::with_capacity(BUFFER, output);
+    Ok(Log::new(output, &replay.router.paths[replay.path], "Uplink", "pcap")?)
 }
 
 /// What was done, on standard error if the packets go to standard output.

@@ -1,15 +1,20 @@
 //! `faultwire run`.
 
 use std::io::{IsTerminal, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use nix::sys::signal::Signal;
 
+use crate::capture::live::{LiveLog, LogError, Wanted, check_folder};
 use crate::cli::args::Run;
 use crate::cli::signals::Signals;
 use crate::cli::summary::{self, Names};
 use crate::cli::{WRONG, fail, random_seed};
+use crate::config::plan::PathPlan;
 use crate::config::{self, Plan};
+use crate::engine::Watch;
+use crate::engine::events::Events;
 use crate::engine::network::{Network, Summary, open_netns};
 use crate::net::{cleanup, privilege};
 use crate::pipeline::time::{Duration, Instant};
@@ -27,19 +32,25 @@ pub(super) fn run(args: &Run) -> ExitCode {
     for warning in &plan.warnings {
         eprintln!("warning: {warning}");
     }
-    match forward(&plan) {
+    if let Some(error) = args.log.as_deref().and_then(|folder| check_folder(folder).err()) {
+        return fail(WRONG, error);
+    }
+    match forward(&plan, args.log.as_deref()) {
         Ok((summary, names)) => finish(&summary, &names, args.json),
         Err(error) => fail(1, error),
     }
 }
 
-fn forward(plan: &Plan) -> anyhow::Result<(Summary, Names)> {
+fn forward(plan: &Plan, log: Option<&Path>) -> anyhow::Result<(Summary, Names)> {
     privilege::check()?;
     let signals = Signals::watch()?;
     for name in cleanup::sweep()? {
         eprintln!("removed namespace {name}, left behind by a faultwire that was killed");
     }
-    let network = Network::start(plan, random_seed(), None, |_, port| open_netns(port))?;
+    let log = log.map(|folder| start_log(plan, folder)).transpose()?;
+    let (log, events) = log.unzip();
+    let told = Watch { records: None, events };
+    let network = Network::start(plan, random_seed(), told, |_, port| open_netns(port))?;
     for notice in &network.notices {
         eprintln!("notice: {notice}");
     }
@@ -51,7 +62,26 @@ fn forward(plan: &Plan) -> anyhow::Result<(Summary, Names)> {
     );
     let names = Names::of(plan, network.seed);
     watch(&network, &signals, plan.duration)?;
-    Ok((network.stop()?, names))
+    let summary = network.stop()?;
+    log.map_or(Ok(()), LiveLog::finish)?;
+    Ok((summary, names))
+}
+
+/// A log of each path of the plan.
+fn start_log(plan: &Plan, folder: &Path) -> Result<(LiveLog, Events), LogError> {
+    let wanted = |path| {
+        let [from, to] = ends(plan, path);
+        Wanted { file: format!("{from}:{to}.log"), direction: format!("{from} to {to}"), path }
+    };
+    let paths: Vec<_> = plan.paths.iter().map(wanted).collect();
+    if paths.is_empty() {
+        eprintln!("notice: no log is written: there is no path in the configuration");
+    }
+    LiveLog::start(folder, "run", &paths)
+}
+
+fn ends<'a>(plan: &'a Plan, path: &PathPlan) -> [&'a str; 2] {
+    [path.from, path.to].map(|port| plan.ports[port].name.as_str())
 }
 
 /// Shows a live line until a signal comes, the time is over or a worker ends.

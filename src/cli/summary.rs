@@ -157,6 +157,12 @@ fn notices(summary: &Summary, names: &Names) -> Vec<String> {
             ));
         }
     }
+    if report.events_lost > 0 {
+        notices.push(format!(
+            "the logs lack at least {} lines: this host did not write them as fast as packets came",
+            report.events_lost
+        ));
+    }
     if report.evicted_flows > 0 {
         notices.push(format!(
             "{} flows were forgotten for lack of room (raise `flows`); their random decisions started anew",

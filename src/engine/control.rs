@@ -10,6 +10,7 @@ use nix::unistd::Pid;
 
 use crate::device::Queue;
 use crate::engine::clock::Clock;
+use crate::engine::events::Events;
 use crate::engine::record::Records;
 use crate::engine::report::Report;
 use crate::engine::worker::{Message, Worker};
@@ -61,8 +62,17 @@ pub enum EngineError {
 pub struct EngineOptions {
     /// Worker i runs on core `pin[i]`; empty: wherever the scheduler puts it.
     pub pin: Vec<usize>,
-    /// Where to record what happens to each packet, if anywhere.
+    /// Who is told what happens to each packet.
+    pub watch: Watch,
+}
+
+/// Whom the workers tell what happens to each packet: nobody, by default.
+#[derive(Debug, Clone, Default)]
+pub struct Watch {
+    /// The reader of a story: everything, with the packets' headers.
     pub records: Option<Records>,
+    /// The writer of a log: what came and left.
+    pub events: Option<Events>,
 }
 
 /// Running workers.
@@ -94,7 +104,7 @@ impl Engine {
         for (worker, queues) in queues.into_iter().enumerate() {
             let router = Router::new(params, &shared);
             let core = options.pin.get(worker).copied();
-            if let Err(error) = engine.start_worker(worker, router, queues, core, options.records.clone()) {
+            if let Err(error) = engine.start_worker(worker, router, queues, core, &options.watch) {
                 // Those that run already end with their channels.
                 let _ = engine.stop();
                 return Err(error);
@@ -109,7 +119,7 @@ impl Engine {
         router: Router,
         queues: Vec<Queue>,
         core: Option<usize>,
-        records: Option<Records>,
+        watch: &Watch,
     ) -> Result<(), EngineError> {
         let start = |source: std::io::Error| EngineError::Start { worker, source };
         let bell = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)
@@ -117,7 +127,9 @@ impl Engine {
         let bell = Arc::new(bell);
         let (messages, inbox) = unbounded();
         let (pinned, outcome) = bounded(1);
-        let parts = Worker::new(router, queues, records, self.clock, inbox, Arc::clone(&bell));
+        let tap = watch.events.as_ref().map(Events::tap);
+        let parts =
+            Worker::new(router, queues, watch.records.clone(), tap, self.clock, inbox, Arc::clone(&bell));
         let body = move || {
             let result = core.map_or(Ok(()), pin_to);
             let failed = result.is_err();

@@ -5,6 +5,7 @@
 
 mod clock;
 mod control;
+pub mod events;
 pub mod network;
 mod patience;
 mod record;
@@ -13,7 +14,7 @@ mod tun;
 mod worker;
 
 pub use clock::Clock;
-pub use control::{Engine, EngineError, EngineOptions};
+pub use control::{Engine, EngineError, EngineOptions, Watch};
 pub use network::{Network, NetworkError, Summary};
 pub use record::{HEADER, Record, Records};
 pub use report::{LATENESS_MAX, PathReport, Report, StageReport};

@@ -10,7 +10,7 @@ use crate::config::plan::{NetnsRef, PortPlan, WorkerCount};
 use crate::device::DeviceError;
 use crate::device::steer::{SteerError, Steering};
 use crate::device::tun::{Offload, Queue, Tun, TunOptions};
-use crate::engine::control::{Engine, EngineError, EngineOptions, total};
+use crate::engine::control::{Engine, EngineError, EngineOptions, Watch, total};
 use crate::engine::report::Report;
 use crate::net::{LinkSetup, LinkStats, NamedNetns, NetError, Netns, link};
 use crate::pipeline::params::{PortParams, RouterParams};
@@ -87,7 +87,7 @@ pub struct Summary {
 }
 
 impl Network {
-    /// Makes the plan's devices and starts forwarding. `seed` is used where the plan has none.
+    /// Makes the plan's devices and starts forwarding, watched by `watch`. `seed` is used where the plan has none.
     ///
     /// `netns` finds the namespace of a port; [`open_netns`] does for plans from files.
     ///
@@ -96,7 +96,7 @@ impl Network {
     pub fn start(
         plan: &Plan,
         seed: u64,
-        records: Option<crate::engine::record::Records>,
+        watch: Watch,
         netns: impl Fn(usize, &PortPlan) -> Result<(Netns, Option<NamedNetns>), NetError>,
     ) -> Result<Self, NetworkError> {
         let mut notices = Vec::new();
@@ -122,7 +122,7 @@ impl Network {
             ports.push(Port { name: port.name.clone(), device: port.device.clone(), netns, _named: named });
         }
         let seed = plan.seed.unwrap_or(seed);
-        let options = EngineOptions { pin: plan.pin.clone(), records };
+        let options = EngineOptions { pin: plan.pin.clone(), watch };
         let engine = Engine::start(&router_params(plan, seed), queues, &options)?;
         Ok(Self { engine, ports, notices, seed, workers })
     }

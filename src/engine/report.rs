@@ -24,6 +24,8 @@ pub struct Report {
     pub lateness: Histogram<u64>,
     /// Records that the reader did not take in time.
     pub records_lost: u64,
+    /// Events that a log has not, for the same reason.
+    pub events_lost: u64,
 }
 
 /// One path's stages.
@@ -48,7 +50,12 @@ pub struct StageReport {
 
 impl Report {
     /// The numbers of one worker.
-    pub(super) fn of(router: &Router, lateness: &Histogram<u64>, records_lost: u64) -> Self {
+    pub(super) fn of(
+        router: &Router,
+        lateness: &Histogram<u64>,
+        records_lost: u64,
+        events_lost: u64,
+    ) -> Self {
         let stages = |path: &crate::pipeline::path::Path| {
             path.stages
                 .iter()
@@ -71,6 +78,7 @@ impl Report {
             evicted_flows: router.evicted_flows(),
             lateness: lateness.clone(),
             records_lost,
+            events_lost,
         }
     }
 
@@ -80,7 +88,7 @@ impl Report {
     /// Never: the histogram's bounds are constants.
     pub fn offline(router: &Router) -> Self {
         let lateness = Histogram::new_with_bounds(1, LATENESS_MAX, 2).expect("constant bounds");
-        Self::of(router, &lateness, 0)
+        Self::of(router, &lateness, 0, 0)
     }
 
     /// Adds the numbers of another worker of the same router.
@@ -95,6 +103,7 @@ impl Report {
         self.evicted_flows += other.evicted_flows;
         self.lateness.add(&other.lateness).expect("all lateness histograms have the same bounds");
         self.records_lost += other.records_lost;
+        self.events_lost += other.events_lost;
     }
 
     /// Whether every wire packet and byte is accounted for: received + created = sent + dropped + held.

@@ -4,6 +4,7 @@ use hdrhistogram::Histogram;
 
 use crate::device::{Queue, vnet};
 use crate::engine::clock::Clock;
+use crate::engine::events::Tap;
 use crate::engine::record::Records;
 use crate::engine::report::LATENESS_MAX;
 use crate::pipeline::counters::Reason;
@@ -20,12 +21,14 @@ pub(super) struct Queues {
     pub(super) lateness: Histogram<u64>,
     records: Option<Records>,
     pub(super) records_lost: u64,
+    tap: Option<Tap>,
+    pub(super) events_lost: u64,
 }
 
 impl Queues {
-    pub(super) fn new(queues: Vec<Queue>, clock: Clock, records: Option<Records>) -> Self {
+    pub(super) fn new(queues: Vec<Queue>, clock: Clock, records: Option<Records>, tap: Option<Tap>) -> Self {
         let lateness = Histogram::new_with_bounds(1, LATENESS_MAX, 2).expect("constant bounds");
-        Self { ports: queues, clock, lateness, records, records_lost: 0 }
+        Self { ports: queues, clock, lateness, records, records_lost: 0, tap, events_lost: 0 }
     }
 }
 
@@ -76,7 +79,11 @@ impl Egress for Queues {
 
     #[inline]
     fn record(&mut self, what: What, packet: &Packet, at: Instant) {
-        if let Some(records) = &self.records {
+        if let Some(tap) = &self.tap {
+            self.events_lost += u64::from(!tap.push(what, packet, at));
+        }
+        // A story begins with what was received.
+        if let Some(records) = self.records.as_ref().filter(|_| what != What::Entered) {
             self.records_lost += u64::from(!records.push(what, packet, at));
         }
     }

@@ -12,6 +12,7 @@ use nix::sys::time::TimeSpec;
 
 use crate::device::{Queue, vnet};
 use crate::engine::clock::Clock;
+use crate::engine::events::Tap;
 use crate::engine::patience::Patience;
 use crate::engine::record::Records;
 use crate::engine::report::Report;
@@ -52,6 +53,7 @@ impl Worker {
         mut router: Router,
         queues: Vec<Queue>,
         records: Option<Records>,
+        tap: Option<Tap>,
         clock: Clock,
         messages: Receiver<Message>,
         bell: Arc<EventFd>,
@@ -59,7 +61,7 @@ impl Worker {
         let buffer = router.pool.scratch();
         Self {
             router,
-            queues: Queues::new(queues, clock, records),
+            queues: Queues::new(queues, clock, records, tap),
             clock,
             messages,
             bell,
@@ -151,7 +153,7 @@ impl Worker {
     }
 
     fn report(&self) -> Report {
-        Report::of(&self.router, &self.queues.lateness, self.queues.records_lost)
+        Report::of(&self.router, &self.queues.lateness, self.queues.records_lost, self.queues.events_lost)
     }
 }
 

@@ -55,7 +55,7 @@ pub struct Packet {
     pub lineage: u32,
     /// Port it came in by.
     pub ingress: u16,
-    /// Path it is on.
+    /// Path it is on, or [`Packet::NO_PATH`].
     pub path: u16,
     /// Stage that it goes on with when its time comes.
     pub stage: u16,
@@ -108,6 +108,9 @@ pub struct Rest {
 }
 
 impl Packet {
+    /// The path of a packet that is on none: not routed yet, or the router's own.
+    pub const NO_PATH: u16 = u16::MAX;
+
     /// Reads the packet of `length` bytes that stands in `buffer` behind the headroom.
     ///
     /// # Errors
@@ -134,7 +137,7 @@ impl Packet {
             layout,
             lineage: 0,
             ingress,
-            path: 0,
+            path: Self::NO_PATH,
             stage: 0,
             tag: 0,
             segment: 0,

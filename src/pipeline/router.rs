@@ -39,7 +39,7 @@ pub trait Egress {
 /// What can happen to a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum What {
-    /// It has a flow and a number in it, and begins its path; said of packets that are injected.
+    /// It has a flow and a number in it, and begins its path.
     Entered,
     /// It was read from the device of this port.
     Received(u16),
@@ -299,6 +299,9 @@ impl Router {
             return self.reject_each(packet, None, reason, error, now, egress);
         }
         packet.decrement_hop_limit();
+        if E::RECORDS {
+            egress.record(What::Entered, packet, now);
+        }
         self.run(packet, 0, now, egress);
     }
 
@@ -522,6 +525,7 @@ impl Router {
 
     /// A packet of the router's own.
     fn send_own<E: Egress>(&mut self, mut packet: Packet, now: Instant, egress: &mut E) {
+        packet.path = Packet::NO_PATH;
         self.counters.created += packet.amount();
         if E::RECORDS {
             egress.record(What::Created(None), &packet, now);

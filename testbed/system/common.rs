@@ -102,9 +102,18 @@ impl Running {
     }
 
     /// With this configuration, two of whose namespaces these are.
-    pub(crate) fn of(config: Scratch, [left, right]: [String; 2]) -> Self {
+    pub(crate) fn of(config: Scratch, netns: [String; 2]) -> Self {
+        Self::with(config, netns, &[])
+    }
+
+    /// And these options.
+    pub(crate) fn with(config: Scratch, [left, right]: [String; 2], options: &[&str]) -> Self {
         let mut command = faultwire();
-        command.args(["run", config.path(), "--json"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .args(["run", config.path(), "--json"])
+            .args(options)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         // From here on it is ended by `Drop`, whatever happens.
         let mut running =
             Self { child: command.spawn().unwrap(), left, right, stderr: None, _config: config };

@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 
 use crate::config::Plan;
 use crate::config::plan::{PortPlan, WorkerCount};
-use crate::engine::{Network, Records};
+use crate::engine::{Network, Records, Watch};
 use crate::lab::case::{Host, Run};
 use crate::lab::check::Expectation;
 use crate::lab::observe::counters::Counters;
@@ -41,7 +41,7 @@ impl Lab {
         let records = Records::new(RECORDS);
         let evidence = Evidence::collect(&plan, records.clone());
         let netns = |index: usize, _: &PortPlan| Ok((hosts[index].1.clone(), None));
-        let network = Network::start(&plan, seed, Some(records), netns)?;
+        let network = Network::start(&plan, seed, Watch { records: Some(records), events: None }, netns)?;
         let addresses = run
             .network
             .hosts

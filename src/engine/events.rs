@@ -1,0 +1,121 @@
+//! What came, left and was dropped on the paths, for a log: small events over a ring of each worker's own.
+//!
+//! A worker never waits and never wakes anybody: it puts an event into its ring, or counts that there was no room. Who writes
+//! the log looks into the rings when it sees fit.
+
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+
+use crate::pipeline::packet::Packet;
+use crate::pipeline::router::What;
+use crate::pipeline::time::Instant;
+
+/// One thing that happened to some wire packets that follow each other in a flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Event {
+    /// When, in the time of the router: when a packet was due, not how late it left.
+    pub at: Instant,
+    /// What.
+    pub kind: Kind,
+    /// The path.
+    pub path: u16,
+    /// Wire packets.
+    pub wires: u16,
+    /// IP length of each of them but the last.
+    pub each: u16,
+    /// IP length of the last.
+    pub last: u16,
+    /// Zero for originals, otherwise a copy's or fragment's own number.
+    pub lineage: u32,
+    /// Hash of the flow.
+    pub flow: u64,
+    /// Number of the first in its flow.
+    pub index: u64,
+}
+
+/// What can happen on a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// They came to the path.
+    Came,
+    /// They left it.
+    Left,
+    /// They were dropped on it.
+    Dropped,
+}
+
+impl Event {
+    /// The event of a packet to which this happened; `None` if it does not belong to a path, or no log tells of it.
+    pub fn of(what: What, packet: &Packet, at: Instant) -> Option<Self> {
+        let kind = match what {
+            What::Entered => Kind::Came,
+            What::Sent(_) => Kind::Left,
+            What::Dropped(..) => Kind::Dropped,
+            What::Received(_) | What::Rewritten(..) | What::Created(_) => return None,
+        };
+        let wires = packet.wires();
+        (packet.path != Packet::NO_PATH).then(|| Self {
+            at,
+            kind,
+            path: packet.path,
+            wires: wires as u16,
+            each: packet.wire_length(0) as u16,
+            last: packet.wire_length(wires - 1) as u16,
+            lineage: packet.lineage,
+            flow: packet.flow.hash,
+            index: packet.index,
+        })
+    }
+
+    /// IP length and number in the flow of each wire packet.
+    pub fn packets(&self) -> impl Iterator<Item = (u16, u64)> + use<> {
+        let Self { wires, each, last, index, .. } = *self;
+        (0..wires).map(move |wire| {
+            let length = if wire + 1 == wires { last } else { each };
+            (length, index + u64::from(wire))
+        })
+    }
+}
+
+/// Asks workers to tell of their events.
+#[derive(Debug, Clone)]
+pub struct Events {
+    capacity: usize,
+    /// Only of paths below this.
+    paths: u16,
+    rings: Sender<Receiver<Event>>,
+}
+
+impl Events {
+    /// Of the first `paths` paths, with room for `capacity` events of each worker that nobody has taken yet. The workers' rings
+    /// come through the receiver.
+    pub fn new(capacity: usize, paths: usize) -> (Self, Receiver<Receiver<Event>>) {
+        let (rings, receiver) = unbounded();
+        (Self { capacity, paths: u16::try_from(paths).unwrap_or(Packet::NO_PATH), rings }, receiver)
+    }
+
+    /// A worker's end of a ring of its own.
+    pub(super) fn tap(&self) -> Tap {
+        let (sender, receiver) = bounded(self.capacity);
+        // If nobody listens any more, the ring fills and what is lost is counted.
+        let _ = self.rings.send(receiver);
+        Tap { sender, paths: self.paths }
+    }
+}
+
+/// A worker's end of its ring.
+#[derive(Debug)]
+pub(super) struct Tap {
+    sender: Sender<Event>,
+    paths: u16,
+}
+
+impl Tap {
+    /// False if there was no room for what should be told.
+    #[inline]
+    pub(super) fn push(&self, what: What, packet: &Packet, at: Instant) -> bool {
+        match Event::of(what, packet, at) {
+            Some(event) if event.path < self.paths => self.sender.try_send(event).is_ok(),
+            _ => true,
+        }
+    }
+}
