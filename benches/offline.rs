@@ -49,6 +49,7 @@ fn replay(faults: &str) -> Replay {
         ports: vec![port("a"), port("b")],
         routes: Vec::new(),
         paths: vec![PathParams { from: 0, to: 1, stages: stages(faults) }],
+        nats: Vec::new(),
     };
     Replay { router, path: 0, only_from: Vec::new() }
 }

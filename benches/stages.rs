@@ -63,6 +63,7 @@ fn router(stage: &str) -> Router {
         ports: vec![port("a", "10.0.1.2/24"), port("b", "10.0.2.2/24")],
         routes: Vec::new(),
         paths: plan.paths.iter().map(|path| PathParams { stages: path.stages.clone(), ..*path }).collect(),
+        nats: plan.nats.clone(),
     };
     Router::new(&params, &Router::shared(&params))
 }

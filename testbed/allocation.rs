@@ -11,7 +11,8 @@ use faultwire::config::spec;
 use faultwire::pipeline::counters::Reason;
 use faultwire::pipeline::packet::{Offload, Packet};
 use faultwire::pipeline::params::{
-    BlackoutParams, HeldAcks, IcmpParams, ImpairmentParams, PathParams, PawsPerHostParams, PortParams,
+    BlackoutParams, Dependence, HeldAcks, IcmpParams, ImpairmentParams, NaptParams, NatClock, NatKind,
+    NatParams, NatPlace, NatTimeouts, PathParams, PawsPerHostParams, PortAllocation, PortParams, Rebind,
     ReorderParams, RouterParams, RstOrderParams, RstPlace, Scope, Select, StageParams, TimestampSet,
     TimestampsParams, Trigger,
 };
@@ -79,8 +80,29 @@ fn stages() -> Vec<StageParams> {
     let order =
         RstOrderParams { rst: RstPlace::First, acks: HeldAcks::All, timeout: Duration::from_millis(1) };
     stages.push(stage("rst-order", ImpairmentParams::RstOrder(order)));
+    let nat = NatPlace { nat: 0, outward: true };
+    stages.push(stage("nat", ImpairmentParams::Nat(nat)));
     stages.push(stage("blackout", ImpairmentParams::Blackout(blackout)));
     stages
+}
+
+/// Its sessions expire again and again, so that it opens and forgets some all the time.
+fn napt() -> NaptParams {
+    let short = Duration::from_millis(7);
+    NaptParams {
+        addresses: vec!["10.0.2.1".parse().unwrap()],
+        ports: 1_024..=2_000,
+        allocation: PortAllocation::Random,
+        mapping: Dependence::AddressAndPort,
+        filtering: Dependence::AddressAndPort,
+        hairpin: true,
+        table_size: 6,
+        timeouts: NatTimeouts { tcp_opening: short, tcp_established: short, ..NatTimeouts::default() },
+        inbound_refresh: true,
+        clock: NatClock::One,
+        forwards: Vec::new(),
+        rebind: Some(Rebind { at: Duration::from_millis(3), every: Some(Duration::from_millis(29)) }),
+    }
 }
 
 /// A packet of one of eight flows: single, train, SYN, and one that is too large and must be fragmented or rejected.
@@ -124,6 +146,7 @@ fn a_warm_router_allocates_nothing() {
         ports: vec![port("left", 1), port("right", 2)],
         routes: Vec::new(),
         paths: vec![PathParams { from: 0, to: 1, stages: stages() }],
+        nats: vec![NatParams { name: "nat".into(), kind: NatKind::Napt(Box::new(napt())) }],
     };
     let mut router = Router::new(&params, &Router::shared(&params));
     let mut buffer = router.pool.scratch();

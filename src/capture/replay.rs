@@ -406,6 +406,7 @@ mod tests {
         RouterParams {
             ports: vec![port("a"), port("b")],
             paths: vec![PathParams { from: 0, to: 1, stages }],
+            nats: Vec::new(),
             ..Memory::params(seed, Vec::new())
         }
     }

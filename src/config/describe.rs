@@ -57,6 +57,10 @@ fn impairment(impairment: &ImpairmentParams) -> String {
                 replay.period
             )
         }
+        ImpairmentParams::Nat(place) if place.outward => {
+            "nat: the source becomes an address outside".to_owned()
+        }
+        ImpairmentParams::Nat(_) => "nat: the destination becomes the host inside".to_owned(),
         ImpairmentParams::Mtu(params) => mtu(params),
         ImpairmentParams::Mss(mss) if mss.set => format!("mss set to {} in every SYN", mss.mss),
         ImpairmentParams::Mss(mss) => format!("mss clamped to {} in every SYN", mss.mss),

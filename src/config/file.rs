@@ -3,6 +3,7 @@
 use std::num::NonZeroUsize;
 
 use crate::config::impairment::positive;
+use crate::config::nat::read_nats;
 use crate::config::path::read_paths;
 use crate::config::plan::{IcmpPlan, Plan, RoutePlan, RouteTarget, WorkerCount, set_mode};
 use crate::config::port::{port_index, prefix, read_ports};
@@ -22,11 +23,15 @@ pub(super) fn read_plan(root: &mut Table<'_>) -> Plan {
     }
     let names: Vec<&str> = ports.iter().map(|port| port.name.as_str()).collect();
     let routes = read_routes(root, &names);
-    let paths = read_paths(root, &names);
+    let mut paths = read_paths(root, &names);
+    let nats = read_nats(root, &ports, &routes, &mut paths);
     let mut plan = Plan::new(ports, paths);
-    plan.routes = routes;
+    (plan.routes, plan.nats) = (routes, nats);
     plan.seed = root.integer("seed", 0..=u64::MAX);
     (plan.workers, plan.pin) = read_workers(root);
+    if !plan.nats.is_empty() {
+        plan.workers = one_worker(root, plan.workers);
+    }
     plan.flows = root.integer("flows", 1..=1 << 24).unwrap_or(Plan::DEFAULT_FLOWS);
     plan.duration = root.value("duration").and_then(|value| positive(&value));
     plan.icmp = read_icmp(root);
@@ -89,6 +94,19 @@ fn read_target(table: &mut Table<'_>, ports: &[&str]) -> Option<RouteTarget> {
             None
         }
     }
+}
+
+/// The two sides of a translated session have different 5-tuples, by which packets are spread over workers.
+fn one_worker(root: &mut Table<'_>, workers: WorkerCount) -> WorkerCount {
+    if let WorkerCount::Exactly(count) = workers
+        && count > NonZeroUsize::MIN
+    {
+        let key = if root.value("workers").is_some() { "workers" } else { "pin" };
+        if let Some(value) = root.value(key) {
+            value.problem("a router with [[nat]] has one worker", "set workers = 1, or remove it");
+        }
+    }
+    WorkerCount::Exactly(NonZeroUsize::MIN)
 }
 
 fn read_workers(root: &mut Table<'_>) -> (WorkerCount, Vec<usize>) {

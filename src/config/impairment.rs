@@ -36,6 +36,7 @@ pub(super) const TYPES: &[&str] = &[
     "paws-per-host",
     "timestamps",
     "rst-order",
+    "nat",
     "netem",
 ];
 
@@ -76,6 +77,7 @@ pub(super) fn read_impairment(
         }),
         "timestamps" => ImpairmentParams::Timestamps(tcp::timestamps(table)?),
         "rst-order" => ImpairmentParams::RstOrder(tcp::rst_order(table)?),
+        "nat" => ImpairmentParams::Nat(crate::config::nat::SOMEWHERE),
         _ => netem(&table.required("spec", "\"delay 10ms loss 1%\"")?)?,
     })
 }

@@ -13,7 +13,7 @@ use ipnet::IpNet;
 pub use crate::pipeline::params::{
     IcmpParams as IcmpPlan, PathParams as PathPlan, RouteParams as RoutePlan, RouteTarget,
 };
-use crate::pipeline::params::{ImpairmentParams, Mode, StageParams};
+use crate::pipeline::params::{ImpairmentParams, Mode, NatParams, StageParams};
 use crate::pipeline::time::Duration;
 
 /// Everything that `run` needs to know.
@@ -37,6 +37,8 @@ pub struct Plan {
     pub routes: Vec<RoutePlan>,
     /// Paths, at most one from a port to a port. Where there is none, packets pass unharmed.
     pub paths: Vec<PathPlan>,
+    /// Translators of addresses; their places are in the paths.
+    pub nats: Vec<NatParams>,
     /// What is allowed, but probably not meant.
     pub warnings: Vec<String>,
 }
@@ -66,6 +68,7 @@ impl Plan {
             ports,
             routes: Vec::new(),
             paths,
+            nats: Vec::new(),
             warnings: Vec::new(),
         }
     }

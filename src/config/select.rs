@@ -95,7 +95,7 @@ pub(super) fn flag_names(set: u8, unset: u8) -> String {
 }
 
 /// A number, or a text `8000-8100`, `100-` or `-1500`; inclusive.
-fn range<T: Integer + Bounded>(value: &Value<'_>) -> Option<(T, T)> {
+pub(super) fn range<T: Integer + Bounded>(value: &Value<'_>) -> Option<(T, T)> {
     if value.is_integer() {
         let number = value.integer(T::LEAST..=T::MOST)?;
         return Some((number, number));
@@ -121,7 +121,7 @@ fn range<T: Integer + Bounded>(value: &Value<'_>) -> Option<(T, T)> {
 }
 
 /// Numbers with a range of their own.
-trait Bounded {
+pub(super) trait Bounded {
     const LEAST: Self;
     const MOST: Self;
 }

@@ -6,7 +6,7 @@ use crate::config::reader::{Table, Value};
 use crate::config::select::read_select;
 use crate::config::spec::{self, Spec};
 use crate::config::trigger::read_trigger;
-use crate::pipeline::params::{Phase, StageParams};
+use crate::pipeline::params::{Phase, StageParams, Trigger};
 
 /// Reads the stages of one path from `values`, in their order: each a spec (a text) or an array of stage tables. Names
 /// that are not given are made up, unique in the path.
@@ -64,6 +64,9 @@ impl Stages {
         let select = table.value("match").and_then(|value| read_select(&value)).unwrap_or_default();
         let trigger = table.value("trigger").and_then(|value| read_trigger(&value)).unwrap_or_default();
         let impairment = read_impairment(kind, table, &trigger);
+        if kind == "nat" && (!select.is_any() || trigger != Trigger::default()) {
+            table.problem("a translator sees all packets of its path", "remove match and trigger");
+        }
         table.finish();
         Some(StageParams { name, select, trigger, impairment: impairment? })
     }

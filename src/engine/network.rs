@@ -184,6 +184,7 @@ pub fn router_params(plan: &Plan, seed: u64) -> RouterParams {
         ports: plan.ports.iter().map(port).collect(),
         routes: plan.routes.clone(),
         paths: plan.paths.clone(),
+        nats: plan.nats.clone(),
     }
 }
 

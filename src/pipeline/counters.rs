@@ -42,6 +42,18 @@ pub enum Reason {
     Blackout,
     /// A SYN whose timestamp is behind the one remembered of its host.
     PawsPerHost,
+    /// A translator's table was full.
+    NatTableFull,
+    /// No port outside was free.
+    NatPortsExhausted,
+    /// To an address outside, and nobody inside had asked for it.
+    NatNoMapping,
+    /// To a port outside that is somebody's, but not from where it may come.
+    NatFiltered,
+    /// A later fragment, and the first one had not come.
+    NatFragment,
+    /// Nothing that a translator knows.
+    NatUnsupported,
     /// More packets held than a `limit` allows.
     Limit,
     /// Replaced by its fragments (not lost: the fragments are counted as created).
@@ -72,7 +84,7 @@ impl Reason {
     /// Number of reasons.
     pub const COUNT: usize = Self::ALL.len();
     /// All of them, in order.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 27] = [
         Self::Loss,
         Self::QueueFull,
         Self::Aqm,
@@ -82,6 +94,12 @@ impl Reason {
         Self::Fragment,
         Self::Blackout,
         Self::PawsPerHost,
+        Self::NatTableFull,
+        Self::NatPortsExhausted,
+        Self::NatNoMapping,
+        Self::NatFiltered,
+        Self::NatFragment,
+        Self::NatUnsupported,
         Self::Limit,
         Self::Fragmented,
         Self::Unrewritable,
@@ -108,6 +126,12 @@ impl Reason {
             Self::Fragment => "fragment",
             Self::Blackout => "blackout",
             Self::PawsPerHost => "paws_per_host",
+            Self::NatTableFull => "nat_table_full",
+            Self::NatPortsExhausted => "nat_ports_exhausted",
+            Self::NatNoMapping => "nat_no_mapping",
+            Self::NatFiltered => "nat_filtered",
+            Self::NatFragment => "nat_fragment",
+            Self::NatUnsupported => "nat_unsupported",
             Self::Limit => "limit",
             Self::Fragmented => "fragmented",
             Self::Unrewritable => "unrewritable",
@@ -136,6 +160,10 @@ impl Reason {
                 | Self::Fragment
                 | Self::Blackout
                 | Self::PawsPerHost
+                | Self::NatTableFull
+                | Self::NatPortsExhausted
+                | Self::NatNoMapping
+                | Self::NatFiltered
                 | Self::Limit
                 | Self::Fragmented
                 | Self::Blackhole

@@ -20,6 +20,7 @@ mod jitter;
 #[cfg(test)]
 mod laws;
 mod loss_chain;
+pub mod nat;
 pub mod packet;
 pub mod params;
 pub mod path;

@@ -4,6 +4,7 @@
 
 mod bottleneck;
 mod loss;
+mod nat;
 mod netem;
 mod paws;
 mod replay;
@@ -11,6 +12,10 @@ mod tcp;
 mod when;
 
 pub use bottleneck::{BottleneckParams, CoDelParams, Discipline, PieParams, RedParams, ServiceParams};
+pub use nat::{
+    Dependence, Forward, NaptParams, NatClock, NatKind, NatParams, NatPlace, NatTimeouts, PortAllocation,
+    PrefixParams, Rebind,
+};
 pub use paws::PawsPerHostParams;
 pub use replay::{ReplayEnd, ReplayParams, ReplayRow};
 pub use tcp::{HeldAcks, RstOrderParams, RstPlace, TimestampSet, TimestampsParams};
@@ -81,6 +86,8 @@ pub enum ImpairmentParams {
     Timestamps(TimestampsParams),
     /// A RST overtakes the ACKs of its sender, or the reverse.
     RstOrder(RstOrderParams),
+    /// Where a translator of [`RouterParams::nats`] stands.
+    Nat(NatPlace),
     /// A line of tc-netem, applied in netem's order of decisions.
     Netem(Box<NetemParams>),
 }
@@ -324,6 +331,8 @@ pub struct RouterParams {
     pub routes: Vec<RouteParams>,
     /// Paths with stages. A pair of ports that is not listed has an empty path.
     pub paths: Vec<PathParams>,
+    /// Translators of addresses: all their packets must be one worker's.
+    pub nats: Vec<NatParams>,
 }
 
 /// What the router says by ICMP and ICMPv6. Each can be switched off: that is a fault too.

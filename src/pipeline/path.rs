@@ -3,7 +3,7 @@
 use crate::pipeline::counters::StageCounters;
 use crate::pipeline::gate::Gate;
 use crate::pipeline::impair::{Back, Impairment, Setting};
-use crate::pipeline::params::{PathParams, Phase, StageParams};
+use crate::pipeline::params::{ImpairmentParams, NatPlace, PathParams, Phase, StageParams};
 use crate::pipeline::rng::StageKey;
 use crate::pipeline::shared::Shared;
 use crate::pipeline::stage::Emission;
@@ -46,12 +46,18 @@ pub struct Path {
     pub stages: Vec<Slot>,
     /// The phases that its stages name.
     phases: Vec<Phase>,
+    translator: Option<(usize, NatPlace)>,
 }
 
 impl Path {
     /// Where nothing happens.
     pub(crate) const fn empty(from: u16, to: u16) -> Self {
-        Self { from, to, stages: Vec::new(), phases: Vec::new() }
+        Self { from, to, stages: Vec::new(), phases: Vec::new(), translator: None }
+    }
+
+    /// The translator that stands in it, and which stage that is.
+    pub(crate) const fn translator(&self) -> Option<(usize, NatPlace)> {
+        self.translator
     }
 
     /// Whether what happens changes with time.
@@ -80,8 +86,14 @@ impl Path {
         };
         let mut phases: Vec<Phase> = params.stages.iter().filter_map(|stage| stage.trigger.phase).collect();
         phases.dedup();
+        let place = |stage: &StageParams| match stage.impairment {
+            ImpairmentParams::Nat(place) => Some(place),
+            _ => None,
+        };
+        let translator = params.stages.iter().enumerate().find_map(|(at, stage)| Some((at, place(stage)?)));
         Self {
             phases,
+            translator,
             from: params.from as u16,
             to: params.to as u16,
             stages: params.stages.iter().zip(shared).map(stage).collect(),

@@ -10,8 +10,9 @@ use crate::pipeline::answer::Answers;
 use crate::pipeline::counters::{Amount, Reason, RouterCounters};
 use crate::pipeline::flow::FlowTable;
 use crate::pipeline::impair::{Back, Impairment};
+use crate::pipeline::nat::Nat;
 use crate::pipeline::packet::{Offload, Packet};
-use crate::pipeline::params::{RouteTarget, RouterParams};
+use crate::pipeline::params::{NatPlace, RouteTarget, RouterParams};
 use crate::pipeline::path::{Path, Slot};
 use crate::pipeline::pool::{Buffer, Pool};
 use crate::pipeline::routes::Routes;
@@ -66,6 +67,10 @@ mod verdict {
     pub(super) const UNREACHABLE: u32 = u32::MAX - 1;
     pub(super) const BLACKHOLE: u32 = u32::MAX - 2;
     pub(super) const TO_ROUTER: u32 = u32::MAX - 3;
+    /// To an address of a translator: this minus its index.
+    pub(super) const NAT: u32 = u32::MAX - 4;
+    /// The least of them.
+    pub(super) const LEAST: u32 = NAT - u16::MAX as u32;
 }
 
 /// One worker's router.
@@ -81,6 +86,7 @@ pub struct Router {
     schedule: Schedule<Event>,
     held: Amount,
     answers: Answers,
+    nats: Vec<Nat>,
 }
 
 #[derive(Debug)]
@@ -138,6 +144,7 @@ impl Router {
             schedule: Schedule::new(),
             held: Amount::default(),
             answers: Answers::new(params.icmp),
+            nats: params.nats.iter().map(|nat| Nat::new(nat, params.seed)).collect(),
         }
     }
 
@@ -154,6 +161,11 @@ impl Router {
     /// What waits now.
     pub const fn held(&self) -> Amount {
         self.held
+    }
+
+    /// The translators.
+    pub fn nats(&self) -> &[Nat] {
+        &self.nats
     }
 
     /// Flows forgotten for lack of room.
@@ -216,12 +228,16 @@ impl Router {
 
     /// Finds the packet's flow, numbers it in there, and gives back the route decided for the flow.
     #[inline]
-    fn enter_flow(&mut self, packet: &mut Packet, decide: impl Fn(&Routes, &[Port], IpAddr) -> u32) -> u32 {
+    fn enter_flow(
+        &mut self,
+        packet: &mut Packet,
+        decide: impl Fn(&Routes, &[Port], &[Nat], IpAddr) -> u32,
+    ) -> u32 {
         let hash = flow_hash(packet.bytes(), packet.layout);
         let key = FlowKey::new(packet.bytes(), packet.layout);
-        let (routes, ports) = (&self.routes, &self.ports);
+        let (routes, ports, nats) = (&self.routes, &self.ports, &self.nats);
         let (flow, entry) =
-            self.flows.find(hash, packet.ingress, &key, || decide(routes, ports, key.destination()));
+            self.flows.find(hash, packet.ingress, &key, || decide(routes, ports, nats, key.destination()));
         packet.flow = flow;
         packet.index = entry.next_index;
         entry.next_index += u64::from(packet.wires());
@@ -242,7 +258,7 @@ impl Router {
         let port = self.paths[usize::from(path)].from;
         let straight = |router: &mut Self, packet: &mut Packet, now, egress: &mut E| {
             (packet.path, packet.tag) = (path, tag);
-            router.enter_flow(packet, |_, _, _| path.into());
+            router.enter_flow(packet, |_, _, _, _| path.into());
             if E::RECORDS {
                 egress.record(What::Entered, packet, now);
             }
@@ -284,7 +300,16 @@ impl Router {
 
     fn route<E: Egress>(&mut self, packet: &mut Packet, now: Instant, egress: &mut E) {
         let ingress = packet.ingress;
-        let route = self.enter_flow(packet, |routes, ports, to| decide_route(routes, ports, ingress, to));
+        let mut route = self.enter_flow(packet, |routes, ports, nats, to| {
+            let of_nat = nats.iter().position(|nat| nat.owns(to));
+            of_nat.map_or_else(|| decide_route(routes, ports, ingress, to), |nat| verdict::NAT - nat as u32)
+        });
+        if (verdict::LEAST..=verdict::NAT).contains(&route) {
+            route = match self.route_by_nat(packet, (verdict::NAT - route) as u16, now) {
+                Ok(route) => route,
+                Err(reason) => return self.drop_whole(packet, None, reason, now, egress),
+            };
+        }
         let reject = match route {
             verdict::TO_ROUTER => return self.answer(packet, now, egress),
             verdict::BLACKHOLE => return self.drop_whole(packet, None, Reason::Blackhole, now, egress),
@@ -303,6 +328,61 @@ impl Router {
             egress.record(What::Entered, packet, now);
         }
         self.run(packet, 0, now, egress);
+    }
+
+    /// Where a packet to an address of a translator goes: to whom that belongs inside. What comes from inside is translated
+    /// on the spot, since no path from inside to inside has a place for it.
+    #[inline(never)]
+    fn route_by_nat(&mut self, packet: &mut Packet, index: u16, now: Instant) -> Result<u32, Reason> {
+        let ingress = packet.ingress;
+        let nat = &mut self.nats[usize::from(index)];
+        let inside = match nat.route(packet, now) {
+            Ok(inside) => inside,
+            // The translator borrows the router's own address.
+            Err(Reason::NatNoMapping | Reason::NatUnsupported)
+                if self.ports.iter().any(|port| port.own.contains(&packet.destination())) =>
+            {
+                return Ok(verdict::TO_ROUTER);
+            }
+            Err(reason) => return Err(reason),
+        };
+        let route = decide_route(&self.routes, &self.ports, ingress, inside);
+        let translates = |path: &Path| path.translator().is_some_and(|(_, place)| place.nat == index);
+        if route < verdict::LEAST && !translates(&self.paths[route as usize]) {
+            self.nats[usize::from(index)].hairpin(packet, now)?;
+        }
+        Ok(route)
+    }
+
+    /// Lets the translator at stage `at` of its path change `packet`; false if it was dropped.
+    #[inline(never)]
+    fn translate<E: Egress>(
+        &mut self,
+        packet: &mut Packet,
+        (at, place): (usize, NatPlace),
+        now: Instant,
+        egress: &mut E,
+    ) -> bool {
+        let path = packet.path;
+        let slot = &mut self.paths[usize::from(path)].stages[at];
+        let amount = packet.amount();
+        slot.counters.seen += amount;
+        slot.counters.acted += amount;
+        match self.nats[usize::from(place.nat)].translate(packet, place.outward, now) {
+            Ok(changed) => {
+                if changed {
+                    slot.counters.rewritten += amount;
+                    if E::RECORDS {
+                        egress.record(What::Rewritten(path, at as u16), packet, now);
+                    }
+                }
+                true
+            }
+            Err(reason) => {
+                self.drop_whole(packet, Some((path, at as u16)), reason, now, egress);
+                false
+            }
+        }
     }
 
     /// Answers echo requests; nothing else is for the router.
@@ -326,6 +406,13 @@ impl Router {
         // What the gate has said about wire packets that the stage has not answered for yet.
         let mut claim = (0, false);
         while let Some(slot) = self.paths[path].stages.get_mut(at) {
+            if let Impairment::Nat(place) = slot.impairment {
+                if !self.translate(packet, (at, place), now, egress) {
+                    return;
+                }
+                at += 1;
+                continue;
+            }
             if claim.0 == 0 {
                 claim = slot.gate.claim(packet, packet.wires(), now);
             }
@@ -565,6 +652,20 @@ impl Router {
         }
     }
 
+    /// Makes of a packet that a translator has changed what its sender knows.
+    fn untranslate(&mut self, packet: &mut Packet, place: Option<(u16, u16)>, reason: Reason, now: Instant) {
+        // What was rejected before its path had not been translated.
+        let path = match place {
+            Some((path, _)) => path,
+            None if reason == Reason::PortMtu => packet.path,
+            None => return,
+        };
+        let Some((at, translator)) = self.paths[usize::from(path)].translator() else { return };
+        if place.is_none_or(|(_, stage)| usize::from(stage) > at) {
+            self.nats[usize::from(translator.nat)].restore(packet, translator.outward, now);
+        }
+    }
+
     /// Drops `packet` and tells its sender, once for each wire packet.
     fn reject_each<E: Egress>(
         &mut self,
@@ -578,6 +679,7 @@ impl Router {
         loop {
             let rest = (packet.wires() > 1).then(|| packet.detach(1));
             packet.complete_checksum();
+            self.untranslate(packet, place, reason, now);
             let own = &self.ports[usize::from(packet.ingress)].own;
             let told = self.answers.error(packet, error, own, &mut self.pool, now);
             self.drop_whole(packet, place, reason, now, egress);

@@ -109,6 +109,7 @@ impl Run {
             ports: vec![port("a", 1), port("b", 2)],
             routes: Vec::new(),
             paths: vec![PathParams { from: 0, to: 1, stages }],
+            nats: Vec::new(),
         }
     }
 

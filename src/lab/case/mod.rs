@@ -26,6 +26,7 @@ use crate::lab::traffic::serve::Serve;
 use crate::lab::traffic::stream::Stream;
 use crate::lab::traffic::trace::Trace;
 use crate::lab::traffic::udp::Udp;
+use crate::pipeline::params::NatParams;
 use crate::pipeline::time::Duration;
 
 pub use explain::Explanation;
@@ -91,6 +92,8 @@ pub struct Network {
     pub paths: Vec<PathPlan>,
     /// Routes of the router beside those to the hosts.
     pub routes: Vec<RoutePlan>,
+    /// Translators of addresses; their places are in the paths.
+    pub nats: Vec<NatParams>,
     /// What the router answers.
     pub icmp: IcmpPlan,
 }

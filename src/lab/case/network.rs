@@ -4,7 +4,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::config::plan::{NetnsRef, PathPlan, PortPlan};
 use crate::config::reader::{Table, Value};
-use crate::config::{read_icmp, read_paths, read_port, read_routes, read_stages};
+use crate::config::{read_icmp, read_nats, read_paths, read_port, read_routes, read_stages};
 use crate::lab::case::{Host, Network};
 
 /// The hosts of a case that names none.
@@ -18,8 +18,10 @@ pub(super) fn read_network(root: &mut Table<'_>) -> Network {
     let mut paths = read_paths(root, &names);
     read_fault(root, &names, &mut paths);
     let routes = read_routes(root, &names);
+    let ports: Vec<PortPlan> = hosts.iter().map(|host| host.port.clone()).collect();
+    let nats = read_nats(root, &ports, &routes, &mut paths);
     let icmp = read_icmp(root);
-    Network { hosts, paths, routes, icmp }
+    Network { hosts, paths, routes, nats, icmp }
 }
 
 fn read_hosts(root: &mut Table<'_>) -> Vec<Host> {

@@ -118,6 +118,7 @@ fn plan(run: &Run, seed: u64) -> Plan {
     let mut plan = Plan::new(ports, network.paths.clone());
     plan.seed = Some(seed);
     plan.routes.clone_from(&network.routes);
+    plan.nats.clone_from(&network.nats);
     plan.icmp = network.icmp;
     plan.workers = WorkerCount::Exactly(NonZeroUsize::MIN);
     plan

@@ -13,6 +13,7 @@ mod fragment_filter;
 mod loss;
 mod mss;
 mod mtu;
+mod nat;
 mod netem;
 mod netem_kernel;
 mod paws_per_host;
@@ -25,7 +26,7 @@ mod timestamps;
 pub use back::Back;
 
 use crate::pipeline::packet::Packet;
-use crate::pipeline::params::{ImpairmentParams, Mode};
+use crate::pipeline::params::{ImpairmentParams, Mode, NatPlace};
 use crate::pipeline::rng::StageKey;
 use crate::pipeline::shared::Shared;
 use crate::pipeline::stage::{Outlet, Stage, Verdict};
@@ -118,6 +119,8 @@ impairments! {
     Timestamps(timestamps::Timestamps),
     /// RSTs that overtake.
     RstOrder(rst_order::RstOrder),
+    /// Where a translator stands.
+    Nat(NatPlace),
     /// The other direction of a stage that works in both.
     Back(Back),
 }
@@ -149,6 +152,7 @@ impl Impairment {
                 Self::Timestamps(timestamps::Timestamps::new(*params, setting))
             }
             ImpairmentParams::RstOrder(params) => Self::RstOrder(rst_order::RstOrder::new(*params, setting)),
+            ImpairmentParams::Nat(place) => Self::Nat(*place),
             ImpairmentParams::Netem(params) if params.mode == Mode::Netem => {
                 Self::KernelNetem(Box::new(netem_kernel::KernelNetem::new(params, setting)))
             }

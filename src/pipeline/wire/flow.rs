@@ -20,7 +20,46 @@ pub struct FlowKey {
     version: Version,
 }
 
+/// An address of whatever version, as keys hold it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Host([u8; 16]);
+
+impl Host {
+    /// No address.
+    pub const NONE: Self = Self([0; 16]);
+
+    /// The bytes on the wire.
+    #[inline]
+    pub fn bytes(&self, version: Version) -> &[u8] {
+        match version {
+            Version::V4 => &self.0[..4],
+            Version::V6 => &self.0,
+        }
+    }
+}
+
+impl From<IpAddr> for Host {
+    fn from(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(address) => Self(widen(address.octets())),
+            IpAddr::V6(address) => Self(address.octets()),
+        }
+    }
+}
+
 impl FlowKey {
+    /// A flow by its parts; source and destination are of one version.
+    pub fn of(protocol: u8, version: Version, source: (Host, u16), destination: (Host, u16)) -> Self {
+        Self {
+            source: source.0.0,
+            destination: destination.0.0,
+            source_port: source.1,
+            destination_port: destination.1,
+            protocol,
+            version,
+        }
+    }
+
     /// The flow of a packet.
     ///
     /// # Panics
@@ -49,6 +88,51 @@ impl FlowKey {
             destination_port: self.source_port,
             ..self
         }
+    }
+
+    /// The flow of the answers to this one: as [`Self::reversed`], but an echo's identifier stays where it is.
+    #[inline]
+    #[must_use]
+    pub const fn answers(self) -> Self {
+        let back = self.reversed();
+        match self.protocol {
+            protocol::ICMP | protocol::ICMPV6 => {
+                Self { source_port: self.source_port, destination_port: self.destination_port, ..back }
+            }
+            _ => back,
+        }
+    }
+
+    /// The same flow from another source.
+    #[inline]
+    #[must_use]
+    pub fn from(self, source: Host, port: u16) -> Self {
+        Self { source: source.0, source_port: port, ..self }
+    }
+
+    /// The same flow to another destination.
+    #[inline]
+    #[must_use]
+    pub fn to(self, destination: Host, port: u16) -> Self {
+        Self { destination: destination.0, destination_port: port, ..self }
+    }
+
+    /// The source as [`Self::from`] takes it.
+    #[inline]
+    pub const fn source_host(&self) -> Host {
+        Host(self.source)
+    }
+
+    /// The destination as [`Self::to`] takes it.
+    #[inline]
+    pub const fn destination_host(&self) -> Host {
+        Host(self.destination)
+    }
+
+    /// IP version.
+    #[inline]
+    pub const fn version(&self) -> Version {
+        self.version
     }
 
     /// Source address.

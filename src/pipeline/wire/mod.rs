@@ -7,23 +7,27 @@
 //! field is needed.
 
 pub mod checksum;
+pub mod endpoint;
 pub mod flow;
 pub mod fragment;
 pub mod icmp;
 pub mod ipv4;
 pub mod ipv6;
 pub mod layout;
+pub mod quote;
 pub mod tcp;
 pub mod transport;
 pub mod udp;
 
 pub use checksum::Update;
-pub use flow::{FlowKey, flow_hash};
+pub use endpoint::{End, set_endpoint};
+pub use flow::{FlowKey, Host, flow_hash};
 pub use fragment::{CannotFragment, FragmentSpec, Fragments, write_fragment};
 pub use icmp::IcmpError;
 pub use ipv4::Ipv4;
 pub use ipv6::Ipv6;
 pub use layout::{Layout, Version};
+pub use quote::Quote;
 pub use tcp::Tcp;
 pub use udp::Udp;
 

@@ -1,0 +1,225 @@
+//! `[[nat]]`: translators of addresses, and their places in the paths.
+
+mod napt;
+
+use ipnet::{IpNet, Ipv6Net};
+
+use crate::config::plan::{PathPlan, PortPlan, RoutePlan};
+use crate::config::port::{is_name, port_index, prefix};
+use crate::config::reader::Table;
+use crate::pipeline::params::{
+    ImpairmentParams, NatKind, NatParams, NatPlace, PrefixParams, Select, StageParams, Trigger,
+};
+
+/// The place of a translator that a path's `type = "nat"` marks, before it is known which one it is.
+pub(super) const SOMEWHERE: NatPlace = NatPlace { nat: u16::MAX, outward: false };
+
+/// What a translator of the file stands between.
+struct Between {
+    outside: usize,
+    inside: Vec<usize>,
+}
+
+/// Reads every `[[nat]]` of `root`, and gives each its place in `paths`; paths that it needs and that are not there are
+/// made.
+pub fn read_nats(
+    root: &mut Table<'_>,
+    ports: &[PortPlan],
+    routes: &[RoutePlan],
+    paths: &mut Vec<PathPlan>,
+) -> Vec<NatParams> {
+    let names: Vec<&str> = ports.iter().map(|port| port.name.as_str()).collect();
+    let mut nats: Vec<NatParams> = Vec::new();
+    let mut betweens: Vec<Between> = Vec::new();
+    for mut table in root.tables("nat") {
+        let name = name(&mut table, &nats);
+        let between = between(&mut table, &names, &betweens);
+        let outside = between.as_ref().map(|between| between.outside);
+        let kind = kind(&mut table, outside, ports, routes);
+        table.finish();
+        let (Some(between), Some(kind)) = (between, kind) else { continue };
+        check_overlap(&table, &kind, &nats);
+        for &inside in &between.inside {
+            for (from, to, outward) in [(inside, between.outside, true), (between.outside, inside, false)] {
+                let place = NatPlace { nat: nats.len() as u16, outward };
+                put(paths, from, to, place, &table, &names);
+            }
+        }
+        betweens.push(between);
+        nats.push(NatParams { name, kind });
+    }
+    for path in paths.iter() {
+        let lost = |stage: &StageParams| stage.impairment == ImpairmentParams::Nat(SOMEWHERE);
+        if path.stages.iter().any(lost) {
+            root.problem(
+                format!(
+                    "the path from \"{}\" to \"{}\" has a stage of type nat, but no [[nat]] stands between them",
+                    names[path.from], names[path.to]
+                ),
+                format!("write a [[nat]] with outside = \"{}\" or \"{}\"", names[path.to], names[path.from]),
+            );
+        }
+    }
+    nats
+}
+
+/// Puts a translator where the path marks it, or else nearest to the outside.
+fn put(
+    paths: &mut Vec<PathPlan>,
+    from: usize,
+    to: usize,
+    place: NatPlace,
+    table: &Table<'_>,
+    names: &[&str],
+) {
+    if !paths.iter().any(|path| (path.from, path.to) == (from, to)) {
+        paths.push(PathPlan { from, to, stages: Vec::new() });
+    }
+    let Some(path) = paths.iter_mut().find(|path| (path.from, path.to) == (from, to)) else { return };
+    let is_mark = |stage: &StageParams| matches!(stage.impairment, ImpairmentParams::Nat(_));
+    let marks = path.stages.iter().filter(|stage| is_mark(stage)).count();
+    if marks > 1 {
+        table.problem(
+            format!("the path from \"{}\" to \"{}\" has {marks} stages of type nat", names[from], names[to]),
+            "leave one of them",
+        );
+    }
+    let at = path.stages.iter().position(is_mark).unwrap_or_else(|| {
+        let at = if place.outward { path.stages.len() } else { 0 };
+        let mut name = "nat".to_owned();
+        while path.stages.iter().any(|stage| stage.name == name) {
+            name.push('\'');
+        }
+        let (select, trigger) = (Select::default(), Trigger::default());
+        let impairment = ImpairmentParams::Nat(SOMEWHERE);
+        path.stages.insert(at, StageParams { name, select, trigger, impairment });
+        at
+    });
+    path.stages[at].impairment = ImpairmentParams::Nat(place);
+    if place.outward
+        && let Some(stage) = path.stages[at..].iter().find(|stage| stage.works_both_ways())
+    {
+        table.problem(
+            format!(
+                "stage \"{}\" sees both directions and stands behind the translator on the way out",
+                stage.name
+            ),
+            "put it before the stage of type nat",
+        );
+    }
+}
+
+fn name(table: &mut Table<'_>, others: &[NatParams]) -> String {
+    let taken = |name: &str| others.iter().any(|nat| nat.name == name);
+    if let Some(value) = table.value("name") {
+        let read = |text: &str| is_name(text).then(|| text.to_owned());
+        let name = value.parsed(read, "a name of letters, digits, - _ .", "home").unwrap_or_default();
+        if taken(&name) {
+            value.problem(format!("\"{name}\" is the name of another translator"), "names must be unique");
+        }
+        return name;
+    }
+    let mut number = 1;
+    let mut name = "nat".to_owned();
+    while taken(&name) {
+        number += 1;
+        name = format!("nat-{number}");
+    }
+    name
+}
+
+fn between(table: &mut Table<'_>, names: &[&str], others: &[Between]) -> Option<Between> {
+    let outside = table.required("outside", "\"wan\"").and_then(|value| port_index(&value, names));
+    let inside = table.value("inside").map(|value| {
+        let mut inside: Vec<usize> = Vec::new();
+        for item in value.one_or_more() {
+            let Some(port) = port_index(&item, names) else { continue };
+            if Some(port) == outside || inside.contains(&port) {
+                item.problem(
+                    format!("\"{}\" is named before", names[port]),
+                    "each port is on one side, once",
+                );
+            }
+            inside.push(port);
+        }
+        inside
+    });
+    let outside = outside?;
+    let inside = inside.unwrap_or_else(|| (0..names.len()).filter(|port| *port != outside).collect());
+    if inside.is_empty() {
+        table.problem("there is no port inside", "name one: inside = [\"lan\"]");
+    }
+    for other in others {
+        let same = |a: &Between, outside: usize, port: usize| {
+            a.outside == outside && a.inside.contains(&port)
+                || a.outside == port && a.inside.contains(&outside)
+        };
+        if let Some(&port) = inside.iter().find(|port| same(other, outside, **port)) {
+            table.problem(
+                format!("another translator stands between \"{}\" and \"{}\"", names[port], names[outside]),
+                "leave one of them",
+            );
+        }
+    }
+    Some(Between { outside, inside })
+}
+
+fn kind(
+    table: &mut Table<'_>,
+    outside: Option<usize>,
+    ports: &[PortPlan],
+    routes: &[RoutePlan],
+) -> Option<NatKind> {
+    let is_prefix = table.value("type").and_then(|value| value.choice(&[("napt", false), ("prefix", true)]));
+    if is_prefix == Some(true) {
+        return read_prefix(table).map(NatKind::Prefix);
+    }
+    napt::read(table, outside, ports, routes).map(|napt| NatKind::Napt(Box::new(napt)))
+}
+
+fn read_prefix(table: &mut Table<'_>) -> Option<PrefixParams> {
+    let mut read = |key, example| {
+        let value = table.required(key, example)?;
+        match prefix(&value)? {
+            IpNet::V6(prefix) if prefix.prefix_len() <= 64 && prefix.prefix_len() > 0 => {
+                Some((value, prefix))
+            }
+            IpNet::V6(prefix) => {
+                value
+                    .problem(format!("{prefix} cannot be translated"), "a prefix of 1 to 64 bits (RFC 6296)");
+                None
+            }
+            IpNet::V4(prefix) => {
+                let hint =
+                    "IPv6 prefixes are translated; for IPv4 write addresses instead of type = \"prefix\"";
+                value.problem(format!("{prefix} is IPv4"), hint);
+                None
+            }
+        }
+    };
+    let inside = read("inside_prefix", "\"fd00:1::/48\"");
+    let outside = read("outside_prefix", "\"2001:db8:1::/48\"");
+    let ((_, inside), (value, outside)) = (inside?, outside?);
+    if inside.prefix_len() != outside.prefix_len() {
+        value.problem(format!("{outside} is not as long as {inside}"), "both prefixes have one length");
+    }
+    if inside.contains(&Ipv6Net::addr(&outside)) {
+        value.problem(format!("{outside} is also inside"), "another prefix");
+    }
+    Some(PrefixParams { inside: inside.addr(), outside: outside.addr(), length: inside.prefix_len() })
+}
+
+/// Two translators that would give out one port twice.
+fn check_overlap(table: &Table<'_>, kind: &NatKind, others: &[NatParams]) {
+    let NatKind::Napt(napt) = kind else { return };
+    for other in others {
+        let NatKind::Napt(known) = &other.kind else { continue };
+        let shared = napt.addresses.iter().find(|address| known.addresses.contains(address));
+        if let Some(address) = shared {
+            table.problem(
+                format!("{address} is an address of translator \"{}\" too", other.name),
+                "give each address to one translator",
+            );
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! A hash index over places of a table: bounded, without allocation, exact.
+
+/// No place.
+const NONE: u32 = u32::MAX;
+
+/// Places by a hash of what is there: the owner compares.
+#[derive(Debug)]
+pub(super) struct Chains {
+    heads: Vec<u32>,
+    next: Vec<u32>,
+}
+
+impl Chains {
+    /// For places 0 to `capacity` - 1, each at most once.
+    pub(super) fn new(capacity: usize) -> Self {
+        // Twice as many, so that most chains have one place.
+        Self { heads: vec![NONE; (capacity * 2).next_power_of_two()], next: vec![NONE; capacity] }
+    }
+
+    #[inline]
+    fn head(&self, hash: u64) -> usize {
+        (hash >> 8) as usize & (self.heads.len() - 1)
+    }
+
+    /// The places that may be those of `hash`.
+    #[inline]
+    pub(super) fn find(&self, hash: u64, mut is: impl FnMut(u32) -> bool) -> Option<u32> {
+        let mut place = self.heads[self.head(hash)];
+        while place != NONE {
+            if is(place) {
+                return Some(place);
+            }
+            place = self.next[place as usize];
+        }
+        None
+    }
+
+    /// Adds `place`, which must not be there.
+    pub(super) fn insert(&mut self, hash: u64, place: u32) {
+        let head = self.head(hash);
+        self.next[place as usize] = self.heads[head];
+        self.heads[head] = place;
+    }
+
+    /// Removes `place`, which was inserted by this hash.
+    pub(super) fn remove(&mut self, hash: u64, place: u32) {
+        let head = self.head(hash);
+        let after = self.next[place as usize];
+        if self.heads[head] == place {
+            self.heads[head] = after;
+            return;
+        }
+        let mut at = self.heads[head];
+        while at != NONE {
+            let next = self.next[at as usize];
+            if next == place {
+                self.next[at as usize] = after;
+                return;
+            }
+            at = next;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// As a set does it, with hashes that collide.
+        #[test]
+        fn holds_what_was_inserted_and_not_removed(steps in proptest::collection::vec((0..16_u32, 0..4_u64), 0..200)) {
+            let mut chains = Chains::new(16);
+            let mut model: BTreeSet<(u32, u64)> = BTreeSet::new();
+            for (place, hash) in steps {
+                let hash = hash << 8;
+                let known = model.iter().find(|known| known.0 == place).copied();
+                if let Some((_, old)) = known {
+                    chains.remove(old, place);
+                    model.remove(&(place, old));
+                } else {
+                    chains.insert(hash, place);
+                    model.insert((place, hash));
+                }
+                for place in 0..16 {
+                    for hash in (0..4_u64).map(|hash| hash << 8) {
+                        let found = chains.find(hash, |found| found == place).is_some();
+                        prop_assert_eq!(found, model.contains(&(place, hash)));
+                    }
+                }
+            }
+        }
+    }
+}

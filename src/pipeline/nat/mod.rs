@@ -1,0 +1,176 @@
+//! Translators of addresses: between hosts inside and what the outside sees of them.
+//!
+//! A translator is the router's, not a path's: it stands in several paths, out and in, at a place of each
+//! ([`crate::pipeline::params::NatPlace`]); packets for its addresses are routed by what it remembers. Its packets must
+//! all be one worker's, since the two sides of a session have different 5-tuples.
+
+mod chains;
+mod fragments;
+mod napt;
+mod ports;
+mod prefix;
+mod session;
+mod table;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::pipeline::counters::Reason;
+use crate::pipeline::packet::Packet;
+use crate::pipeline::params::{NatKind, NatParams};
+use crate::pipeline::rng::StageKey;
+use crate::pipeline::time::Instant;
+use crate::pipeline::wire::{End, Host, Layout, Quote, Version, quote, set_endpoint};
+
+/// One translator.
+#[derive(Debug)]
+pub struct Nat {
+    outside: Vec<IpAddr>,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Napt(Box<napt::Napt>),
+    Prefix(prefix::Prefix),
+}
+
+impl Nat {
+    /// A translator with an empty table.
+    pub fn new(params: &NatParams, seed: u64) -> Self {
+        match &params.kind {
+            NatKind::Napt(napt) => Self {
+                outside: napt.addresses.clone(),
+                kind: Kind::Napt(Box::new(napt::Napt::new(
+                    napt,
+                    StageKey::new(seed, &format!("nat/{}", params.name)),
+                ))),
+            },
+            NatKind::Prefix(params) => {
+                Self { outside: Vec::new(), kind: Kind::Prefix(prefix::Prefix::new(params)) }
+            }
+        }
+    }
+
+    /// Whether packets to this address are for the translator to route.
+    pub fn owns(&self, address: IpAddr) -> bool {
+        match &self.kind {
+            Kind::Napt(_) => self.outside.contains(&address),
+            Kind::Prefix(prefix) => prefix.inward(address).is_some(),
+        }
+    }
+
+    /// Sessions in the table; 0 if there is none.
+    pub const fn sessions(&self) -> usize {
+        match &self.kind {
+            Kind::Napt(napt) => napt.sessions(),
+            Kind::Prefix(_) => 0,
+        }
+    }
+
+    /// Where a packet for one of its addresses goes.
+    ///
+    /// # Errors
+    /// Why it goes nowhere.
+    #[inline]
+    pub fn route(&mut self, packet: &Packet, now: Instant) -> Result<IpAddr, Reason> {
+        let version = packet.layout.version();
+        match &mut self.kind {
+            Kind::Napt(napt) => napt.route(packet, now).map(|host| ip(host, version)),
+            Kind::Prefix(prefix) => {
+                prefix.inward(packet.destination()).map(|host| ip(host, version)).ok_or(Reason::NatNoMapping)
+            }
+        }
+    }
+
+    /// Translates a packet that is on its way out, or in; whether something changed.
+    ///
+    /// # Errors
+    /// Why it cannot pass.
+    #[inline]
+    pub fn translate(&mut self, packet: &mut Packet, outward: bool, now: Instant) -> Result<bool, Reason> {
+        match &mut self.kind {
+            Kind::Napt(napt) if outward => napt.outward(packet, now),
+            Kind::Napt(napt) => napt.inward(packet, now),
+            Kind::Prefix(prefix) => translate_prefix(prefix, packet, outward),
+        }
+    }
+
+    /// Translates both ends of a packet from inside to one of its addresses.
+    ///
+    /// # Errors
+    /// Why it cannot pass.
+    pub fn hairpin(&mut self, packet: &mut Packet, now: Instant) -> Result<(), Reason> {
+        match &mut self.kind {
+            Kind::Napt(napt) => napt.hairpin(packet, now),
+            Kind::Prefix(prefix) => {
+                translate_prefix(prefix, packet, true)?;
+                translate_prefix(prefix, packet, false).map(|_| ())
+            }
+        }
+    }
+
+    /// Undoes [`Self::translate`], for an error about the packet.
+    pub fn restore(&mut self, packet: &mut Packet, outward: bool, now: Instant) {
+        match &mut self.kind {
+            Kind::Napt(napt) => napt.restore(packet, outward, now),
+            Kind::Prefix(prefix) => {
+                let end = if outward { End::Source } else { End::Destination };
+                let host = match end {
+                    End::Source => prefix.inward(packet.source()),
+                    End::Destination => prefix.outward(packet.destination()),
+                };
+                if let Some(host) = host {
+                    set(packet, end, host);
+                }
+            }
+        }
+    }
+}
+
+/// Sets an address and nothing else.
+fn set(packet: &mut Packet, end: End, host: Host) {
+    let (layout, update) = (packet.layout, packet.checksum_update());
+    set_endpoint(packet.bytes_mut(), layout, end, host, None, update);
+}
+
+fn translate_prefix(prefix: &prefix::Prefix, packet: &mut Packet, outward: bool) -> Result<bool, Reason> {
+    let (end, host) = if outward {
+        if !prefix.is_inside(packet.source()) {
+            return Ok(false);
+        }
+        (End::Source, prefix.outward(packet.source()).ok_or(Reason::NatUnsupported)?)
+    } else {
+        let Some(host) = prefix.inward(packet.destination()) else { return Ok(false) };
+        (End::Destination, host)
+    };
+    let layout = packet.layout;
+    if quote::is_error(packet.bytes(), layout) {
+        translate_quote(prefix, packet, layout, outward);
+    }
+    set(packet, end, host);
+    Ok(true)
+}
+
+/// The packet that an error is about went the other way.
+fn translate_quote(prefix: &prefix::Prefix, packet: &mut Packet, layout: Layout, outward: bool) {
+    let Some(quote) = Quote::read(packet.bytes(), layout) else { return };
+    let (end, host) = if outward {
+        (End::Destination, prefix.outward(quote.key.destination()))
+    } else {
+        (End::Source, prefix.inward(quote.key.source()))
+    };
+    if let Some(host) = host {
+        quote.set(packet.bytes_mut(), layout, end, host, None);
+    }
+}
+
+fn ip(host: Host, version: Version) -> IpAddr {
+    let bytes = host.bytes(version);
+    match <[u8; 4]>::try_from(bytes) {
+        Ok(v4) => Ipv4Addr::from(v4).into(),
+        Err(_) => <[u8; 16]>::try_from(bytes).map_or(Ipv6Addr::UNSPECIFIED, Ipv6Addr::from).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,447 @@
+//! Address and port translation: which session a packet is of, and what that makes of it.
+//!
+//! Model: RFC 3022 section 2.2, behaviours as RFC 4787 (UDP), RFC 5382 (TCP) and RFC 5508 (ICMP) name them. A mapping ties an
+//! endpoint inside to a port outside, for all remote endpoints or for some (`mapping`); no two share a port. A session is
+//! a mapping with one remote endpoint; it has a timeout. From outside comes in what a session or a forward expects, or
+//! what `filtering` lets through to a mapping. TCP, UDP and ICMP echoes have sessions, and ICMP errors follow theirs;
+//! all else is dropped, and so is a later fragment whose first one did not come before it.
+//! Differs from Linux: that gives one port to several mappings whose remote endpoints differ.
+
+use crate::pipeline::counters::Reason;
+use crate::pipeline::nat::fragments::{Datagram, Fragments};
+use crate::pipeline::nat::ports::Ports;
+use crate::pipeline::nat::session::{Lifetimes, Session, Tick};
+use crate::pipeline::nat::table::{Outer, Table};
+use crate::pipeline::packet::Packet;
+use crate::pipeline::params::{Dependence, Forward, NaptParams, NatClock, Rebind};
+use crate::pipeline::rng::StageKey;
+use crate::pipeline::time::Instant;
+use crate::pipeline::wire::tcp::flag;
+use crate::pipeline::wire::{End, FlowKey, Host, Quote, Tcp, Version, protocol, quote, set_endpoint};
+use std::net::IpAddr;
+
+/// Where the clock begins that all connections share: not at zero, which some take for "no timestamp".
+const CLOCK_START: u32 = 1_000_000;
+
+/// A translator of addresses and ports.
+#[derive(Debug)]
+pub(super) struct Napt {
+    table: Table,
+    fragments: Fragments,
+    key: StageKey,
+    /// Indices of the addresses of each family.
+    v4: Vec<u8>,
+    v6: Vec<u8>,
+    mapping: Dependence,
+    filtering: Dependence,
+    hairpin: bool,
+    inbound_refresh: bool,
+    clock: NatClock,
+    has_forwards: bool,
+    rebind: Option<Rebind>,
+    rebinds: u32,
+}
+
+/// What a packet is to a translator.
+enum Kind {
+    /// Of a session, by this flow.
+    Session(FlowKey),
+    /// A fragment without ports.
+    Later,
+    /// An ICMP error, about this.
+    Error(Quote),
+}
+
+impl Napt {
+    pub(super) fn new(params: &NaptParams, key: StageKey) -> Self {
+        let hosts: Vec<Host> = params.addresses.iter().map(|address| Host::from(*address)).collect();
+        let family = |v4: bool| {
+            (0..hosts.len()).filter(|at| params.addresses[*at].is_ipv4() == v4).map(|at| at as u8).collect()
+        };
+        let (v4, v6) = (family(true), family(false));
+        let ports = Ports::new(params.ports.clone(), params.allocation, hosts.len());
+        let lifetimes = Lifetimes::new(&params.timeouts);
+        let mut table = Table::new(hosts, ports, lifetimes, params.table_size, params.forwards.len());
+        for forward in &params.forwards {
+            let (key, outer) = forwarded(forward);
+            table.map(key, outer, true);
+        }
+        Self {
+            table,
+            fragments: Fragments::new(),
+            key,
+            v4,
+            v6,
+            mapping: params.mapping,
+            filtering: params.filtering,
+            hairpin: params.hairpin,
+            inbound_refresh: params.inbound_refresh,
+            clock: params.clock,
+            has_forwards: !params.forwards.is_empty(),
+            rebind: params.rebind,
+            rebinds: 0,
+        }
+    }
+
+    /// Sessions in the table.
+    pub(super) const fn sessions(&self) -> usize {
+        self.table.len()
+    }
+
+    fn pool(&self, version: Version) -> &[u8] {
+        match version {
+            Version::V4 => &self.v4,
+            Version::V6 => &self.v6,
+        }
+    }
+
+    /// The index of an address outside.
+    fn address(&self, host: Host, version: Version) -> Option<u8> {
+        self.pool(version).iter().copied().find(|address| self.table.host(*address) == host)
+    }
+
+    /// Translates the source of a packet on its way out; whether it had to.
+    #[inline]
+    pub(super) fn outward(&mut self, packet: &mut Packet, now: Instant) -> Result<bool, Reason> {
+        self.rebind_at(now);
+        let tick = Tick::of(now);
+        if self.pool(packet.layout.version()).is_empty() {
+            return Ok(false);
+        }
+        match kind(packet)? {
+            Kind::Session(key) => {
+                let place = match self.table.find_inside(&key, tick) {
+                    Some(place) => place,
+                    None => match self.open_outward(key, tick)? {
+                        Some(place) => place,
+                        None => return Ok(false),
+                    },
+                };
+                let clock = self.clock;
+                let session = self.table.session(place);
+                session.used = tick;
+                if packet.is_tcp() {
+                    follow(session, packet, true, clock, now);
+                }
+                let (address, port) = (session.address, session.port);
+                let host = self.table.host(address);
+                self.change(packet, End::Source, host, Some(port), tick);
+            }
+            Kind::Later => {
+                let host = Datagram::of(packet).and_then(|datagram| self.fragments.find(&datagram, tick));
+                let host = host.ok_or(Reason::NatFragment)?;
+                self.change(packet, End::Source, host, None, tick);
+            }
+            Kind::Error(quote) => {
+                // It is about a packet that came in: that had gone to the host inside.
+                let place = self.table.find_inside(&quote.key.answers(), tick).ok_or(Reason::NatNoMapping)?;
+                let session = self.table.session(place);
+                let (address, port) = (session.address, session.port);
+                let host = self.table.host(address);
+                let layout = packet.layout;
+                quote.set(packet.bytes_mut(), layout, End::Destination, host, Some(port));
+                self.change(packet, End::Source, host, None, tick);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The address inside to which a packet for an address outside goes. Nothing changes.
+    #[inline]
+    pub(super) fn route(&mut self, packet: &Packet, now: Instant) -> Result<Host, Reason> {
+        self.rebind_at(now);
+        let tick = Tick::of(now);
+        match kind(packet)? {
+            Kind::Session(key) => {
+                let outer = key.answers();
+                if let Some(place) = self.table.find_outside(&outer, tick) {
+                    return Ok(self.table.session(place).key.source_host());
+                }
+                let mapping = self.mapping_of(&outer, tick)?;
+                Ok(self.table.inside(mapping).source_host())
+            }
+            Kind::Later => Datagram::of(packet)
+                .and_then(|datagram| self.fragments.find(&datagram, tick))
+                .ok_or(Reason::NatFragment),
+            Kind::Error(quote) => {
+                let place = self.table.find_outside(&quote.key, tick).ok_or(Reason::NatNoMapping)?;
+                Ok(self.table.session(place).key.source_host())
+            }
+        }
+    }
+
+    /// Translates the destination of a packet on its way in.
+    #[inline]
+    pub(super) fn inward(&mut self, packet: &mut Packet, now: Instant) -> Result<bool, Reason> {
+        self.rebind_at(now);
+        let tick = Tick::of(now);
+        let version = packet.layout.version();
+        if self.pool(version).is_empty() {
+            return Ok(false);
+        }
+        match kind(packet)? {
+            Kind::Session(key) => {
+                if self.address(key.destination_host(), version).is_none() {
+                    return Ok(false);
+                }
+                let outer = key.answers();
+                let (place, refresh) = match self.table.find_outside(&outer, tick) {
+                    Some(place) => (place, self.inbound_refresh),
+                    None => (self.open_inward(&outer, tick)?, true),
+                };
+                let clock = self.clock;
+                let session = self.table.session(place);
+                if refresh {
+                    session.used = tick;
+                }
+                if packet.is_tcp() {
+                    follow(session, packet, false, clock, now);
+                }
+                let (host, port) = (session.key.source_host(), session.key.source_port());
+                self.change(packet, End::Destination, host, Some(port), tick);
+            }
+            Kind::Later => {
+                let host = Datagram::of(packet).and_then(|datagram| self.fragments.find(&datagram, tick));
+                let host = host.ok_or(Reason::NatFragment)?;
+                self.change(packet, End::Destination, host, None, tick);
+            }
+            Kind::Error(quote) => {
+                // It is about a packet that went out.
+                let place = self.table.find_outside(&quote.key, tick).ok_or(Reason::NatNoMapping)?;
+                let key = self.table.session(place).key;
+                let (host, layout) = (key.source_host(), packet.layout);
+                quote.set(packet.bytes_mut(), layout, End::Source, host, Some(key.source_port()));
+                self.change(packet, End::Destination, host, None, tick);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Translates both ends of a packet from inside to an address outside: it stays inside (RFC 4787 section 6). The source
+    /// is the one outside, as REQ-9 asks.
+    pub(super) fn hairpin(&mut self, packet: &mut Packet, now: Instant) -> Result<(), Reason> {
+        if !self.hairpin {
+            return Err(Reason::NatFiltered);
+        }
+        if matches!(kind(packet)?, Kind::Error(_)) {
+            return Err(Reason::NatUnsupported);
+        }
+        self.outward(packet, now)?;
+        self.inward(packet, now)?;
+        Ok(())
+    }
+
+    /// Gives a packet that was translated its former end back, for an error about it.
+    pub(super) fn restore(&mut self, packet: &mut Packet, outward: bool, now: Instant) {
+        let tick = Tick::of(now);
+        let Ok(Kind::Session(key)) = kind(packet) else { return };
+        let place = if outward {
+            self.table.find_outside(&key, tick)
+        } else {
+            self.table.find_inside(&key.answers(), tick)
+        };
+        let Some(place) = place else { return };
+        let session = *self.table.session(place);
+        let (end, host, port) = if outward {
+            (End::Source, session.key.source_host(), session.key.source_port())
+        } else {
+            (End::Destination, self.table.host(session.address), session.port)
+        };
+        let (layout, update) = (packet.layout, packet.checksum_update());
+        set_endpoint(packet.bytes_mut(), layout, end, host, Some(port), update);
+    }
+
+    /// Changes an end of the packet; later fragments of it will follow.
+    #[inline]
+    fn change(&mut self, packet: &mut Packet, end: End, host: Host, port: Option<u16>, tick: Tick) {
+        if packet.layout.is_fragment()
+            && !packet.layout.is_later_fragment()
+            && let Some(datagram) = Datagram::of(packet)
+        {
+            self.fragments.remember(datagram, host, tick);
+        }
+        let (layout, update) = (packet.layout, packet.checksum_update());
+        set_endpoint(packet.bytes_mut(), layout, end, host, port, update);
+    }
+
+    /// A session for a flow from inside that has none; `None` if it needs none.
+    #[cold]
+    fn open_outward(&mut self, key: FlowKey, tick: Tick) -> Result<Option<u32>, Reason> {
+        if self.address(key.source_host(), key.version()).is_some() {
+            return Ok(None);
+        }
+        let forward = || {
+            let key = for_remote(key, Dependence::Independent);
+            self.table.mapping(&key).filter(|mapping| self.table.is_forward(*mapping))
+        };
+        let mapped = for_remote(key, self.mapping);
+        let known = self.has_forwards.then(forward).flatten().or_else(|| self.table.mapping(&mapped));
+        if !self.table.has_room(tick) {
+            return Err(Reason::NatTableFull);
+        }
+        let mapping = if let Some(mapping) = known.filter(|known| self.table.is_alive(*known, tick)) {
+            mapping
+        } else {
+            if let Some(dead) = known {
+                self.table.tidy(dead, tick);
+            }
+            self.map(mapped, tick)?
+        };
+        self.table.open(key, mapping, tick).map(Some).ok_or(Reason::NatTableFull)
+    }
+
+    /// A new mapping, with a free port.
+    fn map(&mut self, key: FlowKey, tick: Tick) -> Result<u32, Reason> {
+        let pool = self.pool(key.version());
+        // "Paired": by the host alone.
+        let of_host = FlowKey::of(0, key.version(), (key.source_host(), 0), (Host::NONE, 0)).hash();
+        let address = pool[(of_host % pool.len() as u64) as usize];
+        let draw = self.key.stream(key.hash(), 0).word(self.rebinds.into(), 0);
+        // After a rebinding a port must be another one.
+        let wanted = (self.rebinds == 0).then_some(key.source_port());
+        let port = self
+            .table
+            .choose(&key, address, wanted, draw, tick)
+            .or_else(|| {
+                self.table.sweep(tick);
+                self.table.choose(&key, address, wanted, draw, tick)
+            })
+            .ok_or(Reason::NatPortsExhausted)?;
+        self.table.map(key, Outer { address, port }, false).ok_or(Reason::NatTableFull)
+    }
+
+    /// The mapping to which a packet from outside goes that has no session.
+    fn mapping_of(&mut self, outer: &FlowKey, tick: Tick) -> Result<u32, Reason> {
+        let address = self.address(outer.source_host(), outer.version()).ok_or(Reason::NatNoMapping)?;
+        self.table
+            .mapping_outside(outer, Outer { address, port: outer.source_port() })
+            .filter(|mapping| self.table.is_alive(*mapping, tick))
+            .ok_or(Reason::NatNoMapping)
+    }
+
+    /// A session for a packet from outside, if it may come in.
+    #[cold]
+    fn open_inward(&mut self, outer: &FlowKey, tick: Tick) -> Result<u32, Reason> {
+        let mapping = self.mapping_of(outer, tick)?;
+        let allowed = self.table.is_forward(mapping)
+            || match self.filtering {
+                Dependence::Independent => true,
+                Dependence::Address => self.table.knows(mapping, outer.destination_host(), tick),
+                Dependence::AddressAndPort => false,
+            };
+        if !allowed {
+            return Err(Reason::NatFiltered);
+        }
+        if !self.table.has_room(tick) {
+            return Err(Reason::NatTableFull);
+        }
+        // Making room may have cost the mapping its last session.
+        let mapping = self.mapping_of(outer, tick)?;
+        let inside = self.table.inside(mapping);
+        let key = outer.from(inside.source_host(), inside.source_port());
+        self.table.open(key, mapping, tick).ok_or(Reason::NatTableFull)
+    }
+
+    /// Forgets everything if it is time to.
+    #[inline]
+    fn rebind_at(&mut self, now: Instant) {
+        if let Some(rebind) = self.rebind
+            && now.as_nanos() >= rebind.at.as_nanos()
+        {
+            self.forget(rebind, now);
+        }
+    }
+
+    #[cold]
+    fn forget(&mut self, rebind: Rebind, now: Instant) {
+        self.table.clear();
+        self.rebinds += 1;
+        self.rebind = rebind.every.map(|every| {
+            let mut at = rebind.at;
+            while at.as_nanos() <= now.as_nanos() {
+                at = at + every;
+            }
+            Rebind { at, ..rebind }
+        });
+    }
+
+    #[cfg(test)]
+    pub(super) fn check(&self) {
+        self.table.check();
+    }
+}
+
+/// The key of a forward's mapping, and its endpoint outside.
+fn forwarded(forward: &Forward) -> (FlowKey, Outer) {
+    let version = match forward.to.0 {
+        IpAddr::V4(_) => Version::V4,
+        IpAddr::V6(_) => Version::V6,
+    };
+    let inside = (Host::from(forward.to.0), forward.to.1);
+    let key = FlowKey::of(forward.protocol, version, inside, (Host::NONE, 0));
+    (key, Outer { address: forward.address as u8, port: forward.port })
+}
+
+/// The key without what of the remote endpoint does not matter.
+fn for_remote(key: FlowKey, dependence: Dependence) -> FlowKey {
+    match dependence {
+        Dependence::Independent => key.to(Host::NONE, 0),
+        Dependence::Address => key.to(key.destination_host(), 0),
+        Dependence::AddressAndPort => key,
+    }
+}
+
+fn kind(packet: &Packet) -> Result<Kind, Reason> {
+    let (bytes, layout) = (packet.bytes(), packet.layout);
+    if layout.is_later_fragment() {
+        return Ok(Kind::Later);
+    }
+    if layout.is_transport_malformed() || layout.is_source_routed() {
+        return Err(Reason::NatUnsupported);
+    }
+    let key = FlowKey::new(bytes, layout);
+    let at = layout.transport_offset();
+    match layout.protocol() {
+        protocol::TCP | protocol::UDP if !layout.is_fragment() => Ok(Kind::Session(key)),
+        protocol::TCP | protocol::UDP => {
+            let (source, destination) = layout.ports(bytes).ok_or(Reason::NatUnsupported)?;
+            Ok(Kind::Session(key.from(key.source_host(), source).to(key.destination_host(), destination)))
+        }
+        protocol::ICMP | protocol::ICMPV6 if quote::is_error(bytes, layout) => {
+            Quote::read(bytes, layout).map(Kind::Error).ok_or(Reason::NatUnsupported)
+        }
+        protocol::ICMP if matches!(bytes[at], 0 | 8) => Ok(Kind::Session(with_identifier(key, bytes, at))),
+        protocol::ICMPV6 if matches!(bytes[at], 128 | 129) => {
+            Ok(Kind::Session(with_identifier(key, bytes, at)))
+        }
+        _ => Err(Reason::NatUnsupported),
+    }
+}
+
+/// The key of an echo, which in a fragment has no identifier.
+fn with_identifier(key: FlowKey, bytes: &[u8], at: usize) -> FlowKey {
+    key.from(key.source_host(), u16::from_be_bytes([bytes[at + 4], bytes[at + 5]]))
+}
+
+/// Follows a TCP connection, and changes its timestamps if they are to be one clock's.
+fn follow(session: &mut Session, packet: &mut Packet, outward: bool, clock: NatClock, now: Instant) {
+    let Some(flags) = packet.tcp_flags() else { return };
+    let before = session.seen;
+    session.seen = before.after(flags, outward);
+    if clock == NatClock::Pass {
+        return;
+    }
+    let (at, update) = (packet.layout.transport_offset(), packet.checksum_update());
+    let Ok(mut tcp) = Tcp::new(&mut packet.bytes_mut()[at..]) else { return };
+    let Some((value, echo)) = tcp.timestamps() else { return };
+    if outward {
+        let is_new = !before.has_clock() || before.begins_anew(flags);
+        if flags & flag::SYN != 0 && is_new {
+            let reading = CLOCK_START.wrapping_add((now.as_nanos() / 1_000_000) as u32);
+            session.clock = reading.wrapping_sub(value);
+        }
+        tcp.set_timestamps(value.wrapping_add(session.clock), echo, update);
+    } else if flags & flag::ACK != 0 {
+        tcp.set_timestamps(value, echo.wrapping_sub(session.clock), update);
+    }
+}

@@ -1,0 +1,160 @@
+//! Which port outside a new mapping gets.
+
+use std::ops::RangeInclusive;
+
+use crate::pipeline::params::PortAllocation;
+use crate::pipeline::wire::protocol;
+
+/// Spaces of numbers that do not disturb each other: TCP, UDP, ICMP.
+const SPACES: usize = 3;
+
+/// Every identifier of an echo may be given out.
+const IDENTIFIERS: RangeInclusive<u16> = 0..=u16::MAX;
+
+/// The ports of all addresses: how many are taken, and which to try.
+#[derive(Debug, Default)]
+pub(super) struct Ports {
+    first: u16,
+    last: u16,
+    policy: PortAllocation,
+    /// By address and space.
+    taken: Vec<[u32; SPACES]>,
+    /// No port below it is free.
+    lowest: Vec<[u32; SPACES]>,
+}
+
+const fn space(protocol: u8) -> usize {
+    match protocol {
+        protocol::TCP => 0,
+        protocol::UDP => 1,
+        _ => 2,
+    }
+}
+
+impl Ports {
+    pub(super) fn new(range: RangeInclusive<u16>, policy: PortAllocation, addresses: usize) -> Self {
+        let (first, last) = range.into_inner();
+        Self {
+            first,
+            last,
+            policy,
+            taken: vec![[0; SPACES]; addresses],
+            lowest: vec![[0; SPACES]; addresses],
+        }
+    }
+
+    fn range(&self, protocol: u8) -> RangeInclusive<u16> {
+        if space(protocol) < 2 { self.first..=self.last } else { IDENTIFIERS }
+    }
+
+    /// A free port of the address; `None` if all are taken. `wanted` is the one inside, `None` if it may not be kept; `draw`
+    /// is random. Not yet taken.
+    pub(super) fn choose(
+        &mut self,
+        protocol: u8,
+        address: usize,
+        wanted: Option<u16>,
+        draw: u64,
+        is_free: impl Fn(u16) -> bool,
+    ) -> Option<u16> {
+        let range = self.range(protocol);
+        let count = u32::from(*range.end()) - u32::from(*range.start()) + 1;
+        let (first, last) = (u32::from(*range.start()), u32::from(*range.end()));
+        if self.taken[address][space(protocol)] >= count {
+            return None;
+        }
+        if self.policy == PortAllocation::Smallest {
+            let lowest = &mut self.lowest[address][space(protocol)];
+            let found = ((*lowest).max(first)..=last).find(|port| is_free(*port as u16))?;
+            *lowest = found;
+            return Some(found as u16);
+        }
+        let keeps = self.policy == PortAllocation::Preserve;
+        if let Some(wanted) = wanted.filter(|wanted| keeps && range.contains(wanted) && is_free(*wanted)) {
+            return Some(wanted);
+        }
+        let start = (draw % u64::from(count)) as u32;
+        let ports = (0..count).map(|step| (first + (start + step) % count) as u16);
+        match wanted.filter(|_| keeps) {
+            Some(wanted) => {
+                let alike = |port: &u16| port % 2 == wanted % 2;
+                ports
+                    .clone()
+                    .filter(alike)
+                    .find(|port| is_free(*port))
+                    .or_else(|| ports.clone().find(|port| is_free(*port)))
+            }
+            None => ports.clone().find(|port| is_free(*port)),
+        }
+    }
+
+    /// Counts a port that was chosen, or that a forward has.
+    pub(super) fn take(&mut self, protocol: u8, address: usize, port: u16) {
+        self.taken[address][space(protocol)] += u32::from(self.range(protocol).contains(&port));
+    }
+
+    /// It is free again.
+    pub(super) fn give(&mut self, protocol: u8, address: usize, port: u16) {
+        let space = space(protocol);
+        self.taken[address][space] -= u32::from(self.range(protocol).contains(&port));
+        let lowest = &mut self.lowest[address][space];
+        *lowest = (*lowest).min(u32::from(port));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    const UDP: u8 = protocol::UDP;
+
+    /// What is given out, one after the other, for hosts that want these ports.
+    fn given(policy: PortAllocation, range: RangeInclusive<u16>, wanted: &[u16]) -> Vec<Option<u16>> {
+        let mut ports = Ports::new(range, policy, 1);
+        let mut taken = BTreeSet::new();
+        let give = |(draw, &wanted): (usize, &u16)| {
+            let port =
+                ports.choose(UDP, 0, Some(wanted), draw as u64 * 7919, |port| !taken.contains(&port))?;
+            assert!(taken.insert(port));
+            ports.take(UDP, 0, port);
+            Some(port)
+        };
+        wanted.iter().enumerate().map(give).collect()
+    }
+
+    #[test]
+    fn a_free_port_is_kept_and_else_its_parity() {
+        let range = 1_000..=1_005;
+        let got = given(PortAllocation::Preserve, range, &[1_001, 1_001, 1_001, 1_001, 80, 1_004, 7]);
+        let odd: BTreeSet<_> = got[..3].iter().map(|port| port.unwrap()).collect();
+        assert_eq!((got[0], odd), (Some(1_001), BTreeSet::from([1_001, 1_003, 1_005])));
+        // No odd one is left; what is left goes until there is none.
+        assert!(got[3..6].iter().all(|port| port.unwrap() % 2 == 0), "{got:?}");
+        assert_eq!(got[6], None);
+    }
+
+    #[test]
+    fn the_smallest_free_port_comes_first_and_comes_back() {
+        assert_eq!(given(PortAllocation::Smallest, 5..=7, &[9; 4]), [Some(5), Some(6), Some(7), None]);
+        let mut ports = Ports::new(5..=7, PortAllocation::Smallest, 1);
+        for port in 5..=7 {
+            ports.take(UDP, 0, port);
+        }
+        ports.give(UDP, 0, 6);
+        assert_eq!(ports.choose(UDP, 0, None, 0, |port| port == 6), Some(6));
+        // Another space has ports of its own.
+        assert_eq!(ports.choose(protocol::TCP, 0, None, 0, |_| true), Some(5));
+        assert_eq!(ports.choose(protocol::ICMP, 0, None, 0, |_| true), Some(0));
+    }
+
+    #[test]
+    fn a_random_port_is_not_the_wanted_one_but_by_chance() {
+        let wanted: Vec<u16> = (2_000..2_100).collect();
+        let got = given(PortAllocation::Random, 1_024..=u16::MAX, &wanted);
+        let kept = got.iter().zip(&wanted).filter(|(got, wanted)| **got == Some(**wanted)).count();
+        assert!(kept <= 2, "{kept} of 100, with 64,512 to choose from");
+        assert!(got.iter().all(|port| port.unwrap() >= 1_024));
+    }
+}

@@ -1,0 +1,198 @@
+//! What is remembered of one session: both its ends, and how far it has come.
+
+use crate::pipeline::params::NatTimeouts;
+use crate::pipeline::time::{Duration, Instant};
+use crate::pipeline::wire::tcp::flag;
+use crate::pipeline::wire::{FlowKey, protocol};
+
+/// Time in steps of 2^20 ns, about a millisecond: wraps after 52 days.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Tick(u32);
+
+impl Tick {
+    pub(super) const fn of(now: Instant) -> Self {
+        Self((now.as_nanos() >> 20) as u32)
+    }
+
+    /// Ticks since `before`.
+    pub(super) const fn since(self, before: Self) -> u32 {
+        self.0.wrapping_sub(before.0)
+    }
+}
+
+/// Ticks after which `duration` has certainly passed.
+const fn ticks(duration: Duration) -> u32 {
+    let ticks = duration.as_nanos().div_ceil(1 << 20) + 1;
+    // Half the circle: beyond that, silence could not be told from the future.
+    if ticks > i32::MAX as u64 { i32::MAX as u32 } else { ticks as u32 }
+}
+
+/// How far a TCP connection has come, by what was seen of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct TcpSeen(u8);
+
+impl TcpSeen {
+    const SYN_OUT: u8 = 1;
+    const SYN_IN: u8 = 2;
+    const FIN_OUT: u8 = 4;
+    const FIN_IN: u8 = 8;
+    const RST: u8 = 16;
+    /// Seen first in the middle: taken for established.
+    const MIDDLE: u8 = 32;
+
+    const fn has(self, bits: u8) -> bool {
+        self.0 & bits == bits
+    }
+
+    const fn is_over(self) -> bool {
+        self.has(Self::RST) || self.has(Self::FIN_OUT | Self::FIN_IN)
+    }
+
+    /// Whether a segment with these flags begins another connection between the same ports.
+    pub(super) const fn begins_anew(self, flags: u8) -> bool {
+        flags & (flag::SYN | flag::ACK) == flag::SYN && self.is_over()
+    }
+
+    /// Whether a SYN of the inside was seen.
+    pub(super) const fn has_clock(self) -> bool {
+        self.has(Self::SYN_OUT)
+    }
+
+    /// After a segment with these flags.
+    pub(super) const fn after(self, flags: u8, outward: bool) -> Self {
+        let (syn, fin) = if outward { (Self::SYN_OUT, Self::FIN_OUT) } else { (Self::SYN_IN, Self::FIN_IN) };
+        let before = if self.begins_anew(flags) { 0 } else { self.0 };
+        if flags & flag::RST != 0 {
+            return Self(before | Self::RST);
+        }
+        // Whoever goes on talking has not taken the RST.
+        let mut bits = before & !Self::RST;
+        if flags & flag::SYN != 0 {
+            bits |= syn;
+        } else if bits & (Self::SYN_OUT | Self::SYN_IN) == 0 {
+            bits |= Self::MIDDLE;
+        }
+        if flags & flag::FIN != 0 {
+            bits |= fin;
+        }
+        Self(bits)
+    }
+}
+
+/// Timeouts in ticks.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Lifetimes {
+    udp: u32,
+    icmp: u32,
+    opening: u32,
+    established: u32,
+    closing: u32,
+    reset: u32,
+}
+
+impl Lifetimes {
+    pub(super) const fn new(timeouts: &NatTimeouts) -> Self {
+        Self {
+            udp: ticks(timeouts.udp),
+            icmp: ticks(timeouts.icmp),
+            opening: ticks(timeouts.tcp_opening),
+            established: ticks(timeouts.tcp_established),
+            closing: ticks(timeouts.tcp_closing),
+            reset: ticks(timeouts.tcp_reset),
+        }
+    }
+
+    /// Of a session of this protocol.
+    #[inline]
+    pub(super) const fn of(&self, protocol: u8, seen: TcpSeen) -> u32 {
+        match protocol {
+            protocol::UDP => self.udp,
+            protocol::TCP => {
+                if seen.has(TcpSeen::RST) {
+                    self.reset
+                } else if seen.has(TcpSeen::FIN_OUT | TcpSeen::FIN_IN) {
+                    self.closing
+                } else if seen.has(TcpSeen::SYN_OUT | TcpSeen::SYN_IN) || seen.has(TcpSeen::MIDDLE) {
+                    self.established
+                } else {
+                    self.opening
+                }
+            }
+            _ => self.icmp,
+        }
+    }
+}
+
+/// One session, in one line of the cache.
+#[derive(Debug, Clone, Copy)]
+#[repr(align(64))]
+pub(super) struct Session {
+    /// From the host inside to the remote one.
+    pub(super) key: FlowKey,
+    /// Port or identifier outside.
+    pub(super) port: u16,
+    /// Index of the address outside.
+    pub(super) address: u8,
+    /// Of TCP.
+    pub(super) seen: TcpSeen,
+    /// What is added to the clock of the host inside.
+    pub(super) clock: u32,
+    /// When it was last used.
+    pub(super) used: Tick,
+    /// Its mapping.
+    pub(super) mapping: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SYN: u8 = flag::SYN;
+    const ACK: u8 = flag::ACK;
+    const FIN: u8 = flag::FIN;
+    const RST: u8 = flag::RST;
+
+    fn lifetime(segments: &[(u8, bool)]) -> u32 {
+        let second = |seconds: u64| Duration::from_nanos(seconds << 20);
+        let lifetimes = Lifetimes::new(&NatTimeouts {
+            udp: second(1),
+            icmp: second(2),
+            tcp_opening: second(3),
+            tcp_established: second(4),
+            tcp_closing: second(5),
+            tcp_reset: second(6),
+        });
+        let seen = segments.iter().fold(TcpSeen::default(), |seen, &(flags, out)| seen.after(flags, out));
+        lifetimes.of(protocol::TCP, seen) - 1
+    }
+
+    #[test]
+    fn a_connection_lives_by_what_was_seen_of_it() {
+        let open = [(SYN, true), (SYN | ACK, false), (ACK, true)];
+        let with = |more: &[(u8, bool)]| lifetime(&[&open[..], more].concat());
+        assert_eq!(lifetime(&[(SYN, true)]), 3);
+        assert_eq!(lifetime(&[(SYN, false)]), 3);
+        assert_eq!(with(&[]), 4);
+        assert_eq!(lifetime(&[(ACK, true)]), 4, "picked up in the middle");
+        assert_eq!(lifetime(&[(SYN, true), (SYN, false)]), 4, "opened from both sides");
+        assert_eq!(with(&[(FIN | ACK, true)]), 4, "half-closed");
+        assert_eq!(with(&[(FIN | ACK, true), (FIN | ACK, false)]), 5);
+        assert_eq!(with(&[(RST, false)]), 6);
+        assert_eq!(with(&[(RST, false), (ACK, true)]), 4, "the RST was not taken");
+        assert_eq!(with(&[(RST, false), (SYN, true)]), 3, "the ports are used again");
+        assert_eq!(with(&[(FIN, true), (FIN, false), (SYN, true), (SYN | ACK, false)]), 4);
+    }
+
+    #[test]
+    fn ticks_are_never_early_and_wrap() {
+        let at = |nanos| Tick::of(Instant::from_nanos(nanos));
+        for (duration, start) in
+            [(1, (1 << 20) - 1), (1_000_000, 5), (50_000_000, 77_777), (1 << 20, 1 << 52)]
+        {
+            let after = at(start + duration - 1).since(at(start));
+            assert!(after < ticks(Duration::from_nanos(duration)), "{duration}");
+        }
+        assert_eq!(at(1 << 52).since(at((1 << 52) - 1)), 1);
+        assert_eq!(size_of::<Session>(), 64);
+    }
+}

@@ -1,0 +1,355 @@
+//! The memory of a translator: mappings (an endpoint inside, and the one it has outside) and their sessions.
+//!
+//! Both have a fixed number of places. Sessions are found by either side's view of them in one step; a mapping is there as
+//! long as one of its sessions, or for ever if it is a forward. What has been silent for too long is gone when it is next
+//! looked for; its place is given to others when there is no other, at the latest a tenth of a second after.
+
+use crate::pipeline::nat::chains::Chains;
+use crate::pipeline::nat::ports::Ports;
+use crate::pipeline::nat::session::{Lifetimes, Session, TcpSeen, Tick};
+use crate::pipeline::wire::{FlowKey, Host};
+
+const NONE: u32 = u32::MAX;
+
+/// Ticks between two searches of a full table for what has expired.
+const SWEEP: u32 = 96;
+
+/// An endpoint inside and the one it has outside.
+#[derive(Debug, Clone, Copy)]
+struct Mapping {
+    /// From the endpoint inside to as much of the remote one as it is for.
+    key: FlowKey,
+    port: u16,
+    address: u8,
+    is_forward: bool,
+    /// Its sessions, a ring through [`Links`].
+    first: u32,
+}
+
+/// The neighbours of a session among those of its mapping.
+#[derive(Debug, Clone, Copy)]
+struct Links {
+    before: u32,
+    after: u32,
+}
+
+/// An endpoint that hosts inside have outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Outer {
+    pub(super) address: u8,
+    pub(super) port: u16,
+}
+
+/// Mappings and sessions.
+#[derive(Debug)]
+pub(super) struct Table {
+    /// The addresses outside.
+    hosts: Vec<Host>,
+    ports: Ports,
+    lifetimes: Lifetimes,
+    sessions: Vec<Option<Session>>,
+    links: Vec<Links>,
+    free_sessions: Vec<u32>,
+    by_inside: Chains,
+    by_outside: Chains,
+    mappings: Vec<Option<Mapping>>,
+    free_mappings: Vec<u32>,
+    mappings_by_inside: Chains,
+    mappings_by_outside: Chains,
+    swept: Option<Tick>,
+}
+
+impl Table {
+    /// For `sessions` sessions and `forwards` forwards.
+    pub(super) fn new(
+        hosts: Vec<Host>,
+        ports: Ports,
+        lifetimes: Lifetimes,
+        sessions: usize,
+        forwards: usize,
+    ) -> Self {
+        let mappings = sessions + forwards;
+        Self {
+            hosts,
+            ports,
+            lifetimes,
+            sessions: vec![None; sessions],
+            links: vec![Links { before: NONE, after: NONE }; sessions],
+            free_sessions: (0..sessions as u32).rev().collect(),
+            by_inside: Chains::new(sessions),
+            by_outside: Chains::new(sessions),
+            mappings: vec![None; mappings],
+            free_mappings: (0..mappings as u32).rev().collect(),
+            mappings_by_inside: Chains::new(mappings),
+            mappings_by_outside: Chains::new(mappings),
+            swept: None,
+        }
+    }
+
+    /// Sessions, those included that have expired and were not looked for.
+    pub(super) const fn len(&self) -> usize {
+        self.sessions.len() - self.free_sessions.len()
+    }
+
+    pub(super) fn host(&self, address: u8) -> Host {
+        self.hosts[usize::from(address)]
+    }
+
+    /// How the outside sees a flow from inside.
+    fn outer_key(&self, key: FlowKey, outer: Outer) -> FlowKey {
+        key.from(self.host(outer.address), outer.port)
+    }
+
+    fn is_expired(&self, session: &Session, now: Tick) -> bool {
+        now.since(session.used) >= self.lifetimes.of(session.key.protocol(), session.seen)
+    }
+
+    /// The session, if it has not expired.
+    fn living(&mut self, place: Option<u32>, now: Tick) -> Option<u32> {
+        let place = place?;
+        let session = self.sessions[place as usize].as_ref()?;
+        if self.is_expired(session, now) {
+            self.remove(place);
+            return None;
+        }
+        Some(place)
+    }
+
+    /// The session of a flow from inside.
+    #[inline]
+    pub(super) fn find_inside(&mut self, key: &FlowKey, now: Tick) -> Option<u32> {
+        let found = self.by_inside.find(key.hash(), |place| {
+            self.sessions[place as usize].as_ref().is_some_and(|session| session.key == *key)
+        });
+        self.living(found, now)
+    }
+
+    /// The session of a flow whose source is an endpoint outside: what answers the packets that come from there.
+    #[inline]
+    pub(super) fn find_outside(&mut self, outer: &FlowKey, now: Tick) -> Option<u32> {
+        let found = self.by_outside.find(outer.hash(), |place| {
+            self.sessions[place as usize].as_ref().is_some_and(|session| {
+                session.port == outer.source_port()
+                    && self.hosts[usize::from(session.address)] == outer.source_host()
+                    && session.key.from(outer.source_host(), session.port) == *outer
+            })
+        });
+        self.living(found, now)
+    }
+
+    #[inline]
+    pub(super) fn session(&mut self, place: u32) -> &mut Session {
+        self.sessions[place as usize].as_mut().expect("places given out are taken")
+    }
+
+    /// The mapping of this key.
+    pub(super) fn mapping(&self, key: &FlowKey) -> Option<u32> {
+        self.mappings_by_inside.find(key.hash(), |place| {
+            self.mappings[place as usize].as_ref().is_some_and(|mapping| mapping.key == *key)
+        })
+    }
+
+    /// The mapping that has this endpoint outside.
+    pub(super) fn mapping_outside(&self, protocol_key: &FlowKey, outer: Outer) -> Option<u32> {
+        self.mappings_by_outside.find(outer_hash(protocol_key, outer), |place| {
+            self.mappings[place as usize].as_ref().is_some_and(|mapping| {
+                (mapping.port, mapping.address) == (outer.port, outer.address)
+                    && mapping.key.protocol() == protocol_key.protocol()
+                    && mapping.key.version() == protocol_key.version()
+            })
+        })
+    }
+
+    /// The endpoint inside of a mapping, as source of the key.
+    pub(super) fn inside(&self, mapping: u32) -> FlowKey {
+        self.mappings[mapping as usize].as_ref().expect("places given out are taken").key
+    }
+
+    pub(super) fn outer(&self, mapping: u32) -> Outer {
+        let mapping = self.mappings[mapping as usize].as_ref().expect("places given out are taken");
+        Outer { address: mapping.address, port: mapping.port }
+    }
+
+    pub(super) fn is_forward(&self, mapping: u32) -> bool {
+        self.mappings[mapping as usize].as_ref().is_some_and(|mapping| mapping.is_forward)
+    }
+
+    /// Whether the mapping is a forward or has a session that has not expired.
+    pub(super) fn is_alive(&self, mapping: u32, now: Tick) -> bool {
+        self.is_forward(mapping) || self.any(mapping, |session| !self.is_expired(session, now))
+    }
+
+    /// Whether a session of the mapping is with this remote host.
+    pub(super) fn knows(&self, mapping: u32, remote: Host, now: Tick) -> bool {
+        self.any(mapping, |session| {
+            session.key.destination_host() == remote && !self.is_expired(session, now)
+        })
+    }
+
+    fn any(&self, mapping: u32, is: impl Fn(&Session) -> bool) -> bool {
+        let mut place = self.mappings[mapping as usize].as_ref().map_or(NONE, |mapping| mapping.first);
+        while place != NONE {
+            if self.sessions[place as usize].as_ref().is_some_and(&is) {
+                return true;
+            }
+            place = self.links[place as usize].after;
+        }
+        false
+    }
+
+    /// A port of the address for a new mapping, free from now on.
+    pub(super) fn choose(
+        &mut self,
+        key: &FlowKey,
+        address: u8,
+        wanted: Option<u16>,
+        draw: u64,
+        now: Tick,
+    ) -> Option<u16> {
+        let mut ports = std::mem::take(&mut self.ports);
+        let dead = |port: u16| {
+            let mapping = self.mapping_outside(key, Outer { address, port })?;
+            Some((mapping, !self.is_alive(mapping, now)))
+        };
+        let is_free = |port: u16| dead(port).is_none_or(|(_, is_dead)| is_dead);
+        let port = ports.choose(key.protocol(), address.into(), wanted, draw, is_free);
+        let dead = port.and_then(dead);
+        self.ports = ports;
+        if let Some((mapping, _)) = dead {
+            self.tidy(mapping, now);
+        }
+        port
+    }
+
+    /// Adds a mapping of `key`, which is not there, to `outer`, which is free. There are as many places as sessions and
+    /// forwards, and every mapping has one of either.
+    pub(super) fn map(&mut self, key: FlowKey, outer: Outer, is_forward: bool) -> Option<u32> {
+        let place = self.free_mappings.pop()?;
+        self.mappings[place as usize] =
+            Some(Mapping { key, port: outer.port, address: outer.address, is_forward, first: NONE });
+        self.mappings_by_inside.insert(key.hash(), place);
+        self.mappings_by_outside.insert(outer_hash(&key, outer), place);
+        self.ports.take(key.protocol(), outer.address.into(), outer.port);
+        Some(place)
+    }
+
+    /// Whether there is a place for one more session; looks for expired ones if not.
+    pub(super) fn has_room(&mut self, now: Tick) -> bool {
+        if self.free_sessions.is_empty() {
+            self.sweep(now);
+        }
+        !self.free_sessions.is_empty()
+    }
+
+    /// Forgets what has expired, unless that was just done.
+    #[cold]
+    pub(super) fn sweep(&mut self, now: Tick) {
+        if self.swept.is_some_and(|swept| now.since(swept) < SWEEP) {
+            return;
+        }
+        self.swept = Some(now);
+        for place in 0..self.sessions.len() as u32 {
+            let expired = |session: &Session| self.is_expired(session, now);
+            if self.sessions[place as usize].as_ref().is_some_and(expired) {
+                self.remove(place);
+            }
+        }
+    }
+
+    /// Adds a session of a mapping.
+    pub(super) fn open(&mut self, key: FlowKey, mapping: u32, now: Tick) -> Option<u32> {
+        let place = self.free_sessions.pop()?;
+        let outer = self.outer(mapping);
+        let (port, address) = (outer.port, outer.address);
+        self.sessions[place as usize] =
+            Some(Session { key, port, address, seen: TcpSeen::default(), clock: 0, used: now, mapping });
+        self.by_inside.insert(key.hash(), place);
+        self.by_outside.insert(self.outer_key(key, outer).hash(), place);
+        let owner = self.mappings[mapping as usize].as_mut().expect("places given out are taken");
+        let after = std::mem::replace(&mut owner.first, place);
+        self.links[place as usize] = Links { before: NONE, after };
+        if after != NONE {
+            self.links[after as usize].before = place;
+        }
+        Some(place)
+    }
+
+    /// Forgets a session, and its mapping if it was the last.
+    fn remove(&mut self, place: u32) {
+        let Some(session) = self.sessions[place as usize].take() else { return };
+        let outer = Outer { address: session.address, port: session.port };
+        self.by_inside.remove(session.key.hash(), place);
+        self.by_outside.remove(self.outer_key(session.key, outer).hash(), place);
+        self.free_sessions.push(place);
+        let Links { before, after } = self.links[place as usize];
+        if after != NONE {
+            self.links[after as usize].before = before;
+        }
+        if before != NONE {
+            self.links[before as usize].after = after;
+            return;
+        }
+        let mapping = self.mappings[session.mapping as usize].as_mut().expect("sessions have mappings");
+        mapping.first = after;
+        if after == NONE && !mapping.is_forward {
+            self.unmap(session.mapping);
+        }
+    }
+
+    fn unmap(&mut self, place: u32) {
+        let Some(mapping) = self.mappings[place as usize].take() else { return };
+        let outer = Outer { address: mapping.address, port: mapping.port };
+        self.mappings_by_inside.remove(mapping.key.hash(), place);
+        self.mappings_by_outside.remove(outer_hash(&mapping.key, outer), place);
+        self.ports.give(mapping.key.protocol(), mapping.address.into(), mapping.port);
+        self.free_mappings.push(place);
+    }
+
+    /// Forgets every session.
+    #[cold]
+    pub(super) fn clear(&mut self) {
+        for place in 0..self.sessions.len() as u32 {
+            self.remove(place);
+        }
+    }
+
+    /// Forgets the sessions of a mapping that have expired, and so, if there is no other, the mapping.
+    pub(super) fn tidy(&mut self, mapping: u32, now: Tick) {
+        let mut place = self.mappings[mapping as usize].as_ref().map_or(NONE, |mapping| mapping.first);
+        while place != NONE {
+            let after = self.links[place as usize].after;
+            if self.sessions[place as usize].as_ref().is_some_and(|session| self.is_expired(session, now)) {
+                self.remove(place);
+            }
+            place = after;
+        }
+    }
+
+    /// Everything that must hold, for tests.
+    #[cfg(test)]
+    pub(super) fn check(&self) {
+        let mut outers = std::collections::BTreeSet::new();
+        for mapping in self.mappings.iter().flatten() {
+            let outer = (mapping.key.protocol(), mapping.key.version(), mapping.address, mapping.port);
+            assert!(outers.insert(outer), "two mappings share {outer:?}");
+            assert!(mapping.is_forward || mapping.first != NONE, "a mapping without session");
+        }
+        for (place, session) in self.sessions.iter().enumerate() {
+            let Some(session) = session else { continue };
+            let outer = self.outer_key(session.key, Outer { address: session.address, port: session.port });
+            assert!(self.by_inside.find(session.key.hash(), |found| found == place as u32).is_some());
+            assert!(self.by_outside.find(outer.hash(), |found| found == place as u32).is_some());
+            let mapping = self.mappings[session.mapping as usize].as_ref().unwrap();
+            assert_eq!((mapping.port, mapping.address), (session.port, session.address));
+            assert_eq!(mapping.key.source(), session.key.source());
+        }
+        let (mappings, sessions) = (self.mappings.iter().flatten().count(), self.len());
+        assert!(sessions == self.sessions.iter().flatten().count() && sessions <= self.sessions.len());
+        assert_eq!(mappings + self.free_mappings.len(), self.mappings.len());
+    }
+}
+
+fn outer_hash(key: &FlowKey, outer: Outer) -> u64 {
+    let host = Host::NONE;
+    FlowKey::of(key.protocol(), key.version(), (host, outer.port), (host, outer.address.into())).hash()
+}

@@ -1,0 +1,613 @@
+//! Translators in a router, packets by etherparse. Inside is 10.0.1.0/24 (port 0), outside 10.0.2.0/24 (port 1); the
+//! translator has 10.0.2.1 or 10.0.2.9.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+
+use etherparse::{NetHeaders, PacketBuilder, PacketHeaders, TransportHeader};
+use proptest::prelude::*;
+
+use crate::pipeline::counters::Reason;
+use crate::pipeline::params::{
+    Dependence, Forward, ImpairmentParams, MtuAction, MtuParams, NaptParams, NatClock, NatKind, NatParams,
+    NatPlace, NatTimeouts, PathParams, PortAllocation, PrefixParams, Rebind, RouterParams, StageParams,
+};
+use crate::pipeline::testing::frame::{fix_checksums, in_fragments};
+use crate::pipeline::testing::{Frame, Run, Spec, flaw, stage};
+use crate::pipeline::time::{Duration, Instant};
+
+const HOST: &str = "10.0.1.2";
+const SERVER: &str = "10.0.2.2";
+const PUBLIC: &str = "10.0.2.1";
+
+fn napt() -> NaptParams {
+    NaptParams {
+        addresses: vec![PUBLIC.parse().unwrap(), "fd00:2::1".parse().unwrap()],
+        ports: 1_024..=u16::MAX,
+        allocation: PortAllocation::Preserve,
+        mapping: Dependence::Independent,
+        filtering: Dependence::AddressAndPort,
+        hairpin: true,
+        table_size: 64,
+        timeouts: NatTimeouts::default(),
+        inbound_refresh: true,
+        clock: NatClock::Pass,
+        forwards: Vec::new(),
+        rebind: None,
+    }
+}
+
+fn params(kind: NatKind, before: Vec<StageParams>, behind: Vec<StageParams>) -> RouterParams {
+    let place = |outward| stage(ImpairmentParams::Nat(NatPlace { nat: 0, outward }));
+    let mut params = Run::params(1, Vec::new());
+    params.paths = vec![
+        PathParams { from: 0, to: 1, stages: [before, vec![place(true)], behind].concat() },
+        PathParams { from: 1, to: 0, stages: vec![place(false)] },
+    ];
+    params.nats = vec![NatParams { name: "nat".to_owned(), kind }];
+    params
+}
+
+fn run(napt: NaptParams) -> Run {
+    Run::built(&params(NatKind::Napt(Box::new(napt)), Vec::new(), Vec::new()))
+}
+
+fn at(millis: u64) -> Instant {
+    Instant::ZERO + Duration::from_millis(millis)
+}
+
+fn end(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
+
+/// A datagram.
+fn udp(from: &str, to: &str) -> Frame {
+    match (end(from), end(to)) {
+        (SocketAddr::V4(from), SocketAddr::V4(to)) => {
+            built(PacketBuilder::ipv4(from.ip().octets(), to.ip().octets(), 64).udp(from.port(), to.port()))
+        }
+        (SocketAddr::V6(from), SocketAddr::V6(to)) => {
+            built(PacketBuilder::ipv6(from.ip().octets(), to.ip().octets(), 64).udp(from.port(), to.port()))
+        }
+        _ => panic!("two families"),
+    }
+}
+
+fn built(builder: etherparse::PacketBuilderStep<etherparse::UdpHeader>) -> Frame {
+    let mut bytes = Vec::new();
+    builder.write(&mut bytes, b"payload").unwrap();
+    Frame::plain(bytes)
+}
+
+/// A segment with these flags, and timestamps.
+fn tcp(from: &str, to: &str, flags: u8, clock: (u32, u32)) -> Frame {
+    let (SocketAddr::V4(from), SocketAddr::V4(to)) = (end(from), end(to)) else { panic!("IPv4") };
+    let mut bytes = Vec::new();
+    PacketBuilder::ipv4(from.ip().octets(), to.ip().octets(), 64)
+        .tcp(from.port(), to.port(), 7, 65_000)
+        .options(&[etherparse::TcpOptionElement::Timestamp(clock.0, clock.1)])
+        .unwrap()
+        .write(&mut bytes, &[])
+        .unwrap();
+    bytes[33] = flags;
+    fix_checksums(&mut bytes);
+    Frame::plain(bytes)
+}
+
+/// An echo request or reply.
+fn echo(from: &str, to: &str, id: u16, request: bool) -> Frame {
+    let [from, to] = [from, to].map(|text| text.parse::<std::net::Ipv4Addr>().unwrap().octets());
+    let builder = PacketBuilder::ipv4(from, to, 64);
+    let builder = if request { builder.icmpv4_echo_request(id, 1) } else { builder.icmpv4_echo_reply(id, 1) };
+    let mut bytes = Vec::new();
+    builder.write(&mut bytes, b"ping").unwrap();
+    Frame::plain(bytes)
+}
+
+/// Source and destination of a packet.
+fn ends(bytes: &[u8]) -> (SocketAddr, SocketAddr) {
+    let packet = PacketHeaders::from_ip_slice(bytes).unwrap();
+    let (source, destination): (IpAddr, IpAddr) = match packet.net.unwrap() {
+        NetHeaders::Ipv4(ip, _) => (ip.source.into(), ip.destination.into()),
+        NetHeaders::Ipv6(ip, _) => (ip.source.into(), ip.destination.into()),
+        NetHeaders::Arp(_) => panic!("IP"),
+    };
+    let ports = match packet.transport {
+        Some(TransportHeader::Udp(udp)) => (udp.source_port, udp.destination_port),
+        Some(TransportHeader::Tcp(tcp)) => (tcp.source_port, tcp.destination_port),
+        Some(TransportHeader::Icmpv4(_)) => (u16::from_be_bytes([bytes[24], bytes[25]]), 0),
+        _ => (0, 0),
+    };
+    ((source, ports.0).into(), (destination, ports.1).into())
+}
+
+/// What became of a packet: the port that it left by, and its ends; `None` if it did not.
+fn after(run: &mut Run, port: u16, time: Instant, frame: &Frame) -> Option<(u16, SocketAddr, SocketAddr)> {
+    let before = run.wires().len();
+    run.feed_by(port, time, frame);
+    let wires = run.wires();
+    let wire = wires.get(before)?;
+    assert_eq!(flaw(&wire.bytes), None, "{:02x?}", wire.bytes);
+    let (source, destination) = ends(&wire.bytes);
+    Some((wire.port, source, destination))
+}
+
+/// The endpoint outside from which a datagram leaves.
+fn outer(run: &mut Run, time: Instant, from: &str, to: &str) -> Option<SocketAddr> {
+    let (port, source, destination) = after(run, 0, time, &udp(from, to))?;
+    assert_eq!((port, destination), (1, end(to)));
+    Some(source)
+}
+
+/// Whom inside a datagram reaches.
+fn inner(run: &mut Run, time: Instant, from: &str, to: &str) -> Option<SocketAddr> {
+    let (port, source, destination) = after(run, 1, time, &udp(from, to))?;
+    assert_eq!((port, source), (0, end(from)));
+    Some(destination)
+}
+
+#[test]
+fn a_host_inside_hides_behind_the_router_and_is_answered() {
+    for (host, server, public) in [
+        ("10.0.1.2:5000", "10.0.2.2:53", "10.0.2.1:5000"),
+        ("[fd00:1::2]:5000", "[fd00:2::2]:53", "[fd00:2::1]:5000"),
+    ] {
+        let mut run = run(napt());
+        assert_eq!(outer(&mut run, at(0), host, server), Some(end(public)));
+        assert_eq!(inner(&mut run, at(1), server, public), Some(end(host)));
+        assert_eq!((run.stage(0).rewritten.packets, run.router.nats()[0].sessions()), (1, 1));
+    }
+}
+
+/// RFC 4787 REQ-3 and the recommendation of section 4.2.2.
+#[test]
+fn two_hosts_with_one_port_get_two_of_one_parity() {
+    let mut run = run(napt());
+    let first = outer(&mut run, at(0), "10.0.1.2:5000", "10.0.2.2:53").unwrap();
+    let second = outer(&mut run, at(0), "10.0.1.3:5000", "10.0.2.2:53").unwrap();
+    assert!(first.port() == 5_000 && second.port() != 5_000 && second.port().is_multiple_of(2), "{second}");
+    assert_eq!(inner(&mut run, at(1), "10.0.2.2:53", &second.to_string()), Some(end("10.0.1.3:5000")));
+    // A host keeps its port while it talks (REQ-1).
+    assert_eq!(outer(&mut run, at(2), "10.0.1.3:5000", "10.0.2.2:53"), Some(second));
+}
+
+/// RFC 4787 section 4.1.
+#[test]
+fn mappings_depend_on_what_they_should() {
+    for (mapping, shared) in [
+        (Dependence::Independent, [true, true]),
+        (Dependence::Address, [true, false]),
+        (Dependence::AddressAndPort, [false, false]),
+    ] {
+        let mut run = run(NaptParams { mapping, ..napt() });
+        let mut to = |server| outer(&mut run, at(0), "10.0.1.2:5000", server).unwrap();
+        let first = to("10.0.2.2:53");
+        assert_eq!([to("10.0.2.2:54") == first, to("10.0.2.3:53") == first], shared, "{mapping:?}");
+        assert_eq!(to("10.0.2.2:53"), first);
+    }
+}
+
+/// RFC 4787 section 5.
+#[test]
+fn filters_depend_on_what_they_should() {
+    for (filtering, passes) in [
+        (Dependence::Independent, [true, true]),
+        (Dependence::Address, [true, false]),
+        (Dependence::AddressAndPort, [false, false]),
+    ] {
+        let mut run = run(NaptParams { filtering, ..napt() });
+        outer(&mut run, at(0), "10.0.1.2:5000", "10.0.2.2:53").unwrap();
+        let mut from = |server| inner(&mut run, at(1), server, "10.0.2.1:5000").is_some();
+        assert_eq!([from("10.0.2.2:54"), from("10.0.2.3:53")], passes, "{filtering:?}");
+        assert!(from("10.0.2.2:53"));
+        let filtered = passes.iter().filter(|passes| !**passes).count() as u64;
+        assert_eq!(run.dropped(Reason::NatFiltered), filtered);
+        // Nobody has that port: to the router itself, which has nothing there.
+        assert_eq!(inner(&mut run, at(2), "10.0.2.2:53", "10.0.2.1:5001"), None);
+        assert_eq!(run.dropped(Reason::ToRouter), 1);
+    }
+}
+
+/// RFC 4787 REQ-9: by their outside addresses, and so the other sees them.
+#[test]
+fn hosts_inside_reach_each_other_by_their_outside_addresses() {
+    let mut run = run(NaptParams { filtering: Dependence::Independent, ..napt() });
+    outer(&mut run, at(0), "10.0.1.2:5000", "10.0.2.2:53").unwrap();
+    outer(&mut run, at(0), "10.0.1.3:6000", "10.0.2.2:53").unwrap();
+    let got = after(&mut run, 0, at(1), &udp("10.0.1.3:6000", "10.0.2.1:5000"));
+    assert_eq!(got, Some((0, end("10.0.2.1:6000"), end("10.0.1.2:5000"))));
+    let answer = after(&mut run, 0, at(2), &udp("10.0.1.2:5000", "10.0.2.1:6000"));
+    assert_eq!(answer, Some((0, end("10.0.2.1:5000"), end("10.0.1.3:6000"))));
+
+    let mut closed = self::run(NaptParams { hairpin: false, ..napt() });
+    outer(&mut closed, at(0), "10.0.1.2:5000", "10.0.2.2:53").unwrap();
+    assert_eq!(after(&mut closed, 0, at(1), &udp("10.0.1.3:6000", "10.0.2.1:5000")), None);
+    assert_eq!(closed.dropped(Reason::NatFiltered), 1);
+}
+
+/// RFC 4787 REQ-5 and REQ-6.
+#[test]
+fn silence_forgets_a_session_and_talking_keeps_it() {
+    let timeouts = NatTimeouts { udp: Duration::from_secs(10), ..NatTimeouts::default() };
+    for inbound_refresh in [true, false] {
+        let mut run = run(NaptParams { timeouts, inbound_refresh, ..napt() });
+        let (host, server, public) = ("10.0.1.2:5000", "10.0.2.2:53", "10.0.2.1:5000");
+        outer(&mut run, at(0), host, server).unwrap();
+        outer(&mut run, at(9_000), host, server).unwrap();
+        assert!(inner(&mut run, at(18_000), server, public).is_some(), "kept from inside");
+        let kept = inner(&mut run, at(27_000), server, public).is_some();
+        assert_eq!(kept, inbound_refresh, "from outside only if it may");
+        assert_eq!(inner(&mut run, at(40_000), server, public), None);
+        assert_eq!(run.router.nats()[0].sessions(), 0);
+    }
+}
+
+#[test]
+fn a_full_table_refuses_new_sessions_keeps_the_old_and_heals() {
+    let timeouts = NatTimeouts { udp: Duration::from_secs(10), ..NatTimeouts::default() };
+    let mut run = run(NaptParams { timeouts, table_size: 3, ..napt() });
+    let from = |host: u8| format!("10.0.1.{host}:5000");
+    for host in 2..5 {
+        assert!(outer(&mut run, at(0), &from(host), "10.0.2.2:53").is_some());
+    }
+    for host in 5..9 {
+        assert_eq!(outer(&mut run, at(1_000), &from(host), "10.0.2.2:53"), None);
+    }
+    assert_eq!(run.dropped(Reason::NatTableFull), 4);
+    assert_eq!(run.stage(0).drops.of(Reason::NatTableFull).packets, 4);
+    assert!(outer(&mut run, at(9_000), &from(2), "10.0.2.2:53").is_some());
+    // The other two have expired.
+    assert!(outer(&mut run, at(11_000), &from(5), "10.0.2.2:53").is_some());
+    assert!(outer(&mut run, at(11_000), &from(6), "10.0.2.2:53").is_some());
+    assert_eq!(outer(&mut run, at(11_000), &from(7), "10.0.2.2:53"), None);
+    check(&run);
+}
+
+#[test]
+fn ports_run_out_and_come_back() {
+    for allocation in [PortAllocation::Preserve, PortAllocation::Random, PortAllocation::Smallest] {
+        let timeouts = NatTimeouts { udp: Duration::from_secs(10), ..NatTimeouts::default() };
+        let mut run = run(NaptParams { timeouts, ports: 2_000..=2_002, allocation, ..napt() });
+        let mut got =
+            |time: u64, host: u8| outer(&mut run, at(time), &format!("10.0.1.{host}:5000"), "10.0.2.2:53");
+        let ports: BTreeSet<u16> = (2..5).map(|host| got(0, host).unwrap().port()).collect();
+        assert_eq!(ports, BTreeSet::from([2_000, 2_001, 2_002]), "{allocation:?}");
+        assert_eq!(got(0, 5), None);
+        assert!(got(20_000, 5).is_some());
+        assert_eq!(run.dropped(Reason::NatPortsExhausted), 1);
+        // TCP has ports of its own.
+        assert!(after(&mut run, 0, at(20_000), &tcp("10.0.1.2:5000", "10.0.2.2:53", 2, (1, 0))).is_some());
+    }
+}
+
+#[test]
+fn the_smallest_port_is_given_out_first() {
+    let mut run = run(NaptParams { allocation: PortAllocation::Smallest, ..napt() });
+    let mut port =
+        |host: u8| outer(&mut run, at(0), &format!("10.0.1.{host}:5000"), "10.0.2.2:53").unwrap().port();
+    assert_eq!([port(2), port(3), port(4)], [1_024, 1_025, 1_026]);
+}
+
+#[test]
+fn a_forward_leads_to_a_host_inside_and_back() {
+    let forward = Forward { protocol: 17, address: 0, port: 8_080, to: (HOST.parse().unwrap(), 80) };
+    for mapping in [Dependence::Independent, Dependence::AddressAndPort] {
+        let mut run = run(NaptParams { forwards: vec![forward], mapping, ..napt() });
+        assert_eq!(inner(&mut run, at(0), "10.0.2.2:999", "10.0.2.1:8080"), Some(end("10.0.1.2:80")));
+        assert_eq!(outer(&mut run, at(1), "10.0.1.2:80", "10.0.2.2:999"), Some(end("10.0.2.1:8080")));
+        // Also where the host speaks first.
+        assert_eq!(outer(&mut run, at(1), "10.0.1.2:80", "10.0.2.7:7"), Some(end("10.0.2.1:8080")));
+        check(&run);
+    }
+}
+
+/// RFC 5508 REQ-1.
+#[test]
+fn pings_of_two_hosts_with_one_identifier_do_not_meet() {
+    let mut run = run(napt());
+    let mut ping = |host: &str| after(&mut run, 0, at(0), &echo(host, SERVER, 77, true)).unwrap().1;
+    let (first, second) = (ping(HOST), ping("10.0.1.3"));
+    assert_eq!((first, second.ip()), (end("10.0.2.1:77"), first.ip()));
+    assert_ne!(second.port(), 77);
+    for (id, host) in [(77, HOST), (second.port(), "10.0.1.3")] {
+        let got = after(&mut run, 1, at(1), &echo(SERVER, PUBLIC, id, false)).unwrap();
+        assert_eq!((got.1.port(), got.2), (77, end(&format!("{host}:0"))));
+    }
+    // The router's own address still answers pings from outside.
+    let got = after(&mut run, 1, at(1), &echo(SERVER, PUBLIC, 5, true)).unwrap();
+    assert_eq!((got.0, got.1.port(), got.2), (1, 5, end("10.0.2.2:0")));
+}
+
+/// An ICMP error about `packet`, as a router at `from` sends it.
+fn error(from: &str, packet: &[u8]) -> Frame {
+    let to = ends(packet).0.ip();
+    let (IpAddr::V4(from), IpAddr::V4(to)) = (from.parse().unwrap(), to) else { panic!("IPv4") };
+    let mut bytes = Vec::new();
+    PacketBuilder::ipv4(from.octets(), to.octets(), 64)
+        .icmpv4(etherparse::Icmpv4Type::TimeExceeded(
+            etherparse::icmpv4::TimeExceededCode::TtlExceededInTransit,
+        ))
+        .write(&mut bytes, &packet[..28])
+        .unwrap();
+    Frame::plain(bytes)
+}
+
+/// RFC 5508 REQ-3 to REQ-5: inside and outside, with the packet that they are about.
+#[test]
+fn errors_find_whom_they_concern() {
+    for kind in ["udp", "tcp", "echo"] {
+        let packet = |from: &str, to: &str| match kind {
+            "udp" => udp(&format!("{from}:5000"), &format!("{to}:53")),
+            "tcp" => tcp(&format!("{from}:5000"), &format!("{to}:53"), 2, (1, 0)),
+            _ => echo(from, to, 5_000, true),
+        };
+        let mut run = run(NaptParams { allocation: PortAllocation::Random, ..napt() });
+        // The second host with these ports has others outside.
+        let sent = packet("10.0.1.3", SERVER);
+        run.feed(at(0), &sent);
+        let out = run.wires()[0].bytes.clone();
+        let before = run.wires().len();
+        run.feed_by(1, at(1), &error("10.0.2.7", &out));
+        let wire = run.wires()[before].clone();
+        assert_eq!((wire.port, flaw(&wire.bytes)), (0, None), "{kind}");
+        assert_eq!(ends(&wire.bytes).1.ip(), "10.0.1.3".parse::<IpAddr>().unwrap());
+        // The quote is the packet as the host had sent it, but for the TTL, which counts in the checksum.
+        let quoted = &wire.bytes[28..];
+        assert_eq!(quoted[12..], sent.bytes[12..28], "{kind}");
+        // One from a stranger about what nobody sent.
+        run.feed_by(1, at(1), &error("10.0.2.7", &packet(PUBLIC, "10.0.2.99").bytes));
+        assert_eq!(run.wires().len(), before + 1);
+    }
+}
+
+#[test]
+fn an_error_from_inside_goes_out_translated() {
+    let mut run = run(NaptParams { allocation: PortAllocation::Random, ..napt() });
+    let public = outer(&mut run, at(0), "10.0.1.2:5000", "10.0.2.2:53").unwrap().to_string();
+    let sent = udp("10.0.2.2:53", &public);
+    run.feed_by(1, at(1), &sent);
+    let got = run.wires()[1].bytes.clone();
+    run.feed(at(2), &error("10.0.1.2", &got));
+    let wire = run.wires()[2].clone();
+    assert_eq!((wire.port, flaw(&wire.bytes), ends(&wire.bytes).0.ip()), (1, None, PUBLIC.parse().unwrap()));
+    assert_eq!(wire.bytes[28 + 12..], sent.bytes[12..28]);
+}
+
+/// The router's own errors about packets that it has already translated are about what the sender sent.
+#[test]
+fn the_router_s_errors_name_what_the_sender_knows() {
+    let mtu = MtuParams { mtu: 600, overhead: 0, action: MtuAction::Icmp };
+    let behind = vec![stage(ImpairmentParams::Mtu(mtu))];
+    let mut run = Run::built(&params(NatKind::Napt(Box::new(napt())), Vec::new(), behind));
+    for frame in
+        [Spec::udp(1_000).frame(), Spec::tcp(3_000).train(1_000).frame(), Spec::udp(1_300).v6().frame()]
+    {
+        let before = run.wires().len();
+        run.feed(at(0), &frame);
+        let wire = run.wires()[before].clone();
+        let packet = &frame.bytes;
+        let (told, quote) = (ends(&wire.bytes).1.ip(), if packet[0] >> 4 == 4 { 28 } else { 48 });
+        assert_eq!((wire.port, told, flaw(&wire.bytes)), (0, ends(packet).0.ip(), None));
+        let (source, ports) = if quote == 28 { (12..20, 20..24) } else { (8..40, 40..44) };
+        assert_eq!(wire.bytes[quote..][source.clone()], packet[source]);
+        assert_eq!(wire.bytes[quote..][ports.clone()], packet[ports]);
+    }
+}
+
+/// RFC 4787 REQ-14, as far as they come in order.
+#[test]
+fn fragments_follow_their_first() {
+    for v6 in [false, true] {
+        let mut run = run(napt());
+        let whole =
+            Spec { v6, dont_fragment: false, source_port: 5_000, destination_port: 53, ..Spec::udp(3_000) }
+                .frame()
+                .bytes;
+        let fragments = in_fragments(&whole, 1_000);
+        let (out, back) = fragments.split_first().unwrap();
+        // The second before the first: nobody knows whose it is.
+        run.feed(at(0), &Frame::plain(back[0].clone()));
+        assert_eq!(run.dropped(Reason::NatFragment), 1);
+        for fragment in std::iter::once(out).chain(back) {
+            run.feed(at(0), &Frame::plain(fragment.clone()));
+        }
+        let wires = run.wires();
+        assert_eq!(wires.len(), fragments.len());
+        let public = if v6 { "fd00:2::1" } else { PUBLIC };
+        assert!(wires.iter().all(|wire| ends(&wire.bytes).0.ip() == public.parse::<IpAddr>().unwrap()));
+        // Together they are a datagram with a right checksum.
+        let header = if v6 { 48 } else { 20 };
+        let mut joined = whole[..if v6 { 40 } else { 20 }].to_vec();
+        let source = if v6 { 8..24 } else { 12..16 };
+        joined[source.clone()].copy_from_slice(&wires[0].bytes[source]);
+        joined.extend(wires.iter().flat_map(|wire| wire.bytes[header..].to_vec()));
+        let mut right = joined.clone();
+        fix_checksums(&mut right);
+        let transport = if v6 { 40 } else { 20 };
+        assert_eq!(joined[transport..], right[transport..]);
+    }
+}
+
+#[test]
+fn rebinding_gives_every_session_another_port() {
+    let rebind = Some(Rebind { at: Duration::from_secs(5), every: Some(Duration::from_secs(5)) });
+    let mut run = run(NaptParams { rebind, ..napt() });
+    let (host, server) = ("10.0.1.2:5000", "10.0.2.2:53");
+    let first = outer(&mut run, at(0), host, server).unwrap();
+    assert_eq!(inner(&mut run, at(4_999), server, &first.to_string()), Some(end(host)));
+    assert_eq!(inner(&mut run, at(5_000), server, &first.to_string()), None, "forgotten");
+    let second = outer(&mut run, at(5_001), host, server).unwrap();
+    assert_eq!(inner(&mut run, at(6_000), server, &second.to_string()), Some(end(host)));
+    let third = outer(&mut run, at(17_000), host, server).unwrap();
+    let ports: BTreeSet<u16> = [first, second, third].iter().map(SocketAddr::port).collect();
+    assert_eq!(ports.len(), 3);
+}
+
+/// Value and echo of the timestamps of what left last.
+fn clock(run: &Run) -> (u32, u32) {
+    let bytes = run.wires().last().unwrap().bytes.clone();
+    let word = |at: usize| u32::from_be_bytes(bytes[at..at + 4].try_into().unwrap());
+    (word(42), word(46))
+}
+
+#[test]
+fn one_clock_for_all_connections_and_its_own_for_each_host() {
+    let (syn, ack) = (2, 16);
+    let mut run = run(NaptParams { clock: NatClock::One, ..napt() });
+    let server = "10.0.2.2:80";
+    let sent = |run: &mut Run, time: u64, port: u16, frame: &Frame| {
+        run.feed_by(port, at(time), frame);
+        clock(run)
+    };
+    // Two hosts with clocks far apart.
+    let one = sent(&mut run, 0, 0, &tcp("10.0.1.2:5000", server, syn, (u32::MAX - 5, 0)));
+    let two = sent(&mut run, 100, 0, &tcp("10.0.1.3:6000", server, syn, (4_000, 0)));
+    assert_eq!(two.0.wrapping_sub(one.0), 100);
+    // A SYN that is sent again has moved on by its host's clock, not begun anew.
+    let again = sent(&mut run, 1_000, 0, &tcp("10.0.1.2:5000", server, syn, (u32::MAX - 5 + 3, 0)));
+    assert_eq!(again.0.wrapping_sub(one.0), 3);
+    // What the server echoes is what each had sent.
+    let echo = sent(&mut run, 1_001, 1, &tcp(server, "10.0.2.1:5000", syn | ack, (9, again.0)));
+    assert_eq!(echo, (9, u32::MAX - 2));
+    let echo = sent(&mut run, 1_001, 1, &tcp(server, "10.0.2.1:6000", ack, (9, two.0)));
+    assert_eq!(echo, (9, 4_000));
+    // Its own clock is not the translator's business.
+    assert_eq!(sent(&mut run, 1_002, 0, &tcp("10.0.1.2:5000", server, ack, (10, 9))).1, 9);
+}
+
+#[test]
+fn by_default_clocks_pass() {
+    let mut run = run(napt());
+    run.feed(at(5), &tcp("10.0.1.2:5000", "10.0.2.2:80", 2, (123, 0)));
+    assert_eq!(clock(&run), (123, 0));
+}
+
+#[test]
+fn prefixes_are_translated_without_a_table() {
+    let mut params = params(
+        NatKind::Prefix(PrefixParams {
+            inside: "fd00:1::".parse().unwrap(),
+            outside: "fd00:2:0:7::".parse().unwrap(),
+            length: 64,
+        }),
+        Vec::new(),
+        Vec::new(),
+    );
+    params.routes.push(crate::pipeline::params::RouteParams {
+        prefix: "fd00:1::/64".parse().unwrap(),
+        target: crate::pipeline::params::RouteTarget::Port(0),
+    });
+    let mut run = Run::built(&params);
+    let out = after(&mut run, 0, at(0), &udp("[fd00:1::2]:5000", "[fd00:2::2]:53")).unwrap();
+    let public = out.1;
+    assert!(public.ip().to_string().starts_with("fd00:2:0:7:") && public.port() == 5_000, "{public}");
+    let back = after(&mut run, 1, at(0), &udp("[fd00:2::2]:53", &public.to_string())).unwrap();
+    assert_eq!((back.0, back.2), (0, end("[fd00:1::2]:5000")));
+    // IPv4 is not its business.
+    assert_eq!(outer(&mut run, at(0), "10.0.1.2:5000", "10.0.2.2:53"), Some(end("10.0.1.2:5000")));
+}
+
+fn check(run: &Run) {
+    for nat in run.router.nats() {
+        if let super::Kind::Napt(napt) = &nat.kind {
+            napt.check();
+        }
+    }
+}
+
+fn dependence() -> impl Strategy<Value = Dependence> {
+    prop_oneof![Just(Dependence::Independent), Just(Dependence::Address), Just(Dependence::AddressAndPort)]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever hosts send and however the translator is set: what leaves is answered to whom it came from, no two
+    /// endpoints inside share one outside, the table keeps its bound, and nothing is lost without a reason.
+    #[test]
+    fn answers_reach_whom_they_are_for(
+        mapping in dependence(), filtering in dependence(), policy in 0..3_u8, table_size in 1..12_usize,
+        steps in proptest::collection::vec((0..4_u8, 0..4_u16, 0..3_u8, 0..3_u16, 0..4_000_u64), 1..60),
+        rebind: bool,
+    ) {
+        let allocation = [PortAllocation::Preserve, PortAllocation::Random, PortAllocation::Smallest][usize::from(policy)];
+        let timeouts = NatTimeouts { udp: Duration::from_secs(5), ..NatTimeouts::default() };
+        let rebind = rebind.then_some(Rebind { at: Duration::from_secs(20), every: None });
+        let ports = 2_000..=2_006;
+        let mut run = run(NaptParams { ports, allocation, mapping, filtering, table_size, timeouts, rebind, ..napt() });
+        let mut now = 0;
+        let mut owners: BTreeMap<SocketAddr, (String, u64)> = BTreeMap::new();
+        for (host, port, server, to_port, wait) in steps {
+            now += wait;
+            let (from, to) = (format!("10.0.1.{}:{}", host + 2, port + 1_999), format!("10.0.2.{}:{}", server + 2, to_port + 1));
+            let Some(public) = outer(&mut run, at(now), &from, &to) else { continue };
+            prop_assert!((2_000..=2_006).contains(&public.port()));
+            if let Some((owner, last)) = owners.get(&public) {
+                prop_assert!(*owner == from || now >= last + 5_000 || now >= 20_000, "{public} is {owner}'s and {from}'s");
+            }
+            owners.insert(public, (from.clone(), now));
+            prop_assert_eq!(inner(&mut run, at(now), &to, &public.to_string()), Some(end(&from)));
+            prop_assert!(run.router.nats()[0].sessions() <= table_size);
+            check(&run);
+        }
+        run.shut_down();
+    }
+
+    /// A train fares as its segments, and its pseudo-header sum follows.
+    #[test]
+    fn trains_are_translated_as_their_segments(v6: bool, is_udp: bool, payload in 1..5_000_usize, segment in 1..1_400_u16, one: bool) {
+        let clock = if one { NatClock::One } else { NatClock::Pass };
+        let options = if is_udp { Vec::new() } else { vec![1, 1, 8, 10, 0, 0, 0, 9, 0, 0, 0, 3] };
+        let spec = Spec { v6, udp: is_udp, options, ..Spec::tcp(payload) }.train(segment);
+        let mut train = run(NaptParams { clock, ..napt() });
+        train.feed(at(0), &spec.frame());
+        let mut singles = run(NaptParams { clock, ..napt() });
+        for wire in spec.frame().wires() {
+            singles.feed(at(0), &Frame::plain(wire));
+        }
+        let bytes = |run: &Run| -> Vec<Vec<u8>> { run.wires().into_iter().map(|wire| wire.bytes).collect() };
+        prop_assert_eq!(bytes(&train), bytes(&singles));
+        prop_assert_eq!(train.stage(0).rewritten, singles.stage(0).rewritten);
+        for wire in bytes(&train) {
+            prop_assert_eq!(flaw(&wire), None);
+        }
+    }
+
+    /// From both sides, with headers that lie.
+    #[test]
+    fn hostile_packets_do_no_harm(
+        packets in proptest::collection::vec((proptest::collection::vec(any::<u8>(), 0..60), 0..3_u8, any::<bool>(), 0..6_u8), 1..30),
+    ) {
+        let mut run = run(NaptParams { table_size: 4, clock: NatClock::One, ..napt() });
+        for (tail, protocol, inside, kind) in packets {
+            let template = match kind {
+                0 => echo(HOST, SERVER, 1, true),
+                1 => error("10.0.1.2", &udp("10.0.1.2:5000", "10.0.2.2:53").bytes),
+                2 => Spec::udp(20).v6().frame(),
+                3 => tcp("10.0.1.2:5000", "10.0.2.2:80", 2, (1, 1)),
+                _ => udp("10.0.1.2:5000", "10.0.2.2:53"),
+            };
+            let mut bytes = template.bytes;
+            let v6 = bytes[0] >> 4 == 6;
+            let keep = if v6 { 40 } else { 20 };
+            bytes.truncate(keep + usize::from(protocol) * 4);
+            bytes.extend(&tail);
+            let length = bytes.len();
+            if v6 {
+                bytes[4..6].copy_from_slice(&((length - 40) as u16).to_be_bytes());
+            } else {
+                bytes[2..4].copy_from_slice(&(length as u16).to_be_bytes());
+                if let Some(flags) = tail.first() {
+                    bytes[6] = flags & 0x3f;
+                }
+                if !inside {
+                    bytes[12..16].copy_from_slice(&[10, 0, 2, 2]);
+                    bytes[16..20].copy_from_slice(&[10, 0, 2, 1]);
+                }
+            }
+            run.feed_by(u16::from(!inside), at(0), &Frame::plain(bytes));
+            check(&run);
+        }
+        prop_assert!(run.router.nats()[0].sessions() <= 4);
+    }
+}
