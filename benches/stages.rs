@@ -13,7 +13,7 @@ use faultwire::pipeline::router::{Egress, Router};
 use faultwire::pipeline::time::{Duration, Instant};
 
 /// Name and stage as in a configuration. Those that hold do so for less than the packets' spacing.
-const STAGES: [(&str, &str); 19] = [
+const STAGES: [(&str, &str); 21] = [
     ("none", ""),
     ("loss", r#"{ type = "loss", probability = "1%" }"#),
     ("delay", r#"{ type = "delay", delay = "100us" }"#),
@@ -31,6 +31,8 @@ const STAGES: [(&str, &str); 19] = [
     ("paws-per-host", r#"{ type = "paws-per-host" }"#),
     ("timestamps", r#"{ type = "timestamps", set = "random-offset" }"#),
     ("rst-order", r#"{ type = "rst-order" }"#),
+    ("tcp-window", r#"{ type = "tcp", window_max = 100 }"#),
+    ("tcp-strip", r#"{ type = "tcp", strip = ["sack-permitted", "sack"] }"#),
     ("match", r#"{ type = "loss", probability = "1%", match = { protocol = "udp", port = 53 } }"#),
     ("trigger", r#"{ type = "loss", probability = "100%", trigger = { every = 100 } }"#),
 ];

@@ -13,8 +13,8 @@ use faultwire::pipeline::packet::{Offload, Packet};
 use faultwire::pipeline::params::{
     BlackoutParams, Dependence, HeldAcks, IcmpParams, ImpairmentParams, NaptParams, NatClock, NatKind,
     NatParams, NatPlace, NatTimeouts, PathParams, PawsPerHostParams, PortAllocation, PortParams, Rebind,
-    ReorderParams, RouterParams, RstOrderParams, RstPlace, Scope, Select, StageParams, TimestampSet,
-    TimestampsParams, Trigger,
+    ReorderParams, RouterParams, RstOrderParams, RstPlace, Scope, Select, StageParams, TcpParams,
+    TimestampSet, TimestampsParams, Trigger, WindowRewrite,
 };
 use faultwire::pipeline::pool::HEADROOM;
 use faultwire::pipeline::router::{Egress, Router};
@@ -82,6 +82,13 @@ fn stages() -> Vec<StageParams> {
     stages.push(stage("rst-order", ImpairmentParams::RstOrder(order)));
     let nat = NatPlace { nat: 0, outward: true };
     stages.push(stage("nat", ImpairmentParams::Nat(nat)));
+    let tcp = TcpParams {
+        window: Some(WindowRewrite::Max(500)),
+        strip: vec![8],
+        bleach_ecn: true,
+        ..TcpParams::default()
+    };
+    stages.push(stage("tcp", ImpairmentParams::Tcp(tcp)));
     stages.push(stage("blackout", ImpairmentParams::Blackout(blackout)));
     stages
 }

@@ -1,5 +1,6 @@
 //! A stage in one line for people.
 
+mod rewrite;
 mod tcp;
 
 use std::fmt;
@@ -90,6 +91,7 @@ fn impairment(impairment: &ImpairmentParams) -> String {
         ),
         ImpairmentParams::Timestamps(params) => tcp::timestamps(params),
         ImpairmentParams::RstOrder(params) => tcp::rst_order(params),
+        ImpairmentParams::Tcp(params) => rewrite::tcp(params),
         ImpairmentParams::Netem(params) => netem(params),
     }
 }

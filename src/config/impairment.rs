@@ -1,8 +1,10 @@
 //! The keys of each type of stage.
 
 mod rate;
+mod rewrite;
 mod tcp;
 
+pub(super) use rewrite::OPTIONS;
 pub(super) use tcp::RST_TIMEOUT;
 
 use std::sync::Arc;
@@ -37,6 +39,7 @@ pub(super) const TYPES: &[&str] = &[
     "timestamps",
     "rst-order",
     "nat",
+    "tcp",
     "netem",
 ];
 
@@ -78,6 +81,7 @@ pub(super) fn read_impairment(
         "timestamps" => ImpairmentParams::Timestamps(tcp::timestamps(table)?),
         "rst-order" => ImpairmentParams::RstOrder(tcp::rst_order(table)?),
         "nat" => ImpairmentParams::Nat(crate::config::nat::SOMEWHERE),
+        "tcp" => ImpairmentParams::Tcp(rewrite::tcp(table)?),
         _ => netem(&table.required("spec", "\"delay 10ms loss 1%\"")?)?,
     })
 }

@@ -683,6 +683,7 @@ fn type_of(impairment: &ImpairmentParams) -> &'static str {
         ImpairmentParams::Timestamps(_) => "timestamps",
         ImpairmentParams::RstOrder(_) => "rst-order",
         ImpairmentParams::Nat(_) => "nat",
+        ImpairmentParams::Tcp(_) => "tcp",
         ImpairmentParams::Netem(_) => "netem",
     }
 }

@@ -16,7 +16,7 @@ use crate::pipeline::params::{
     ImpairmentParams, LossModel, LossParams, Mode, MssParams, MtuAction, MtuParams, NetemParams, NetemRate,
     PawsPerHostParams, Phase, PieParams, RateParams, RedParams, ReorderParams, ReplayEnd, ReplayParams,
     ReplayRow, RstOrderParams, RstPlace, Scope, Select, ServiceParams, Slot, SlotGap, StageParams, StateLoss,
-    TimestampSet, TimestampsParams, Trigger,
+    TcpParams, TimestampSet, TimestampsParams, Trigger, WindowRewrite,
 };
 use crate::pipeline::service::{Opportunities, RateSteps};
 use crate::pipeline::testing::frame::Extra;
@@ -233,6 +233,24 @@ fn rst_order() -> impl Strategy<Value = ImpairmentParams> {
         .prop_map(|(rst, acks, timeout)| ImpairmentParams::RstOrder(RstOrderParams { rst, acks, timeout }))
 }
 
+fn tcp() -> impl Strategy<Value = ImpairmentParams> {
+    let window =
+        prop_oneof![any::<u16>().prop_map(WindowRewrite::Set), any::<u16>().prop_map(WindowRewrite::Max),];
+    let strip = proptest::sample::subsequence(vec![2, 3, 4, 5, 8, 30, 34], 0..=7);
+    (option::of(window), strip, option::of(0..15_u8), any::<[bool; 3]>()).prop_map(
+        |(window, strip, window_scale, [bleach_ecn, refuse_ecn, clear_urgent])| {
+            ImpairmentParams::Tcp(TcpParams {
+                window,
+                strip,
+                window_scale,
+                bleach_ecn,
+                refuse_ecn,
+                clear_urgent,
+            })
+        },
+    )
+}
+
 /// Every impairment. One that is forgotten here fails [`every_impairment_is_held_to_the_laws`].
 fn impairment() -> impl Strategy<Value = ImpairmentParams> {
     let areas = vec![CorruptArea::Transport, CorruptArea::Header, CorruptArea::Payload, CorruptArea::Any];
@@ -268,6 +286,7 @@ fn impairment() -> impl Strategy<Value = ImpairmentParams> {
         }),
         timestamps(),
         rst_order(),
+        tcp(),
         netem(),
         bottleneck(),
         replay(),
@@ -329,9 +348,9 @@ fn stages() -> impl Strategy<Value = Vec<StageParams>> {
     })
 }
 
-/// The MSS in a SYN, and timestamps wherever they may stand.
+/// MSS, SACK permitted and window scale in a SYN, and timestamps wherever they may stand.
 fn options(syn: bool, (place, value, echo): (u8, u32, u32)) -> Vec<u8> {
-    let mut options = if syn { vec![1, 2, 4, 5, 0xb4, 1, 1] } else { Vec::new() };
+    let mut options = if syn { vec![1, 2, 4, 5, 0xb4, 4, 2, 3, 3, 7] } else { Vec::new() };
     if place < 4 {
         options.resize(options.len() + usize::from(place), 1);
         options.extend([8, 10].iter().chain(&value.to_be_bytes()).chain(&echo.to_be_bytes()));
@@ -342,7 +361,7 @@ fn options(syn: bool, (place, value, echo): (u8, u32, u32)) -> Vec<u8> {
 
 /// SYN, RST, data, UDP; single, in trains or in fragments; with and without IP options; of three flows.
 fn packet() -> impl Strategy<Value = Spec> {
-    let flags = select(vec![0x10_u8, 0x18, 0x19, 0x90, 0x02, 0x98, 0x04, 0x14]);
+    let flags = select(vec![0x10_u8, 0x18, 0x19, 0x90, 0x02, 0x98, 0x04, 0x14, 0xc2]);
     let kind = (any::<bool>(), any::<bool>(), 0..3_u16, flags);
     let shape =
         (0..9_000_usize, select(vec![0_u16, 1, 8, 500, 1_000, 1_448]), any::<u32>(), any::<u16>(), 0..4_u8);
@@ -719,9 +738,10 @@ fn every_impairment_is_held_to_the_laws() {
         | ImpairmentParams::PawsPerHost(_)
         | ImpairmentParams::Timestamps(_)
         | ImpairmentParams::RstOrder(_)
+        | ImpairmentParams::Tcp(_)
         | ImpairmentParams::Netem(_)
         // Has no state of its own here: its laws are with the translators.
-        | ImpairmentParams::Nat(_) => 16,
+        | ImpairmentParams::Nat(_) => 17,
     };
     assert_eq!(seen.len(), count(&ImpairmentParams::FragmentFilter));
 }

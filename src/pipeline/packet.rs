@@ -607,16 +607,26 @@ impl Packet {
 
     /// Marks congestion experienced; false if it was marked already.
     pub fn mark_congestion(&mut self) -> bool {
-        let marked = self.traffic_class() | 3;
-        if marked == self.traffic_class() {
+        self.set_traffic_class(self.traffic_class() | 3)
+    }
+
+    /// Clears what is said about congestion (Not-ECT, RFC 3168 section 5); false if nothing was.
+    pub fn clear_congestion(&mut self) -> bool {
+        self.set_traffic_class(self.traffic_class() & !3)
+    }
+
+    /// False if it was that.
+    fn set_traffic_class(&mut self, class: u8) -> bool {
+        if class == self.traffic_class() {
             return false;
         }
         let is_v4 = self.is_v4();
         let bytes = self.bytes_mut();
         if is_v4 {
-            set_v4_word(bytes, 0, u16::from_be_bytes([bytes[0], marked]));
+            set_v4_word(bytes, 0, u16::from_be_bytes([bytes[0], class]));
         } else {
-            bytes[1] = bytes[1] & 0x0f | marked << 4;
+            bytes[0] = bytes[0] & 0xf0 | class >> 4;
+            bytes[1] = bytes[1] & 0x0f | class << 4;
         }
         true
     }

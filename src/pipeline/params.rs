@@ -8,6 +8,7 @@ mod nat;
 mod netem;
 mod paws;
 mod replay;
+mod rewrite;
 mod tcp;
 mod when;
 
@@ -18,6 +19,7 @@ pub use nat::{
 };
 pub use paws::PawsPerHostParams;
 pub use replay::{ReplayEnd, ReplayParams, ReplayRow};
+pub use rewrite::{TcpParams, WindowRewrite};
 pub use tcp::{HeldAcks, RstOrderParams, RstPlace, TimestampSet, TimestampsParams};
 pub use when::{FragmentSelect, Phase, Scope, Select, Trigger};
 
@@ -88,6 +90,8 @@ pub enum ImpairmentParams {
     RstOrder(RstOrderParams),
     /// Where a translator of [`RouterParams::nats`] stands.
     Nat(NatPlace),
+    /// Changes windows, options and ECN of TCP.
+    Tcp(TcpParams),
     /// A line of tc-netem, applied in netem's order of decisions.
     Netem(Box<NetemParams>),
 }

@@ -8,7 +8,7 @@ pub mod table;
 pub use table::{Standing, Table};
 
 use crate::pipeline::packet::Packet;
-use crate::pipeline::wire::{FlowKey, Tcp, tcp::flag};
+use crate::pipeline::wire::{FlowKey, Tcp, Update, tcp::flag};
 
 /// A connection under the key of one of its directions, the *home* direction of whoever asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +39,17 @@ pub fn tcp(packet: &Packet) -> Option<Tcp<&[u8]>> {
         return None;
     }
     Tcp::new(&packet.bytes()[packet.layout.transport_offset()..]).ok()
+}
+
+/// Changes the TCP header of `packet` by `how`, which says whether it did; the checksum stays as right as it was. False if
+/// it is not TCP with a whole header.
+pub fn change(packet: &mut Packet, how: impl FnOnce(&mut Tcp<&mut [u8]>, Update) -> bool) -> bool {
+    if !packet.is_tcp() {
+        return false;
+    }
+    let at = packet.layout.transport_offset();
+    let update = packet.checksum_update();
+    Tcp::new(&mut packet.bytes_mut()[at..]).is_ok_and(|mut tcp| how(&mut tcp, update))
 }
 
 impl Standing {

@@ -21,6 +21,7 @@ mod rate;
 mod reorder;
 mod replay;
 mod rst_order;
+mod tcp_rewrite;
 mod timestamps;
 
 pub use back::Back;
@@ -121,6 +122,8 @@ impairments! {
     RstOrder(rst_order::RstOrder),
     /// Where a translator stands.
     Nat(NatPlace),
+    /// Windows, options and ECN of TCP changed.
+    Tcp(tcp_rewrite::TcpRewrite),
     /// The other direction of a stage that works in both.
     Back(Back),
 }
@@ -153,6 +156,7 @@ impl Impairment {
             }
             ImpairmentParams::RstOrder(params) => Self::RstOrder(rst_order::RstOrder::new(*params, setting)),
             ImpairmentParams::Nat(place) => Self::Nat(*place),
+            ImpairmentParams::Tcp(params) => Self::Tcp(tcp_rewrite::TcpRewrite::new(params)),
             ImpairmentParams::Netem(params) if params.mode == Mode::Netem => {
                 Self::KernelNetem(Box::new(netem_kernel::KernelNetem::new(params, setting)))
             }

@@ -10,7 +10,7 @@
 //! A connection that is forgotten (see [`crate::pipeline::conn::table`]) is not translated until its next segment.
 //! Never drops, delays, reorders or copies a packet.
 
-use crate::pipeline::conn::{self, ConnKey, Table};
+use crate::pipeline::conn::{self, ConnKey, Table, change};
 use crate::pipeline::impair::Setting;
 use crate::pipeline::packet::Packet;
 use crate::pipeline::params::{TimestampSet, TimestampsParams};
@@ -18,7 +18,6 @@ use crate::pipeline::rng::StageKey;
 use crate::pipeline::stage::{Action, Stage, Verdict};
 use crate::pipeline::time::Instant;
 use crate::pipeline::wire::tcp::{flag, option};
-use crate::pipeline::wire::{Tcp, Update};
 
 /// Runs of one offset that are remembered of a connection.
 const PIECES: usize = 4;
@@ -124,13 +123,6 @@ impl Stage for Timestamps {
             change(packet, |tcp, update| tcp.set_timestamps(value, meant, update))
         })
     }
-}
-
-/// Changes the TCP header of `packet`; its checksum stays as right as it was.
-fn change(packet: &mut Packet, how: impl FnOnce(&mut Tcp<&mut [u8]>, Update) -> bool) -> bool {
-    let at = packet.layout.transport_offset();
-    let update = packet.checksum_update();
-    Tcp::new(&mut packet.bytes_mut()[at..]).is_ok_and(|mut tcp| how(&mut tcp, update))
 }
 
 impl Clock {

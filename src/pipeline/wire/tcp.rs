@@ -56,6 +56,10 @@ pub mod option {
     pub const SACK: u8 = 5;
     /// Timestamps (RFC 7323 section 3), 10 bytes.
     pub const TIMESTAMPS: u8 = 8;
+    /// Multipath TCP (RFC 8684).
+    pub const MULTIPATH: u8 = 30;
+    /// TCP Fast Open cookie (RFC 7413), by its assigned number.
+    pub const FAST_OPEN: u8 = 34;
 }
 
 /// A TCP segment, header and payload, in any byte buffer.
@@ -158,7 +162,14 @@ impl<T: AsRef<[u8]>> Tcp<T> {
     /// Where the first option of a kind lies, kind and length included; none if a malformed option stands before it.
     #[inline]
     pub fn find_option(&self, kind: u8) -> Option<Range<usize>> {
-        self.options().map_while(Result::ok).find(|option| option.kind == kind).map(|option| option.range)
+        self.find_option_of(&[kind])
+    }
+
+    /// As [`Self::find_option`], of any of these kinds.
+    #[inline]
+    fn find_option_of(&self, kinds: &[u8]) -> Option<Range<usize>> {
+        let mut options = self.options().map_while(Result::ok);
+        options.find(|option| kinds.contains(&option.kind)).map(|option| option.range)
     }
 
     /// Where the value of an option lies, if there is one of just this length.
@@ -178,6 +189,12 @@ impl<T: AsRef<[u8]>> Tcp<T> {
     pub fn timestamps(&self) -> Option<(u32, u32)> {
         let at = self.option_value(option::TIMESTAMPS, 8)?;
         Some((be32(self.bytes(), at), be32(self.bytes(), at + 4)))
+    }
+
+    /// How many bits the sender's windows are shifted by, as offered in its SYN (RFC 7323 section 2).
+    #[inline]
+    pub fn window_scale(&self) -> Option<u8> {
+        self.option_value(option::WINDOW_SCALE, 1).map(|at| self.bytes()[at])
     }
 
     /// The buffer, given back.
@@ -227,8 +244,13 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Tcp<T> {
     /// Replaces every well-formed option of a kind by "no operation" (RFC 9293 section 3.1); false, and nothing changed, if
     /// there is none.
     pub fn blank_option(&mut self, kind: u8, update: Update) -> bool {
+        self.blank_options(&[kind], update)
+    }
+
+    /// As [`Self::blank_option`], of any of these kinds, of which "no operation" is none.
+    pub fn blank_options(&mut self, kinds: &[u8], update: Update) -> bool {
         let mut found = false;
-        while let Some(range) = self.find_option(kind) {
+        while let Some(range) = self.find_option_of(kinds) {
             for at in range {
                 self.rewrite8(at, option::NOP, update);
             }
@@ -248,6 +270,47 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Tcp<T> {
     pub fn set_flags(&mut self, flags: u8, update: Update) {
         let high = self.bytes()[field::DATA_OFFSET];
         self.rewrite16(field::DATA_OFFSET, u16::from_be_bytes([high, flags]), update);
+    }
+
+    /// Sets the window; false, and nothing changed, if it was that.
+    #[inline]
+    pub fn set_window(&mut self, window: u16, update: Update) -> bool {
+        let changes = self.window() != window;
+        if changes {
+            self.rewrite16(field::WINDOW, window, update);
+        }
+        changes
+    }
+
+    /// Clears the bits by which a SYN offers or accepts ECN: ECE and CWR (RFC 3168 section 6.1.1), and AE before them (RFC
+    /// 9768 section 3.1). False, and nothing changed, if there are none.
+    pub fn refuse_ecn(&mut self, update: Update) -> bool {
+        const AE: u16 = 0x100;
+        let word = be16(self.bytes(), field::DATA_OFFSET);
+        let refused = word & !(AE | u16::from(flag::ECE | flag::CWR));
+        if refused != word {
+            self.rewrite16(field::DATA_OFFSET, refused, update);
+        }
+        refused != word
+    }
+
+    /// Clears URG and the urgent pointer; false, and nothing changed, if they were.
+    pub fn clear_urgent(&mut self, update: Update) -> bool {
+        let changes = self.flags() & flag::URG != 0 || self.urgent() != 0;
+        if changes {
+            self.set_flags(self.flags() & !flag::URG, update);
+            self.rewrite16(field::URGENT, 0, update);
+        }
+        changes
+    }
+
+    /// Sets the value of the window scale option; false, and nothing changed, if there is none or it was that.
+    pub fn set_window_scale(&mut self, scale: u8, update: Update) -> bool {
+        let at = self.option_value(option::WINDOW_SCALE, 1).filter(|&at| self.bytes()[at] != scale);
+        if let Some(at) = at {
+            self.rewrite8(at, scale, update);
+        }
+        at.is_some()
     }
 
     /// Sets the checksum field.

@@ -1,0 +1,146 @@
+//! The keys of the stages that change and make TCP segments.
+
+use crate::config::reader::{Table, Value};
+use crate::pipeline::params::{TcpParams, WindowRewrite};
+use crate::pipeline::wire::tcp::option;
+
+/// Options that can be stripped.
+pub(in crate::config) const OPTIONS: &[(&str, u8)] = &[
+    ("mss", option::MSS),
+    ("window-scale", option::WINDOW_SCALE),
+    ("sack-permitted", option::SACK_PERMITTED),
+    ("sack", option::SACK),
+    ("timestamps", option::TIMESTAMPS),
+    ("mptcp", option::MULTIPATH),
+    ("fast-open", option::FAST_OPEN),
+];
+
+/// The keys of a `tcp` stage, of which there must be one.
+pub(super) fn tcp(table: &mut Table<'_>) -> Option<TcpParams> {
+    let window = window(table);
+    let strip = table.value("strip");
+    let window_scale = table.value("window_scale");
+    let ecn = table.value("ecn");
+    let negotiation = table.value("ecn_negotiation");
+    let urgent = table.value("urgent");
+    let given = [&strip, &window_scale, &ecn, &negotiation, &urgent].iter().any(|value| value.is_some());
+    if !given && matches!(window, Ok(None)) {
+        table.problem(
+            "asks for nothing",
+            "write window, window_max, strip, window_scale, ecn, ecn_negotiation or urgent",
+        );
+        return None;
+    }
+    let strip = strip.map_or(Some(Vec::new()), |value| kinds(&value));
+    if let (Some(value), Some(strip)) = (&window_scale, &strip)
+        && strip.contains(&option::WINDOW_SCALE)
+    {
+        value.problem("the option is stripped", "remove window_scale, or \"window-scale\" from strip");
+    }
+    let window_scale = window_scale.map_or(Some(None), |value| value.integer(0..=14).map(Some));
+    let only = |value: Option<Value<'_>>, word: &str| {
+        value.map_or(Some(false), |value| value.choice(&[(word, true)]))
+    };
+    let (bleach_ecn, refuse_ecn) = (only(ecn, "bleach"), only(negotiation, "strip"));
+    let clear_urgent = only(urgent, "clear");
+    Some(TcpParams {
+        window: window.ok()?,
+        strip: strip?,
+        window_scale: window_scale?,
+        bleach_ecn: bleach_ecn?,
+        refuse_ecn: refuse_ecn?,
+        clear_urgent: clear_urgent?,
+    })
+}
+
+/// `window` or `window_max`; an error if one of them is wrong, and has been said to be.
+fn window(table: &mut Table<'_>) -> Result<Option<WindowRewrite>, ()> {
+    let (set, most) = (table.value("window"), table.value("window_max"));
+    let number = |value: &Value<'_>| value.integer(0..=u16::MAX).ok_or(());
+    match (set, most) {
+        (Some(_), Some(most)) => {
+            most.problem("window sets it already", "remove window or window_max");
+            Err(())
+        }
+        (Some(set), None) => Ok(Some(WindowRewrite::Set(number(&set)?))),
+        (None, Some(most)) => Ok(Some(WindowRewrite::Max(number(&most)?))),
+        (None, None) => Ok(None),
+    }
+}
+
+/// One option or several, each once.
+fn kinds(value: &Value<'_>) -> Option<Vec<u8>> {
+    let items = value.one_or_more();
+    if items.is_empty() {
+        value.problem("names no option", "try [\"sack-permitted\"]");
+        return None;
+    }
+    let read: Vec<Option<u8>> = items.iter().map(|item| item.choice(OPTIONS)).collect();
+    let mut kinds: Vec<u8> = read.into_iter().collect::<Option<_>>()?;
+    kinds.sort_unstable();
+    kinds.dedup();
+    Some(kinds)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::read_stages;
+    use crate::config::reader::document;
+    use crate::pipeline::params::{ImpairmentParams, TcpParams, WindowRewrite};
+
+    fn read(keys: &str) -> Result<ImpairmentParams, String> {
+        let text = format!("[[stage]]\n{keys}\n");
+        let read = document(&text, "x", |root| Some(read_stages(&[root.value("stage").unwrap()])));
+        read.map(|mut stages| stages.remove(0).impairment).map_err(|error| error.to_string())
+    }
+
+    fn tcp(keys: &str) -> Result<TcpParams, String> {
+        read(&format!("type = \"tcp\"\n{keys}")).map(|params| match params {
+            ImpairmentParams::Tcp(params) => params,
+            other => panic!("{other:?}"),
+        })
+    }
+
+    #[test]
+    fn one_key_is_enough() {
+        let none = TcpParams::default();
+        for (keys, expected) in [
+            ("window = 0", TcpParams { window: Some(WindowRewrite::Set(0)), ..none.clone() }),
+            ("window_max = 65535", TcpParams { window: Some(WindowRewrite::Max(65_535)), ..none.clone() }),
+            ("strip = \"sack-permitted\"", TcpParams { strip: vec![4], ..none.clone() }),
+            (
+                "strip = [\"mptcp\", \"mss\", \"timestamps\", \"sack\", \"window-scale\", \"fast-open\", \"mss\"]",
+                TcpParams { strip: vec![2, 3, 5, 8, 30, 34], ..none.clone() },
+            ),
+            ("window_scale = 0", TcpParams { window_scale: Some(0), ..none.clone() }),
+            ("ecn = \"bleach\"", TcpParams { bleach_ecn: true, ..none.clone() }),
+            ("ecn_negotiation = \"strip\"", TcpParams { refuse_ecn: true, ..none.clone() }),
+            ("urgent = \"clear\"", TcpParams { clear_urgent: true, ..none }),
+        ] {
+            assert_eq!(tcp(keys), Ok(expected), "{keys}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_with_what_can() {
+        for (keys, said) in [
+            ("", "asks for nothing (write window, window_max, strip"),
+            ("window = 65536", "65536 is out of range (allowed: 0 to 65535)"),
+            ("window = 1\nwindow_max = 2", "window_max: window sets it already"),
+            ("window_scale = 15", "15 is out of range (allowed: 0 to 14)"),
+            ("window_scale = 1\nstrip = \"window-scale\"", "window_scale: the option is stripped"),
+            ("strip = []", "strip: names no option"),
+            ("strip = [\"sack-permited\"]", "did you mean \"sack-permitted\"?"),
+            (
+                "strip = \"everything\"",
+                "allowed: mss, window-scale, sack-permitted, sack, timestamps, mptcp, fast-open",
+            ),
+            ("ecn = \"clear\"", "allowed: bleach"),
+            ("ecn_negotiation = \"off\"", "allowed: strip"),
+            ("urgent = true", "it should be a text in quotes"),
+        ] {
+            let error = tcp(keys).unwrap_err();
+            assert!(error.contains(said) && error.lines().count() == 1, "{keys}: {error}");
+        }
+    }
+}
