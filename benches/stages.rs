@@ -13,9 +13,10 @@ use faultwire::pipeline::router::{Egress, Router};
 use faultwire::pipeline::time::{Duration, Instant};
 
 /// Name and stage as in a configuration. Those that hold do so for less than the packets' spacing.
-const STAGES: [(&str, &str); 21] = [
+const STAGES: [(&str, &str); 22] = [
     ("none", ""),
     ("loss", r#"{ type = "loss", probability = "1%" }"#),
+    ("loss-list", r#"{ type = "loss", indices = [1, "5-9", 1000, 1000000000] }"#),
     ("delay", r#"{ type = "delay", delay = "100us" }"#),
     ("jitter", r#"{ type = "delay", delay = "100us", jitter = "50us" }"#),
     ("rate", r#"{ type = "rate", rate = "10 Gbit/s" }"#),

@@ -11,10 +11,10 @@ use faultwire::config::spec;
 use faultwire::pipeline::counters::Reason;
 use faultwire::pipeline::packet::{Offload, Packet};
 use faultwire::pipeline::params::{
-    BlackoutParams, Dependence, HeldAcks, IcmpParams, ImpairmentParams, NaptParams, NatClock, NatKind,
-    NatParams, NatPlace, NatTimeouts, PathParams, PawsPerHostParams, PortAllocation, PortParams, Rebind,
-    ReorderParams, RouterParams, RstOrderParams, RstPlace, Scope, Select, StageParams, TcpParams,
-    TimestampSet, TimestampsParams, Trigger, WindowRewrite,
+    BlackoutParams, Dependence, HeldAcks, IcmpParams, ImpairmentParams, ListedLossParams, NaptParams,
+    NatClock, NatKind, NatParams, NatPlace, NatTimeouts, Numbers, PathParams, PawsPerHostParams,
+    PortAllocation, PortParams, Rebind, ReorderParams, RouterParams, RstOrderParams, RstPlace, Scope, Select,
+    StageParams, TcpParams, TimestampSet, TimestampsParams, Trigger, WindowRewrite,
 };
 use faultwire::pipeline::pool::HEADROOM;
 use faultwire::pipeline::router::{Egress, Router};
@@ -89,6 +89,10 @@ fn stages() -> Vec<StageParams> {
         ..TcpParams::default()
     };
     stages.push(stage("tcp", ImpairmentParams::Tcp(tcp)));
+    let mut numbers = Numbers::default();
+    (1..5_000).for_each(|number| numbers.push(10 * number, 10 * number + 1).unwrap());
+    let list = ListedLossParams { list: std::sync::Arc::new(numbers), scope: Scope::Path, ecn: false };
+    stages.push(stage("listed", ImpairmentParams::ListedLoss(list)));
     stages.push(stage("blackout", ImpairmentParams::Blackout(blackout)));
     stages
 }

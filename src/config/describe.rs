@@ -9,9 +9,9 @@ use ipnet::IpNet;
 
 use crate::pipeline::params::{
     BlackoutParams, BottleneckParams, Correlated, CorruptArea, DelayParams, Discipline, Distribution, Excess,
-    FragmentSelect, GilbertElliott, ImpairmentParams, LossModel, MtuAction, MtuParams, NetemParams,
-    RateParams, ReorderParams, ReplayEnd, Scope, Select, ServiceParams, SlotGap, StageParams, StateLoss,
-    Trigger,
+    FragmentSelect, GilbertElliott, ImpairmentParams, ListedLossParams, LossModel, MtuAction, MtuParams,
+    NetemParams, RateParams, ReorderParams, ReplayEnd, Scope, Select, ServiceParams, SlotGap, StageParams,
+    StateLoss, Trigger,
 };
 use crate::pipeline::time::Duration;
 use crate::pipeline::units::{Bytes, Probability};
@@ -43,6 +43,7 @@ fn impairment(impairment: &ImpairmentParams) -> String {
             let mark = if loss.ecn { ", marking ECN-capable ones instead" } else { "" };
             format!("loss {} of wire packets, each independently{mark}", loss.probability)
         }
+        ImpairmentParams::ListedLoss(params) => listed_loss(params),
         ImpairmentParams::Delay(params) => delay(params),
         ImpairmentParams::Rate(params) => rate(params),
         ImpairmentParams::Bottleneck(params) => bottleneck(params),
@@ -94,6 +95,21 @@ fn impairment(impairment: &ImpairmentParams) -> String {
         ImpairmentParams::Tcp(params) => rewrite::tcp(params),
         ImpairmentParams::Netem(params) => netem(params),
     }
+}
+
+fn listed_loss(loss: &ListedLossParams) -> String {
+    let mark = if loss.ecn { ", marking ECN-capable ones instead" } else { "" };
+    let counted = match loss.scope {
+        Scope::Flow => "each flow",
+        Scope::Path => "the path",
+    };
+    let (first, last) = loss.list.bounds().unwrap_or_default();
+    let which = match (loss.list.count(), last) {
+        (1, _) => format!("packet {first}"),
+        (_, u64::MAX) => format!("packets of a list from {first} on without end"),
+        (count, _) => format!("{count} listed packets from {first} to {last}"),
+    };
+    format!("loss of {which} of {counted}{mark}")
 }
 
 fn delay(delay: &DelayParams) -> String {

@@ -1,5 +1,6 @@
 //! The keys of each type of stage.
 
+mod loss;
 mod rate;
 mod rewrite;
 mod tcp;
@@ -16,8 +17,7 @@ use crate::config::stage::read_spec;
 use crate::config::trace;
 use crate::pipeline::params::{
     BlackoutParams, CorruptArea, CorruptParams, DelayParams, Distribution, DuplicateParams, ImpairmentParams,
-    LossParams, MssParams, MtuAction, MtuParams, PawsPerHostParams, ReorderParams, ReplayEnd, ReplayParams,
-    Trigger,
+    MssParams, MtuAction, MtuParams, PawsPerHostParams, ReorderParams, ReplayEnd, ReplayParams, Trigger,
 };
 use crate::pipeline::time::Duration;
 use crate::pipeline::units::Probability;
@@ -50,10 +50,7 @@ pub(super) fn read_impairment(
     trigger: &Trigger,
 ) -> Option<ImpairmentParams> {
     Some(match kind {
-        "loss" => {
-            let (probability, ecn) = (probability(table, trigger), table.flag("ecn", false));
-            ImpairmentParams::Loss(LossParams { probability: probability?, ecn })
-        }
+        "loss" => loss::read(table, trigger)?,
         "delay" => ImpairmentParams::Delay(delay(table)?),
         "rate" => rate::read(table)?,
         "mtu" => ImpairmentParams::Mtu(mtu(table)?),

@@ -10,6 +10,7 @@ mod explain;
 mod file;
 mod impairment;
 mod nat;
+mod numbers;
 mod path;
 pub mod plan;
 mod port;

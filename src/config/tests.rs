@@ -381,7 +381,7 @@ fn stages_must_make_sense() {
         ),
         (
             "type = \"loss\"\nprobability = \"1%\"\ndelay = \"1ms\"",
-            ".delay: is not a known key (allowed: ecn, match, name, probability, trigger, type)",
+            ".delay: is not a known key (allowed: ecn, indices, list, match, name, probability, scope, trigger, type)",
         ),
         (
             "type = \"delay\"\ndelay = \"1ms\"\ndistribution = \"normal\"",
@@ -462,6 +462,49 @@ fn stages_must_make_sense() {
 }
 
 #[test]
+fn a_list_of_packets_must_make_sense() {
+    for (keys, sentence) in [
+        (
+            "type = \"loss\"\nindices = [1, \"5-9\", 9]",
+            ".indices[2]: 9 is not above 9, which stands before it (a number or a range from 1 on, each above the one \
+             before it: 7, 12-20, 1000-)",
+        ),
+        (
+            "type = \"loss\"\nindices = [1]\nprobability = \"1%\"",
+            ".probability: a listed packet is lost for certain (remove probability, or thin the list with trigger = { \
+             probability = \"50%\" })",
+        ),
+        (
+            "type = \"loss\"\nprobability = \"1%\"\nscope = \"path\"",
+            ".scope: there is no list to count for (remove scope, or write list = \"FILE\" or indices = [1, \"5-9\"])",
+        ),
+        (
+            "type = \"loss\"\nindices = [1]\nlist = \"x\"",
+            ".indices: list and indices exclude each other (keep one of them)",
+        ),
+    ] {
+        assert_eq!(about(keys), sentence, "{keys}");
+    }
+}
+
+#[test]
+fn a_list_of_packets_is_read_with_its_file_and_line() {
+    let file = std::env::temp_dir().join(format!("fw-list-{}", std::process::id()));
+    let keys = format!("type = \"loss\"\nlist = {:?}\nscope = \"path\"", file.display().to_string());
+    // A file as a generator would write it: 5,000 numbers.
+    let lines: Vec<String> = (1..=5_000).map(|number| (number * 7).to_string()).collect();
+    std::fs::write(&file, lines.join("\n")).unwrap();
+    let ImpairmentParams::ListedLoss(loss) = stage(&keys).impairment else { panic!("no list") };
+    assert_eq!((loss.list.count(), loss.list.bounds()), (5_000, Some((7, 35_000))));
+    assert_eq!((loss.scope, loss.ecn), (Scope::Path, false));
+    std::fs::write(&file, "1\n2\n\n2\n").unwrap();
+    let told = about(&keys);
+    assert!(told.contains(&format!("{}:4: 2 is not above 2", file.display())), "{told}");
+    std::fs::remove_file(&file).unwrap();
+    assert!(about(&keys).contains("cannot be read"));
+}
+
+#[test]
 fn a_name_is_given_to_one_stage_of_a_path() {
     let all = said(
         "[[path]]\nfrom = \"left\"\nto = \"right\"\n\
@@ -501,7 +544,7 @@ fn stages_read_alike_in_a_document_of_another_shape() {
     .unwrap_err();
     assert_eq!(
         error.to_string(),
-        "case.toml:5:1: stage[0].x: is not a known key (allowed: ecn, match, name, probability, trigger, type)"
+        "case.toml:5:1: stage[0].x: is not a known key (allowed: ecn, indices, list, match, name, probability, scope, trigger, type)"
     );
 }
 
@@ -668,7 +711,7 @@ fn the_reference_shows_every_key_and_type() {
 
 fn type_of(impairment: &ImpairmentParams) -> &'static str {
     match impairment {
-        ImpairmentParams::Loss(_) => "loss",
+        ImpairmentParams::Loss(_) | ImpairmentParams::ListedLoss(_) => "loss",
         ImpairmentParams::Delay(_) => "delay",
         ImpairmentParams::Rate(_) | ImpairmentParams::Bottleneck(_) => "rate",
         ImpairmentParams::Replay(_) => "replay",

@@ -13,10 +13,11 @@ use crate::pipeline::packet::Offload;
 use crate::pipeline::params::{
     BlackoutParams, BottleneckParams, CoDelParams, Correlated, CorruptArea, CorruptParams, DelayParams,
     Discipline, Distribution, DuplicateParams, Excess, FragmentSelect, GilbertElliott, HeldAcks,
-    ImpairmentParams, LossModel, LossParams, Mode, MssParams, MtuAction, MtuParams, NetemParams, NetemRate,
-    PawsPerHostParams, Phase, PieParams, RateParams, RedParams, ReorderParams, ReplayEnd, ReplayParams,
-    ReplayRow, RstOrderParams, RstPlace, Scope, Select, ServiceParams, Slot, SlotGap, StageParams, StateLoss,
-    TcpParams, TimestampSet, TimestampsParams, Trigger, WindowRewrite,
+    ImpairmentParams, ListedLossParams, LossModel, LossParams, Mode, MssParams, MtuAction, MtuParams,
+    NetemParams, NetemRate, Numbers, PawsPerHostParams, Phase, PieParams, RateParams, RedParams,
+    ReorderParams, ReplayEnd, ReplayParams, ReplayRow, RstOrderParams, RstPlace, Scope, Select,
+    ServiceParams, Slot, SlotGap, StageParams, StateLoss, TcpParams, TimestampSet, TimestampsParams, Trigger,
+    WindowRewrite,
 };
 use crate::pipeline::service::{Opportunities, RateSteps};
 use crate::pipeline::testing::frame::Extra;
@@ -118,6 +119,18 @@ fn loss() -> impl Strategy<Value = LossModel> {
     let two = (probability(), probability(), probability(), probability())
         .prop_map(|(p, r, bad, good)| LossModel::GilbertElliott(GilbertElliott { p, r, bad, good }));
     prop_oneof![correlated().prop_map(LossModel::Random), state, two]
+}
+
+fn listed_loss() -> impl Strategy<Value = ImpairmentParams> {
+    let ranges = vec((1..6_u64, 0..5_u64), 0..8);
+    (ranges, select(vec![Scope::Flow, Scope::Path]), any::<bool>()).prop_map(|(ranges, scope, ecn)| {
+        let (mut list, mut end) = (Numbers::default(), 0);
+        for (gap, more) in ranges {
+            list.push(end + gap, end + gap + more).unwrap();
+            end += gap + more;
+        }
+        ImpairmentParams::ListedLoss(ListedLossParams { list: Arc::new(list), scope, ecn })
+    })
 }
 
 fn replay() -> impl Strategy<Value = ImpairmentParams> {
@@ -258,6 +271,7 @@ fn impairment() -> impl Strategy<Value = ImpairmentParams> {
     prop_oneof![
         (probability(), any::<bool>())
             .prop_map(|(probability, ecn)| ImpairmentParams::Loss(LossParams { probability, ecn })),
+        listed_loss(),
         delay().prop_map(ImpairmentParams::Delay),
         (rate(), excess(), -20..60_i32).prop_map(|(rate, excess, overhead)| ImpairmentParams::Rate(
             RateParams { rate, excess, overhead }
@@ -484,6 +498,7 @@ fn shares_state(stages: &[StageParams]) -> bool {
                 ImpairmentParams::Rate(_) | ImpairmentParams::Bottleneck(_) | ImpairmentParams::Replay(_) => {
                     true
                 }
+                ImpairmentParams::ListedLoss(loss) => loss.scope == Scope::Path,
                 ImpairmentParams::Netem(netem) => {
                     netem.rate.is_some()
                         || netem.limit.is_some()
@@ -724,6 +739,7 @@ fn every_impairment_is_held_to_the_laws() {
     // One for each arm of this match, which has no wildcard.
     let count = |impairment: &ImpairmentParams| match impairment {
         ImpairmentParams::Loss(_)
+        | ImpairmentParams::ListedLoss(_)
         | ImpairmentParams::Delay(_)
         | ImpairmentParams::Rate(_)
         | ImpairmentParams::Bottleneck(_)
@@ -741,7 +757,7 @@ fn every_impairment_is_held_to_the_laws() {
         | ImpairmentParams::Tcp(_)
         | ImpairmentParams::Netem(_)
         // Has no state of its own here: its laws are with the translators.
-        | ImpairmentParams::Nat(_) => 17,
+        | ImpairmentParams::Nat(_) => 18,
     };
     assert_eq!(seen.len(), count(&ImpairmentParams::FragmentFilter));
 }

@@ -3,6 +3,7 @@
 //! Plain values whose types exclude what cannot be: whoever holds one may build the stage without checking again.
 
 mod bottleneck;
+mod listed;
 mod loss;
 mod nat;
 mod netem;
@@ -13,6 +14,7 @@ mod tcp;
 mod when;
 
 pub use bottleneck::{BottleneckParams, CoDelParams, Discipline, PieParams, RedParams, ServiceParams};
+pub use listed::{ListedLossParams, NoNumbers, Numbers};
 pub use nat::{
     Dependence, Forward, NaptParams, NatClock, NatKind, NatParams, NatPlace, NatTimeouts, PortAllocation,
     PrefixParams, Rebind,
@@ -60,6 +62,8 @@ impl StageParams {
 pub enum ImpairmentParams {
     /// Independent random loss.
     Loss(LossParams),
+    /// Loss of the packets of a list.
+    ListedLoss(ListedLossParams),
     /// Propagation delay, fixed or with jitter.
     Delay(DelayParams),
     /// Serialisation at a rate behind a bounded queue, or a policer.

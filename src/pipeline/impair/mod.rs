@@ -10,6 +10,7 @@ mod corrupt;
 mod delay;
 mod duplicate;
 mod fragment_filter;
+mod listed_loss;
 mod loss;
 mod mss;
 mod mtu;
@@ -88,6 +89,8 @@ macro_rules! impairments {
 impairments! {
     /// Independent random loss.
     Loss(loss::Loss),
+    /// Loss of the packets of a list.
+    ListedLoss(listed_loss::ListedLoss),
     /// Propagation delay.
     Delay(delay::Delay),
     /// Serialiser or policer.
@@ -133,6 +136,9 @@ impl Impairment {
     pub fn new(params: &ImpairmentParams, setting: &Setting) -> Self {
         match params {
             ImpairmentParams::Loss(params) => Self::Loss(loss::Loss::new(*params, setting)),
+            ImpairmentParams::ListedLoss(params) => {
+                Self::ListedLoss(listed_loss::ListedLoss::new(params, setting))
+            }
             ImpairmentParams::Delay(params) => Self::Delay(delay::Delay::new(*params, setting)),
             ImpairmentParams::Rate(params) => Self::Rate(rate::RateLimit::new(*params, setting)),
             ImpairmentParams::Bottleneck(params) => {
