@@ -11,10 +11,11 @@ use faultwire::config::spec;
 use faultwire::pipeline::counters::Reason;
 use faultwire::pipeline::packet::{Offload, Packet};
 use faultwire::pipeline::params::{
-    BlackoutParams, Dependence, HeldAcks, IcmpParams, ImpairmentParams, ListedLossParams, NaptParams,
-    NatClock, NatKind, NatParams, NatPlace, NatTimeouts, Numbers, PathParams, PawsPerHostParams,
-    PortAllocation, PortParams, Rebind, ReorderParams, RouterParams, RstOrderParams, RstPlace, Scope, Select,
-    StageParams, TcpParams, TimestampSet, TimestampsParams, Trigger, WindowRewrite,
+    BlackoutParams, Dependence, HeldAcks, IcmpParams, ImpairmentParams, InjectParams, InjectTo, Injected,
+    ListedLossParams, NaptParams, NatClock, NatKind, NatParams, NatPlace, NatTimeouts, Numbers, PathParams,
+    PawsPerHostParams, PortAllocation, PortParams, Rebind, ReorderParams, RouterParams, RstOrderParams,
+    RstPlace, RstSequence, Scope, Select, StageParams, TcpParams, TimestampSet, TimestampsParams, Trigger,
+    WindowRewrite,
 };
 use faultwire::pipeline::pool::HEADROOM;
 use faultwire::pipeline::router::{Egress, Router};
@@ -93,6 +94,9 @@ fn stages() -> Vec<StageParams> {
     (1..5_000).for_each(|number| numbers.push(10 * number, 10 * number + 1).unwrap());
     let list = ListedLossParams { list: std::sync::Arc::new(numbers), scope: Scope::Path, ecn: false };
     stages.push(stage("listed", ImpairmentParams::ListedLoss(list)));
+    let inject = |kind, to| ImpairmentParams::Inject(InjectParams { kind, to, count: 2 });
+    stages.push(stage("dup-ack", inject(Injected::DuplicateAck, InjectTo::Receiver)));
+    stages.push(stage("rst", inject(Injected::Rst(RstSequence::Stale(1)), InjectTo::Sender)));
     stages.push(stage("blackout", ImpairmentParams::Blackout(blackout)));
     stages
 }

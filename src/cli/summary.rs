@@ -108,7 +108,9 @@ fn write_table(out: &mut String, summary: &Summary, names: &Names) -> std::fmt::
         for stage in &path.stages {
             let c = &stage.counters;
             write!(out, "  {:<20}", stage.name)?;
-            for amount in [c.seen, c.acted, c.drops.total(), c.delayed, c.created, c.rewritten] {
+            let mut created = c.created;
+            created += c.answered;
+            for amount in [c.seen, c.acted, c.drops.total(), c.delayed, created, c.rewritten] {
                 write!(out, "{:>12}", amount.packets)?;
             }
             writeln!(out)?;
@@ -194,7 +196,7 @@ pub(super) fn json(summary: &Summary, names: &Names) -> Value {
             let c = &stage.counters;
             json!({
                 "name": stage.name, "seen": c.seen, "acted": c.acted, "dropped": drops(&c.drops),
-                "created": c.created, "rewritten": c.rewritten, "delayed": c.delayed, "clamped": c.clamped,
+                "created": c.created, "answered": c.answered, "rewritten": c.rewritten, "delayed": c.delayed, "clamped": c.clamped,
             })
         });
         json!({

@@ -93,6 +93,7 @@ fn impairment(impairment: &ImpairmentParams) -> String {
         ImpairmentParams::Timestamps(params) => tcp::timestamps(params),
         ImpairmentParams::RstOrder(params) => tcp::rst_order(params),
         ImpairmentParams::Tcp(params) => rewrite::tcp(params),
+        ImpairmentParams::Inject(params) => rewrite::inject(params),
         ImpairmentParams::Netem(params) => netem(params),
     }
 }

@@ -40,6 +40,7 @@ pub(super) const TYPES: &[&str] = &[
     "rst-order",
     "nat",
     "tcp",
+    "inject",
     "netem",
 ];
 
@@ -79,6 +80,7 @@ pub(super) fn read_impairment(
         "rst-order" => ImpairmentParams::RstOrder(tcp::rst_order(table)?),
         "nat" => ImpairmentParams::Nat(crate::config::nat::SOMEWHERE),
         "tcp" => ImpairmentParams::Tcp(rewrite::tcp(table)?),
+        "inject" => ImpairmentParams::Inject(rewrite::inject(table)?),
         _ => netem(&table.required("spec", "\"delay 10ms loss 1%\"")?)?,
     })
 }

@@ -727,6 +727,7 @@ fn type_of(impairment: &ImpairmentParams) -> &'static str {
         ImpairmentParams::RstOrder(_) => "rst-order",
         ImpairmentParams::Nat(_) => "nat",
         ImpairmentParams::Tcp(_) => "tcp",
+        ImpairmentParams::Inject(_) => "inject",
         ImpairmentParams::Netem(_) => "netem",
     }
 }

@@ -223,6 +223,8 @@ pub struct StageCounters {
     pub drops: Drops,
     /// Made by the stage: copies, fragments.
     pub created: Amount,
+    /// Made by the stage, and sent to where packets of the path come from.
+    pub answered: Amount,
     /// Bytes changed.
     pub rewritten: Amount,
     /// Made to wait.
@@ -237,6 +239,7 @@ impl AddAssign<&Self> for StageCounters {
         self.acted += other.acted;
         self.drops += &other.drops;
         self.created += other.created;
+        self.answered += other.answered;
         self.rewritten += other.rewritten;
         self.delayed += other.delayed;
         self.clamped += other.clamped;

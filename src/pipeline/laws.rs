@@ -13,11 +13,11 @@ use crate::pipeline::packet::Offload;
 use crate::pipeline::params::{
     BlackoutParams, BottleneckParams, CoDelParams, Correlated, CorruptArea, CorruptParams, DelayParams,
     Discipline, Distribution, DuplicateParams, Excess, FragmentSelect, GilbertElliott, HeldAcks,
-    ImpairmentParams, ListedLossParams, LossModel, LossParams, Mode, MssParams, MtuAction, MtuParams,
-    NetemParams, NetemRate, Numbers, PawsPerHostParams, Phase, PieParams, RateParams, RedParams,
-    ReorderParams, ReplayEnd, ReplayParams, ReplayRow, RstOrderParams, RstPlace, Scope, Select,
-    ServiceParams, Slot, SlotGap, StageParams, StateLoss, TcpParams, TimestampSet, TimestampsParams, Trigger,
-    WindowRewrite,
+    ImpairmentParams, InjectParams, InjectTo, Injected, ListedLossParams, LossModel, LossParams, Mode,
+    MssParams, MtuAction, MtuParams, NetemParams, NetemRate, Numbers, PawsPerHostParams, Phase, PieParams,
+    RateParams, RedParams, ReorderParams, ReplayEnd, ReplayParams, ReplayRow, RstOrderParams, RstPlace,
+    RstSequence, Scope, Select, ServiceParams, Slot, SlotGap, StageParams, StateLoss, TcpParams,
+    TimestampSet, TimestampsParams, Trigger, WindowRewrite,
 };
 use crate::pipeline::service::{Opportunities, RateSteps};
 use crate::pipeline::testing::frame::Extra;
@@ -264,6 +264,17 @@ fn tcp() -> impl Strategy<Value = ImpairmentParams> {
     )
 }
 
+fn inject() -> impl Strategy<Value = ImpairmentParams> {
+    let kind = prop_oneof![
+        Just(Injected::Rst(RstSequence::Exact)),
+        any::<u32>().prop_map(|above| Injected::Rst(RstSequence::InWindow(above))),
+        any::<u32>().prop_map(|below| Injected::Rst(RstSequence::Stale(below))),
+        Just(Injected::DuplicateAck),
+    ];
+    (kind, select(vec![InjectTo::Receiver, InjectTo::Sender]), 1..4_u32)
+        .prop_map(|(kind, to, count)| ImpairmentParams::Inject(InjectParams { kind, to, count }))
+}
+
 /// Every impairment. One that is forgotten here fails [`every_impairment_is_held_to_the_laws`].
 fn impairment() -> impl Strategy<Value = ImpairmentParams> {
     let areas = vec![CorruptArea::Transport, CorruptArea::Header, CorruptArea::Payload, CorruptArea::Any];
@@ -301,6 +312,7 @@ fn impairment() -> impl Strategy<Value = ImpairmentParams> {
         timestamps(),
         rst_order(),
         tcp(),
+        inject(),
         netem(),
         bottleneck(),
         replay(),
@@ -468,7 +480,8 @@ fn ordered_stages() -> impl Strategy<Value = Vec<StageParams>> {
         ImpairmentParams::Reorder(_)
         | ImpairmentParams::Corrupt(_)
         | ImpairmentParams::Replay(_)
-        | ImpairmentParams::RstOrder(_) => ImpairmentParams::FragmentFilter,
+        | ImpairmentParams::RstOrder(_)
+        | ImpairmentParams::Inject(_) => ImpairmentParams::FragmentFilter,
         ImpairmentParams::Delay(delay) => ImpairmentParams::Delay(DelayParams { reorder: false, ..delay }),
         ImpairmentParams::Netem(netem) => ImpairmentParams::Netem(Box::new(NetemParams {
             mode: Mode::Exact,
@@ -755,9 +768,10 @@ fn every_impairment_is_held_to_the_laws() {
         | ImpairmentParams::Timestamps(_)
         | ImpairmentParams::RstOrder(_)
         | ImpairmentParams::Tcp(_)
+        | ImpairmentParams::Inject(_)
         | ImpairmentParams::Netem(_)
         // Has no state of its own here: its laws are with the translators.
-        | ImpairmentParams::Nat(_) => 18,
+        | ImpairmentParams::Nat(_) => 19,
     };
     assert_eq!(seen.len(), count(&ImpairmentParams::FragmentFilter));
 }

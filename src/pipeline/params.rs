@@ -21,7 +21,7 @@ pub use nat::{
 };
 pub use paws::PawsPerHostParams;
 pub use replay::{ReplayEnd, ReplayParams, ReplayRow};
-pub use rewrite::{TcpParams, WindowRewrite};
+pub use rewrite::{InjectParams, InjectTo, Injected, RstSequence, TcpParams, WindowRewrite};
 pub use tcp::{HeldAcks, RstOrderParams, RstPlace, TimestampSet, TimestampsParams};
 pub use when::{FragmentSelect, Phase, Scope, Select, Trigger};
 
@@ -96,6 +96,8 @@ pub enum ImpairmentParams {
     Nat(NatPlace),
     /// Changes windows, options and ECN of TCP.
     Tcp(TcpParams),
+    /// Forges TCP segments.
+    Inject(InjectParams),
     /// A line of tc-netem, applied in netem's order of decisions.
     Netem(Box<NetemParams>),
 }

@@ -20,7 +20,7 @@ use crate::pipeline::schedule::Schedule;
 use crate::pipeline::shared::Shared;
 use crate::pipeline::stage::{Action, Emission, Outlet, Stage, Verdict};
 use crate::pipeline::time::Instant;
-use crate::pipeline::wire::{FlowKey, IcmpError, flow_hash};
+use crate::pipeline::wire::{FlowKey, IcmpError, bare, flow_hash};
 
 /// Where packets leave the core: devices, a file, memory.
 pub trait Egress {
@@ -391,7 +391,7 @@ impl Router {
         match self.answers.echo(packet, &mut self.pool) {
             Some(reply) => {
                 self.drop_whole(packet, None, Reason::Answered, now, egress);
-                self.send_own(reply, now, egress);
+                self.send_own(reply, None, now, egress);
             }
             None => self.drop_whole(packet, None, Reason::ToRouter, now, egress),
         }
@@ -560,6 +560,12 @@ impl Router {
                 self.reject_each(&mut packet, place, reason, error, now, egress);
                 self.pool.give(packet.into_buffer());
             }
+            Emission::Answer(mut segment) => {
+                self.restore(&mut segment, path, Some(stage), now);
+                let (version, transport) = (segment.layout.version(), segment.layout.transport_offset());
+                bare::turn_round(segment.bytes_mut(), version, transport);
+                self.send_own(segment, place, now, egress);
+            }
             Emission::Wake(at) if at <= now => {
                 self.with_stage(path, stage, now, egress, |stage, out| stage.wake(now, out));
             }
@@ -610,12 +616,18 @@ impl Router {
         }
     }
 
-    /// A packet of the router's own.
-    fn send_own<E: Egress>(&mut self, mut packet: Packet, now: Instant, egress: &mut E) {
+    /// A packet of the router's own, or made by the stage at `place`.
+    fn send_own<E: Egress>(
+        &mut self,
+        mut packet: Packet,
+        place: Option<(u16, u16)>,
+        now: Instant,
+        egress: &mut E,
+    ) {
         packet.path = Packet::NO_PATH;
         self.counters.created += packet.amount();
         if E::RECORDS {
-            egress.record(What::Created(None), &packet, now);
+            egress.record(What::Created(place), &packet, now);
         }
         let port = packet.ingress;
         self.send(port, &mut packet, now, egress);
@@ -660,8 +672,13 @@ impl Router {
             None if reason == Reason::PortMtu => packet.path,
             None => return,
         };
+        self.restore(packet, path, place.map(|(_, stage)| stage), now);
+    }
+
+    /// Takes back what the translator of the path has done to `packet`, if its place is before `stage`, or there is none.
+    fn restore(&mut self, packet: &mut Packet, path: u16, stage: Option<u16>, now: Instant) {
         let Some((at, translator)) = self.paths[usize::from(path)].translator() else { return };
-        if place.is_none_or(|(_, stage)| usize::from(stage) > at) {
+        if stage.is_none_or(|stage| usize::from(stage) > at) {
             self.nats[usize::from(translator.nat)].restore(packet, translator.outward, now);
         }
     }
@@ -685,7 +702,7 @@ impl Router {
             self.drop_whole(packet, place, reason, now, egress);
             if let Some(answer) = told {
                 self.counters.icmp_sent += 1;
-                self.send_own(answer, now, egress);
+                self.send_own(answer, None, now, egress);
             } else {
                 self.counters.icmp_withheld += 1;
             }

@@ -99,6 +99,8 @@ pub enum Emission {
     Drop(Packet, Reason),
     /// Is dropped, and its sender is told.
     Reject(Packet, Reason, IcmpError),
+    /// A segment made by the stage goes back to where the packet came from that it was made of.
+    Answer(Packet),
     /// The stage wants to be woken.
     Wake(Instant),
 }
@@ -133,6 +135,13 @@ impl Outlet<'_> {
     /// `packet` is dropped and its sender told.
     pub fn reject(&mut self, packet: Packet, reason: Reason, error: IcmpError) {
         self.emissions.push(Emission::Reject(packet, reason, error));
+    }
+
+    /// `segment`, TCP made by this stage of a packet and in its direction, is turned round and sent to that packet's
+    /// sender, past all stages.
+    pub fn answer(&mut self, segment: Packet) {
+        self.counters.answered += segment.amount();
+        self.emissions.push(Emission::Answer(segment));
     }
 
     /// Says that `packet`, about to be forwarded or held, was made by this stage.

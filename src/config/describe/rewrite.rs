@@ -1,7 +1,7 @@
 //! The stages that change and make TCP segments, in words.
 
 use crate::config::impairment::OPTIONS;
-use crate::pipeline::params::{TcpParams, WindowRewrite};
+use crate::pipeline::params::{InjectParams, InjectTo, Injected, RstSequence, TcpParams, WindowRewrite};
 
 pub(super) fn tcp(params: &TcpParams) -> String {
     let mut parts = Vec::new();
@@ -22,6 +22,25 @@ pub(super) fn tcp(params: &TcpParams) -> String {
     parts.extend(params.refuse_ecn.then(|| "ECN neither offered nor accepted in SYNs".to_owned()));
     parts.extend(params.clear_urgent.then(|| "urgent data made ordinary".to_owned()));
     format!("tcp: {}", parts.join("; "))
+}
+
+pub(super) fn inject(params: &InjectParams) -> String {
+    let what = match params.kind {
+        Injected::Rst(RstSequence::Exact) => "a RST with the next sequence number".to_owned(),
+        Injected::Rst(RstSequence::InWindow(above)) => {
+            format!("a RST {above} bytes above the next sequence number")
+        }
+        Injected::Rst(RstSequence::Stale(below)) => {
+            format!("a RST {below} bytes below the next sequence number")
+        }
+        Injected::DuplicateAck => "its acknowledgement again, without data".to_owned(),
+    };
+    let times = if params.count == 1 { String::new() } else { format!(", {} times", params.count) };
+    let to = match params.to {
+        InjectTo::Receiver => "behind each segment to its receiver",
+        InjectTo::Sender => "at each segment back to its sender",
+    };
+    format!("inject {to}: {what}{times}")
 }
 
 #[cfg(test)]
@@ -45,5 +64,18 @@ mod tests {
         );
         let zero = TcpParams { window: Some(WindowRewrite::Set(0)), ..TcpParams::default() };
         assert_eq!(tcp(&zero), "tcp: window set to zero");
+    }
+
+    #[test]
+    fn what_is_forged_and_for_whom_is_said() {
+        let rst = Injected::Rst(RstSequence::Stale(7));
+        assert_eq!(
+            inject(&InjectParams { kind: rst, to: InjectTo::Sender, count: 2 }),
+            "inject at each segment back to its sender: a RST 7 bytes below the next sequence number, 2 times"
+        );
+        assert_eq!(
+            inject(&InjectParams { kind: Injected::DuplicateAck, to: InjectTo::Receiver, count: 1 }),
+            "inject behind each segment to its receiver: its acknowledgement again, without data"
+        );
     }
 }

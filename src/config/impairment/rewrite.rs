@@ -1,7 +1,7 @@
 //! The keys of the stages that change and make TCP segments.
 
 use crate::config::reader::{Table, Value};
-use crate::pipeline::params::{TcpParams, WindowRewrite};
+use crate::pipeline::params::{InjectParams, InjectTo, Injected, RstSequence, TcpParams, WindowRewrite};
 use crate::pipeline::wire::tcp::option;
 
 /// Options that can be stripped.
@@ -82,11 +82,70 @@ fn kinds(value: &Value<'_>) -> Option<Vec<u8>> {
     Some(kinds)
 }
 
+/// Bytes above the next sequence number of a reset in the window, unless it is said: less than any window that is open.
+const ABOVE: u32 = 1_000;
+/// Bytes below it of a stale one: more than is received before it is acknowledged.
+const BELOW: u32 = 1_000_000;
+
+/// What `sequence` of an injected reset can be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Exact,
+    InWindow,
+    Stale,
+}
+
+/// `kind`, `to`, `count`, `sequence` and `distance`.
+pub(super) fn inject(table: &mut Table<'_>) -> Option<InjectParams> {
+    const PLACES: &[(&str, Place)] =
+        &[("exact", Place::Exact), ("in-window", Place::InWindow), ("stale", Place::Stale)];
+    let is_rst = table
+        .required("kind", "\"rst\"")
+        .and_then(|value| value.choice(&[("rst", true), ("dup-ack", false)]));
+    let (to, sequence, distance) = (table.value("to"), table.value("sequence"), table.value("distance"));
+    let count = table.value("count").map(|value| value.integer(1..=1_000));
+    let is_rst = is_rst?;
+    let default = if is_rst { 1 } else { 3 };
+    let way = to.as_ref().map_or(Some(InjectTo::Receiver), |value| {
+        value.choice(&[("receiver", InjectTo::Receiver), ("sender", InjectTo::Sender)])
+    });
+    if !is_rst {
+        for value in [&sequence, &distance].into_iter().flatten() {
+            value.problem("only a reset has it", "remove it");
+        }
+        if let (Some(value), Some(InjectTo::Sender)) = (&to, way) {
+            value.problem(
+                "a duplicate ACK goes the way of the ACK that it repeats",
+                "put the stage into the path of the ACKs",
+            );
+        }
+        return Some(InjectParams {
+            kind: Injected::DuplicateAck,
+            to: way?,
+            count: count.unwrap_or(Some(default))?,
+        });
+    }
+    let place = sequence.map_or(Some(Place::Exact), |value| value.choice(PLACES));
+    if let (Some(value), Some(Place::Exact)) = (&distance, place) {
+        value.problem("an exact reset has none", "write sequence = \"in-window\" or \"stale\", or remove it");
+    }
+    // Beyond half of all numbers, below is above.
+    let distance = distance.map(|value| value.integer(1..=(1 << 30)));
+    let place = match place? {
+        Place::Exact => RstSequence::Exact,
+        Place::InWindow => RstSequence::InWindow(distance.unwrap_or(Some(ABOVE))?),
+        Place::Stale => RstSequence::Stale(distance.unwrap_or(Some(BELOW))?),
+    };
+    Some(InjectParams { kind: Injected::Rst(place), to: way?, count: count.unwrap_or(Some(default))? })
+}
+
 #[cfg(test)]
 mod tests {
     use crate::config::read_stages;
     use crate::config::reader::document;
-    use crate::pipeline::params::{ImpairmentParams, TcpParams, WindowRewrite};
+    use crate::pipeline::params::{
+        ImpairmentParams, InjectParams, InjectTo, Injected, RstSequence, TcpParams, WindowRewrite,
+    };
 
     fn read(keys: &str) -> Result<ImpairmentParams, String> {
         let text = format!("[[stage]]\n{keys}\n");
@@ -140,6 +199,53 @@ mod tests {
             ("urgent = true", "it should be a text in quotes"),
         ] {
             let error = tcp(keys).unwrap_err();
+            assert!(error.contains(said) && error.lines().count() == 1, "{keys}: {error}");
+        }
+    }
+
+    fn inject(keys: &str) -> Result<InjectParams, String> {
+        read(&format!("type = \"inject\"\n{keys}")).map(|params| match params {
+            ImpairmentParams::Inject(params) => params,
+            other => panic!("{other:?}"),
+        })
+    }
+
+    #[test]
+    fn a_reset_is_exact_and_single_and_three_acks_repeat_one_by_default() {
+        let rst = |sequence, to, count| InjectParams { kind: Injected::Rst(sequence), to, count };
+        let receiver = InjectTo::Receiver;
+        for (keys, expected) in [
+            ("kind = \"rst\"", rst(RstSequence::Exact, receiver, 1)),
+            ("kind = \"rst\"\nto = \"sender\"", rst(RstSequence::Exact, InjectTo::Sender, 1)),
+            (
+                "kind = \"rst\"\nsequence = \"in-window\"\ncount = 9",
+                rst(RstSequence::InWindow(1_000), receiver, 9),
+            ),
+            ("kind = \"rst\"\nsequence = \"stale\"", rst(RstSequence::Stale(1_000_000), receiver, 1)),
+            ("kind = \"rst\"\nsequence = \"stale\"\ndistance = 5", rst(RstSequence::Stale(5), receiver, 1)),
+            ("kind = \"dup-ack\"", InjectParams { kind: Injected::DuplicateAck, to: receiver, count: 3 }),
+        ] {
+            assert_eq!(inject(keys), Ok(expected), "{keys}");
+        }
+    }
+
+    #[test]
+    fn forgeries_that_cannot_be_are_refused() {
+        for (keys, said) in [
+            ("", "kind: is missing (write kind = \"rst\")"),
+            ("kind = \"syn\"", "allowed: rst, dup-ack"),
+            ("kind = \"rst\"\nsequence = \"inwindow\"", "did you mean \"in-window\"?"),
+            ("kind = \"rst\"\ndistance = 5", "distance: an exact reset has none"),
+            (
+                "kind = \"rst\"\nsequence = \"stale\"\ndistance = 0",
+                "0 is out of range (allowed: 1 to 1073741824)",
+            ),
+            ("kind = \"rst\"\ncount = 0", "0 is out of range (allowed: 1 to 1000)"),
+            ("kind = \"rst\"\nto = \"both\"", "allowed: receiver, sender"),
+            ("kind = \"dup-ack\"\nsequence = \"exact\"", "sequence: only a reset has it"),
+            ("kind = \"dup-ack\"\nto = \"sender\"", "goes the way of the ACK that it repeats"),
+        ] {
+            let error = inject(keys).unwrap_err();
             assert!(error.contains(said) && error.lines().count() == 1, "{keys}: {error}");
         }
     }

@@ -113,6 +113,7 @@ fn observe_stage(prefix: &str, counters: &StageCounters, observed: &mut Observat
         ("acted", counters.acted),
         ("dropped", counters.drops.total()),
         ("created", counters.created),
+        ("answered", counters.answered),
         ("rewritten", counters.rewritten),
         ("delayed", counters.delayed),
     ] {

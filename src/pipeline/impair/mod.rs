@@ -10,6 +10,7 @@ mod corrupt;
 mod delay;
 mod duplicate;
 mod fragment_filter;
+mod inject;
 mod listed_loss;
 mod loss;
 mod mss;
@@ -127,6 +128,8 @@ impairments! {
     Nat(NatPlace),
     /// Windows, options and ECN of TCP changed.
     Tcp(tcp_rewrite::TcpRewrite),
+    /// Segments that nobody sent.
+    Inject(inject::Inject),
     /// The other direction of a stage that works in both.
     Back(Back),
 }
@@ -163,6 +166,7 @@ impl Impairment {
             ImpairmentParams::RstOrder(params) => Self::RstOrder(rst_order::RstOrder::new(*params, setting)),
             ImpairmentParams::Nat(place) => Self::Nat(*place),
             ImpairmentParams::Tcp(params) => Self::Tcp(tcp_rewrite::TcpRewrite::new(params)),
+            ImpairmentParams::Inject(params) => Self::Inject(inject::Inject::new(*params, setting)),
             ImpairmentParams::Netem(params) if params.mode == Mode::Netem => {
                 Self::KernelNetem(Box::new(netem_kernel::KernelNetem::new(params, setting)))
             }

@@ -9,8 +9,9 @@ use proptest::prelude::*;
 
 use crate::pipeline::counters::Reason;
 use crate::pipeline::params::{
-    Dependence, Forward, ImpairmentParams, MtuAction, MtuParams, NaptParams, NatClock, NatKind, NatParams,
-    NatPlace, NatTimeouts, PathParams, PortAllocation, PrefixParams, Rebind, RouterParams, StageParams,
+    Dependence, Forward, ImpairmentParams, InjectParams, InjectTo, Injected, MtuAction, MtuParams,
+    NaptParams, NatClock, NatKind, NatParams, NatPlace, NatTimeouts, PathParams, PortAllocation,
+    PrefixParams, Rebind, RouterParams, RstSequence, StageParams,
 };
 use crate::pipeline::testing::frame::{fix_checksums, in_fragments};
 use crate::pipeline::testing::{Frame, Run, Spec, flaw, stage};
@@ -144,6 +145,24 @@ fn inner(run: &mut Run, time: Instant, from: &str, to: &str) -> Option<SocketAdd
     let (port, source, destination) = after(run, 1, time, &udp(from, to))?;
     assert_eq!((port, source), (0, end(from)));
     Some(destination)
+}
+
+/// Behind a translator a stage forges what the translator's address seems to hear.
+#[test]
+fn what_is_forged_for_the_sender_goes_to_the_host_inside() {
+    let rst = InjectParams { kind: Injected::Rst(RstSequence::Exact), to: InjectTo::Sender, count: 1 };
+    let forge = || vec![stage(ImpairmentParams::Inject(rst))];
+    let napt = NaptParams { allocation: PortAllocation::Random, ..napt() };
+    for (before, behind) in [(Vec::new(), forge()), (forge(), Vec::new())] {
+        let mut run = Run::built(&params(NatKind::Napt(Box::new(napt.clone())), before, behind));
+        run.feed(at(0), &tcp("10.0.1.2:4000", "10.0.2.2:80", 2, (5, 0)));
+        let wires = run.wires();
+        let (out, back): (Vec<_>, Vec<_>) = wires.iter().partition(|wire| wire.port == 1);
+        assert_eq!((out.len(), back.len()), (1, 1));
+        assert_eq!((ends(&out[0].bytes).0.ip(), flaw(&back[0].bytes)), (PUBLIC.parse().unwrap(), None));
+        assert_ne!(ends(&out[0].bytes).0.port(), 4000);
+        assert_eq!(ends(&back[0].bytes), (end("10.0.2.2:80"), end("10.0.1.2:4000")));
+    }
 }
 
 #[test]

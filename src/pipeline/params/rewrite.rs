@@ -26,3 +26,44 @@ pub enum WindowRewrite {
     /// It is at most this.
     Max(u16),
 }
+
+/// See [`crate::pipeline::params::ImpairmentParams::Inject`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InjectParams {
+    /// What is forged.
+    pub kind: Injected,
+    /// To whom it goes.
+    pub to: InjectTo,
+    /// How often, at least 1.
+    pub count: u32,
+}
+
+/// A segment that is forged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Injected {
+    /// A reset.
+    Rst(RstSequence),
+    /// The acknowledgement of a segment once more, without data.
+    DuplicateAck,
+}
+
+/// The sequence number of a forged reset, seen from the next byte that its receiver should expect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RstSequence {
+    /// That byte: the reset counts (RFC 9293 section 3.5.2).
+    Exact,
+    /// So many bytes above: within the window a challenge ACK answers it (RFC 5961 section 3.2).
+    InWindow(u32),
+    /// So many bytes below: it is discarded.
+    Stale(u32),
+}
+
+/// Whom a forged segment goes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum InjectTo {
+    /// The receiver of the packet, as if from its sender; behind the packet, by the same path.
+    #[default]
+    Receiver,
+    /// The sender of the packet, as if from its receiver; at once, as the router's own answers go.
+    Sender,
+}

@@ -6,6 +6,7 @@
 //! The fast path does not stack views: [`Layout::parse`] finds all offsets in one pass, and views are made where a
 //! field is needed.
 
+pub mod bare;
 pub mod checksum;
 pub mod endpoint;
 pub mod flow;

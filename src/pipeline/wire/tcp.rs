@@ -159,6 +159,12 @@ impl<T: AsRef<[u8]>> Tcp<T> {
         Options { bytes: &self.bytes()[..self.header_len()], at: field::OPTIONS }
     }
 
+    /// The bytes of the options, padding included.
+    #[inline]
+    pub fn option_bytes(&self) -> &[u8] {
+        &self.bytes()[field::OPTIONS..self.header_len()]
+    }
+
     /// Where the first option of a kind lies, kind and length included; none if a malformed option stands before it.
     #[inline]
     pub fn find_option(&self, kind: u8) -> Option<Range<usize>> {
