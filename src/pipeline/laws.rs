@@ -508,9 +508,11 @@ fn shares_state(stages: &[StageParams]) -> bool {
     stages.iter().any(|stage| {
         stage.trigger.scope == Scope::Path
             || match &stage.impairment {
-                ImpairmentParams::Rate(_) | ImpairmentParams::Bottleneck(_) | ImpairmentParams::Replay(_) => {
-                    true
-                }
+                ImpairmentParams::Rate(_)
+                | ImpairmentParams::Bottleneck(_)
+                | ImpairmentParams::Replay(_)
+                // Of the flows of one host.
+                | ImpairmentParams::PawsPerHost(_) => true,
                 ImpairmentParams::ListedLoss(loss) => loss.scope == Scope::Path,
                 ImpairmentParams::Netem(netem) => {
                     netem.rate.is_some()
