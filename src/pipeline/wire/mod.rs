@@ -15,6 +15,7 @@ pub mod icmp;
 pub mod ipv4;
 pub mod ipv6;
 pub mod layout;
+pub mod quic;
 pub mod quote;
 pub mod tcp;
 pub mod transport;
