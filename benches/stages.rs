@@ -13,7 +13,7 @@ use faultwire::pipeline::router::{Egress, Router};
 use faultwire::pipeline::time::{Duration, Instant};
 
 /// Name and stage as in a configuration. Those that hold do so for less than the packets' spacing.
-const STAGES: [(&str, &str); 23] = [
+const STAGES: [(&str, &str); 25] = [
     ("none", ""),
     ("loss", r#"{ type = "loss", probability = "1%" }"#),
     ("loss-list", r#"{ type = "loss", indices = [1, "5-9", 1000, 1000000000] }"#),
@@ -36,6 +36,11 @@ const STAGES: [(&str, &str); 23] = [
     ("tcp-strip", r#"{ type = "tcp", strip = ["sack-permitted", "sack"] }"#),
     ("inject", r#"{ type = "inject", kind = "dup-ack", trigger = { every = 100 } }"#),
     ("match", r#"{ type = "loss", probability = "1%", match = { protocol = "udp", port = 53 } }"#),
+    ("drop", r#"{ type = "drop", match = { segment = "syn" } }"#),
+    (
+        "segments",
+        r#"{ type = "drop", match = { segment = "retransmission" }, trigger = { nth = 1000000000 } }"#,
+    ),
     ("trigger", r#"{ type = "loss", probability = "100%", trigger = { every = 100 } }"#),
 ];
 

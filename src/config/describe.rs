@@ -44,6 +44,7 @@ fn impairment(impairment: &ImpairmentParams) -> String {
             format!("loss {} of wire packets, each independently{mark}", loss.probability)
         }
         ImpairmentParams::ListedLoss(params) => listed_loss(params),
+        ImpairmentParams::Drop => "drop every packet".to_owned(),
         ImpairmentParams::Delay(params) => delay(params),
         ImpairmentParams::Rate(params) => rate(params),
         ImpairmentParams::Bottleneck(params) => bottleneck(params),
@@ -309,6 +310,7 @@ fn select(select: &Select) -> Vec<String> {
     add("", which.map(str::to_owned).into_iter().collect());
     add("DSCP ", numbers(&select.dscp));
     add("ECN ", numbers(&select.ecn));
+    conditions.extend(super::select::describe(select));
     conditions
 }
 

@@ -25,6 +25,7 @@ use crate::pipeline::units::Probability;
 /// Every type of stage.
 pub(super) const TYPES: &[&str] = &[
     "loss",
+    "drop",
     "delay",
     "rate",
     "mtu",
@@ -52,6 +53,7 @@ pub(super) fn read_impairment(
 ) -> Option<ImpairmentParams> {
     Some(match kind {
         "loss" => loss::read(table, trigger)?,
+        "drop" => ImpairmentParams::Drop,
         "delay" => ImpairmentParams::Delay(delay(table)?),
         "rate" => rate::read(table)?,
         "mtu" => ImpairmentParams::Mtu(mtu(table)?),

@@ -1,5 +1,9 @@
 //! `match = { ... }`: which packets a stage looks at.
 
+mod segment;
+
+pub(super) use segment::describe;
+
 use crate::config::port::prefix;
 use crate::config::reader::{Integer, Table, Value};
 use crate::pipeline::params::{FragmentSelect, Select};
@@ -50,6 +54,9 @@ pub fn read_select(value: &Value<'_>) -> Option<Select> {
         fragment: table.value("fragment").and_then(|value| value.choice(FRAGMENTS)),
         dscp: each(&mut table, "dscp", dscp),
         ecn: each(&mut table, "ecn", |value| value.choice(ECN)).concat(),
+        segments: each(&mut table, "segment", |value| value.choice(segment::KINDS)).into_iter().collect(),
+        transmission: segment::transmission(&mut table),
+        quic: segment::quic(&mut table),
     };
     check(&select, &table);
     table.finish();
@@ -64,6 +71,7 @@ fn each<'a, T>(table: &mut Table<'a>, key: &'static str, read: impl Fn(&Value<'a
 
 /// Conditions that no packet can meet.
 fn check(select: &Select, table: &Table<'_>) {
+    segment::check(select, table);
     let protocols = &select.protocols;
     let only =
         |with: &[u8]| !protocols.is_empty() && !protocols.iter().any(|protocol| with.contains(protocol));

@@ -712,6 +712,7 @@ fn the_reference_shows_every_key_and_type() {
 fn type_of(impairment: &ImpairmentParams) -> &'static str {
     match impairment {
         ImpairmentParams::Loss(_) | ImpairmentParams::ListedLoss(_) => "loss",
+        ImpairmentParams::Drop => "drop",
         ImpairmentParams::Delay(_) => "delay",
         ImpairmentParams::Rate(_) | ImpairmentParams::Bottleneck(_) => "rate",
         ImpairmentParams::Replay(_) => "replay",

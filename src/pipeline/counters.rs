@@ -26,6 +26,8 @@ impl AddAssign for Amount {
 pub enum Reason {
     /// Random loss of a stage.
     Loss,
+    /// By a drop stage that was aimed at it.
+    Drop,
     /// The queue of a rate limit was full.
     QueueFull,
     /// Early, by the discipline that manages a queue (CoDel, PIE, RED).
@@ -84,8 +86,9 @@ impl Reason {
     /// Number of reasons.
     pub const COUNT: usize = Self::ALL.len();
     /// All of them, in order.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::Loss,
+        Self::Drop,
         Self::QueueFull,
         Self::Aqm,
         Self::Policed,
@@ -118,6 +121,7 @@ impl Reason {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Loss => "loss",
+            Self::Drop => "drop",
             Self::QueueFull => "queue_full",
             Self::Aqm => "aqm",
             Self::Policed => "policed",
@@ -152,6 +156,7 @@ impl Reason {
         matches!(
             self,
             Self::Loss
+                | Self::Drop
                 | Self::QueueFull
                 | Self::Aqm
                 | Self::Policed

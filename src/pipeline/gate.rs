@@ -6,6 +6,7 @@ use crate::pipeline::flow::PerFlow;
 use crate::pipeline::packet::Packet;
 use crate::pipeline::params::{Scope, Select, Trigger};
 use crate::pipeline::rng::{Chance, StageKey};
+use crate::pipeline::segments::Sent;
 use crate::pipeline::shared::Shared;
 use crate::pipeline::time::Instant;
 
@@ -20,6 +21,8 @@ pub struct Gate {
     /// Nothing is asked of any packet.
     is_open: bool,
     select: Option<Select>,
+    /// What each flow has sent, if the selection asks for it.
+    sent: Option<PerFlow<Sent>>,
     trigger: Option<Armed>,
     /// Number of the only phase in which the stage acts.
     phase: Option<u8>,
@@ -66,6 +69,7 @@ impl Gate {
         Self {
             is_open: select.is_any() && *trigger == Trigger::default(),
             select: (!select.is_any()).then(|| select.clone()),
+            sent: select.remembers().then(|| PerFlow::new(flows)),
             trigger: (Trigger { phase: None, ..trigger.clone() } != Trigger::default()).then(armed),
             phase: trigger.phase.map(|phase| phase.number),
         }
@@ -73,7 +77,7 @@ impl Gate {
 
     /// A gate that selects everything.
     pub const fn open() -> Self {
-        Self { is_open: true, select: None, trigger: None, phase: None }
+        Self { is_open: true, select: None, sent: None, trigger: None, phase: None }
     }
 
     /// How many wire packets at the front of `packet`, `limit` at most, fare alike, and whether the stage acts on them.
@@ -82,6 +86,9 @@ impl Gate {
     pub fn claim(&mut self, packet: &Packet, limit: u32, now: Instant) -> (u32, bool) {
         if self.is_open {
             return (limit, true);
+        }
+        if self.sent.is_some() {
+            return self.claim_behind(packet, limit, now);
         }
         if self.phase.is_some_and(|phase| phase != packet.phase()) {
             return (limit, false);
@@ -94,6 +101,29 @@ impl Gate {
             Some(armed) if selected => armed.claim(packet, count, now),
             _ => (count, selected),
         }
+    }
+}
+
+impl Gate {
+    /// [`Self::claim`] where it matters what the flow has sent; out of the way of gates that do not ask. Every packet of the
+    /// flow counts as sent, whatever else the selection wants of it.
+    #[inline(never)]
+    fn claim_behind(&mut self, packet: &Packet, limit: u32, now: Instant) -> (u32, bool) {
+        let (Some(sent), Some(select)) = (&mut self.sent, &self.select) else { return (limit, true) };
+        let sent = sent.of(packet.flow);
+        let view = sent.view(packet, select.transmission);
+        let limit = view.as_ref().map_or(limit, |view| limit.min(view.limit()));
+        let (mut count, mut acts) = (limit, false);
+        if self.phase.is_none_or(|phase| phase == packet.phase()) {
+            (count, acts) = select.run_behind(packet, limit, view.as_ref());
+        }
+        if let (Some(armed), true) = (&mut self.trigger, acts) {
+            (count, acts) = armed.claim(packet, count, now);
+        }
+        if let Some(view) = view {
+            sent.learn(&view, count);
+        }
+        (count, acts)
     }
 }
 

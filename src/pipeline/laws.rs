@@ -15,9 +15,9 @@ use crate::pipeline::params::{
     Discipline, Distribution, DuplicateParams, Excess, FragmentSelect, GilbertElliott, HeldAcks,
     ImpairmentParams, InjectParams, InjectTo, Injected, ListedLossParams, LossModel, LossParams, Mode,
     MssParams, MtuAction, MtuParams, NetemParams, NetemRate, Numbers, PawsPerHostParams, Phase, PieParams,
-    RateParams, RedParams, ReorderParams, ReplayEnd, ReplayParams, ReplayRow, RstOrderParams, RstPlace,
-    RstSequence, Scope, Select, ServiceParams, Slot, SlotGap, StageParams, StateLoss, TcpParams,
-    TimestampSet, TimestampsParams, Trigger, WindowRewrite,
+    QuicSelect, RateParams, RedParams, ReorderParams, ReplayEnd, ReplayParams, ReplayRow, RstOrderParams,
+    RstPlace, RstSequence, Scope, Segment, Select, ServiceParams, Slot, SlotGap, StageParams, StateLoss,
+    TcpParams, TimestampSet, TimestampsParams, Transmission, Trigger, WindowRewrite,
 };
 use crate::pipeline::service::{Opportunities, RateSteps};
 use crate::pipeline::testing::frame::Extra;
@@ -283,6 +283,7 @@ fn impairment() -> impl Strategy<Value = ImpairmentParams> {
         (probability(), any::<bool>())
             .prop_map(|(probability, ecn)| ImpairmentParams::Loss(LossParams { probability, ecn })),
         listed_loss(),
+        Just(ImpairmentParams::Drop),
         delay().prop_map(ImpairmentParams::Delay),
         (rate(), excess(), -20..60_i32).prop_map(|(rate, excess, overhead)| ImpairmentParams::Rate(
             RateParams { rate, excess, overhead }
@@ -336,7 +337,40 @@ fn selection() -> impl Strategy<Value = Select> {
             fragment,
             ..Select::default()
         });
-    prop_oneof![Just(Select::default()), some]
+    prop_oneof![2 => Just(Select::default()), 2 => some, 1 => aimed()]
+}
+
+/// At what a segment is and was, or at QUIC.
+fn aimed() -> impl Strategy<Value = Select> {
+    let kinds = [
+        Segment::Syn,
+        Segment::SynAck,
+        Segment::Fin,
+        Segment::Rst,
+        Segment::Data,
+        Segment::PureAck,
+        Segment::Sack,
+        Segment::NewData,
+        Segment::Retransmission,
+        Segment::HandshakeAck,
+        Segment::Established,
+    ];
+    let transmission = option::of((1..12_u64, any::<bool>()));
+    let short = option::of((0..1_000_u32).prop_map(|high| (0, high)));
+    let segment = (vec(select(kinds.to_vec()), 0..3), transmission, short).prop_map(
+        |(segments, transmission, payload_length)| Select {
+            segments: segments.into_iter().collect(),
+            transmission: transmission.map(|(of, again)| Transmission { of, again }),
+            payload_length,
+            ..Select::default()
+        },
+    );
+    // The payload of test packets counts up: some of it looks like QUIC.
+    let quic = (0..64_u8, vec(vec(any::<u8>(), 1..2), 0..2)).prop_map(|(packets, destinations)| Select {
+        quic: Some(QuicSelect { packets, destinations }),
+        ..Select::default()
+    });
+    prop_oneof![3 => segment, 1 => quic]
 }
 
 fn trigger() -> impl Strategy<Value = Trigger> {
@@ -385,12 +419,22 @@ fn options(syn: bool, (place, value, echo): (u8, u32, u32)) -> Vec<u8> {
     options
 }
 
+/// Near each other, so that data is sent again and numbers wrap, or anywhere.
+fn sequence_number() -> impl Strategy<Value = u32> {
+    prop_oneof![2 => (0..20_000_u32).prop_map(|number| number.wrapping_sub(9_000)), 1 => any::<u32>()]
+}
+
 /// SYN, RST, data, UDP; single, in trains or in fragments; with and without IP options; of three flows.
 fn packet() -> impl Strategy<Value = Spec> {
     let flags = select(vec![0x10_u8, 0x18, 0x19, 0x90, 0x02, 0x98, 0x04, 0x14, 0xc2]);
     let kind = (any::<bool>(), any::<bool>(), 0..3_u16, flags);
-    let shape =
-        (0..9_000_usize, select(vec![0_u16, 1, 8, 500, 1_000, 1_448]), any::<u32>(), any::<u16>(), 0..4_u8);
+    let shape = (
+        0..9_000_usize,
+        select(vec![0_u16, 1, 8, 500, 1_000, 1_448]),
+        sequence_number(),
+        any::<u16>(),
+        0..4_u8,
+    );
     let extra = prop_oneof![
         4 => Just(Extra::Nothing),
         1 => Just(Extra::Options),
@@ -755,6 +799,7 @@ fn every_impairment_is_held_to_the_laws() {
     let count = |impairment: &ImpairmentParams| match impairment {
         ImpairmentParams::Loss(_)
         | ImpairmentParams::ListedLoss(_)
+        | ImpairmentParams::Drop
         | ImpairmentParams::Delay(_)
         | ImpairmentParams::Rate(_)
         | ImpairmentParams::Bottleneck(_)
@@ -773,7 +818,7 @@ fn every_impairment_is_held_to_the_laws() {
         | ImpairmentParams::Inject(_)
         | ImpairmentParams::Netem(_)
         // Has no state of its own here: its laws are with the translators.
-        | ImpairmentParams::Nat(_) => 19,
+        | ImpairmentParams::Nat(_) => 20,
     };
     assert_eq!(seen.len(), count(&ImpairmentParams::FragmentFilter));
 }

@@ -29,6 +29,7 @@ pub mod rng;
 pub mod router;
 pub mod routes;
 pub mod schedule;
+pub mod segments;
 mod select;
 pub mod serialiser;
 pub mod service;

@@ -10,6 +10,7 @@ mod netem;
 mod paws;
 mod replay;
 mod rewrite;
+mod segment;
 mod tcp;
 mod when;
 
@@ -22,6 +23,7 @@ pub use nat::{
 pub use paws::PawsPerHostParams;
 pub use replay::{ReplayEnd, ReplayParams, ReplayRow};
 pub use rewrite::{InjectParams, InjectTo, Injected, RstSequence, TcpParams, WindowRewrite};
+pub use segment::{QuicSelect, Segment, Segments, Transmission};
 pub use tcp::{HeldAcks, RstOrderParams, RstPlace, TimestampSet, TimestampsParams};
 pub use when::{FragmentSelect, Phase, Scope, Select, Trigger};
 
@@ -64,6 +66,8 @@ pub enum ImpairmentParams {
     Loss(LossParams),
     /// Loss of the packets of a list.
     ListedLoss(ListedLossParams),
+    /// Every packet that the stage is aimed at is dropped.
+    Drop,
     /// Propagation delay, fixed or with jitter.
     Delay(DelayParams),
     /// Serialisation at a rate behind a bounded queue, or a policer.

@@ -1,14 +1,19 @@
 //! Which packets a stage looks at.
 //!
 //! The wire packets of a train share addresses and ports, but the last is shorter and carries FIN and PSH, and the first
-//! CWR; so a selection answers for a run of wire packets, as stages do.
+//! CWR; so a selection answers for a run of wire packets, as stages do. What was sent before is told by the gate.
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
 use crate::pipeline::packet::Packet;
-use crate::pipeline::params::{FragmentSelect, Select};
+use crate::pipeline::params::{FragmentSelect, QuicSelect, Segments, Select};
+use crate::pipeline::segments::{self, View};
+use crate::pipeline::wire::quic;
+
+/// Most wire packets of a train of datagrams that are looked into at once: the kernel makes none longer.
+const MOST_DATAGRAMS: u32 = 128;
 
 impl Select {
     /// True if every packet is selected.
@@ -25,6 +30,9 @@ impl Select {
         if !self.looks_at_wires() {
             return (limit, true);
         }
+        if let Some(quic) = &self.quic {
+            return self.run_quic(quic, packet, limit);
+        }
         let last = packet.wires() - 1;
         let first = self.takes_wire(packet, 0);
         // The first, all in the middle, and the last.
@@ -40,10 +48,39 @@ impl Select {
         (count, first)
     }
 
+    /// [`Self::run`] of a selection that [`Self::remembers`], in the light of `view`, if it is TCP.
+    pub fn run_behind(&self, packet: &Packet, limit: u32, view: Option<&View>) -> (u32, bool) {
+        let Some(view) = view.filter(|_| self.takes_packet(packet)) else { return (limit, false) };
+        let takes = |i| {
+            let kinds = segments::kinds(packet, i);
+            let aimed = self.transmission.is_none_or(|aim| view.carries(i, aim));
+            aimed && self.takes_kinds(packet, i, || kinds.or(view.remembered(i, kinds)))
+        };
+        let first = takes(0);
+        let marks = view.marks().into_iter().chain([packet.wires() - 1]);
+        let changes = |&at: &u32| (1..limit).contains(&at) && takes(at) != first;
+        (marks.filter(changes).min().unwrap_or(limit), first)
+    }
+
+    /// The datagrams of a train have only their headers in common.
+    fn run_quic(&self, quic: &QuicSelect, packet: &Packet, limit: u32) -> (u32, bool) {
+        let takes = |i| self.takes_wire(packet, i) && quic.takes(wire_bytes(packet, i));
+        let limit = limit.min(MOST_DATAGRAMS);
+        let first = takes(0);
+        ((1..limit).find(|&i| takes(i) != first).unwrap_or(limit), first)
+    }
+
+    /// Whether it depends on what was sent before.
+    pub const fn remembers(&self) -> bool {
+        self.segments.meets(Segments::REMEMBERED) || self.transmission.is_some()
+    }
+
     const fn looks_at_wires(&self) -> bool {
         self.tcp_flags_set | self.tcp_flags_unset != 0
             || self.ip_length.is_some()
             || self.payload_length.is_some()
+            || !self.segments.is_empty()
+            || self.quic.is_some()
     }
 
     /// What all wire packets have in common.
@@ -55,6 +92,7 @@ impl Select {
             && self.fragment.is_none_or(|wanted| takes_fragment(wanted, packet))
             && any_or(&self.dscp, |&dscp| dscp == packet.traffic_class() >> 2)
             && any_or(&self.ecn, |&ecn| ecn == packet.traffic_class() & 3)
+            && (self.quic.is_none() || packet.is_udp() && !packet.layout.is_fragment())
     }
 
     fn takes_ports(&self, packet: &Packet) -> bool {
@@ -70,6 +108,11 @@ impl Select {
 
     /// What wire packets differ in.
     fn takes_wire(&self, packet: &Packet, i: u32) -> bool {
+        self.takes_kinds(packet, i, || segments::kinds(packet, i))
+    }
+
+    /// The same, given what wire packet `i` is.
+    fn takes_kinds(&self, packet: &Packet, i: u32, kinds: impl FnOnce() -> Segments) -> bool {
         let within = |range: Option<(u32, u32)>, value: u32| {
             range.is_none_or(|(low, high)| (low..=high).contains(&value))
         };
@@ -83,7 +126,24 @@ impl Select {
         within(self.ip_length, packet.wire_length(i))
             && within(self.payload_length, packet.wire_payload(i))
             && (!flags_wanted || flags_fit())
+            && (self.segments.is_empty() || self.segments.meets(kinds()))
     }
+}
+
+impl QuicSelect {
+    /// Whether any packet in a datagram is wanted.
+    fn takes(&self, datagram: &[u8]) -> bool {
+        quic::packets(datagram).any(|quic| {
+            (self.packets == 0 || quic.packet.is_some_and(|packet| self.packets & packet as u8 != 0))
+                && any_or(&self.destinations, |beginning| quic.destination.starts_with(beginning))
+        })
+    }
+}
+
+/// The payload of wire packet `i`.
+fn wire_bytes(packet: &Packet, i: u32) -> &[u8] {
+    let start = packet.header_length() + (i * u32::from(packet.segment())) as usize;
+    &packet.bytes()[start..start + packet.wire_payload(i) as usize]
 }
 
 fn any_or<T>(wanted: &[T], matches: impl Fn(&T) -> bool) -> bool {

@@ -8,6 +8,7 @@ mod blackout;
 mod bottleneck;
 mod corrupt;
 mod delay;
+mod drop;
 mod duplicate;
 mod fragment_filter;
 mod inject;
@@ -92,6 +93,8 @@ impairments! {
     Loss(loss::Loss),
     /// Loss of the packets of a list.
     ListedLoss(listed_loss::ListedLoss),
+    /// Drops what it is aimed at.
+    Drop(drop::Discard),
     /// Propagation delay.
     Delay(delay::Delay),
     /// Serialiser or policer.
@@ -142,6 +145,7 @@ impl Impairment {
             ImpairmentParams::ListedLoss(params) => {
                 Self::ListedLoss(listed_loss::ListedLoss::new(params, setting))
             }
+            ImpairmentParams::Drop => Self::Drop(drop::Discard),
             ImpairmentParams::Delay(params) => Self::Delay(delay::Delay::new(*params, setting)),
             ImpairmentParams::Rate(params) => Self::Rate(rate::RateLimit::new(*params, setting)),
             ImpairmentParams::Bottleneck(params) => {

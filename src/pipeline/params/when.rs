@@ -2,6 +2,7 @@
 
 use ipnet::IpNet;
 
+use crate::pipeline::params::{QuicSelect, Segments, Transmission};
 use crate::pipeline::time::{Duration, Instant};
 use crate::pipeline::units::Probability;
 
@@ -34,6 +35,12 @@ pub struct Select {
     pub dscp: Vec<u8>,
     /// ECN codepoints (0 Not-ECT, 1 ECT(1), 2 ECT(0), 3 CE); empty means any.
     pub ecn: Vec<u8>,
+    /// What a TCP segment is, any of these. This and the next imply TCP and a whole packet, not a fragment.
+    pub segments: Segments,
+    /// Which data it carries.
+    pub transmission: Option<Transmission>,
+    /// Which QUIC packets are in the datagram. Implies UDP and a whole packet, not a fragment.
+    pub quic: Option<QuicSelect>,
 }
 
 /// Which fragments a selection wants.
