@@ -13,10 +13,12 @@ use faultwire::pipeline::router::{Egress, Router};
 use faultwire::pipeline::time::{Duration, Instant};
 
 /// Name and stage as in a configuration. Those that hold do so for less than the packets' spacing.
-const STAGES: [(&str, &str); 25] = [
+const STAGES: [(&str, &str); 27] = [
     ("none", ""),
     ("loss", r#"{ type = "loss", probability = "1%" }"#),
     ("loss-list", r#"{ type = "loss", indices = [1, "5-9", 1000, 1000000000] }"#),
+    ("loss-pattern", r#"{ type = "loss", pattern = ["1%", "50%"] }"#),
+    ("delay-model", r#"{ type = "delay", model = "configs/traces/delay.json" }"#),
     ("delay", r#"{ type = "delay", delay = "100us" }"#),
     ("jitter", r#"{ type = "delay", delay = "100us", jitter = "50us" }"#),
     ("rate", r#"{ type = "rate", rate = "10 Gbit/s" }"#),

@@ -11,11 +11,11 @@ use faultwire::config::spec;
 use faultwire::pipeline::counters::Reason;
 use faultwire::pipeline::packet::{Offload, Packet};
 use faultwire::pipeline::params::{
-    BlackoutParams, Dependence, HeldAcks, IcmpParams, ImpairmentParams, InjectParams, InjectTo, Injected,
-    ListedLossParams, NaptParams, NatClock, NatKind, NatParams, NatPlace, NatTimeouts, Numbers, PathParams,
-    PawsPerHostParams, PortAllocation, PortParams, Rebind, ReorderParams, RouterParams, RstOrderParams,
-    RstPlace, RstSequence, Scope, Select, StageParams, TcpParams, TimestampSet, TimestampsParams, Trigger,
-    WindowRewrite,
+    BlackoutParams, DelayModelParams, Dependence, HeldAcks, IcmpParams, ImpairmentParams, InjectParams,
+    InjectTo, Injected, ListedLossParams, NaptParams, NatClock, NatKind, NatParams, NatPlace, NatTimeouts,
+    Numbers, PathParams, PatternFault, PatternParams, PawsPerHostParams, PortAllocation, PortParams, Rebind,
+    ReorderParams, RouterParams, RstOrderParams, RstPlace, RstSequence, Scope, Select, StageParams,
+    TcpParams, TimestampSet, TimestampsParams, Timetable, Trigger, WindowRewrite,
 };
 use faultwire::pipeline::pool::HEADROOM;
 use faultwire::pipeline::router::{Egress, Router};
@@ -93,6 +93,14 @@ fn stages() -> Vec<StageParams> {
     let mut numbers = Numbers::default();
     (1..5_000).for_each(|number| numbers.push(10 * number, 10 * number + 1).unwrap());
     let list = ListedLossParams { list: std::sync::Arc::new(numbers), scope: Scope::Path, ecn: false };
+    let chances = [0.5, 0.2].map(|chance| Probability::new(chance).unwrap());
+    let patterns = Timetable::new(vec![(Duration::from_millis(3), chances.to_vec())], true).unwrap();
+    let fault = PatternFault::Loss { ecn: true };
+    let pattern = PatternParams { patterns: std::sync::Arc::new(patterns), fault, scope: Scope::Flow };
+    stages.push(stage("pattern", ImpairmentParams::Pattern(pattern)));
+    let delays = Timetable::new(vec![(Duration::from_millis(5), Duration::from_millis(1))], true).unwrap();
+    let model = DelayModelParams { delays: std::sync::Arc::new(delays), reorder: false };
+    stages.push(stage("model", ImpairmentParams::DelayModel(model)));
     stages.push(stage("listed", ImpairmentParams::ListedLoss(list)));
     let inject = |kind, to| ImpairmentParams::Inject(InjectParams { kind, to, count: 2 });
     stages.push(stage("dup-ack", inject(Injected::DuplicateAck, InjectTo::Receiver)));

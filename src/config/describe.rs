@@ -1,5 +1,6 @@
 //! A stage in one line for people.
 
+mod models;
 mod rewrite;
 mod tcp;
 
@@ -45,6 +46,8 @@ fn impairment(impairment: &ImpairmentParams) -> String {
         }
         ImpairmentParams::ListedLoss(params) => listed_loss(params),
         ImpairmentParams::Drop => "drop every packet".to_owned(),
+        ImpairmentParams::Pattern(params) => models::pattern(params),
+        ImpairmentParams::DelayModel(params) => models::delay(params),
         ImpairmentParams::Delay(params) => delay(params),
         ImpairmentParams::Rate(params) => rate(params),
         ImpairmentParams::Bottleneck(params) => bottleneck(params),

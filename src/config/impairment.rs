@@ -1,6 +1,7 @@
 //! The keys of each type of stage.
 
 mod loss;
+mod pattern;
 mod rate;
 mod rewrite;
 mod tcp;
@@ -17,7 +18,8 @@ use crate::config::stage::read_spec;
 use crate::config::trace;
 use crate::pipeline::params::{
     BlackoutParams, CorruptArea, CorruptParams, DelayParams, Distribution, DuplicateParams, ImpairmentParams,
-    MssParams, MtuAction, MtuParams, PawsPerHostParams, ReorderParams, ReplayEnd, ReplayParams, Trigger,
+    MssParams, MtuAction, MtuParams, PatternFault, PawsPerHostParams, ReorderParams, ReplayEnd, ReplayParams,
+    Trigger,
 };
 use crate::pipeline::time::Duration;
 use crate::pipeline::units::Probability;
@@ -54,7 +56,10 @@ pub(super) fn read_impairment(
     Some(match kind {
         "loss" => loss::read(table, trigger)?,
         "drop" => ImpairmentParams::Drop,
-        "delay" => ImpairmentParams::Delay(delay(table)?),
+        "delay" => match pattern::delay(table) {
+            pattern::Found::Read(model) => model?,
+            pattern::Found::Nothing(_) => ImpairmentParams::Delay(delay(table)?),
+        },
         "rate" => rate::read(table)?,
         "mtu" => ImpairmentParams::Mtu(mtu(table)?),
         "mss" => {
@@ -62,13 +67,7 @@ pub(super) fn read_impairment(
             let set = table.flag("set", false);
             ImpairmentParams::Mss(MssParams { mss: mss?, set })
         }
-        "duplicate" => {
-            let (probability, copies) = (probability(table, trigger), table.integer("copies", 1..=1_000));
-            ImpairmentParams::Duplicate(DuplicateParams {
-                probability: probability?,
-                copies: copies.unwrap_or(1),
-            })
-        }
+        "duplicate" => duplicate(table, trigger)?,
         "corrupt" => ImpairmentParams::Corrupt(corrupt(table, trigger)?),
         "reorder" => ImpairmentParams::Reorder(reorder(table, trigger)?),
         "fragment-filter" => ImpairmentParams::FragmentFilter,
@@ -93,6 +92,23 @@ fn probability(table: &mut Table<'_>, trigger: &Trigger) -> Option<Probability> 
         return table.required("probability", "\"1%\"")?.quantity();
     }
     table.value("probability").map_or(Some(Probability::ONE), |value| value.quantity())
+}
+
+fn duplicate(table: &mut Table<'_>, trigger: &Trigger) -> Option<ImpairmentParams> {
+    match pattern::read(table, PatternFault::Duplicate) {
+        pattern::Found::Read(read) => read,
+        pattern::Found::Nothing(scope) => {
+            if let Some(scope) = scope {
+                scope.problem(
+                    "there is no pattern to count for",
+                    "remove scope, or write pattern = [\"1%\", \"50%\"]",
+                );
+            }
+            let (probability, copies) = (probability(table, trigger), table.integer("copies", 1..=1_000));
+            let (probability, copies) = (probability?, copies.unwrap_or(1));
+            Some(ImpairmentParams::Duplicate(DuplicateParams { probability, copies }))
+        }
+    }
 }
 
 fn delay(table: &mut Table<'_>) -> Option<DelayParams> {

@@ -7,8 +7,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::config::plan::{NetnsRef, RouteTarget, WorkerCount};
 use crate::pipeline::params::{
-    BlackoutParams, CorruptArea, Excess, FragmentSelect, ImpairmentParams, NaptParams, NatKind, Phase,
-    ReorderParams, Scope,
+    BlackoutParams, CorruptArea, Excess, FragmentSelect, ImpairmentParams, NaptParams, NatKind, PatternFault,
+    Phase, ReorderParams, Scope,
 };
 use crate::pipeline::time::Duration;
 
@@ -381,7 +381,7 @@ fn stages_must_make_sense() {
         ),
         (
             "type = \"loss\"\nprobability = \"1%\"\ndelay = \"1ms\"",
-            ".delay: is not a known key (allowed: ecn, indices, list, match, name, probability, scope, trigger, type)",
+            ".delay: is not a known key (allowed: ecn, indices, list, match, model, name, pattern, probability, repeat, scope, trigger, type)",
         ),
         (
             "type = \"delay\"\ndelay = \"1ms\"\ndistribution = \"normal\"",
@@ -471,12 +471,13 @@ fn a_list_of_packets_must_make_sense() {
         ),
         (
             "type = \"loss\"\nindices = [1]\nprobability = \"1%\"",
-            ".probability: a listed packet is lost for certain (remove probability, or thin the list with trigger = { \
+            ".probability: a packet of indices is lost for certain (remove probability, or thin the list with trigger = { \
              probability = \"50%\" })",
         ),
         (
             "type = \"loss\"\nprobability = \"1%\"\nscope = \"path\"",
-            ".scope: there is no list to count for (remove scope, or write list = \"FILE\" or indices = [1, \"5-9\"])",
+            ".scope: there is no list and no pattern to count for (remove scope, or write list = \"FILE\", indices = [1, \"5-9\"] or \
+             pattern = [\"1%\", \"50%\"])",
         ),
         (
             "type = \"loss\"\nindices = [1]\nlist = \"x\"",
@@ -485,6 +486,48 @@ fn a_list_of_packets_must_make_sense() {
     ] {
         assert_eq!(about(keys), sentence, "{keys}");
     }
+}
+
+#[test]
+fn patterns_and_models_must_make_sense() {
+    let file = std::env::temp_dir().join(format!("fw-model-{}.json", std::process::id()));
+    std::fs::write(&file, r#"{"StaticLossConfig":{"loss":[0.25]}}"#).unwrap();
+    let model = format!("model = {:?}", file.display().to_string());
+    for (keys, sentence) in [
+        ("type = \"loss\"\npattern = []", ".pattern: has no probability"),
+        ("type = \"loss\"\npattern = [\"1%\", 2]", ".pattern[1]: \"2\" has no %"),
+        (
+            "type = \"loss\"\npattern = [\"1%\"]\nprobability = \"1%\"",
+            ".probability: the pattern says how likely",
+        ),
+        (
+            "type = \"duplicate\"\npattern = [\"1%\"]\ncopies = 2",
+            ".copies: the pattern says how likely and how often",
+        ),
+        (
+            "type = \"loss\"\npattern = [\"1%\"]\nmodel = \"x\"",
+            ".model: pattern and model exclude each other",
+        ),
+        ("type = \"loss\"\nprobability = \"1%\"\nrepeat = true", ".repeat: there is no model to repeat"),
+        (
+            "type = \"delay\"\ndelay = \"1ms\"\nmodel = \"configs/traces/delay.json\"",
+            ".delay: the model says how long",
+        ),
+        ("type = \"delay\"\nmodel = \"none.json\"", ".model: none.json cannot be read"),
+        (&format!("type = \"delay\"\n{model}"), "has a model of loss, not of delay"),
+        (&format!("type = \"duplicate\"\n{model}"), "has a model of loss, not of copies"),
+    ] {
+        let told = about(keys);
+        assert!(told.contains(sentence), "{keys}: {told}");
+    }
+    let ImpairmentParams::Pattern(pattern) =
+        stage(&format!("type = \"loss\"\n{model}\necn = true")).impairment
+    else {
+        panic!("no pattern")
+    };
+    assert_eq!(pattern.fault, PatternFault::Loss { ecn: true });
+    assert_eq!(pattern.patterns.values().collect::<Vec<_>>(), [&vec!["25%".parse().unwrap()]]);
+    std::fs::remove_file(file).unwrap();
 }
 
 #[test]
@@ -544,7 +587,7 @@ fn stages_read_alike_in_a_document_of_another_shape() {
     .unwrap_err();
     assert_eq!(
         error.to_string(),
-        "case.toml:5:1: stage[0].x: is not a known key (allowed: ecn, indices, list, match, name, probability, scope, trigger, type)"
+        "case.toml:5:1: stage[0].x: is not a known key (allowed: ecn, indices, list, match, model, name, pattern, probability, repeat, scope, trigger, type)"
     );
 }
 
@@ -711,9 +754,10 @@ fn the_reference_shows_every_key_and_type() {
 
 fn type_of(impairment: &ImpairmentParams) -> &'static str {
     match impairment {
-        ImpairmentParams::Loss(_) | ImpairmentParams::ListedLoss(_) => "loss",
         ImpairmentParams::Drop => "drop",
-        ImpairmentParams::Delay(_) => "delay",
+        ImpairmentParams::Pattern(pattern) if pattern.fault == PatternFault::Duplicate => "duplicate",
+        ImpairmentParams::Loss(_) | ImpairmentParams::ListedLoss(_) | ImpairmentParams::Pattern(_) => "loss",
+        ImpairmentParams::Delay(_) | ImpairmentParams::DelayModel(_) => "delay",
         ImpairmentParams::Rate(_) | ImpairmentParams::Bottleneck(_) => "rate",
         ImpairmentParams::Replay(_) => "replay",
         ImpairmentParams::Mtu(_) => "mtu",

@@ -1,5 +1,6 @@
 //! Trace files that a configuration names.
 
+mod faults;
 mod models;
 mod theaterq;
 
@@ -7,9 +8,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::config::reader::Value;
-use crate::pipeline::params::{BottleneckParams, Discipline, ImpairmentParams, ReplayRow, ServiceParams};
+use crate::pipeline::params::{
+    BottleneckParams, Discipline, ImpairmentParams, ReplayRow, ServiceParams, Timetable,
+};
 use crate::pipeline::service::{NoTrace, Opportunities};
 use crate::pipeline::time::Duration;
+use crate::pipeline::units::Probability;
 
 /// Bytes of one delivery opportunity of Mahimahi: an Ethernet payload and the four bytes that its devices put before it.
 const OPPORTUNITY: u64 = 1_504;
@@ -46,6 +50,39 @@ pub(super) fn service(value: &Value<'_>, repeats: Option<bool>) -> Option<Servic
         value.problem(format!("{} {what}", path.display()), hint);
     };
     steps.map_err(told).ok().map(|steps| ServiceParams::Steps(Arc::new(steps)))
+}
+
+/// The delays of the model in the file that `value` names; as the model says, or as `repeats` does, over and over.
+pub(super) fn delays(value: &Value<'_>, repeats: Option<bool>) -> Option<Timetable<Duration>> {
+    model(value, "{\"StaticDelayConfig\":{\"delay\":\"10ms\",\"duration\":\"1s\"}}", |text| {
+        faults::delays(text, repeats)
+    })
+}
+
+/// The patterns of a model of loss, as [`delays`].
+pub(super) fn losses(value: &Value<'_>, repeats: Option<bool>) -> Option<Timetable<Vec<Probability>>> {
+    model(value, "{\"StaticLossConfig\":{\"loss\":[0.1,0.2],\"duration\":\"1s\"}}", |text| {
+        faults::losses(text, repeats)
+    })
+}
+
+/// The patterns of a model of copies, as [`delays`].
+pub(super) fn copies(value: &Value<'_>, repeats: Option<bool>) -> Option<Timetable<Vec<Probability>>> {
+    let example = "{\"StaticDuplicateConfig\":{\"duplicate\":[0.1,0.2],\"duration\":\"1s\"}}";
+    model(value, example, |text| faults::copies(text, repeats))
+}
+
+/// What `read` makes of the file that `value` names. Problems are reported.
+fn model<T>(value: &Value<'_>, example: &str, read: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+    let path = value.directory().join(value.text()?);
+    let text = std::fs::read_to_string(&path).map_err(|error| format!("cannot be read: {error}"));
+    let told = |what: String| {
+        value.problem(
+            format!("{} {what}", path.display()),
+            format!("a model of netem-trace, such as {example}"),
+        );
+    };
+    text.and_then(|text| read(&text)).map_err(told).ok()
 }
 
 /// The table of TheaterQ's in the file that `value` names, and how long it lasts.

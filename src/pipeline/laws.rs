@@ -11,13 +11,14 @@ use crate::pipeline::counters::Amount;
 use crate::pipeline::distribution::Table;
 use crate::pipeline::packet::Offload;
 use crate::pipeline::params::{
-    BlackoutParams, BottleneckParams, CoDelParams, Correlated, CorruptArea, CorruptParams, DelayParams,
-    Discipline, Distribution, DuplicateParams, Excess, FragmentSelect, GilbertElliott, HeldAcks,
+    BlackoutParams, BottleneckParams, CoDelParams, Correlated, CorruptArea, CorruptParams, DelayModelParams,
+    DelayParams, Discipline, Distribution, DuplicateParams, Excess, FragmentSelect, GilbertElliott, HeldAcks,
     ImpairmentParams, InjectParams, InjectTo, Injected, ListedLossParams, LossModel, LossParams, Mode,
-    MssParams, MtuAction, MtuParams, NetemParams, NetemRate, Numbers, PawsPerHostParams, Phase, PieParams,
-    QuicSelect, RateParams, RedParams, ReorderParams, ReplayEnd, ReplayParams, ReplayRow, RstOrderParams,
-    RstPlace, RstSequence, Scope, Segment, Select, ServiceParams, Slot, SlotGap, StageParams, StateLoss,
-    TcpParams, TimestampSet, TimestampsParams, Transmission, Trigger, WindowRewrite,
+    MssParams, MtuAction, MtuParams, NetemParams, NetemRate, Numbers, PatternFault, PatternParams,
+    PawsPerHostParams, Phase, PieParams, QuicSelect, RateParams, RedParams, ReorderParams, ReplayEnd,
+    ReplayParams, ReplayRow, RstOrderParams, RstPlace, RstSequence, Scope, Segment, Select, ServiceParams,
+    Slot, SlotGap, StageParams, StateLoss, TcpParams, TimestampSet, TimestampsParams, Timetable,
+    Transmission, Trigger, WindowRewrite,
 };
 use crate::pipeline::service::{Opportunities, RateSteps};
 use crate::pipeline::testing::frame::Extra;
@@ -130,6 +131,30 @@ fn listed_loss() -> impl Strategy<Value = ImpairmentParams> {
             end += gap + more;
         }
         ImpairmentParams::ListedLoss(ListedLossParams { list: Arc::new(list), scope, ecn })
+    })
+}
+
+fn pattern() -> impl Strategy<Value = ImpairmentParams> {
+    let fault = select(vec![
+        PatternFault::Loss { ecn: false },
+        PatternFault::Loss { ecn: true },
+        PatternFault::Duplicate,
+    ]);
+    let part = (1..20_000_000_u64, vec(probability(), 1..4));
+    let scope = select(vec![Scope::Flow, Scope::Path]);
+    (vec(part, 1..4), any::<bool>(), fault, scope).prop_map(|(parts, repeats, fault, scope)| {
+        let parts = parts.into_iter().map(|(time, pattern)| (Duration::from_nanos(time), pattern)).collect();
+        let patterns = Arc::new(Timetable::new(parts, repeats).unwrap());
+        ImpairmentParams::Pattern(PatternParams { patterns, fault, scope })
+    })
+}
+
+fn delay_model() -> impl Strategy<Value = ImpairmentParams> {
+    let part = (1..20_000_000_u64, duration());
+    (vec(part, 1..4), any::<bool>(), any::<bool>()).prop_map(|(parts, repeats, reorder)| {
+        let parts = parts.into_iter().map(|(time, delay)| (Duration::from_nanos(time), delay)).collect();
+        let delays = Arc::new(Timetable::new(parts, repeats).unwrap());
+        ImpairmentParams::DelayModel(DelayModelParams { delays, reorder })
     })
 }
 
@@ -284,6 +309,8 @@ fn impairment() -> impl Strategy<Value = ImpairmentParams> {
             .prop_map(|(probability, ecn)| ImpairmentParams::Loss(LossParams { probability, ecn })),
         listed_loss(),
         Just(ImpairmentParams::Drop),
+        pattern(),
+        delay_model(),
         delay().prop_map(ImpairmentParams::Delay),
         (rate(), excess(), -20..60_i32).prop_map(|(rate, excess, overhead)| ImpairmentParams::Rate(
             RateParams { rate, excess, overhead }
@@ -527,6 +554,9 @@ fn ordered_stages() -> impl Strategy<Value = Vec<StageParams>> {
         | ImpairmentParams::RstOrder(_)
         | ImpairmentParams::Inject(_) => ImpairmentParams::FragmentFilter,
         ImpairmentParams::Delay(delay) => ImpairmentParams::Delay(DelayParams { reorder: false, ..delay }),
+        ImpairmentParams::DelayModel(model) => {
+            ImpairmentParams::DelayModel(DelayModelParams { reorder: false, ..model })
+        }
         ImpairmentParams::Netem(netem) => ImpairmentParams::Netem(Box::new(NetemParams {
             mode: Mode::Exact,
             gap: 0,
@@ -558,6 +588,7 @@ fn shares_state(stages: &[StageParams]) -> bool {
                 // Of the flows of one host.
                 | ImpairmentParams::PawsPerHost(_) => true,
                 ImpairmentParams::ListedLoss(loss) => loss.scope == Scope::Path,
+                ImpairmentParams::Pattern(pattern) => pattern.scope == Scope::Path,
                 ImpairmentParams::Netem(netem) => {
                     netem.rate.is_some()
                         || netem.limit.is_some()
@@ -800,6 +831,8 @@ fn every_impairment_is_held_to_the_laws() {
         ImpairmentParams::Loss(_)
         | ImpairmentParams::ListedLoss(_)
         | ImpairmentParams::Drop
+        | ImpairmentParams::Pattern(_)
+        | ImpairmentParams::DelayModel(_)
         | ImpairmentParams::Delay(_)
         | ImpairmentParams::Rate(_)
         | ImpairmentParams::Bottleneck(_)
@@ -818,7 +851,7 @@ fn every_impairment_is_held_to_the_laws() {
         | ImpairmentParams::Inject(_)
         | ImpairmentParams::Netem(_)
         // Has no state of its own here: its laws are with the translators.
-        | ImpairmentParams::Nat(_) => 20,
+        | ImpairmentParams::Nat(_) => 22,
     };
     assert_eq!(seen.len(), count(&ImpairmentParams::FragmentFilter));
 }

@@ -5,6 +5,7 @@
 mod bottleneck;
 mod listed;
 mod loss;
+mod model;
 mod nat;
 mod netem;
 mod paws;
@@ -16,6 +17,7 @@ mod when;
 
 pub use bottleneck::{BottleneckParams, CoDelParams, Discipline, PieParams, RedParams, ServiceParams};
 pub use listed::{ListedLossParams, NoNumbers, Numbers};
+pub use model::{DelayModelParams, PatternFault, PatternParams, Timetable};
 pub use nat::{
     Dependence, Forward, NaptParams, NatClock, NatKind, NatParams, NatPlace, NatTimeouts, PortAllocation,
     PrefixParams, Rebind,
@@ -68,6 +70,10 @@ pub enum ImpairmentParams {
     ListedLoss(ListedLossParams),
     /// Every packet that the stage is aimed at is dropped.
     Drop,
+    /// Losses or copies whose chance depends on how many there were in a row, and on the time.
+    Pattern(PatternParams),
+    /// Propagation delay by a timetable.
+    DelayModel(DelayModelParams),
     /// Propagation delay, fixed or with jitter.
     Delay(DelayParams),
     /// Serialisation at a rate behind a bounded queue, or a policer.

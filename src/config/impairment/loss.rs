@@ -1,40 +1,54 @@
-//! The keys of a loss: by chance, or by a list.
+//! The keys of a loss: by chance, by a list, by a pattern.
 
 use std::sync::Arc;
 
+use crate::config::impairment::pattern;
 use crate::config::numbers;
-use crate::config::reader::Table;
-use crate::pipeline::params::{ImpairmentParams, ListedLossParams, LossParams, Scope, Trigger};
+use crate::config::reader::{Table, Value};
+use crate::pipeline::params::{
+    ImpairmentParams, ListedLossParams, LossParams, Numbers, PatternFault, Scope, Trigger,
+};
 
 /// Reads the keys of a stage of type loss.
 pub(super) fn read(table: &mut Table<'_>, trigger: &Trigger) -> Option<ImpairmentParams> {
     let ecn = table.flag("ecn", false);
-    let (file, indices, scope) = (table.value("list"), table.value("indices"), table.value("scope"));
-    let list = match (&file, &indices) {
-        (None, None) => {
-            if let Some(scope) = scope {
-                scope.problem(
-                    "there is no list to count for",
-                    "remove scope, or write list = \"FILE\" or indices = [1, \"5-9\"]",
-                );
+    let (file, indices) = (table.value("list"), table.value("indices"));
+    let Some(listed) = file.as_ref().or(indices.as_ref()) else {
+        return match pattern::read(table, PatternFault::Loss { ecn }) {
+            pattern::Found::Nothing(scope) => {
+                if let Some(scope) = scope {
+                    scope.problem(
+                        "there is no list and no pattern to count for",
+                        "remove scope, or write list = \"FILE\", indices = [1, \"5-9\"] or pattern = [\"1%\", \"50%\"]",
+                    );
+                }
+                let probability = super::probability(table, trigger)?;
+                Some(ImpairmentParams::Loss(LossParams { probability, ecn }))
             }
-            let probability = super::probability(table, trigger)?;
-            return Some(ImpairmentParams::Loss(LossParams { probability, ecn }));
+            pattern::Found::Read(read) => read,
+        };
+    };
+    let list = numbers(file.as_ref(), indices.as_ref());
+    for key in ["probability", "pattern", "model"] {
+        if let Some(other) = table.value(key) {
+            let what = format!("a packet of {} is lost for certain", listed.key().rsplit('.').next()?);
+            other.problem(
+                what,
+                format!("remove {key}, or thin the list with trigger = {{ probability = \"50%\" }}"),
+            );
         }
+    }
+    let scope = table.value("scope").map_or(Some(Scope::Flow), |value| pattern::scope(&value));
+    Some(ImpairmentParams::ListedLoss(ListedLossParams { list: Arc::new(list?), scope: scope?, ecn }))
+}
+
+fn numbers(file: Option<&Value<'_>>, indices: Option<&Value<'_>>) -> Option<Numbers> {
+    match (file, indices) {
         (Some(_), Some(indices)) => {
             indices.problem("list and indices exclude each other", "keep one of them");
             None
         }
         (Some(file), None) => numbers::file(file),
-        (None, Some(indices)) => numbers::inline(indices),
-    };
-    if let Some(probability) = table.value("probability") {
-        probability.problem(
-            "a listed packet is lost for certain",
-            "remove probability, or thin the list with trigger = { probability = \"50%\" }",
-        );
+        (None, indices) => numbers::inline(indices?),
     }
-    let scopes = [("flow", Scope::Flow), ("path", Scope::Path)];
-    let scope = scope.map_or(Some(Scope::Flow), |value| value.choice(&scopes));
-    Some(ImpairmentParams::ListedLoss(ListedLossParams { list: Arc::new(list?), scope: scope?, ecn }))
 }

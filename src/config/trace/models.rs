@@ -15,9 +15,9 @@ use crate::pipeline::time::Duration;
 use crate::pipeline::units::{Rate, split_number};
 
 /// Steps of a model that are made at the most: more than a day at 100 ms.
-const MOST_STEPS: usize = 1_000_000;
+pub(super) const MOST_STEPS: usize = 1_000_000;
 /// Patterns within patterns.
-const MOST_DEPTH: usize = 32;
+pub(super) const MOST_DEPTH: usize = 32;
 
 /// Bits per second.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -123,10 +123,10 @@ impl Default for Sawtooth {
 
 /// A length of time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Span(Duration);
+pub(super) struct Span(pub(super) Duration);
 
 impl Span {
-    const SECOND: Self = Self(Duration::from_secs(1));
+    pub(super) const SECOND: Self = Self(Duration::from_secs(1));
 }
 
 impl<'de> Deserialize<'de> for Bandwidth {

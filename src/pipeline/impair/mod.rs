@@ -8,6 +8,7 @@ mod blackout;
 mod bottleneck;
 mod corrupt;
 mod delay;
+mod delay_model;
 mod drop;
 mod duplicate;
 mod fragment_filter;
@@ -19,6 +20,7 @@ mod mtu;
 mod nat;
 mod netem;
 mod netem_kernel;
+mod pattern;
 mod paws_per_host;
 mod rate;
 mod reorder;
@@ -95,6 +97,10 @@ impairments! {
     ListedLoss(listed_loss::ListedLoss),
     /// Drops what it is aimed at.
     Drop(drop::Discard),
+    /// Losses or copies by what was before.
+    Pattern(pattern::Pattern),
+    /// Propagation delay by a timetable.
+    DelayModel(delay_model::DelayModel),
     /// Propagation delay.
     Delay(delay::Delay),
     /// Serialiser or policer.
@@ -146,6 +152,10 @@ impl Impairment {
                 Self::ListedLoss(listed_loss::ListedLoss::new(params, setting))
             }
             ImpairmentParams::Drop => Self::Drop(drop::Discard),
+            ImpairmentParams::Pattern(params) => Self::Pattern(pattern::Pattern::new(params, setting)),
+            ImpairmentParams::DelayModel(params) => {
+                Self::DelayModel(delay_model::DelayModel::new(params, setting))
+            }
             ImpairmentParams::Delay(params) => Self::Delay(delay::Delay::new(*params, setting)),
             ImpairmentParams::Rate(params) => Self::Rate(rate::RateLimit::new(*params, setting)),
             ImpairmentParams::Bottleneck(params) => {

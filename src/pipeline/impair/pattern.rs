@@ -1,0 +1,202 @@
+//! Losses or copies whose chance depends on how many there were in a row.
+//!
+//! Model: a packet is hit with the first probability of the pattern if the one before it was not hit, with the second if it was,
+//! with the third if the last two were, and so on; the last probability stands for all that follow, so that a last one of 0
+//! bounds a burst. The pattern may change with time. What is hit is dropped (or marked CE, RFC 3168), or copied.
+//! The row is that of the flow, or of the whole path in order of arrival. Never delays, reorders or alters a packet.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::pipeline::counters::Reason;
+use crate::pipeline::flow::PerFlow;
+use crate::pipeline::impair::Setting;
+use crate::pipeline::packet::Packet;
+use crate::pipeline::params::{PatternFault, PatternParams, Scope, Timetable};
+use crate::pipeline::rng::StageKey;
+use crate::pipeline::shared::Shared;
+use crate::pipeline::stage::{Action, Outlet, Stage, Verdict};
+use crate::pipeline::time::Instant;
+use crate::pipeline::units::Probability;
+
+/// Hits wire packets by a pattern.
+#[derive(Debug)]
+pub struct Pattern {
+    patterns: Arc<Timetable<Vec<Probability>>>,
+    fault: PatternFault,
+    key: StageKey,
+    row: Row,
+}
+
+/// How many packets have been hit in a row.
+#[derive(Debug)]
+enum Row {
+    Flow(PerFlow<u64>),
+    Path(Shared),
+}
+
+impl Pattern {
+    /// A pattern with the draws of `setting`, before which nothing was hit.
+    pub fn new(params: &PatternParams, setting: &Setting) -> Self {
+        let row = match params.scope {
+            Scope::Flow => Row::Flow(PerFlow::new(setting.flows)),
+            Scope::Path => Row::Path(Shared::clone(&setting.shared)),
+        };
+        Self { patterns: Arc::clone(&params.patterns), fault: params.fault, key: setting.key, row }
+    }
+}
+
+/// Behind `row` hits: how many of the next packets, `limit` at most, fare alike, and whether they are hit. Hits come one by one.
+fn run(pattern: &[Probability], row: u64, limit: u32, draw: impl Fn(u32) -> f64) -> (u32, bool) {
+    let chance = |row: u64| {
+        let last = pattern.len().saturating_sub(1) as u64;
+        pattern.get(row.min(last) as usize).map_or(0.0, |chance| chance.as_f64())
+    };
+    if draw(0) < chance(row) {
+        return (1, true);
+    }
+    let first = chance(0);
+    let missed = (1..limit).take_while(|&packet| draw(packet) >= first).count();
+    (1 + missed as u32, false)
+}
+
+/// Takes the path's next packets; workers that race for them take turns.
+fn take(row: &AtomicU64, decide: impl Fn(u64) -> (u32, bool)) -> (u32, bool) {
+    let mut before = row.load(Ordering::Acquire);
+    loop {
+        let (count, hit) = decide(before);
+        let after = if hit { before.saturating_add(1) } else { 0 };
+        match row.compare_exchange_weak(before, after, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => return (count, hit),
+            Err(now) => before = now,
+        }
+    }
+}
+
+impl Stage for Pattern {
+    #[inline]
+    fn decide(&mut self, packet: &Packet, limit: u32, now: Instant) -> Verdict {
+        let pattern = self.patterns.at(now);
+        let stream = packet.stream(self.key);
+        let draw = |wire: u32| stream.unit(packet.index + u64::from(wire), 0);
+        let decide = |row: u64| run(pattern, row, limit, draw);
+        let (count, hit) = match &mut self.row {
+            Row::Flow(flows) => {
+                let row = flows.of(packet.flow);
+                let (count, hit) = decide(*row);
+                *row = if hit { row.saturating_add(1) } else { 0 };
+                (count, hit)
+            }
+            Row::Path(shared) => take(&shared.packets, decide),
+        };
+        let action = match (hit, self.fault) {
+            (false, _) => Action::Pass,
+            (true, PatternFault::Loss { ecn: true }) if packet.is_ecn_capable() => Action::Rewrite,
+            (true, PatternFault::Loss { .. }) => Action::Drop(Reason::Loss),
+            (true, PatternFault::Duplicate) => Action::Take,
+        };
+        Verdict::new(count, action)
+    }
+
+    fn rewrite(&mut self, packet: &mut Packet, _now: Instant) -> bool {
+        packet.mark_congestion()
+    }
+
+    fn take(&mut self, packet: &mut Packet, _now: Instant, out: &mut Outlet<'_>) {
+        let packet = packet.take(out.pool);
+        let copy = packet.copy(out.pool, self.key.salt(1));
+        out.created(&copy);
+        out.forward(packet);
+        out.forward(copy);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::params::ImpairmentParams;
+    use crate::pipeline::testing::{Run, Spec, stage};
+    use crate::pipeline::time::Duration;
+
+    const LOSS: PatternFault = PatternFault::Loss { ecn: false };
+
+    fn pattern(chances: &[f64]) -> Vec<Probability> {
+        chances.iter().map(|&chance| Probability::new(chance).unwrap()).collect()
+    }
+
+    fn run_of(patterns: Timetable<Vec<Probability>>, fault: PatternFault, scope: Scope) -> Run {
+        let params = PatternParams { patterns: Arc::new(patterns), fault, scope };
+        Run::new(vec![stage(ImpairmentParams::Pattern(params))])
+    }
+
+    /// Payload lengths of what left: packets are told apart by them.
+    fn left(run: &Run) -> Vec<usize> {
+        run.wires().iter().map(|wire| wire.bytes.len() - 40).collect()
+    }
+
+    /// Certain probabilities make a schedule: hit, hit, not hit, and again.
+    #[test]
+    fn the_row_of_hits_chooses_the_probability() {
+        for (chances, lost) in [
+            (&[1.0, 1.0, 0.0][..], vec![1, 2, 4, 5, 7]),
+            (&[1.0, 0.0], vec![1, 3, 5, 7]),
+            (&[0.0, 1.0], vec![]),
+            (&[1.0], vec![1, 2, 3, 4, 5, 6, 7]),
+        ] {
+            for scope in [Scope::Flow, Scope::Path] {
+                let mut run = run_of(Timetable::constant(pattern(chances)), LOSS, scope);
+                for payload in 1..=7 {
+                    run.feed(Instant::ZERO, &Spec::tcp(payload).frame());
+                }
+                let expected: Vec<usize> = (1..=7).filter(|number| !lost.contains(number)).collect();
+                assert_eq!(left(&run), expected, "{chances:?} {scope:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn rows_are_those_of_a_flow_or_of_the_path() {
+        for (scope, expected) in [(Scope::Flow, vec![2, 12]), (Scope::Path, vec![11, 12])] {
+            let mut run = run_of(Timetable::constant(pattern(&[1.0, 0.0])), LOSS, scope);
+            for (port, payload) in [(1, 1), (2, 11), (1, 2), (2, 12)] {
+                run.feed(Instant::ZERO, &Spec::tcp(payload).with_source_port(port).frame());
+            }
+            assert_eq!(left(&run), expected, "{scope:?}");
+        }
+    }
+
+    #[test]
+    fn patterns_change_with_time_and_copies_are_made_by_them() {
+        let ms = Duration::from_millis;
+        let patterns = vec![(ms(10), pattern(&[0.0])), (ms(10), pattern(&[1.0, 0.0]))];
+        let mut run = run_of(Timetable::new(patterns, true).unwrap(), PatternFault::Duplicate, Scope::Flow);
+        for (millis, payload) in [(0, 1), (10, 2), (11, 3), (12, 4), (21, 5)] {
+            run.feed(Instant::ZERO + ms(millis), &Spec::tcp(payload).frame());
+        }
+        assert_eq!(left(&run), [1, 2, 2, 3, 4, 4, 5]);
+        assert_eq!(run.stage(0).created.packets, 2);
+    }
+
+    /// With 10 % after a packet that came through and 60 % after a loss, the share in the long run is 0.1 / (0.1 + 0.4) = 20 %, and
+    /// bursts have a mean length of 1 / (1 - 0.6) = 2.5. Five standard deviations of a chain whose correlation is 0.5:
+    /// the variance is three times that of independent packets.
+    #[test]
+    fn share_and_bursts_are_those_of_the_chain() {
+        let n = 40_000_u32;
+        let mut run = run_of(Timetable::constant(pattern(&[0.1, 0.6])), LOSS, Scope::Flow);
+        let (mut bursts, mut before) = (0_u32, false);
+        for turn in 0..n {
+            let lost = run.dropped(Reason::Loss);
+            run.feed(Instant::ZERO + Duration::from_micros(turn.into()), &Spec::udp(1).frame());
+            let hit = run.dropped(Reason::Loss) > lost;
+            bursts += u32::from(hit && !before);
+            before = hit;
+        }
+        let lost = run.dropped(Reason::Loss) as f64;
+        let sigma = (f64::from(n) * 0.2 * 0.8 * 3.0).sqrt();
+        assert!((lost - f64::from(n) * 0.2).abs() <= 5.0 * sigma, "{lost}");
+        // A geometric length of mean 2.5 has a variance of 0.6 / 0.16.
+        let mean = lost / f64::from(bursts);
+        assert!((mean - 2.5).abs() <= 5.0 * (0.6 / 0.16 / f64::from(bursts)).sqrt(), "{mean}");
+    }
+}

@@ -1,0 +1,111 @@
+//! Faults that follow a timetable.
+
+use std::sync::Arc;
+
+use crate::pipeline::params::Scope;
+use crate::pipeline::time::{Duration, Instant};
+use crate::pipeline::units::Probability;
+
+/// Values for parts of the time of a run, one after the other.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Timetable<T> {
+    /// From when on, in nanoseconds from the start of the run; the first from 0.
+    parts: Vec<(u64, T)>,
+    /// Begins again after this time; otherwise the last value stays.
+    period: Option<u64>,
+}
+
+impl<T> Timetable<T> {
+    /// Each value for its time; with `repeats` over and over, otherwise the last one stays. `None` if there is none, or one
+    /// lasts no time.
+    pub fn new(values: Vec<(Duration, T)>, repeats: bool) -> Option<Self> {
+        let mut start = 0_u64;
+        let mut parts = Vec::with_capacity(values.len());
+        for (duration, value) in values {
+            if duration.is_zero() {
+                return None;
+            }
+            parts.push((start, value));
+            start = start.saturating_add(duration.as_nanos());
+        }
+        (!parts.is_empty()).then_some(Self { parts, period: repeats.then_some(start) })
+    }
+
+    /// One value for ever.
+    pub fn constant(value: T) -> Self {
+        Self { parts: vec![(0, value)], period: None }
+    }
+
+    /// The value of this time.
+    #[inline]
+    pub fn at(&self, now: Instant) -> &T {
+        let now = self.period.map_or(now.as_nanos(), |period| now.as_nanos() % period);
+        // The first part begins at 0.
+        &self.parts[self.parts.partition_point(|part| part.0 <= now) - 1].1
+    }
+
+    /// The values, in order.
+    pub fn values(&self) -> impl ExactSizeIterator<Item = &T> {
+        self.parts.iter().map(|part| &part.1)
+    }
+
+    /// After what time it begins again, if it does.
+    pub fn period(&self) -> Option<Duration> {
+        self.period.map(Duration::from_nanos)
+    }
+}
+
+/// See [`super::ImpairmentParams::DelayModel`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct DelayModelParams {
+    /// The delay at each time.
+    pub delays: Arc<Timetable<Duration>>,
+    /// Packets of a flow overtake when the delay falls. Default: no, they leave with their predecessor.
+    pub reorder: bool,
+}
+
+/// See [`super::ImpairmentParams::Pattern`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct PatternParams {
+    /// At each time the probabilities that a packet is hit: after one that was not, after one that was, after two in a row
+    /// that were, and so on; the last one for all that follow. At least one.
+    pub patterns: Arc<Timetable<Vec<Probability>>>,
+    /// What happens to a packet that is hit.
+    pub fault: PatternFault,
+    /// Whether each flow is followed by itself, or the path.
+    pub scope: Scope,
+}
+
+/// What a pattern does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PatternFault {
+    /// Drops; with `ecn` marks ECN-capable packets CE instead.
+    Loss {
+        /// Marks.
+        ecn: bool,
+    },
+    /// Makes a copy.
+    Duplicate,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_value_has_its_time() {
+        let ms = Duration::from_millis;
+        let values = || vec![(ms(10), 'a'), (ms(5), 'b'), (ms(1), 'c')];
+        let at = |table: &Timetable<char>, millis| *table.at(Instant::ZERO + ms(millis));
+        let once = Timetable::new(values(), false).unwrap();
+        assert_eq!(
+            [0, 9, 10, 14, 15, 16, 900].map(|millis| at(&once, millis)),
+            ['a', 'a', 'b', 'b', 'c', 'c', 'c']
+        );
+        let again = Timetable::new(values(), true).unwrap();
+        assert_eq!([15, 16, 26, 31, 32].map(|millis| at(&again, millis)), ['c', 'a', 'b', 'c', 'a']);
+        assert_eq!(at(&Timetable::constant('z'), 7), 'z');
+        assert_eq!(Timetable::<char>::new(Vec::new(), false), None);
+        assert_eq!(Timetable::new(vec![(ms(1), 'a'), (ms(0), 'b')], false), None);
+    }
+}
