@@ -17,6 +17,7 @@ mod system {
     pub(crate) mod pcap;
     pub(crate) mod refusals;
     pub(crate) mod resets;
+    pub(crate) mod rewrite;
     pub(crate) mod run;
     pub(crate) mod tcp;
     pub(crate) mod third_party;
