@@ -19,6 +19,7 @@ mod system {
     pub(crate) mod resets;
     pub(crate) mod rewrite;
     pub(crate) mod run;
+    pub(crate) mod segments;
     pub(crate) mod tcp;
     pub(crate) mod third_party;
 }
