@@ -45,7 +45,7 @@ fn impairment(impairment: &ImpairmentParams) -> String {
             format!("loss {} of wire packets, each independently{mark}", loss.probability)
         }
         ImpairmentParams::ListedLoss(params) => listed_loss(params),
-        ImpairmentParams::Drop => "drop every packet".to_owned(),
+        ImpairmentParams::Drop => "drop".to_owned(),
         ImpairmentParams::Pattern(params) => models::pattern(params),
         ImpairmentParams::DelayModel(params) => models::delay(params),
         ImpairmentParams::Delay(params) => delay(params),

@@ -277,7 +277,9 @@ mod tests {
         let fragments = Spec { extra: Extra::Fragments(80), ..segment(1, ACK, 100) };
         let stage = StageParams { select: aimed(Data), ..stage(ImpairmentParams::Drop) };
         let mut run = Run::new(vec![stage]);
-        fragments.frames().iter().for_each(|frame| run.feed(Instant::ZERO, frame));
+        for frame in fragments.frames() {
+            run.feed(Instant::ZERO, &frame);
+        }
         assert_eq!(run.wires().len(), 2, "fragments are no segments");
     }
 

@@ -166,3 +166,120 @@ fn takes_fragment(wanted: FragmentSelect, packet: &Packet) -> bool {
         FragmentSelect::Later => later,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::params::{ImpairmentParams, StageParams, Trigger};
+    use crate::pipeline::testing::frame::Extra;
+    use crate::pipeline::testing::{Run, Spec, stage};
+    use crate::pipeline::time::Instant;
+    use crate::pipeline::wire::quic::QuicPacket;
+
+    /// Length of the datagrams below.
+    const LENGTH: usize = 24;
+
+    /// Handshake packet and Initial to a connection ID, short header to one, and no QUIC.
+    fn handshake(id: u8) -> Vec<u8> {
+        datagram(&[0xe0, 0, 0, 0, 1, 2, id, id, 0, 4, 9, 9, 9, 9])
+    }
+
+    fn initial(id: u8) -> Vec<u8> {
+        datagram(&[0xc0, 0, 0, 0, 1, 2, id, id, 0, 0, 2, 9, 9])
+    }
+
+    fn short(id: u8) -> Vec<u8> {
+        datagram(&[0x40, id, id, 9, 9])
+    }
+
+    fn noise() -> Vec<u8> {
+        datagram(&[0x12, 0x34])
+    }
+
+    fn datagram(bytes: &[u8]) -> Vec<u8> {
+        let mut datagram = bytes.to_vec();
+        datagram.resize(LENGTH, 0);
+        datagram
+    }
+
+    fn wanted(packets: &[QuicPacket], destinations: &[&[u8]]) -> Select {
+        let packets = packets.iter().fold(0, |bits, &packet| bits | packet as u8);
+        let destinations = destinations.iter().map(|id| id.to_vec()).collect();
+        Select { quic: Some(QuicSelect { packets, destinations }), ..Select::default() }
+    }
+
+    /// Which of these datagrams pass a stage that drops what is selected, in a train and one by one.
+    fn left(select: &Select, trigger: &Trigger, datagrams: &[Vec<u8>]) -> Vec<usize> {
+        let frames = |train: bool| {
+            let mut payload = datagrams.concat();
+            if train {
+                return vec![Spec { payload, ..Spec::udp(0) }.train(LENGTH as u16).v6().frame()];
+            }
+            payload.clear();
+            datagrams.iter().map(|one| Spec { payload: one.clone(), ..Spec::udp(0) }.v6().frame()).collect()
+        };
+        let [alone, train] = [false, true].map(|train| {
+            let aim = StageParams {
+                select: select.clone(),
+                trigger: trigger.clone(),
+                ..stage(ImpairmentParams::Drop)
+            };
+            let mut run = Run::new(vec![aim]);
+            for frame in frames(train) {
+                run.feed(Instant::ZERO, &frame);
+            }
+            run.wires().iter().map(|wire| wire.bytes[48..].to_vec()).collect::<Vec<_>>()
+        });
+        assert_eq!(alone, train);
+        let mut left = alone.into_iter().peekable();
+        (0..datagrams.len()).filter(|&i| left.next_if_eq(&datagrams[i]).is_some()).collect()
+    }
+
+    #[test]
+    fn each_datagram_of_a_train_is_looked_into() {
+        let all = [initial(1), noise(), handshake(1), short(1), initial(2), initial(3)];
+        let (always, first_two) = (Trigger::default(), Trigger { first: Some(2), ..Trigger::default() });
+        let initials = wanted(&[QuicPacket::Initial], &[]);
+        assert_eq!(left(&initials, &always, &all), [1, 2, 3]);
+        assert_eq!(left(&initials, &first_two, &all), [1, 2, 3, 5]);
+        let both = wanted(&[QuicPacket::Handshake, QuicPacket::Short], &[]);
+        assert_eq!(left(&both, &always, &all), [0, 1, 4, 5]);
+        assert_eq!(left(&wanted(&[QuicPacket::Retry], &[]), &always, &all), [0, 1, 2, 3, 4, 5]);
+    }
+
+    #[test]
+    fn connection_ids_are_known_by_how_they_begin() {
+        let all = [initial(1), short(1), initial(2), short(2), noise(), handshake(3)];
+        let always = Trigger::default();
+        assert_eq!(left(&wanted(&[], &[&[1]]), &always, &all), [2, 3, 4, 5]);
+        assert_eq!(left(&wanted(&[], &[&[2, 2], &[3]]), &always, &all), [0, 1, 4]);
+        // Longer than the one that a long header tells; a short header does not tell.
+        assert_eq!(left(&wanted(&[], &[&[1, 1, 9]]), &always, &all), [0, 2, 3, 4, 5]);
+        assert_eq!(left(&wanted(&[QuicPacket::Initial], &[&[2]]), &always, &all), [0, 1, 3, 4, 5]);
+        // Type and ID must be those of one packet.
+        let mut coalesced = initial(1);
+        coalesced.truncate(13);
+        coalesced.extend(&handshake(2)[..11]);
+        let all = [coalesced];
+        assert_eq!(left(&wanted(&[QuicPacket::Handshake], &[&[2]]), &always, &all), [0_usize; 0]);
+        assert_eq!(left(&wanted(&[QuicPacket::Handshake], &[&[1]]), &always, &all), [0]);
+    }
+
+    #[test]
+    fn a_fragment_and_what_is_not_udp_is_no_quic() {
+        let aim =
+            || StageParams { select: wanted(&[QuicPacket::Initial], &[]), ..stage(ImpairmentParams::Drop) };
+        let payload = initial(1);
+        let fragments = Spec { payload, extra: Extra::Fragments(16), ..Spec::udp(0) };
+        for spec in [fragments.clone(), Spec { udp: false, extra: Extra::Nothing, ..fragments.clone() }] {
+            let mut run = Run::new(vec![aim()]);
+            for frame in spec.frames() {
+                run.feed(Instant::ZERO, &frame);
+            }
+            assert_eq!(run.wires().len(), spec.frames().len());
+        }
+        let mut run = Run::new(vec![aim()]);
+        run.feed(Instant::ZERO, &Spec { extra: Extra::Options, ..fragments }.frame());
+        assert_eq!(run.wires().len(), 0, "IP options change nothing");
+    }
+}
