@@ -158,7 +158,12 @@ fn queue(packets: Option<u64>, bytes: Option<u64>, time: Option<Duration>) -> St
 fn bottleneck(link: &BottleneckParams) -> String {
     let service = match &link.service {
         ServiceParams::Rate(rate) => format!("rate {rate}"),
-        ServiceParams::Bucket(rate, burst) => format!("rate {rate} after a burst of {}", Bytes(*burst)),
+        ServiceParams::Bucket(rate, burst, peak) => {
+            let peak = peak.map_or(String::new(), |peak| {
+                format!(" at no more than {} ({} at once)", peak.rate, Bytes(peak.mtu))
+            });
+            format!("rate {rate} after a burst of {}{peak}", Bytes(*burst))
+        }
         ServiceParams::Steps(steps) => format!("rate in {}", steps.summary()),
         ServiceParams::Opportunities(times) => {
             let mean = times.mean_rate() / 1e6;

@@ -462,6 +462,31 @@ fn stages_must_make_sense() {
 }
 
 #[test]
+fn a_peak_is_of_a_burst() {
+    let rate = "type = \"rate\"\nrate = \"10 Mbit/s\"\n";
+    for (keys, sentence) in [
+        (
+            "peakrate = \"20 Mbit/s\"",
+            ".peakrate: there is no burst to slow down (write burst = \"30 kB\" as well)",
+        ),
+        (
+            "burst = \"30 kB\"\nmtu = 1500",
+            ".mtu: there is no peakrate whose bucket this would be (write peakrate = \"20 Mbit/s\" as well)",
+        ),
+        (
+            "burst = \"30 kB\"\npeakrate = \"10 Mbit/s\"",
+            ".peakrate: 10 Mbit/s is not above the rate of 10 Mbit/s (the peak is of the burst)",
+        ),
+        (
+            "burst = \"30 kB\"\npeakrate = \"11 Mbit/s\"\nmtu = 10",
+            ".mtu: 10 is out of range (allowed: 68 to 65535)",
+        ),
+    ] {
+        assert_eq!(about(&format!("{rate}{keys}")), sentence, "{keys}");
+    }
+}
+
+#[test]
 fn a_list_of_packets_must_make_sense() {
     for (keys, sentence) in [
         (
@@ -808,7 +833,7 @@ fn the_reference_states_the_defaults() {
     let shown = |number: usize| reference.paths[0].stages[number].impairment.clone();
     // Behind the three stages of the spec: loss, delay, two rates, a trace, steps, two more rates, mtu, mss, duplicate, corrupt, two reorders.
     assert_eq!(shown(3), of("type = \"loss\"\nprobability = \"1%\""));
-    let pie = "type = \"rate\"\nrate = \"10 Mbit/s\"\nburst = \"30 kB\"\nqueue = { packets = 300, discipline = \"pie\" }";
+    let pie = "type = \"rate\"\nrate = \"10 Mbit/s\"\nburst = \"30 kB\"\npeakrate = \"20 Mbit/s\"\nqueue = { packets = 300, discipline = \"pie\" }";
     assert_eq!(shown(9), of(pie));
     let red = "type = \"rate\"\nrate = \"10 Mbit/s\"\nqueue = { packets = 300, discipline = \"red\", min = 5, max = 15 }";
     assert_eq!(shown(10), of(red));

@@ -15,10 +15,10 @@ use crate::pipeline::params::{
     DelayParams, Discipline, Distribution, DuplicateParams, Excess, FragmentSelect, GilbertElliott, HeldAcks,
     ImpairmentParams, InjectParams, InjectTo, Injected, ListedLossParams, LossModel, LossParams, Mode,
     MssParams, MtuAction, MtuParams, NetemParams, NetemRate, Numbers, PatternFault, PatternParams,
-    PawsPerHostParams, Phase, PieParams, QuicSelect, RateParams, RedParams, ReorderParams, ReplayEnd,
-    ReplayParams, ReplayRow, RstOrderParams, RstPlace, RstSequence, Scope, Segment, Select, ServiceParams,
-    Slot, SlotGap, StageParams, StateLoss, TcpParams, TimestampSet, TimestampsParams, Timetable,
-    Transmission, Trigger, WindowRewrite,
+    PawsPerHostParams, PeakParams, Phase, PieParams, QuicSelect, RateParams, RedParams, ReorderParams,
+    ReplayEnd, ReplayParams, ReplayRow, RstOrderParams, RstPlace, RstSequence, Scope, Segment, Select,
+    ServiceParams, Slot, SlotGap, StageParams, StateLoss, TcpParams, TimestampSet, TimestampsParams,
+    Timetable, Transmission, Trigger, WindowRewrite,
 };
 use crate::pipeline::service::{Opportunities, RateSteps};
 use crate::pipeline::testing::frame::Extra;
@@ -80,7 +80,10 @@ fn service() -> impl Strategy<Value = ServiceParams> {
         let times = times.into_iter().map(|time| Duration::from_millis(time + 1)).collect();
         ServiceParams::Opportunities(Arc::new(Opportunities::new(times, 1_504, true).unwrap()))
     });
-    let bucket = (rate(), 68..50_000_u64).prop_map(|(rate, burst)| ServiceParams::Bucket(rate, burst));
+    let peak =
+        option::of((rate(), 68..5_000_u64)).prop_map(|peak| peak.map(|(rate, mtu)| PeakParams { rate, mtu }));
+    let bucket = (rate(), 68..50_000_u64, peak)
+        .prop_map(|(rate, burst, peak)| ServiceParams::Bucket(rate, burst, peak));
     prop_oneof![rate().prop_map(ServiceParams::Rate), bucket, steps, times]
 }
 

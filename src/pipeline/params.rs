@@ -15,7 +15,9 @@ mod segment;
 mod tcp;
 mod when;
 
-pub use bottleneck::{BottleneckParams, CoDelParams, Discipline, PieParams, RedParams, ServiceParams};
+pub use bottleneck::{
+    BottleneckParams, CoDelParams, Discipline, PeakParams, PieParams, RedParams, ServiceParams,
+};
 pub use listed::{ListedLossParams, NoNumbers, Numbers};
 pub use model::{DelayModelParams, PatternFault, PatternParams, Timetable};
 pub use nat::{

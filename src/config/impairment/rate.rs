@@ -6,8 +6,8 @@ use crate::config::reader::{Table, Value};
 use crate::config::spec::MTU;
 use crate::config::trace;
 use crate::pipeline::params::{
-    BottleneckParams, CoDelParams, Discipline, Excess, ImpairmentParams, PieParams, RateParams, RedParams,
-    ServiceParams,
+    BottleneckParams, CoDelParams, Discipline, Excess, ImpairmentParams, PeakParams, PieParams, RateParams,
+    RedParams, ServiceParams,
 };
 use crate::pipeline::service::RateSteps;
 use crate::pipeline::time::Duration;
@@ -15,6 +15,9 @@ use crate::pipeline::units::{Bytes, Probability, Rate};
 
 /// Packets in the queue of a rate without a limit of its own, as in a device's.
 const DEFAULT_QUEUE: u64 = 1_000;
+
+/// Bytes that leave at once at a peak rate, unless told otherwise: a packet.
+const PEAK_MTU: u32 = 1_500;
 
 /// Limits and discipline of a queue.
 struct Queue {
@@ -62,7 +65,10 @@ pub(super) fn read(table: &mut Table<'_>) -> Option<ImpairmentParams> {
             );
             return None;
         };
-        service = ServiceParams::Bucket(rate, burst);
+        service = ServiceParams::Bucket(rate, burst, peak(table, rate));
+    } else if let Some(value) = table.value("peakrate").or_else(|| table.value("mtu")) {
+        value.problem("there is no burst to slow down", "write burst = \"30 kB\" as well");
+        return None;
     }
     if let (ServiceParams::Rate(rate), Discipline::TailDrop) = (&service, discipline) {
         let excess = Excess::Queue { packets, bytes, time };
@@ -79,6 +85,24 @@ pub(super) fn read(table: &mut Table<'_>) -> Option<ImpairmentParams> {
     let overhead = overhead + own;
     let params = BottleneckParams { service, overhead, packets, bytes, discipline };
     Some(ImpairmentParams::Bottleneck(Box::new(params)))
+}
+
+/// How fast a burst above `rate` may go, if that is limited. Problems are reported.
+fn peak(table: &mut Table<'_>, rate: Rate) -> Option<PeakParams> {
+    let (peak, mtu) = (table.value("peakrate"), table.value("mtu"));
+    if let (None, Some(mtu)) = (&peak, &mtu) {
+        mtu.problem(
+            "there is no peakrate whose bucket this would be",
+            "write peakrate = \"20 Mbit/s\" as well",
+        );
+    }
+    let peak = peak?;
+    let peak_rate: Rate = peak.quantity()?;
+    if peak_rate <= rate {
+        peak.problem(format!("{peak_rate} is not above the rate of {rate}"), "the peak is of the burst");
+    }
+    let mtu = mtu.map_or(Some(PEAK_MTU), |value| value.integer(MTU))?;
+    Some(PeakParams { rate: peak_rate, mtu: mtu.into() })
 }
 
 /// One of `rate`, `trace` and `steps`.

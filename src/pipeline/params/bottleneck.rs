@@ -27,11 +27,20 @@ pub enum ServiceParams {
     /// At a rate.
     Rate(Rate),
     /// At a rate, behind a bucket of tokens for so many bytes.
-    Bucket(Rate, u64),
+    Bucket(Rate, u64, Option<PeakParams>),
     /// At a rate that changes with time.
     Steps(Arc<RateSteps>),
     /// A number of bytes at given times: a trace of Mahimahi.
     Opportunities(Arc<Opportunities>),
+}
+
+/// How fast a burst goes out of a bucket of tokens at the most: a second bucket, as tbf has with `peakrate` and `mtu`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PeakParams {
+    /// Above the rate itself.
+    pub rate: Rate,
+    /// Bytes that go at once even so.
+    pub mtu: u64,
 }
 
 /// Whom a queue drops, and when.

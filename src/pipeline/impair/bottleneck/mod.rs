@@ -24,10 +24,15 @@ use crate::pipeline::shared::Shared;
 use crate::pipeline::stage::{Action, Outlet, Stage, Verdict};
 use crate::pipeline::time::Instant;
 
+/// Where the shared memory keeps the clock of the peak.
+const PEAK: usize = 0;
+
 /// A queue in front of a link.
 #[derive(Debug)]
 pub struct Bottleneck {
     service: Service,
+    /// What a burst is slowed down to, at least.
+    peak: Option<Service>,
     overhead: i32,
     packets: Option<u64>,
     bytes: Option<u64>,
@@ -73,9 +78,13 @@ impl Bottleneck {
     pub fn new(params: &BottleneckParams, setting: &Setting) -> Self {
         let service = match &params.service {
             ServiceParams::Rate(rate) => Service::Rate(*rate, 0),
-            ServiceParams::Bucket(rate, burst) => Service::bucket(*rate, *burst),
+            ServiceParams::Bucket(rate, burst, _) => Service::bucket(*rate, *burst),
             ServiceParams::Steps(steps) => Service::Steps(steps.clone()),
             ServiceParams::Opportunities(times) => Service::Opportunities(times.clone()),
+        };
+        let peak = match &params.service {
+            ServiceParams::Bucket(.., peak) => peak.map(|peak| Service::bucket(peak.rate, peak.mtu)),
+            _ => None,
         };
         let manager = match params.discipline {
             Discipline::TailDrop => Manager::Tail,
@@ -86,6 +95,7 @@ impl Bottleneck {
         };
         Self {
             service,
+            peak,
             overhead: params.overhead,
             packets: params.packets,
             bytes: params.bytes,
@@ -191,7 +201,7 @@ impl Bottleneck {
             match self.departure(start.max(now)) {
                 Fate::Drop => self.drop_head(Reason::Aqm, out),
                 Fate::Mark => self.mark_head(out),
-                Fate::Go => self.send_head(free, begin, out),
+                Fate::Go => self.send_head(free, begin, now, out),
             }
         }
     }
@@ -210,7 +220,7 @@ impl Bottleneck {
     }
 
     /// Gives the link to the head of the queue, unless another worker took it since it was seen to be free.
-    fn send_head(&mut self, free: u64, begin: u64, out: &mut Outlet<'_>) {
+    fn send_head(&mut self, free: u64, begin: u64, now: Instant, out: &mut Outlet<'_>) {
         let Some(bytes) = self.queue.front().map(|head| head.bytes) else { return };
         let (end, service) = self.service.after(begin, bytes);
         let clock = &self.shared.clock;
@@ -219,8 +229,24 @@ impl Bottleneck {
         }
         self.service = service;
         let end = self.service.ends(end);
+        let end = self.slowed(bytes, end.max(now));
         self.sending = self.queue.pop_front().map(|head| (head, end));
         self.wake_at(end, out);
+    }
+
+    /// When `bytes` that may leave at `at` have left at the rate of the peak.
+    ///
+    /// Two buckets in a row are as strict as two side by side: while something waits for the second one, the first is never
+    /// full, so that it loses nothing by being asked early.
+    fn slowed(&mut self, bytes: u64, at: Instant) -> Instant {
+        let Some(peak) = &mut self.peak else { return at };
+        let begin = |free: u64| free.max(peak.at(at));
+        let clock = &self.shared.memory[PEAK];
+        let send = |free| Some(peak.after(begin(free), bytes).0);
+        let free = clock.fetch_update(Ordering::AcqRel, Ordering::Acquire, send).unwrap_or_default();
+        let (end, after) = peak.after(begin(free), bytes);
+        *peak = after;
+        at.max(peak.ends(end))
     }
 
     fn wake_at(&mut self, at: Instant, out: &mut Outlet<'_>) {

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::pipeline::params::{CoDelParams, ImpairmentParams, PieParams, RedParams};
+use crate::pipeline::params::{CoDelParams, ImpairmentParams, PeakParams, PieParams, RedParams};
 use crate::pipeline::service::Opportunities;
 use crate::pipeline::testing::{Run, Spec, stage};
 use crate::pipeline::time::Duration;
@@ -161,4 +161,27 @@ fn workers_share_the_link() {
     let sent: Vec<usize> = workers.iter().map(|worker| worker.wires().len()).collect();
     assert!((1_000..=1_010).contains(&(sent[0] + sent[1])), "{sent:?}");
     assert!(sent.iter().all(|&sent| sent > 300), "{sent:?}");
+}
+
+/// 8 Mbit/s with a bucket of 300 bytes, and a peak of 16 Mbit/s with one of 100: the burst goes a packet each 50 us, and the
+/// rate holds once it is over. Tokens left at 150 us: 300 - 300 + 150, at 200 us: 150 - 100 + 50.
+#[test]
+fn a_peak_spreads_the_burst() {
+    let rate = |bits| Rate::from_bits_per_sec(bits).unwrap();
+    let peak = PeakParams { rate: rate(16_000_000), mtu: 100 };
+    let bucket = |peak| ServiceParams::Bucket(rate(8_000_000), 300, peak);
+    for (peak, first, again) in [
+        (None, [0, 0, 0, 100, 200, 300], [1_000, 1_000, 1_000, 1_100]),
+        (Some(peak), [0, 50, 100, 150, 200, 300], [1_000, 1_050, 1_100, 1_150]),
+        // Twice as much at once.
+        (Some(PeakParams { mtu: 200, ..peak }), [0, 0, 50, 100, 200, 300], [1_000, 1_000, 1_050, 1_100]),
+    ] {
+        let mut run = run(bucket(peak), None, Discipline::TailDrop);
+        run.feed(at(0), &Spec::tcp(6 * 60).train(60).frame());
+        for number in 0..4 {
+            run.feed(at(1_000), &numbered(number).frame());
+        }
+        run.finish();
+        assert_eq!(micros(&run), [&first[..], &again].concat(), "{peak:?}");
+    }
 }
