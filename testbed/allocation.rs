@@ -14,8 +14,8 @@ use faultwire::pipeline::params::{
     BlackoutParams, DelayModelParams, Dependence, HeldAcks, IcmpParams, ImpairmentParams, InjectParams,
     InjectTo, Injected, ListedLossParams, NaptParams, NatClock, NatKind, NatParams, NatPlace, NatTimeouts,
     Numbers, PathParams, PatternFault, PatternParams, PawsPerHostParams, PortAllocation, PortParams, Rebind,
-    ReorderParams, RouterParams, RstOrderParams, RstPlace, RstSequence, Scope, Select, StageParams,
-    TcpParams, TimestampSet, TimestampsParams, Timetable, Trigger, WindowRewrite,
+    ReorderParams, RouterParams, RstOrderParams, RstPlace, RstSequence, Scope, Segment, Segments, Select,
+    StageParams, TcpParams, TimestampSet, TimestampsParams, Timetable, Trigger, WindowRewrite,
 };
 use faultwire::pipeline::pool::HEADROOM;
 use faultwire::pipeline::router::{Egress, Router};
@@ -106,6 +106,9 @@ fn stages() -> Vec<StageParams> {
     stages.push(stage("dup-ack", inject(Injected::DuplicateAck, InjectTo::Receiver)));
     stages.push(stage("rst", inject(Injected::Rst(RstSequence::Stale(1)), InjectTo::Sender)));
     stages.push(stage("blackout", ImpairmentParams::Blackout(blackout)));
+    let mut again = stage("again", ImpairmentParams::Drop);
+    again.select.segments = Segments::NONE.with(Segment::Retransmission).with(Segment::Sack);
+    stages.push(again);
     stages
 }
 
