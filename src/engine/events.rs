@@ -119,3 +119,43 @@ impl Tap {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::packet::Offload;
+    use crate::pipeline::pool::{HEADROOM, Pool};
+    use crate::pipeline::testing::Spec;
+
+    /// A train of three with 40 bytes of headers, on this path.
+    fn train(path: u16) -> Packet {
+        let frame = Spec::tcp(250).train(100).frame();
+        let mut buffer = Pool::new().scratch();
+        buffer[HEADROOM..HEADROOM + frame.bytes.len()].copy_from_slice(&frame.bytes);
+        let offload = Offload { segment: 100, partial: frame.offload.partial };
+        let mut packet = Packet::parse(buffer, frame.bytes.len(), offload, 0).unwrap();
+        (packet.path, packet.index) = (path, 7);
+        packet
+    }
+
+    #[test]
+    fn an_event_tells_each_wire_packet_of_a_train() {
+        let event = Event::of(What::Entered, &train(0), Instant::ZERO).unwrap();
+        assert_eq!(event.kind, Kind::Came);
+        assert_eq!(event.packets().collect::<Vec<_>>(), [(140, 7), (140, 8), (90, 9)]);
+        assert_eq!(Event::of(What::Received(0), &train(0), Instant::ZERO), None);
+        assert_eq!(Event::of(What::Sent(1), &train(Packet::NO_PATH), Instant::ZERO), None);
+    }
+
+    #[test]
+    fn a_full_ring_loses_events_and_waits_for_nobody() {
+        let (events, rings) = Events::new(2, 1);
+        let tap = events.tap();
+        let told = |path| tap.push(What::Sent(1), &train(path), Instant::ZERO);
+        // What no log is about takes no room.
+        assert_eq!([0, 1, Packet::NO_PATH, 0, 0].map(told), [true, true, true, true, false]);
+        let ring = rings.try_recv().unwrap();
+        assert_eq!(ring.try_iter().count(), 2);
+        assert!(told(0));
+    }
+}
