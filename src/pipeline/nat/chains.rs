@@ -3,6 +3,13 @@
 /// No place.
 const NONE: u32 = u32::MAX;
 
+/// Bits of a link that are the place; the others are a part of its hash, so that a walk seldom looks at what it does not
+/// seek: what is there is in another line of the cache.
+const PLACE: u32 = (1 << 23) - 1;
+
+/// Most places.
+const MOST: usize = PLACE as usize;
+
 /// Places by a hash of what is there: the owner compares.
 #[derive(Debug)]
 pub(super) struct Chains {
@@ -10,11 +17,19 @@ pub(super) struct Chains {
     next: Vec<u32>,
 }
 
+/// A link to `place`.
+const fn link(hash: u64, place: u32) -> u32 {
+    ((hash >> 55) as u32) << 23 | place
+}
+
 impl Chains {
     /// For places 0 to `capacity` - 1, each at most once.
+    ///
+    /// # Panics
+    /// If there are more than 2^23 - 1.
     pub(super) fn new(capacity: usize) -> Self {
-        // Twice as many, so that most chains have one place.
-        Self { heads: vec![NONE; (capacity * 2).next_power_of_two()], next: vec![NONE; capacity] }
+        assert!(capacity <= MOST, "places have 23 bits");
+        Self { heads: vec![NONE; capacity.next_power_of_two()], next: vec![NONE; capacity] }
     }
 
     #[inline]
@@ -22,15 +37,16 @@ impl Chains {
         (hash >> 8) as usize & (self.heads.len() - 1)
     }
 
-    /// The places that may be those of `hash`.
+    /// The first of the places of `hash` that `is` what is sought.
     #[inline]
     pub(super) fn find(&self, hash: u64, mut is: impl FnMut(u32) -> bool) -> Option<u32> {
-        let mut place = self.heads[self.head(hash)];
-        while place != NONE {
-            if is(place) {
+        let mut at = self.heads[self.head(hash)];
+        while at != NONE {
+            let place = at & PLACE;
+            if at == link(hash, place) && is(place) {
                 return Some(place);
             }
-            place = self.next[place as usize];
+            at = self.next[place as usize];
         }
         None
     }
@@ -39,25 +55,25 @@ impl Chains {
     pub(super) fn insert(&mut self, hash: u64, place: u32) {
         let head = self.head(hash);
         self.next[place as usize] = self.heads[head];
-        self.heads[head] = place;
+        self.heads[head] = link(hash, place);
     }
 
     /// Removes `place`, which was inserted by this hash.
     pub(super) fn remove(&mut self, hash: u64, place: u32) {
-        let head = self.head(hash);
+        let (head, gone) = (self.head(hash), link(hash, place));
         let after = self.next[place as usize];
-        if self.heads[head] == place {
+        if self.heads[head] == gone {
             self.heads[head] = after;
             return;
         }
         let mut at = self.heads[head];
         while at != NONE {
-            let next = self.next[at as usize];
-            if next == place {
-                self.next[at as usize] = after;
+            let next = &mut self.next[(at & PLACE) as usize];
+            if *next == gone {
+                *next = after;
                 return;
             }
-            at = next;
+            at = *next;
         }
     }
 }

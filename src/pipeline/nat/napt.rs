@@ -108,28 +108,13 @@ impl Napt {
         if self.pool(packet.layout.version()).is_empty() {
             return Ok(false);
         }
+        if let Some(key) = plain(packet) {
+            return self.session_outward(packet, key, now);
+        }
         match kind(packet)? {
-            Kind::Session(key) => {
-                let place = match self.table.find_inside(&key, tick) {
-                    Some(place) => place,
-                    None => match self.open_outward(key, tick)? {
-                        Some(place) => place,
-                        None => return Ok(false),
-                    },
-                };
-                let clock = self.clock;
-                let session = self.table.session(place);
-                session.used = tick;
-                if packet.is_tcp() {
-                    follow(session, packet, true, clock, now);
-                }
-                let (address, port) = (session.address, session.port);
-                let host = self.table.host(address);
-                self.change(packet, End::Source, host, Some(port), tick);
-            }
+            Kind::Session(key) => return self.session_outward(packet, key, now),
             Kind::Later => {
-                let host = Datagram::of(packet).and_then(|datagram| self.fragments.find(&datagram, tick));
-                let host = host.ok_or(Reason::NatFragment)?;
+                let host = self.of_first(packet, tick)?;
                 self.change(packet, End::Source, host, None, tick);
             }
             Kind::Error(quote) => {
@@ -146,23 +131,45 @@ impl Napt {
         Ok(true)
     }
 
+    #[inline]
+    fn session_outward(&mut self, packet: &mut Packet, key: FlowKey, now: Instant) -> Result<bool, Reason> {
+        let tick = Tick::of(now);
+        let place = match self.table.find_inside(&key, tick) {
+            Some(place) => place,
+            None => match self.open_outward(key, tick)? {
+                Some(place) => place,
+                None => return Ok(false),
+            },
+        };
+        let clock = self.clock;
+        let session = self.table.session(place);
+        session.used = tick;
+        if key.protocol() == protocol::TCP {
+            follow(session, packet, true, clock, now);
+        }
+        let (address, port) = (session.address, session.port);
+        let host = self.table.host(address);
+        self.change(packet, End::Source, host, Some(port), tick);
+        Ok(true)
+    }
+
+    /// What the first fragment of a later one's datagram was given.
+    fn of_first(&self, packet: &Packet, tick: Tick) -> Result<Host, Reason> {
+        let host = Datagram::of(packet).and_then(|datagram| self.fragments.find(&datagram, tick));
+        host.ok_or(Reason::NatFragment)
+    }
+
     /// The address inside to which a packet for an address outside goes. Nothing changes.
     #[inline]
     pub(super) fn route(&mut self, packet: &Packet, now: Instant) -> Result<Host, Reason> {
         self.rebind_at(now);
         let tick = Tick::of(now);
+        if let Some(key) = plain(packet) {
+            return self.route_session(&key, tick);
+        }
         match kind(packet)? {
-            Kind::Session(key) => {
-                let outer = key.answers();
-                if let Some(place) = self.table.find_outside(&outer, tick) {
-                    return Ok(self.table.session(place).key.source_host());
-                }
-                let mapping = self.mapping_of(&outer, tick)?;
-                Ok(self.table.inside(mapping).source_host())
-            }
-            Kind::Later => Datagram::of(packet)
-                .and_then(|datagram| self.fragments.find(&datagram, tick))
-                .ok_or(Reason::NatFragment),
+            Kind::Session(key) => self.route_session(&key, tick),
+            Kind::Later => self.of_first(packet, tick),
             Kind::Error(quote) => {
                 let place = self.table.find_outside(&quote.key, tick).ok_or(Reason::NatNoMapping)?;
                 Ok(self.table.session(place).key.source_host())
@@ -170,39 +177,31 @@ impl Napt {
         }
     }
 
+    #[inline]
+    fn route_session(&mut self, key: &FlowKey, tick: Tick) -> Result<Host, Reason> {
+        let outer = key.answers();
+        if let Some(place) = self.table.find_outside(&outer, tick) {
+            return Ok(self.table.session(place).key.source_host());
+        }
+        let mapping = self.mapping_of(&outer, tick)?;
+        Ok(self.table.inside(mapping).source_host())
+    }
+
     /// Translates the destination of a packet on its way in.
     #[inline]
     pub(super) fn inward(&mut self, packet: &mut Packet, now: Instant) -> Result<bool, Reason> {
         self.rebind_at(now);
         let tick = Tick::of(now);
-        let version = packet.layout.version();
-        if self.pool(version).is_empty() {
+        if self.pool(packet.layout.version()).is_empty() {
             return Ok(false);
         }
+        if let Some(key) = plain(packet) {
+            return self.session_inward(packet, &key, now);
+        }
         match kind(packet)? {
-            Kind::Session(key) => {
-                if self.address(key.destination_host(), version).is_none() {
-                    return Ok(false);
-                }
-                let outer = key.answers();
-                let (place, refresh) = match self.table.find_outside(&outer, tick) {
-                    Some(place) => (place, self.inbound_refresh),
-                    None => (self.open_inward(&outer, tick)?, true),
-                };
-                let clock = self.clock;
-                let session = self.table.session(place);
-                if refresh {
-                    session.used = tick;
-                }
-                if packet.is_tcp() {
-                    follow(session, packet, false, clock, now);
-                }
-                let (host, port) = (session.key.source_host(), session.key.source_port());
-                self.change(packet, End::Destination, host, Some(port), tick);
-            }
+            Kind::Session(key) => return self.session_inward(packet, &key, now),
             Kind::Later => {
-                let host = Datagram::of(packet).and_then(|datagram| self.fragments.find(&datagram, tick));
-                let host = host.ok_or(Reason::NatFragment)?;
+                let host = self.of_first(packet, tick)?;
                 self.change(packet, End::Destination, host, None, tick);
             }
             Kind::Error(quote) => {
@@ -214,6 +213,28 @@ impl Napt {
                 self.change(packet, End::Destination, host, None, tick);
             }
         }
+        Ok(true)
+    }
+
+    #[inline]
+    fn session_inward(&mut self, packet: &mut Packet, key: &FlowKey, now: Instant) -> Result<bool, Reason> {
+        let (tick, outer) = (Tick::of(now), key.answers());
+        let (place, refresh) = match self.table.find_outside(&outer, tick) {
+            Some(place) => (place, self.inbound_refresh),
+            // To somebody else.
+            None if self.address(key.destination_host(), key.version()).is_none() => return Ok(false),
+            None => (self.open_inward(&outer, tick)?, true),
+        };
+        let clock = self.clock;
+        let session = self.table.session(place);
+        if refresh {
+            session.used = tick;
+        }
+        if key.protocol() == protocol::TCP {
+            follow(session, packet, false, clock, now);
+        }
+        let (host, port) = (session.key.source_host(), session.key.source_port());
+        self.change(packet, End::Destination, host, Some(port), tick);
         Ok(true)
     }
 
@@ -391,6 +412,15 @@ fn for_remote(key: FlowKey, dependence: Dependence) -> FlowKey {
     }
 }
 
+/// The flow of nearly all packets: whole ones of TCP and UDP.
+#[inline]
+fn plain(packet: &Packet) -> Option<FlowKey> {
+    let layout = packet.layout;
+    let is_plain = layout.is_plain() && matches!(layout.protocol(), protocol::TCP | protocol::UDP);
+    is_plain.then(|| FlowKey::new(packet.bytes(), layout))
+}
+
+#[cold]
 fn kind(packet: &Packet) -> Result<Kind, Reason> {
     let (bytes, layout) = (packet.bytes(), packet.layout);
     if layout.is_later_fragment() {
@@ -424,6 +454,7 @@ fn with_identifier(key: FlowKey, bytes: &[u8], at: usize) -> FlowKey {
 }
 
 /// Follows a TCP connection, and changes its timestamps if they are to be one clock's.
+#[inline]
 fn follow(session: &mut Session, packet: &mut Packet, outward: bool, clock: NatClock, now: Instant) {
     let Some(flags) = packet.tcp_flags() else { return };
     let before = session.seen;

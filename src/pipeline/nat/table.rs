@@ -130,8 +130,8 @@ impl Table {
         let found = self.by_outside.find(outer.hash(), |place| {
             self.sessions[place as usize].as_ref().is_some_and(|session| {
                 session.port == outer.source_port()
+                    && session.key.has_end_of(outer)
                     && self.hosts[usize::from(session.address)] == outer.source_host()
-                    && session.key.from(outer.source_host(), session.port) == *outer
             })
         });
         self.living(found, now)

@@ -29,6 +29,7 @@ impl End {
 ///
 /// A later fragment has only its address changed; the first one carries checksum and ports of the whole datagram.
 /// `packet` is the one that the layout was parsed from; its transport header is not malformed.
+#[inline]
 pub fn set_endpoint(
     packet: &mut [u8],
     layout: Layout,
@@ -40,8 +41,8 @@ pub fn set_endpoint(
     let version = layout.version();
     let at = end.address(version);
     let new = address.bytes(version);
-    let old_sum = checksum::sum(&packet[at..at + new.len()]);
-    let new_sum = checksum::sum(new);
+    let old_sum = address_sum(&packet[at..at + new.len()]);
+    let new_sum = address_sum(new);
     packet[at..at + new.len()].copy_from_slice(new);
     if version == Version::V4 {
         let sum = checksum::update16(be16(packet, ipv4::field::CHECKSUM), old_sum, new_sum);
@@ -73,7 +74,17 @@ pub fn set_endpoint(
     }
 }
 
+/// The sum of an address, of which that of IPv4 takes no loop.
+#[inline]
+fn address_sum(bytes: &[u8]) -> u16 {
+    match *bytes {
+        [a, b, c, d] => checksum::combine(u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])),
+        _ => checksum::sum(bytes),
+    }
+}
+
 /// Where the port stands, or an echo's identifier.
+#[inline]
 fn port_at(packet: &[u8], layout: Layout, end: End) -> Option<usize> {
     let start = layout.transport_offset();
     match layout.protocol() {

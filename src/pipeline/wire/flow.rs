@@ -117,6 +117,14 @@ impl FlowKey {
         Self { destination: destination.0, destination_port: port, ..self }
     }
 
+    /// Whether both go to one endpoint, by one protocol.
+    #[inline]
+    pub fn has_end_of(&self, other: &Self) -> bool {
+        self.destination == other.destination
+            && self.destination_port == other.destination_port
+            && (self.protocol, self.version) == (other.protocol, other.version)
+    }
+
     /// The source as [`Self::from`] takes it.
     #[inline]
     pub const fn source_host(&self) -> Host {

@@ -166,6 +166,12 @@ impl Layout {
         self.flags & LATER != 0
     }
 
+    /// Whether it is a whole datagram with a transport header that is as it should be, to its final destination.
+    #[inline]
+    pub const fn is_plain(self) -> bool {
+        self.flags & (FRAGMENT | LATER | MALFORMED | ROUTED) == 0
+    }
+
     /// Whether the transport offset leads to a whole header with ports in its first four bytes (TCP, UDP, SCTP,
     /// UDP-Lite). True for a first fragment as well.
     #[inline]
