@@ -13,6 +13,7 @@ mod system {
     pub(crate) mod evidence;
     pub(crate) mod exec;
     pub(crate) mod log;
+    pub(crate) mod nat;
     pub(crate) mod network;
     pub(crate) mod pcap;
     pub(crate) mod refusals;

@@ -46,8 +46,8 @@ pub const CHAPTERS: &[Chapter] = &[
     },
     Chapter {
         title: "No way there, no way back",
-        opening: "Routes that are missing or run in circles, and filters that know one direction only.",
-        cases: &["no-route", "ttl-loop", "firewall-asymmetric"],
+        opening: "Routes that are missing or run in circles, filters that know one direction only, tables that are full.",
+        cases: &["no-route", "ttl-loop", "firewall-asymmetric", "conntrack-full"],
     },
     Chapter {
         title: "Resets that do not count",
@@ -62,6 +62,7 @@ pub const CHAPTERS: &[Chapter] = &[
             "paws-per-host",
             "paws-toggle-1-0",
             "paws-no-fin",
+            "nat-timestamp-collision",
             "paws-per-connection-offset",
             "paws-two-paths",
         ],

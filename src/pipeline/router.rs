@@ -5,6 +5,7 @@
 //! bytes, at every moment between two calls.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::pipeline::answer::Answers;
 use crate::pipeline::counters::{Amount, Reason, RouterCounters};
@@ -12,12 +13,14 @@ use crate::pipeline::flow::FlowTable;
 use crate::pipeline::impair::{Back, Impairment};
 use crate::pipeline::nat::Nat;
 use crate::pipeline::packet::{Offload, Packet};
-use crate::pipeline::params::{NatPlace, RouteTarget, RouterParams};
+use crate::pipeline::params::{
+    ImpairmentParams, NatPlace, PathParams, RouteTarget, RouterParams, StageParams,
+};
 use crate::pipeline::path::{Path, Slot};
 use crate::pipeline::pool::{Buffer, Pool};
 use crate::pipeline::routes::Routes;
 use crate::pipeline::schedule::Schedule;
-use crate::pipeline::shared::Shared;
+use crate::pipeline::shared::{Hosts, Shared};
 use crate::pipeline::stage::{Action, Emission, Outlet, Stage, Verdict};
 use crate::pipeline::time::Instant;
 use crate::pipeline::wire::{FlowKey, IcmpError, bare, flow_hash};
@@ -104,7 +107,20 @@ pub type SharedPaths = Vec<Vec<Shared>>;
 impl Router {
     /// The shared state of a router of any number of workers.
     pub fn shared(params: &RouterParams) -> SharedPaths {
-        params.paths.iter().map(|path| path.stages.iter().map(|_| Shared::default()).collect()).collect()
+        // Stages that play the host behind a port remember what comes to it, by whatever path.
+        let peers: Vec<Arc<Hosts>> = params.ports.iter().map(|_| Arc::default()).collect();
+        let shared = |path: &PathParams, stage: &StageParams| {
+            let shared = Shared::default();
+            if matches!(stage.impairment, ImpairmentParams::PawsPerHost(_)) {
+                shared.share_hosts(&peers[path.to]);
+            }
+            shared
+        };
+        params
+            .paths
+            .iter()
+            .map(|path| path.stages.iter().map(|stage| shared(path, stage)).collect())
+            .collect()
     }
 
     /// One worker's router. All workers are built from the same `params` and `shared`.

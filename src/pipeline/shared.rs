@@ -21,13 +21,18 @@ pub struct Numbers {
     /// What a stage remembers of the path's last packet.
     pub memory: [AtomicU64; 8],
     /// What is remembered of hosts; made by the stage that needs it, before the first packet.
-    hosts: OnceLock<Hosts>,
+    hosts: OnceLock<Arc<Hosts>>,
 }
 
 impl Numbers {
     /// The table of hosts.
     pub fn hosts(&self) -> &Hosts {
-        self.hosts.get_or_init(Hosts::default)
+        self.hosts.get_or_init(Arc::default)
+    }
+
+    /// Takes `hosts` for its table of hosts, if it has none yet.
+    pub fn share_hosts(&self, hosts: &Arc<Hosts>) {
+        self.hosts.get_or_init(|| Arc::clone(hosts));
     }
 }
 

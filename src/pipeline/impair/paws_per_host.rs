@@ -4,7 +4,8 @@
 //! and the time under its source address. A SYN (without ACK) from that address within `window` whose `TSval` T2 has
 //! (s32)(T1 - T2) > 1 is dropped, silently. With `require_timestamp`, so is a SYN without the option.
 //! Parameters: [`PawsPerHostParams`]. A FIN without timestamps changes nothing. IPv4 and IPv6 alike.
-//! All workers share one table of [`Hosts::CAPACITY`] addresses; when the eight places of an address are taken, the one
+//! It plays the host behind the port to which its path leads: all workers and all paths to that port share one table of
+//! [`Hosts::CAPACITY`] addresses; when the eight places of an address are taken, the one
 //! that was silent longest is forgotten. Addresses of IPv6 are told apart by 64 bits of a hash.
 //! Never delays, reorders, copies or alters a packet.
 //! Differs from the kernel: that remembers when its own side enters TIME-WAIT, here every FIN that passes counts.
