@@ -21,6 +21,8 @@ use faultwire::pipeline::time::{Duration, Instant};
 /// Hosts inside; each has this many sessions: 100,000 in all.
 const HOSTS: u32 = 50;
 const PORTS: u32 = 2_000;
+/// Port of the server.
+const SERVER: u32 = 443;
 
 fn nat() -> Nat {
     let napt = NaptParams {
@@ -59,14 +61,14 @@ fn write_out(packet: &mut Packet, session: u32) {
     let bytes = packet.bytes_mut();
     // By words that are as wide as any that are read: else every packet waits for its own bytes.
     bytes[12..20].copy_from_slice(&[10, 0, 1, host as u8 + 2, 10, 0, 2, 2]);
-    bytes[20..24].copy_from_slice(&(port << 16 | 443).to_be_bytes());
+    bytes[20..24].copy_from_slice(&(port << 16 | SERVER).to_be_bytes());
 }
 
 /// The same on the way in.
 fn write_in(packet: &mut Packet, (address, port): (u8, u16)) {
     let bytes = packet.bytes_mut();
     bytes[12..20].copy_from_slice(&[10, 0, 2, 2, 10, 0, 2, address]);
-    bytes[20..24].copy_from_slice(&(443 << 16 | u32::from(port)).to_be_bytes());
+    bytes[20..24].copy_from_slice(&(SERVER << 16 | u32::from(port)).to_be_bytes());
 }
 
 /// A translator with `count` sessions, and what each is outside.

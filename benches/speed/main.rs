@@ -80,7 +80,7 @@ enum Load {
     Udp,
 }
 
-const COMPARISONS: [Comparison; 5] = [
+const COMPARISONS: [Comparison; 6] = [
     Comparison {
         name: "TCP, three idle stages / bare pump",
         subject: Subject::Router(Stages::Idle),
@@ -108,6 +108,13 @@ const COMPARISONS: [Comparison; 5] = [
         base: Subject::Router(Stages::Idle),
         load: Load::Tcp,
         target: None,
+    },
+    Comparison {
+        name: "TCP, timestamps and nat / three idle stages",
+        subject: Subject::Router(Stages::Nat),
+        base: Subject::Router(Stages::Idle),
+        load: Load::Tcp,
+        target: Some(0.8),
     },
     Comparison {
         name: "TCP, offload off / three idle stages",

@@ -52,6 +52,8 @@ pub(crate) enum Stages {
     Delay,
     /// Idle, without offloads.
     NoOffload,
+    /// Idle, and behind them the clock of each connection changed, and a translator.
+    Nat,
 }
 
 /// Forwards until it is dropped.
@@ -77,6 +79,11 @@ impl Subject {
                 open("fw-left", &hosts.left, NETS[0]),
                 open("fw-right", &hosts.right, NETS[1]),
             ])),
+            Self::Router(stages @ Stages::Nat) => {
+                let mut plan = plan(stages.spec(), true);
+                translate(&mut plan);
+                Running::Router(Some(start(&plan, hosts)))
+            }
             Self::Router(stages) => Running::Router(Some(router(stages.spec(), stages.offload(), hosts))),
         }
     }
@@ -85,7 +92,7 @@ impl Subject {
 impl Stages {
     const fn spec(self) -> &'static str {
         match self {
-            Self::Idle | Self::NoOffload => "mtu 65000 drop mss 65000 loss 0.0000001%",
+            Self::Idle | Self::NoOffload | Self::Nat => "mtu 65000 drop mss 65000 loss 0.0000001%",
             Self::Loss => "loss 0.01%",
             Self::Delay => "delay 10ms",
         }
@@ -98,6 +105,29 @@ impl Stages {
 
 /// faultwire between the hosts, with the same faults both ways and one worker.
 pub(crate) fn router(faults: &str, offload: bool, hosts: &Hosts) -> Network {
+    start(&plan(faults, offload), hosts)
+}
+
+fn start(plan: &Plan, hosts: &Hosts) -> Network {
+    let netns =
+        |index: usize, _: &PortPlan| Ok((if index == 0 { &hosts.left } else { &hosts.right }.clone(), None));
+    Network::start(plan, 7, Watch::default(), netns).unwrap()
+}
+
+/// A clock for each connection from left to right, and one address for all of them.
+fn translate(plan: &mut Plan) {
+    let text = "[[port]]\nname = \"left\"\naddresses = \"10.66.1.2/24\"\n\
+                [[port]]\nname = \"right\"\naddresses = \"10.66.2.2/24\"\n\
+                [[path]]\nfrom = \"left\"\nto = \"right\"\nspec = \"timestamps random-offset\"\n\
+                [[nat]]\noutside = \"right\"\n";
+    let nat = faultwire::config::parse(text, "nat").unwrap();
+    plan.nats = nat.nats;
+    let [out, back] = nat.paths.try_into().unwrap();
+    plan.paths[0].stages.extend(out.stages);
+    plan.paths[1].stages.splice(0..0, back.stages);
+}
+
+fn plan(faults: &str, offload: bool) -> Plan {
     let stages = spec::parse(faults).unwrap().stages;
     let port = |name: &str, net: &str| {
         let mut port = PortPlan::new(name, NetnsRef::Own, vec![net.parse().unwrap()]);
@@ -110,9 +140,7 @@ pub(crate) fn router(faults: &str, offload: bool, hosts: &Hosts) -> Network {
     let path = |from, to| PathPlan { from, to, stages: stages.clone() };
     let mut plan = Plan::new(ports, vec![path(0, 1), path(1, 0)]);
     plan.workers = WorkerCount::Exactly(NonZeroUsize::MIN);
-    let netns =
-        |index: usize, _: &PortPlan| Ok((if index == 0 { &hosts.left } else { &hosts.right }.clone(), None));
-    Network::start(&plan, 7, Watch::default(), netns).unwrap()
+    plan
 }
 
 fn open(name: &str, netns: &Netns, net: &str) -> faultwire::device::Queue {

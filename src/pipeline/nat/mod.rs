@@ -6,7 +6,9 @@
 
 mod chains;
 mod fragments;
+mod kind;
 mod napt;
+mod open;
 mod ports;
 mod prefix;
 mod session;

@@ -9,6 +9,7 @@
 
 use crate::pipeline::counters::Reason;
 use crate::pipeline::nat::fragments::{Datagram, Fragments};
+use crate::pipeline::nat::kind::{Kind, kind, plain};
 use crate::pipeline::nat::ports::Ports;
 use crate::pipeline::nat::session::{Lifetimes, Session, Tick};
 use crate::pipeline::nat::table::{Outer, Table};
@@ -17,7 +18,7 @@ use crate::pipeline::params::{Dependence, Forward, NaptParams, NatClock, Rebind}
 use crate::pipeline::rng::StageKey;
 use crate::pipeline::time::Instant;
 use crate::pipeline::wire::tcp::flag;
-use crate::pipeline::wire::{End, FlowKey, Host, Quote, Tcp, Version, protocol, quote, set_endpoint};
+use crate::pipeline::wire::{End, FlowKey, Host, Tcp, Version, protocol, set_endpoint};
 use std::net::IpAddr;
 
 /// Where the clock begins that all connections share: not at zero, which some take for "no timestamp".
@@ -26,30 +27,20 @@ const CLOCK_START: u32 = 1_000_000;
 /// A translator of addresses and ports.
 #[derive(Debug)]
 pub(super) struct Napt {
-    table: Table,
+    pub(super) table: Table,
     fragments: Fragments,
-    key: StageKey,
+    pub(super) key: StageKey,
     /// Indices of the addresses of each family.
     v4: Vec<u8>,
     v6: Vec<u8>,
-    mapping: Dependence,
-    filtering: Dependence,
+    pub(super) mapping: Dependence,
+    pub(super) filtering: Dependence,
     hairpin: bool,
     inbound_refresh: bool,
     clock: NatClock,
-    has_forwards: bool,
+    pub(super) has_forwards: bool,
     rebind: Option<Rebind>,
-    rebinds: u32,
-}
-
-/// What a packet is to a translator.
-enum Kind {
-    /// Of a session, by this flow.
-    Session(FlowKey),
-    /// A fragment without ports.
-    Later,
-    /// An ICMP error, about this.
-    Error(Quote),
+    pub(super) rebinds: u32,
 }
 
 impl Napt {
@@ -88,7 +79,7 @@ impl Napt {
         self.table.len()
     }
 
-    fn pool(&self, version: Version) -> &[u8] {
+    pub(super) fn pool(&self, version: Version) -> &[u8] {
         match version {
             Version::V4 => &self.v4,
             Version::V6 => &self.v6,
@@ -96,7 +87,7 @@ impl Napt {
     }
 
     /// The index of an address outside.
-    fn address(&self, host: Host, version: Version) -> Option<u8> {
+    pub(super) fn address(&self, host: Host, version: Version) -> Option<u8> {
         self.pool(version).iter().copied().find(|address| self.table.host(*address) == host)
     }
 
@@ -285,84 +276,6 @@ impl Napt {
         set_endpoint(packet.bytes_mut(), layout, end, host, port, update);
     }
 
-    /// A session for a flow from inside that has none; `None` if it needs none.
-    #[cold]
-    fn open_outward(&mut self, key: FlowKey, tick: Tick) -> Result<Option<u32>, Reason> {
-        if self.address(key.source_host(), key.version()).is_some() {
-            return Ok(None);
-        }
-        let forward = || {
-            let key = for_remote(key, Dependence::Independent);
-            self.table.mapping(&key).filter(|mapping| self.table.is_forward(*mapping))
-        };
-        let mapped = for_remote(key, self.mapping);
-        let known = self.has_forwards.then(forward).flatten().or_else(|| self.table.mapping(&mapped));
-        if !self.table.has_room(tick) {
-            return Err(Reason::NatTableFull);
-        }
-        let mapping = if let Some(mapping) = known.filter(|known| self.table.is_alive(*known, tick)) {
-            mapping
-        } else {
-            if let Some(dead) = known {
-                self.table.tidy(dead, tick);
-            }
-            self.map(mapped, tick)?
-        };
-        self.table.open(key, mapping, tick).map(Some).ok_or(Reason::NatTableFull)
-    }
-
-    /// A new mapping, with a free port.
-    fn map(&mut self, key: FlowKey, tick: Tick) -> Result<u32, Reason> {
-        let pool = self.pool(key.version());
-        // "Paired": by the host alone.
-        let of_host = FlowKey::of(0, key.version(), (key.source_host(), 0), (Host::NONE, 0)).hash();
-        let address = pool[(of_host % pool.len() as u64) as usize];
-        let draw = self.key.stream(key.hash(), 0).word(self.rebinds.into(), 0);
-        // After a rebinding a port must be another one.
-        let wanted = (self.rebinds == 0).then_some(key.source_port());
-        let port = self
-            .table
-            .choose(&key, address, wanted, draw, tick)
-            .or_else(|| {
-                self.table.sweep(tick);
-                self.table.choose(&key, address, wanted, draw, tick)
-            })
-            .ok_or(Reason::NatPortsExhausted)?;
-        self.table.map(key, Outer { address, port }, false).ok_or(Reason::NatTableFull)
-    }
-
-    /// The mapping to which a packet from outside goes that has no session.
-    fn mapping_of(&mut self, outer: &FlowKey, tick: Tick) -> Result<u32, Reason> {
-        let address = self.address(outer.source_host(), outer.version()).ok_or(Reason::NatNoMapping)?;
-        self.table
-            .mapping_outside(outer, Outer { address, port: outer.source_port() })
-            .filter(|mapping| self.table.is_alive(*mapping, tick))
-            .ok_or(Reason::NatNoMapping)
-    }
-
-    /// A session for a packet from outside, if it may come in.
-    #[cold]
-    fn open_inward(&mut self, outer: &FlowKey, tick: Tick) -> Result<u32, Reason> {
-        let mapping = self.mapping_of(outer, tick)?;
-        let allowed = self.table.is_forward(mapping)
-            || match self.filtering {
-                Dependence::Independent => true,
-                Dependence::Address => self.table.knows(mapping, outer.destination_host(), tick),
-                Dependence::AddressAndPort => false,
-            };
-        if !allowed {
-            return Err(Reason::NatFiltered);
-        }
-        if !self.table.has_room(tick) {
-            return Err(Reason::NatTableFull);
-        }
-        // Making room may have cost the mapping its last session.
-        let mapping = self.mapping_of(outer, tick)?;
-        let inside = self.table.inside(mapping);
-        let key = outer.from(inside.source_host(), inside.source_port());
-        self.table.open(key, mapping, tick).ok_or(Reason::NatTableFull)
-    }
-
     /// Forgets everything if it is time to.
     #[inline]
     fn rebind_at(&mut self, now: Instant) {
@@ -401,56 +314,6 @@ fn forwarded(forward: &Forward) -> (FlowKey, Outer) {
     let inside = (Host::from(forward.to.0), forward.to.1);
     let key = FlowKey::of(forward.protocol, version, inside, (Host::NONE, 0));
     (key, Outer { address: forward.address as u8, port: forward.port })
-}
-
-/// The key without what of the remote endpoint does not matter.
-fn for_remote(key: FlowKey, dependence: Dependence) -> FlowKey {
-    match dependence {
-        Dependence::Independent => key.to(Host::NONE, 0),
-        Dependence::Address => key.to(key.destination_host(), 0),
-        Dependence::AddressAndPort => key,
-    }
-}
-
-/// The flow of nearly all packets: whole ones of TCP and UDP.
-#[inline]
-fn plain(packet: &Packet) -> Option<FlowKey> {
-    let layout = packet.layout;
-    let is_plain = layout.is_plain() && matches!(layout.protocol(), protocol::TCP | protocol::UDP);
-    is_plain.then(|| FlowKey::new(packet.bytes(), layout))
-}
-
-#[cold]
-fn kind(packet: &Packet) -> Result<Kind, Reason> {
-    let (bytes, layout) = (packet.bytes(), packet.layout);
-    if layout.is_later_fragment() {
-        return Ok(Kind::Later);
-    }
-    if layout.is_transport_malformed() || layout.is_source_routed() {
-        return Err(Reason::NatUnsupported);
-    }
-    let key = FlowKey::new(bytes, layout);
-    let at = layout.transport_offset();
-    match layout.protocol() {
-        protocol::TCP | protocol::UDP if !layout.is_fragment() => Ok(Kind::Session(key)),
-        protocol::TCP | protocol::UDP => {
-            let (source, destination) = layout.ports(bytes).ok_or(Reason::NatUnsupported)?;
-            Ok(Kind::Session(key.from(key.source_host(), source).to(key.destination_host(), destination)))
-        }
-        protocol::ICMP | protocol::ICMPV6 if quote::is_error(bytes, layout) => {
-            Quote::read(bytes, layout).map(Kind::Error).ok_or(Reason::NatUnsupported)
-        }
-        protocol::ICMP if matches!(bytes[at], 0 | 8) => Ok(Kind::Session(with_identifier(key, bytes, at))),
-        protocol::ICMPV6 if matches!(bytes[at], 128 | 129) => {
-            Ok(Kind::Session(with_identifier(key, bytes, at)))
-        }
-        _ => Err(Reason::NatUnsupported),
-    }
-}
-
-/// The key of an echo, which in a fragment has no identifier.
-fn with_identifier(key: FlowKey, bytes: &[u8], at: usize) -> FlowKey {
-    key.from(key.source_host(), u16::from_be_bytes([bytes[at + 4], bytes[at + 5]]))
 }
 
 /// Follows a TCP connection, and changes its timestamps if they are to be one clock's.

@@ -1,0 +1,60 @@
+//! What a packet is to a translator.
+
+use crate::pipeline::counters::Reason;
+use crate::pipeline::packet::Packet;
+use crate::pipeline::wire::{FlowKey, Quote, protocol, quote};
+
+/// What a packet is to a translator.
+pub(super) enum Kind {
+    /// Of a session, by this flow.
+    Session(FlowKey),
+    /// A fragment without ports.
+    Later,
+    /// An ICMP error, about this.
+    Error(Quote),
+}
+
+/// The flow of nearly all packets: whole ones of TCP and UDP.
+#[inline]
+pub(super) fn plain(packet: &Packet) -> Option<FlowKey> {
+    let layout = packet.layout;
+    let is_plain = layout.is_plain() && matches!(layout.protocol(), protocol::TCP | protocol::UDP);
+    is_plain.then(|| FlowKey::new(packet.bytes(), layout))
+}
+
+/// What any packet is.
+///
+/// # Errors
+/// Nothing that a translator knows.
+#[cold]
+pub(super) fn kind(packet: &Packet) -> Result<Kind, Reason> {
+    let (bytes, layout) = (packet.bytes(), packet.layout);
+    if layout.is_later_fragment() {
+        return Ok(Kind::Later);
+    }
+    if layout.is_transport_malformed() || layout.is_source_routed() {
+        return Err(Reason::NatUnsupported);
+    }
+    let key = FlowKey::new(bytes, layout);
+    let at = layout.transport_offset();
+    match layout.protocol() {
+        protocol::TCP | protocol::UDP if !layout.is_fragment() => Ok(Kind::Session(key)),
+        protocol::TCP | protocol::UDP => {
+            let (source, destination) = layout.ports(bytes).ok_or(Reason::NatUnsupported)?;
+            Ok(Kind::Session(key.from(key.source_host(), source).to(key.destination_host(), destination)))
+        }
+        protocol::ICMP | protocol::ICMPV6 if quote::is_error(bytes, layout) => {
+            Quote::read(bytes, layout).map(Kind::Error).ok_or(Reason::NatUnsupported)
+        }
+        protocol::ICMP if matches!(bytes[at], 0 | 8) => Ok(Kind::Session(with_identifier(key, bytes, at))),
+        protocol::ICMPV6 if matches!(bytes[at], 128 | 129) => {
+            Ok(Kind::Session(with_identifier(key, bytes, at)))
+        }
+        _ => Err(Reason::NatUnsupported),
+    }
+}
+
+/// The key of an echo, which in a fragment has no identifier.
+fn with_identifier(key: FlowKey, bytes: &[u8], at: usize) -> FlowKey {
+    key.from(key.source_host(), u16::from_be_bytes([bytes[at + 4], bytes[at + 5]]))
+}

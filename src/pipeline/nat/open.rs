@@ -1,0 +1,97 @@
+//! New sessions and mappings: which a translator makes, and which it refuses.
+
+use crate::pipeline::counters::Reason;
+use crate::pipeline::nat::napt::Napt;
+use crate::pipeline::nat::session::Tick;
+use crate::pipeline::nat::table::Outer;
+use crate::pipeline::params::Dependence;
+use crate::pipeline::wire::{FlowKey, Host};
+
+impl Napt {
+    /// A session for a flow from inside that has none; `None` if it needs none.
+    #[cold]
+    pub(super) fn open_outward(&mut self, key: FlowKey, tick: Tick) -> Result<Option<u32>, Reason> {
+        if self.address(key.source_host(), key.version()).is_some() {
+            return Ok(None);
+        }
+        let forward = || {
+            let key = for_remote(key, Dependence::Independent);
+            self.table.mapping(&key).filter(|mapping| self.table.is_forward(*mapping))
+        };
+        let mapped = for_remote(key, self.mapping);
+        let known = self.has_forwards.then(forward).flatten().or_else(|| self.table.mapping(&mapped));
+        if !self.table.has_room(tick) {
+            return Err(Reason::NatTableFull);
+        }
+        let mapping = if let Some(mapping) = known.filter(|known| self.table.is_alive(*known, tick)) {
+            mapping
+        } else {
+            if let Some(dead) = known {
+                self.table.tidy(dead, tick);
+            }
+            self.map(mapped, tick)?
+        };
+        self.table.open(key, mapping, tick).map(Some).ok_or(Reason::NatTableFull)
+    }
+
+    /// A new mapping, with a free port.
+    fn map(&mut self, key: FlowKey, tick: Tick) -> Result<u32, Reason> {
+        let pool = self.pool(key.version());
+        // "Paired": by the host alone.
+        let of_host = FlowKey::of(0, key.version(), (key.source_host(), 0), (Host::NONE, 0)).hash();
+        let address = pool[(of_host % pool.len() as u64) as usize];
+        let draw = self.key.stream(key.hash(), 0).word(self.rebinds.into(), 0);
+        // After a rebinding a port must be another one.
+        let wanted = (self.rebinds == 0).then_some(key.source_port());
+        let port = self
+            .table
+            .choose(&key, address, wanted, draw, tick)
+            .or_else(|| {
+                self.table.sweep(tick);
+                self.table.choose(&key, address, wanted, draw, tick)
+            })
+            .ok_or(Reason::NatPortsExhausted)?;
+        self.table.map(key, Outer { address, port }, false).ok_or(Reason::NatTableFull)
+    }
+
+    /// The mapping to which a packet from outside goes that has no session.
+    pub(super) fn mapping_of(&mut self, outer: &FlowKey, tick: Tick) -> Result<u32, Reason> {
+        let address = self.address(outer.source_host(), outer.version()).ok_or(Reason::NatNoMapping)?;
+        self.table
+            .mapping_outside(outer, Outer { address, port: outer.source_port() })
+            .filter(|mapping| self.table.is_alive(*mapping, tick))
+            .ok_or(Reason::NatNoMapping)
+    }
+
+    /// A session for a packet from outside, if it may come in.
+    #[cold]
+    pub(super) fn open_inward(&mut self, outer: &FlowKey, tick: Tick) -> Result<u32, Reason> {
+        let mapping = self.mapping_of(outer, tick)?;
+        let allowed = self.table.is_forward(mapping)
+            || match self.filtering {
+                Dependence::Independent => true,
+                Dependence::Address => self.table.knows(mapping, outer.destination_host(), tick),
+                Dependence::AddressAndPort => false,
+            };
+        if !allowed {
+            return Err(Reason::NatFiltered);
+        }
+        if !self.table.has_room(tick) {
+            return Err(Reason::NatTableFull);
+        }
+        // Making room may have cost the mapping its last session.
+        let mapping = self.mapping_of(outer, tick)?;
+        let inside = self.table.inside(mapping);
+        let key = outer.from(inside.source_host(), inside.source_port());
+        self.table.open(key, mapping, tick).ok_or(Reason::NatTableFull)
+    }
+}
+
+/// The key without what of the remote endpoint does not matter.
+fn for_remote(key: FlowKey, dependence: Dependence) -> FlowKey {
+    match dependence {
+        Dependence::Independent => key.to(Host::NONE, 0),
+        Dependence::Address => key.to(key.destination_host(), 0),
+        Dependence::AddressAndPort => key,
+    }
+}
