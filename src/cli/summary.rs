@@ -110,7 +110,7 @@ fn write_table(out: &mut String, summary: &Summary, names: &Names) -> std::fmt::
             write!(out, "  {:<20}", stage.name)?;
             let mut created = c.created;
             created += c.answered;
-            for amount in [c.seen, c.acted, c.drops.total(), c.delayed, created, c.rewritten] {
+            for amount in [c.seen, c.acted(), c.drops.total(), c.delayed, created, c.rewritten] {
                 write!(out, "{:>12}", amount.packets)?;
             }
             writeln!(out)?;
@@ -180,7 +180,7 @@ fn notices(summary: &Summary, names: &Names) -> Vec<String> {
                 names.ports[path.from],
                 names.ports[path.to],
                 stage.counters.clamped,
-                stage.counters.acted.packets
+                stage.counters.acted().packets
             ));
         }
     }
@@ -195,7 +195,7 @@ pub(super) fn json(summary: &Summary, names: &Names) -> Value {
         let stages = path.stages.iter().map(|stage| {
             let c = &stage.counters;
             json!({
-                "name": stage.name, "seen": c.seen, "acted": c.acted, "dropped": drops(&c.drops),
+                "name": stage.name, "seen": c.seen, "acted": c.acted(), "dropped": drops(&c.drops),
                 "created": c.created, "answered": c.answered, "rewritten": c.rewritten, "delayed": c.delayed, "clamped": c.clamped,
             })
         });

@@ -222,8 +222,9 @@ impl AddAssign<&Self> for Drops {
 pub struct StageCounters {
     /// Reached the stage.
     pub seen: Amount,
-    /// Selected and triggered: the stage acted or decided on them.
-    pub acted: Amount,
+    /// Of those, not selected or not triggered: fewer than the others on most stages, and what is seldom costs little to
+    /// count.
+    pub spared: Amount,
     /// Dropped, by reason.
     pub drops: Drops,
     /// Made by the stage: copies, fragments.
@@ -238,10 +239,20 @@ pub struct StageCounters {
     pub clamped: u64,
 }
 
+impl StageCounters {
+    /// Selected and triggered: the stage acted or decided on them.
+    pub const fn acted(&self) -> Amount {
+        Amount {
+            packets: self.seen.packets - self.spared.packets,
+            bytes: self.seen.bytes - self.spared.bytes,
+        }
+    }
+}
+
 impl AddAssign<&Self> for StageCounters {
     fn add_assign(&mut self, other: &Self) {
         self.seen += other.seen;
-        self.acted += other.acted;
+        self.spared += other.spared;
         self.drops += &other.drops;
         self.created += other.created;
         self.answered += other.answered;

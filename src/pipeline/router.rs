@@ -383,7 +383,6 @@ impl Router {
         let slot = &mut self.paths[usize::from(path)].stages[at];
         let amount = packet.amount();
         slot.counters.seen += amount;
-        slot.counters.acted += amount;
         match self.nats[usize::from(place.nat)].translate(packet, place.outward, now) {
             Ok(changed) => {
                 if changed {
@@ -421,38 +420,45 @@ impl Router {
         }
         // What the gate has said about wire packets that the stage has not answered for yet.
         let mut claim = (0, false);
+        let (mut wires, mut whole) = (packet.wires(), packet.amount());
         while let Some(slot) = self.paths[path].stages.get_mut(at) {
-            if let Impairment::Nat(place) = slot.impairment {
-                if !self.translate(packet, (at, place), now, egress) {
-                    return;
-                }
-                at += 1;
-                continue;
-            }
             if claim.0 == 0 {
-                claim = slot.gate.claim(packet, packet.wires(), now);
+                claim = slot.gate.claim(packet, wires, now);
             }
-            let verdict = match (claim, &mut slot.impairment) {
-                ((limit, false), _) => Verdict::new(limit, Action::Pass),
-                ((limit, true), &mut Impairment::Back(home)) => self.decide_back(home, packet, limit, now),
-                ((limit, true), impairment) => impairment.decide(packet, limit, now),
+            let verdict = match &mut slot.impairment {
+                _ if !claim.1 => {
+                    let amount = if claim.0 == wires { whole } else { packet.amount_of(claim.0) };
+                    slot.counters.seen += amount;
+                    slot.counters.spared += amount;
+                    Verdict::new(claim.0, Action::Pass)
+                }
+                &mut Impairment::Back(home) => {
+                    let verdict = self.decide_back(home, packet, claim.0, now);
+                    self.paths[path].stages[at].counters.seen += packet.amount_of(verdict.count);
+                    verdict
+                }
+                &mut Impairment::Nat(place) => {
+                    if !self.translate(packet, (at, place), now, egress) {
+                        return;
+                    }
+                    claim.0 = 0;
+                    at += 1;
+                    continue;
+                }
+                impairment => {
+                    let verdict = impairment.decide(packet, claim.0, now);
+                    debug_assert!(verdict.count > 0 && verdict.count <= claim.0, "{verdict:?} of {claim:?}");
+                    slot.counters.seen +=
+                        if verdict.count == wires { whole } else { packet.amount_of(verdict.count) };
+                    verdict
+                }
             };
-            let slot = &mut self.paths[path].stages[at];
-            debug_assert!(
-                verdict.count > 0 && verdict.count <= claim.0,
-                "{verdict:?} of {claim:?} by {}",
-                slot.name
-            );
-            let amount = packet.amount_of(verdict.count);
-            slot.counters.seen += amount;
-            if claim.1 {
-                slot.counters.acted += amount;
-            }
             claim.0 -= verdict.count;
-            if verdict.count < packet.wires() {
+            if verdict.count < wires {
                 let rest = packet.detach(verdict.count);
                 self.fate(packet, at, verdict.action, now, egress);
                 packet.attach(&rest);
+                (wires, whole) = (packet.wires(), packet.amount());
                 continue;
             }
             if verdict.action != Action::Pass {

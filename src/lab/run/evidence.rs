@@ -110,7 +110,7 @@ fn locked(tally: &Mutex<Tally>) -> MutexGuard<'_, Tally> {
 fn observe_stage(prefix: &str, counters: &StageCounters, observed: &mut Observations) {
     for (name, amount) in [
         ("seen", counters.seen),
-        ("acted", counters.acted),
+        ("acted", counters.acted()),
         ("dropped", counters.drops.total()),
         ("created", counters.created),
         ("answered", counters.answered),

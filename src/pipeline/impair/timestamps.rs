@@ -299,7 +299,7 @@ mod tests {
             let mut run = run(TimestampSet::Constant(0));
             run.feed(Instant::ZERO, &Spec { options: options.to_vec(), ..Spec::tcp(3) }.frame());
             assert_eq!(
-                (&run.wires()[0].bytes[40..40 + options.len()], run.stage(0).acted.packets),
+                (&run.wires()[0].bytes[40..40 + options.len()], run.stage(0).acted().packets),
                 (options, 1)
             );
             assert_eq!(run.stage(0).rewritten.packets, 0);
