@@ -16,7 +16,7 @@ use crate::pipeline::nat::table::{Outer, Table};
 use crate::pipeline::packet::Packet;
 use crate::pipeline::params::{Dependence, Forward, NaptParams, NatClock, Rebind};
 use crate::pipeline::rng::StageKey;
-use crate::pipeline::time::Instant;
+use crate::pipeline::time::{Duration, Instant};
 use crate::pipeline::wire::tcp::flag;
 use crate::pipeline::wire::{End, FlowKey, Host, Tcp, Version, protocol, set_endpoint};
 use std::net::IpAddr;
@@ -291,11 +291,9 @@ impl Napt {
         self.table.clear();
         self.rebinds += 1;
         self.rebind = rebind.every.map(|every| {
-            let mut at = rebind.at;
-            while at.as_nanos() <= now.as_nanos() {
-                at = at + every;
-            }
-            Rebind { at, ..rebind }
+            let (first, every) = (rebind.at.as_nanos(), every.as_nanos().max(1));
+            let missed = (now.as_nanos() - first) / every;
+            Rebind { at: Duration::from_nanos(first + (missed + 1) * every), ..rebind }
         });
     }
 
