@@ -25,8 +25,8 @@ Examples:
   faultwire case run mtu-100-receive
   faultwire pcap in.pcap out.pcap --spec 'delay 20ms loss 1%'
 
-Every random decision depends on the seed, the flow and the number of the packet in it: run with the printed seed to see
-the same packets fail again.";
+Every random decision depends on the seed, the flow and the number of the packet in it: run with the
+printed seed to see the same packets fail again.";
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -164,16 +164,18 @@ pub(super) struct Run {
 /// Options of `pcap`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Reads and writes pcap and pcapng, with nanoseconds; OUT is what IN is unless its name ends in .pcap or .pcapng. What is not
-IP passes at its own time. All packets of the capture take the path unless --from says whose do.
+Reads and writes pcap and pcapng, with nanoseconds; OUT is what IN is unless its name ends in .pcap
+or .pcapng. What is not IP passes at its own time. All packets of the capture take the path unless
+--from says whose do.
 
 Examples:
   faultwire pcap in.pcap out.pcap --spec 'delay 20ms 5ms loss 1%' --dropped lost.pcapng
-  faultwire pcap in.pcapng out.pcapng --config configs/lossy-uplink.toml --path left:right --from 10.0.1.0/24
+  faultwire pcap in.pcapng out.pcapng --config configs/dsl.toml --path left:right --from 10.0.1.0/24
   tcpdump -w - -c 100 | faultwire pcap - - --spec 'mtu 1400 icmp' --answers icmp.pcapng | tcpdump -r -
 
-Exit code: 0 done; 1 the capture is broken in the middle (what was read was processed) or a file cannot be written; 2 the
-capture, the configuration or the command line is refused, and nothing was written.")]
+Exit code: 0 done; 1 the capture is broken in the middle or Ctrl-C came (what was read was
+processed), or a file cannot be written; 2 the capture, the configuration or the command line is
+refused, and nothing was written.")]
 pub(super) struct Pcap {
     /// The capture; - for standard input
     #[arg(value_name = "IN")]
@@ -253,22 +255,28 @@ pub(super) struct Exec {
 }
 
 const EXEC_HELP: &str = "\
-The command finds the host at $FAULTWIRE_HOST (IPv4) and $FAULTWIRE_HOST6; there is no other network in its namespace.
-Servers on the host must listen on that address or on all.
+The command finds the host at $FAULTWIRE_HOST (IPv4) and $FAULTWIRE_HOST6; there is no other network
+in its namespace. Servers on the host must listen on that address or on all.
 
 SPEC: tc-netem's words, applied in netem's order of decisions:
   delay TIME [JITTER [CORR%]] [distribution uniform|normal|pareto|paretonormal|NAME|FILE]
-  loss [random] P% [CORR%] | loss state P13 [P31 [P32 [P23 [P14]]]] | loss gemodel P [R [1-H [1-K]]]    [ecn]
+  loss [random] P% [CORR%] [ecn]      loss gemodel P [R [1-H [1-K]]] [ecn]
+  loss state P13 [P31 [P32 [P23 [P14]]]] [ecn]
   duplicate P% [CORR%]    corrupt P% [CORR%]    reorder P% [CORR%] [gap N]
   rate RATE [OVERHEAD [CELLSIZE [CELLOVERHEAD]]]    limit N    seed N
   slot MIN [MAX] | slot distribution NAME DELAY JITTER    [packets N] [bytes N]
 and before them, in the order written, faultwire's own:
-  mtu BYTES [drop|icmp|fragment]    overhead BYTES    mss BYTES [set]    trace FILE [once] (a Mahimahi trace)
+  mtu BYTES [drop|icmp|fragment]    overhead BYTES    mss BYTES [set]
+  trace FILE [once] (a Mahimahi trace)
+  timestamps zero|constant N|offset N|random-offset|freeze|strip [rst]
+  rst-order [first|last] [TIMEOUT]
+What a SPEC will do: faultwire check --explain SPEC. All other stages are for configuration files, in
+which packets can be aimed at: see configs/reference.toml.
 
 Examples:
   faultwire exec --both 'delay 50ms 5ms' -- sh -c 'ping -c 5 $FAULTWIRE_HOST'
   faultwire exec --up 'mtu 1400 drop' --summary -- sh -c 'curl -m 5 http://$FAULTWIRE_HOST/'
   faultwire exec --down 'rate 10mbit limit 50' -- sh -c 'iperf3 -c $FAULTWIRE_HOST -R'
 
-Exit code: the command's; 128 + n if signal n ended it; 125 if the network could not be made; 126 or 127 if the command
-could not be run or found.";
+Exit code: the command's; 128 + n if signal n ended it; 125 if the network could not be made; 126 or
+127 if the command could not be run or found.";

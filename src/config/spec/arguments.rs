@@ -203,6 +203,10 @@ impl Arguments<'_, '_> {
         let Some(token) = self.tokens.next() else {
             return Err(self.missing("a file", "trace uplink.trace"));
         };
+        if Path::new(token.text).extension().is_some_and(|end| end == "json") {
+            let what = format!("{} is not a trace of Mahimahi", token.text);
+            return Err(at(&token, what, "a rate stage of a file takes bandwidth models: trace = \"FILE.json\""));
+        }
         let repeats = !self.flag("once");
         trace::read(Path::new(token.text), repeats)
             .map_err(|what| at(&token, what, "a trace has one time in whole milliseconds a line"))

@@ -58,12 +58,13 @@ impl fmt::Display for SpecError {
         // Tabs and line ends would put the carets elsewhere.
         let line: String =
             self.spec.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect();
-        write!(f, "{line}")?;
+        // On a line of its own, whatever is said before it.
+        write!(f, "the faults are not understood:\n  {line}")?;
         for problem in &self.problems {
             let width = |range: Range<usize>| self.spec.get(range).map_or(0, |part| part.chars().count());
             let indent = " ".repeat(width(0..problem.at.start));
             let carets = "^".repeat(width(problem.at.clone()).max(1));
-            write!(f, "\n{indent}{carets} {} ({})", problem.what, problem.hint)?;
+            write!(f, "\n  {indent}{carets} {} ({})", problem.what, problem.hint)?;
         }
         Ok(())
     }
@@ -289,6 +290,11 @@ mod tests {
             ),
             ("mtu 1400 icpm", "\"icpm\" is not a known word (did you mean \"icmp\"?)"),
             ("mss 0", "\"0\" is out of range (allowed: 1 to 65535)"),
+            ("inject rst", "\"inject\" is a stage of configuration files, not a word (write type = \"inject\" in"),
+            ("delay 1ms drop", "\"drop\" is a stage of configuration files"),
+            ("delay 1ms icmp", "\"icmp\" does not stand alone (write it behind \"mtu\")"),
+            ("gemodel 1%", "\"gemodel\" does not stand alone (write it behind \"loss\")"),
+            ("trace stairs.json", "stairs.json is not a trace of Mahimahi (a rate stage of a file takes"),
             ("5% loss", "\"5%\" is not a known word (allowed: "),
         ] {
             let said = refusal_start(spec);
@@ -307,9 +313,10 @@ mod tests {
         let error = parse("delay 10 los 1% rate 10mb mtu 1400").unwrap_err();
         assert_eq!(
             error.to_string(),
-            "delay 10 los 1% rate 10mb mtu 1400\n\
-             \u{20}        ^^^ \"los\" is not a known word (did you mean \"loss\"?)\n\
-             \u{20}                    ^^^^ \"10mb\" has no known unit (try \"10mbit\")"
+            "the faults are not understood:\n\
+             \u{20} delay 10 los 1% rate 10mb mtu 1400\n\
+             \u{20}          ^^^ \"los\" is not a known word (did you mean \"loss\"?)\n\
+             \u{20}                      ^^^^ \"10mb\" has no known unit (try \"10mbit\")"
         );
     }
 

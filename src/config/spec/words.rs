@@ -2,6 +2,7 @@
 
 use std::ops::{Range, RangeInclusive};
 
+use crate::config::impairment::TYPES;
 use crate::config::spec::arguments::Arguments;
 use crate::config::spec::lexer::{Token, Tokens};
 use crate::config::spec::{Spec, SpecProblem, units};
@@ -36,22 +37,15 @@ pub(super) const ALL: &[&str] = &[
     "rst-order",
 ];
 
-/// What may follow an `mtu`, `mss`, `slot`, `timestamps` or `rst-order`.
-const OPTIONS: [&str; 14] = [
-    "drop",
-    "icmp",
-    "fragment",
-    "set",
-    "packets",
-    "bytes",
-    "zero",
-    "constant",
-    "offset",
-    "random-offset",
-    "freeze",
-    "strip",
-    "first",
-    "last",
+/// What may follow some of the words.
+const OPTIONS: &[(&str, &[&str])] = &[
+    ("loss", &["random", "state", "gemodel"]),
+    ("mtu", &["drop", "icmp", "fragment"]),
+    ("mss", &["set"]),
+    ("trace", &["once"]),
+    ("slot", &["packets", "bytes"]),
+    ("timestamps", &["zero", "constant", "offset", "random-offset", "freeze", "strip", "rst"]),
+    ("rst-order", &["first", "last"]),
 ];
 
 /// tc's default, in packets.
@@ -253,8 +247,17 @@ pub(super) fn at(token: &Token<'_>, what: String, hint: impl Into<String>) -> Sp
 }
 
 fn unknown(token: &Token<'_>) -> SpecProblem {
-    let near = suggest::nearest(token.text, ALL.iter().copied().chain(OPTIONS));
+    let text = token.text;
+    if TYPES.contains(&text) {
+        let what = format!("\"{text}\" is a stage of configuration files, not a word");
+        return at(token, what, format!("write type = \"{text}\" in a stage of a file"));
+    }
+    if let Some((word, _)) = OPTIONS.iter().find(|(_, options)| options.contains(&text)) {
+        return at(token, format!("\"{text}\" does not stand alone"), format!("write it behind \"{word}\""));
+    }
+    let options = OPTIONS.iter().flat_map(|(_, options)| options.iter());
+    let near = suggest::nearest(text, ALL.iter().chain(options).copied());
     let hint = near
         .map_or_else(|| format!("allowed: {}", ALL.join(", ")), |near| format!("did you mean \"{near}\"?"));
-    at(token, format!("\"{}\" is not a known word", token.text), hint)
+    at(token, format!("\"{text}\" is not a known word"), hint)
 }
