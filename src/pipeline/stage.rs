@@ -29,6 +29,14 @@ pub enum Action {
     Take,
 }
 
+impl Action {
+    /// What a loss does to packets like this one: with `ecn` one that is ECN-capable is to be marked (RFC 3168), by
+    /// [`Stage::rewrite`]; any other is dropped.
+    pub fn lose(packet: &Packet, ecn: bool) -> Self {
+        if ecn && packet.is_ecn_capable() { Self::Rewrite } else { Self::Drop(Reason::Loss) }
+    }
+}
+
 /// A decision of a stage about the first `count` wire packets of what it was shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Verdict {

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use crate::pipeline::wire::tcp::flag::{ACK, FIN, RST, SYN};
+
 /// Sender and receiver of a packet, ports 0 where there are none.
 pub type Flow = (IpAddr, u16, IpAddr, u16);
 
@@ -45,11 +47,6 @@ pub enum Body {
     /// Any other protocol.
     Other(u8, u32),
 }
-
-const FIN: u8 = 1;
-const SYN: u8 = 2;
-const RST: u8 = 4;
-const ACK: u8 = 16;
 
 impl Headline {
     /// Reads the beginning of an IP packet of `length` bytes; `None` if even its addresses are not there.

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use crate::lab::clock::{self, Deadline};
 use crate::lab::traffic::facts;
-use crate::lab::traffic::raw::{ACK, MSS, RST, SYN, Segment, Wire, stamp};
+use crate::lab::traffic::raw::{MSS, Segment, Wire, stamp};
 use crate::lab::value::Facts;
+use crate::pipeline::wire::tcp::flag::{ACK, RST, SYN};
 
 /// Port of the first probe; each takes the next.
 const FIRST_PORT: u16 = 20_000;

@@ -14,14 +14,9 @@ use nix::sys::socket::{
 use crate::lab::clock::Deadline;
 use crate::lab::traffic::wait::{Wake, readable};
 use crate::pipeline::wire::checksum::{pseudo_sum_v4, transport_checksum};
+use crate::pipeline::wire::tcp::flag::{ACK, FIN, PSH, SYN};
 
 const TCP: u8 = 6;
-/// Flags of a segment, as on the wire.
-const FIN: u8 = 1;
-pub(super) const SYN: u8 = 2;
-pub(super) const RST: u8 = 4;
-const PSH: u8 = 8;
-pub(super) const ACK: u8 = 16;
 /// The MSS option: 1460.
 pub(super) const MSS: [u8; 4] = [2, 4, 0x05, 0xB4];
 
@@ -219,6 +214,7 @@ fn timestamp(mut options: &[u8]) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pipeline::wire::tcp::flag::RST;
     use etherparse::{PacketBuilder, SlicedPacket, TcpOptionElement, TransportSlice};
 
     const CLIENT: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 77, 1, 253), 20_000);

@@ -12,8 +12,9 @@ use std::time::Duration;
 use crate::lab::clock::{self, Deadline};
 use crate::lab::traffic::facts;
 use crate::lab::traffic::outcome::Outcome;
-use crate::lab::traffic::raw::{ACK, MSS, RST, SYN, Segment, Wire, stamp, unanswered};
+use crate::lab::traffic::raw::{MSS, Segment, Wire, stamp, unanswered};
 use crate::lab::value::Facts;
+use crate::pipeline::wire::tcp::flag::{ACK, RST, SYN};
 
 /// The first client's clock and its initial sequence number.
 const FIRST: (u32, u32) = (1_000_000, 500_000_000);

@@ -7,7 +7,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::pipeline::counters::Reason;
 use crate::pipeline::flow::PerFlow;
 use crate::pipeline::impair::Setting;
 use crate::pipeline::packet::Packet;
@@ -68,11 +67,7 @@ impl Stage for ListedLoss {
             // `counts` is the trigger's.
             Seen::Path(shared) => take(&shared.packets, &self.list, limit),
         };
-        let action = match hit {
-            false => Action::Pass,
-            true if self.ecn && packet.is_ecn_capable() => Action::Rewrite,
-            true => Action::Drop(Reason::Loss),
-        };
+        let action = if hit { Action::lose(packet, self.ecn) } else { Action::Pass };
         Verdict::new(count, action)
     }
 
@@ -84,6 +79,7 @@ impl Stage for ListedLoss {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pipeline::counters::Reason;
     use crate::pipeline::params::ImpairmentParams;
     use crate::pipeline::testing::{Run, Spec, stage};
 

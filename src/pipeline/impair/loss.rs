@@ -5,7 +5,6 @@
 //! Never delays, reorders or copies a packet.
 //! Differs from tc-netem: acts on each wire packet of a GSO train by itself, not on the train as one.
 
-use crate::pipeline::counters::Reason;
 use crate::pipeline::impair::Setting;
 use crate::pipeline::packet::Packet;
 use crate::pipeline::params::LossParams;
@@ -32,11 +31,7 @@ impl Stage for Loss {
     #[inline]
     fn decide(&mut self, packet: &Packet, limit: u32, _now: Instant) -> Verdict {
         let (count, hit) = self.chance.run(packet.stream(self.key), packet.index, limit);
-        let action = match hit {
-            false => Action::Pass,
-            true if self.ecn && packet.is_ecn_capable() => Action::Rewrite,
-            true => Action::Drop(Reason::Loss),
-        };
+        let action = if hit { Action::lose(packet, self.ecn) } else { Action::Pass };
         Verdict::new(count, action)
     }
 

@@ -10,9 +10,8 @@ use crate::pipeline::packet::{Checksum, Packet};
 use crate::pipeline::params::MssParams;
 use crate::pipeline::stage::{Action, Stage, Verdict};
 use crate::pipeline::time::Instant;
+use crate::pipeline::wire::tcp::flag::SYN;
 use crate::pipeline::wire::{Tcp, Update};
-
-const SYN: u8 = 0x02;
 
 /// Rewrites SYN segments.
 #[derive(Debug)]

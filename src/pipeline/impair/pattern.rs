@@ -8,7 +8,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::pipeline::counters::Reason;
 use crate::pipeline::flow::PerFlow;
 use crate::pipeline::impair::Setting;
 use crate::pipeline::packet::Packet;
@@ -91,8 +90,7 @@ impl Stage for Pattern {
         };
         let action = match (hit, self.fault) {
             (false, _) => Action::Pass,
-            (true, PatternFault::Loss { ecn: true }) if packet.is_ecn_capable() => Action::Rewrite,
-            (true, PatternFault::Loss { .. }) => Action::Drop(Reason::Loss),
+            (true, PatternFault::Loss { ecn }) => Action::lose(packet, ecn),
             (true, PatternFault::Duplicate) => Action::Take,
         };
         Verdict::new(count, action)
@@ -114,6 +112,7 @@ impl Stage for Pattern {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pipeline::counters::Reason;
     use crate::pipeline::params::ImpairmentParams;
     use crate::pipeline::testing::{Run, Spec, stage};
     use crate::pipeline::time::Duration;

@@ -19,10 +19,7 @@ use crate::pipeline::shared::{Hosts, Shared};
 use crate::pipeline::stage::{Action, Stage, Verdict};
 use crate::pipeline::time::Instant;
 use crate::pipeline::wire::Tcp;
-
-const FIN: u8 = 0x01;
-const SYN: u8 = 0x02;
-const ACK: u8 = 0x10;
+use crate::pipeline::wire::tcp::flag::{ACK, FIN, SYN};
 
 /// Drops SYNs whose clock is behind that of their host.
 #[derive(Debug)]
