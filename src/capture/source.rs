@@ -1,6 +1,7 @@
 //! Packets out of a pcap or pcapng file, one at a time.
 
-use std::io::{Cursor, Read};
+use std::error::Error;
+use std::io::{Cursor, ErrorKind, Read};
 use std::time::Duration;
 
 use pcap_file::DataLink;
@@ -44,6 +45,14 @@ pub enum SourceError {
         /// Byte at which it is broken, where that is known.
         offset: Option<u64>,
         /// How.
+        what: String,
+    },
+    /// Its packets do not come any more: not for its own fault.
+    #[error("was read up to packet {packets} only: {what}")]
+    Unread {
+        /// Packets before.
+        packets: u64,
+        /// Why.
         what: String,
     },
     /// A link type that cannot be read.
@@ -98,11 +107,8 @@ impl<R: Read> Source<R> {
         (&mut input).take(4).read_to_end(&mut magic).map_err(SourceError::Read)?;
         let first = magic.clone();
         let chained = Cursor::new(magic).chain(input);
-        let wrong = |error: &dyn std::error::Error| SourceError::Broken {
-            packets: 0,
-            offset: Some(0),
-            what: reasons(error),
-        };
+        let wrong =
+            |error: &dyn Error| SourceError::Broken { packets: 0, offset: Some(0), what: reasons(error) };
         let reader = match *first.as_slice() {
             [0xd4, 0xc3, 0xb2, 0xa1]
             | [0xa1, 0xb2, 0xc3, 0xd4]
@@ -157,12 +163,16 @@ impl<R: Read> Source<R> {
         }
         let packets = self.packets;
         let broken = |offset, what| SourceError::Broken { packets, offset, what };
+        let failed = |offset, error: &(dyn Error + 'static)| match unread(error) {
+            Some(error) => SourceError::Unread { packets, what: error.to_string() },
+            None => broken(offset, reasons(error)),
+        };
         match &mut self.reader {
             Reader::Pcap(reader, offset) => {
                 let header = reader.header();
                 let raw = match reader.next_raw_packet()? {
                     Ok(raw) => raw,
-                    Err(error) => return Some(Err(broken(Some(*offset), reasons(&error)))),
+                    Err(error) => return Some(Err(failed(Some(*offset), &error))),
                 };
                 let unit = match header.ts_resolution {
                     PcapTsResolution::MicroSecond => 1_000,
@@ -192,7 +202,7 @@ impl<R: Read> Source<R> {
                 let interfaces = reader.interfaces().len() as u32;
                 let (block, state) = match reader.next_block()? {
                     Ok(next) => next,
-                    Err(error) => return Some(Err(broken(None, reasons(&error)))),
+                    Err(error) => return Some(Err(failed(None, &error))),
                 };
                 let (index, at, original, data) = match block {
                     Block::SectionHeader(_) => {
@@ -226,8 +236,15 @@ fn known(interface: u32, number: DataLink) -> Result<Link, SourceError> {
     Link::of(number).ok_or_else(|| SourceError::UnknownLink { interface, number: number.into() })
 }
 
+/// The failure to read at all that caused this error; that a file ends too early is none.
+fn unread<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a std::io::Error> {
+    std::iter::successors(Some(error), |&error| error.source())
+        .find_map(|error| error.downcast_ref::<std::io::Error>())
+        .filter(|error| error.kind() != ErrorKind::UnexpectedEof)
+}
+
 /// An error and what caused it.
-fn reasons(error: &dyn std::error::Error) -> String {
+fn reasons(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -2,16 +2,19 @@
 
 use std::fs::File;
 use std::io::{BufWriter, Read, Write, stdin, stdout};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
+use nix::sys::signal::Signal;
 use pcap_file::DataLink;
 use serde_json::json;
 
 use crate::capture::mahimahi::Log;
 use crate::capture::{Format, Outcome, Outputs, Replay, Sink, Source};
 use crate::cli::args::Pcap;
+use crate::cli::signals::Signals;
 use crate::cli::summary::{self, Names};
 use crate::cli::{WRONG, fail};
 use crate::config::plan::{NetnsRef, PathPlan, PortPlan, set_mode};
@@ -29,9 +32,37 @@ type Output = BufWriter<Box<dyn Write>>;
 struct Ready {
     replay: Replay,
     names: Names,
-    source: Source<Box<dyn Read>>,
+    source: Source<Input>,
     /// Link type of the first packet.
     number: DataLink,
+}
+
+/// The capture's bytes, until they end or Ctrl-C does.
+struct Input {
+    file: File,
+    signals: Signals,
+    /// The first Ctrl-C on the terminal ends what writes into our pipe too, and we read on to what it still says.
+    waits: bool,
+}
+
+impl Input {
+    fn open(path: &Path) -> std::io::Result<Self> {
+        let signals = Signals::only(&[Signal::SIGINT, Signal::SIGTERM])?;
+        let waits = is_stream(path);
+        let file = if waits { stdin().as_fd().try_clone_to_owned()?.into() } else { File::open(path)? };
+        Ok(Self { file, signals, waits })
+    }
+}
+
+impl Read for Input {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        while let Some(received) = self.signals.before(self.file.as_fd())? {
+            if !received.by_terminal || !std::mem::take(&mut self.waits) {
+                return Err(std::io::Error::other(format!("ended by {}", received.signal)));
+            }
+        }
+        self.file.read(buffer)
+    }
 }
 
 /// Runs the capture through and says what came of it.
@@ -67,12 +98,8 @@ fn prepare(args: &Pcap) -> anyhow::Result<Ready> {
             bail!("{} is given twice: give every file a name of its own", file.display());
         }
     }
-    let input: Box<dyn Read> = if is_stream(&args.input) {
-        Box::new(stdin().lock())
-    } else {
-        let file = File::open(&args.input);
-        Box::new(file.with_context(|| format!("{} cannot be read", args.input.display()))?)
-    };
+    let input =
+        Input::open(&args.input).with_context(|| format!("{} cannot be read", args.input.display()))?;
     let told = |error| anyhow::anyhow!("{} {error}", args.input.display());
     let mut source = Source::new(input).map_err(told)?;
     let number = source.peek().map_err(told)?;

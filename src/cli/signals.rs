@@ -1,6 +1,6 @@
 //! Signals as something to read, so that ending is as orderly as any other step.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -33,15 +33,30 @@ pub(super) struct Received {
 impl Signals {
     /// From now on the watched signals are only read. Call it before any thread is started: threads inherit this.
     pub(super) fn watch() -> nix::Result<Self> {
-        let set: SigSet = WATCHED.into_iter().collect();
+        Self::only(&WATCHED)
+    }
+
+    /// As [`Self::watch`], these alone: all others do what they always do.
+    pub(super) fn only(signals: &[Signal]) -> nix::Result<Self> {
+        let set: SigSet = signals.iter().copied().collect();
         set.thread_block()?;
         Ok(Self(SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?))
+    }
+
+    /// A signal, if one comes before `input` has something to read or ends.
+    pub(super) fn before(&self, input: BorrowedFd<'_>) -> nix::Result<Option<Received>> {
+        let mut fds = [self.0.as_fd(), input].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+        self.next(&mut fds, PollTimeout::NONE)
     }
 
     /// The next signal, if one comes within `millis` milliseconds.
     pub(super) fn wait(&self, millis: u16) -> nix::Result<Option<Received>> {
         let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
-        match poll(&mut fds, PollTimeout::from(millis)) {
+        self.next(&mut fds, PollTimeout::from(millis))
+    }
+
+    fn next(&self, fds: &mut [PollFd<'_>], timeout: PollTimeout) -> nix::Result<Option<Received>> {
+        match poll(fds, timeout) {
             Ok(_) | Err(Errno::EINTR) => Ok(self.0.read_signal()?.and_then(|info| received(&info))),
             Err(errno) => Err(errno),
         }

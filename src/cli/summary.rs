@@ -42,7 +42,7 @@ pub(super) fn live_line(summary: &Summary, now: Instant, before: Option<&(Instan
     format!(
         "{:>4.0}s  {} packets/s  {}bit/s  dropped {} as ordered, {} otherwise  held {}",
         now.since(Instant::ZERO).as_secs_f64(),
-        si(packets),
+        si(packets).trim_end(),
         si(bits),
         ordered.packets,
         other.packets,

@@ -1,6 +1,8 @@
 //! The binary, and what tests have in common.
 
-use std::io::{BufRead, BufReader};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::{Child, ChildStderr, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -72,6 +74,64 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// A terminal with a program on it.
+pub(crate) struct Terminal {
+    master: File,
+    slave: Option<OwnedFd>,
+    /// What was said and not waited for.
+    heard: String,
+}
+
+impl Terminal {
+    pub(crate) fn open() -> Self {
+        let pty = nix::pty::openpty(None, None).unwrap();
+        Self { master: pty.master.into(), slave: Some(pty.slave), heard: String::new() }
+    }
+
+    /// Starts the one program that it is for, as the leader of its session.
+    pub(crate) fn spawn(&mut self, command: &[&str]) -> Child {
+        let slave = self.slave.take().expect("a terminal is for one program");
+        let stream = || Stdio::from(slave.try_clone().unwrap());
+        let mut setsid = Command::new("setsid");
+        setsid.arg("-c").args(command).stdin(stream()).stdout(stream()).stderr(stream());
+        setsid.spawn().expect("setsid is installed (util-linux)")
+    }
+
+    /// Reads on until it says `words`; all of what it said up to there and not been returned before.
+    pub(crate) fn wait_for(&mut self, words: &str) -> String {
+        loop {
+            if let Some(at) = self.heard.find(words) {
+                return self.heard.drain(..at + words.len()).collect();
+            }
+            assert!(self.hear(), "it never said {words:?}: {}", self.heard);
+        }
+    }
+
+    /// All that it still says.
+    pub(crate) fn rest(mut self) -> String {
+        while self.hear() {}
+        self.heard
+    }
+
+    pub(crate) fn ctrl_c(&mut self) {
+        self.master.write_all(b"\x03").unwrap();
+    }
+
+    /// Hears some more; false if the last program on it has ended.
+    fn hear(&mut self) -> bool {
+        let mut buffer = [0; 4096];
+        match self.master.read(&mut buffer) {
+            Ok(0) => false,
+            Ok(length) => {
+                self.heard.push_str(&String::from_utf8_lossy(&buffer[..length]));
+                true
+            }
+            Err(error) if error.raw_os_error() == Some(nix::libc::EIO) => false,
+            Err(error) => panic!("{error}"),
+        }
     }
 }
 

@@ -1,12 +1,14 @@
 //! `faultwire pcap`, on captures that tcpdump made, read by tshark.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::system::capture::Tcpdump;
-use crate::system::common::{Running, Scratch, output, said, unique};
+use crate::system::common::{Running, Scratch, Terminal, faultwire, output, said, unique};
 use crate::system::run::numbered;
 
 /// A folder that goes with the test.
@@ -134,6 +136,69 @@ fn a_capture_that_breaks_in_the_middle_is_processed_up_to_there() {
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(text.contains("broken after packet 9 (byte"), "{text}");
     assert_eq!(tshark(&out, "udp", &["frame.number"]).len(), 9);
+}
+
+/// What was read when a signal came leaves as it would have, and is what the message says.
+#[test]
+fn a_signal_ends_a_capture_in_good_order() {
+    const PACKETS: u32 = 4_000;
+    /// Bytes of a packet with its header in the file.
+    const EACH: usize = 16 + 36;
+    /// A pipe holds so many bytes.
+    const PIPE: usize = 1 << 16;
+    let folder = Folder::new();
+    let [input, out] = ["in.pcap", "out.pcap"].map(|name| folder.file(name));
+    crafted(&input, "", PACKETS);
+    let mut child = faultwire()
+        .args(["pcap", "-", &out, "--spec", "delay 10ms"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    // Once this is done, all but what the pipe holds was read; the pipe stays open.
+    stdin.write_all(&std::fs::read(&input).unwrap()).unwrap();
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    drop(stdin);
+    let text = said(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    let read: u32 = text
+        .split_once("read up to packet ")
+        .and_then(|(_, rest)| rest.split_once(" only: ended by SIGINT; what was read was processed"))
+        .and_then(|(number, _)| number.parse().ok())
+        .expect(&text);
+    assert!(read as usize >= (PACKETS as usize * EACH - PIPE) / EACH - 1, "{text}");
+    let sent = tshark(&out, "udp", &["data.text", "data"]);
+    assert_eq!(sent.len(), read as usize, "{text}");
+    for (number, line) in sent.iter().enumerate() {
+        let data = line.rsplit('\t').next().unwrap();
+        assert_eq!(hex(data), format!("{number:08}").into_bytes());
+    }
+}
+
+/// Ctrl-C on a terminal reaches tcpdump too, which then says what it still has: that is read.
+#[test]
+fn what_writes_into_the_pipe_is_heard_to_its_end_after_ctrl_c() {
+    let folder = Folder::new();
+    let [input, out] = ["in.pcap", "out.pcap"].map(|name| folder.file(name));
+    crafted(&input, "", 10);
+    let mut terminal = Terminal::open();
+    // `cat` of a file is done; then comes what a program says that Ctrl-C ends.
+    let script = format!(
+        "(head -c 300 {input}; trap 'tail -c +301 {input}; exit' INT; echo ready >&2; while :; do read x; done) \
+         | {} pcap - {out} --spec 'delay 1ms'",
+        env!("CARGO_BIN_EXE_faultwire")
+    );
+    drop(faultwire());
+    let mut child = terminal.spawn(&["bash", "-c", &script]);
+    terminal.wait_for("ready");
+    terminal.ctrl_c();
+    let text = terminal.rest();
+    let _ = child.wait().unwrap();
+    assert_eq!(tshark(&out, "udp", &["frame.number"]).len(), 10, "{text}");
+    assert!(text.contains("10 packets in 0.009000 s"), "{text}");
 }
 
 #[test]

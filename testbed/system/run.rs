@@ -4,7 +4,9 @@ use std::path::Path;
 
 use nix::sys::signal::Signal;
 
-use crate::system::common::{Foreign, Running, Scratch, config, ip, output, said, unique};
+use crate::system::common::{
+    Foreign, Running, Scratch, Terminal, config, faultwire, ip, output, said, unique,
+};
 
 fn ping(running: &Running, to: &str, count: u32) -> String {
     let count = count.to_string();
@@ -108,6 +110,32 @@ fn every_mistake_of_a_configuration_is_told_at_once() {
             assert!(text.contains(line), "{line} is missing in:\n{text}");
         }
     }
+}
+
+/// On a terminal one line is written over again and again: rates since the last one, and what was dropped by order or not.
+#[test]
+fn a_terminal_sees_one_line_while_packets_pass() {
+    let (left, right) = (unique(), unique());
+    let faults = "[[path]]\nfrom = \"left\"\nto = \"right\"\nstage = [{ type = \"drop\", match = { protocol = \"udp\" } }]\n";
+    let file = Scratch::file(&config(&left, &right, "seed = 3\nworkers = 1", faults));
+    drop(faultwire());
+    let mut terminal = Terminal::open();
+    let mut child = terminal.spawn(&[env!("CARGO_BIN_EXE_faultwire"), "run", file.path()]);
+    terminal.wait_for("Ctrl-C ends it\r\n");
+    let inside = faultwire::net::Netns::named(&left).unwrap();
+    let sender = inside.run(|| std::net::UdpSocket::bind("10.88.1.2:0").unwrap()).unwrap();
+    for _ in 0..7 {
+        sender.send_to(b"x", "10.88.2.2:9").unwrap();
+    }
+    let said = terminal.wait_for("dropped 7 as ordered, ");
+    // Each begins where the one before it began, after a second; none has an end of its own.
+    assert!(said.starts_with("\r\x1b[K   1s  ") && said.contains(" packets/s  "), "{said:?}");
+    assert!(!said.contains('\n'), "{said:?}");
+    terminal.ctrl_c();
+    let rest = terminal.rest();
+    assert!(rest.contains("\r\x1b[Kwire packets and bytes"), "the line is gone before the table: {rest:?}");
+    assert!(rest.contains("dropped: drop (as ordered)"), "{rest:?}");
+    assert!(child.wait().unwrap().success());
 }
 
 /// The same seed and the same traffic lose the same packets, on one worker and on two.
