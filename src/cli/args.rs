@@ -119,10 +119,10 @@ pub(super) struct Check {
     #[arg(long, value_name = "SPEC", conflicts_with = "config")]
     pub(super) explain: Option<String>,
     /// Whether the line is right, or the kernel's netem
-    #[arg(long, requires = "explain", default_value = "exact")]
+    #[arg(long, requires = "explain", conflicts_with = "config", default_value = "exact")]
     pub(super) mode: ModeName,
     /// The explanation as JSON
-    #[arg(long, requires = "explain")]
+    #[arg(long, requires = "explain", conflicts_with = "config")]
     pub(super) json: bool,
 }
 
@@ -187,13 +187,13 @@ pub(super) struct Pcap {
     #[arg(long, required_unless_present = "spec")]
     pub(super) config: Option<PathBuf>,
     /// Which path of the configuration, by the names of its ports; needed if there are several
-    #[arg(long, value_name = "FROM:TO", requires = "config")]
+    #[arg(long, value_name = "FROM:TO", requires = "config", conflicts_with = "spec")]
     pub(super) path: Option<String>,
     /// Faults in the words of `exec`; with the same seed they hit the packets that `exec --up` hits
     #[arg(long, conflicts_with = "config")]
     pub(super) spec: Option<String>,
     /// Whether the spec is right, or the kernel's netem, where the two differ; a configuration says so itself
-    #[arg(long, requires = "spec", default_value = "exact")]
+    #[arg(long, requires = "spec", conflicts_with = "config", default_value = "exact")]
     pub(super) mode: ModeName,
     /// Only packets from this prefix take the path; may be given several times
     #[arg(long, value_name = "PREFIX")]
@@ -270,8 +270,8 @@ and before them, in the order written, faultwire's own:
   trace FILE [once] (a Mahimahi trace)
   timestamps zero|constant N|offset N|random-offset|freeze|strip [rst]
   rst-order [first|last] [TIMEOUT]
-What a SPEC will do: faultwire check --explain SPEC. All other stages are for configuration files, in
-which packets can be aimed at: see configs/reference.toml.
+faultwire check --explain SPEC says what it will do. All other stages, and aiming at some packets,
+are for configuration files: see configs/reference.toml.
 
 Examples:
   faultwire exec --both 'delay 50ms 5ms' -- sh -c 'ping -c 5 $FAULTWIRE_HOST'
@@ -280,3 +280,152 @@ Examples:
 
 Exit code: the command's; 128 + n if signal n ended it; 125 if the network could not be made; 126 or
 127 if the command could not be run or found.";
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+    use clap::error::ErrorKind;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Command, clap::Error> {
+        Args::try_parse_from(format!("faultwire {line}").split(' ')).map(|args| args.command)
+    }
+
+    /// What a wrong line is answered by, with exit code 2.
+    fn refusal(line: &str) -> String {
+        let error = parse(line).expect_err(line);
+        assert_eq!(error.exit_code(), 2, "{line}");
+        error.to_string()
+    }
+
+    #[test]
+    fn clap_finds_no_fault() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn check_takes_a_file_or_a_spec() {
+        let Command::Check(args) = parse("check a.toml").unwrap() else { panic!() };
+        assert_eq!((args.config, args.explain, args.json), (Some("a.toml".into()), None, false));
+        assert!(matches!(args.mode, ModeName::Exact));
+        let Command::Check(args) = parse("check --explain loss --mode netem --json").unwrap() else {
+            panic!()
+        };
+        assert_eq!((args.config, args.explain, args.json), (None, Some("loss".into()), true));
+        assert!(matches!(args.mode, ModeName::Netem));
+    }
+
+    #[test]
+    fn run_takes_seed_json_and_log() {
+        let Command::Run(args) = parse("run a.toml").unwrap() else { panic!() };
+        assert_eq!((args.config, args.seed, args.json, args.log), ("a.toml".into(), None, false, None));
+        let Command::Run(args) = parse("run --log logs --seed 7 a.toml --json").unwrap() else { panic!() };
+        assert_eq!((args.seed, args.json, args.log), (Some(7), true, Some("logs".into())));
+    }
+
+    #[test]
+    fn exec_gives_the_command_all_that_follows_two_dashes() {
+        let Command::Exec(args) = parse("exec -- ls --json x").unwrap() else { panic!() };
+        assert_eq!(args.command, ["ls", "--json", "x"]);
+        assert_eq!((args.up, args.down, args.both, args.json), (None, None, None, None));
+        assert_eq!((args.mtu, args.seed, args.summary, args.log), (1500, None, false, None));
+        assert_eq!(args.linger, Duration::from_millis(1000));
+        let all = "exec --up loss --down delay --mode netem --mtu 9000 --seed 0 --summary --json s.json --log l --linger 20ms -- a";
+        let Command::Exec(args) = parse(all).unwrap() else { panic!() };
+        assert_eq!((args.up.as_deref(), args.down.as_deref()), (Some("loss"), Some("delay")));
+        assert_eq!((args.mtu, args.seed, args.summary), (9000, Some(0), true));
+        assert_eq!((args.json, args.log), (Some("s.json".into()), Some("l".into())));
+        assert_eq!(args.linger, Duration::from_millis(20));
+        assert!(matches!(args.mode, ModeName::Netem));
+    }
+
+    #[test]
+    fn pcap_takes_a_spec_or_a_path_of_a_file() {
+        let line = "pcap - out --config a.toml --path l:r --from 10.0.0.0/8 --from fd00::/8 --dropped d --answers i --log m";
+        let Command::Pcap(args) = parse(line).unwrap() else { panic!() };
+        assert_eq!((args.input, args.output), ("-".into(), "out".into()));
+        assert_eq!((args.config, args.path.as_deref()), (Some("a.toml".into()), Some("l:r")));
+        assert_eq!(args.from, ["10.0.0.0/8", "fd00::/8"].map(|net| net.parse::<IpNet>().unwrap()));
+        assert_eq!(
+            (args.dropped, args.answers, args.log),
+            (Some("d".into()), Some("i".into()), Some("m".into()))
+        );
+        let Command::Pcap(args) = parse("pcap in out --spec loss --mode netem --seed 3 --json").unwrap()
+        else {
+            panic!()
+        };
+        assert_eq!((args.spec.as_deref(), args.seed, args.json), (Some("loss"), Some(3), true));
+    }
+
+    #[test]
+    fn case_lists_explains_and_runs() {
+        assert!(matches!(parse("case list --json"), Ok(Command::Case(CaseCommand::List { json: true }))));
+        let Command::Case(CaseCommand::Explain(args)) = parse("case explain x").unwrap() else { panic!() };
+        assert_eq!((args.case, args.all), (Some("x".into()), false));
+        let Command::Case(CaseCommand::Run(args)) = parse("case run a b --seed 1 --json").unwrap() else {
+            panic!()
+        };
+        assert_eq!((args.cases.len(), args.seed, args.json, args.brief()), (2, Some(1), true, true));
+        for (line, brief) in [("case run a", false), ("case run --all", true), ("case run --all -v", false)] {
+            let Command::Case(CaseCommand::Run(args)) = parse(line).unwrap() else { panic!() };
+            assert_eq!(args.brief(), brief, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_line_is_answered_by_what_would_be_right() {
+        for (line, words) in [
+            ("chek a.toml", "'check'"),
+            ("check", "<CONFIG>"),
+            ("check a.toml --explain loss", "cannot be used with"),
+            ("check a.toml --json", "cannot be used with"),
+            ("check a.toml --mode netem", "cannot be used with"),
+            ("check --explain loss --mode kernel", "[possible values: exact, netem]"),
+            ("run", "<CONFIG>"),
+            ("run a.toml --sed 1", "'--seed'"),
+            ("run a.toml --seed x", "invalid digit"),
+            ("run a.toml --summary", "unexpected argument '--summary'"),
+            ("exec", "<CMD>"),
+            ("exec ls", "-- <CMD>"),
+            ("exec --both loss --up loss -- ls", "cannot be used with"),
+            ("exec --mtu 1000 -- ls", "1280..=65535"),
+            ("exec --linger 5 -- ls", "try \"5ms\""),
+            ("pcap in", "<OUT>"),
+            ("pcap in out", "--config <CONFIG>"),
+            ("pcap in out --spec loss --config a.toml", "cannot be used with"),
+            ("pcap in out --config a.toml --mode netem", "cannot be used with"),
+            ("pcap in out --spec loss --path l:r", "cannot be used with"),
+            ("pcap in out --spec loss --from 10.0.0.0", "'--from <PREFIX>'"),
+            ("case", "explain"),
+            ("case explain", "<NAME|FILE>"),
+            ("case run", "<NAME|FILE>"),
+            ("case run a --all", "cannot be used with"),
+        ] {
+            let text = refusal(line);
+            assert!(text.contains(words), "{line}: {text}");
+        }
+    }
+
+    #[test]
+    fn help_is_no_mistake_and_no_wider_than_a_terminal() {
+        for line in ["--help", "check --help", "run --help", "exec --help", "pcap --help", "case run --help"]
+        {
+            let error = parse(line).expect_err(line);
+            assert_eq!((error.kind(), error.exit_code()), (ErrorKind::DisplayHelp, 0), "{line}");
+        }
+        for text in [EXAMPLES, EXEC_HELP] {
+            assert!(text.lines().all(|line| line.len() <= 100), "clap would break it: {text}");
+        }
+    }
+
+    #[test]
+    fn the_help_of_exec_names_every_word_of_a_spec() {
+        for word in crate::config::spec::WORDS {
+            assert!(
+                EXEC_HELP.contains(&format!("{word} ")) || EXEC_HELP.contains(&format!("[{word}]")),
+                "{word}"
+            );
+        }
+    }
+}

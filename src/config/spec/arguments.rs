@@ -205,7 +205,11 @@ impl Arguments<'_, '_> {
         };
         if Path::new(token.text).extension().is_some_and(|end| end == "json") {
             let what = format!("{} is not a trace of Mahimahi", token.text);
-            return Err(at(&token, what, "a rate stage of a file takes bandwidth models: trace = \"FILE.json\""));
+            return Err(at(
+                &token,
+                what,
+                "a rate stage of a file takes bandwidth models: trace = \"FILE.json\"",
+            ));
         }
         let repeats = !self.flag("once");
         trace::read(Path::new(token.text), repeats)

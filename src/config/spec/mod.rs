@@ -19,6 +19,9 @@ mod words;
 
 pub(super) use words::MTU;
 
+#[cfg(test)]
+pub(crate) use words::ALL as WORDS;
+
 use std::fmt;
 use std::ops::Range;
 
@@ -290,7 +293,10 @@ mod tests {
             ),
             ("mtu 1400 icpm", "\"icpm\" is not a known word (did you mean \"icmp\"?)"),
             ("mss 0", "\"0\" is out of range (allowed: 1 to 65535)"),
-            ("inject rst", "\"inject\" is a stage of configuration files, not a word (write type = \"inject\" in"),
+            (
+                "inject rst",
+                "\"inject\" is a stage of configuration files, not a word (write type = \"inject\" in",
+            ),
             ("delay 1ms drop", "\"drop\" is a stage of configuration files"),
             ("delay 1ms icmp", "\"icmp\" does not stand alone (write it behind \"mtu\")"),
             ("gemodel 1%", "\"gemodel\" does not stand alone (write it behind \"loss\")"),

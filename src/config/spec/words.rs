@@ -16,7 +16,7 @@ use crate::pipeline::service::Opportunities;
 use crate::pipeline::time::Duration;
 
 /// Every word, as the allowed ones are listed.
-pub(super) const ALL: &[&str] = &[
+pub(crate) const ALL: &[&str] = &[
     "delay",
     "distribution",
     "loss",
