@@ -49,8 +49,7 @@ pub fn diagram(records: &[Record], left: &[&str], right: &str) -> String {
 fn line(record: &Record, left: &[&str], right: &str, start: u64, writer: &mut Writer) -> Option<Line> {
     let headline = Headline::read(&record.bytes, record.length);
     // The first packet of a connection sets its relative numbers, even if it is lost.
-    let number = headline.as_ref().map_or(0, |headline| writer.number(headline.flow));
-    let mut text = headline.as_ref().map_or_else(|| "not IP".to_owned(), |headline| writer.line(headline));
+    let number = headline.as_ref().map_or(0, |headline| writer.meet(headline));
     let dropped = match &record.kind {
         RecordKind::Sent { .. } => None,
         RecordKind::Dropped { stage, reason } => Some(match stage {
@@ -59,6 +58,7 @@ fn line(record: &Record, left: &[&str], right: &str, start: u64, writer: &mut Wr
         }),
         RecordKind::Received | RecordKind::Created | RecordKind::Rewritten { .. } => return None,
     };
+    let mut text = headline.as_ref().map_or_else(|| "not IP".to_owned(), |headline| writer.line(headline));
     let is_left = |host: &str| left.contains(&host);
     let (rightwards, other) = match &record.kind {
         RecordKind::Sent { to } if to == right => (true, &record.from),

@@ -162,8 +162,16 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Number of the flow's connection, from 1, in the order in which they are first asked for.
-    pub fn number(&mut self, flow: Flow) -> usize {
+    /// Takes note of a packet that has no line, or none yet; the number of its connection, from 1, in the order in which
+    /// they are first met. Only what has a line says which timestamp is the newest: it may be rewritten until then.
+    pub fn meet(&mut self, packet: &Headline) -> usize {
+        if let Body::Tcp { seq, .. } = packet.body {
+            self.start.entry(packet.flow).or_insert(seq);
+        }
+        self.number(packet.flow)
+    }
+
+    fn number(&mut self, flow: Flow) -> usize {
         let back = (flow.2, flow.3, flow.0, flow.1);
         if let Some(&number) = self.numbers.get(&flow).or_else(|| self.numbers.get(&back)) {
             return number;
@@ -311,6 +319,24 @@ mod tests {
         assert_eq!(line(1), "Flags [R], seq 0, TSval 2 behind, length 0");
         assert_eq!(line(0), "Flags [R], seq 0, TSval 0, length 0");
         assert_eq!(line(3), plain);
+    }
+
+    #[test]
+    fn a_packet_without_a_line_has_no_say_in_which_timestamp_is_the_newest() {
+        let body = |timestamp| Body::Tcp {
+            flags: SYN,
+            seq: 7,
+            ack: 0,
+            length: 0,
+            mss: None,
+            sack: None,
+            timestamp: Some(timestamp),
+        };
+        let flow = (IpAddr::from([10, 0, 0, 1]), 1, IpAddr::from([10, 0, 0, 2]), 80);
+        let headline = |timestamp| Headline { flow, body: body(timestamp) };
+        let mut writer = Writer::default();
+        assert_eq!(writer.meet(&headline(9_000)), 1);
+        assert_eq!(writer.line(&headline(5)), "Flags [S], seq 0, length 0");
     }
 
     #[test]
