@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use faultwire::lab::clock::Deadline;
 use faultwire::lab::observe::counters::Counters;
+use faultwire::lab::observe::drops::{DropTrace, NotTraced};
 use faultwire::net::Netns;
 
 use crate::system::common::Running;
@@ -127,6 +128,47 @@ impl Drop for Crafter {
     }
 }
 
+/// What the kernel says of each packet that it drops at the right.
+struct Reasons(Option<DropTrace>);
+
+impl Reasons {
+    fn start(running: &Running) -> Self {
+        match DropTrace::start(running.child.id(), vec!["fw-right".to_owned()]) {
+            // Linux 6.15 gives reasons in SYN-RECEIVED, and has this one since.
+            Ok(trace) if matches!(trace.count(0, "TCP_RFC7323_TSECR"), Err(NotTraced::NoSuchReason(_))) => {
+                eprintln!("drop reasons are not looked at: this kernel gives none in SYN-RECEIVED");
+                Self(None)
+            }
+            Ok(trace) => Self(Some(trace)),
+            Err(why @ NotTraced::TooOld) => {
+                eprintln!("drop reasons are not looked at: {why}");
+                Self(None)
+            }
+            Err(why) => panic!("{why}"),
+        }
+    }
+
+    /// Waits until as many packets were dropped for `reason` since the start, no more and no less.
+    fn expect(&mut self, reason: &str, count: u64, variant: &str) {
+        let Some(trace) = &mut self.0 else { return };
+        let deadline = Deadline::after(Duration::from_secs(10));
+        loop {
+            trace.drain().unwrap();
+            match trace.count(0, reason) {
+                Ok(seen) if seen == count => return,
+                Ok(seen) => assert!(
+                    seen < count && deadline.left().is_some(),
+                    "{variant}: {seen} packets dropped for {reason}, not {count}: {:?}",
+                    trace.counts().collect::<Vec<_>>()
+                ),
+                Err(why @ NotTraced::NoSuchReason(_)) => return eprintln!("{variant}: {why}"),
+                Err(why) => panic!("{variant}: {why}"),
+            }
+            std::thread::yield_now();
+        }
+    }
+}
+
 /// Connections that the server still holds to this port, by iproute2's own tool.
 fn held(running: &Running, port: u16) -> usize {
     let filter = format!("dport = :{port}");
@@ -148,16 +190,19 @@ fn a_rst_before_the_ack_leaves_a_connection_only_if_paws_or_the_window_rejects_i
     let counters = || right.run(Counters::read).unwrap().unwrap();
     let value = |name: &str| counters().value(name).unwrap();
     let mut crafter = Crafter::start(&running, RESETS);
-    for (number, (variant, packets, residue, rejected)) in [
-        ("none", 2, 1, 0),
-        ("zero", 3, 1, 1),
-        ("older", 3, 1, 1),
-        ("equal", 3, 0, 0),
-        ("newer", 3, 0, 0),
-        ("absent", 3, 0, 0),
-        ("nop", 3, 0, 0),
-        ("stale", 3, 1, 0),
-        ("ordered", 3, 0, 0),
+    let mut reasons = Reasons::start(&running);
+    // Dropped so far: by PAWS, for being outside of the window, and ACKs that belong to nothing any more.
+    let mut dropped = [("TCP_RFC7323_PAWS", 0), ("TCP_OVERWINDOW", 0), ("TCP_FLAGS", 0)];
+    for (number, (variant, packets, residue, rejected, why)) in [
+        ("none", 2, 1, 0, ""),
+        ("zero", 3, 1, 1, "TCP_RFC7323_PAWS"),
+        ("older", 3, 1, 1, "TCP_RFC7323_PAWS"),
+        ("equal", 3, 0, 0, "TCP_FLAGS"),
+        ("newer", 3, 0, 0, "TCP_FLAGS"),
+        ("absent", 3, 0, 0, "TCP_FLAGS"),
+        ("nop", 3, 0, 0, "TCP_FLAGS"),
+        ("stale", 3, 1, 0, "TCP_OVERWINDOW"),
+        ("ordered", 3, 0, 0, ""),
     ]
     .into_iter()
     .enumerate()
@@ -172,6 +217,10 @@ fn a_rst_before_the_ack_leaves_a_connection_only_if_paws_or_the_window_rejects_i
         }
         assert_eq!(value("TcpExt.PAWSEstab") - paws, rejected, "{variant}: PAWSEstab");
         assert_eq!(held(&running, port), residue, "{variant}: connections left at the server");
+        for (reason, count) in &mut dropped {
+            *count += u64::from(*reason == why);
+            reasons.expect(reason, *count, variant);
+        }
     }
 }
 
@@ -186,6 +235,8 @@ fn a_time_wait_rejects_older_timestamps_whatever_the_sequence_number() {
     let right = Netns::named(&running.right).unwrap();
     let rejected = || right.run(Counters::read).unwrap().unwrap().value("TcpExt.PAWSTimewait");
     let mut crafter = Crafter::start(&running, TIME_WAIT);
+    let mut reasons = Reasons::start(&running);
+    let mut dropped = 0;
     for (port, variant, answer, count) in [
         (41_000, "older-behind", "stray", 1),
         (41_001, "older-ahead", "stray", 1),
@@ -199,5 +250,7 @@ fn a_time_wait_rejects_older_timestamps_whatever_the_sequence_number() {
         // Kernels before 6.15 do not count it.
         let grown = rejected().zip(before).map(|(now, before)| now - before);
         assert!(grown.is_none_or(|grown| grown == count), "{variant}: PAWSTimewait +{grown:?}");
+        dropped += count;
+        reasons.expect("TCP_RFC7323_TW_PAWS", dropped, variant);
     }
 }

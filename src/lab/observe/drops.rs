@@ -4,8 +4,8 @@
 //! owner left is removed at the next start.
 //!
 //! Limits. The tracepoint tells of every packet on the machine and does not say whose it was. A packet belongs to a host
-//! if it was received on the host's device (`net:netif_receive_skb`) by a thread of this process, which is the one that
-//! writes to the device, and its memory was not freed since (`skb:consume_skb`, which not all that free memory call). So
+//! if it was received on the host's device (`net:netif_receive_skb`) by a thread of the router's process, which is the one
+//! that writes to the device, and its memory was not freed since (`skb:consume_skb`, which not all that free memory call). So
 //! only received packets count, and not their copies, and on a machine that drops other packets at the same time a few of
 //! them may be taken for a host's.
 
@@ -21,8 +21,6 @@ use crate::lab::observe::drops::tracefs::Instance;
 
 /// Kilobytes of trace that each CPU keeps until it is read.
 const BUFFER: u32 = 4_096;
-/// The threads of this process.
-const TASKS: &str = "/proc/self/task";
 
 /// Why drops cannot be observed here.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -65,17 +63,19 @@ pub struct DropTrace {
     reasons: BTreeMap<u64, String>,
     /// Device of each host.
     devices: Vec<String>,
+    /// The router's.
+    process: u32,
     /// Host that received the packet at an address.
     received: HashMap<u64, usize>,
     counts: BTreeMap<(usize, String), u64>,
 }
 
 impl DropTrace {
-    /// Starts to record drops of packets that are received on `devices`, one of each host.
+    /// Starts to record drops of packets that `process`, in which the router is, writes to `devices`, one of each host.
     ///
     /// # Errors
     /// Why it cannot be done here.
-    pub fn start(devices: Vec<String>) -> Result<Self, NotTraced> {
+    pub fn start(process: u32, devices: Vec<String>) -> Result<Self, NotTraced> {
         let instance = Instance::make()?;
         let format = instance.read("events/skb/kfree_skb/format")?;
         let reasons = reasons(&format).ok_or(NotTraced::TooOld)?;
@@ -98,6 +98,7 @@ impl DropTrace {
             rest: Vec::new(),
             reasons,
             devices,
+            process,
             received: HashMap::new(),
             counts: BTreeMap::new(),
         })
@@ -106,7 +107,7 @@ impl DropTrace {
     /// Takes what was recorded since the last call.
     ///
     /// # Errors
-    /// The trace cannot be read.
+    /// The trace cannot be read, or the process is gone.
     pub fn drain(&mut self) -> io::Result<()> {
         let mut buffer = [0; 16_384];
         loop {
@@ -120,7 +121,7 @@ impl DropTrace {
         }
         let Some(end) = self.rest.iter().rposition(|&byte| byte == b'\n') else { return Ok(()) };
         let lines: Vec<u8> = self.rest.drain(..=end).collect();
-        let ours = tasks()?;
+        let ours = tasks(self.process)?;
         for line in String::from_utf8_lossy(&lines).lines() {
             if let Some((task, event)) = parse_line(line) {
                 self.take(ours.contains(&task), event);
@@ -178,8 +179,8 @@ impl DropTrace {
     }
 }
 
-/// Ids of the threads of this process.
-fn tasks() -> io::Result<BTreeSet<u32>> {
-    let entries = Path::new(TASKS).read_dir()?;
+/// Ids of the threads of `process`.
+fn tasks(process: u32) -> io::Result<BTreeSet<u32>> {
+    let entries = Path::new(&format!("/proc/{process}/task")).read_dir()?;
     Ok(entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect())
 }

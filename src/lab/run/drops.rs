@@ -22,8 +22,8 @@ impl Drops {
         let names = expect.iter().flat_map(Expectation::names);
         let asked: Vec<String> = names.filter(|name| name.starts_with(FAMILY)).map(str::to_owned).collect();
         let ports = || run.network.hosts.iter().map(|host| &host.port);
-        let trace =
-            (!asked.is_empty()).then(|| DropTrace::start(ports().map(|port| port.device.clone()).collect()));
+        let devices = || ports().map(|port| port.device.clone()).collect();
+        let trace = (!asked.is_empty()).then(|| DropTrace::start(std::process::id(), devices()));
         Self { hosts: ports().map(|port| port.name.clone()).collect(), asked, trace }
     }
 
