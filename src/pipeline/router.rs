@@ -11,7 +11,7 @@ use crate::pipeline::answer::Answers;
 use crate::pipeline::counters::{Amount, Reason, RouterCounters};
 use crate::pipeline::flow::FlowTable;
 use crate::pipeline::impair::{Back, Impairment};
-use crate::pipeline::nat::Nat;
+use crate::pipeline::nat::{Early, Nat, Waiting};
 use crate::pipeline::packet::{Offload, Packet};
 use crate::pipeline::params::{
     ImpairmentParams, NatPlace, PathParams, RouteTarget, RouterParams, StageParams,
@@ -61,7 +61,12 @@ pub enum What {
 #[derive(Debug)]
 enum Event {
     Resume(Packet),
-    Wake { path: u16, stage: u16 },
+    Wake {
+        path: u16,
+        stage: u16,
+    },
+    /// A first fragment has gone by, or a later one has waited for it long enough.
+    Fragments,
 }
 
 /// Decisions about a flow's route, as its table entry holds them.
@@ -90,6 +95,7 @@ pub struct Router {
     held: Amount,
     answers: Answers,
     nats: Vec<Nat>,
+    waiting: Waiting,
 }
 
 #[derive(Debug)]
@@ -161,6 +167,7 @@ impl Router {
             held: Amount::default(),
             answers: Answers::new(params.icmp),
             nats: params.nats.iter().map(|nat| Nat::new(nat, params.seed)).collect(),
+            waiting: Waiting::default(),
         }
     }
 
@@ -291,6 +298,7 @@ impl Router {
                 Event::Wake { path, stage } => {
                     self.with_stage(path, stage, due, egress, |stage, out| stage.wake(due, out));
                 }
+                Event::Fragments => self.release_fragments(due, egress),
             }
         }
     }
@@ -304,6 +312,10 @@ impl Router {
                 self.drop(packet, None, Reason::Shutdown, now, egress);
             }
         }
+        while let Some(packet) = self.waiting.relinquish() {
+            self.release(&packet);
+            self.drop(packet, None, Reason::Shutdown, now, egress);
+        }
         for path in 0..self.paths.len() {
             for stage in 0..self.paths[path].stages.len() {
                 while let Some(packet) = self.paths[path].stages[stage].impairment.relinquish() {
@@ -316,16 +328,27 @@ impl Router {
 
     fn route<E: Egress>(&mut self, packet: &mut Packet, now: Instant, egress: &mut E) {
         let ingress = packet.ingress;
-        let mut route = self.enter_flow(packet, |routes, ports, nats, to| {
+        let route = self.enter_flow(packet, |routes, ports, nats, to| {
             let of_nat = nats.iter().position(|nat| nat.owns(to));
             of_nat.map_or_else(|| decide_route(routes, ports, ingress, to), |nat| verdict::NAT - nat as u32)
         });
         if (verdict::LEAST..=verdict::NAT).contains(&route) {
-            route = match self.route_by_nat(packet, (verdict::NAT - route) as u16, now) {
-                Ok(route) => route,
-                Err(reason) => return self.drop_whole(packet, None, reason, now, egress),
-            };
+            self.route_by_nat(packet, (verdict::NAT - route) as u16, now, egress);
+        } else {
+            self.follow_route(packet, route, None, now, egress);
         }
+    }
+
+    /// Takes a packet where `route` leads; through both sides of a translator if it is a `hairpin`.
+    #[inline]
+    fn follow_route<E: Egress>(
+        &mut self,
+        packet: &mut Packet,
+        route: u32,
+        hairpin: Option<u16>,
+        now: Instant,
+        egress: &mut E,
+    ) {
         let reject = match route {
             verdict::TO_ROUTER => return self.answer(packet, now, egress),
             verdict::BLACKHOLE => return self.drop_whole(packet, None, Reason::Blackhole, now, egress),
@@ -340,37 +363,39 @@ impl Router {
             return self.reject_each(packet, None, reason, error, now, egress);
         }
         packet.decrement_hop_limit();
+        if let Some(nat) = hairpin
+            && let Err(reason) = self.nats[usize::from(nat)].hairpin(packet, now)
+        {
+            return self.drop_whole(packet, None, reason, now, egress);
+        }
         if E::RECORDS {
             egress.record(What::Entered, packet, now);
         }
         self.run(packet, 0, now, egress);
     }
 
-    /// Where a packet to an address of a translator goes: to whom that belongs inside. What comes from inside is translated
-    /// on the spot, since no path from inside to inside has a place for it.
+    /// Takes a packet to an address of a translator to whom that belongs inside. What comes from inside is translated at
+    /// once, since no path from inside to inside has a place for it.
     #[inline(never)]
-    fn route_by_nat(&mut self, packet: &mut Packet, index: u16, now: Instant) -> Result<u32, Reason> {
-        let ingress = packet.ingress;
-        let nat = &mut self.nats[usize::from(index)];
-        let inside = match nat.route(packet, now) {
+    fn route_by_nat<E: Egress>(&mut self, packet: &mut Packet, index: u16, now: Instant, egress: &mut E) {
+        let inside = match self.nats[usize::from(index)].route(packet, now) {
             Ok(inside) => inside,
             // The translator borrows the router's own address.
             Err(Reason::NatNoMapping | Reason::NatUnsupported)
                 if self.ports.iter().any(|port| port.own.contains(&packet.destination())) =>
             {
-                return Ok(verdict::TO_ROUTER);
+                return self.answer(packet, now, egress);
             }
-            Err(reason) => return Err(reason),
+            Err(reason) => return self.keep_or_drop(packet, (index, None), reason, now, egress),
         };
-        let route = decide_route(&self.routes, &self.ports, ingress, inside);
+        self.tell_fragments(packet, now);
+        let route = decide_route(&self.routes, &self.ports, packet.ingress, inside);
         let translates = |path: &Path| path.translator().is_some_and(|(_, place)| place.nat == index);
-        if route < verdict::LEAST && !translates(&self.paths[route as usize]) {
-            self.nats[usize::from(index)].hairpin(packet, now)?;
-        }
-        Ok(route)
+        let is_hairpin = route < verdict::LEAST && !translates(&self.paths[route as usize]);
+        self.follow_route(packet, route, is_hairpin.then_some(index), now, egress);
     }
 
-    /// Lets the translator at stage `at` of its path change `packet`; false if it was dropped.
+    /// Lets the translator at stage `at` of its path change `packet`; false if it does not go on.
     #[inline(never)]
     fn translate<E: Egress>(
         &mut self,
@@ -380,23 +405,107 @@ impl Router {
         egress: &mut E,
     ) -> bool {
         let path = packet.path;
-        let slot = &mut self.paths[usize::from(path)].stages[at];
-        let amount = packet.amount();
-        slot.counters.seen += amount;
-        match self.nats[usize::from(place.nat)].translate(packet, place.outward, now) {
+        let mut verdict = self.nats[usize::from(place.nat)].translate(packet, place.outward, now);
+        // It has waited, and the port outside is somebody else's by now.
+        if verdict == Ok(true) && !place.outward && at > 0 {
+            let to = decide_route(&self.routes, &self.ports, packet.ingress, packet.destination());
+            if to != u32::from(path) {
+                verdict = Err(Reason::NatNoMapping);
+            }
+        }
+        match verdict {
             Ok(changed) => {
+                let slot = &mut self.paths[usize::from(path)].stages[at];
+                let amount = packet.amount();
+                slot.counters.seen += amount;
                 if changed {
                     slot.counters.rewritten += amount;
                     if E::RECORDS {
                         egress.record(What::Rewritten(path, at as u16), packet, now);
                     }
                 }
+                self.tell_fragments(packet, now);
                 true
             }
             Err(reason) => {
-                self.drop_whole(packet, Some((path, at as u16)), reason, now, egress);
+                self.keep_or_drop(packet, (place.nat, Some(at)), reason, now, egress);
                 false
             }
+        }
+    }
+
+    /// What translator `nat` does not know, by a stage of the packet's path or on its way there: a later fragment waits for
+    /// its first.
+    #[cold]
+    fn keep_or_drop<E: Egress>(
+        &mut self,
+        packet: &mut Packet,
+        (nat, stage): (u16, Option<usize>),
+        reason: Reason,
+        now: Instant,
+        egress: &mut E,
+    ) {
+        if reason == Reason::NatFragment && self.waiting.has_room() {
+            let mut packet = packet.take(&mut self.pool);
+            packet.stage = stage.unwrap_or(0) as u16;
+            self.held += packet.amount();
+            let until = self.waiting.keep(packet, nat, now);
+            return self.schedule.insert(until, Event::Fragments);
+        }
+        let place = stage.map(|stage| (packet.path, stage as u16));
+        self.drop_untranslated(packet, place, reason, now, egress);
+    }
+
+    /// Drops what the translator at `place` has not let through.
+    fn drop_untranslated<E: Egress>(
+        &mut self,
+        packet: &mut Packet,
+        place: Option<(u16, u16)>,
+        reason: Reason,
+        now: Instant,
+        egress: &mut E,
+    ) {
+        if let Some((path, stage)) = place {
+            let counters = &mut self.paths[usize::from(path)].stages[usize::from(stage)].counters;
+            counters.seen += packet.amount();
+        }
+        self.drop_whole(packet, place, reason, now, egress);
+    }
+
+    /// Lets later fragments go on, if `packet` is a first one, as soon as it has gone by.
+    #[inline]
+    fn tell_fragments(&mut self, packet: &Packet, now: Instant) {
+        if !self.waiting.is_empty() && packet.layout.is_first_fragment() {
+            self.schedule.insert(now, Event::Fragments);
+        }
+    }
+
+    /// Fragments whose first has come by go on in order; those that have waited too long are dropped.
+    #[cold]
+    fn release_fragments<E: Egress>(&mut self, now: Instant, egress: &mut E) {
+        loop {
+            let (nats, paths) = (&self.nats, &self.paths);
+            let is_known = |early: &Early| {
+                let path = paths.get(usize::from(early.packet.path));
+                let outward = path.and_then(Path::translator).is_some_and(|(_, place)| place.outward);
+                nats[usize::from(early.nat)].knows_first(&early.packet, outward, now)
+            };
+            let Some(Early { mut packet, nat, until }) = self.waiting.next(now, is_known) else { return };
+            self.release(&packet);
+            let is_routed = packet.path != Packet::NO_PATH;
+            if until <= now {
+                let place = is_routed.then_some((packet.path, packet.stage));
+                self.drop_untranslated(&mut packet, place, Reason::NatFragment, now, egress);
+            } else {
+                packet.set_waited();
+                if is_routed {
+                    let stage = usize::from(packet.stage);
+                    self.run(&mut packet, stage, now, egress);
+                } else {
+                    self.route_by_nat(&mut packet, nat, now, egress);
+                }
+            }
+            self.pool.give(packet.into_buffer());
         }
     }
 
@@ -583,7 +692,10 @@ impl Router {
                 self.pool.give(packet.into_buffer());
             }
             Emission::Answer(mut segment) => {
-                self.restore(&mut segment, path, Some(stage), now);
+                // Whom a translator does not know any more is told nothing.
+                if !self.restore(&mut segment, path, Some(stage), now) {
+                    return self.pool.give(segment.into_buffer());
+                }
                 let (version, transport) = (segment.layout.version(), segment.layout.transport_offset());
                 bare::turn_round(segment.bytes_mut(), version, transport);
                 self.send_own(segment, place, now, egress);
@@ -686,23 +798,33 @@ impl Router {
         }
     }
 
-    /// Makes of a packet that a translator has changed what its sender knows.
-    fn untranslate(&mut self, packet: &mut Packet, place: Option<(u16, u16)>, reason: Reason, now: Instant) {
+    /// Makes of a packet that a translator has changed what its sender knows; false if that is not known any more.
+    fn untranslate(
+        &mut self,
+        packet: &mut Packet,
+        place: Option<(u16, u16)>,
+        reason: Reason,
+        now: Instant,
+    ) -> bool {
         // What was rejected before its path had not been translated.
         let path = match place {
             Some((path, _)) => path,
             None if reason == Reason::PortMtu => packet.path,
-            None => return,
+            None => return true,
         };
-        self.restore(packet, path, place.map(|(_, stage)| stage), now);
+        self.restore(packet, path, place.map(|(_, stage)| stage), now)
     }
 
-    /// Takes back what the translator of the path has done to `packet`, if its place is before `stage`, or there is none.
-    fn restore(&mut self, packet: &mut Packet, path: u16, stage: Option<u16>, now: Instant) {
-        let Some((at, translator)) = self.paths[usize::from(path)].translator() else { return };
-        if stage.is_none_or(|stage| usize::from(stage) > at) {
-            self.nats[usize::from(translator.nat)].restore(packet, translator.outward, now);
+    /// Takes back what the translator of the path has done to `packet`, if its place is before `stage`, or there is none;
+    /// or one that has translated both its ends. False if it is not known what that was.
+    fn restore(&mut self, packet: &mut Packet, path: u16, stage: Option<u16>, now: Instant) -> bool {
+        if let Some((at, translator)) = self.paths[usize::from(path)].translator() {
+            return stage.is_some_and(|stage| usize::from(stage) <= at)
+                || self.nats[usize::from(translator.nat)].restore(packet, translator.outward, now);
         }
+        let source = packet.source();
+        let hairpin = self.nats.iter_mut().find(|nat| nat.owns(source));
+        hairpin.is_none_or(|nat| nat.restore_hairpin(packet, now))
     }
 
     /// Drops `packet` and tells its sender, once for each wire packet.
@@ -718,9 +840,10 @@ impl Router {
         loop {
             let rest = (packet.wires() > 1).then(|| packet.detach(1));
             packet.complete_checksum();
-            self.untranslate(packet, place, reason, now);
+            let is_known = self.untranslate(packet, place, reason, now);
             let own = &self.ports[usize::from(packet.ingress)].own;
-            let told = self.answers.error(packet, error, own, &mut self.pool, now);
+            let told =
+                is_known.then(|| self.answers.error(packet, error, own, &mut self.pool, now)).flatten();
             self.drop_whole(packet, place, reason, now, egress);
             if let Some(answer) = told {
                 self.counters.icmp_sent += 1;

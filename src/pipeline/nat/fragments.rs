@@ -2,7 +2,7 @@
 
 use crate::pipeline::nat::session::Tick;
 use crate::pipeline::packet::Packet;
-use crate::pipeline::wire::{FlowKey, Host, Ipv4, Ipv6, Version};
+use crate::pipeline::wire::{End, FlowKey, Host, Ipv4, Ipv6, Version};
 
 /// Datagrams that are remembered. A new one takes the place of another of the same hash.
 const PLACES: usize = 1024;
@@ -21,27 +21,29 @@ struct Known {
     host: Host,
 }
 
-/// What all fragments of a datagram have in common.
+/// What all fragments of a datagram have in common, and which of their ends is to change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Datagram {
     key: FlowKey,
     id: u32,
+    end: End,
 }
 
 impl Datagram {
     /// Of a fragment, as it is now.
-    pub(super) fn of(packet: &Packet) -> Option<Self> {
+    pub(super) fn of(packet: &Packet, end: End) -> Option<Self> {
         let bytes = packet.bytes();
         let id = match packet.layout.version() {
             Version::V4 => Ipv4::new(bytes).ok()?.id().into(),
             Version::V6 => Ipv6::new(bytes).ok()?.extensions().ok()?.fragment?.id,
         };
-        Some(Self { key: FlowKey::new(bytes, packet.layout), id })
+        Some(Self { key: FlowKey::new(bytes, packet.layout), id, end })
     }
 
     fn place(&self) -> usize {
-        (self.key.hash() ^ u64::from(self.id).wrapping_mul(0x9e37_79b9_7f4a_7c15)) as usize >> 16
-            & (PLACES - 1)
+        let hash = self.key.hash() ^ u64::from(self.id).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        // Of a hairpin both are remembered.
+        ((hash >> 16) as usize ^ usize::from(self.end == End::Source)) & (PLACES - 1)
     }
 }
 
@@ -53,6 +55,11 @@ impl Fragments {
     /// Remembers which address takes the place of that of this datagram.
     pub(super) fn remember(&mut self, datagram: Datagram, host: Host, now: Tick) {
         self.0[datagram.place()] = Some(Known { datagram, seen: now, host });
+    }
+
+    /// Forgets all.
+    pub(super) fn clear(&mut self) {
+        self.0.fill(None);
     }
 
     /// The address that was remembered.

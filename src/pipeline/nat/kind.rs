@@ -58,3 +58,10 @@ pub(super) fn kind(packet: &Packet) -> Result<Kind, Reason> {
 fn with_identifier(key: FlowKey, bytes: &[u8], at: usize) -> FlowKey {
     key.from(key.source_host(), u16::from_be_bytes([bytes[at + 4], bytes[at + 5]]))
 }
+
+/// Whether it is an echo request: from outside nobody has asked for one (RFC 5508 section 3.1).
+#[cold]
+pub(super) fn is_request(packet: &Packet) -> bool {
+    let kind = packet.bytes()[packet.layout.transport_offset()];
+    matches!((packet.layout.protocol(), kind), (protocol::ICMP, 8) | (protocol::ICMPV6, 128))
+}

@@ -4,6 +4,7 @@
 //! ([`crate::pipeline::params::NatPlace`]); packets for its addresses are routed by what it remembers. Its packets must
 //! all be one worker's, since the two sides of a session have different 5-tuples.
 
+mod around;
 mod chains;
 mod fragments;
 mod kind;
@@ -13,6 +14,9 @@ mod ports;
 mod prefix;
 mod session;
 mod table;
+mod waiting;
+
+pub use waiting::{Early, Waiting};
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -23,9 +27,23 @@ use crate::pipeline::rng::StageKey;
 use crate::pipeline::time::Instant;
 use crate::pipeline::wire::{End, Host, Layout, Quote, Version, quote, set_endpoint};
 
+/// How full the table of a translator is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Fill {
+    /// Sessions, with those that have expired and were not looked for since.
+    pub sessions: usize,
+    /// The most that there were at once.
+    pub peak: usize,
+    /// Places for them.
+    pub places: usize,
+    /// Packets that found no place for a session, or no free port.
+    pub refused: u64,
+}
+
 /// One translator.
 #[derive(Debug)]
 pub struct Nat {
+    name: String,
     outside: Vec<IpAddr>,
     kind: Kind,
 }
@@ -41,15 +59,31 @@ impl Nat {
     pub fn new(params: &NatParams, seed: u64) -> Self {
         match &params.kind {
             NatKind::Napt(napt) => Self {
+                name: params.name.clone(),
                 outside: napt.addresses.clone(),
                 kind: Kind::Napt(Box::new(napt::Napt::new(
                     napt,
                     StageKey::new(seed, &format!("nat/{}", params.name)),
                 ))),
             },
-            NatKind::Prefix(params) => {
-                Self { outside: Vec::new(), kind: Kind::Prefix(prefix::Prefix::new(params)) }
-            }
+            NatKind::Prefix(prefix) => Self {
+                name: params.name.clone(),
+                outside: Vec::new(),
+                kind: Kind::Prefix(prefix::Prefix::new(prefix)),
+            },
+        }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// How full its table is; `None` if it has none.
+    pub const fn fill(&self) -> Option<Fill> {
+        match &self.kind {
+            Kind::Napt(napt) => Some(napt.fill()),
+            Kind::Prefix(_) => None,
         }
     }
 
@@ -66,6 +100,14 @@ impl Nat {
         match &self.kind {
             Kind::Napt(napt) => napt.sessions(),
             Kind::Prefix(_) => 0,
+        }
+    }
+
+    /// Whether the first fragment of a later one's datagram has come by: on its way out, or in.
+    pub fn knows_first(&self, packet: &Packet, outward: bool, now: Instant) -> bool {
+        match &self.kind {
+            Kind::Napt(napt) => napt.knows_first(packet, outward, now),
+            Kind::Prefix(_) => true,
         }
     }
 
@@ -111,8 +153,13 @@ impl Nat {
         }
     }
 
-    /// Undoes [`Self::translate`], for an error about the packet.
-    pub fn restore(&mut self, packet: &mut Packet, outward: bool, now: Instant) {
+    /// Undoes [`Self::hairpin`], for an error about the packet; false if nothing is known of it any more.
+    pub fn restore_hairpin(&mut self, packet: &mut Packet, now: Instant) -> bool {
+        self.restore(packet, false, now) && self.restore(packet, true, now)
+    }
+
+    /// Undoes [`Self::translate`], for an error about the packet; false if nothing is known of it any more.
+    pub fn restore(&mut self, packet: &mut Packet, outward: bool, now: Instant) -> bool {
         match &mut self.kind {
             Kind::Napt(napt) => napt.restore(packet, outward, now),
             Kind::Prefix(prefix) => {
@@ -124,6 +171,7 @@ impl Nat {
                 if let Some(host) = host {
                     set(packet, end, host);
                 }
+                true
             }
         }
     }

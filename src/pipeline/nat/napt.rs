@@ -4,12 +4,13 @@
 //! endpoint inside to a port outside, for all remote endpoints or for some (`mapping`); no two share a port. A session is
 //! a mapping with one remote endpoint; it has a timeout. From outside comes in what a session or a forward expects, or
 //! what `filtering` lets through to a mapping. TCP, UDP and ICMP echoes have sessions, and ICMP errors follow theirs;
-//! all else is dropped, and so is a later fragment whose first one did not come before it.
+//! all else is dropped. Later fragments follow their first one.
 //! Differs from Linux: that gives one port to several mappings whose remote endpoints differ.
 
 use crate::pipeline::counters::Reason;
+use crate::pipeline::nat::Fill;
 use crate::pipeline::nat::fragments::{Datagram, Fragments};
-use crate::pipeline::nat::kind::{Kind, kind, plain};
+use crate::pipeline::nat::kind::{Kind, is_request, kind, plain};
 use crate::pipeline::nat::ports::Ports;
 use crate::pipeline::nat::session::{Lifetimes, Session, Tick};
 use crate::pipeline::nat::table::{Outer, Table};
@@ -35,12 +36,14 @@ pub(super) struct Napt {
     v6: Vec<u8>,
     pub(super) mapping: Dependence,
     pub(super) filtering: Dependence,
-    hairpin: bool,
+    pub(super) hairpins: bool,
     inbound_refresh: bool,
     clock: NatClock,
     pub(super) has_forwards: bool,
     rebind: Option<Rebind>,
     pub(super) rebinds: u32,
+    /// Packets that found no room for a session, or no port.
+    refused: u64,
 }
 
 impl Napt {
@@ -65,13 +68,24 @@ impl Napt {
             v6,
             mapping: params.mapping,
             filtering: params.filtering,
-            hairpin: params.hairpin,
+            hairpins: params.hairpin,
             inbound_refresh: params.inbound_refresh,
             clock: params.clock,
             has_forwards: !params.forwards.is_empty(),
             rebind: params.rebind,
             rebinds: 0,
+            refused: 0,
         }
+    }
+
+    const fn refuse(&mut self, reason: Reason) {
+        self.refused += matches!(reason, Reason::NatTableFull | Reason::NatPortsExhausted) as u64;
+    }
+
+    /// How full the table is and was.
+    pub(super) const fn fill(&self) -> Fill {
+        let (places, peak) = self.table.places();
+        Fill { sessions: self.sessions(), peak, places, refused: self.refused }
     }
 
     /// Sessions in the table.
@@ -105,19 +119,10 @@ impl Napt {
         match kind(packet)? {
             Kind::Session(key) => return self.session_outward(packet, key, now),
             Kind::Later => {
-                let host = self.of_first(packet, tick)?;
+                let host = self.of_first(packet, End::Source, tick)?;
                 self.change(packet, End::Source, host, None, tick);
             }
-            Kind::Error(quote) => {
-                // It is about a packet that came in: that had gone to the host inside.
-                let place = self.table.find_inside(&quote.key.answers(), tick).ok_or(Reason::NatNoMapping)?;
-                let session = self.table.session(place);
-                let (address, port) = (session.address, session.port);
-                let host = self.table.host(address);
-                let layout = packet.layout;
-                quote.set(packet.bytes_mut(), layout, End::Destination, host, Some(port));
-                self.change(packet, End::Source, host, None, tick);
-            }
+            Kind::Error(quote) => self.error_outward(packet, quote, tick)?,
         }
         Ok(true)
     }
@@ -127,7 +132,7 @@ impl Napt {
         let tick = Tick::of(now);
         let place = match self.table.find_inside(&key, tick) {
             Some(place) => place,
-            None => match self.open_outward(key, tick)? {
+            None => match self.open_outward(key, tick).inspect_err(|reason| self.refuse(*reason))? {
                 Some(place) => place,
                 None => return Ok(false),
             },
@@ -144,9 +149,15 @@ impl Napt {
         Ok(true)
     }
 
+    /// Whether the first fragment of a later one's datagram has come by.
+    pub(super) fn knows_first(&self, packet: &Packet, outward: bool, now: Instant) -> bool {
+        let end = if outward { End::Source } else { End::Destination };
+        self.of_first(packet, end, Tick::of(now)).is_ok()
+    }
+
     /// What the first fragment of a later one's datagram was given.
-    fn of_first(&self, packet: &Packet, tick: Tick) -> Result<Host, Reason> {
-        let host = Datagram::of(packet).and_then(|datagram| self.fragments.find(&datagram, tick));
+    fn of_first(&self, packet: &Packet, end: End, tick: Tick) -> Result<Host, Reason> {
+        let host = Datagram::of(packet, end).and_then(|datagram| self.fragments.find(&datagram, tick));
         host.ok_or(Reason::NatFragment)
     }
 
@@ -159,12 +170,15 @@ impl Napt {
             return self.route_session(&key, tick);
         }
         match kind(packet)? {
-            Kind::Session(key) => self.route_session(&key, tick),
-            Kind::Later => self.of_first(packet, tick),
-            Kind::Error(quote) => {
-                let place = self.table.find_outside(&quote.key, tick).ok_or(Reason::NatNoMapping)?;
-                Ok(self.table.session(place).key.source_host())
+            Kind::Session(_) if is_request(packet) => Err(Reason::NatNoMapping),
+            Kind::Session(key) => {
+                let host = self.route_session(&key, tick)?;
+                // It may wait before it is translated, and later fragments come before that.
+                self.remember(packet, End::Destination, host, tick);
+                Ok(host)
             }
+            Kind::Later => self.of_first(packet, End::Destination, tick),
+            Kind::Error(quote) => self.route_error(&quote, tick),
         }
     }
 
@@ -189,20 +203,17 @@ impl Napt {
         if let Some(key) = plain(packet) {
             return self.session_inward(packet, &key, now);
         }
+        if self.address(packet.destination().into(), packet.layout.version()).is_none() {
+            return Ok(false);
+        }
         match kind(packet)? {
+            Kind::Session(_) if is_request(packet) => return Err(Reason::NatNoMapping),
             Kind::Session(key) => return self.session_inward(packet, &key, now),
             Kind::Later => {
-                let host = self.of_first(packet, tick)?;
+                let host = self.of_first(packet, End::Destination, tick)?;
                 self.change(packet, End::Destination, host, None, tick);
             }
-            Kind::Error(quote) => {
-                // It is about a packet that went out.
-                let place = self.table.find_outside(&quote.key, tick).ok_or(Reason::NatNoMapping)?;
-                let key = self.table.session(place).key;
-                let (host, layout) = (key.source_host(), packet.layout);
-                quote.set(packet.bytes_mut(), layout, End::Source, host, Some(key.source_port()));
-                self.change(packet, End::Destination, host, None, tick);
-            }
+            Kind::Error(quote) => self.error_inward(packet, quote, tick)?,
         }
         Ok(true)
     }
@@ -214,7 +225,7 @@ impl Napt {
             Some(place) => (place, self.inbound_refresh),
             // To somebody else.
             None if self.address(key.destination_host(), key.version()).is_none() => return Ok(false),
-            None => (self.open_inward(&outer, tick)?, true),
+            None => (self.open_inward(&outer, tick).inspect_err(|reason| self.refuse(*reason))?, true),
         };
         let clock = self.clock;
         let session = self.table.session(place);
@@ -229,49 +240,27 @@ impl Napt {
         Ok(true)
     }
 
-    /// Translates both ends of a packet from inside to an address outside: it stays inside (RFC 4787 section 6). The source
-    /// is the one outside, as REQ-9 asks.
-    pub(super) fn hairpin(&mut self, packet: &mut Packet, now: Instant) -> Result<(), Reason> {
-        if !self.hairpin {
-            return Err(Reason::NatFiltered);
+    /// Remembers what becomes of an end of the packet, for the later fragments if it is a first one.
+    #[inline]
+    fn remember(&mut self, packet: &Packet, end: End, host: Host, tick: Tick) {
+        if packet.layout.is_first_fragment()
+            && let Some(datagram) = Datagram::of(packet, end)
+        {
+            self.fragments.remember(datagram, host, tick);
         }
-        if matches!(kind(packet)?, Kind::Error(_)) {
-            return Err(Reason::NatUnsupported);
-        }
-        self.outward(packet, now)?;
-        self.inward(packet, now)?;
-        Ok(())
-    }
-
-    /// Gives a packet that was translated its former end back, for an error about it.
-    pub(super) fn restore(&mut self, packet: &mut Packet, outward: bool, now: Instant) {
-        let tick = Tick::of(now);
-        let Ok(Kind::Session(key)) = kind(packet) else { return };
-        let place = if outward {
-            self.table.find_outside(&key, tick)
-        } else {
-            self.table.find_inside(&key.answers(), tick)
-        };
-        let Some(place) = place else { return };
-        let session = *self.table.session(place);
-        let (end, host, port) = if outward {
-            (End::Source, session.key.source_host(), session.key.source_port())
-        } else {
-            (End::Destination, self.table.host(session.address), session.port)
-        };
-        let (layout, update) = (packet.layout, packet.checksum_update());
-        set_endpoint(packet.bytes_mut(), layout, end, host, Some(port), update);
     }
 
     /// Changes an end of the packet; later fragments of it will follow.
     #[inline]
-    fn change(&mut self, packet: &mut Packet, end: End, host: Host, port: Option<u16>, tick: Tick) {
-        if packet.layout.is_fragment()
-            && !packet.layout.is_later_fragment()
-            && let Some(datagram) = Datagram::of(packet)
-        {
-            self.fragments.remember(datagram, host, tick);
-        }
+    pub(super) fn change(
+        &mut self,
+        packet: &mut Packet,
+        end: End,
+        host: Host,
+        port: Option<u16>,
+        tick: Tick,
+    ) {
+        self.remember(packet, end, host, tick);
         let (layout, update) = (packet.layout, packet.checksum_update());
         set_endpoint(packet.bytes_mut(), layout, end, host, port, update);
     }
@@ -289,6 +278,7 @@ impl Napt {
     #[cold]
     fn forget(&mut self, rebind: Rebind, now: Instant) {
         self.table.clear();
+        self.fragments.clear();
         self.rebinds += 1;
         self.rebind = rebind.every.map(|every| {
             let (first, every) = (rebind.at.as_nanos(), every.as_nanos().max(1));

@@ -57,10 +57,13 @@ impl Napt {
     /// The mapping to which a packet from outside goes that has no session.
     pub(super) fn mapping_of(&mut self, outer: &FlowKey, tick: Tick) -> Result<u32, Reason> {
         let address = self.address(outer.source_host(), outer.version()).ok_or(Reason::NatNoMapping)?;
-        self.table
-            .mapping_outside(outer, Outer { address, port: outer.source_port() })
-            .filter(|mapping| self.table.is_alive(*mapping, tick))
-            .ok_or(Reason::NatNoMapping)
+        let known = self.table.mapping_outside(outer, Outer { address, port: outer.source_port() });
+        let mapping = known.ok_or(Reason::NatNoMapping)?;
+        if !self.table.is_alive(mapping, tick) {
+            self.table.tidy(mapping, tick);
+            return Err(Reason::NatNoMapping);
+        }
+        Ok(mapping)
     }
 
     /// A session for a packet from outside, if it may come in.
@@ -73,7 +76,9 @@ impl Napt {
                 Dependence::Address => self.table.knows(mapping, outer.destination_host(), tick),
                 Dependence::AddressAndPort => false,
             };
-        if !allowed {
+        // A host that talks with that endpoint by another port would from now on use this one: its answers to the former go
+        // where nobody expects them.
+        if !allowed || self.table.find_inside(&self.inner_key(outer, mapping), tick).is_some() {
             return Err(Reason::NatFiltered);
         }
         if !self.table.has_room(tick) {
@@ -81,9 +86,14 @@ impl Napt {
         }
         // Making room may have cost the mapping its last session.
         let mapping = self.mapping_of(outer, tick)?;
-        let inside = self.table.inside(mapping);
-        let key = outer.from(inside.source_host(), inside.source_port());
+        let key = self.inner_key(outer, mapping);
         self.table.open(key, mapping, tick).ok_or(Reason::NatTableFull)
+    }
+
+    /// A flow from outside as the host behind the mapping answers it.
+    fn inner_key(&self, outer: &FlowKey, mapping: u32) -> FlowKey {
+        let inside = self.table.inside(mapping);
+        outer.from(inside.source_host(), inside.source_port())
     }
 }
 

@@ -57,6 +57,8 @@ pub(super) struct Table {
     mappings_by_inside: Chains,
     mappings_by_outside: Chains,
     swept: Option<Tick>,
+    /// Most sessions that were there at once.
+    peak: usize,
 }
 
 impl Table {
@@ -83,12 +85,18 @@ impl Table {
             mappings_by_inside: Chains::new(mappings),
             mappings_by_outside: Chains::new(mappings),
             swept: None,
+            peak: 0,
         }
     }
 
     /// Sessions, those included that have expired and were not looked for.
     pub(super) const fn len(&self) -> usize {
         self.sessions.len() - self.free_sessions.len()
+    }
+
+    /// Places for sessions, and the most that were taken at once.
+    pub(super) const fn places(&self) -> (usize, usize) {
+        (self.sessions.len(), self.peak)
     }
 
     pub(super) fn host(&self, address: u8) -> Host {
@@ -259,6 +267,7 @@ impl Table {
     /// Adds a session of a mapping.
     pub(super) fn open(&mut self, key: FlowKey, mapping: u32, now: Tick) -> Option<u32> {
         let place = self.free_sessions.pop()?;
+        self.peak = self.peak.max(self.len());
         let outer = self.outer(mapping);
         let (port, address) = (outer.port, outer.address);
         self.sessions[place as usize] =

@@ -160,6 +160,12 @@ impl Layout {
         self.flags & FRAGMENT != 0
     }
 
+    /// Whether it is the first fragment of several.
+    #[inline]
+    pub const fn is_first_fragment(self) -> bool {
+        self.flags & (FRAGMENT | LATER) == FRAGMENT
+    }
+
     /// Whether it is a fragment but not the first: there is no transport header in it.
     #[inline]
     pub const fn is_later_fragment(self) -> bool {
