@@ -5,8 +5,8 @@ use std::fmt::Write;
 use serde_json::{Map, Value, json};
 
 use crate::config::Plan;
-use crate::engine::Report;
 use crate::engine::network::Summary;
+use crate::engine::{NatReport, Report};
 use crate::net::LinkStats;
 use crate::pipeline::counters::{Amount, Drops};
 use crate::pipeline::time::{Duration, Instant};
@@ -117,6 +117,13 @@ fn write_table(out: &mut String, summary: &Summary, names: &Names) -> std::fmt::
         }
     }
     writeln!(out)?;
+    for NatReport { name, fill } in &report.nats {
+        writeln!(
+            out,
+            "{name}: {} sessions, {} at most of {}; {} packets refused for lack of room or ports",
+            fill.sessions, fill.peak, fill.places, fill.refused
+        )?;
+    }
     write_lateness(out, report)?;
     for notice in notices(summary, names) {
         writeln!(out, "notice: {notice}")?;
@@ -203,6 +210,12 @@ pub(super) fn json(summary: &Summary, names: &Names) -> Value {
             "from": names.ports[path.from], "to": names.ports[path.to], "stages": stages.collect::<Vec<_>>(),
         })
     });
+    let nats = report.nats.iter().map(|NatReport { name, fill }| {
+        json!({
+            "name": name, "sessions": fill.sessions, "peak": fill.peak, "table_size": fill.places,
+            "refused": fill.refused,
+        })
+    });
     let at = |quantile| report.lateness.value_at_quantile(quantile);
     json!({
         "seed": names.seed,
@@ -216,6 +229,7 @@ pub(super) fn json(summary: &Summary, names: &Names) -> Value {
         "icmp": { "sent": counters.icmp_sent, "withheld": counters.icmp_withheld },
         "evicted_flows": report.evicted_flows,
         "paths": paths.collect::<Vec<_>>(),
+        "nats": nats.collect::<Vec<_>>(),
         "lateness_ns": {
             "count": report.lateness.len(), "p50": at(0.5), "p99": at(0.99), "p99.9": at(0.999),
             "max": report.lateness.max(),

@@ -17,4 +17,4 @@ pub use clock::Clock;
 pub use control::{Engine, EngineError, EngineOptions, Watch};
 pub use network::{Network, NetworkError, Summary};
 pub use record::{HEADER, Record, Records};
-pub use report::{LATENESS_MAX, PathReport, Report, StageReport};
+pub use report::{LATENESS_MAX, NatReport, PathReport, Report, StageReport};

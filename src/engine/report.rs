@@ -3,6 +3,7 @@
 use hdrhistogram::Histogram;
 
 use crate::pipeline::counters::{Amount, RouterCounters, StageCounters};
+use crate::pipeline::nat::Fill;
 use crate::pipeline::router::Router;
 use crate::pipeline::stage::Stage;
 
@@ -18,6 +19,8 @@ pub struct Report {
     pub held: Amount,
     /// Paths that have stages, in the order of the configuration.
     pub paths: Vec<PathReport>,
+    /// Translators with a table.
+    pub nats: Vec<NatReport>,
     /// Flows forgotten for lack of room in the flow table.
     pub evicted_flows: u64,
     /// How long after its time each scheduled packet left, in nanoseconds.
@@ -37,6 +40,15 @@ pub struct PathReport {
     pub to: usize,
     /// In order.
     pub stages: Vec<StageReport>,
+}
+
+/// One translator.
+#[derive(Debug, Clone)]
+pub struct NatReport {
+    /// Its name.
+    pub name: String,
+    /// How full its table is.
+    pub fill: Fill,
 }
 
 /// One stage.
@@ -71,7 +83,11 @@ impl Report {
         let paths = (router.paths().iter().filter(|path| !path.stages.is_empty()))
             .map(|path| PathReport { from: path.from.into(), to: path.to.into(), stages: stages(path) })
             .collect();
+        let nats = (router.nats().iter())
+            .filter_map(|nat| Some(NatReport { name: nat.name().to_owned(), fill: nat.fill()? }))
+            .collect();
         Self {
+            nats,
             counters: *router.counters(),
             held: router.held(),
             paths,
@@ -91,7 +107,7 @@ impl Report {
         Self::of(router, &lateness, 0, 0)
     }
 
-    /// Adds the numbers of another worker of the same router.
+    /// Adds the numbers of another worker of the same router; one with translators has no other.
     pub(super) fn add(&mut self, other: &Self) {
         self.counters += &other.counters;
         self.held += other.held;

@@ -113,5 +113,10 @@ fn errors_echoes_fragments_and_forwards_find_their_way() {
     let said = String::from_utf8(output.stdout).unwrap();
     // The client's address stays its own: only the destination is translated.
     assert_eq!(said.trim(), "10.88.2.2 10.88.2.2", "{}", String::from_utf8_lossy(&output.stderr));
-    assert_eq!(running.stop(Signal::SIGTERM)["conserved"], true);
+    let summary = running.stop(Signal::SIGTERM);
+    assert_eq!(summary["conserved"], true);
+    // The datagram, the ping, and the connection that was forwarded.
+    let nat = &summary["nats"][0];
+    let numbers = ["sessions", "peak", "table_size", "refused"].map(|key| nat[key].as_u64().unwrap());
+    assert_eq!((nat["name"].as_str(), numbers), (Some("nat"), [3, 3, 65_536, 0]));
 }
