@@ -2,9 +2,11 @@
 
 mod napt;
 
+use std::net::IpAddr;
+
 use ipnet::{IpNet, Ipv6Net};
 
-use crate::config::plan::{PathPlan, PortPlan, RoutePlan};
+use crate::config::plan::{PathPlan, PortPlan, RoutePlan, RouteTarget};
 use crate::config::port::{is_name, port_index, prefix};
 use crate::config::reader::Table;
 use crate::pipeline::params::{
@@ -39,6 +41,7 @@ pub fn read_nats(
         table.finish();
         let (Some(between), Some(kind)) = (between, kind) else { continue };
         check_overlap(&table, &kind, &nats);
+        check_forwards(&table, &kind, &between, ports, routes);
         for &inside in &between.inside {
             for (from, to, outward) in [(inside, between.outside, true), (between.outside, inside, false)] {
                 let place = NatPlace { nat: nats.len() as u16, outward };
@@ -207,6 +210,44 @@ fn read_prefix(table: &mut Table<'_>) -> Option<PrefixParams> {
         value.problem(format!("{outside} is also inside"), "another prefix");
     }
     Some(PrefixParams { inside: inside.addr(), outside: outside.addr(), length: inside.prefix_len() })
+}
+
+/// Forwards to where the translator does not stand: it could translate only both ends of what goes there.
+fn check_forwards(
+    table: &Table<'_>,
+    kind: &NatKind,
+    between: &Between,
+    ports: &[PortPlan],
+    routes: &[RoutePlan],
+) {
+    let NatKind::Napt(napt) = kind else { return };
+    for forward in &napt.forwards {
+        let target = forward.to.0;
+        let what = match leads_to(target, ports, routes) {
+            Some(RouteTarget::Port(port)) if between.inside.contains(&port) => continue,
+            Some(RouteTarget::Port(port)) => {
+                format!(
+                    "{target}, to which is forwarded, is behind \"{}\", which is not inside",
+                    ports[port].name
+                )
+            }
+            _ => format!("{target}, to which is forwarded, is behind no port"),
+        };
+        let inside: Vec<&str> = between.inside.iter().map(|port| ports[*port].name.as_str()).collect();
+        table.problem(what, format!("a host behind \"{}\"", inside.join("\" or \"")));
+    }
+}
+
+/// Where packets to this address go: by the longest prefix.
+fn leads_to(address: IpAddr, ports: &[PortPlan], routes: &[RoutePlan]) -> Option<RouteTarget> {
+    let of_ports = ports
+        .iter()
+        .enumerate()
+        .flat_map(|(at, port)| port.addresses.iter().map(move |prefix| (*prefix, RouteTarget::Port(at))));
+    let all = of_ports.chain(routes.iter().map(|route| (route.prefix, route.target)));
+    all.filter(|(prefix, _)| prefix.contains(&address))
+        .max_by_key(|(prefix, _)| prefix.prefix_len())
+        .map(|(_, target)| target)
 }
 
 /// Two translators that would give out one port twice.

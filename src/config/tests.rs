@@ -919,6 +919,14 @@ fn translators_that_cannot_work_are_refused_with_the_cure() {
             "nat[0].forward[0].to: \"10.0.1.2\" is not an address with a port (try \"10.0.1.2:80 or [fd00:1::2]:80\")",
         ),
         (
+            nat("[[nat.forward]]\nprotocol = \"tcp\"\nport = 80\nto = \"10.0.2.2:80\""),
+            "nat[0]: 10.0.2.2, to which is forwarded, is behind \"right\", which is not inside (a host behind \"left\")",
+        ),
+        (
+            nat("[[nat.forward]]\nprotocol = \"tcp\"\nport = 80\nto = \"192.0.2.1:80\""),
+            "nat[0]: 192.0.2.1, to which is forwarded, is behind no port (a host behind \"left\")",
+        ),
+        (
             nat("type = \"prefix\"\ninside_prefix = \"10.0.0.0/8\"\noutside_prefix = \"fd09::/16\""),
             "nat[0].inside_prefix: 10.0.0.0/8 is IPv4 (IPv6 prefixes are translated; for IPv4 write addresses instead of type = \"prefix\")",
         ),
