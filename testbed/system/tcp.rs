@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use faultwire::lab::clock::Deadline;
 use faultwire::lab::observe::counters::Counters;
-use faultwire::net::{Netns, sysctl};
+use faultwire::net::Netns;
 use nix::sys::signal::Signal;
 
 use crate::system::capture::Tcpdump;
@@ -105,18 +105,23 @@ fn a_rst_that_overtakes_and_is_too_old_leaks_the_connection() {
         s = socket.create_server(('', 80), backlog=64)\n\
         while True:\n    c, _ = s.accept()\n    \
         threading.Thread(target=until_its_end, args=(c,), daemon=True).start()\n";
-    for (spec, residue, rejected) in [
-        ("timestamps zero rst rst-order", 1, 1),
-        ("timestamps offset -5000 rst rst-order", 1, 1),
-        ("rst-order", 0, 0),
-        ("timestamps strip rst rst-order", 0, 0),
-        ("timestamps zero rst", 0, 0),
-        ("timestamps zero rst rst-order last 100ms", 0, 0),
+    // A clock that stands, so that zero is behind it: Linux starts a connection's anywhere, ahead of zero half the time.
+    let clock = r#"{ type = "timestamps", set = "constant", value = 1000000 }"#;
+    let rst = |keys: &str| format!(r#"{{ type = "timestamps", match = {{ tcp_flags = "rst" }}, {keys} }}"#);
+    let (zero, strip) = (rst(r#"set = "zero""#), rst(r#"set = "strip""#));
+    let older = rst(r#"set = "offset", value = -5000"#);
+    let first = r#"{ type = "rst-order" }"#;
+    let last = r#"{ type = "rst-order", rst = "last", timeout = "100ms" }"#;
+    for (stages, residue, rejected) in [
+        (vec![clock, &zero, first], 1, 1),
+        (vec![&older, first], 1, 1),
+        (vec![first], 0, 0),
+        (vec![&strip, first], 0, 0),
+        (vec![clock, &zero], 0, 0),
+        (vec![clock, &zero, last], 0, 0),
     ] {
-        let running =
-            Running::start("", &format!("[[path]]\nfrom = \"left\"\nto = \"right\"\nspec = \"{spec}\"\n"));
-        // A clock that starts anywhere reads more than 2^31 half the time, and zero is then newer than it.
-        sysctl::write(&Netns::named(&running.left).unwrap(), "ipv4/tcp_timestamps", "2").unwrap();
+        let spec = stages.join(", ");
+        let running = Running::start("", &path(&spec));
         let _server = serve(&running, &["python3", "-c", server], 80);
         let right = Netns::named(&running.right).unwrap();
         let value = |name: &str| right.run(Counters::read).unwrap().unwrap().value(name).unwrap();
