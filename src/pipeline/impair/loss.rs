@@ -5,6 +5,7 @@
 //! Never delays, reorders or copies a packet.
 //! Differs from tc-netem: acts on each wire packet of a GSO train by itself, not on the train as one.
 
+use crate::pipeline::counters::Reason;
 use crate::pipeline::impair::Setting;
 use crate::pipeline::packet::Packet;
 use crate::pipeline::params::LossParams;
@@ -31,7 +32,12 @@ impl Stage for Loss {
     #[inline]
     fn decide(&mut self, packet: &Packet, limit: u32, _now: Instant) -> Verdict {
         let (count, hit) = self.chance.run(packet.stream(self.key), packet.index, limit);
-        let action = if hit { Action::lose(packet, self.ecn) } else { Action::Pass };
+        // As `Action::lose`, written out: by a call the four losses of a path of five stages cost 12 ns more.
+        let action = match hit {
+            false => Action::Pass,
+            true if self.ecn && packet.is_ecn_capable() => Action::Rewrite,
+            true => Action::Drop(Reason::Loss),
+        };
         Verdict::new(count, action)
     }
 
