@@ -185,9 +185,10 @@ fn what_writes_into_the_pipe_is_heard_to_its_end_after_ctrl_c() {
     let [input, out] = ["in.pcap", "out.pcap"].map(|name| folder.file(name));
     crafted(&input, "", 10);
     let mut terminal = Terminal::open();
-    // `cat` of a file is done; then comes what a program says that Ctrl-C ends.
+    // A program that Ctrl-C ends says what it still has. It is ready when what it has said has been opened: by then Ctrl-C
+    // does not end the reader any more. The shell itself outlives it: with it the terminal would hang up.
     let script = format!(
-        "(head -c 300 {input}; trap 'tail -c +301 {input}; exit' INT; echo ready >&2; while :; do read x; done) \
+        "trap : INT; (head -c 300 {input}; trap 'tail -c +301 {input}; exit' INT; until [ -e {out} ]; do :; done; echo ready >&2; while :; do read x; done) \
          | {} pcap - {out} --spec 'delay 1ms'",
         env!("CARGO_BIN_EXE_faultwire")
     );
