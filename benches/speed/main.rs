@@ -1,7 +1,8 @@
 //! Forwarding speed between two namespaces, against a bare pump with the same offloads, in one run.
 //!
 //! Absolute figures drift with the machine and its neighbours, ratios of neighbours in time do not: each round measures
-//! all subjects one after the other, and what is reported is the median of the rounds' ratios, with their range.
+//! a subject and its base one after the other, and what is reported is the median of the rounds' ratios, with their
+//! range. TCP is measured with each congestion control that the kernel has of cubic and bbr, cubic first.
 //!
 //! `cargo bench --bench speed -- --rounds 9 --seconds 2 [--json]`; `--smoke` (or cargo's `--test`) only shows that it
 //! works. Needs root, as whatever makes devices; without it fails and says so.
@@ -12,6 +13,7 @@ mod memory;
 mod peers;
 mod pump;
 mod rate;
+mod rows;
 mod subject;
 mod traffic;
 
@@ -22,7 +24,9 @@ use clap::Parser;
 use serde_json::json;
 
 use crate::peers::{Faults, Peer};
-use crate::subject::{Hosts, Stages, Subject};
+use crate::rows::{Load, ROWS, Row};
+use crate::subject::{Hosts, Subject};
+use crate::traffic::Congestion;
 
 #[derive(Debug, Parser)]
 #[expect(clippy::struct_excessive_bools, reason = "independent switches")]
@@ -52,6 +56,9 @@ struct Args {
     /// Only one TCP stream to this address, for `--seconds`: what runs inside an emulator
     #[arg(long, hide = true)]
     stream: Option<SocketAddr>,
+    /// How that stream sends
+    #[arg(long, hide = true, default_value = "cubic")]
+    congestion: Congestion,
     /// Only the cost of a held packet of this size, in this process
     #[arg(long, hide = true)]
     held: Option<u64>,
@@ -63,75 +70,13 @@ struct Args {
     test: bool,
 }
 
-/// One ratio that is measured: `subject` to `base`.
-struct Comparison {
-    name: &'static str,
-    subject: Subject,
-    base: Subject,
-    load: Load,
-    target: Option<f64>,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Load {
-    /// Bytes a second of one TCP stream.
-    Tcp,
-    /// 64-byte datagrams a second that reach the receiver's socket.
-    Udp,
-}
-
-const COMPARISONS: [Comparison; 6] = [
-    Comparison {
-        name: "TCP, three idle stages / bare pump",
-        subject: Subject::Router(Stages::Idle),
-        base: Subject::Pump,
-        load: Load::Tcp,
-        target: Some(0.95),
-    },
-    Comparison {
-        name: "64 B UDP, three idle stages / bare pump",
-        subject: Subject::Router(Stages::Idle),
-        base: Subject::Pump,
-        load: Load::Udp,
-        target: Some(0.95),
-    },
-    Comparison {
-        name: "TCP, 0.01 % loss / three idle stages",
-        subject: Subject::Router(Stages::Loss),
-        base: Subject::Router(Stages::Idle),
-        load: Load::Tcp,
-        target: None,
-    },
-    Comparison {
-        name: "TCP, 10 ms each way / three idle stages",
-        subject: Subject::Router(Stages::Delay),
-        base: Subject::Router(Stages::Idle),
-        load: Load::Tcp,
-        target: None,
-    },
-    Comparison {
-        name: "TCP, timestamps and nat / three idle stages",
-        subject: Subject::Router(Stages::Nat),
-        base: Subject::Router(Stages::Idle),
-        load: Load::Tcp,
-        target: Some(0.8),
-    },
-    Comparison {
-        name: "TCP, offload off / three idle stages",
-        subject: Subject::Router(Stages::NoOffload),
-        base: Subject::Router(Stages::Idle),
-        load: Load::Tcp,
-        target: None,
-    },
-];
-
 fn main() {
     let mut args = Args::parse();
     if args.smoke || args.test {
         (args.rounds, args.seconds) = (1, 0.2);
     }
     if let Some(to) = args.stream {
-        peers::stream(to, args.seconds);
+        peers::stream(to, args.congestion, args.seconds);
         return;
     }
     if let Err(closed) = faultwire::net::privilege::check() {
@@ -151,8 +96,8 @@ fn main() {
         return;
     }
     let mut results = Vec::new();
-    for comparison in &COMPARISONS {
-        results.push(compare(comparison, &args));
+    for row in &ROWS {
+        compare(row, &args, &mut results);
     }
     if args.peers {
         compare_peers(&args, &mut results);
@@ -175,75 +120,112 @@ fn main() {
     }
 }
 
-fn compare(comparison: &Comparison, args: &Args) -> serde_json::Value {
+fn compare(row: &Row, args: &Args, results: &mut Vec<serde_json::Value>) {
     let span = Duration::from_secs_f64(args.seconds);
-    let subject = || measure(comparison.subject, comparison.load, span);
-    let base = || measure(comparison.base, comparison.load, span);
-    paired(comparison.name, comparison.load, comparison.target, args, subject, base)
+    let mut measured = |ratio: &Ratio<'_>, measure: &dyn Fn(Subject) -> f64| {
+        results.push(paired(ratio, args, || measure(row.subject), || measure(row.base)));
+    };
+    let ratio = Ratio { name: row.name, means: row.means, target: row.target, congestion: None };
+    match row.load {
+        Load::Udp => measured(&ratio, &|subject| through(subject, |hosts| traffic::udp(hosts, span))),
+        Load::Tcp => {
+            for congestion in Congestion::available() {
+                // Targets are for what nearly every host uses.
+                let target = ratio.target.filter(|_| congestion == Congestion::Cubic);
+                let ratio = Ratio { congestion: Some(congestion), target, ..ratio };
+                let tcp = |subject| through(subject, |hosts| traffic::tcp(hosts, congestion, span));
+                measured(&ratio, &tcp);
+            }
+        }
+    }
 }
 
 /// faultwire's `exec` against each peer that is installed.
 fn compare_peers(args: &Args, results: &mut Vec<serde_json::Value>) {
     let span = Duration::from_secs_f64(args.seconds);
-    for (peer, target) in [(Peer::Rattan, 8.0)] {
+    for peer in [Peer::Rattan] {
         if !peer.is_here() {
             eprintln!("{} is not installed: not compared", peer.name());
             continue;
         }
         for (faults, what) in [(Faults::Loss, "0.01 % loss"), (Faults::Delay, "10 ms each way")] {
-            let name = format!("TCP, {what}: exec / {}", peer.name());
-            let rate = |peer: Peer| {
-                let rate = peers::measure(peer, faults, span);
-                rate.unwrap_or_else(|error| panic!("{}: {error}", peer.name()))
-            };
-            let ratio = paired(&name, Load::Tcp, Some(target), args, || rate(Peer::Faultwire), || rate(peer));
-            results.push(ratio);
+            for congestion in Congestion::available() {
+                let rate = |peer: Peer| {
+                    let rate = peers::measure(peer, faults, congestion, span);
+                    rate.unwrap_or_else(|error| panic!("{}: {error}", peer.name()))
+                };
+                let ratio = Ratio {
+                    name: &format!("TCP, {what}: exec / {}", peer.name()),
+                    means: "the same stream through the same fault, each program with its own defaults",
+                    target: (congestion == Congestion::Cubic).then_some(8.0),
+                    congestion: Some(congestion),
+                };
+                results.push(paired(&ratio, args, || rate(Peer::Faultwire), || rate(peer)));
+            }
         }
     }
 }
 
+/// What is said of a ratio beside its numbers.
+#[derive(Clone, Copy)]
+struct Ratio<'a> {
+    name: &'a str,
+    means: &'a str,
+    target: Option<f64>,
+    /// Of TCP; UDP has none.
+    congestion: Option<Congestion>,
+}
+
 /// The ratios of two measurements that follow each other, as often as there are rounds.
 fn paired(
-    name: &str,
-    load: Load,
-    target: Option<f64>,
+    ratio: &Ratio<'_>,
     args: &Args,
     subject: impl Fn() -> f64,
     base: impl Fn() -> f64,
 ) -> serde_json::Value {
-    let (mut ratios, mut rates) = (Vec::new(), Vec::new());
+    let (mut ratios, mut rates, mut bases) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..args.rounds {
         // Who goes first alternates: neither gets the quieter half.
         let early = (round % 2 == 0).then(&base);
         let rate = subject();
-        ratios.push(rate / early.unwrap_or_else(&base));
+        let base = early.unwrap_or_else(&base);
+        ratios.push(rate / base);
         rates.push(rate);
+        bases.push(base);
     }
     ratios.sort_by(f64::total_cmp);
-    rates.sort_by(f64::total_cmp);
     let (low, median, high) = (ratios[0], ratios[ratios.len() / 2], ratios[ratios.len() - 1]);
-    let rate = rates[rates.len() / 2];
+    let (rate, base) = (middle(rates), middle(bases));
+    let congestion = ratio.congestion.map(Congestion::name);
     if !args.json {
-        let target = target.map_or(String::new(), |target| format!("  target {target}"));
-        let unit = match load {
-            Load::Tcp => format!("{:.2} Gbit/s", rate * 8.0 / 1e9),
-            Load::Udp => format!("{:.0} kpps", rate / 1e3),
+        let target = ratio.target.map_or(String::new(), |target| format!("  target {target}"));
+        let absolute = match congestion {
+            Some(_) => format!("{:.2} / {:.2} Gbit/s", rate * 8.0 / 1e9, base * 8.0 / 1e9),
+            None => format!("{:.0} / {:.0} kpps", rate / 1e3, base / 1e3),
         };
-        println!("{name:<42} {median:.3} ({low:.3} .. {high:.3}){target}  [{unit}]");
+        let name = format!("{:<6} {}", congestion.unwrap_or_default(), ratio.name);
+        println!("{name:<50} {median:.3} ({low:.3} .. {high:.3})  [{absolute}]{target}");
+        if ratio.congestion != Some(Congestion::Bbr) {
+            println!("       {}", ratio.means);
+        }
     }
     json!({
-        "name": name, "median": median, "low": low, "high": high, "target": target,
-        "rounds": args.rounds, "rate_per_s": rate,
+        "name": ratio.name, "means": ratio.means, "congestion_control": congestion, "median": median,
+        "low": low, "high": high, "target": ratio.target, "rounds": args.rounds, "rate_per_s": rate,
+        "base_rate_per_s": base,
     })
 }
 
-fn measure(subject: Subject, load: Load, span: Duration) -> f64 {
+fn middle(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// What `load` measures while `subject` forwards between two new hosts.
+fn through(subject: Subject, load: impl Fn(&Hosts) -> f64) -> f64 {
     let hosts = Hosts::new();
     let running = subject.start(&hosts);
-    let rate = match load {
-        Load::Tcp => traffic::tcp(&hosts, span),
-        Load::Udp => traffic::udp(&hosts, span),
-    };
+    let rate = load(&hosts);
     drop(running);
     rate
 }

@@ -7,7 +7,7 @@ use faultwire::pipeline::packet::Packet;
 use faultwire::pipeline::schedule::Schedule;
 
 use crate::subject::{Hosts, router};
-use crate::traffic;
+use crate::traffic::{self, Congestion};
 
 /// Packets that are held at one time.
 const HELD: u64 = 60_000;
@@ -59,7 +59,7 @@ pub(crate) fn soak(span: Duration) -> (u64, u64) {
     let warm = Deadline::after(minute);
     let mut start = None;
     while deadline.left().is_some() {
-        traffic::tcp(&hosts, Duration::from_secs(2));
+        traffic::tcp(&hosts, Congestion::Cubic, Duration::from_secs(2));
         traffic::udp(&hosts, Duration::from_secs(1));
         if warm.left().is_none() {
             start.get_or_insert_with(resident);

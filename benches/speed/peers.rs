@@ -12,7 +12,7 @@ use std::time::Duration;
 use faultwire::lab::clock::Deadline;
 use nix::sys::socket::{setsockopt, sockopt};
 
-use crate::traffic::{WARM_UP, meter};
+use crate::traffic::{Congestion, WARM_UP, meter};
 
 /// Room for 10 Gbit/s over 20 ms and the queues on the way.
 const BUFFER: usize = 64 << 20;
@@ -88,14 +88,23 @@ fn rattan() -> String {
 }
 
 /// Bytes a second that the host reads of a stream out of `peer`.
-pub(crate) fn measure(peer: Peer, faults: Faults, span: Duration) -> Result<f64, String> {
+pub(crate) fn measure(
+    peer: Peer,
+    faults: Faults,
+    congestion: Congestion,
+    span: Duration,
+) -> Result<f64, String> {
     let listener = TcpListener::bind("0.0.0.0:0").unwrap();
     setsockopt(&listener, sockopt::RcvBufForce, &BUFFER).unwrap();
     let port = listener.local_addr().unwrap().port();
     let (mut command, host) = peer.command(faults);
     let this = std::env::current_exe().unwrap();
     let seconds = span.as_secs_f64() * (1.0 + WARM_UP) + 1.0;
-    let script = format!("exec '{}' --stream ${host}:{port} --seconds {seconds}", this.display());
+    let script = format!(
+        "exec '{}' --stream ${host}:{port} --congestion {} --seconds {seconds}",
+        this.display(),
+        congestion.name()
+    );
     command.args(["sh", "-c", &script]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let mut child = Inside(command.spawn().map_err(|error| error.to_string())?);
     let mut stream = child.accept(&listener)?;
@@ -152,8 +161,9 @@ impl Drop for Inside {
 }
 
 /// The command inside: one stream to `to` for that long, or until the other side has had enough.
-pub(crate) fn stream(to: SocketAddr, seconds: f64) {
+pub(crate) fn stream(to: SocketAddr, congestion: Congestion, seconds: f64) {
     let mut stream = TcpStream::connect(to).unwrap();
+    congestion.set(&stream);
     // Only root may have that much; without, the kernel's own tuning does what it can.
     let _ = setsockopt(&stream, sockopt::SndBufForce, &BUFFER);
     let data = vec![0x5a; 1 << 18];

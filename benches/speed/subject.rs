@@ -9,7 +9,7 @@ use faultwire::device::{Offload, Tun, TunOptions};
 use faultwire::engine::{Network, Watch};
 use faultwire::net::{LinkSetup, Netns, link, sysctl};
 
-use crate::pump::Pump;
+use crate::pump::{Pump, Wait};
 
 /// Packets that a device queues towards the forwarder.
 const QUEUE: u32 = 1000;
@@ -36,8 +36,8 @@ impl Hosts {
 /// What forwards.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Subject {
-    /// Read one, write one.
-    Pump,
+    /// Frames from one device to the other, untouched.
+    Pump(Wait),
     /// faultwire with these stages in each direction.
     Router(Stages),
 }
@@ -75,10 +75,10 @@ impl Drop for Running {
 impl Subject {
     pub(crate) fn start(self, hosts: &Hosts) -> Running {
         match self {
-            Self::Pump => Running::Pump(Pump::start([
-                open("fw-left", &hosts.left, NETS[0]),
-                open("fw-right", &hosts.right, NETS[1]),
-            ])),
+            Self::Pump(wait) => {
+                let ends = [open("fw-left", &hosts.left, NETS[0]), open("fw-right", &hosts.right, NETS[1])];
+                Running::Pump(Pump::start(ends, wait))
+            }
             Self::Router(stages @ Stages::Nat) => {
                 let mut plan = plan(stages.spec(), true);
                 translate(&mut plan);

@@ -1,5 +1,6 @@
 //! The load: one TCP stream, or 64-byte datagrams as fast as they go.
 
+use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,8 +15,42 @@ const RECEIVER: &str = "10.66.2.2:5201";
 /// Share of the time that is not counted: windows open meanwhile.
 pub(crate) const WARM_UP: f64 = 0.5;
 
+/// Who decides how fast a TCP stream sends. It is chosen for each socket, since hosts differ in their default.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Congestion {
+    /// What nearly every host uses: takes each loss for congestion, and slows down.
+    Cubic,
+    /// Sends by the bandwidth it measured; hardly minds single losses.
+    Bbr,
+}
+
+impl Congestion {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Cubic => "cubic",
+            Self::Bbr => "bbr",
+        }
+    }
+
+    /// Those that this kernel has.
+    ///
+    /// # Panics
+    /// If it has no cubic.
+    pub(crate) fn available() -> Vec<Self> {
+        let list = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_available_congestion_control").unwrap();
+        let has = |congestion: &Self| list.split_whitespace().any(|name| name == congestion.name());
+        assert!(has(&Self::Cubic), "this kernel has no cubic, only: {list}");
+        [Self::Cubic, Self::Bbr].into_iter().filter(has).collect()
+    }
+
+    /// Makes `stream` send by it.
+    pub(crate) fn set(self, stream: &TcpStream) {
+        setsockopt(stream, sockopt::TcpCongestion, &OsString::from(self.name())).unwrap();
+    }
+}
+
 /// Bytes a second that the receiver reads of one stream.
-pub(crate) fn tcp(hosts: &Hosts, span: Duration) -> f64 {
+pub(crate) fn tcp(hosts: &Hosts, congestion: Congestion, span: Duration) -> f64 {
     let listener = hosts.right.run(|| TcpListener::bind(RECEIVER).unwrap()).unwrap();
     let read = AtomicU64::new(0);
     std::thread::scope(|scope| {
@@ -27,6 +62,7 @@ pub(crate) fn tcp(hosts: &Hosts, span: Duration) -> f64 {
             }
         });
         let mut stream = hosts.left.run(|| TcpStream::connect(RECEIVER).unwrap()).unwrap();
+        congestion.set(&stream);
         let deadline = Deadline::after(span.mul_f64(1.0 + WARM_UP));
         let meter = scope.spawn(|| meter(&read, span));
         let data = vec![0x5a; 1 << 18];
