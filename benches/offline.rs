@@ -9,17 +9,16 @@ use std::time::Duration;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use etherparse::PacketBuilder;
 use faultwire::capture::sink::Record;
-use faultwire::capture::{Format, Outputs, Replay, Sink, Source};
+use faultwire::capture::{Format, LinkType, Notes, Outputs, Replay, Sink, Source};
 use faultwire::config::spec;
 use faultwire::pipeline::params::{IcmpParams, PathParams, PortParams, RouterParams};
-use pcap_file::DataLink;
 
 const PACKETS: u64 = 100_000;
 const FLOWS: u64 = 100;
 
 /// Ethernet frames of `payload` bytes of TCP each, 2 us apart.
 fn capture(format: Format, payload: usize) -> Vec<u8> {
-    let mut file = Sink::new(Vec::new(), format, DataLink::ETHERNET).unwrap();
+    let mut file = Sink::new(Vec::new(), format, LinkType::ETHERNET, 0).unwrap();
     for number in 0..PACKETS {
         let port = 40_000 + (number % FLOWS) as u16;
         let builder = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2])
@@ -29,8 +28,17 @@ fn capture(format: Format, payload: usize) -> Vec<u8> {
         let mut data = Vec::new();
         builder.write(&mut data, &vec![0x5a; payload]).unwrap();
         let at = Duration::from_secs(1) + Duration::from_micros(2 * number);
-        let (original, number) = (data.len() as u32, DataLink::ETHERNET);
-        file.write(&Record { at, original, data: &data, interface: 0, number, comment: None }).unwrap();
+        let (original, number) = (data.len() as u32, LinkType::ETHERNET);
+        file.write(&Record {
+            at,
+            original,
+            data: &data,
+            interface: 0,
+            number,
+            notes: Notes::NONE,
+            comment: None,
+        })
+        .unwrap();
     }
     file.finish().unwrap()
 }
@@ -88,7 +96,7 @@ fn offline(criterion: &mut Criterion) {
             bencher.iter(|| {
                 let output: Box<dyn Write> = Box::new(sink());
                 let outputs = Outputs {
-                    sent: Sink::new(std::io::BufWriter::new(output), format, DataLink::ETHERNET).unwrap(),
+                    sent: Sink::new(std::io::BufWriter::new(output), format, LinkType::ETHERNET, 0).unwrap(),
                     dropped: None,
                     answers: None,
                     log: None,

@@ -1,20 +1,25 @@
 //! Captures through a path, in virtual time: the same core as on devices, without any.
 //!
-//! - [`source`]: packets out of a pcap or pcapng file; [`link`]: where in them the IP packet is.
-//! - [`sink`]: packets into such files.
+//! - [`source`]: packets out of a pcap or pcapng file, and what else it says; [`link`]: where in them the IP packet is.
+//! - [`sink`]: packets and the rest into such files.
 //! - [`mahimahi`]: a log for plotting; [`live`]: such logs of a running router.
 //! - [`replay`]: what goes through the path and what does not, what leaves and what is dropped.
 //!
 //! Everything streams: only what a stage holds is in memory.
 
+mod bytes;
+mod frame;
+mod input;
 pub mod link;
 pub mod live;
 pub mod mahimahi;
+mod options;
 pub mod replay;
 pub mod sink;
 pub mod source;
 mod tags;
 
+pub use link::LinkType;
 pub use replay::{Outcome, Outputs, Replay, ReplayError};
 pub use sink::{Format, Sink, SinkError};
-pub use source::{Frame, Source, SourceError};
+pub use source::{Frame, Item, Notes, Source, SourceError};

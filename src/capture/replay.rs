@@ -6,13 +6,11 @@
 use std::io::{Read, Write};
 use std::time::Duration;
 
-use ipnet::IpNet;
-use pcap_file::DataLink;
-
+use crate::capture::link::LinkType;
 use crate::capture::mahimahi::Log;
 use crate::capture::sink::{Record, Sink, SinkError};
-use crate::capture::source::{Frame, Source, SourceError};
-use crate::capture::tags::Tags;
+use crate::capture::source::{Frame, Item, Notes, Source, SourceError};
+use crate::capture::tags::{Place, Tags};
 use crate::engine::Report;
 use crate::engine::events::Event;
 use crate::pipeline::counters::Reason;
@@ -21,6 +19,7 @@ use crate::pipeline::params::RouterParams;
 use crate::pipeline::pool::{Buffer, HEADROOM, MAX_PACKET};
 use crate::pipeline::router::{Egress, Router, What};
 use crate::pipeline::time::Instant;
+use ipnet::IpNet;
 
 /// What goes through which path.
 #[derive(Debug, Clone)]
@@ -55,6 +54,8 @@ pub struct Outcome {
     pub packets: u64,
     /// Of those, passed by the path because they are not IP.
     pub not_ip: u64,
+    /// Passed by because their link type cannot be read.
+    pub unknown_link: u64,
     /// Passed by because they come from elsewhere.
     pub elsewhere: u64,
     /// Passed by because they are longer than any IP packet.
@@ -63,6 +64,12 @@ pub struct Outcome {
     pub cut: u64,
     /// Packets with a time before that of an earlier one, taken at that one's time.
     pub backwards: u64,
+    /// Blocks copied that are neither packets nor describe sections and interfaces: names, secrets, statistics, unknown ones.
+    pub copied: u64,
+    /// Custom blocks left out, because they ask not to be copied.
+    pub private: u64,
+    /// Packets, blocks and descriptions with something to say that the output's format has no room for.
+    pub unsaid: u64,
     /// From the first to the last packet of the capture.
     pub span: Duration,
     /// The capture was broken behind what was read.
@@ -84,9 +91,6 @@ pub enum ReplayError {
     /// The log cannot be written.
     #[error("the log cannot be written: {0}")]
     Log(std::io::Error),
-    /// The packets have more different link-layer headers than can be told apart.
-    #[error("packet {0} has the 65537th link-layer header; a capture of so many hosts has to be split")]
-    TooManyHeaders(u64),
 }
 
 /// The egress: files instead of devices.
@@ -98,6 +102,8 @@ struct Files<'a, W: Write> {
     far: u16,
     stages: Vec<String>,
     bytes: Vec<u8>,
+    /// What found no room in the output.
+    unsaid: u64,
     failed: Option<ReplayError>,
 }
 
@@ -109,7 +115,20 @@ impl Replay {
     pub fn run<R: Read, W: Write>(
         &self,
         source: &mut Source<R>,
+        outputs: Outputs<W>,
+    ) -> Result<Outcome, ReplayError> {
+        self.run_until(source, outputs, || None)
+    }
+
+    /// As [`Self::run`], up to the packet at which `stopped` gives a reason to stop there. It is asked often.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn run_until<R: Read, W: Write>(
+        &self,
+        source: &mut Source<R>,
         mut outputs: Outputs<W>,
+        mut stopped: impl FnMut() -> Option<String>,
     ) -> Result<Outcome, ReplayError> {
         let mut router = Router::new(&self.router, &Router::shared(&self.router));
         let path = &self.router.paths[self.path];
@@ -120,13 +139,21 @@ impl Replay {
             far: path.to as u16,
             stages: path.stages.iter().map(|stage| stage.name.clone()).collect(),
             bytes: Vec::new(),
+            unsaid: 0,
             failed: None,
         };
         let buffer = router.pool.scratch();
         let mut run =
             Run { replay: self, router, buffer, files, now: Instant::ZERO, outcome: Counts::default() };
+        let mut read = 0_u32;
         let broken = loop {
-            match source.next(|frame| run.take(&frame)) {
+            read = read.wrapping_add(1);
+            if read.is_multiple_of(STOP_CHECK)
+                && let Some(what) = stopped()
+            {
+                break Some(SourceError::Unread { packets: source.packets(), what });
+            }
+            match source.next(|item| run.take(&item)) {
                 None => break None,
                 Some(Ok(Ok(()))) => {}
                 Some(Ok(Err(error))) => return Err(error),
@@ -147,6 +174,9 @@ impl Replay {
     }
 }
 
+/// Packets between two looks whether to stop.
+const STOP_CHECK: u32 = 64;
+
 const SENT: &str = "the output";
 const DROPPED: &str = "the file of dropped packets";
 const ANSWERS: &str = "the file of answers";
@@ -155,10 +185,13 @@ const ANSWERS: &str = "the file of answers";
 struct Counts {
     packets: u64,
     not_ip: u64,
+    unknown_link: u64,
     elsewhere: u64,
     too_long: u64,
     cut: u64,
     backwards: u64,
+    copied: u64,
+    private: u64,
 }
 
 struct Run<'a, W: Write> {
@@ -171,7 +204,16 @@ struct Run<'a, W: Write> {
 }
 
 impl<W: Write> Run<'_, W> {
-    fn take(&mut self, frame: &Frame<'_>) -> Result<(), ReplayError> {
+    #[inline]
+    fn take(&mut self, item: &Item<'_>) -> Result<(), ReplayError> {
+        match item {
+            Item::Packet(frame) => self.packet(frame),
+            other => self.files.about(other, &mut self.outcome),
+        }
+        self.files.failed.take().map_or(Ok(()), Err)
+    }
+
+    fn packet(&mut self, frame: &Frame<'_>) {
         if self.outcome.packets == 0 {
             self.files.start = frame.at;
         }
@@ -183,22 +225,20 @@ impl<W: Write> Run<'_, W> {
         if !backwards {
             self.advance(at);
         }
-        match frame.link.ip_offset(frame.data) {
-            None => {
-                self.outcome.not_ip += 1;
-                self.files.pass(frame, self.now);
+        let Some(link) = frame.link else {
+            self.outcome.unknown_link += 1;
+            return self.files.pass(frame, self.now);
+        };
+        let passed = match link.ip_offset(frame.data) {
+            None => &mut self.outcome.not_ip,
+            Some(offset) if frame.original as usize - offset > MAX_PACKET => &mut self.outcome.too_long,
+            Some(offset) if !is_selected(&self.replay.only_from, &frame.data[offset..]) => {
+                &mut self.outcome.elsewhere
             }
-            Some(offset) if frame.original as usize - offset > MAX_PACKET => {
-                self.outcome.too_long += 1;
-                self.files.pass(frame, self.now);
-            }
-            Some(offset) if !self.is_selected(&frame.data[offset..]) => {
-                self.outcome.elsewhere += 1;
-                self.files.pass(frame, self.now);
-            }
-            Some(offset) => self.inject(frame, offset)?,
-        }
-        self.files.failed.take().map_or(Ok(()), Err)
+            Some(offset) => return self.inject(frame, offset),
+        };
+        *passed += 1;
+        self.files.pass(frame, self.now);
     }
 
     /// Everything due before or at `to` leaves at its time.
@@ -207,13 +247,7 @@ impl<W: Write> Run<'_, W> {
         self.now = to;
     }
 
-    fn is_selected(&self, packet: &[u8]) -> bool {
-        let only = &self.replay.only_from;
-        only.is_empty()
-            || source_address(packet).is_some_and(|from| only.iter().any(|prefix| prefix.contains(&from)))
-    }
-
-    fn inject(&mut self, frame: &Frame<'_>, offset: usize) -> Result<(), ReplayError> {
+    fn inject(&mut self, frame: &Frame<'_>, offset: usize) {
         let captured = &frame.data[offset..];
         let length = frame.original as usize - offset;
         let room = &mut self.buffer[HEADROOM..HEADROOM + length];
@@ -221,16 +255,15 @@ impl<W: Write> Run<'_, W> {
         room[captured.len()..].fill(0);
         self.outcome.cut += u64::from(captured.len() < length);
         // Ethernet pads short packets: what is behind the IP packet belongs to the surroundings.
-        let total = ip_length(room).min(length);
-        let tag = self.files.tags.of(frame, offset, total);
-        let tag = tag.map_err(|_| ReplayError::TooManyHeaders(self.outcome.packets))?;
+        let place = Place::find(frame, offset, room);
+        let tag = self.files.tags.of(frame, place);
         let malformed = self.router.counters().drops.of(Reason::Malformed).packets;
         let path = self.replay.path as u16;
+        let length = length - place.fcs;
         self.router.inject(path, tag, &mut self.buffer, length, self.now, &mut self.files);
         if self.router.counters().drops.of(Reason::Malformed).packets > malformed {
             self.files.dropped_frame(frame, self.now);
         }
-        Ok(())
     }
 
     fn finish(mut self, broken: Option<SourceError>) -> Result<Outcome, ReplayError> {
@@ -243,27 +276,30 @@ impl<W: Write> Run<'_, W> {
         }
         self.router.shut_down(self.now, &mut self.files);
         self.files.failed.take().map_or(Ok(()), Err)?;
-        let Counts { packets, not_ip, elsewhere, too_long, cut, backwards } = self.outcome;
+        let Counts { packets, not_ip, unknown_link, elsewhere, too_long, cut, backwards, copied, private } =
+            self.outcome;
         Ok(Outcome {
             report: Report::offline(&self.router),
             packets,
             not_ip,
+            unknown_link,
             elsewhere,
             too_long,
             cut,
             backwards,
+            copied,
+            private,
+            unsaid: self.files.unsaid,
             span: Duration::from_nanos(last.since(Instant::ZERO).as_nanos()),
             broken,
         })
     }
 }
 
-/// The length that the packet's header tells, if there is one.
-fn ip_length(packet: &[u8]) -> usize {
-    let (at, rest) = if packet.first().is_some_and(|first| first >> 4 == 4) { (2, 0) } else { (4, 40) };
-    let told = packet.get(at..at + 2).map_or(0, |told| usize::from(u16::from_be_bytes([told[0], told[1]])));
-    // Zero: longer than 16 bits tell (a jumbogram, or a super-packet of the kernel's), or nonsense.
-    if told == 0 { packet.len() } else { told + rest }
+/// Whether a packet comes from one of these prefixes, if there are any.
+fn is_selected(only: &[IpNet], packet: &[u8]) -> bool {
+    only.is_empty()
+        || source_address(packet).is_some_and(|from| only.iter().any(|prefix| prefix.contains(&from)))
 }
 
 /// The source address of an IP packet, if it is all there.
@@ -279,17 +315,53 @@ impl<W: Write> Files<'_, W> {
         self.start + Duration::from_nanos(at.since(Instant::ZERO).as_nanos())
     }
 
-    fn keep(&mut self, output: &'static str, result: Result<(), SinkError>) {
+    /// What became of something for the output.
+    fn wrote(&mut self, result: Result<bool, SinkError>) {
+        match result {
+            Ok(said) => self.unsaid += u64::from(!said),
+            Err(source) => self.fail(SENT, source),
+        }
+    }
+
+    /// What became of something for another file, which is of a format that has room for all.
+    fn also(&mut self, output: &'static str, result: Result<bool, SinkError>) {
         if let Err(source) = result {
-            self.failed.get_or_insert(ReplayError::Output { output, source });
+            self.fail(output, source);
+        }
+    }
+
+    fn fail(&mut self, output: &'static str, source: SinkError) {
+        self.failed.get_or_insert(ReplayError::Output { output, source });
+    }
+
+    /// What the capture says beside its packets goes into both files of its packets.
+    fn about(&mut self, item: &Item<'_>, counts: &mut Counts) {
+        let write = |sink: &mut Sink<W>| match item {
+            Item::Section(notes) => sink.section(*notes),
+            Item::Interface(interface) => sink.interface(interface),
+            Item::Block(block) => sink.block(block),
+            Item::Packet(_) => Ok(true),
+        };
+        if let Item::Block(block) = item
+            && block.is_private()
+        {
+            counts.private += 1;
+            return;
+        }
+        let result = write(&mut self.outputs.sent);
+        counts.copied += u64::from(matches!((item, &result), (Item::Block(_), Ok(true))));
+        self.wrote(result);
+        if let Some(sink) = &mut self.outputs.dropped {
+            let result = write(sink);
+            self.also(DROPPED, result);
         }
     }
 
     /// A frame that does not take the path.
     fn pass(&mut self, frame: &Frame<'_>, at: Instant) {
-        let record = Record { at: self.time(at), comment: None, ..as_it_was(frame) };
+        let record = Record { at: self.time(at), ..as_it_was(frame) };
         let result = self.outputs.sent.write(&record);
-        self.keep(SENT, result);
+        self.wrote(result);
     }
 
     /// A frame whose packet never became one.
@@ -298,19 +370,8 @@ impl<W: Write> Files<'_, W> {
         let record = Record { at: self.time(at), comment: Some(&comment), ..as_it_was(frame) };
         if let Some(sink) = &mut self.outputs.dropped {
             let result = sink.write(&record);
-            self.keep(DROPPED, result);
+            self.also(DROPPED, result);
         }
-    }
-
-    /// The packet in its surroundings, in `self.bytes`: length on the wire, and how much of it is shown.
-    fn frame(&mut self, packet: &Packet) -> (u32, usize) {
-        let around = self.tags.get(packet.tag);
-        self.bytes.clear();
-        self.bytes.extend(&around.header);
-        self.bytes.extend(packet.bytes());
-        self.bytes.extend(&around.trailer);
-        let whole = self.bytes.len();
-        (whole as u32, around.cut.map_or(whole, |cut| whole.min(cut as usize)))
     }
 
     fn answer(&mut self, packet: &Packet, due: Instant) {
@@ -318,27 +379,25 @@ impl<W: Write> Files<'_, W> {
         let Some(sink) = &mut self.outputs.answers else { return };
         let data = packet.bytes();
         let original = data.len() as u32;
-        let record = Record { at, original, data, interface: 0, number: DataLink::RAW, comment: None };
-        let result = sink.write(&record);
-        self.keep(ANSWERS, result);
+        let (number, notes) = (LinkType::RAW, Notes::NONE);
+        let result = sink.write(&Record { at, original, data, interface: 0, number, notes, comment: None });
+        self.also(ANSWERS, result);
     }
 
     fn dropped(&mut self, stage: Option<u16>, reason: Reason, packet: &Packet, at: Instant) {
+        let at = self.time(at);
+        let Some(sink) = &mut self.outputs.dropped else { return };
         let stage = stage.and_then(|stage| self.stages.get(usize::from(stage)));
         let comment = match stage {
             Some(stage) => format!("dropped by {stage}: {}", reason.name()),
             None => format!("dropped: {}", reason.name()),
         };
-        let (original, shown) = self.frame(packet);
-        let at = self.time(at);
-        let around = self.tags.get(packet.tag);
-        let (interface, number) = (around.interface, around.number);
-        let data = &self.bytes[..shown];
-        let record = Record { at, original, data, interface, number, comment: Some(&comment) };
-        if let Some(sink) = &mut self.outputs.dropped {
-            let result = sink.write(&record);
-            self.keep(DROPPED, result);
-        }
+        let (around, notes) = self.tags.get(packet);
+        let (original, shown) = around.frame(packet.bytes(), &mut self.bytes);
+        let (interface, number, data) = (around.interface, around.number, &self.bytes[..shown]);
+        let comment = Some(comment.as_str());
+        let result = sink.write(&Record { at, original, data, interface, number, notes, comment });
+        self.also(DROPPED, result);
     }
 }
 
@@ -349,6 +408,7 @@ const fn as_it_was<'a>(frame: &Frame<'a>) -> Record<'a> {
         data: frame.data,
         interface: frame.interface,
         number: frame.number,
+        notes: frame.notes,
         comment: None,
     }
 }
@@ -362,13 +422,14 @@ impl<W: Write> Egress for Files<'_, W> {
             self.answer(packet, due);
             return Ok(());
         }
-        let (original, shown) = self.frame(packet);
         let at = self.time(due);
-        let around = self.tags.get(packet.tag);
-        let (interface, number) = (around.interface, around.number);
-        let record = Record { at, original, data: &self.bytes[..shown], interface, number, comment: None };
+        let (around, notes) = self.tags.get(packet);
+        let (original, shown) = around.frame(packet.bytes(), &mut self.bytes);
+        let (interface, number, data) = (around.interface, around.number, &self.bytes[..shown]);
+        let record = Record { at, original, data, interface, number, notes, comment: None };
         let result = self.outputs.sent.write(&record);
-        self.keep(SENT, result);
+        self.wrote(result);
+        self.tags.left(packet);
         Ok(())
     }
 
@@ -379,10 +440,14 @@ impl<W: Write> Egress for Files<'_, W> {
         {
             log.record(&event);
         }
-        if let What::Dropped(place, reason) = what
-            && self.outputs.dropped.is_some()
-        {
-            self.dropped(place.map(|(_, stage)| stage), reason, packet, at);
+        match what {
+            What::Entered => self.tags.entered(packet),
+            // The router's own packets have no surroundings.
+            What::Dropped(place, reason) if packet.path != Packet::NO_PATH => {
+                self.dropped(place.map(|(_, stage)| stage), reason, packet, at);
+                self.tags.left(packet);
+            }
+            _ => {}
         }
     }
 }
@@ -390,6 +455,8 @@ impl<W: Write> Egress for Files<'_, W> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::capture::bytes::Order;
+    use crate::capture::options::COMMENT;
     use crate::capture::sink::Format;
     use crate::config::spec;
     use crate::pipeline::params::{PathParams, PortParams};
@@ -416,12 +483,21 @@ mod tests {
     }
 
     /// A capture of frames of (microseconds, bytes, length on the wire).
-    fn capture(number: DataLink, frames: &[(u64, Vec<u8>, usize)]) -> Vec<u8> {
-        let mut sink = Sink::new(Vec::new(), Format::PcapNg, number).unwrap();
+    fn capture(number: LinkType, frames: &[(u64, Vec<u8>, usize)]) -> Vec<u8> {
+        let mut sink = Sink::new(Vec::new(), Format::PcapNg, number, 0).unwrap();
         for (micros, data, original) in frames {
             let at = Duration::from_secs(1_700_000_000) + Duration::from_micros(*micros);
             let original = *original as u32;
-            sink.write(&Record { at, original, data, interface: 0, number, comment: None }).unwrap();
+            sink.write(&Record {
+                at,
+                original,
+                data,
+                interface: 0,
+                number,
+                notes: Notes::NONE,
+                comment: None,
+            })
+            .unwrap();
         }
         sink.finish().unwrap()
     }
@@ -431,10 +507,10 @@ mod tests {
     /// What came of it, what was sent, and the whole file of what was dropped.
     fn through(replay: &Replay, file: &[u8]) -> (Outcome, Written, Vec<u8>) {
         let (mut sent, mut dropped) = (Vec::new(), Vec::new());
-        let number = DataLink::RAW;
+        let number = LinkType::RAW;
         let outputs = Outputs {
-            sent: Sink::new(&mut sent, Format::PcapNg, number).unwrap(),
-            dropped: Some(Sink::new(&mut dropped, Format::PcapNg, number).unwrap()),
+            sent: Sink::new(&mut sent, Format::PcapNg, number, 0).unwrap(),
+            dropped: Some(Sink::new(&mut dropped, Format::PcapNg, number, 0).unwrap()),
             answers: None,
             log: None,
         };
@@ -449,7 +525,11 @@ mod tests {
         let frame = |frame: Frame<'_>| {
             (frame.at.saturating_sub(base).as_nanos() as u64, frame.data.to_vec(), frame.original)
         };
-        std::iter::from_fn(|| source.next(frame)).map(Result::unwrap).collect()
+        let packet = |item: Item<'_>| match item {
+            Item::Packet(packet) => Some(frame(packet)),
+            _ => None,
+        };
+        std::iter::from_fn(|| source.next(packet)).filter_map(Result::unwrap).collect()
     }
 
     fn packet(payload: usize) -> Vec<u8> {
@@ -472,7 +552,7 @@ mod tests {
             (6, tagged.clone(), length(&tagged)),
             (9, cut, length(&tagged)),
         ];
-        let (outcome, sent, dropped) = through(&replay(""), &capture(DataLink::ETHERNET, &frames));
+        let (outcome, sent, dropped) = through(&replay(""), &capture(LinkType::ETHERNET, &frames));
         let expected: Written =
             frames.iter().map(|(at, data, length)| (at * 1_000, data.clone(), *length as u32)).collect();
         assert_eq!(sent, expected);
@@ -484,7 +564,7 @@ mod tests {
     fn packets_leave_in_the_order_of_their_times() {
         let long = packet(1_000);
         let frames = [(0, packet(60), 100), (10, long.clone(), 1_040), (20, packet(60), 100)];
-        let file = capture(DataLink::RAW, &frames);
+        let file = capture(LinkType::RAW, &frames);
         let (_, sent, _) = through(&replay("delay 1ms rate 8mbit"), &file);
         let times: Vec<_> = sent.iter().map(|frame| frame.0).collect();
         assert_eq!(times, [1_100_000, 2_140_000, 2_240_000]);
@@ -493,7 +573,7 @@ mod tests {
     #[test]
     fn a_time_before_an_earlier_one_is_that_ones() {
         let frames = [(100, packet(60), 100), (40, packet(61), 101), (200, packet(62), 102)];
-        let (outcome, sent, _) = through(&replay("delay 1us"), &capture(DataLink::RAW, &frames));
+        let (outcome, sent, _) = through(&replay("delay 1us"), &capture(LinkType::RAW, &frames));
         let times: Vec<_> = sent.iter().map(|frame| frame.0).collect();
         assert_eq!((times, outcome.backwards), (vec![101_000, 101_000, 201_000], 1));
     }
@@ -501,7 +581,7 @@ mod tests {
     #[test]
     fn what_is_dropped_is_written_with_the_reason() {
         let frames = [(0, packet(60), 100), (1, packet(900), 940), (2, vec![0x45, 0, 0, 9], 4)];
-        let (outcome, sent, dropped) = through(&replay("mtu 500 drop"), &capture(DataLink::RAW, &frames));
+        let (outcome, sent, dropped) = through(&replay("mtu 500 drop"), &capture(LinkType::RAW, &frames));
         assert_eq!(sent.len(), 1);
         assert_eq!(outcome.report.counters.drops.of(Reason::Malformed).packets, 1);
         assert_eq!(read(&dropped).iter().map(|frame| frame.1.len()).collect::<Vec<_>>(), [940, 4]);
@@ -516,7 +596,7 @@ mod tests {
         let frames = [(0, packet(60), 100), (1, back, 100)];
         let only_from = vec!["10.0.1.0/24".parse().unwrap()];
         let replay = Replay { only_from, ..replay("loss 100%") };
-        let (outcome, sent, _) = through(&replay, &capture(DataLink::RAW, &frames));
+        let (outcome, sent, _) = through(&replay, &capture(LinkType::RAW, &frames));
         assert_eq!((sent.len(), outcome.elsewhere), (1, 1));
     }
 
@@ -539,7 +619,7 @@ mod tests {
             frames.push((number * 150, bytes.clone(), bytes.len()));
         }
         online.finish();
-        let (_, sent, _) = through(&replay(faults), &capture(DataLink::RAW, &frames));
+        let (_, sent, _) = through(&replay(faults), &capture(LinkType::RAW, &frames));
         let online: Vec<_> =
             online.wires().into_iter().map(|wire| (wire.at.as_nanos(), wire.bytes)).collect();
         assert!(online.len() > 400 && online.len() == sent.len(), "{} {}", online.len(), sent.len());
@@ -557,7 +637,7 @@ mod tests {
     fn the_same_seed_gives_the_same_file() {
         let frames: Vec<_> =
             (0..300).map(|number| (number * 50, packet(number as usize), number as usize + 40)).collect();
-        let file = capture(DataLink::RAW, &frames);
+        let file = capture(LinkType::RAW, &frames);
         let run = |seed| {
             let replay = Replay { router: router("delay 1ms 500us loss 20%", seed), ..replay("") };
             let (_, sent, dropped) = through(&replay, &file);
@@ -570,7 +650,7 @@ mod tests {
     #[test]
     fn what_was_read_of_a_broken_capture_is_processed() {
         let frames = [(0, packet(60), 100), (1, packet(60), 100)];
-        let file = capture(DataLink::RAW, &frames);
+        let file = capture(LinkType::RAW, &frames);
         let (outcome, sent, _) = through(&replay("delay 1ms"), &file[..file.len() - 3]);
         assert_eq!(sent.len(), 1);
         assert!(outcome.broken.unwrap().to_string().contains("after packet 1"));
@@ -591,12 +671,12 @@ mod tests {
         ];
         let (mut text, mut sent) = (Vec::new(), Vec::new());
         let outputs = Outputs {
-            sent: Sink::new(&mut sent, Format::Pcap, DataLink::RAW).unwrap(),
+            sent: Sink::new(&mut sent, Format::Pcap, LinkType::RAW, 0).unwrap(),
             dropped: None,
             answers: None,
             log: Some(Log::new(&mut text, &replay.router.paths[0], "Uplink", "pcap").unwrap()),
         };
-        replay.run(&mut Source::new(&capture(DataLink::RAW, &frames)[..]).unwrap(), outputs).unwrap();
+        replay.run(&mut Source::new(&capture(LinkType::RAW, &frames)[..]).unwrap(), outputs).unwrap();
         let text = String::from_utf8(text).unwrap();
         let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
         let expected = [
@@ -614,5 +694,151 @@ mod tests {
             "5 - 1504 0",
         ];
         assert_eq!(lines, expected);
+    }
+
+    /// A block of this type, little-endian.
+    fn block(kind: u32, body: &[u8]) -> Vec<u8> {
+        let length = (body.len() as u32 + 12).to_le_bytes();
+        [&kind.to_le_bytes()[..], &length, body, &length].concat()
+    }
+
+    /// Comments, names, secrets and what nobody knows leave as they came, behind a section and interface of the same words;
+    /// packets go in between, each with its own comment, however long it was held.
+    #[test]
+    fn what_belongs_to_the_user_is_kept() {
+        let number = LinkType::RAW;
+        let sink = || Sink::new(Vec::new(), Format::PcapNg, number, 0).unwrap();
+        let mut options = Vec::new();
+        let text = |options: &mut Vec<u8>, text: &[u8]| {
+            options.clear();
+            crate::capture::options::put(Order::Little, options, COMMENT, text);
+            crate::capture::options::end(options, 0);
+        };
+        let mut file = sink();
+        text(&mut options, b"about all");
+        file.section(Notes { order: Order::Little, options: &options }).unwrap();
+        let mut file = file.finish().unwrap();
+        file.extend(block(1, &[&[101, 0, 0, 0, 0, 0, 0, 0][..], &[2, 0, 4, 0], b"eth7", &[0; 4]].concat()));
+        file.extend(block(10, b"secretsecret"));
+        for index in 0..200_u64 {
+            let data = packet(60);
+            let mut body = vec![0; 8];
+            body.extend((index as u32 * 10).to_le_bytes());
+            body.extend([&[100, 0, 0, 0][..], &[100, 0, 0, 0], &data].concat());
+            text(&mut options, format!("number {index:03}").as_bytes());
+            body.extend(&options);
+            file.extend(block(6, &body));
+        }
+        file.extend(block(0x4000_0bad, b"mine"));
+        file.extend(block(0x4242, b"unknown!"));
+        let faults = "delay 1ms 500us loss 10% duplicate 10% reorder 20%";
+        let (mut sent, mut dropped) = (Vec::new(), Vec::new());
+        let outputs = Outputs {
+            sent: Sink::new(&mut sent, Format::PcapNg, number, 0).unwrap(),
+            dropped: Some(Sink::new(&mut dropped, Format::PcapNg, number, 0).unwrap()),
+            answers: None,
+            log: None,
+        };
+        let outcome = replay(faults).run(&mut Source::new(&file[..]).unwrap(), outputs).unwrap();
+        assert_eq!((outcome.copied, outcome.private, outcome.unsaid), (2, 1, 0));
+        let count = |file: &[u8], word: &[u8]| file.windows(word.len()).filter(|part| *part == word).count();
+        for (word, times) in
+            [(&b"about all"[..], 1), (b"eth7", 1), (b"secretsecret", 1), (b"unknown!", 1), (b"mine", 0)]
+        {
+            assert_eq!((count(&sent, word), count(&dropped, word)), (times, times), "{word:?}");
+        }
+        let copies = outcome.report.counters.created.packets as usize;
+        assert!(copies > 5 && count(&dropped, b"number") > 5);
+        assert_eq!(count(&sent, b"number"), 200 + copies - count(&dropped, b"number"));
+        for index in 0..200 {
+            let word = format!("number {index:03}");
+            let (left, lost) = (count(&sent, word.as_bytes()), count(&dropped, word.as_bytes()));
+            assert!(left + lost >= 1 && left <= 2 && lost <= 1, "{word}: {left} {lost}");
+        }
+        // What a pcap file has no room for is said.
+        let outputs = Outputs {
+            sent: Sink::new(Vec::new(), Format::Pcap, number, 0).unwrap(),
+            dropped: None,
+            answers: None,
+            log: None,
+        };
+        let outcome = replay("").run(&mut Source::new(&file[..]).unwrap(), outputs).unwrap();
+        assert_eq!((outcome.copied, outcome.private, outcome.unsaid), (0, 1, 1 + 1 + 1 + 200 + 1));
+    }
+
+    /// Captured before segmentation, with a right frame check sequence, behind labels: not a byte changes on a clean path; what
+    /// is rewritten has a right length and sequence again.
+    #[test]
+    fn packets_without_a_length_and_with_a_check_sequence_are_packets() {
+        let frame = |ip: &[u8]| {
+            let mut frame = [&[9; 12][..], &[0x88, 0x47, 0, 1, 1, 64], ip].concat();
+            frame.extend(crc32fast::hash(&frame).to_le_bytes());
+            frame
+        };
+        let mut untold = packet(1_481);
+        untold[2..4].fill(0);
+        let untold = frame(&untold);
+        let mut syn = Vec::new();
+        etherparse::PacketBuilder::ipv4([10, 0, 1, 2], [10, 0, 2, 2], 64)
+            .tcp(4_000, 80, 7, 1_000)
+            .syn()
+            .options(&[etherparse::TcpOptionElement::MaximumSegmentSize(1_460)])
+            .unwrap()
+            .write(&mut syn, &[])
+            .unwrap();
+        let syn = frame(&syn);
+        let mut wrong = syn.clone();
+        wrong.extend_from_slice(&[1, 2, 3, 4]);
+        let frames = [untold, syn, wrong];
+        let mut file = Sink::new(Vec::new(), Format::Pcap, LinkType::ETHERNET, 4).unwrap();
+        for data in &frames {
+            let (number, original) = (LinkType::ETHERNET, data.len() as u32);
+            let at = Duration::from_secs(1_700_000_000);
+            file.write(&Record {
+                at,
+                original,
+                data,
+                interface: 0,
+                number,
+                notes: Notes::NONE,
+                comment: None,
+            })
+            .unwrap();
+        }
+        let file = file.finish().unwrap();
+        let (outcome, sent, _) = through(&replay("delay 1us"), &file);
+        assert_eq!((outcome.not_ip, outcome.report.counters.drops.total().packets), (0, 0));
+        assert_eq!(sent.iter().map(|sent| &sent.1).collect::<Vec<_>>(), frames.iter().collect::<Vec<_>>());
+        let (_, sent, _) = through(&replay("mss 1000"), &file);
+        let syn = &sent[1].1;
+        let (covered, fcs) = syn.split_last_chunk::<4>().unwrap();
+        assert!(*syn != frames[1] && *fcs == crc32fast::hash(covered).to_le_bytes());
+    }
+
+    /// The number of tags is no limit: every packet here has a link-layer header of its own.
+    #[test]
+    fn any_number_of_headers_is_kept() {
+        const FRAMES: u32 = 70_000;
+        let mut file = Sink::new(Vec::new(), Format::Pcap, LinkType::ETHERNET, 0).unwrap();
+        let ip = packet(1);
+        let frame = |index: u32| [&index.to_be_bytes()[..], &[9; 8], &[8, 0], &ip].concat();
+        for index in 0..FRAMES {
+            let data = &frame(index);
+            let (number, original) = (LinkType::ETHERNET, data.len() as u32);
+            let at = Duration::from_secs(1_700_000_000) + Duration::from_micros(index.into());
+            file.write(&Record {
+                at,
+                original,
+                data,
+                interface: 0,
+                number,
+                notes: Notes::NONE,
+                comment: None,
+            })
+            .unwrap();
+        }
+        let (_, sent, _) = through(&replay("delay 1ms"), &file.finish().unwrap());
+        assert_eq!(sent.len(), FRAMES as usize);
+        assert!(sent.iter().zip(0..).all(|(sent, index)| sent.1 == frame(index)));
     }
 }

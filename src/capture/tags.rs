@@ -1,27 +1,65 @@
 //! What surrounded a packet in its capture, by a number that the packet carries through the core.
 //!
 //! Link-layer headers are few: one for each pair of hosts, direction and VLAN. So are the lengths that packets were cut to.
+//! They are kept once each, for the whole run. What is a packet's own (a comment), and what finds no number any more, is kept by
+//! the packet's flow and number in it until the packet is gone, and for some time after that: copies leave later.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
-use pcap_file::DataLink;
+use crate::capture::bytes::Order;
+use crate::capture::link::LinkType;
+use crate::capture::options::{self, EPB_FLAGS};
+use crate::capture::source::{Frame, Notes};
+use crate::pipeline::packet::Packet;
 
-use crate::capture::source::Frame;
-
-/// Longest link-layer padding that is kept; Ethernet's is at most 46 bytes.
+/// Longest link-layer padding that many packets share; Ethernet's is at most 46 bytes.
 const TRAILER_MAX: usize = 64;
+/// The number of surroundings that are a packet's own.
+const OWN: u16 = u16::MAX;
+/// How many of the packets that are gone are remembered, for copies and fragments that leave after them.
+const REMEMBERED: usize = 1 << 16;
 
 /// The surroundings of a packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Surroundings {
     pub(super) interface: u32,
-    pub(super) number: DataLink,
+    pub(super) number: LinkType,
     /// Link-layer header.
     pub(super) header: Vec<u8>,
-    /// What stood behind the IP packet.
+    /// What stood behind the IP packet, but for a right frame check sequence.
     pub(super) trailer: Vec<u8>,
     /// The packet was cut to this many bytes.
     pub(super) cut: Option<u32>,
+    /// Its header told no length: it stood for so many bytes.
+    pub(super) untold: Option<u32>,
+    /// A right frame check sequence stood behind it.
+    pub(super) has_fcs: bool,
+    /// What the capture says about it and many others.
+    order: Order,
+    options: Vec<u8>,
+}
+
+/// What one packet has for itself.
+#[derive(Debug)]
+struct Own {
+    /// If there is no number left for them.
+    surroundings: Option<Surroundings>,
+    /// What the capture says about it.
+    order: Order,
+    options: Vec<u8>,
+}
+
+/// Where in a frame its packet is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    /// Begins here.
+    pub(super) offset: usize,
+    /// And has this many bytes.
+    pub(super) length: usize,
+    /// Which its header does not tell.
+    pub(super) is_untold: bool,
+    /// Bytes of a right frame check sequence at the end of the frame.
+    pub(super) fcs: usize,
 }
 
 /// The surroundings met so far.
@@ -31,49 +69,132 @@ pub(super) struct Tags {
     numbers: HashMap<Vec<u8>, u16>,
     key: Vec<u8>,
     last: (Vec<u8>, u16),
+    /// What packets have for themselves, by flow and number.
+    own: HashMap<(u64, u64), Own>,
+    /// Which of those are gone, the latest last.
+    gone: VecDeque<(u64, u64)>,
+    /// What the packet that enters next has for itself.
+    entering: Option<Own>,
 }
 
-/// There are more surroundings than numbers.
-#[derive(Debug)]
-pub(super) struct TooMany;
-
 impl Tags {
-    /// The number of the surroundings of a packet of `length` bytes at `offset` in `frame`.
-    pub(super) fn of(&mut self, frame: &Frame<'_>, offset: usize, length: usize) -> Result<u16, TooMany> {
-        let trailer = frame.data.get(offset + length..).filter(|trailer| trailer.len() <= TRAILER_MAX);
-        let trailer = trailer.unwrap_or_default();
+    /// The number of the surroundings of the packet at `place` in `frame`.
+    pub(super) fn of(&mut self, frame: &Frame<'_>, place: Place) -> u16 {
+        self.entering = None;
+        let end = frame.data.len() - place.fcs;
+        let trailer = frame.data.get(place.offset + place.length..end).unwrap_or_default();
         let cut = (frame.data.len() < frame.original as usize).then_some(frame.data.len() as u32);
+        let untold = place.is_untold.then_some(place.length as u32);
+        let is_common = is_common(frame.notes);
+        let common = if is_common { frame.notes.options } else { &[] };
+        let own = |surroundings| {
+            let options = if is_common { &[] } else { frame.notes.options };
+            Some(Own { surroundings, order: frame.notes.order, options: options.to_vec() })
+        };
+        if !is_common {
+            self.entering = own(None);
+        }
+        let surroundings = || Surroundings {
+            interface: frame.interface,
+            number: frame.number,
+            header: frame.data[..place.offset].to_vec(),
+            trailer: trailer.to_vec(),
+            cut,
+            untold,
+            has_fcs: place.fcs > 0,
+            order: frame.notes.order,
+            options: common.to_vec(),
+        };
         let key = &mut self.key;
         key.clear();
-        key.extend(frame.interface.to_le_bytes());
-        key.extend(cut.unwrap_or(u32::MAX).to_le_bytes());
-        key.extend((offset as u32).to_le_bytes());
-        key.extend(&frame.data[..offset]);
+        for number in [frame.interface, cut.unwrap_or(u32::MAX), untold.unwrap_or(0), place.fcs as u32] {
+            key.extend(number.to_le_bytes());
+        }
+        key.extend((place.offset as u32).to_le_bytes());
+        key.extend((trailer.len() as u32).to_le_bytes());
+        key.extend(&frame.data[..place.offset]);
         key.extend(trailer);
+        key.extend(common);
+        if trailer.len() > TRAILER_MAX {
+            self.entering = own(Some(surroundings()));
+            return OWN;
+        }
         if *key == self.last.0 {
-            return Ok(self.last.1);
+            return self.last.1;
         }
         let number = if let Some(number) = self.numbers.get(key) {
             *number
-        } else {
-            let number = u16::try_from(self.known.len()).map_err(|_| TooMany)?;
-            self.known.push(Surroundings {
-                interface: frame.interface,
-                number: frame.number,
-                header: frame.data[..offset].to_vec(),
-                trailer: trailer.to_vec(),
-                cut,
-            });
+        } else if let Some(number) = u16::try_from(self.known.len()).ok().filter(|&number| number != OWN) {
+            self.known.push(surroundings());
             self.numbers.insert(key.clone(), number);
             number
+        } else {
+            self.entering = own(Some(surroundings()));
+            return OWN;
         };
         self.last.0.clone_from(key);
         self.last.1 = number;
-        Ok(number)
+        number
     }
 
-    /// The surroundings of a packet with this number.
-    pub(super) fn get(&self, number: u16) -> &Surroundings {
-        &self.known[usize::from(number)]
+    /// The packet has entered its flow: from now on it is found by that.
+    pub(super) fn entered(&mut self, packet: &Packet) {
+        if let Some(own) = self.entering.take() {
+            self.own.insert((packet.flow.hash, packet.index), own);
+        }
     }
+
+    /// The surroundings of a packet that has entered, and what the capture says about it.
+    #[inline]
+    pub(super) fn get(&self, packet: &Packet) -> (&Surroundings, Notes<'_>) {
+        if let Some(around) = self.known.get(usize::from(packet.tag))
+            && self.own.is_empty()
+        {
+            return (around, Notes { order: around.order, options: &around.options });
+        }
+        let own = self.own.get(&(packet.flow.hash, packet.index));
+        let alone = own.and_then(|own| own.surroundings.as_ref());
+        // Without any it is a copy that left long after tens of thousands of others: any header is as wrong as another.
+        let common = self.known.get(usize::from(packet.tag)).or_else(|| self.known.first());
+        let around = alone.or(common).unwrap_or(&FORGOTTEN);
+        match own {
+            Some(own) if !own.options.is_empty() => {
+                (around, Notes { order: own.order, options: &own.options })
+            }
+            _ => (around, Notes { order: around.order, options: &around.options }),
+        }
+    }
+
+    /// The packet has left or was dropped.
+    #[inline]
+    pub(super) fn left(&mut self, packet: &Packet) {
+        let key = (packet.flow.hash, packet.index);
+        if self.own.is_empty() || packet.lineage != 0 || !self.own.contains_key(&key) {
+            return;
+        }
+        self.gone.push_back(key);
+        if self.gone.len() > REMEMBERED
+            && let Some(oldest) = self.gone.pop_front()
+        {
+            self.own.remove(&oldest);
+        }
+    }
+}
+
+/// Of a packet whose own are forgotten.
+static FORGOTTEN: Surroundings = Surroundings {
+    interface: 0,
+    number: LinkType::RAW,
+    header: Vec::new(),
+    trailer: Vec::new(),
+    cut: None,
+    untold: None,
+    has_fcs: false,
+    order: Order::Little,
+    options: Vec::new(),
+};
+
+/// Whether many packets have the same: none, or flags.
+fn is_common(notes: Notes<'_>) -> bool {
+    notes.options.is_empty() || options::each(notes.order, notes.options).all(|(code, _)| code == EPB_FLAGS)
 }

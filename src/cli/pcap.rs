@@ -1,20 +1,22 @@
 //! `faultwire pcap`: a capture through a path.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{BufWriter, Read, Write, stdin, stdout};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::ExitCode;
+use std::rc::Rc;
 
 use anyhow::{Context, bail};
+use nix::poll::PollTimeout;
 use nix::sys::signal::Signal;
-use pcap_file::DataLink;
 use serde_json::json;
 
 use crate::capture::mahimahi::Log;
-use crate::capture::{Format, Outcome, Outputs, Replay, Sink, Source};
+use crate::capture::{Format, LinkType, Outcome, Outputs, Replay, Sink, Source};
 use crate::cli::args::Pcap;
-use crate::cli::signals::Signals;
+use crate::cli::signals::{Received, Signals};
 use crate::cli::summary::{self, Names};
 use crate::cli::{WRONG, fail};
 use crate::config::plan::{NetnsRef, PathPlan, PortPlan, set_mode};
@@ -26,6 +28,9 @@ const FAILED: u8 = 1;
 /// Bytes that are written at a time.
 const BUFFER: usize = 1 << 20;
 
+/// What has not heard a signal after this many milliseconds is ended by it.
+const GRACE: u16 = 800;
+
 type Output = BufWriter<Box<dyn Write>>;
 
 /// All that is needed, checked.
@@ -33,35 +38,68 @@ struct Ready {
     replay: Replay,
     names: Names,
     source: Source<Input>,
-    /// Link type of the first packet.
-    number: DataLink,
+    watch: Rc<Watch>,
+    /// Link type of the first packet, and how long its frame check sequence is.
+    link: (LinkType, u8),
 }
 
 /// The capture's bytes, until they end or Ctrl-C does.
 struct Input {
     file: File,
+    watch: Rc<Watch>,
+}
+
+/// Waits for a signal to end.
+struct Watch {
     signals: Signals,
     /// The first Ctrl-C on the terminal ends what writes into our pipe too, and we read on to what it still says.
-    waits: bool,
+    waits: Cell<bool>,
+}
+
+impl Watch {
+    /// Why to stop, if this was received.
+    fn reason(&self, received: Option<Received>) -> Option<String> {
+        let received = received?;
+        if received.by_terminal && self.waits.take() {
+            return None;
+        }
+        // What is left to do is little; the next one need not wait for it.
+        Signals::end_watch();
+        Some(format!("ended by {}", received.signal))
+    }
+
+    /// Why to stop, if a signal has come.
+    fn stopped(&self) -> Option<String> {
+        match self.signals.came() {
+            Ok(received) => self.reason(received),
+            Err(error) => Some(format!("signals cannot be read: {error}")),
+        }
+    }
 }
 
 impl Input {
     fn open(path: &Path) -> std::io::Result<Self> {
         let signals = Signals::only(&[Signal::SIGINT, Signal::SIGTERM])?;
+        signals.insist(PollTimeout::from(GRACE))?;
         let waits = is_stream(path);
         let file = if waits { stdin().as_fd().try_clone_to_owned()?.into() } else { File::open(path)? };
-        Ok(Self { file, signals, waits })
+        Ok(Self { file, watch: Rc::new(Watch { signals, waits: Cell::new(waits) }) })
     }
 }
 
 impl Read for Input {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        while let Some(received) = self.signals.before(self.file.as_fd())? {
-            if !received.by_terminal || !std::mem::take(&mut self.waits) {
-                return Err(std::io::Error::other(format!("ended by {}", received.signal)));
+        while let Some(received) = self.watch.signals.before(self.file.as_fd())? {
+            if let Some(reason) = self.watch.reason(Some(received)) {
+                return Err(std::io::Error::other(reason));
             }
         }
-        self.file.read(buffer)
+        let length = self.file.read(buffer)?;
+        if length == 0 {
+            // Whoever wrote has said all.
+            self.watch.waits.set(false);
+        }
+        Ok(length)
     }
 }
 
@@ -101,11 +139,12 @@ fn prepare(args: &Pcap) -> anyhow::Result<Ready> {
     let input =
         Input::open(&args.input).with_context(|| format!("{} cannot be read", args.input.display()))?;
     let told = |error| anyhow::anyhow!("{} {error}", args.input.display());
+    let watch = Rc::clone(&input.watch);
     let mut source = Source::new(input).map_err(told)?;
-    let number = source.peek().map_err(told)?;
+    let link = source.peek().map_err(told)?;
     let names = Names::of(&plan, seed);
     let replay = Replay { router, path, only_from: args.from.clone() };
-    Ok(Ready { replay, names, source, number })
+    Ok(Ready { replay, names, source, watch, link })
 }
 
 /// The plan, and which of its paths is meant.
@@ -163,7 +202,8 @@ fn run(args: &Pcap, ready: &mut Ready) -> anyhow::Result<Outcome> {
         } else {
             Box::new(File::create(path).with_context(|| format!("{} cannot be written", path.display()))?)
         };
-        Ok(Sink::new(BufWriter::with_capacity(BUFFER, output), format, ready.number)?)
+        let (number, fcs) = ready.link;
+        Ok(Sink::new(BufWriter::with_capacity(BUFFER, output), format, number, fcs)?)
     };
     let extra = |path: &Option<std::path::PathBuf>| {
         path.as_deref().map(|path| create(path, Format::PcapNg)).transpose()
@@ -174,7 +214,8 @@ fn run(args: &Pcap, ready: &mut Ready) -> anyhow::Result<Outcome> {
         answers: extra(&args.answers)?,
         log: args.log.as_deref().map(|path| log(path, &ready.replay)).transpose()?,
     };
-    Ok(ready.replay.run(&mut ready.source, outputs)?)
+    let watch = &ready.watch;
+    Ok(ready.replay.run_until(&mut ready.source, outputs, || watch.stopped())?)
 }
 
 /// A log for Mahimahi's scripts.
@@ -198,10 +239,14 @@ fn report(args: &Pcap, outcome: &Outcome, names: &Names) {
         json["capture"] = json!({
             "packets": outcome.packets,
             "not_ip": outcome.not_ip,
+            "unknown_link": outcome.unknown_link,
             "from_elsewhere": outcome.elsewhere,
             "too_long": outcome.too_long,
             "cut": outcome.cut,
             "backwards": outcome.backwards,
+            "blocks_copied": outcome.copied,
+            "blocks_left_out": outcome.private,
+            "unsaid": outcome.unsaid,
             "span_seconds": outcome.span.as_secs_f64(),
             "broken": outcome.broken.as_ref().map(ToString::to_string),
         });
@@ -220,6 +265,7 @@ fn capture_lines(outcome: &Outcome) -> String {
     let mut lines = vec![format!("{} packets in {:.6} s", outcome.packets, outcome.span.as_secs_f64())];
     for (count, what) in [
         (outcome.not_ip, "are not IP and passed at their own time"),
+        (outcome.unknown_link, "have a link type that cannot be read and passed at their own time"),
         (outcome.elsewhere, "come from elsewhere and passed at their own time"),
         (outcome.too_long, "are longer than any IP packet and passed at their own time"),
         (outcome.cut, "were cut off in the capture: the missing bytes count as zeros"),
@@ -227,6 +273,21 @@ fn capture_lines(outcome: &Outcome) -> String {
     ] {
         if count > 0 {
             lines.push(format!("  {count} {what}"));
+        }
+    }
+    for (count, what) in [
+        (outcome.copied, "other blocks of the capture were copied"),
+        (
+            outcome.private,
+            "custom blocks were left out: they are not to be copied by programs that do not know them",
+        ),
+        (
+            outcome.unsaid,
+            "packets or blocks have names, comments or secrets that a pcap file cannot hold: name it .pcapng",
+        ),
+    ] {
+        if count > 0 {
+            lines.push(format!("{count} {what}"));
         }
     }
     lines.join("\n")

@@ -55,6 +55,41 @@ impl Signals {
         self.next(&mut fds, PollTimeout::from(millis))
     }
 
+    /// A signal that came already.
+    pub(super) fn came(&self) -> nix::Result<Option<Received>> {
+        Ok(self.0.read_signal()?.and_then(|info| received(&info)))
+    }
+
+    /// From now on SIGINT and SIGTERM end the process at once, as they do where nobody watches.
+    pub(super) fn end_watch() {
+        // The other ends of this cannot be: the signals are there.
+        let _ = [Signal::SIGINT, Signal::SIGTERM].into_iter().collect::<SigSet>().thread_unblock();
+    }
+
+    /// A signal that nobody has taken within `grace` ends the process after that, as it does where nobody watches: whatever a
+    /// loop is busy with, or whoever does not read what is written.
+    pub(super) fn insist(&self, grace: PollTimeout) -> std::io::Result<()> {
+        let watched = self.0.as_fd().try_clone_to_owned()?;
+        let insist = move || {
+            let is_there = |timeout| {
+                let mut fds = [PollFd::new(watched.as_fd(), PollFlags::POLLIN)];
+                poll(&mut fds, timeout)
+            };
+            loop {
+                match is_there(PollTimeout::NONE) {
+                    Ok(_) | Err(Errno::EINTR) => {}
+                    Err(_) => return,
+                }
+                // Nothing is waited for but the time.
+                let _ = poll(&mut [], grace);
+                if is_there(PollTimeout::ZERO) == Ok(1) {
+                    let _ = SigSet::all().thread_unblock();
+                }
+            }
+        };
+        std::thread::Builder::new().name("signals".into()).spawn(insist).map(drop)
+    }
+
     fn next(&self, fds: &mut [PollFd<'_>], timeout: PollTimeout) -> nix::Result<Option<Received>> {
         match poll(fds, timeout) {
             Ok(_) | Err(Errno::EINTR) => Ok(self.0.read_signal()?.and_then(|info| received(&info))),

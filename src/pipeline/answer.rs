@@ -1,6 +1,6 @@
 //! What the router says itself: ICMP errors, within a rate, and echo replies.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::pipeline::packet::Packet;
 use crate::pipeline::params::IcmpParams;
@@ -11,7 +11,9 @@ use crate::pipeline::wire::icmp::{self, IcmpError, MAX_ERROR_V6};
 /// Tells the router's own packets from copies of the one they answer.
 const ANSWER_SALT: u64 = 2 << 32;
 /// Source of ICMP errors of a router without an IPv4 address: the dummy address of RFC 7600.
-const DUMMY: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
+const DUMMY_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
+/// Without an IPv6 address: one of the dummy prefix of RFC 9780.
+const DUMMY_V6: Ipv6Addr = Ipv6Addr::new(0x100, 0, 0, 1, 0, 0, 0, 1);
 
 /// The router's own voice.
 #[derive(Debug)]
@@ -43,8 +45,8 @@ impl Answers {
         };
         let forbidden = icmp::must_not_answer(packet.bytes(), packet.layout, error);
         let same_family = |address: &&IpAddr| address.is_ipv4() == packet.is_v4();
-        let dummy = packet.is_v4().then_some(IpAddr::V4(DUMMY));
-        let source = own.iter().find(same_family).copied().or(dummy)?;
+        let dummy = if packet.is_v4() { DUMMY_V4.into() } else { DUMMY_V6.into() };
+        let source = own.iter().find(same_family).copied().unwrap_or(dummy);
         if !wanted || forbidden || !self.allow(now) {
             return None;
         }
