@@ -6,11 +6,14 @@
 //!   clock, no thread, no lock.
 //! - [`config`]: the TOML as written and the validated plan made from it; tc-netem's words.
 //! - [`device`]: TUN devices; [`net`]: namespaces, addresses and routes over netlink.
+//! - [`bpf`]: programs of tc hooks and their loader; [`attach`]: the way through a device that somebody else made.
 //! - [`engine`]: worker threads that carry packets between devices and the core.
 //! - [`capture`]: captures through the core, in virtual time.
 //! - [`lab`]: cases: build a network, break it, drive traffic, compare what the kernels report.
 //! - [`cli`]: the commands.
 
+pub mod attach;
+pub mod bpf;
 pub mod capture;
 pub mod cli;
 pub mod config;

@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod system {
+    pub(crate) mod attach;
     pub(crate) mod bottleneck;
     pub(crate) mod capture;
     pub(crate) mod cases;

@@ -6,8 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A layer may use itself and those before it.
-const LAYERS: [&[&str]; 5] =
-    [&["pipeline"], &["config"], &["net", "device"], &["engine"], &["capture", "lab"]];
+const LAYERS: [&[&str]; 6] =
+    [&["pipeline"], &["config"], &["net", "device", "bpf"], &["attach"], &["engine"], &["capture", "lab"]];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -260,7 +260,8 @@ impl<W: Write> Run<'_, W> {
         let malformed = self.router.counters().drops.of(Reason::Malformed).packets;
         let path = self.replay.path as u16;
         let length = length - place.fcs;
-        self.router.inject(path, tag, &mut self.buffer, length, self.now, &mut self.files);
+        let offload = crate::pipeline::packet::Offload::default();
+        self.router.inject(path, tag, &mut self.buffer, length, offload, self.now, &mut self.files);
         if self.router.counters().drops.of(Reason::Malformed).packets > malformed {
             self.files.dropped_frame(frame, self.now);
         }

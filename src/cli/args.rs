@@ -22,6 +22,7 @@ Examples:
   faultwire exec --both 'delay 50ms loss 1%' -- sh -c 'ping -c 3 $FAULTWIRE_HOST'
   faultwire check configs/dsl.toml
   faultwire run configs/dsl.toml
+  faultwire attach --container web --both 'delay 50ms loss 1%' --for 5m
   faultwire case run mtu-100-receive
   faultwire pcap in.pcap out.pcap --spec 'delay 20ms loss 1%'
 
@@ -36,6 +37,8 @@ pub(super) enum Command {
     Run(Run),
     /// Run a command in a fresh namespace whose only link has the faults
     Exec(Exec),
+    /// Put faults on a device that already runs: of a container, a process, a namespace or this host
+    Attach(Attach),
     /// Take a capture through a path in virtual time: the same faults, the same file on every run and machine
     Pcap(Pcap),
     /// Reproduce incidents: build a network, break it, drive traffic, compare what the kernels report
@@ -253,6 +256,73 @@ pub(super) struct Exec {
     #[arg(last = true, required = true, value_name = "CMD")]
     pub(super) command: Vec<OsString>,
 }
+
+/// Options of `attach`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = ATTACH_HELP)]
+pub(super) struct Attach {
+    /// The network namespace: its name in /run/netns, or the path of a namespace file
+    #[arg(long, value_name = "NAME|PATH", group = "target")]
+    pub(super) netns: Option<String>,
+    /// The network namespace of this process
+    #[arg(long, group = "target")]
+    pub(super) pid: Option<u32>,
+    /// The network namespace of this container: its name, or at least 4 digits of its ID
+    #[arg(long, value_name = "NAME|ID", group = "target")]
+    pub(super) container: Option<String>,
+    /// The device [default: that of the target's default route; must be given if the target is this host]
+    #[arg(long)]
+    pub(super) dev: Option<String>,
+    /// Faults on what the target sends
+    #[arg(long, value_name = "SPEC")]
+    pub(super) up: Option<String>,
+    /// Faults on what the target receives
+    #[arg(long, value_name = "SPEC")]
+    pub(super) down: Option<String>,
+    /// Faults in each direction
+    #[arg(long, value_name = "SPEC", conflicts_with_all = ["up", "down"])]
+    pub(super) both: Option<String>,
+    /// Whether the line is right, or the kernel's netem, where the two differ
+    #[arg(long, default_value = "exact")]
+    pub(super) mode: ModeName,
+    /// Detach after this time [default: on Ctrl-C]
+    #[arg(long = "for", value_name = "TIME")]
+    pub(super) duration: Option<Duration>,
+    /// Exit with code 3 if the faults hit fewer packets
+    #[arg(long, value_name = "N")]
+    pub(super) expect_hit: Option<u64>,
+    /// Only say what would be attached to, and how much traffic passes there now
+    #[arg(long)]
+    pub(super) dry_run: bool,
+    /// Attach to this host's own device although it may cut the session in which this is typed
+    #[arg(long)]
+    pub(super) yes: bool,
+    /// Seed of all random decisions [default: the SPEC's, or random and printed]
+    #[arg(long)]
+    pub(super) seed: Option<u64>,
+    /// Print the summary as JSON on standard output
+    #[arg(long)]
+    pub(super) json: bool,
+    /// Write logs that Mahimahi's plotting scripts read into this folder, as up.log and down.log
+    #[arg(long, value_name = "DIR")]
+    pub(super) log: Option<PathBuf>,
+}
+
+const ATTACH_HELP: &str = "\
+IPv4 and IPv6 traffic of the device goes through the faults; all else stays in the kernel. Nothing of
+the device changes, open connections go on, and however faultwire ends, traffic flows as before. It is
+a wire, not a hop: no TTL is decremented. ICMP errors of a fault (mtu ... icmp) come from the address
+that the packet was sent to. Several attachments to one device each do their part.
+
+SPEC: see `faultwire exec --help`. Needs root and Linux 6.6.
+
+Examples:
+  faultwire attach --container web --both 'delay 50ms 5ms loss 1%' --for 5m
+  faultwire attach --netns blue --dev eth0 --up 'rate 10mbit limit 50'
+  faultwire attach --pid 4711 --down 'mtu 1400 drop' --expect-hit 1
+
+Exit code: 0 detached (by Ctrl-C, --for, or because the target has ended); 1 something failed; 2 the
+command line or the target is wrong; 3 fewer packets were hit than --expect-hit asks for.";
 
 const EXEC_HELP: &str = "\
 The command finds the host at $FAULTWIRE_HOST (IPv4) and $FAULTWIRE_HOST6; there is no other network

@@ -4,6 +4,7 @@
 //! code of its command, and with 125 if the network around it could not be made, as `env` and `timeout` do.
 
 mod args;
+mod attach;
 mod case;
 mod check;
 mod exec;
@@ -28,6 +29,7 @@ pub fn main() -> ExitCode {
         args::Command::Check(args) => check::check(&args),
         args::Command::Run(args) => run::run(&args),
         args::Command::Exec(args) => exec::exec(&args),
+        args::Command::Attach(args) => attach::attach(&args),
         args::Command::Pcap(args) => pcap::pcap(&args),
         args::Command::Case(command) => case::case(&command),
     }

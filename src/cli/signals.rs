@@ -90,6 +90,21 @@ impl Signals {
         std::thread::Builder::new().name("signals".into()).spawn(insist).map(drop)
     }
 
+    /// As [`Self::wait`], but ends early when `other` becomes readable.
+    pub(super) fn wait_or(
+        &self,
+        other: Option<BorrowedFd<'_>>,
+        millis: u16,
+    ) -> nix::Result<Option<Received>> {
+        match other {
+            None => self.wait(millis),
+            Some(other) => {
+                let mut fds = [self.0.as_fd(), other].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+                self.next(&mut fds, PollTimeout::from(millis))
+            }
+        }
+    }
+
     fn next(&self, fds: &mut [PollFd<'_>], timeout: PollTimeout) -> nix::Result<Option<Received>> {
         match poll(fds, timeout) {
             Ok(_) | Err(Errno::EINTR) => Ok(self.0.read_signal()?.and_then(|info| received(&info))),

@@ -28,6 +28,11 @@ impl Names {
         let devices = plan.ports.iter().map(|port| port.device.clone()).collect();
         Self { ports, devices, seed }
     }
+
+    /// Of a wire: the names of its ends and of the devices whose queues lead to faultwire.
+    pub(super) fn of_wire(devices: &[String; 2], seed: u64) -> Self {
+        Self { ports: ["target", "network"].map(str::to_owned).into(), devices: devices.to_vec(), seed }
+    }
 }
 
 /// One line: rates since `before`, and what was lost so far.

@@ -117,6 +117,18 @@ impl Tun {
     /// # Errors
     /// If the name is taken or unusable, or the kernel refuses the device. A refused offload is not an error.
     pub fn open(options: &TunOptions<'_>) -> Result<(Vec<Queue>, Granted), DeviceError> {
+        Self::open_kind(options, libc::IFF_TUN)
+    }
+
+    /// As [`Tun::open`], a TAP device: its frames have an Ethernet header (see [`crate::device::tap`]).
+    ///
+    /// # Errors
+    /// As [`Tun::open`].
+    pub fn open_tap(options: &TunOptions<'_>) -> Result<(Vec<Queue>, Granted), DeviceError> {
+        Self::open_kind(options, libc::IFF_TAP)
+    }
+
+    fn open_kind(options: &TunOptions<'_>, kind: libc::c_int) -> Result<(Vec<Queue>, Granted), DeviceError> {
         let name = options.name;
         if !(1..=QUEUES_MAX).contains(&options.queues) {
             return Err(DeviceError::QueueCount { name: name.to_owned(), queues: options.queues });
@@ -125,7 +137,7 @@ impl Tun {
         // The device belongs to the namespace in which /dev/net/tun was opened.
         options.netns.run(|| {
             let queues = (0..options.queues)
-                .map(|index| open_queue(options, device, index == 0))
+                .map(|index| open_queue(options, device, kind, index == 0))
                 .collect::<Result<Vec<_>, _>>()?;
             let offload = grant_offload(options, &queues[0])?;
             Ok((queues, Granted { offload }))
@@ -154,6 +166,30 @@ impl Queue {
     /// `EINVAL` if the header does not fit the packet; `EIO` while the device is down; `EBADFD` if it is gone.
     pub fn send(&self, frame: &[u8]) -> io::Result<usize> {
         Ok(nix::unistd::write(&self.fd, frame)?)
+    }
+
+    /// Reads one frame, the first bytes into `head` and what follows them into `body`; the length of both.
+    ///
+    /// # Errors
+    /// As [`Queue::recv`].
+    pub(super) fn recv_split(&self, head: &mut [u8], body: &mut [u8]) -> io::Result<usize> {
+        Ok(nix::sys::uio::readv(&self.fd, &mut [io::IoSliceMut::new(head), io::IoSliceMut::new(body)])?)
+    }
+
+    /// Writes one frame that stands in two parts.
+    ///
+    /// # Errors
+    /// As [`Queue::send`].
+    pub(super) fn send_split(&self, head: &[u8], body: &[u8]) -> io::Result<usize> {
+        Ok(nix::sys::uio::writev(&self.fd, &[io::IoSlice::new(head), io::IoSlice::new(body)])?)
+    }
+
+    /// Another descriptor of the same queue: the device stays as long as one is open.
+    ///
+    /// # Errors
+    /// If there are no more descriptors.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self { fd: self.fd.try_clone()? })
     }
 
     /// Lets `program` choose the queue of each packet, for all queues of the device. The kernel keeps the program.
@@ -187,14 +223,19 @@ fn interface_name(name: &str) -> Option<InterfaceName> {
 }
 
 /// Opens one queue; the first makes the device, the others join it.
-fn open_queue(options: &TunOptions<'_>, ifr_name: InterfaceName, first: bool) -> Result<Queue, DeviceError> {
+fn open_queue(
+    options: &TunOptions<'_>,
+    ifr_name: InterfaceName,
+    kind: libc::c_int,
+    first: bool,
+) -> Result<Queue, DeviceError> {
     let file = OpenOptions::new()
         .read(true)
         .write(true)
         .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
         .open(privilege::TUN)
         .map_err(privilege::tun_error)?;
-    let mut flags = libc::IFF_TUN | libc::IFF_NO_PI | libc::IFF_VNET_HDR | libc::IFF_MULTI_QUEUE;
+    let mut flags = kind | libc::IFF_NO_PI | libc::IFF_VNET_HDR | libc::IFF_MULTI_QUEUE;
     if first {
         flags |= libc::IFF_TUN_EXCL;
     }

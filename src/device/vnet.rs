@@ -136,6 +136,16 @@ impl VnetHeader {
     }
 }
 
+/// Moves the offsets that count from the start of the packet by `bytes`, for a device whose frames have more in front of it.
+pub(super) fn shift(header: &mut [u8; LEN], bytes: i32) {
+    let mut moved = |at: Range<usize>| {
+        let value = i32::from(word(header, at.clone())) + bytes;
+        header[at].copy_from_slice(&(value.max(0) as u16).to_ne_bytes());
+    };
+    moved(field::HDR_LEN);
+    moved(field::CSUM_START);
+}
+
 impl Segmentation {
     const fn code(self) -> u8 {
         match self {

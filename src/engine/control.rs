@@ -8,11 +8,11 @@ use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::unistd::Pid;
 
-use crate::device::Queue;
 use crate::engine::clock::Clock;
 use crate::engine::events::Events;
 use crate::engine::record::Records;
 use crate::engine::report::Report;
+use crate::engine::tun::Port;
 use crate::engine::worker::{Message, Worker};
 use crate::pipeline::params::RouterParams;
 use crate::pipeline::router::Router;
@@ -90,21 +90,21 @@ struct Handle {
 }
 
 impl Engine {
-    /// Starts a worker for each element of `queues`, which holds that worker's queue of every port.
+    /// Starts a worker for each element of `ports`, which holds that worker's end of every port.
     ///
     /// # Errors
     /// If a thread cannot be started or pinned; then none runs.
     pub fn start(
         params: &RouterParams,
-        queues: Vec<Vec<Queue>>,
+        ports: Vec<Vec<Port>>,
         options: &EngineOptions,
     ) -> Result<Self, EngineError> {
         let shared = Router::shared(params);
-        let mut engine = Self { workers: Vec::with_capacity(queues.len()), clock: Clock::start() };
-        for (worker, queues) in queues.into_iter().enumerate() {
+        let mut engine = Self { workers: Vec::with_capacity(ports.len()), clock: Clock::start() };
+        for (worker, ports) in ports.into_iter().enumerate() {
             let router = Router::new(params, &shared);
             let core = options.pin.get(worker).copied();
-            if let Err(error) = engine.start_worker(worker, router, queues, core, &options.watch) {
+            if let Err(error) = engine.start_worker(worker, router, ports, core, &options.watch) {
                 // Those that run already end with their channels.
                 let _ = engine.stop();
                 return Err(error);
@@ -117,7 +117,7 @@ impl Engine {
         &mut self,
         worker: usize,
         router: Router,
-        queues: Vec<Queue>,
+        ports: Vec<Port>,
         core: Option<usize>,
         watch: &Watch,
     ) -> Result<(), EngineError> {
@@ -128,14 +128,14 @@ impl Engine {
         let (messages, inbox) = unbounded();
         let (pinned, outcome) = bounded(1);
         let tap = watch.events.as_ref().map(Events::tap);
-        let parts =
-            Worker::new(router, queues, watch.records.clone(), tap, self.clock, inbox, Arc::clone(&bell));
+        let worker_state =
+            Worker::new(router, ports, watch.records.clone(), tap, self.clock, inbox, Arc::clone(&bell));
         let body = move || {
             let result = core.map_or(Ok(()), pin_to);
             let failed = result.is_err();
             // The starter waits for this.
             let _ = pinned.send(result);
-            if failed { Ok(()) } else { parts.run() }
+            if failed { Ok(()) } else { worker_state.run() }
         };
         let thread =
             std::thread::Builder::new().name(format!("worker-{worker}")).spawn(body).map_err(start)?;
@@ -156,6 +156,14 @@ impl Engine {
     /// If a worker has ended.
     pub fn reports(&self) -> Result<Vec<Report>, EngineError> {
         self.ask(Message::Report)
+    }
+
+    /// Lets go, in order, of all that waits. What comes by wires passes untouched from now on; all else goes on as before.
+    ///
+    /// # Errors
+    /// If a worker has ended.
+    pub fn release(&self) -> Result<Vec<Report>, EngineError> {
+        self.ask(Message::Release)
     }
 
     /// True if a worker has ended by itself; [`Engine::stop`] tells why.

@@ -11,6 +11,7 @@ mod patience;
 mod record;
 mod report;
 mod tun;
+pub mod wire;
 mod worker;
 
 pub use clock::Clock;
@@ -18,3 +19,4 @@ pub use control::{Engine, EngineError, EngineOptions, Watch};
 pub use network::{Network, NetworkError, Summary};
 pub use record::{HEADER, Record, Records};
 pub use report::{LATENESS_MAX, NatReport, PathReport, Report, StageReport};
+pub use tun::Port;

@@ -12,6 +12,7 @@ use crate::device::steer::{SteerError, Steering};
 use crate::device::tun::{Offload, Queue, Tun, TunOptions};
 use crate::engine::control::{Engine, EngineError, EngineOptions, Watch, total};
 use crate::engine::report::Report;
+use crate::engine::tun::Port as End;
 use crate::net::{LinkSetup, LinkStats, NamedNetns, NetError, Netns, link};
 use crate::pipeline::params::{PortParams, RouterParams};
 
@@ -110,20 +111,20 @@ impl Network {
         }
         let steering = steering.and_then(Result::ok);
         let mut ports = Vec::new();
-        let mut queues: Vec<Vec<Queue>> = std::iter::repeat_with(Vec::new).take(workers).collect();
+        let mut ends: Vec<Vec<End>> = std::iter::repeat_with(Vec::new).take(workers).collect();
         for (index, port) in plan.ports.iter().enumerate() {
             let net = |source| NetworkError::Net { port: port.name.clone(), source };
             let (netns, named) = netns(index, port).map_err(net)?;
             let opened = open_device(port, &netns, workers, steering.as_ref(), &mut notices)?;
             link::configure(&netns, &port.device, &setup(port)).map_err(net)?;
-            for (worker, queue) in queues.iter_mut().zip(opened) {
-                worker.push(queue);
+            for (worker, queue) in ends.iter_mut().zip(opened) {
+                worker.push(End::Routed(queue));
             }
             ports.push(Port { name: port.name.clone(), device: port.device.clone(), netns, _named: named });
         }
         let seed = plan.seed.unwrap_or(seed);
         let options = EngineOptions { pin: plan.pin.clone(), watch };
-        let engine = Engine::start(&router_params(plan, seed), queues, &options)?;
+        let engine = Engine::start(&router_params(plan, seed), ends, &options)?;
         Ok(Self { engine, ports, notices, seed, workers })
     }
 

@@ -1,7 +1,8 @@
-//! Between a worker's TUN queues and its packet core.
+//! Between a worker's devices and its packet core.
 
 use hdrhistogram::Histogram;
 
+use crate::device::tap::{self, LinkHeaders};
 use crate::device::{Queue, vnet};
 use crate::engine::clock::Clock;
 use crate::engine::events::Tap;
@@ -12,10 +13,45 @@ use crate::pipeline::packet::{Offload, Packet};
 use crate::pipeline::router::{Egress, What};
 use crate::pipeline::time::Instant;
 
-/// The devices as seen from one worker: one queue of each port.
+/// One worker's end of a port.
+#[derive(Debug)]
+pub enum Port {
+    /// A queue of a TUN device: what comes by it is routed.
+    Routed(Queue),
+    /// One end of a wire: what comes by it takes a path, whatever its addresses say.
+    Wire {
+        /// A queue of the TAP device from which frames are read.
+        reads: Queue,
+        /// A queue of the TAP device to which frames for this end are written.
+        writes: Queue,
+        /// Index of the path.
+        path: u16,
+    },
+}
+
+impl Port {
+    /// What is read from.
+    pub(super) const fn queue(&self) -> &Queue {
+        match self {
+            Self::Routed(queue) | Self::Wire { reads: queue, .. } => queue,
+        }
+    }
+}
+
+/// A frame as it was read: a virtio header and an IP packet.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Arrival {
+    /// Of both.
+    pub(super) length: usize,
+    /// Of a wire: the path, and the number of the link header.
+    pub(super) wire: Option<(u16, u16)>,
+}
+
+/// The devices as seen from one worker: its end of each port.
 #[derive(Debug)]
 pub(super) struct Queues {
-    pub(super) ports: Vec<Queue>,
+    pub(super) ports: Vec<Port>,
+    links: LinkHeaders,
     clock: Clock,
     /// How long after its time each scheduled packet left, in nanoseconds.
     pub(super) lateness: Histogram<u64>,
@@ -26,9 +62,33 @@ pub(super) struct Queues {
 }
 
 impl Queues {
-    pub(super) fn new(queues: Vec<Queue>, clock: Clock, records: Option<Records>, tap: Option<Tap>) -> Self {
+    pub(super) fn new(ports: Vec<Port>, clock: Clock, records: Option<Records>, tap: Option<Tap>) -> Self {
         let lateness = Histogram::new_with_bounds(1, LATENESS_MAX, 2).expect("constant bounds");
-        Self { ports: queues, clock, lateness, records, records_lost: 0, tap, events_lost: 0 }
+        let links = LinkHeaders::default();
+        Self { ports, links, clock, lateness, records, records_lost: 0, tap, events_lost: 0 }
+    }
+
+    /// Reads one frame. `is_idle`: no packet waits, so no number of a link header is in use.
+    pub(super) fn recv(&mut self, port: u16, buffer: &mut [u8], is_idle: bool) -> std::io::Result<Arrival> {
+        match &self.ports[usize::from(port)] {
+            Port::Routed(queue) => Ok(Arrival { length: queue.recv(buffer)?, wire: None }),
+            Port::Wire { reads, path, .. } => {
+                let (link, length) = tap::recv(reads, buffer)?;
+                let number = link.and_then(|link| {
+                    self.links.number(&link).or_else(|| {
+                        if is_idle {
+                            self.links.clear();
+                        }
+                        self.links.number(&link)
+                    })
+                });
+                // What is no IP, or has no number, is handed on as empty, and counted as malformed.
+                Ok(number.map_or(Arrival { length: 0, wire: None }, |number| Arrival {
+                    length,
+                    wire: Some((*path, number)),
+                }))
+            }
+        }
     }
 }
 
@@ -68,9 +128,18 @@ impl Egress for Queues {
     fn send(&mut self, port: u16, packet: &mut Packet, due: Instant) -> Result<(), Reason> {
         let header = header_of(packet).emit();
         let scheduled = packet.has_waited();
+        // An answer to who has sent what it is about.
+        let (tag, goes_back) = (packet.tag, packet.ingress == port);
         let frame = packet.with_headroom();
         frame[..vnet::LEN].copy_from_slice(&header);
-        let sent = self.ports[usize::from(port)].send(frame);
+        let sent = match &self.ports[usize::from(port)] {
+            Port::Routed(queue) => queue.send(frame),
+            Port::Wire { writes, .. } => {
+                let link = self.links.header(tag);
+                let reversed = goes_back.then(|| link.reversed());
+                tap::send(writes, reversed.as_ref().unwrap_or(link), frame)
+            }
+        };
         if scheduled {
             self.lateness.saturating_record(self.clock.now().since(due).as_nanos().max(1));
         }

@@ -10,13 +10,13 @@ use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::eventfd::EventFd;
 use nix::sys::time::TimeSpec;
 
-use crate::device::{Queue, vnet};
+use crate::device::vnet;
 use crate::engine::clock::Clock;
 use crate::engine::events::Tap;
 use crate::engine::patience::Patience;
 use crate::engine::record::Records;
 use crate::engine::report::Report;
-use crate::engine::tun::{Queues, offload};
+use crate::engine::tun::{Arrival, Port, Queues, offload};
 use crate::pipeline::packet::Offload;
 use crate::pipeline::pool::{Buffer, HEADROOM};
 use crate::pipeline::router::Router;
@@ -32,6 +32,8 @@ const _: () = assert!(HEADROOM == vnet::LEN, "the device's header goes into the 
 pub(super) enum Message {
     /// The numbers, now.
     Report(Sender<Report>),
+    /// Lets go of what waits, and lets pass what comes by wires from now on; then the numbers.
+    Release(Sender<Report>),
     /// The last numbers; then the worker ends.
     Stop(Sender<Report>),
 }
@@ -51,7 +53,7 @@ pub(super) struct Worker {
 impl Worker {
     pub(super) fn new(
         mut router: Router,
-        queues: Vec<Queue>,
+        ports: Vec<Port>,
         records: Option<Records>,
         tap: Option<Tap>,
         clock: Clock,
@@ -59,9 +61,14 @@ impl Worker {
         bell: Arc<EventFd>,
     ) -> Self {
         let buffer = router.pool.scratch();
+        for (port, end) in ports.iter().enumerate() {
+            if matches!(end, Port::Wire { .. }) {
+                router.set_wire(port as u16);
+            }
+        }
         Self {
             router,
-            queues: Queues::new(queues, clock, records, tap),
+            queues: Queues::new(ports, clock, records, tap),
             clock,
             messages,
             bell,
@@ -77,7 +84,7 @@ impl Worker {
     pub(super) fn run(mut self) -> std::io::Result<()> {
         // Timers as fine as the kernel can make them; by default it rounds a thread's waits up by 50 us.
         nix::sys::prctl::set_timerslack(1)?;
-        let devices = self.queues.ports.iter().map(AsFd::as_fd).chain([self.bell.as_fd()]);
+        let devices = self.queues.ports.iter().map(|port| port.queue().as_fd()).chain([self.bell.as_fd()]);
         let fds = devices.map(|fd| fd.try_clone_to_owned()).collect::<std::io::Result<Vec<OwnedFd>>>()?;
         let mut polls: Vec<_> = fds.iter().map(|fd| PollFd::new(fd.as_fd(), PollFlags::POLLIN)).collect();
         let bell = polls.len() - 1;
@@ -110,11 +117,13 @@ impl Worker {
         Some(TimeSpec::from(std::time::Duration::from_nanos(sleep.as_nanos())))
     }
 
-    fn read_burst(&mut self, port: u16) -> std::io::Result<()> {
-        for _ in 0..BURST {
-            let length = match self.queues.ports[usize::from(port)].recv(&mut self.buffer) {
-                Ok(length) => length,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+    /// How many frames were read.
+    fn read_burst(&mut self, port: u16) -> std::io::Result<usize> {
+        for read in 0..BURST {
+            let is_idle = self.router.held().packets == 0;
+            let arrival = match self.queues.recv(port, &mut self.buffer, is_idle) {
+                Ok(arrival) => arrival,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(read),
                 Err(error) => return Err(error),
             };
             let now = self.clock.now();
@@ -122,18 +131,33 @@ impl Worker {
             if self.router.next_due().is_some_and(|due| due <= now) {
                 self.router.poll(now, &mut self.queues);
             }
-            self.receive(port, length, now);
+            self.receive(port, arrival, now);
         }
-        Ok(())
+        Ok(BURST)
     }
 
-    fn receive(&mut self, port: u16, length: usize, now: Instant) {
+    fn receive(&mut self, port: u16, Arrival { length, wire }: Arrival, now: Instant) {
         // A frame whose header makes no sense is handed on as empty, and counted as malformed.
         let (offload, length) = match offload(&self.buffer[..length]) {
             Some(offload) => (offload, length - vnet::LEN),
             None => (Offload::default(), 0),
         };
-        self.router.receive(port, &mut self.buffer, length, offload, now, &mut self.queues);
+        let (router, buffer, queues) = (&mut self.router, &mut self.buffer, &mut self.queues);
+        match wire {
+            None => router.receive(port, buffer, length, offload, now, queues),
+            Some((path, tag)) => router.inject(path, tag, buffer, length, offload, now, queues),
+        }
+    }
+
+    /// Reads what still waits in the wires' devices, whose hooks are gone.
+    fn drain(&mut self) -> std::io::Result<()> {
+        for port in 0..self.queues.ports.len() {
+            // The devices' queues are bounded, and nothing is put into them any more.
+            while matches!(self.queues.ports[port], Port::Wire { .. })
+                && self.read_burst(port as u16)? == BURST
+            {}
+        }
+        Ok(())
     }
 
     /// True if one of the messages says stop.
@@ -142,7 +166,12 @@ impl Worker {
         while let Ok(message) = self.messages.try_recv() {
             match message {
                 Message::Report(reply) => drop(reply.send(self.report())),
+                Message::Release(reply) => {
+                    self.router.let_go(self.clock.now(), &mut self.queues);
+                    drop(reply.send(self.report()));
+                }
                 Message::Stop(reply) => {
+                    self.drain()?;
                     self.router.shut_down(self.clock.now(), &mut self.queues);
                     drop(reply.send(self.report()));
                     return Ok(true);

@@ -129,6 +129,20 @@ pub fn stats(netns: &Netns, name: &str) -> Result<LinkStats, NetError> {
 /// # Errors
 /// If netlink fails.
 pub fn addresses(netns: &Netns) -> Result<Vec<IpNet>, NetError> {
+    Ok(numbered_addresses(netns)?.into_iter().map(|(_, address)| address).collect())
+}
+
+/// The addresses of one device, with their prefixes.
+///
+/// # Errors
+/// If netlink fails.
+pub fn addresses_of(netns: &Netns, device: u32) -> Result<Vec<IpNet>, NetError> {
+    let of_device = |(index, address)| (index == device).then_some(address);
+    Ok(numbered_addresses(netns)?.into_iter().filter_map(of_device).collect())
+}
+
+/// All addresses, each with the index of its device.
+fn numbered_addresses(netns: &Netns) -> Result<Vec<(u32, IpNet)>, NetError> {
     in_netns(netns, async |netlink: Netlink| {
         let listed = netlink.handle.address().get().execute().try_collect::<Vec<_>>().await;
         let listed = listed.map_err(|e| netlink.refused(|| "list the addresses".to_owned(), e))?;
@@ -136,7 +150,7 @@ pub fn addresses(netns: &Netns) -> Result<Vec<IpNet>, NetError> {
             .iter()
             .filter_map(|message| {
                 let ip = local_address(&message.attributes)?;
-                IpNet::new(ip, message.header.prefix_len).ok()
+                Some((message.header.index, IpNet::new(ip, message.header.prefix_len).ok()?))
             })
             .collect())
     })
@@ -176,13 +190,13 @@ fn quieten(netns: &Netns, name: &str) -> Result<(), NetError> {
 }
 
 /// A netlink conversation inside one namespace.
-struct Netlink {
-    handle: Handle,
+pub(super) struct Netlink {
+    pub(super) handle: Handle,
     netns: String,
 }
 
 impl Netlink {
-    async fn link(&self, name: &str) -> Result<LinkMessage, NetError> {
+    pub(super) async fn link(&self, name: &str) -> Result<LinkMessage, NetError> {
         let found = self.handle.link().get().match_name(name).execute().try_collect::<Vec<_>>().await;
         let found = found.map_err(|e| self.refused(|| format!("find the device {name}"), e))?;
         found.into_iter().next().ok_or_else(|| NetError::Netlink {
@@ -229,7 +243,7 @@ impl Netlink {
         added.map_err(|e| self.refused(|| format!("add the route {prefix} out of {name}"), e))
     }
 
-    fn refused(&self, what: impl FnOnce() -> String, error: rtnetlink::Error) -> NetError {
+    pub(super) fn refused(&self, what: impl FnOnce() -> String, error: rtnetlink::Error) -> NetError {
         let source = match error {
             rtnetlink::Error::NetlinkError(message) => message.to_io(),
             other => io::Error::other(other),
@@ -239,7 +253,7 @@ impl Netlink {
 }
 
 /// Runs a netlink conversation in the namespace to its end.
-fn in_netns<R: Send>(
+pub(super) fn in_netns<R: Send>(
     netns: &Netns,
     talk: impl AsyncFnOnce(Netlink) -> Result<R, NetError> + Send,
 ) -> Result<R, NetError> {

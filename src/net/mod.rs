@@ -3,16 +3,21 @@
 //! - [`netns`]: a namespace as an open file descriptor; run something inside it.
 //! - [`named`]: namespaces under `/run/netns` that go with their owner; [`cleanup`]: what a killed owner left.
 //! - [`link`]: MTU, queue length, addresses, routes and counters of a device.
+//! - [`lookup`]: what a device is, and which one the default route leads to.
+//! - [`target`]: whom a user means by a namespace, a process or a container ([`container`]).
 //! - [`sysctl`]: settings under `/proc/sys/net` of a namespace.
 //! - [`privilege`]: what this process may do, and why not; [`userns`]: root without being root.
 
 pub mod cleanup;
+pub mod container;
 mod error;
 pub mod link;
+pub mod lookup;
 pub mod named;
 pub mod netns;
 pub mod privilege;
 pub mod sysctl;
+pub mod target;
 pub mod userns;
 
 pub use error::NetError;

@@ -96,11 +96,15 @@ pub struct Router {
     answers: Answers,
     nats: Vec<Nat>,
     waiting: Waiting,
+    /// Injected packets meet no stage any more.
+    is_released: bool,
 }
 
 #[derive(Debug)]
 struct Port {
     mtu: u32,
+    /// The router has no address there, and speaks for those whom packets are sent to.
+    is_wire: bool,
     /// The router's own addresses on it.
     own: Vec<IpAddr>,
     /// Index of the path to each port.
@@ -142,6 +146,7 @@ impl Router {
         let mut ports: Vec<Port> = (params.ports.iter())
             .map(|port| Port {
                 mtu: port.mtu,
+                is_wire: false,
                 own: port.router.clone(),
                 paths: vec![u16::MAX; params.ports.len()],
             })
@@ -168,6 +173,7 @@ impl Router {
             answers: Answers::new(params.icmp),
             nats: params.nats.iter().map(|nat| Nat::new(nat, params.seed)).collect(),
             waiting: Waiting::default(),
+            is_released: false,
         }
     }
 
@@ -269,12 +275,14 @@ impl Router {
 
     /// Takes a packet of `length` bytes, behind the headroom of `buffer`, straight into path `path`, past routing, TTL and
     /// the router's own addresses; `tag` is found again in [`Packet::tag`]. Otherwise as [`Self::receive`].
+    #[expect(clippy::too_many_arguments, reason = "as receive, and the path")]
     pub fn inject<E: Egress>(
         &mut self,
         path: u16,
         tag: u16,
         buffer: &mut Buffer,
         length: usize,
+        offload: Offload,
         now: Instant,
         egress: &mut E,
     ) {
@@ -285,9 +293,13 @@ impl Router {
             if E::RECORDS {
                 egress.record(What::Entered, packet, now);
             }
-            router.run(packet, 0, now, egress);
+            if router.is_released {
+                router.leave(packet, now, egress);
+            } else {
+                router.run(packet, 0, now, egress);
+            }
         };
-        self.take_in(port, buffer, length, Offload::default(), now, egress, straight);
+        self.take_in(port, buffer, length, offload, now, egress, straight);
     }
 
     /// Carries on with everything that is due at or before `now`, each at its own time.
@@ -301,6 +313,23 @@ impl Router {
                 Event::Fragments => self.release_fragments(due, egress),
             }
         }
+    }
+
+    /// Lets go of all that waits, in the order in which it was due, as if its time had come. What is injected from now on meets
+    /// no stage.
+    pub fn let_go<E: Egress>(&mut self, now: Instant, egress: &mut E) {
+        self.is_released = true;
+        while self.held.packets > 0
+            && let Some(due) = self.schedule.next_due()
+        {
+            self.poll(due.max(now), egress);
+        }
+    }
+
+    /// Says that port `port` is the end of a wire, where the router has no address: its ICMP errors come from where the packet
+    /// was sent to.
+    pub fn set_wire(&mut self, port: u16) {
+        self.ports[usize::from(port)].is_wire = true;
     }
 
     /// Ends the run: what still waits is dropped with that reason.
@@ -841,7 +870,9 @@ impl Router {
             let rest = (packet.wires() > 1).then(|| packet.detach(1));
             packet.complete_checksum();
             let is_known = self.untranslate(packet, place, reason, now);
-            let own = &self.ports[usize::from(packet.ingress)].own;
+            let port = &self.ports[usize::from(packet.ingress)];
+            let destination = [packet.destination()];
+            let own: &[IpAddr] = if port.is_wire { &destination } else { &port.own };
             let told =
                 is_known.then(|| self.answers.error(packet, error, own, &mut self.pool, now)).flatten();
             self.drop_whole(packet, place, reason, now, egress);

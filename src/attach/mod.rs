@@ -1,0 +1,249 @@
+//! The way through a device that somebody else made: two TAP devices beside it and the programs that lead its IP traffic
+//! through them.
+//!
+//! ```text
+//! target sends ──► DEV egress ──► outer TAP ──► worker ──► outer TAP ──► DEV egress ──► network
+//! target gets  ◄── DEV ingress ◄── inner TAP ◄── worker ◄── inner TAP ◄── DEV ingress ◄── network
+//! ```
+//!
+//! Nothing of the device changes: addresses, routes, MTU, queues and the packets' TTL stay. What is not IP stays in the kernel.
+//! The programs hang on descriptors of this process, so that traffic flows past faultwire the moment it ends.
+
+mod keeper;
+
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
+use std::io;
+
+use crate::attach::keeper::Keeper;
+use crate::bpf::{BpfError, Devices, HookCounters, Links, Programs};
+use crate::device::{DeviceError, Offload, Queue, Tun, TunOptions};
+use crate::net::{LinkSetup, NetError, Netns, link, lookup, sysctl};
+
+/// MTU of the TAP devices, the most that a TAP can have: what the device can send fits.
+const MTU: u32 = 65_521;
+/// Packets or trains that the queue of a TAP holds.
+const QUEUE: u32 = 4_096;
+/// Names that are tried for the TAP devices.
+const TRIES: usize = 16;
+/// What the names of the TAP devices begin with.
+const PREFIX: &str = "fw-";
+
+/// A device cannot be attached to. Nothing of it was changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AttachError {
+    /// There is no such device.
+    #[error("there is no device {device} in the network namespace {netns}; it has {others}")]
+    NoDevice {
+        /// What was asked for.
+        device: String,
+        /// Where.
+        netns: String,
+        /// The devices that are there.
+        others: String,
+    },
+    /// It has no default route.
+    #[error("the network namespace {0} has no default route: say which device by --dev")]
+    NoDefault(String),
+    /// It is the loopback device.
+    #[error(
+        "{0} is the loopback device: a packet that it sends is received in the same step, so that each would be hit twice, \
+         and programs of this host that talk to each other would break; attach to the device that leads to the peer"
+    )]
+    Loopback(String),
+    /// Its frames have no Ethernet header.
+    #[error(
+        "{0} carries bare IP packets (a TUN, WireGuard or tunnel device): attach works on Ethernet devices; attach to the \
+         device that the tunnel's packets leave by"
+    )]
+    NotEthernet(String),
+    /// It belongs to faultwire.
+    #[error(
+        "{0} is a device that faultwire itself made: to change the faults of a port, change its configuration; to add an \
+         attachment, name the device that the first one is attached to"
+    )]
+    Own(String),
+    /// A namespace or a link.
+    #[error(transparent)]
+    Net(#[from] NetError),
+    /// A TAP device.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// The programs.
+    #[error(transparent)]
+    Bpf(#[from] BpfError),
+    /// A descriptor.
+    #[error("cannot keep the devices' descriptors: {0}")]
+    Keep(io::Error),
+}
+
+/// A device with its TAPs and loaded programs; once attached, its IP traffic goes through the TAPs.
+#[derive(Debug)]
+pub struct Attachment {
+    // Dropped in this order: the programs go before the devices that they lead to.
+    links: Option<Links>,
+    programs: Programs,
+    _keeper: Keeper,
+    netns: Netns,
+    device: String,
+    taps: [String; 2],
+    /// What was asked for and not granted, in sentences.
+    pub notices: Vec<String>,
+}
+
+/// The ends of an attachment: a queue for each worker, of the outer TAP (what the device sends) and of the inner one.
+pub type Taps = [Vec<Queue>; 2];
+
+/// Finds the device and says why it cannot be attached to; without a name, the one of the default route.
+///
+/// # Errors
+/// If there is no such device, or it is not fit.
+pub fn find(netns: &Netns, device: Option<&str>) -> Result<lookup::Device, AttachError> {
+    let name = match device {
+        Some(name) => name.to_owned(),
+        None => {
+            lookup::default_device(netns)?.ok_or_else(|| AttachError::NoDefault(netns.label().to_owned()))?
+        }
+    };
+    let Some(found) = lookup::device(netns, &name)? else {
+        let others: Vec<_> = lookup::devices(netns)?.into_iter().map(|device| device.name).collect();
+        return Err(AttachError::NoDevice {
+            device: name,
+            netns: netns.label().to_owned(),
+            others: others.join(", "),
+        });
+    };
+    if found.is_loopback {
+        return Err(AttachError::Loopback(name));
+    }
+    // Ports are TUN devices, attachments TAPs; both have a tun_flags file, other people's devices seldom such a name.
+    if name.starts_with(PREFIX) || name == "fw0" {
+        return Err(AttachError::Own(name));
+    }
+    if !found.is_ethernet {
+        return Err(AttachError::NotEthernet(name));
+    }
+    Ok(found)
+}
+
+impl Attachment {
+    /// Makes the TAPs beside `device` and loads the programs. Traffic is led through them by [`Attachment::attach`].
+    ///
+    /// # Errors
+    /// If something cannot be made; what was made is gone then.
+    pub fn prepare(
+        netns: &Netns,
+        device: &lookup::Device,
+        workers: usize,
+    ) -> Result<(Self, Taps), AttachError> {
+        let (number, outer) = open_first(netns, workers)?;
+        let [outer_name, inner_name] = names(number);
+        let options = TunOptions { name: &inner_name, netns, queues: workers, offload: Offload::Uso };
+        let (inner, granted) = Tun::open_tap(&options)?;
+        for name in [&outer_name, &inner_name] {
+            set_up(netns, name)?;
+        }
+        let index = |name: &str| -> Result<u32, AttachError> {
+            let missing = || NetError::NotFound(name.into());
+            Ok(lookup::device(netns, name)?.ok_or_else(missing)?.index)
+        };
+        let devices =
+            Devices { device: device.index, outer: index(&outer_name)?, inner: index(&inner_name)? };
+        let programs = Programs::load(devices, number as u16)?;
+        let mut notices = Vec::new();
+        if granted.offload != Offload::Uso {
+            notices.push(format!(
+                "this kernel grants TAP devices {} offload only; bulk transfers will be slower",
+                granted.offload
+            ));
+        }
+        let keeper = Keeper::of(outer.iter().chain(&inner)).map_err(AttachError::Keep)?;
+        let attachment = Self {
+            links: None,
+            programs,
+            _keeper: keeper,
+            netns: netns.clone(),
+            device: device.name.clone(),
+            taps: [outer_name, inner_name],
+            notices,
+        };
+        Ok((attachment, [outer, inner]))
+    }
+
+    /// From now on the device's IP traffic goes through the TAPs; somebody must read them.
+    ///
+    /// # Errors
+    /// If the kernel has no tcx, or the device is gone.
+    pub fn attach(&mut self) -> Result<(), AttachError> {
+        let programs = &self.programs;
+        self.links = Some(self.netns.run(|| programs.attach())??);
+        Ok(())
+    }
+
+    /// From now on the device's traffic passes by the TAPs; what is on its way in them still goes on until this is dropped.
+    /// When this returns nothing is put into the TAPs any more.
+    pub fn detach(&mut self) {
+        if let Some(links) = &mut self.links {
+            links.release_device();
+            crate::bpf::wait_for_programs();
+        }
+    }
+
+    /// Whether the device is still there.
+    pub fn is_attached(&self) -> bool {
+        self.links.as_ref().is_some_and(Links::is_attached)
+    }
+
+    /// What the hooks did: up (what the device sends), down (what it receives).
+    pub fn counters(&self) -> [HookCounters; 2] {
+        self.programs.counters()
+    }
+
+    /// The name of the device.
+    pub fn device(&self) -> &str {
+        &self.device
+    }
+
+    /// Where it is.
+    pub const fn netns(&self) -> &Netns {
+        &self.netns
+    }
+
+    /// The names of the TAPs: outer, inner.
+    pub const fn taps(&self) -> &[String; 2] {
+        &self.taps
+    }
+}
+
+fn names(number: u32) -> [String; 2] {
+    ["out", "in"].map(|side| format!("{PREFIX}{number:04x}-{side}"))
+}
+
+/// Opens the outer TAP by a name that is free; its number, which the inner one and the mark have too.
+fn open_first(netns: &Netns, workers: usize) -> Result<(u32, Vec<Queue>), DeviceError> {
+    // The standard library's hash maps are keyed from the system's randomness.
+    let random = RandomState::new().build_hasher().finish() as u32;
+    let mut tries = 0;
+    loop {
+        let number = random.wrapping_add(tries) & 0xffff;
+        let [name, _] = names(number);
+        let options = TunOptions { name: &name, netns, queues: workers, offload: Offload::Uso };
+        tries += 1;
+        match Tun::open_tap(&options) {
+            Ok((queues, _)) => return Ok((number, queues)),
+            Err(DeviceError::Exists { .. }) if tries < TRIES as u32 => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Up, without any address: the namespace must not send anything of its own by it.
+fn set_up(netns: &Netns, name: &str) -> Result<(), NetError> {
+    match sysctl::write(netns, &format!("ipv6/conf/{name}/disable_ipv6"), "1") {
+        Err(NetError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+        other => other?,
+    }
+    let setup = LinkSetup { mtu: MTU, tx_queue_len: Some(QUEUE), addresses: Vec::new(), routes: Vec::new() };
+    link::configure(netns, name, &setup)
+}

@@ -1,0 +1,231 @@
+//! The programs of an attachment (`wire.c`, compiled to `wire.o`), and their loader.
+//!
+//! A program stays attached as long as the descriptor of its link is open: nothing is pinned, so nothing outlives the
+//! process, however it ends.
+
+mod object;
+mod sys;
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use nix::errno::Errno;
+
+use crate::bpf::object::Object;
+use crate::bpf::sys::{Hook, MapShape};
+
+/// The compiled programs. `.ci/bpf` makes them anew and compares.
+const WIRE: &[u8] = include_bytes!("wire.o");
+
+/// The programs cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BpfError {
+    /// The kernel refused for lack of privilege.
+    #[error(
+        "this process may not load programs into the kernel ({0}): it needs CAP_BPF and CAP_NET_ADMIN in the host's own user \
+         namespace; run faultwire as root"
+    )]
+    NotPermitted(Errno),
+    /// A map could not be made.
+    #[error("the kernel refuses the table \"{name}\" of the attachment's programs: {errno}")]
+    Map {
+        /// Which.
+        name: String,
+        /// Why.
+        errno: Errno,
+    },
+    /// The kernel's verifier refused a program.
+    #[error("the kernel refuses the program \"{name}\": {errno}; its verifier says: {log}")]
+    Program {
+        /// Which.
+        name: String,
+        /// Why.
+        errno: Errno,
+        /// The end of the verifier's log.
+        log: String,
+    },
+    /// The kernel has no tcx.
+    #[error("this kernel cannot attach programs to a device by tcx: it needs Linux 6.6 or newer")]
+    NoTcx,
+    /// A program could not be attached.
+    #[error("cannot attach the program \"{name}\": {errno}")]
+    Attach {
+        /// Which.
+        name: String,
+        /// Why.
+        errno: Errno,
+    },
+    /// The programs are for another byte order.
+    #[error("attachments work on little-endian machines only")]
+    ByteOrder,
+}
+
+/// Where an attachment's programs send packets, by the indices of the devices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Devices {
+    /// The device that is attached to.
+    pub device: u32,
+    /// The TAP for what the device sends.
+    pub outer: u32,
+    /// The TAP for what the device receives.
+    pub inner: u32,
+}
+
+/// The loaded programs with their tables, not attached yet.
+#[derive(Debug)]
+pub struct Programs {
+    loaded: Vec<(String, OwnedFd)>,
+    maps: Vec<(String, OwnedFd)>,
+    devices: Devices,
+}
+
+/// Attached programs. Dropping it detaches them.
+#[derive(Debug)]
+pub struct Links {
+    /// Of the device: what sends packets to the TAPs.
+    hooks: Vec<OwnedFd>,
+    /// Of the TAPs: what carries packets on.
+    _taps: Vec<OwnedFd>,
+}
+
+/// What the hooks of one direction did, in packets or trains.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct HookCounters {
+    /// Sent to faultwire.
+    pub detoured: u64,
+    /// Came back from it.
+    pub returned: u64,
+    /// Left alone, because somebody else had marked them.
+    pub foreign: u64,
+}
+
+impl Programs {
+    /// Loads the programs for these devices; frames that come back are told by `mark`, which no other attachment of the
+    /// namespace may have.
+    ///
+    /// # Errors
+    /// If the kernel or the lack of privilege forbids it.
+    ///
+    /// # Panics
+    /// Never: the object is a part of the binary.
+    pub fn load(devices: Devices, mark: u16) -> Result<Self, BpfError> {
+        if cfg!(target_endian = "big") {
+            return Err(BpfError::ByteOrder);
+        }
+        let object = Object::read(WIRE).expect("the object of the tree is tested");
+        let mut maps = Vec::new();
+        for map in &object.maps {
+            let [kind, key_size, value_size, max_entries, flags] = map.shape;
+            let shape = MapShape { kind, key_size, value_size, max_entries, flags };
+            let made = sys::map_create(&map.name, shape).map_err(|errno| match errno {
+                Errno::EPERM => BpfError::NotPermitted(errno),
+                _ => BpfError::Map { name: map.name.clone(), errno },
+            });
+            maps.push((map.name.clone(), made?));
+        }
+        let descriptors: Vec<i32> = maps.iter().map(|(_, map)| map.as_raw_fd()).collect();
+        let mut loaded = Vec::new();
+        for program in &object.programs {
+            let result = sys::program_load(&program.name, &program.linked(&descriptors));
+            let result = result.map_err(|(errno, log)| match errno {
+                Errno::EPERM => BpfError::NotPermitted(errno),
+                _ => BpfError::Program { name: program.name.clone(), errno, log },
+            });
+            loaded.push((program.name.clone(), result?));
+        }
+        let programs = Self { loaded, maps, devices };
+        programs.set(mark)?;
+        Ok(programs)
+    }
+
+    /// Fills in the settings.
+    fn set(&self, mark: u16) -> Result<(), BpfError> {
+        const MARKS: u32 = 0xfa17_0000;
+        let Devices { device, outer, inner } = self.devices;
+        let words = [device, outer, inner, MARKS | u32::from(mark)];
+        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        let map = |errno| BpfError::Map { name: "settings".to_owned(), errno };
+        sys::map_update(self.map("settings").as_fd(), 0, &bytes).map_err(map)
+    }
+
+    /// Attaches all, those of the TAPs first. Call it in the namespace of the devices.
+    ///
+    /// # Errors
+    /// If the kernel has no tcx, or a device is gone.
+    pub fn attach(&self) -> Result<Links, BpfError> {
+        let Devices { device, outer, inner } = self.devices;
+        let taps =
+            vec![self.link("left", outer, Hook::Ingress)?, self.link("arrived", inner, Hook::Ingress)?];
+        let hooks =
+            vec![self.link("arrive", device, Hook::Ingress)?, self.link("leave", device, Hook::Egress)?];
+        Ok(Links { hooks, _taps: taps })
+    }
+
+    fn link(&self, name: &str, device: u32, hook: Hook) -> Result<OwnedFd, BpfError> {
+        let program = self.loaded.iter().find(|(known, _)| known == name).expect("one of the object's");
+        sys::link_create(program.1.as_fd(), device, hook).map_err(|errno| match errno {
+            Errno::EPERM => BpfError::NotPermitted(errno),
+            Errno::EINVAL | Errno::EOPNOTSUPP => BpfError::NoTcx,
+            _ => BpfError::Attach { name: name.to_owned(), errno },
+        })
+    }
+
+    fn map(&self, name: &str) -> &OwnedFd {
+        let found = self.maps.iter().find(|(known, _)| known == name);
+        &found.expect("one of the object's").1
+    }
+
+    /// What the hooks did: up (what the device sends), down (what it receives).
+    pub fn counters(&self) -> [HookCounters; 2] {
+        const FIELDS: usize = 3;
+        let map = self.map("counters");
+        [0, 1].map(|direction| {
+            let mut values = vec![0_u64; FIELDS * possible_cpus()];
+            // The map and the key are there.
+            let _ = sys::map_lookup(map.as_fd(), direction, &mut values);
+            let sum = |field| values.chunks_exact(FIELDS).map(|cpu| cpu[field]).sum();
+            HookCounters { detoured: sum(0), returned: sum(1), foreign: sum(2) }
+        })
+    }
+}
+
+impl Links {
+    /// Detaches the hooks of the device: packets pass by the TAPs from now on. What is in them still goes on.
+    pub fn release_device(&mut self) {
+        self.hooks.clear();
+    }
+
+    /// Whether the device is still there.
+    pub fn is_attached(&self) -> bool {
+        self.hooks.first().is_some_and(|link| sys::link_device(link.as_fd()).is_ok_and(|index| index != 0))
+    }
+}
+
+/// Waits until no CPU runs a program that was detached before.
+pub(crate) fn wait_for_programs() {
+    sys::wait_for_programs();
+}
+
+/// CPUs that the kernel keeps values for.
+fn possible_cpus() -> usize {
+    let text = std::fs::read_to_string("/sys/devices/system/cpu/possible").unwrap_or_default();
+    highest_cpu(&text).map_or(1, |highest| highest + 1)
+}
+
+/// The last number of a list such as `0-3,8-11`.
+fn highest_cpu(list: &str) -> Option<usize> {
+    list.trim().rsplit([',', '-']).next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_highest_cpu_ends_the_list() {
+        assert_eq!(highest_cpu("0-3\n"), Some(3));
+        assert_eq!(highest_cpu("0\n"), Some(0));
+        assert_eq!(highest_cpu("0-3,8-11\n"), Some(11));
+        assert_eq!(highest_cpu(""), None);
+    }
+}

@@ -1,0 +1,267 @@
+//! `faultwire attach`: faults on a device that somebody else made.
+
+use std::io::{IsTerminal, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+use crate::attach::{self, AttachError};
+use crate::bpf::HookCounters;
+use crate::capture::live::{LiveLog, LogError, Wanted, check_folder};
+use crate::cli::args::Attach;
+use crate::cli::signals::Signals;
+use crate::cli::summary::{self, Names};
+use crate::cli::{WRONG, fail, random_seed};
+use crate::config::plan::{IcmpPlan, PathPlan, Plan, set_mode};
+use crate::config::spec::{self, Spec, SpecError};
+use crate::engine::Watch;
+use crate::engine::events::Events;
+use crate::engine::network::Summary;
+use crate::engine::wire::{NETWORK, TARGET, Wire, WirePlan};
+use crate::net::lookup::Device;
+use crate::net::target::{Target, TargetRef};
+use crate::net::{link, privilege};
+use crate::pipeline::time::{Duration, Instant};
+
+/// Fewer packets were hit than expected.
+const MISSED: u8 = 3;
+/// Milliseconds between two looks at the target and the device.
+const LOOK: u16 = 200;
+/// Time between two live lines.
+const REFRESH: Duration = Duration::from_millis(1000);
+/// How long `--dry-run` counts.
+const COUNT: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// Why an attachment ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Signal,
+    Time,
+    Target,
+    Device,
+    Worker,
+}
+
+/// Attaches until told to stop.
+pub(super) fn attach(args: &Attach) -> ExitCode {
+    if let Some(error) = args.log.as_deref().and_then(|folder| check_folder(folder).err()) {
+        return fail(WRONG, error);
+    }
+    let faults = match Faults::parse(args) {
+        Ok(faults) => faults,
+        Err(error) => return fail(WRONG, error),
+    };
+    if let Err(error) = privilege::check() {
+        return fail(1, error);
+    }
+    let (target, device) = match find(args) {
+        Ok(found) => found,
+        Err(error) => return fail(WRONG, error),
+    };
+    let done = if args.dry_run { dry_run(&target, &device) } else { run(args, &faults, &target, &device) };
+    done.unwrap_or_else(|error| fail(1, format!("{error:#}")))
+}
+
+/// The specs of both directions.
+struct Faults {
+    up: Spec,
+    down: Spec,
+}
+
+impl Faults {
+    fn parse(args: &Attach) -> Result<Self, SpecError> {
+        let parse = |own: &Option<String>| match own.as_ref().or(args.both.as_ref()) {
+            Some(text) => spec::parse(text).map(|mut spec| {
+                set_mode(&mut spec.stages, args.mode.into());
+                spec
+            }),
+            None => Ok(Spec { stages: Vec::new(), seed: None }),
+        };
+        Ok(Self { up: parse(&args.up)?, down: parse(&args.down)? })
+    }
+
+    fn plan(&self, args: &Attach) -> WirePlan {
+        let seed = args.seed.or(self.up.seed).or(self.down.seed);
+        WirePlan {
+            up: self.up.stages.clone(),
+            down: self.down.stages.clone(),
+            seed: seed.unwrap_or_else(random_seed),
+            flows: Plan::DEFAULT_FLOWS,
+            icmp: IcmpPlan::default(),
+        }
+    }
+}
+
+/// The target and its device, if they can be attached to.
+fn find(args: &Attach) -> anyhow::Result<(Target, Device)> {
+    let target = match args {
+        Attach { netns: Some(name), .. } => TargetRef::Netns(name.clone()),
+        Attach { pid: Some(pid), .. } => TargetRef::Pid(*pid),
+        Attach { container: Some(name), .. } => TargetRef::Container(name.clone()),
+        _ => TargetRef::Own,
+    };
+    let target = Target::find(&target)?;
+    if target.is_own && args.dev.is_none() {
+        anyhow::bail!(
+            "the target is this host's own namespace: say which device by --dev, or whose by --netns, --pid or --container"
+        );
+    }
+    let device = attach::find(&target.netns, args.dev.as_deref())?;
+    if target.is_own && !args.yes && !args.dry_run && carries_session(&device)? {
+        anyhow::bail!(
+            "{} carries the SSH session in which this is typed: faults may cut it. Add --yes if that is meant, and --for TIME \
+             so that it ends by itself",
+            device.name
+        );
+    }
+    Ok((target, device))
+}
+
+/// Whether the session in which this is typed comes by a device of this host.
+fn carries_session(device: &Device) -> Result<bool, AttachError> {
+    let session = std::env::var("SSH_CONNECTION").unwrap_or_default();
+    // Client's address and port, server's address and port.
+    let Some(Ok(server)) = session.split(' ').nth(2).map(str::parse::<std::net::IpAddr>) else {
+        return Ok(false);
+    };
+    let own = crate::net::Netns::own()?;
+    let on_device = link::addresses_of(&own, device.index)?;
+    Ok(on_device.iter().any(|net| net.addr() == server))
+}
+
+/// Says what would be attached to, and counts for a second.
+fn dry_run(target: &Target, device: &Device) -> anyhow::Result<ExitCode> {
+    let before = link::stats(&target.netns, &device.name)?;
+    // The answer is how much passes in a time, so that time has to pass.
+    Signals::only(&[Signal::SIGINT, Signal::SIGTERM])?.wait(COUNT.as_millis() as u16)?;
+    let after = link::stats(&target.netns, &device.name)?;
+    println!(
+        "would attach to {} of {}: programs at its ingress and egress (tcx, before all others), two TAP devices beside it\n\
+         in a second: {} packets sent, {} received ({} and {} bytes)",
+        device.name,
+        target.label,
+        after.tx_packets - before.tx_packets,
+        after.rx_packets - before.rx_packets,
+        after.tx_bytes - before.tx_bytes,
+        after.rx_bytes - before.rx_bytes
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run(args: &Attach, faults: &Faults, target: &Target, device: &Device) -> anyhow::Result<ExitCode> {
+    let signals = Signals::watch()?;
+    let plan = faults.plan(args);
+    let (log, events) = args.log.as_deref().map(|folder| start_log(&plan, folder)).transpose()?.unzip();
+    let wire = Wire::start(&target.netns, device, &plan, Watch { records: None, events })?;
+    for notice in &wire.notices {
+        eprintln!("notice: {notice}");
+    }
+    let names = Names::of_wire(wire.taps(), plan.seed);
+    eprintln!("attached to {} of {}, seed {}; Ctrl-C detaches", device.name, target.label, plan.seed);
+    let end = watch(&wire, target, &signals, args.duration)?;
+    match end {
+        End::Target => eprintln!("{} has ended", target.label),
+        End::Device => eprintln!("the device {} is gone", device.name),
+        End::Signal | End::Time | End::Worker => {}
+    }
+    let (summary, hooks) = wire.stop()?;
+    log.map_or(Ok(()), LiveLog::finish)?;
+    Ok(finish(args, &summary, &hooks, &names, end))
+}
+
+/// A log of each direction.
+fn start_log(plan: &WirePlan, folder: &Path) -> Result<(LiveLog, Events), LogError> {
+    let up = PathPlan { from: TARGET, to: NETWORK, stages: plan.up.clone() };
+    let down = PathPlan { from: NETWORK, to: TARGET, stages: plan.down.clone() };
+    let wanted = [("up", "Uplink", &up), ("down", "Downlink", &down)];
+    let wanted = wanted.map(|(name, direction, path)| Wanted {
+        file: format!("{name}.log"),
+        direction: direction.into(),
+        path,
+    });
+    LiveLog::start(folder, "attach", &wanted)
+}
+
+/// Shows a live line until a signal comes, the time is over, or the target, its device or the worker ends.
+fn watch(wire: &Wire, target: &Target, signals: &Signals, duration: Option<Duration>) -> anyhow::Result<End> {
+    let live = std::io::stderr().is_terminal();
+    let clock = wire.engine().clock();
+    let over = duration.map_or(Instant::FAR, |duration| clock.now() + duration);
+    let mut before: Option<(Instant, Summary)> = None;
+    let end = loop {
+        let now = clock.now();
+        let left = over.since(now).as_nanos().div_ceil(1_000_000).min(u64::from(LOOK)) as u16;
+        match signals.wait_or(target.end(), left)? {
+            Some(received) if received.signal != Signal::SIGCHLD => break End::Signal,
+            _ => {}
+        }
+        if clock.now() >= over {
+            break End::Time;
+        }
+        if wire.engine().has_failed() {
+            break End::Worker;
+        }
+        if target.has_ended() {
+            break End::Target;
+        }
+        if !wire.is_attached() {
+            break End::Device;
+        }
+        let now = clock.now();
+        if live && before.as_ref().is_none_or(|(at, _)| now.since(*at) >= REFRESH) {
+            let summary = wire.summary()?;
+            eprint!("\r\x1b[K{}", summary::live_line(&summary, now, before.as_ref()));
+            std::io::stderr().flush()?;
+            before = Some((now, summary));
+        }
+    };
+    if live {
+        eprint!("\r\x1b[K");
+    }
+    Ok(end)
+}
+
+fn finish(args: &Attach, summary: &Summary, hooks: &[HookCounters; 2], names: &Names, end: End) -> ExitCode {
+    let hit = hits(summary);
+    if args.json {
+        let mut value = summary::json(summary, names);
+        value["ended_by"] = format!("{end:?}").to_lowercase().into();
+        value["hit"] = hit.into();
+        value["hooks"] = json!({ "up": hook_json(&hooks[0]), "down": hook_json(&hooks[1]) });
+        println!("{value:#}");
+    } else {
+        print!("{}", summary::table(summary, names));
+        for (direction, hook) in ["up", "down"].iter().zip(hooks) {
+            println!("{direction}: {} packets or trains went through faultwire", hook.detoured);
+            if hook.foreign > 0 {
+                println!(
+                    "notice: {direction}: {} packets or trains carried the mark of another program of this host and passed \
+                     untouched",
+                    hook.foreign
+                );
+            }
+        }
+        println!("{hit} packets were hit");
+    }
+    if !summary.total.is_conserved() {
+        return fail(1, "packets are unaccounted for; this is a bug in faultwire");
+    }
+    match args.expect_hit {
+        Some(expected) if hit < expected => {
+            fail(MISSED, format!("the faults hit {hit} packets, and at least {expected} were expected"))
+        }
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+/// Wire packets on which a stage acted; one on which several acted counts for each.
+fn hits(summary: &Summary) -> u64 {
+    let stages = summary.total.paths.iter().flat_map(|path| &path.stages);
+    stages.map(|stage| stage.counters.acted().packets).sum()
+}
+
+fn hook_json(hook: &HookCounters) -> Value {
+    json!({ "detoured": hook.detoured, "returned": hook.returned, "foreign": hook.foreign })
+}

@@ -1,0 +1,156 @@
+//! A wire: a device that somebody else made, with a path for what it sends and one for what it receives.
+
+use crate::attach::{AttachError, Attachment};
+use crate::bpf::HookCounters;
+use crate::engine::control::{Engine, EngineError, EngineOptions, Watch, total};
+use crate::engine::network::Summary;
+use crate::engine::report::Report;
+use crate::engine::tun::Port;
+use crate::net::lookup::Device;
+use crate::net::{NetError, Netns, link};
+use crate::pipeline::params::{IcmpParams, PathParams, PortParams, RouterParams, StageParams};
+
+/// Port of a wire: the device's own side.
+pub const TARGET: usize = 0;
+/// Port of a wire: the side of everybody else.
+pub const NETWORK: usize = 1;
+
+/// Larger than any packet: a wire refuses none.
+const NO_MTU: u32 = 1 << 17;
+
+/// What happens on a wire.
+#[derive(Debug, Clone)]
+pub struct WirePlan {
+    /// Stages for what the device sends.
+    pub up: Vec<StageParams>,
+    /// Stages for what it receives.
+    pub down: Vec<StageParams>,
+    /// Seed of all draws.
+    pub seed: u64,
+    /// Flows that are remembered.
+    pub flows: usize,
+    /// Which errors stages may send.
+    pub icmp: IcmpParams,
+}
+
+/// Why a wire cannot be made, or what ended it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WireError {
+    /// The device.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+    /// The worker.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The counters of a TAP cannot be read.
+    #[error(transparent)]
+    Net(#[from] NetError),
+    /// No more descriptors.
+    #[error("cannot open a device twice: {0}")]
+    Descriptors(std::io::Error),
+}
+
+/// A wire with traffic on it.
+#[derive(Debug)]
+pub struct Wire {
+    engine: Engine,
+    attachment: Attachment,
+    /// What was asked for and not granted, in sentences.
+    pub notices: Vec<String>,
+}
+
+impl Wire {
+    /// Leads the traffic of `device` through the paths of `plan`, watched by `watch`.
+    ///
+    /// # Errors
+    /// If something cannot be made; then nothing has changed.
+    pub fn start(netns: &Netns, device: &Device, plan: &WirePlan, watch: Watch) -> Result<Self, WireError> {
+        let (mut attachment, taps) = Attachment::prepare(netns, device, 1)?;
+        let notices = std::mem::take(&mut attachment.notices);
+        let [outer, inner] = taps.map(|mut queues| queues.remove(0));
+        let again = |queue: &crate::device::Queue| queue.try_clone().map_err(WireError::Descriptors);
+        let (to_network, to_target) = (again(&outer)?, again(&inner)?);
+        let ends = vec![
+            Port::Wire { reads: outer, writes: to_target, path: 0 },
+            Port::Wire { reads: inner, writes: to_network, path: 1 },
+        ];
+        let options = EngineOptions { pin: Vec::new(), watch };
+        let engine = Engine::start(&plan.router(), vec![ends], &options)?;
+        attachment.attach()?;
+        Ok(Self { engine, attachment, notices })
+    }
+
+    /// The worker.
+    pub const fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Whether the device is still there.
+    pub fn is_attached(&self) -> bool {
+        self.attachment.is_attached()
+    }
+
+    /// What the hooks did: up (what the device sends), down (what it receives).
+    pub fn hooks(&self) -> [HookCounters; 2] {
+        self.attachment.counters()
+    }
+
+    /// The names of the TAPs: outer, inner.
+    pub const fn taps(&self) -> &[String; 2] {
+        self.attachment.taps()
+    }
+
+    /// The numbers so far.
+    ///
+    /// # Errors
+    /// If the worker or a TAP is gone.
+    pub fn summary(&self) -> Result<Summary, WireError> {
+        let workers = self.engine.reports()?;
+        let total = sum(&workers);
+        let stats = |tap: &String| link::stats(self.attachment.netns(), tap);
+        let links = self.attachment.taps().iter().map(stats).collect::<Result<_, _>>()?;
+        Ok(Summary { total, workers, links })
+    }
+
+    /// Lets go of what waits, in order, and then takes everything away.
+    ///
+    /// # Errors
+    /// What ended the worker, if it had ended.
+    pub fn stop(mut self) -> Result<(Summary, [HookCounters; 2]), WireError> {
+        let released = self.engine.release();
+        self.attachment.detach();
+        let links = self.summary().map(|summary| summary.links);
+        let workers = self.engine.stop()?;
+        released?;
+        let total = sum(&workers);
+        let hooks = self.attachment.counters();
+        Ok((Summary { total, workers, links: links.unwrap_or_default() }, hooks))
+    }
+}
+
+fn sum(workers: &[Report]) -> Report {
+    total(workers).expect("there is one worker")
+}
+
+impl WirePlan {
+    /// Up is path 0, down is path 1.
+    fn router(&self) -> RouterParams {
+        let port = |name: &str| PortParams {
+            name: name.to_owned(),
+            mtu: NO_MTU,
+            addresses: Vec::new(),
+            router: Vec::new(),
+        };
+        let path = |from, to, stages: &[StageParams]| PathParams { from, to, stages: stages.to_vec() };
+        RouterParams {
+            seed: self.seed,
+            flows: self.flows,
+            icmp: self.icmp,
+            ports: vec![port("target"), port("network")],
+            routes: Vec::new(),
+            paths: vec![path(TARGET, NETWORK, &self.up), path(NETWORK, TARGET, &self.down)],
+            nats: Vec::new(),
+        }
+    }
+}

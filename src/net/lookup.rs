@@ -1,0 +1,103 @@
+//! Looks for devices: what a device is, and which one the default route leads to.
+
+use futures_util::TryStreamExt;
+use rtnetlink::RouteMessageBuilder;
+use rtnetlink::packet_route::link::{LinkFlags, LinkLayerType};
+use rtnetlink::packet_route::route::{RouteAttribute, RouteHeader, RouteMessage};
+
+use crate::net::error::NetError;
+use crate::net::link::in_netns;
+use crate::net::netns::Netns;
+
+/// A device that exists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Device {
+    /// Its number in its namespace.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// Its frames have an Ethernet header.
+    pub is_ethernet: bool,
+    /// It leads back to the namespace itself.
+    pub is_loopback: bool,
+    /// It is up.
+    pub is_up: bool,
+}
+
+/// The device of that name; `None` if there is none.
+///
+/// # Errors
+/// If netlink fails.
+pub fn device(netns: &Netns, name: &str) -> Result<Option<Device>, NetError> {
+    Ok(devices(netns)?.into_iter().find(|device| device.name == name))
+}
+
+/// All devices of the namespace.
+///
+/// # Errors
+/// If netlink fails.
+pub fn devices(netns: &Netns) -> Result<Vec<Device>, NetError> {
+    use rtnetlink::packet_route::link::LinkAttribute;
+    let links = in_netns(netns, async |netlink| {
+        let listed = netlink.handle.link().get().execute().try_collect::<Vec<_>>().await;
+        listed.map_err(|error| netlink.refused(|| "list the devices".to_owned(), error))
+    })?;
+    let device = |link: rtnetlink::packet_route::link::LinkMessage| {
+        let name = link.attributes.iter().find_map(|attribute| match attribute {
+            LinkAttribute::IfName(name) => Some(name.clone()),
+            _ => None,
+        });
+        Some(Device {
+            index: link.header.index,
+            name: name?,
+            is_ethernet: link.header.link_layer_type == LinkLayerType::Ether,
+            is_loopback: link.header.flags.contains(LinkFlags::Loopback),
+            is_up: link.header.flags.contains(LinkFlags::Up),
+        })
+    };
+    Ok(links.into_iter().filter_map(device).collect())
+}
+
+/// Name of the device that the default route of the main table leads to: that of IPv4, or if there is none, of IPv6.
+///
+/// # Errors
+/// If netlink fails.
+pub fn default_device(netns: &Netns) -> Result<Option<String>, NetError> {
+    let queries = [
+        RouteMessageBuilder::<std::net::Ipv4Addr>::new().build(),
+        RouteMessageBuilder::<std::net::Ipv6Addr>::new().build(),
+    ];
+    let found = in_netns(netns, async |netlink| {
+        for query in queries {
+            let routes = netlink.handle.route().get(query).execute().try_collect::<Vec<_>>().await;
+            let routes = routes.map_err(|error| netlink.refused(|| "list the routes".to_owned(), error))?;
+            let defaults = routes.iter().filter(|route| is_default(route));
+            let best = defaults.filter_map(|route| Some((metric(route), output(route)?))).min();
+            if let Some((_, index)) = best {
+                return Ok(Some(index));
+            }
+        }
+        Ok(None)
+    })?;
+    let Some(index) = found else { return Ok(None) };
+    Ok(devices(netns)?.into_iter().find(|device| device.index == index).map(|device| device.name))
+}
+
+fn is_default(route: &RouteMessage) -> bool {
+    route.header.table == RouteHeader::RT_TABLE_MAIN && route.header.destination_prefix_length == 0
+}
+
+fn metric(route: &RouteMessage) -> u32 {
+    let metric = route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Priority(metric) => Some(*metric),
+        _ => None,
+    });
+    metric.unwrap_or(0)
+}
+
+fn output(route: &RouteMessage) -> Option<u32> {
+    route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Oif(index) => Some(*index),
+        _ => None,
+    })
+}

@@ -1,0 +1,151 @@
+//! Whom a user means: a namespace by name or path, a process, a container, or this namespace itself.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::net::container::{self, ContainerError};
+use crate::net::{NetError, Netns};
+
+/// How a user names a target.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum TargetRef {
+    /// The namespace in which faultwire was started.
+    #[default]
+    Own,
+    /// A namespace's name in `/run/netns`, or the path of a namespace file.
+    Netns(String),
+    /// The namespace of a process.
+    Pid(u32),
+    /// The namespace of a container, by its name or the beginning of its ID.
+    Container(String),
+}
+
+/// A target cannot be found or entered.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TargetError {
+    /// There is no such process.
+    #[error("there is no process {0}")]
+    NoProcess(u32),
+    /// A container.
+    #[error(transparent)]
+    Container(#[from] ContainerError),
+    /// A namespace.
+    #[error(transparent)]
+    Net(#[from] NetError),
+    /// The kernel has no `pidfd_open` (Linux 5.3).
+    #[error("cannot watch process {pid}: {source}")]
+    Watch {
+        /// Which.
+        pid: u32,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// A target that was found.
+#[derive(Debug)]
+pub struct Target {
+    /// Its namespace.
+    pub netns: Netns,
+    /// How to call it in a message.
+    pub label: String,
+    /// It is the namespace in which faultwire itself runs.
+    pub is_own: bool,
+    life: Life,
+}
+
+/// By what the end of a target is known.
+#[derive(Debug)]
+enum Life {
+    /// It outlives us.
+    Forever,
+    /// A process ends.
+    Process(OwnedFd),
+    /// The file of the namespace goes, or becomes another's.
+    File(PathBuf, u64),
+}
+
+impl Target {
+    /// Finds a target.
+    ///
+    /// # Errors
+    /// If there is none, or it cannot be entered.
+    pub fn find(target: &TargetRef) -> Result<Self, TargetError> {
+        match target {
+            TargetRef::Own => Ok(Self {
+                netns: Netns::own()?,
+                label: "this host".to_owned(),
+                is_own: true,
+                life: Life::Forever,
+            }),
+            TargetRef::Netns(name) => Self::of_file(name),
+            TargetRef::Pid(pid) => Self::of_process(*pid, format!("process {pid}")),
+            TargetRef::Container(name) => {
+                let found = container::find(name)?;
+                Self::of_process(found.pid, format!("container {}", found.label))
+            }
+        }
+    }
+
+    fn of_file(name: &str) -> Result<Self, TargetError> {
+        let (netns, path) = if name.contains('/') {
+            (Netns::path(name)?, PathBuf::from(name))
+        } else {
+            (Netns::named(name)?, Path::new("/run/netns").join(name))
+        };
+        let life = inode(&path).map_or(Life::Forever, |inode| Life::File(path, inode));
+        Ok(Self { is_own: is_own(&netns)?, netns, label: format!("namespace {name}"), life })
+    }
+
+    fn of_process(pid: u32, label: String) -> Result<Self, TargetError> {
+        let process = pidfd_open(pid).map_err(|errno| match errno {
+            Errno::ESRCH | Errno::EINVAL => TargetError::NoProcess(pid),
+            _ => TargetError::Watch { pid, source: errno.into() },
+        })?;
+        let netns = Netns::path(format!("/proc/{pid}/ns/net"))?.labelled(&label);
+        Ok(Self { is_own: is_own(&netns)?, netns, label, life: Life::Process(process) })
+    }
+
+    /// Whether it has ended.
+    pub fn has_ended(&self) -> bool {
+        match &self.life {
+            Life::Forever => false,
+            Life::Process(process) => {
+                let mut fds = [PollFd::new(process.as_fd(), PollFlags::POLLIN)];
+                poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+            }
+            Life::File(path, was) => inode(path) != Some(*was),
+        }
+    }
+
+    /// Becomes readable when the target ends, if it is a process.
+    pub fn end(&self) -> Option<BorrowedFd<'_>> {
+        match &self.life {
+            Life::Process(process) => Some(process.as_fd()),
+            Life::Forever | Life::File(..) => None,
+        }
+    }
+}
+
+fn is_own(netns: &Netns) -> Result<bool, NetError> {
+    Ok(netns.cookie()? == Netns::own()?.cookie()?)
+}
+
+fn inode(path: &Path) -> Option<u64> {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata(path).ok().map(|file| file.ino())
+}
+
+#[expect(unsafe_code, reason = "pidfd_open(2) has no wrapper in nix")]
+fn pidfd_open(pid: u32) -> nix::Result<OwnedFd> {
+    use nix::libc;
+    // SAFETY: no memory is involved.
+    let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid as libc::pid_t, 0) })?;
+    // SAFETY: the call that succeeded returns a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) })
+}

@@ -1,0 +1,486 @@
+//! `faultwire attach`, on a device between two namespaces that somebody else made.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use faultwire::net::Netns;
+
+use crate::system::common::{Foreign, faultwire, ip, output, said, unique};
+
+/// Two hosts on one wire, `eth0` in both: `10.87.0.1` and `fd87::1` at the target, `.2` and `::2` at its peer.
+struct Hosts {
+    target: Foreign,
+    peer: Foreign,
+}
+
+const PEER: [&str; 2] = ["10.87.0.2", "fd87::2"];
+
+impl Hosts {
+    fn new() -> Self {
+        let hosts = Self { target: Foreign::new(), peer: Foreign::new() };
+        let (target, peer) = (&hosts.target.0, &hosts.peer.0);
+        ip(&["link", "add", "eth0", "netns", target, "type", "veth", "peer", "name", "eth0", "netns", peer]);
+        for (netns, number) in [(target, 1), (peer, 2)] {
+            for (address, device) in
+                [(format!("10.87.0.{number}/24"), "eth0"), (format!("fd87::{number}/64"), "eth0")]
+            {
+                let words = ["-n", netns, "addr", "add", &address, "dev", device];
+                let nodad: &[&str] = if address.contains(':') { &["nodad"] } else { &[] };
+                ip(&[&words[..], nodad].concat());
+            }
+            for device in ["lo", "eth0"] {
+                ip(&["-n", netns, "link", "set", device, "up"]);
+            }
+        }
+        hosts
+    }
+
+    /// A connection from the target to its peer.
+    fn connect(&self, to: &str) -> [TcpStream; 2] {
+        let (target, peer) = (netns(&self.target), netns(&self.peer));
+        let address = SocketAddr::new(to.parse::<IpAddr>().unwrap(), 0);
+        let listener = peer.run(|| TcpListener::bind(address).unwrap()).unwrap();
+        let at = listener.local_addr().unwrap();
+        let client = target.run(|| TcpStream::connect(at).unwrap()).unwrap();
+        [client, listener.accept().unwrap().0]
+    }
+
+    /// Attaches to the target's `eth0`.
+    fn attach(&self, options: &[&str]) -> Attached {
+        Attached::start(&[&["--netns", &self.target.0, "--dev", "eth0"], options].concat())
+    }
+
+    /// Devices of the target that are not its own.
+    fn left_behind(&self) -> Vec<String> {
+        let links = ip(&["-n", &self.target.0, "-o", "link"]);
+        let names = links.lines().filter_map(|line| line.split(": ").nth(1).map(str::to_owned));
+        names.filter(|name| name != "lo" && !name.starts_with("eth0@")).collect()
+    }
+}
+
+fn netns(foreign: &Foreign) -> Netns {
+    Netns::named(&foreign.0).unwrap()
+}
+
+/// A running attachment.
+struct Attached {
+    child: Child,
+    /// Kept open: nothing it still says may fail.
+    stderr: BufReader<ChildStderr>,
+}
+
+impl Attached {
+    fn start(options: &[&str]) -> Self {
+        let mut child = faultwire()
+            .args([&["attach", "--json"], options].concat())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut attached = Self { stderr: BufReader::new(child.stderr.take().unwrap()), child };
+        attached.wait_for("attached to");
+        attached
+    }
+
+    fn wait_for(&mut self, words: &str) {
+        let mut heard = String::new();
+        while !heard.contains(words) {
+            assert!(self.stderr.read_line(&mut heard).unwrap() > 0, "it never said {words:?}: {heard}");
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id() as i32), signal).unwrap();
+    }
+
+    /// Ends it with a signal; its summary.
+    fn stop(mut self, signal: Signal) -> serde_json::Value {
+        self.signal(signal);
+        self.summary(0)
+    }
+
+    /// The summary, once it has ended with this code.
+    fn summary(&mut self, code: i32) -> serde_json::Value {
+        let text = std::io::read_to_string(self.child.stdout.take().unwrap()).unwrap();
+        let status = self.child.wait().unwrap();
+        let mut more = String::new();
+        let _ = self.stderr.read_to_string(&mut more);
+        assert_eq!(status.code(), Some(code), "{text}{more}");
+        serde_json::from_str(&text).unwrap()
+    }
+
+    fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Sends as much over the connection as makes long trains, both ways at once, and compares.
+fn exchange(connection: &mut [TcpStream; 2], bytes: usize) {
+    let data: Vec<u8> = (0..bytes).map(|i| (i * 7 + i / 251) as u8).collect();
+    let [one, other] = connection;
+    for stream in [&*one, &*other] {
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    }
+    std::thread::scope(|scope| {
+        for (from, to) in [(&*one, &*other), (&*other, &*one)] {
+            let (mut from, mut to) = (from, to);
+            let data = &data;
+            scope.spawn(move || from.write_all(data).unwrap());
+            scope.spawn(move || {
+                let mut received = vec![0; bytes];
+                to.read_exact(&mut received).unwrap();
+                assert!(received == *data, "other bytes arrived");
+            });
+        }
+    });
+}
+
+/// Round trip of a byte over an open connection.
+#[expect(clippy::disallowed_methods, reason = "what is measured is real time")]
+fn round_trip([client, server]: &mut [TcpStream; 2]) -> Duration {
+    let start = Instant::now();
+    let mut byte = [0];
+    client.write_all(&[1]).unwrap();
+    server.read_exact(&mut byte).unwrap();
+    server.write_all(&byte).unwrap();
+    client.read_exact(&mut byte).unwrap();
+    start.elapsed()
+}
+
+fn field(value: &serde_json::Value, path: &str) -> u64 {
+    value.pointer(path).and_then(serde_json::Value::as_u64).unwrap_or_else(|| panic!("{path} of {value:#}"))
+}
+
+#[test]
+fn an_open_connection_survives_attach_faults_detach_and_kill() {
+    let hosts = Hosts::new();
+    for to in PEER {
+        let mut connection = hosts.connect(to);
+        connection[0].set_nodelay(true).unwrap();
+        connection[1].set_nodelay(true).unwrap();
+        exchange(&mut connection, 100_000);
+        for end in [Signal::SIGINT, Signal::SIGKILL, Signal::SIGTERM] {
+            let attached = hosts.attach(&["--both", "delay 20ms", "--seed", "3"]);
+            assert!(round_trip(&mut connection) >= Duration::from_millis(40), "{to}");
+            exchange(&mut connection, 3_000_000);
+            if end == Signal::SIGKILL {
+                attached.kill();
+            } else {
+                let summary = attached.stop(end);
+                assert_eq!(summary["ended_by"], "signal");
+                assert!(field(&summary, "/hit") > 4_000, "{summary:#}");
+                assert!(summary["conserved"].as_bool().unwrap());
+            }
+            exchange(&mut connection, 100_000);
+        }
+    }
+    // A killed process is reaped before its devices are gone for certain only if it closed them itself.
+    assert_eq!(hosts.left_behind(), [""; 0]);
+}
+
+/// 10 % of 4,000 datagrams, in each direction: a binomial count with deviation 19, and bounds of 5 of them.
+#[test]
+fn loss_hits_each_direction_by_itself() {
+    let hosts = Hosts::new();
+    let (target, peer) = (netns(&hosts.target), netns(&hosts.peer));
+    let bind = |netns: &Netns, address: &str| {
+        let address = SocketAddr::new(address.parse::<IpAddr>().unwrap(), 4_000);
+        netns.run(|| UdpSocket::bind(address).unwrap()).unwrap()
+    };
+    let (here, there) = (bind(&target, "10.87.0.1"), bind(&peer, PEER[0]));
+    let mut attached =
+        hosts.attach(&["--up", "loss 10%", "--down", "loss 10%", "--seed", "5", "--for", "2s"]);
+    for (from, to) in [(&here, &there), (&there, &here)] {
+        let to = to.local_addr().unwrap();
+        for number in 0..4_000_u32 {
+            from.send_to(&number.to_be_bytes(), to).unwrap();
+        }
+    }
+    let summary = attached.summary(0);
+    assert_eq!(summary["ended_by"], "time");
+    for path in 0..2 {
+        let lost = field(&summary, &format!("/paths/{path}/stages/0/dropped/loss/packets"));
+        assert!((305..=495).contains(&lost), "{lost} of path {path}");
+    }
+}
+
+/// A datagram in VLAN 7, as a switch would see it.
+const TAGGED: &str = "
+import socket, struct
+payload = b'tagged' * 4
+udp = struct.pack('!HHHH', 4000, 5000, 8 + len(payload), 0) + payload
+ip = struct.pack('!BBHHHBBH4s4s', 0x45, 0, 20 + len(udp), 1, 0, 64, 17, 0, bytes([10, 87, 7, 1]), bytes([10, 87, 7, 2]))
+total = sum(struct.unpack('!10H', ip))
+total = (total & 0xffff) + (total >> 16)
+ip = ip[:10] + struct.pack('!H', 0xffff & ~total) + ip[12:]
+s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+s.bind(('eth0', 0))
+s.send(b'\\2\\0\\0\\0\\0\\2' + b'\\2\\0\\0\\0\\0\\1' + b'\\x81\\0\\x60\\7\\x08\\0' + ip + udp)
+";
+
+#[test]
+fn tagged_frames_keep_their_tag_and_their_faults() {
+    let hosts = Hosts::new();
+    // Up it leaves by an egress hook, down it comes by an ingress hook.
+    for (attached_to, option) in [(&hosts.target, "--up"), (&hosts.peer, "--down")] {
+        let attached =
+            Attached::start(&["--netns", &attached_to.0, "--dev", "eth0", option, "duplicate 100%"]);
+        let mut sniffer = Command::new("ip")
+            .args([
+                "netns",
+                "exec",
+                &hosts.peer.0,
+                "tcpdump",
+                "-n",
+                "-e",
+                "-i",
+                "eth0",
+                "-c",
+                "2",
+                "vlan",
+                "7",
+            ])
+            .args(["and", "udp", "port", "5000"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("tcpdump is installed");
+        let mut ready = String::new();
+        let mut stderr = BufReader::new(sniffer.stderr.take().unwrap());
+        while !ready.contains("listening on") {
+            assert!(stderr.read_line(&mut ready).unwrap() > 0, "{ready}");
+        }
+        let send = || {
+            let words = ["netns", "exec", &hosts.target.0, "python3", "-c", TAGGED];
+            assert!(Command::new("ip").args(words).status().unwrap().success());
+        };
+        send();
+        // What arrives is seen before an ingress hook and not behind it.
+        if option == "--down" {
+            send();
+        }
+        let seen = std::io::read_to_string(sniffer.stdout.take().unwrap()).unwrap();
+        sniffer.wait().unwrap();
+        assert_eq!(seen.matches("vlan 7, p 3").count(), 2, "{option}: {seen}");
+        assert_eq!(seen.matches("10.87.7.1.4000 > 10.87.7.2.5000").count(), 2, "{option}: {seen}");
+        drop(attached);
+    }
+}
+
+/// The router has no address on a wire: its errors come from where the packet was sent to.
+#[test]
+fn errors_come_from_the_packet_s_destination() {
+    let hosts = Hosts::new();
+    let _attached = hosts.attach(&["--both", "mtu 1300 icmp"]);
+    for to in PEER {
+        let words =
+            ["netns", "exec", &hosts.target.0, "ping", "-M", "do", "-c", "1", "-W", "5", "-s", "1400", to];
+        let output = Command::new("ip").args(words).output().unwrap();
+        let text = said(&output).to_lowercase();
+        assert!(text.contains(&format!("from {to}")) && text.contains("mtu"), "{text}");
+        assert!(text.contains("1300"), "{text}");
+    }
+}
+
+#[test]
+fn what_waits_is_let_go_in_order_at_the_end() {
+    let hosts = Hosts::new();
+    let receiver = netns(&hosts.peer).run(|| UdpSocket::bind((PEER[0], 0)).unwrap()).unwrap();
+    let sender = netns(&hosts.target).run(|| UdpSocket::bind("10.87.0.1:0").unwrap()).unwrap();
+    let attached = hosts.attach(&["--up", "delay 60s", "--down", "delay 60s"]);
+    // Known neighbours: what waits must be these datagrams.
+    let to = receiver.local_addr().unwrap();
+    for number in 0..100_u8 {
+        sender.send_to(&[number], to).unwrap();
+    }
+    let summary = attached.stop(Signal::SIGTERM);
+    assert_eq!(field(&summary, "/held/packets"), 0);
+    assert!(summary["dropped"].get("shutdown").is_none(), "{summary:#}");
+    receiver.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    for number in 0..100_u8 {
+        let mut buffer = [0; 8];
+        assert_eq!(receiver.recv(&mut buffer).unwrap(), 1);
+        assert_eq!(buffer[0], number);
+    }
+}
+
+#[test]
+fn attachments_stack_and_go_one_by_one() {
+    let hosts = Hosts::new();
+    let mut connection = hosts.connect(PEER[0]);
+    for stream in &connection {
+        stream.set_nodelay(true).unwrap();
+    }
+    let ms = Duration::from_millis;
+    let first = hosts.attach(&["--both", "delay 10ms"]);
+    let second = hosts.attach(&["--both", "delay 20ms"]);
+    let third = hosts.attach(&["--up", "delay 40ms"]);
+    assert!(round_trip(&mut connection) >= ms(100));
+    exchange(&mut connection, 500_000);
+    second.kill();
+    assert!(round_trip(&mut connection) >= ms(60));
+    exchange(&mut connection, 500_000);
+    let summary = first.stop(Signal::SIGINT);
+    assert_eq!(field(&summary, "/hooks/up/detoured"), field(&summary, "/hooks/up/returned"));
+    assert!(round_trip(&mut connection) >= ms(40));
+    drop(third);
+    exchange(&mut connection, 500_000);
+}
+
+#[test]
+fn the_end_of_the_target_is_said_and_no_failure() {
+    let hosts = Hosts::new();
+    let mut sleeper =
+        Command::new("ip").args(["netns", "exec", &hosts.target.0, "sleep", "1000"]).spawn().unwrap();
+    // `ip` becomes the command, in the namespace: until then the process is in ours.
+    let namespace = |pid: u32| std::fs::read_link(format!("/proc/{pid}/ns/net")).unwrap();
+    while namespace(sleeper.id()) == namespace(std::process::id()) {
+        std::thread::yield_now();
+    }
+    let pid = sleeper.id().to_string();
+    let mut attached = Attached::start(&["--pid", &pid, "--dev", "eth0", "--both", "delay 1ms"]);
+    sleeper.kill().unwrap();
+    sleeper.wait().unwrap();
+    attached.wait_for(&format!("process {pid} has ended"));
+    assert_eq!(attached.summary(0)["ended_by"], "target");
+    let mut attached = hosts.attach(&["--both", "delay 1ms"]);
+    ip(&["-n", &hosts.target.0, "link", "del", "eth0"]);
+    attached.wait_for("the device eth0 is gone");
+    assert_eq!(attached.summary(0)["ended_by"], "device");
+}
+
+#[test]
+fn too_few_hits_are_exit_code_3() {
+    let hosts = Hosts::new();
+    // Reports of multicast groups would be hit too.
+    ip(&["netns", "exec", &hosts.target.0, "sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1"]);
+    let options = ["--up", "loss 100%", "--expect-hit", "1"];
+    let attached = hosts.attach(&options);
+    attached.signal(Signal::SIGINT);
+    let mut attached = attached;
+    assert_eq!(field(&attached.summary(3), "/hit"), 0);
+    let attached = hosts.attach(&options);
+    let sender = netns(&hosts.target).run(|| UdpSocket::bind("10.87.0.1:0").unwrap()).unwrap();
+    // The neighbour's address has to be found first: that is ARP, which is never hit.
+    sender.send_to(b"x", (PEER[0], 9)).unwrap();
+    let mut buffer = String::new();
+    while !buffer.contains("REACHABLE") {
+        buffer = ip(&["-n", &hosts.target.0, "neigh", "show", PEER[0]]);
+    }
+    assert_eq!(field(&attached.stop(Signal::SIGINT), "/hit"), 1);
+}
+
+#[test]
+fn wrong_targets_are_refused_each_with_its_reason() {
+    let hosts = Hosts::new();
+    let netns = hosts.target.0.as_str();
+    ip(&["-n", netns, "tuntap", "add", "dev", "tun7", "mode", "tun"]);
+    let _first = hosts.attach(&["--both", "delay 1ms"]);
+    let tap = hosts.left_behind().into_iter().find(|name| name.ends_with("-out")).unwrap();
+    for (options, reason) in [
+        (&["--netns", "no-such-namespace"][..], "no network namespace"),
+        (&["--netns", "/etc/passwd", "--dev", "eth0"], "is not a network namespace"),
+        (&["--pid", "4194304", "--dev", "eth0"], "there is no process 4194304"),
+        (&["--container", "no-such-container"], "there is no running container no-such-container"),
+        (&["--container", "0123456789abcdef"], "there is no running container"),
+        (&["--netns", netns, "--dev", "eth9"], "there is no device eth9"),
+        (&["--netns", netns], "has no default route"),
+        (&["--netns", netns, "--dev", "lo"], "loopback"),
+        (&["--netns", netns, "--dev", "tun7"], "bare IP packets"),
+        (&["--netns", netns, "--dev", &tap], "faultwire itself made"),
+        (&[], "say which device"),
+        (&["--netns", netns, "--dev", "eth0", "--up", "los 1%"], "loss"),
+    ] {
+        let output = output(&[&["attach"], options].concat());
+        assert_eq!(output.status.code(), Some(2), "{options:?}: {}", said(&output));
+        assert!(said(&output).contains(reason), "{options:?}: {}", said(&output));
+    }
+    let dry = output(&["attach", "--netns", netns, "--dev", "eth0", "--both", "loss 1%", "--dry-run"]);
+    assert!(dry.status.success() && said(&dry).contains("would attach to eth0"), "{}", said(&dry));
+    assert_eq!(hosts.left_behind().len(), 3, "the TUN device and one attachment's");
+}
+
+#[test]
+fn an_ssh_session_of_this_host_is_not_cut_unasked() {
+    let name = unique();
+    let other = format!("{name}p");
+    ip(&["link", "add", &name, "type", "veth", "peer", "name", &other]);
+    ip(&["addr", "add", "10.87.99.1/32", "dev", &name]);
+    let attach = |options: &[&str]| -> Output {
+        faultwire()
+            .args([&["attach", "--dev", &name, "--both", "delay 1ms", "--for", "10ms"], options].concat())
+            .env("SSH_CONNECTION", "10.87.99.2 40000 10.87.99.1 22")
+            .output()
+            .unwrap()
+    };
+    let (refused, done) = (attach(&[]), attach(&["--yes"]));
+    ip(&["link", "del", &name]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(said(&refused).contains("SSH session"), "{}", said(&refused));
+    assert!(done.status.success(), "{}", said(&done));
+}
+
+/// Whenever it is killed, traffic flows at once, and nothing is left.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "the moment of the kill is random, and not waited for")]
+fn two_hundred_kills_under_load_lose_no_connection() {
+    let hosts = Hosts::new();
+    let mut connection = hosts.connect(PEER[0]);
+    let load = hosts.connect(PEER[1]);
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let ([from, to], stop) = (&load, &stop);
+        scope.spawn(move || {
+            let (mut from, data) = (from, vec![0; 65_536]);
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                from.write_all(&data).unwrap();
+            }
+            from.shutdown(std::net::Shutdown::Write).unwrap();
+        });
+        scope.spawn(move || {
+            let mut to = to;
+            std::io::copy(&mut to, &mut std::io::sink()).unwrap();
+        });
+        let mut random = 12_345_u64;
+        for round in 0..200 {
+            let mut child = faultwire()
+                .args([
+                    "attach",
+                    "--netns",
+                    &hosts.target.0,
+                    "--dev",
+                    "eth0",
+                    "--both",
+                    "delay 1ms loss 0.1%",
+                ])
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap();
+            // At a random moment, of the start too: the moment is what is tested, nothing is waited for.
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            std::thread::sleep(Duration::from_micros((random >> 33) % 150_000));
+            child.kill().unwrap();
+            child.wait().unwrap();
+            let took = round_trip(&mut connection);
+            assert!(took < Duration::from_secs(1), "round {round}: {took:?}");
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    exchange(&mut connection, 1_000_000);
+    assert_eq!(hosts.left_behind(), [""; 0]);
+}
