@@ -69,6 +69,19 @@ enum Event {
     Fragments,
 }
 
+impl Event {
+    /// Place among what is due at the same time: what is furthest along its path goes first. So a packet that comes to a
+    /// stage finds nobody waiting there whose time has come too, and whatever passes at once overtakes nobody.
+    const fn rank(&self) -> u16 {
+        match self {
+            Self::Resume(packet) => !packet.stage,
+            Self::Wake { stage, .. } => !*stage,
+            // Right behind the first fragment.
+            Self::Fragments => 0,
+        }
+    }
+}
+
 /// Decisions about a flow's route, as its table entry holds them.
 mod verdict {
     pub(super) const NO_ROUTE: u32 = u32::MAX;
@@ -208,7 +221,7 @@ impl Router {
     }
 
     /// Takes a packet of `length` bytes that came in by `port`, behind the headroom of `buffer`. The buffer is left
-    /// ready for the next packet. What was due before `now` must have been polled.
+    /// ready for the next packet. What was due at `now` or before must have been polled: it came earlier.
     pub fn receive<E: Egress>(
         &mut self,
         port: u16,
@@ -302,7 +315,8 @@ impl Router {
         self.take_in(port, buffer, length, offload, now, egress, straight);
     }
 
-    /// Carries on with everything that is due at or before `now`, each at its own time.
+    /// Carries on with everything that is due at or before `now`, each at its own time; at one time, what is furthest along
+    /// its path first.
     pub fn poll<E: Egress>(&mut self, now: Instant, egress: &mut E) {
         while let Some((due, event)) = self.schedule.pop_due(now) {
             match event {
@@ -479,7 +493,7 @@ impl Router {
             packet.stage = stage.unwrap_or(0) as u16;
             self.held += packet.amount();
             let until = self.waiting.keep(packet, nat, now);
-            return self.schedule.insert(until, Event::Fragments);
+            return self.plan(until, Event::Fragments);
         }
         let place = stage.map(|stage| (packet.path, stage as u16));
         self.drop_untranslated(packet, place, reason, now, egress);
@@ -505,7 +519,7 @@ impl Router {
     #[inline]
     fn tell_fragments(&mut self, packet: &Packet, now: Instant) {
         if !self.waiting.is_empty() && packet.layout.is_first_fragment() {
-            self.schedule.insert(now, Event::Fragments);
+            self.plan(now, Event::Fragments);
         }
     }
 
@@ -732,14 +746,18 @@ impl Router {
             Emission::Wake(at) if at <= now => {
                 self.with_stage(path, stage, now, egress, |stage, out| stage.wake(now, out));
             }
-            Emission::Wake(at) => self.schedule.insert(at, Event::Wake { path, stage }),
+            Emission::Wake(at) => self.plan(at, Event::Wake { path, stage }),
         }
     }
 
     fn hold(&mut self, mut packet: Packet, stage: usize, until: Instant) {
         self.held += packet.amount();
         packet.stage = stage as u16;
-        self.schedule.insert(until, Event::Resume(packet));
+        self.plan(until, Event::Resume(packet));
+    }
+
+    fn plan(&mut self, at: Instant, event: Event) {
+        self.schedule.insert(at, event.rank(), event);
     }
 
     fn release(&mut self, packet: &Packet) {

@@ -2,7 +2,8 @@
 //!
 //! Varghese and Lauck, "Hashed and Hierarchical Timing Wheels" (SOSP 1987): insertion and removal cost the same however
 //! much waits. A wheel alone would round to its tick, so the entries of the current tick go through a small heap:
-//! entries leave in order of their due time to the nanosecond, and in order of insertion where that is equal.
+//! entries leave in order of their due time to the nanosecond; where that is equal, in order of their rank, and where
+//! that is equal too, in order of insertion.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -16,6 +17,8 @@ const SLOTS: usize = 1 << LEVEL_BITS;
 /// 7 levels of 8 bits and the 12 bits of a tick cover all of 64 bits of time.
 const LEVELS: usize = 7;
 const NONE: u32 = u32::MAX;
+/// Bits of an entry's place among those due at the same time; its rank is above them.
+const SEQUENCE_BITS: u32 = 48;
 
 /// Values ordered by due time.
 #[derive(Debug)]
@@ -34,6 +37,7 @@ pub struct Schedule<T> {
 struct Node<T> {
     due: Instant,
     next: u32,
+    rank: u16,
     value: Option<T>,
 }
 
@@ -75,9 +79,9 @@ impl<T> Schedule<T> {
         self.length == 0
     }
 
-    /// Adds `value`, due at `due` (which may have passed).
-    pub fn insert(&mut self, due: Instant, value: T) {
-        let id = self.take_node(due, value);
+    /// Adds `value`, due at `due` (which may have passed). Of what is due at the same time the lowest `rank` leaves first.
+    pub fn insert(&mut self, due: Instant, rank: u16, value: T) {
+        let id = self.take_node(due, rank, value);
         self.length += 1;
         self.place(id, due);
     }
@@ -131,8 +135,8 @@ impl<T> Schedule<T> {
         size_of::<Node<T>>()
     }
 
-    fn take_node(&mut self, due: Instant, value: T) -> u32 {
-        let node = Node { due, next: NONE, value: Some(value) };
+    fn take_node(&mut self, due: Instant, rank: u16, value: T) -> u32 {
+        let node = Node { due, next: NONE, rank, value: Some(value) };
         if self.free == NONE {
             if self.nodes.len() == self.nodes.capacity() {
                 // Doubling would leave up to half of it unused.
@@ -166,8 +170,9 @@ impl<T> Schedule<T> {
     fn place(&mut self, id: u32, due: Instant) {
         let tick = due.as_nanos() >> TICK_BITS;
         if tick <= self.tick {
-            self.current.push(Reverse((due, self.sequence, id)));
-            self.sequence += 1;
+            let rank = u64::from(self.nodes[id as usize].rank);
+            self.current.push(Reverse((due, rank << SEQUENCE_BITS | self.sequence, id)));
+            self.sequence = (self.sequence + 1) & ((1 << SEQUENCE_BITS) - 1);
             return;
         }
         let level = ((tick ^ self.tick).ilog2() / LEVEL_BITS) as usize;
@@ -237,7 +242,7 @@ mod tests {
         let mut schedule = Schedule::new();
         let due = Instant::from_nanos(123_456_789_012);
         for value in 0..100 {
-            schedule.insert(due, value);
+            schedule.insert(due, 0, value);
             // Time goes on meanwhile, so that the entries start on different levels of the wheel.
             assert_eq!(schedule.pop_due(Instant::from_nanos(value * 1_000_000_000)), None);
         }
@@ -248,18 +253,21 @@ mod tests {
     proptest! {
         /// Against a sorted list, with time going on in between: same values, same order, never early.
         #[test]
-        fn agrees_with_a_sorted_list(steps in proptest::collection::vec((0..40_u32, any::<u64>(), 0..30_u32, any::<u64>()), 1..200)) {
+        fn agrees_with_a_sorted_list(steps in proptest::collection::vec((0..40_u32, any::<u64>(), 0..30_u32, any::<u64>(), 0..3_u16), 1..200)) {
             let mut schedule = Schedule::new();
-            let mut oracle: Vec<(Instant, usize)> = Vec::new();
+            let mut oracle: Vec<(Instant, u16, usize)> = Vec::new();
             let mut now = Instant::ZERO;
-            for (value, &(delay_bits, delay, step_bits, step)) in steps.iter().enumerate() {
-                let due = now + Duration::from_nanos(delay & ((1 << delay_bits) - 1));
-                schedule.insert(due, value);
-                oracle.push((due, value));
+            for (value, &(delay_bits, delay, step_bits, step, rank)) in steps.iter().enumerate() {
+                // Every third time is on a coarse grid, where times are often equal.
+                let grid = if value % 3 == 0 { !0xffff } else { !0 };
+                let due = Instant::from_nanos((now.as_nanos() + (delay & ((1 << delay_bits) - 1))) & grid).max(now);
+                schedule.insert(due, rank, value);
+                oracle.push((due, rank, value));
                 now += Duration::from_nanos(step & ((1 << step_bits) - 1));
                 oracle.sort();
                 while let Some((due, value)) = schedule.pop_due(now) {
-                    prop_assert_eq!(oracle.remove(0), (due, value));
+                    let (first, _, expected) = oracle.remove(0);
+                    prop_assert_eq!((first, expected), (due, value));
                     prop_assert!(due <= now);
                 }
                 prop_assert!(oracle.first().is_none_or(|first| first.0 > now));
@@ -271,7 +279,8 @@ mod tests {
             }
             while let Some(at) = schedule.next_due() {
                 if let Some(next) = schedule.pop_due(at) {
-                    prop_assert_eq!(oracle.remove(0), next);
+                    let (first, _, expected) = oracle.remove(0);
+                    prop_assert_eq!((first, expected), next);
                 }
             }
             prop_assert!(oracle.is_empty());

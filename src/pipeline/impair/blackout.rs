@@ -84,6 +84,26 @@ mod tests {
         assert_eq!(times, [9, 15, 15, 15, 15, 40]);
     }
 
+    /// A packet that comes out of a delay at the very time at which the link is up finds those waiting that came before it.
+    #[test]
+    fn what_comes_as_the_link_comes_up_overtakes_nobody() {
+        let ms = Duration::from_millis;
+        let delay = crate::config::spec::parse("delay 10ms").unwrap().stages.remove(0);
+        let params = BlackoutParams { start: ms(10), down: ms(10), up: None, hold: true };
+        let mut run = Run::new(vec![delay, stage(ImpairmentParams::Blackout(params))]);
+        for number in 0..=10 {
+            run.feed(
+                Instant::ZERO + ms(u64::from(number)),
+                &Spec { sequence: number, ..Spec::tcp(1) }.frame(),
+            );
+        }
+        run.finish();
+        let number = |bytes: &[u8]| u32::from_be_bytes(bytes[24..28].try_into().unwrap());
+        let order: Vec<u32> = run.wires().iter().map(|wire| number(&wire.bytes)).collect();
+        assert_eq!(order, (0..=10).collect::<Vec<_>>());
+        assert_eq!(run.times(), [20_000_000; 11]);
+    }
+
     #[test]
     fn the_schedule_repeats() {
         assert_eq!(passes(10, 5, Some(20), &[9, 10, 15, 34, 35, 39, 40, 60, 64, 65]), [9, 15, 34, 40, 65]);
