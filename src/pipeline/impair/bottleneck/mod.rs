@@ -116,7 +116,7 @@ impl Bottleneck {
     }
 
     /// What the discipline does with a packet that comes.
-    fn arrival(&mut self, packet: &Packet, now: Instant) -> Fate {
+    fn arrival(&mut self, packet: &Packet, bytes: u64, now: Instant) -> Fate {
         let draw = || packet.stream(self.key).unit(packet.index, 0);
         let head = self.sending.as_ref().map(|(first, _)| first).or_else(|| self.queue.front());
         match &mut self.manager {
@@ -128,7 +128,7 @@ impl Bottleneck {
             }
             Manager::Red(red) => {
                 let waiting = self.shared.packets.load(Ordering::Acquire);
-                red.arrival(waiting, packet.is_ecn_capable(), draw(), now)
+                red.arrival(waiting, bytes, packet.is_ecn_capable(), draw(), now)
             }
         }
     }
@@ -276,7 +276,7 @@ impl Stage for Bottleneck {
         // What ends at this very time makes room first.
         self.serve(now, out);
         let bytes = u64::from(packet.wire_length(0).saturating_add_signed(self.overhead));
-        let fate = self.arrival(packet, now);
+        let fate = self.arrival(packet, bytes, now);
         let mut packet = packet.take(out.pool);
         if fate == Fate::Mark && packet.mark_congestion() {
             out.rewritten(&packet);

@@ -9,7 +9,7 @@ use crate::pipeline::time::{Duration, Instant};
 #[derive(Debug)]
 pub(super) struct Red {
     params: RedParams,
-    /// Time in which the link sends a typical packet: an idle queue is averaged as if it had sent so many.
+    /// Time in which the link sends 1,000 bytes.
     typical: Duration,
     mean: f64,
     /// Packets since the last that was hit; none below `min`.
@@ -27,12 +27,22 @@ impl Red {
         self.idle_since.get_or_insert(now);
     }
 
-    /// About a packet that comes at `now` to `waiting` others; `draw` is uniform in [0, 1).
-    pub(super) fn arrival(&mut self, waiting: u64, can_mark: bool, draw: f64, now: Instant) -> Fate {
+    /// About a packet of `bytes` that comes at `now` to `waiting` others; `draw` is uniform in [0, 1).
+    pub(super) fn arrival(
+        &mut self,
+        waiting: u64,
+        bytes: u64,
+        can_mark: bool,
+        draw: f64,
+        now: Instant,
+    ) -> Fate {
         match self.idle_since.take() {
+            // As if the idle link had sent packets like this one. Their number is not a whole one: a packet that is dropped
+            // begins a new idle time, and rounding would forget the old one, for ever where packets follow closely.
             Some(since) => {
-                let missed = now.since(since).as_nanos() / self.typical.as_nanos().max(1);
-                self.mean *= power(1.0 - self.params.weight, missed);
+                let each = self.typical.as_nanos().max(1) as f64 * bytes.max(1) as f64 / 1_000.0;
+                let missed = now.since(since).as_nanos() as f64 / each;
+                self.mean *= libm::pow(1.0 - self.params.weight, missed);
             }
             None => self.mean += self.params.weight * (waiting as f64 - self.mean),
         }
@@ -65,19 +75,6 @@ impl Red {
     }
 }
 
-/// `base` to the power of `exponent`, the same on every machine.
-fn power(mut base: f64, mut exponent: u64) -> f64 {
-    let mut result = 1.0;
-    while exponent > 0 && result > 0.0 {
-        if exponent & 1 == 1 {
-            result *= base;
-        }
-        base *= base;
-        exponent >>= 1;
-    }
-    result
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -106,13 +103,20 @@ mod tests {
     fn the_mean_is_weighted_and_decays_while_idle() {
         let mut red = red(0.25);
         for expected in [2.0, 3.5, 4.625] {
-            red.arrival(8, false, 0.99, Instant::ZERO);
+            red.arrival(8, 1_000, false, 0.99, Instant::ZERO);
             assert!((red.mean - expected).abs() < 1e-12, "{}", red.mean);
         }
         red.empty(Instant::ZERO + Duration::from_millis(10));
         red.empty(Instant::ZERO + Duration::from_millis(99));
-        red.arrival(0, false, 0.99, Instant::ZERO + Duration::from_millis(12));
+        red.arrival(0, 1_000, false, 0.99, Instant::ZERO + Duration::from_millis(12));
         assert!((red.mean - 4.625 * 0.75 * 0.75).abs() < 1e-12, "{}", red.mean);
+        // Half the size, half the time: 5 ms are 10 packets, however many of them come.
+        let before = red.mean;
+        for number in 0..50 {
+            red.empty(Instant::ZERO + Duration::from_micros(20_000 + 100 * number));
+            red.arrival(0, 500, false, 0.99, Instant::ZERO + Duration::from_micros(20_100 + 100 * number));
+        }
+        assert!((red.mean - before * 0.75_f64.powi(10)).abs() < 1e-12, "{}", red.mean);
     }
 
     /// From hit to hit it is 1 to 1/p - 1 packets, each as likely (the paper's section 7, by its algorithm).
@@ -123,7 +127,7 @@ mod tests {
         let mut gaps = [0_u32; 21];
         let mut last = None;
         for index in 0..40_000_u64 {
-            if red.arrival(10, false, stream.unit(index, 0), Instant::ZERO) == Fate::Drop {
+            if red.arrival(10, 1_000, false, stream.unit(index, 0), Instant::ZERO) == Fate::Drop {
                 if let Some(last) = last {
                     gaps[(index - last) as usize] += 1;
                 }
@@ -135,6 +139,10 @@ mod tests {
         let chi: f64 = gaps[1..20].iter().map(|&gap| (f64::from(gap) - expected).powi(2) / expected).sum();
         // Chi square of 18 degrees of freedom exceeds 60 once in a million.
         assert!(gaps[0] + gaps[20] == 0 && chi < 60.0, "{gaps:?}: {chi}");
-        assert_eq!(red.arrival(100, true, 0.99, Instant::ZERO), Fate::Drop, "a full queue marks nothing");
+        assert_eq!(
+            red.arrival(100, 1_000, true, 0.99, Instant::ZERO),
+            Fate::Drop,
+            "a full queue marks nothing"
+        );
     }
 }

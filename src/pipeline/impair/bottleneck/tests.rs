@@ -185,3 +185,38 @@ fn a_peak_spreads_the_burst() {
         assert_eq!(micros(&run), [&first[..], &again].concat(), "{peak:?}");
     }
 }
+
+/// Whoever manages the queue, a sender that does not listen and sends too much keeps the link busy: packets of all sizes at
+/// 1.1 to 10 times the rate. Of 5 s the last 4 count; RED may need the first for its mean to come down from above twice `max`.
+#[test]
+fn persistent_overload_fills_the_link() {
+    let ms = Duration::from_millis;
+    let red = |min, max, weight| {
+        let probability = Probability::new(0.1).unwrap();
+        Discipline::Red(RedParams { min, max, probability, weight, ecn: false })
+    };
+    for discipline in [
+        Discipline::TailDrop,
+        Discipline::HeadDrop,
+        Discipline::CoDel(CoDelParams { target: ms(5), interval: ms(100), ecn: false }),
+        Discipline::Pie(PieParams { target: ms(15), update: ms(15), burst: ms(150), ecn: false }),
+        red(5.0, 15.0, 0.002),
+        red(5.0, 15.0, 0.02),
+        red(30.0, 90.0, 0.002),
+        red(1.0, 3.0, 1.0),
+    ] {
+        for (size, load) in [(100, 1.5), (1_000, 1.1), (1_000, 1.5), (1_000, 10.0), (1_500, 3.0)] {
+            let mut run = run(rate(), Some(1_000), discipline);
+            let frame = Spec::udp(size - 28).frame();
+            let gap = size as f64 / load;
+            for number in 0..(5_000_000.0 / gap) as u64 {
+                run.feed(at((number as f64 * gap) as u64), &frame);
+            }
+            let times = micros(&run);
+            let sent = times.iter().filter(|&&time| time >= 1_000_000).count();
+            let (sent, room) = (sent as f64, 4_000_000.0 / size as f64);
+            assert!(sent > 0.98 * room, "{discipline:?}, {size} bytes at {load}: {sent} of {room}");
+            assert!(sent <= room + 1.0, "{discipline:?}, {size} bytes at {load}: {sent} of {room}");
+        }
+    }
+}
