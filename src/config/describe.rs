@@ -265,6 +265,7 @@ fn netem(netem: &NetemParams) -> String {
         format!("slots {gap} apart{}", most.concat())
     }));
     words.extend(netem.limit.map(|limit| format!("limit {limit}")));
+    words.extend(netem.queue().map(|queue| format!("queue of {queue} packets")));
     words.join(" ")
 }
 
@@ -401,7 +402,7 @@ mod tests {
             [
                 "mtu 1400 less 50 bytes of tunnels = 1350: drop larger packets and answer ICMP",
                 "mss clamped to 1360 in every SYN",
-                "netem delay 100ms ± 10ms (uniform), order kept (correlation 25%) loss 1% rate 1.5 Mbit/s limit 1000",
+                "netem delay 100ms ± 10ms (uniform), order kept (correlation 25%) loss 1% rate 1.5 Mbit/s queue of 1000 packets",
             ]
         );
     }

@@ -6,14 +6,13 @@ use crate::config::describe;
 use crate::config::spec::Spec;
 use crate::pipeline::crandom::realised_share;
 use crate::pipeline::params::{
-    Correlated, Distribution, ImpairmentParams, LossModel, Mode, MtuAction, NetemParams, SlotGap, StageParams,
+    Correlated, Distribution, ImpairmentParams, LossModel, Mode, MtuAction, NetemParams, SlotGap,
+    StageParams, TC_LIMIT,
 };
 use crate::pipeline::units::Probability;
 
 /// Bits of a full-sized Ethernet packet.
 const PACKET_BITS: f64 = 1_500.0 * 8.0;
-/// netem's limit where the line has none.
-const TC_LIMIT: f64 = 1_000.0;
 
 /// The explanation of a spec.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
@@ -278,8 +277,17 @@ impl Explainer<'_> {
                 );
             }
         }
-        let limit = netem.limit.map(|limit| limit as f64);
-        let Some(limit) = limit.or_else(|| (self.mode == Mode::Netem).then_some(TC_LIMIT)) else { return };
+        if let (None, Some(rate), Mode::Exact) = (netem.limit, &netem.rate, self.mode) {
+            let wait = TC_LIMIT as f64 * PACKET_BITS / rate.rate.bits_per_sec() as f64;
+            self.to.numbers.worst_queue_seconds = Some(wait);
+            self.says(format!(
+                "queue: {TC_LIMIT} packets may wait for the rate, not counting those on the line; a full queue of full-sized \
+                 ones takes {}",
+                millis(wait)
+            ));
+        }
+        let implied = (self.mode == Mode::Netem).then_some(TC_LIMIT);
+        let Some(limit) = netem.limit.or(implied).map(|limit| limit as f64) else { return };
         let given = if netem.limit.is_some() { "" } else { " (netem's default)" };
         let delay = netem.delay.map_or(0.0, |delay| (delay.delay + delay.jitter).as_secs_f64());
         let rate = netem.rate.map(|rate| rate.rate.bits_per_sec() as f64);
@@ -339,6 +347,8 @@ mod tests {
         let limit = "delay 100ms rate 1gbit limit 1000";
         assert!(warned(limit, Mode::Exact, "at least 8334 packets"), "{:?}", of(limit, Mode::Exact));
         assert!(!warned("delay 100ms rate 100mbit limit 1000", Mode::Exact, "at least"));
+        assert!(of("delay 100ms rate 1gbit", Mode::Exact).warnings.is_empty());
+        assert!(warned("delay 100ms rate 1gbit", Mode::Netem, "at least 8334 packets"));
         assert!(warned("delay 100ms", Mode::Netem, "at most 120.000 Mbit/s"));
         assert!(of("delay 100ms", Mode::Exact).warnings.is_empty());
         assert!(warned("loss 10% 25%", Mode::Netem, "1.7"), "{:?}", of("loss 10% 25%", Mode::Netem));
@@ -368,6 +378,7 @@ mod tests {
         assert!(close(numbers("delay 10ms reorder 25%").reorder, 0.25));
         assert_eq!(numbers("rate 8mbit").rate_bits_per_second, Some(8_000_000));
         assert!(close(numbers("rate 12mbit limit 10").worst_queue_seconds, 0.01));
+        assert!(close(numbers("rate 12mbit").worst_queue_seconds, 1.0));
         assert_eq!(numbers(""), Numbers::default());
     }
 }

@@ -587,7 +587,7 @@ fn a_name_is_given_to_one_stage_of_a_path() {
 #[test]
 fn what_is_probably_not_meant_is_a_warning() {
     for (spec, part) in [
-        ("delay 100ms rate 1gbit", "stage netem: limit 1000 is full before 1 Gbit/s"),
+        ("delay 100ms rate 1gbit limit 1000", "stage netem: limit 1000 is full before 1 Gbit/s"),
         ("delay 100ms limit 100", "carries at most 12 Mbit/s"),
         ("mtu 1000", "stage mtu: 1000 bytes are less than IPv6 can work with (1280)"),
     ] {

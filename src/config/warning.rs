@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 
 use crate::config::plan::{PathPlan, Plan};
-use crate::pipeline::params::{Excess, ImpairmentParams, NetemParams, RateParams};
+use crate::pipeline::params::{Excess, ImpairmentParams, Mode, NetemParams, RateParams, TC_LIMIT};
 use crate::pipeline::time::Duration;
 use crate::pipeline::units::Bytes;
 
@@ -42,7 +42,8 @@ fn path_warnings<'a>(path: &'a PathPlan, plan: &'a Plan) -> impl Iterator<Item =
 
 /// netem's limit counts delayed packets too, so a small one cuts the throughput.
 fn limit_warning(netem: &NetemParams) -> Option<String> {
-    let limit = netem.limit? as f64;
+    let implied = (netem.mode == Mode::Netem).then_some(TC_LIMIT);
+    let limit = netem.limit.or(implied)? as f64;
     let delay = netem.delay.map_or(Duration::ZERO, |delay| delay.delay + delay.jitter);
     if delay.is_zero() {
         return None;

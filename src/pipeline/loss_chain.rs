@@ -1,12 +1,14 @@
 //! Loss in bursts: netem's four-state chain and Gilbert and Elliott's two states, one draw of 64 bits a decision.
 //!
 //! The state is the flow's; a transition is drawn for each packet by its place in the flow, so that the same traffic gives
-//! the same losses whatever else is on the path.
+//! the same losses whatever else is on the path. A chain begins as it would be found at any time, in a state drawn with the
+//! probabilities of the long run, so that flows of a few packets lose the same share as long ones; only mode netem begins
+//! in the first state, as the kernel does.
 
 use crate::pipeline::params::{GilbertElliott, StateLoss};
 use crate::pipeline::units::Probability;
 
-/// What a flow remembers: the number of the state. Every chain starts in 0: received in a gap, or good.
+/// The number of a state. In 0 packets are received in a gap, or times are good.
 pub(super) type State = u8;
 
 /// The four states of `loss state`, less one.
@@ -42,6 +44,28 @@ pub(super) fn two_states(chain: &GilbertElliott, bad: &mut State, words: [u64; 2
         *bad = State::from(!was_bad);
     }
     hits(loss.bits(), words[1])
+}
+
+/// The state of the four in which `word`, a uniform number, finds a chain that has been going on for long.
+pub(super) fn any_of_four(chain: &StateLoss, word: u64) -> State {
+    pick(&chain.shares(), word)
+}
+
+/// As [`any_of_four`], of the two states.
+pub(super) fn any_of_two(chain: &GilbertElliott, word: u64) -> State {
+    pick(&[1.0 - chain.bad_share(), chain.bad_share()], word)
+}
+
+/// The place among `shares`, which add up to 1, that `word` falls on.
+fn pick(shares: &[f64], word: u64) -> State {
+    let mut left = word as f64 / 18_446_744_073_709_551_616.0;
+    let found = shares.iter().position(|share| {
+        left -= share;
+        left < 0.0
+    });
+    // Rounding may leave a little at the end.
+    let last = || shares.iter().rposition(|&share| share > 0.0).unwrap_or(0);
+    found.unwrap_or_else(last) as State
 }
 
 /// A word is a number in [0, 1); all ones is certainty.
@@ -198,5 +222,46 @@ mod tests {
         let mut memory = 0;
         let hits = losses(100, |words| two_states(&chain, &mut memory, words));
         assert_eq!(hits.iter().filter(|&&hit| hit).count(), 99, "the first is decided before the move");
+    }
+
+    /// One step from a state drawn by the shares of the long run loses the share of the long run, whatever the chain: the
+    /// shares are in balance. 6 standard deviations of a binomial count.
+    #[test]
+    fn the_first_packet_is_lost_as_often_as_any() {
+        let n = 100_000;
+        let assert_first = |name: String, expected: f64, lost: &dyn Fn([u64; 3]) -> bool| {
+            let key = StageKey::new(4, "first");
+            let words = |flow: u64| {
+                let stream = key.stream(flow, 0);
+                [stream.word(0, 0), stream.word(0, 1), stream.word(0, 2)]
+            };
+            let share = (0..n).filter(|&flow| lost(words(flow))).count() as f64 / n as f64;
+            let bound = 6.0 * (expected * (1.0 - expected) / n as f64).sqrt() + 1e-9;
+            assert!((share - expected).abs() <= bound, "{name}: {share}, not {expected} ± {bound}");
+        };
+        for values in [
+            [0.01, 0.3, 0.0, 1.0, 0.0],
+            [0.02, 0.2, 0.1, 0.5, 0.001],
+            [0.1, 0.9, 0.1, 0.05, 0.05],
+            [0.3, 0.3, 0.7, 1.0, 0.7],
+            [0.0, 0.5, 0.0, 1.0, 0.1],
+            [0.5, 0.0, 0.4, 0.1, 0.0],
+            [0.5, 0.0, 0.0, 0.1, 0.0],
+            [0.5, 0.3, 0.4, 0.0, 0.0],
+            [0.01, 1.0, 0.0, 1.0, 0.0],
+        ] {
+            let chain = state(values);
+            assert_first(format!("{values:?}"), chain.loss_rate(), &|words| {
+                four_states(&chain, &mut any_of_four(&chain, words[2]), words[0])
+            });
+        }
+        for [to_bad, to_good, bad, good] in
+            [[0.01, 0.1, 1.0, 0.0], [0.05, 0.5, 0.7, 0.01], [0.0, 0.5, 1.0, 0.02], [0.3, 0.0, 0.4, 0.1]]
+        {
+            let chain = GilbertElliott { p: p(to_bad), r: p(to_good), bad: p(bad), good: p(good) };
+            assert_first(format!("{chain:?}"), chain.loss_rate(), &|words| {
+                two_states(&chain, &mut any_of_two(&chain, words[2]), [words[0], words[1]])
+            });
+        }
     }
 }

@@ -32,7 +32,7 @@ pub use tcp::{HeldAcks, RstOrderParams, RstPlace, TimestampSet, TimestampsParams
 pub use when::{FragmentSelect, Phase, Scope, Select, Trigger};
 
 pub use loss::{GilbertElliott, LossModel, StateLoss};
-pub use netem::{Mode, Slot, SlotGap};
+pub use netem::{Mode, Slot, SlotGap, TC_LIMIT};
 
 use std::net::IpAddr;
 

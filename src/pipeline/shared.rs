@@ -22,9 +22,17 @@ pub struct Numbers {
     pub memory: [AtomicU64; 8],
     /// What is remembered of hosts; made by the stage that needs it, before the first packet.
     hosts: OnceLock<Arc<Hosts>>,
+    /// See [`Numbers::ends`].
+    ends: OnceLock<Box<[AtomicU64]>>,
 }
 
 impl Numbers {
+    /// When each of the last `count` packets has been sent, in the place of its number modulo `count`, which is always the
+    /// same; made when first asked for.
+    pub fn ends(&self, count: u64) -> &[AtomicU64] {
+        self.ends.get_or_init(|| (0..count).map(|_| AtomicU64::default()).collect())
+    }
+
     /// The table of hosts.
     pub fn hosts(&self) -> &Hosts {
         self.hosts.get_or_init(Arc::default)

@@ -201,9 +201,15 @@ mod tests {
     }
 
     #[test]
-    fn only_a_rate_has_tcs_default_limit() {
-        assert_eq!(netem("delay 10ms").limit, None);
-        assert_eq!(netem("delay 10ms rate 1mbit").limit, Some(1_000));
+    fn only_a_rate_has_a_queue_of_tcs_default_limit() {
+        for (spec, limit, queue) in [
+            ("delay 10ms", None, None),
+            ("delay 10ms rate 1mbit", None, Some(1_000)),
+            ("delay 10ms rate 1mbit limit 7", Some(7), None),
+        ] {
+            let netem = netem(spec);
+            assert_eq!((netem.limit, netem.queue()), (limit, queue), "{spec}");
+        }
     }
 
     #[test]

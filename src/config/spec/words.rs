@@ -48,9 +48,6 @@ const OPTIONS: &[(&str, &[&str])] = &[
     ("rst-order", &["first", "last"]),
 ];
 
-/// tc's default, in packets.
-const TC_LIMIT: u64 = 1_000;
-
 /// Smallest MTU of IPv4 (RFC 791 section 3.1) and largest of any IP packet.
 pub(in crate::config) const MTU: RangeInclusive<u32> = 68..=65_535;
 
@@ -229,9 +226,6 @@ impl Words {
         }
         if self.place("reorder").is_some() && netem.gap == 0 {
             netem.gap = 1;
-        }
-        if netem.rate.is_some() && netem.limit.is_none() {
-            netem.limit = Some(TC_LIMIT);
         }
         netem
     }

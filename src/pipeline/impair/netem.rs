@@ -3,7 +3,8 @@
 //! Model: each wire packet is drawn for duplication, then for loss (a packet that is both leaves exactly one copy; with
 //! `ecn` loss marks instead), then for corruption of one bit. Then `limit` counts everything that this stage holds. Then
 //! it is sent at the rate, and then it takes its delay, unless it is chosen to overtake.
-//! A copy is drawn for by itself, but not copied again.
+//! A copy is drawn for by itself, but not copied again. Without a `limit` a rate has a queue of 1,000 packets, in which
+//! those on the line do not count.
 //!
 //! Differs from the kernel's netem, always to what the line says:
 //! - acts on the wire packets of a GSO train, not on the train;
@@ -35,6 +36,9 @@ use crate::pipeline::time::Instant;
 use crate::pipeline::units::Probability;
 use crate::pipeline::wander::{self, Wander};
 
+/// Which shared memory counts what the rate has taken.
+const SENT: usize = 0;
+
 /// A whole netem line.
 #[derive(Debug)]
 pub struct Netem {
@@ -49,6 +53,8 @@ pub struct Netem {
     gap: u32,
     delay: Option<DelayParams>,
     rate: Option<(Serialiser, NetemRate)>,
+    /// Packets that may wait for the rate, if the line has no limit.
+    queue: Option<u64>,
     /// Of the wandering delay, in 1/s.
     speed: f64,
     clamped: u64,
@@ -76,14 +82,19 @@ impl Loss {
         }
     }
 
-    /// Whether one packet is lost.
+    /// Whether one packet is lost. A chain that has not begun does so in any state, as often as it is in it.
     fn hit(&self, stream: Stream, index: u64, memory: &mut LossMemory) -> bool {
         match self {
             Self::Random(chance) => chance.hit(stream, index, &mut memory.random),
-            Self::State(chain) => loss_chain::four_states(chain, &mut memory.state, stream.word(index, 0)),
+            Self::State(chain) => {
+                let state =
+                    memory.state.get_or_insert_with(|| loss_chain::any_of_four(chain, stream.word(index, 2)));
+                loss_chain::four_states(chain, state, stream.word(index, 0))
+            }
             Self::GilbertElliott(chain) => {
-                let words = [stream.word(index, 0), stream.word(index, 1)];
-                loss_chain::two_states(chain, &mut memory.state, words)
+                let state =
+                    memory.state.get_or_insert_with(|| loss_chain::any_of_two(chain, stream.word(index, 2)));
+                loss_chain::two_states(chain, state, [stream.word(index, 0), stream.word(index, 1)])
             }
         }
     }
@@ -93,7 +104,8 @@ impl Loss {
 #[derive(Debug, Clone, Copy, Default)]
 struct LossMemory {
     random: Memory,
-    state: loss_chain::State,
+    /// Of a chain that has begun.
+    state: Option<loss_chain::State>,
 }
 
 /// Each decision has its own draws.
@@ -136,6 +148,8 @@ impl Netem {
     /// The stage that `params` describe.
     pub fn new(params: &NetemParams, setting: &Setting) -> Self {
         let shared = Shared::clone(&setting.shared);
+        // Made now, not by the first packet.
+        params.queue().map(|queue| shared.ends(queue).len());
         let key = |number| setting.key.part(number);
         let repeat = params.delay_correlation;
         Self {
@@ -153,6 +167,7 @@ impl Netem {
             gap: params.gap,
             delay: params.delay,
             rate: params.rate.map(|rate| (Serialiser::new(rate.rate, Shared::clone(&shared)), rate)),
+            queue: params.queue(),
             speed: params.delay.map_or(0.0, |delay| wander::speed(delay.jitter, delay.half_life)),
             clamped: 0,
             slots: params.slot.map(Slots::new),
@@ -223,14 +238,29 @@ impl Netem {
     }
 
     /// Room for how many of `count` packets, counted as held from now on.
-    fn admit(&self, count: u32) -> u32 {
+    fn admit(&self, count: u32, now: Instant) -> u32 {
         let held = &self.shared.packets;
-        let Some(limit) = self.limit else { return count };
+        let Some(limit) = self.limit else { return if self.has_room(now) { count } else { 0 } };
         let enter = |now: u64| (now < limit).then(|| now + u64::from(count).min(limit - now));
         match held.fetch_update(Ordering::AcqRel, Ordering::Acquire, enter) {
             Ok(before) => u64::from(count).min(limit - before) as u32,
             Err(_) => 0,
         }
+    }
+
+    /// Whether the queue of the rate has room for a packet that comes at `now`: the one that came a queue's length before it
+    /// has been sent.
+    fn has_room(&self, now: Instant) -> bool {
+        let Some(queue) = self.queue else { return true };
+        let next = self.shared.memory[SENT].load(Ordering::Acquire) % queue;
+        self.shared.ends(queue)[next as usize].load(Ordering::Acquire) <= now.as_nanos()
+    }
+
+    /// The rate has taken a packet, which it will have sent at `end`.
+    fn enqueued(&self, end: Instant) {
+        let Some(queue) = self.queue else { return };
+        let number = self.shared.memory[SENT].fetch_add(1, Ordering::AcqRel) % queue;
+        self.shared.ends(queue)[number as usize].store(end.as_nanos(), Ordering::Release);
     }
 
     /// When the first wire packet of `packet` leaves.
@@ -248,6 +278,7 @@ impl Netem {
             Some((link, rate)) => link.send(cost(packet.wire_length(0), rate), now).end,
             None => now,
         };
+        self.enqueued(sent);
         let Some(delay) = self.delay else { return sent };
         let flow = self.flows.of(packet.flow);
         if self.gap > 0 {
@@ -300,7 +331,7 @@ impl Netem {
         if !self.waits() {
             return out.forward(packet);
         }
-        if self.admit(1) == 0 {
+        if self.admit(1, now) == 0 {
             return out.drop(packet, Reason::Limit);
         }
         let due = self.departure(&packet, now);
@@ -320,7 +351,7 @@ impl Stage for Netem {
             return Verdict::new(count, Action::Pass);
         }
         let count = if self.times_each() { 1 } else { count };
-        match self.admit(count) {
+        match self.admit(count, now) {
             0 => Verdict::new(count, Action::Drop(Reason::Limit)),
             count => Verdict::new(count, Action::Hold(self.departure(packet, now))),
         }
@@ -379,6 +410,83 @@ mod tests {
     fn delay(millis: u64, jitter: u64) -> DelayParams {
         let (delay, jitter) = (Duration::from_millis(millis), Duration::from_millis(jitter));
         DelayParams { delay, jitter, distribution: Distribution::Uniform, reorder: false, half_life: None }
+    }
+
+    /// 12 Mbit/s and 10 ms of line: of 3,000 full-sized packets that come at once 1,000 find room in the queue; those on the
+    /// line take none of it, so that as many as have been sent find room again.
+    #[test]
+    fn the_queue_of_a_rate_does_not_count_the_line() {
+        let plain = NetemRate {
+            rate: Rate::from_bits_per_sec(12_000_000).unwrap(),
+            packet_overhead: 0,
+            cell_size: 0,
+            cell_overhead: 0,
+        };
+        for (limit, first, second) in [(None, 1_000, 500), (Some(1_000), 1_000, 490)] {
+            let params =
+                NetemParams { rate: Some(plain), delay: Some(delay(10, 0)), limit, ..NetemParams::default() };
+            let mut run = line(params);
+            let frame = Spec::udp(1_472).frame();
+            (0..3_000).for_each(|_| run.feed(Instant::ZERO, &frame));
+            assert_eq!(3_000 - run.dropped(Reason::Limit), first, "{limit:?}");
+            let later = Instant::ZERO + Duration::from_millis(500);
+            (0..3_000).for_each(|_| run.feed(later, &frame));
+            assert_eq!(6_000 - run.dropped(Reason::Limit), first + second, "{limit:?}");
+        }
+    }
+
+    /// The line is full of more than 1,000 packets: 500 Mbit/s with 100 ms carries 500 Mbit/s.
+    #[test]
+    fn a_long_line_carries_its_rate() {
+        let mut run = Run::new(crate::config::spec::parse("rate 500mbit delay 100ms").unwrap().stages);
+        let frame = Spec::udp(1_472).frame();
+        // 40 packets of 24 us a millisecond would be 480; 60 are more than pass.
+        for milli in 0..1_000 {
+            let at = Instant::ZERO + Duration::from_millis(milli);
+            (0..60).for_each(|_| run.feed(at, &frame));
+        }
+        run.advance(Instant::ZERO + Duration::from_millis(1_100));
+        let bits = run.times().len() as f64 * 12_000.0;
+        assert!((bits / 500e6 - 1.0).abs() < 0.001, "{bits}");
+    }
+
+    /// The share of losses of flows of 1, 3 and 10 packets is that of the chain, of the originals and of the copies alike. Packets
+    /// of a flow are alike, so that the bound is that of so many flows: 6 standard deviations.
+    #[test]
+    fn short_flows_lose_as_much_as_long_ones() {
+        for text in
+            ["loss gemodel 1% 10%", "loss state 1% 10% 5% 20% 1%", "loss gemodel 1% 10% duplicate 100%"]
+        {
+            let stages = crate::config::spec::parse(text).unwrap().stages;
+            let ImpairmentParams::Netem(netem) = &stages[0].impairment else { panic!("a netem line") };
+            let share = match &netem.loss {
+                LossModel::GilbertElliott(chain) => chain.loss_rate(),
+                LossModel::State(chain) => chain.loss_rate(),
+                LossModel::Random(_) => panic!("a chain"),
+            };
+            for length in [1, 3, 10] {
+                let flows = 3_000_u32;
+                let mut run = Run::new(stages.clone());
+                for flow in 0..flows {
+                    let ports = Spec::udp(1).with_source_port((flow + 1) as u16).frame();
+                    (0..length).for_each(|_| run.feed(Instant::ZERO, &ports));
+                }
+                run.finish();
+                let (came, created) = (flows * length, run.router.counters().created.packets as f64);
+                let lost = run.dropped(Reason::Loss) as f64;
+                // With duplication an original that is lost leaves one packet, and no copy is made.
+                let shares = if created > 0.0 {
+                    vec![1.0 - created / f64::from(came), lost / created]
+                } else {
+                    vec![lost / f64::from(came)]
+                };
+                let bound = 6.0 * (share * (1.0 - share) / f64::from(flows)).sqrt();
+                assert!(
+                    shares.iter().all(|seen| (seen - share).abs() < bound),
+                    "{text}, {length} packets: {shares:?}, not {share} ± {bound}"
+                );
+            }
+        }
     }
 
     /// Duplicated and lost at once leaves one copy.

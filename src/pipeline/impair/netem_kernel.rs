@@ -16,15 +16,12 @@ use crate::pipeline::impair::Setting;
 use crate::pipeline::impair::netem::cost;
 use crate::pipeline::loss_chain;
 use crate::pipeline::packet::Packet;
-use crate::pipeline::params::{Correlated, CorruptArea, Distribution, LossModel, NetemParams};
+use crate::pipeline::params::{Correlated, CorruptArea, Distribution, LossModel, NetemParams, TC_LIMIT};
 use crate::pipeline::rng::StageKey;
 use crate::pipeline::shared::Shared;
 use crate::pipeline::slots::Slots;
 use crate::pipeline::stage::{Action, Outlet, Stage, Verdict};
 use crate::pipeline::time::{Duration, Instant};
-
-/// Packets that tc lets wait if the line does not say.
-const TC_LIMIT: u64 = 1_000;
 
 /// netem in the kernel's way.
 #[derive(Debug)]

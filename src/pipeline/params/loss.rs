@@ -38,29 +38,35 @@ pub struct StateLoss {
 }
 
 impl StateLoss {
-    /// The share of packets that is lost in the long run, by the balance of the chain (Salsano et al., "Definition of a
-    /// general and intuitive loss model for packet networks", 2009).
-    pub fn loss_rate(&self) -> f64 {
+    /// The share of packets for which the chain is in each of its states, in the order of [`StateLoss`] (received in a gap,
+    /// received in a burst, lost in a burst, lost in a gap), in the long run: the balance of the chain (Salsano et al.,
+    /// "Definition of a general and intuitive loss model for packet networks", 2009), begun in a gap.
+    pub fn shares(&self) -> [f64; 4] {
         let [p13, p31, p32, p23, p14] =
             [self.p13, self.p31, self.p32, self.p23, self.p14].map(Probability::as_f64);
         if p13 == 0.0 {
-            return p14 / (1.0 + p14);
-        }
-        // Once in a burst, never out of it again.
-        if p31 == 0.0 {
-            return match (p32, p23) {
-                (0.0, _) => 1.0,
-                (_, 0.0) => 0.0,
-                _ => p23 / (p23 + p32),
-            };
+            return [1.0 / (1.0 + p14), 0.0, 0.0, p14 / (1.0 + p14)];
         }
         // State 2 is never left.
         if p32 > 0.0 && p23 == 0.0 {
-            return 0.0;
+            return [0.0, 1.0, 0.0, 0.0];
+        }
+        // Once in a burst, never out of it again.
+        if p31 == 0.0 {
+            return match p32 {
+                0.0 => [0.0, 0.0, 1.0, 0.0],
+                _ => [0.0, p32 / (p23 + p32), p23 / (p23 + p32), 0.0],
+            };
         }
         let third = p13 / p31;
         let second = if p32 > 0.0 { third * p32 / p23 } else { 0.0 };
-        (third + p14) / (1.0 + third + second + p14)
+        [1.0, second, third, p14].map(|share| share / (1.0 + third + second + p14))
+    }
+
+    /// The share of packets that is lost in the long run.
+    pub fn loss_rate(&self) -> f64 {
+        let [.., third, fourth] = self.shares();
+        third + fourth
     }
 
     /// Mean number of losses in a row within a burst; infinite if it never ends.
@@ -83,12 +89,17 @@ pub struct GilbertElliott {
 }
 
 impl GilbertElliott {
+    /// The share of packets for which it is bad in the long run.
+    pub fn bad_share(&self) -> f64 {
+        let (p, r) = (self.p.as_f64(), self.r.as_f64());
+        // What never turns bad is good.
+        if p == 0.0 { 0.0 } else { p / (p + r) }
+    }
+
     /// The share of packets that is lost.
     pub fn loss_rate(&self) -> f64 {
-        let [p, r, bad, good] = [self.p, self.r, self.bad, self.good].map(Probability::as_f64);
-        // It starts good, and stays there if it never turns bad.
-        let share = if p == 0.0 { 0.0 } else { p / (p + r) };
-        share * bad + (1.0 - share) * good
+        let share = self.bad_share();
+        share * self.bad.as_f64() + (1.0 - share) * self.good.as_f64()
     }
 
     /// Mean number of packets in a row for which it is bad; infinite if that never ends.

@@ -1,7 +1,18 @@
 //! How a line of tc-netem is meant.
 
-use crate::pipeline::params::Distribution;
+use crate::pipeline::params::{Distribution, NetemParams};
 use crate::pipeline::time::Duration;
+
+/// Packets that wait at most where a line says nothing: tc's default.
+pub const TC_LIMIT: u64 = 1_000;
+
+impl NetemParams {
+    /// Packets that may wait for the rate of a line that has no limit, in mode exact: those on the line do not count. `None`
+    /// if there is no such queue.
+    pub fn queue(&self) -> Option<u64> {
+        (self.mode == Mode::Exact && self.rate.is_some() && self.limit.is_none()).then_some(TC_LIMIT)
+    }
+}
 
 /// Where netem does not do what its line says: the line, or netem.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
