@@ -13,7 +13,7 @@ use etherparse::PacketBuilder;
 use faultwire::pipeline::nat::Nat;
 use faultwire::pipeline::packet::{Offload, Packet};
 use faultwire::pipeline::params::{
-    Dependence, NaptParams, NatClock, NatKind, NatParams, NatTimeouts, PortAllocation,
+    Dependence, MidStream, NaptParams, NatClock, NatKind, NatParams, NatTimeouts, PortAllocation,
 };
 use faultwire::pipeline::pool::{HEADROOM, Pool};
 use faultwire::pipeline::time::{Duration, Instant};
@@ -36,6 +36,7 @@ fn nat() -> Nat {
         timeouts: NatTimeouts::default(),
         inbound_refresh: true,
         clock: NatClock::Pass,
+        mid_stream: MidStream::Open,
         forwards: Vec::new(),
         rebind: None,
     };

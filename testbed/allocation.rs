@@ -125,6 +125,7 @@ fn napt() -> NaptParams {
         table_size: 6,
         timeouts: NatTimeouts { tcp_opening: short, tcp_established: short, ..NatTimeouts::default() },
         inbound_refresh: true,
+        mid_stream: faultwire::pipeline::params::MidStream::Open,
         clock: NatClock::One,
         forwards: Vec::new(),
         rebind: Some(Rebind { at: Duration::from_millis(3), every: Some(Duration::from_millis(29)) }),

@@ -8,6 +8,8 @@ mod control;
 pub mod events;
 pub mod network;
 mod patience;
+#[cfg(test)]
+mod recipes;
 mod record;
 mod report;
 mod tun;

@@ -2,14 +2,20 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use crate::pipeline::conn;
 use crate::pipeline::packet::Packet;
 use crate::pipeline::params::IcmpParams;
 use crate::pipeline::pool::Pool;
 use crate::pipeline::time::{Duration, Instant};
+use crate::pipeline::wire::Version;
+use crate::pipeline::wire::bare::{self, Bare};
 use crate::pipeline::wire::icmp::{self, IcmpError, MAX_ERROR_V6};
+use crate::pipeline::wire::tcp::flag;
 
 /// Tells the router's own packets from copies of the one they answer.
 const ANSWER_SALT: u64 = 2 << 32;
+/// TTL and hop limit of its segments.
+const HOPS: u8 = 64;
 /// Source of ICMP errors of a router without an IPv4 address: the dummy address of RFC 7600.
 const DUMMY_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
 /// Without an IPv6 address: one of the dummy prefix of RFC 9780.
@@ -53,6 +59,36 @@ impl Answers {
         let mut bytes = [0; MAX_ERROR_V6];
         let length = icmp::write_error(error, source, packet.bytes(), packet.layout, &mut bytes)?;
         packet.derive(pool, length, ANSWER_SALT, |out| out.copy_from_slice(&bytes[..length])).ok()
+    }
+
+    /// The RST that a host without that connection answers a segment with (RFC 9293 section 3.10.7.1), to its sender;
+    /// `None` for a RST, and for what is not TCP with a whole header.
+    pub(super) fn reset(packet: &Packet, pool: &mut Pool) -> Option<Packet> {
+        let (version, transport) = (packet.layout.version(), packet.layout.transport_offset());
+        let tcp = conn::tcp(packet).filter(|tcp| tcp.flags() & flag::RST == 0)?;
+        let bare = if tcp.flags() & flag::ACK == 0 {
+            let ends = [flag::SYN, flag::FIN].iter().filter(|end| tcp.flags() & **end != 0).count();
+            let length = packet.payload_length() + ends as u32;
+            Bare::new(0, tcp.sequence().wrapping_add(length), flag::RST | flag::ACK, 0)
+        } else {
+            Bare::new(tcp.acknowledgement(), 0, flag::RST, 0)
+        };
+        let write = |bytes: &mut [u8]| {
+            bare.write(packet.bytes(), version, transport, bytes);
+            bytes[if version == Version::V4 { 8 } else { 7 }] = HOPS;
+        };
+        match packet.derive(pool, bare.len(version), ANSWER_SALT, write) {
+            Ok(mut reset) => {
+                reset.fix_checksums();
+                let transport = reset.layout.transport_offset();
+                bare::turn_round(reset.bytes_mut(), version, transport);
+                Some(reset)
+            }
+            Err((buffer, _)) => {
+                pool.give(buffer);
+                None
+            }
+        }
     }
 
     /// The reply to `packet`, if it is an echo request and replies are on.

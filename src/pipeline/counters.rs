@@ -52,6 +52,8 @@ pub enum Reason {
     NatNoMapping,
     /// To a port outside that is somebody's, but not from where it may come.
     NatFiltered,
+    /// TCP without SYN that belongs to no session.
+    NatNoSession,
     /// A later fragment, and the first one had not come.
     NatFragment,
     /// Nothing that a translator knows.
@@ -86,7 +88,7 @@ impl Reason {
     /// Number of reasons.
     pub const COUNT: usize = Self::ALL.len();
     /// All of them, in order.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::Loss,
         Self::Drop,
         Self::QueueFull,
@@ -101,6 +103,7 @@ impl Reason {
         Self::NatPortsExhausted,
         Self::NatNoMapping,
         Self::NatFiltered,
+        Self::NatNoSession,
         Self::NatFragment,
         Self::NatUnsupported,
         Self::Limit,
@@ -134,6 +137,7 @@ impl Reason {
             Self::NatPortsExhausted => "nat_ports_exhausted",
             Self::NatNoMapping => "nat_no_mapping",
             Self::NatFiltered => "nat_filtered",
+            Self::NatNoSession => "nat_no_session",
             Self::NatFragment => "nat_fragment",
             Self::NatUnsupported => "nat_unsupported",
             Self::Limit => "limit",
@@ -169,6 +173,7 @@ impl Reason {
                 | Self::NatPortsExhausted
                 | Self::NatNoMapping
                 | Self::NatFiltered
+                | Self::NatNoSession
                 | Self::Limit
                 | Self::Fragmented
                 | Self::Blackhole

@@ -9,7 +9,6 @@ use proptest::sample::{Index, select};
 
 use crate::pipeline::counters::Amount;
 use crate::pipeline::distribution::Table;
-use crate::pipeline::packet::Offload;
 use crate::pipeline::params::{
     BlackoutParams, BottleneckParams, CoDelParams, Correlated, CorruptArea, CorruptParams, DelayModelParams,
     DelayParams, Discipline, Distribution, DuplicateParams, Excess, FragmentSelect, GilbertElliott, HeldAcks,
@@ -442,7 +441,7 @@ fn trigger() -> impl Strategy<Value = Trigger> {
     prop_oneof![Just(Trigger::default()), some]
 }
 
-fn stages() -> impl Strategy<Value = Vec<StageParams>> {
+pub(super) fn stages() -> impl Strategy<Value = Vec<StageParams>> {
     let one = (selection(), trigger(), impairment());
     vec(one, 1..4).prop_map(|stages| {
         let named =
@@ -470,7 +469,7 @@ fn sequence_number() -> impl Strategy<Value = u32> {
 }
 
 /// SYN, RST, data, UDP; single, in trains or in fragments; with and without IP options; of three flows.
-fn packet() -> impl Strategy<Value = Spec> {
+pub(super) fn packet() -> impl Strategy<Value = Spec> {
     let flags = select(vec![0x10_u8, 0x18, 0x19, 0x90, 0x02, 0x98, 0x04, 0x14, 0xc2]);
     let kind = (any::<bool>(), any::<bool>(), 0..3_u16, flags);
     let shape = (
@@ -797,45 +796,6 @@ proptest! {
             }
             prop_assert!(run.wires()[before..].iter().all(|wire| wire.at >= at));
         }
-    }
-
-    /// Any bytes with any claim about offload: no panic, and all of it counted.
-    #[test]
-    fn hostile_bytes_are_counted(
-        stages in stages(),
-        packets in vec((packet(), vec((any::<Index>(), any::<u8>()), 0..8), any::<Index>(), any::<bool>()), 1..20),
-        offloads in vec((any::<u16>(), option::of((any::<u16>(), any::<u16>()))), 20),
-    ) {
-        let mut run = Run::new(stages);
-        for ((spec, changes, cut, truncate), (segment, partial)) in packets.into_iter().zip(offloads) {
-            let mut frame = spec.frame();
-            for (at, byte) in changes {
-                let at = at.index(frame.bytes.len().min(80));
-                frame.bytes[at] = byte;
-            }
-            if truncate {
-                frame.bytes.truncate(cut.index(frame.bytes.len() + 1));
-            }
-            frame.offload = Offload { segment, partial };
-            // `feed` checks that everything is accounted for; what leaves is not cut here, for it may lie.
-            run.feed(Instant::ZERO, &frame);
-        }
-        run.finish();
-        run.shut_down();
-    }
-
-    #[test]
-    fn noise_is_counted(stages in stages(), noise in vec(vec(any::<u8>(), 0..120), 1..20)) {
-        let mut run = Run::new(stages);
-        for mut bytes in noise {
-            if let Some(first) = bytes.first_mut() {
-                // Half of it looks like IP at least.
-                *first = if *first & 0x80 == 0 { 0x40 | (*first & 0x0f) } else { *first };
-            }
-            run.feed(Instant::ZERO, &Frame::plain(bytes));
-        }
-        run.finish();
-        run.shut_down();
     }
 }
 

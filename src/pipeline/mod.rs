@@ -15,6 +15,8 @@ mod damage;
 pub mod distribution;
 pub mod flow;
 pub mod gate;
+#[cfg(test)]
+mod hostile;
 pub mod impair;
 mod jitter;
 #[cfg(test)]

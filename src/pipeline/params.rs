@@ -21,8 +21,8 @@ pub use bottleneck::{
 pub use listed::{ListedLossParams, NoNumbers, Numbers};
 pub use model::{DelayModelParams, PatternFault, PatternParams, Timetable};
 pub use nat::{
-    Dependence, Forward, NaptParams, NatClock, NatKind, NatParams, NatPlace, NatTimeouts, PortAllocation,
-    PrefixParams, Rebind,
+    Dependence, Forward, MidStream, NaptParams, NatClock, NatKind, NatParams, NatPlace, NatTimeouts,
+    PortAllocation, PrefixParams, Rebind,
 };
 pub use paws::PawsPerHostParams;
 pub use replay::{ReplayEnd, ReplayParams, ReplayRow};

@@ -409,7 +409,7 @@ impl Router {
         if let Some(nat) = hairpin
             && let Err(reason) = self.nats[usize::from(nat)].hairpin(packet, now)
         {
-            return self.drop_whole(packet, None, reason, now, egress);
+            return self.drop_untranslated(packet, (nat, None), reason, now, egress);
         }
         if E::RECORDS {
             egress.record(What::Entered, packet, now);
@@ -495,12 +495,35 @@ impl Router {
             let until = self.waiting.keep(packet, nat, now);
             return self.plan(until, Event::Fragments);
         }
-        let place = stage.map(|stage| (packet.path, stage as u16));
-        self.drop_untranslated(packet, place, reason, now, egress);
+        self.drop_untranslated(packet, (nat, stage), reason, now, egress);
     }
 
-    /// Drops what the translator at `place` has not let through.
+    /// Drops what translator `nat`, at a stage of the packet's path or on its way there, has not let through.
     fn drop_untranslated<E: Egress>(
+        &mut self,
+        packet: &mut Packet,
+        (nat, stage): (u16, Option<usize>),
+        reason: Reason,
+        now: Instant,
+        egress: &mut E,
+    ) {
+        let place = stage.map(|stage| (packet.path, stage as u16));
+        if let Some((path, stage)) = place {
+            let counters = &mut self.paths[usize::from(path)].stages[usize::from(stage)].counters;
+            counters.seen += packet.amount();
+        }
+        // Of a hairpin the sender is inside, too.
+        let outward = |path: &Path| path.translator().is_none_or(|(_, place)| place.outward);
+        let outward = self.paths.get(usize::from(packet.path)).is_some_and(outward);
+        if reason == Reason::NatNoSession && outward && self.nats[usize::from(nat)].resets() {
+            return self.reset_each(packet, place, reason, now, egress);
+        }
+        self.drop_whole(packet, place, reason, now, egress);
+    }
+
+    /// Drops `packet` and answers each of its wire packets by RST.
+    #[cold]
+    fn reset_each<E: Egress>(
         &mut self,
         packet: &mut Packet,
         place: Option<(u16, u16)>,
@@ -508,11 +531,22 @@ impl Router {
         now: Instant,
         egress: &mut E,
     ) {
-        if let Some((path, stage)) = place {
-            let counters = &mut self.paths[usize::from(path)].stages[usize::from(stage)].counters;
-            counters.seen += packet.amount();
+        loop {
+            let rest = (packet.wires() > 1).then(|| packet.detach(1));
+            let answer = Answers::reset(packet, &mut self.pool);
+            self.drop_whole(packet, place, reason, now, egress);
+            if let Some(answer) = answer {
+                if let Some((path, stage)) = place {
+                    let counters = &mut self.paths[usize::from(path)].stages[usize::from(stage)].counters;
+                    counters.answered += answer.amount();
+                }
+                self.send_own(answer, place, now, egress);
+            }
+            match rest {
+                Some(rest) => packet.attach(&rest),
+                None => return,
+            }
         }
-        self.drop_whole(packet, place, reason, now, egress);
     }
 
     /// Lets later fragments go on, if `packet` is a first one, as soon as it has gone by.
@@ -537,8 +571,8 @@ impl Router {
             self.release(&packet);
             let is_routed = packet.path != Packet::NO_PATH;
             if until <= now {
-                let place = is_routed.then_some((packet.path, packet.stage));
-                self.drop_untranslated(&mut packet, place, Reason::NatFragment, now, egress);
+                let stage = is_routed.then_some(usize::from(packet.stage));
+                self.drop_untranslated(&mut packet, (nat, stage), Reason::NatFragment, now, egress);
             } else {
                 packet.set_waited();
                 if is_routed {

@@ -8,7 +8,7 @@ use crate::config::plan::{PortPlan, RoutePlan, RouteTarget};
 use crate::config::reader::{Table, Value};
 use crate::config::select::range;
 use crate::pipeline::params::{
-    Dependence, Forward, NaptParams, NatClock, NatTimeouts, PortAllocation, Rebind,
+    Dependence, Forward, MidStream, NaptParams, NatClock, NatTimeouts, PortAllocation, Rebind,
 };
 use crate::pipeline::time::Duration;
 
@@ -40,6 +40,8 @@ pub(super) fn read(
         ("smallest", PortAllocation::Smallest),
     ];
     const CLOCKS: &[(&str, NatClock)] = &[("pass", NatClock::Pass), ("one-clock", NatClock::One)];
+    const MID_STREAM: &[(&str, MidStream)] =
+        &[("open", MidStream::Open), ("drop", MidStream::Drop), ("reset", MidStream::Reset)];
     let addresses = addresses(table, outside, ports, routes);
     let pool = table.value("ports").and_then(|value| {
         let (first, last) = range::<u16>(&value)?;
@@ -58,6 +60,8 @@ pub(super) fn read(
     let table_size = table.integer("table_size", 1..=MOST_SESSIONS).unwrap_or(DEFAULT_SESSIONS);
     let inbound_refresh = table.flag("inbound_refresh", true);
     let clock = table.value("timestamps").and_then(|value| value.choice(CLOCKS)).unwrap_or_default();
+    let mid_stream =
+        table.value("tcp_without_session").and_then(|value| value.choice(MID_STREAM)).unwrap_or_default();
     let timeouts = table.value("timeouts").and_then(|value| timeouts(&value)).unwrap_or_default();
     let rebind = table.value("rebind").and_then(|value| rebind(&value));
     let forwards = forwards(table, &addresses);
@@ -72,6 +76,7 @@ pub(super) fn read(
         timeouts,
         inbound_refresh,
         clock,
+        mid_stream,
         forwards,
         rebind,
     })

@@ -15,6 +15,8 @@ const MOST: usize = PLACE as usize;
 pub(super) struct Chains {
     heads: Vec<u32>,
     next: Vec<u32>,
+    /// The place before each in its chain; empty if removing is by walking from the head.
+    before: Vec<u32>,
 }
 
 /// A link to `place`.
@@ -29,7 +31,21 @@ impl Chains {
     /// If there are more than 2^23 - 1.
     pub(super) fn new(capacity: usize) -> Self {
         assert!(capacity <= MOST, "places have 23 bits");
-        Self { heads: vec![NONE; capacity.next_power_of_two()], next: vec![NONE; capacity] }
+        Self {
+            heads: vec![NONE; capacity.next_power_of_two()],
+            next: vec![NONE; capacity],
+            before: Vec::new(),
+        }
+    }
+
+    /// The same for keys that many places share: removing one of them takes no walk along the others.
+    pub(super) fn shared(capacity: usize) -> Self {
+        Self { before: vec![NONE; capacity], ..Self::new(capacity) }
+    }
+
+    /// Forgets all.
+    pub(super) fn clear(&mut self) {
+        self.heads.fill(NONE);
     }
 
     #[inline]
@@ -54,8 +70,12 @@ impl Chains {
     /// Adds `place`, which must not be there.
     pub(super) fn insert(&mut self, hash: u64, place: u32) {
         let head = self.head(hash);
-        self.next[place as usize] = self.heads[head];
-        self.heads[head] = link(hash, place);
+        let after = std::mem::replace(&mut self.heads[head], link(hash, place));
+        self.next[place as usize] = after;
+        if !self.before.is_empty() {
+            self.before[place as usize] = NONE;
+            self.set_before(after, place);
+        }
     }
 
     /// Removes `place`, which was inserted by this hash.
@@ -64,6 +84,12 @@ impl Chains {
         let after = self.next[place as usize];
         if self.heads[head] == gone {
             self.heads[head] = after;
+            self.set_before(after, NONE);
+            return;
+        }
+        if let Some(&before) = self.before.get(place as usize) {
+            self.next[before as usize] = after;
+            self.set_before(after, before);
             return;
         }
         let mut at = self.heads[head];
@@ -74,6 +100,12 @@ impl Chains {
                 return;
             }
             at = *next;
+        }
+    }
+
+    fn set_before(&mut self, link: u32, before: u32) {
+        if link != NONE && !self.before.is_empty() {
+            self.before[(link & PLACE) as usize] = before;
         }
     }
 }
@@ -89,8 +121,10 @@ mod tests {
     proptest! {
         /// As a set does it, with hashes that collide.
         #[test]
-        fn holds_what_was_inserted_and_not_removed(steps in proptest::collection::vec((0..16_u32, 0..4_u64), 0..200)) {
-            let mut chains = Chains::new(16);
+        fn holds_what_was_inserted_and_not_removed(
+            shared: bool, steps in proptest::collection::vec((0..16_u32, 0..4_u64), 0..200),
+        ) {
+            let mut chains = if shared { Chains::shared(16) } else { Chains::new(16) };
             let mut model: BTreeSet<(u32, u64)> = BTreeSet::new();
             for (place, hash) in steps {
                 let hash = hash << 8;

@@ -62,6 +62,6 @@ fn with_identifier(key: FlowKey, bytes: &[u8], at: usize) -> FlowKey {
 /// Whether it is an echo request: from outside nobody has asked for one (RFC 5508 section 3.1).
 #[cold]
 pub(super) fn is_request(packet: &Packet) -> bool {
-    let kind = packet.bytes()[packet.layout.transport_offset()];
-    matches!((packet.layout.protocol(), kind), (protocol::ICMP, 8) | (protocol::ICMPV6, 128))
+    let kind = packet.bytes().get(packet.layout.transport_offset());
+    matches!((packet.layout.protocol(), kind), (protocol::ICMP, Some(8)) | (protocol::ICMPV6, Some(128)))
 }

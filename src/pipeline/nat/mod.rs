@@ -6,7 +6,9 @@
 
 mod around;
 mod chains;
+mod expiry;
 mod fragments;
+mod free;
 mod kind;
 mod napt;
 mod open;
@@ -84,6 +86,14 @@ impl Nat {
         match &self.kind {
             Kind::Napt(napt) => Some(napt.fill()),
             Kind::Prefix(_) => None,
+        }
+    }
+
+    /// Whether the sender inside of a segment without a session ([`Reason::NatNoSession`]) is answered by RST.
+    pub fn resets(&self) -> bool {
+        match &self.kind {
+            Kind::Napt(napt) => napt.resets(),
+            Kind::Prefix(_) => false,
         }
     }
 

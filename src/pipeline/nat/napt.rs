@@ -12,10 +12,10 @@ use crate::pipeline::nat::Fill;
 use crate::pipeline::nat::fragments::{Datagram, Fragments};
 use crate::pipeline::nat::kind::{Kind, is_request, kind, plain};
 use crate::pipeline::nat::ports::Ports;
-use crate::pipeline::nat::session::{Lifetimes, Session, Tick};
+use crate::pipeline::nat::session::{Lifetimes, Session, TcpSeen, Tick};
 use crate::pipeline::nat::table::{Outer, Table};
 use crate::pipeline::packet::Packet;
-use crate::pipeline::params::{Dependence, Forward, NaptParams, NatClock, Rebind};
+use crate::pipeline::params::{Dependence, Forward, MidStream, NaptParams, NatClock, Rebind};
 use crate::pipeline::rng::StageKey;
 use crate::pipeline::time::{Duration, Instant};
 use crate::pipeline::wire::tcp::flag;
@@ -24,6 +24,9 @@ use std::net::IpAddr;
 
 /// Where the clock begins that all connections share: not at zero, which some take for "no timestamp".
 const CLOCK_START: u32 = 1_000_000;
+
+/// Counters of the ports that endpoints were given: one for each, but for those whose hashes meet.
+const ORDINALS: usize = 4096;
 
 /// A translator of addresses and ports.
 #[derive(Debug)]
@@ -39,9 +42,16 @@ pub(super) struct Napt {
     pub(super) hairpins: bool,
     inbound_refresh: bool,
     clock: NatClock,
+    mid_stream: MidStream,
     pub(super) has_forwards: bool,
     rebind: Option<Rebind>,
+    /// When there is something to do besides packets: to rebind, or to look for what has expired.
+    chores: Instant,
+    /// How often it has forgotten everything.
     pub(super) rebinds: u32,
+    /// By how many addresses of each family hosts have moved on since the start.
+    moved: [usize; 2],
+    ordinals: Vec<u32>,
     /// Packets that found no room for a session, or no port.
     refused: u64,
 }
@@ -55,7 +65,9 @@ impl Napt {
         let (v4, v6) = (family(true), family(false));
         let ports = Ports::new(params.ports.clone(), params.allocation, hosts.len());
         let lifetimes = Lifetimes::new(&params.timeouts);
-        let mut table = Table::new(hosts, ports, lifetimes, params.table_size, params.forwards.len());
+        let places = (params.table_size, params.forwards.len());
+        let by_remote = params.filtering == Dependence::Address;
+        let mut table = Table::new(hosts, ports, lifetimes, places, by_remote);
         for forward in &params.forwards {
             let (key, outer) = forwarded(forward);
             table.map(key, outer, true);
@@ -71,9 +83,13 @@ impl Napt {
             hairpins: params.hairpin,
             inbound_refresh: params.inbound_refresh,
             clock: params.clock,
+            mid_stream: params.mid_stream,
             has_forwards: !params.forwards.is_empty(),
             rebind: params.rebind,
+            chores: Instant::ZERO,
             rebinds: 0,
+            moved: [0; 2],
+            ordinals: vec![0; ORDINALS],
             refused: 0,
         }
     }
@@ -100,6 +116,14 @@ impl Napt {
         }
     }
 
+    /// The index of the address outside of a host, by its hash: the same until the next rebinding, and another one after it,
+    /// if there is another.
+    pub(super) fn address_of(&self, host: u64, version: Version) -> u8 {
+        let (pool, moved) = (self.pool(version), self.moved[usize::from(version == Version::V6)]);
+        let at = (host % pool.len() as u64) as usize + moved;
+        pool[at % pool.len()]
+    }
+
     /// The index of an address outside.
     pub(super) fn address(&self, host: Host, version: Version) -> Option<u8> {
         self.pool(version).iter().copied().find(|address| self.table.host(*address) == host)
@@ -108,7 +132,7 @@ impl Napt {
     /// Translates the source of a packet on its way out; whether it had to.
     #[inline]
     pub(super) fn outward(&mut self, packet: &mut Packet, now: Instant) -> Result<bool, Reason> {
-        self.rebind_at(now);
+        self.keep_house(now);
         let tick = Tick::of(now);
         if self.pool(packet.layout.version()).is_empty() {
             return Ok(false);
@@ -130,20 +154,22 @@ impl Napt {
     #[inline]
     fn session_outward(&mut self, packet: &mut Packet, key: FlowKey, now: Instant) -> Result<bool, Reason> {
         let tick = Tick::of(now);
-        let place = match self.table.find_inside(&key, tick) {
-            Some(place) => place,
-            None => match self.open_outward(key, tick).inspect_err(|reason| self.refuse(*reason))? {
+        let place = if let Some(place) = self.table.find_inside(&key, tick) {
+            place
+        } else {
+            let may_begin = self.may_begin(packet);
+            match self.open_outward(key, may_begin, tick).inspect_err(|reason| self.refuse(*reason))? {
                 Some(place) => place,
                 None => return Ok(false),
-            },
+            }
         };
         let clock = self.clock;
         let session = self.table.session(place);
         session.used = tick;
-        if key.protocol() == protocol::TCP {
-            follow(session, packet, true, clock, now);
-        }
         let (address, port) = (session.address, session.port);
+        if key.protocol() == protocol::TCP && follow(session, packet, true, clock, now) {
+            self.table.schedule(place);
+        }
         let host = self.table.host(address);
         self.change(packet, End::Source, host, Some(port), tick);
         Ok(true)
@@ -164,7 +190,7 @@ impl Napt {
     /// The address inside to which a packet for an address outside goes. Nothing changes.
     #[inline]
     pub(super) fn route(&mut self, packet: &Packet, now: Instant) -> Result<Host, Reason> {
-        self.rebind_at(now);
+        self.keep_house(now);
         let tick = Tick::of(now);
         if let Some(key) = plain(packet) {
             return self.route_session(&key, tick);
@@ -195,7 +221,7 @@ impl Napt {
     /// Translates the destination of a packet on its way in.
     #[inline]
     pub(super) fn inward(&mut self, packet: &mut Packet, now: Instant) -> Result<bool, Reason> {
-        self.rebind_at(now);
+        self.keep_house(now);
         let tick = Tick::of(now);
         if self.pool(packet.layout.version()).is_empty() {
             return Ok(false);
@@ -225,17 +251,21 @@ impl Napt {
             Some(place) => (place, self.inbound_refresh),
             // To somebody else.
             None if self.address(key.destination_host(), key.version()).is_none() => return Ok(false),
-            None => (self.open_inward(&outer, tick).inspect_err(|reason| self.refuse(*reason))?, true),
+            None => {
+                let may_begin = self.may_begin(packet);
+                let opened = self.open_inward(&outer, may_begin, tick);
+                (opened.inspect_err(|reason| self.refuse(*reason))?, true)
+            }
         };
         let clock = self.clock;
         let session = self.table.session(place);
         if refresh {
             session.used = tick;
         }
-        if key.protocol() == protocol::TCP {
-            follow(session, packet, false, clock, now);
-        }
         let (host, port) = (session.key.source_host(), session.key.source_port());
+        if key.protocol() == protocol::TCP && follow(session, packet, false, clock, now) {
+            self.table.schedule(place);
+        }
         self.change(packet, End::Destination, host, Some(port), tick);
         Ok(true)
     }
@@ -265,26 +295,70 @@ impl Napt {
         set_endpoint(packet.bytes_mut(), layout, end, host, port, update);
     }
 
-    /// Forgets everything if it is time to.
+    /// Does what time asks for, if it is time to.
     #[inline]
-    fn rebind_at(&mut self, now: Instant) {
+    fn keep_house(&mut self, now: Instant) {
+        if now >= self.chores {
+            self.do_chores(now);
+        }
+    }
+
+    #[cold]
+    fn do_chores(&mut self, now: Instant) {
         if let Some(rebind) = self.rebind
             && now.as_nanos() >= rebind.at.as_nanos()
         {
             self.forget(rebind, now);
         }
+        let wait = self.table.expire(Tick::of(now));
+        let look = if wait == 0 { now } else { Tick::instant_after(now, wait) };
+        self.chores = self.rebind.map_or(look, |rebind| look.min(Instant::ZERO + rebind.at));
     }
 
-    #[cold]
+    /// Forgets everything, and moves on to another address and other ports.
     fn forget(&mut self, rebind: Rebind, now: Instant) {
         self.table.clear();
         self.fragments.clear();
         self.rebinds += 1;
+        let draw = self.key.part(1).stream(0, 0).word(self.rebinds.into(), 0);
+        for (moved, pool) in
+            self.moved.iter_mut().zip([&self.v4, &self.v6]).filter(|(_, pool)| pool.len() > 1)
+        {
+            // By one at least, and not all the way round.
+            let others = pool.len() - 1;
+            *moved = (*moved + 1 + draw as usize % others) % pool.len();
+        }
         self.rebind = rebind.every.map(|every| {
             let (first, every) = (rebind.at.as_nanos(), every.as_nanos().max(1));
             let missed = (now.as_nanos() - first) / every;
             Rebind { at: Duration::from_nanos(first + (missed + 1) * every), ..rebind }
         });
+    }
+
+    /// A number for a new mapping of this endpoint, another one each time: what happens anew is drawn anew. It depends on
+    /// how often that endpoint was given a port before, not on what others do.
+    pub(super) fn draw(&mut self, endpoint: u64) -> u64 {
+        let ordinal = &mut self.ordinals[(endpoint >> 40) as usize % ORDINALS];
+        let draw = self.key.stream(endpoint, 0).word(u64::from(*ordinal), 0);
+        *ordinal = ordinal.wrapping_add(1);
+        draw
+    }
+
+    /// Whether a packet that belongs to no session may begin one.
+    fn may_begin(&self, packet: &Packet) -> bool {
+        let begins = |bits: u8| bits & (flag::SYN | flag::ACK | flag::RST) == flag::SYN;
+        self.mid_stream == MidStream::Open || packet.tcp_flags().is_none_or(begins)
+    }
+
+    /// Whether the sender inside of a segment without a session is answered by RST.
+    pub(super) fn resets(&self) -> bool {
+        self.mid_stream == MidStream::Reset
+    }
+
+    /// See [`Table::steps`].
+    #[cfg(test)]
+    pub(super) const fn steps(&self) -> u64 {
+        self.table.steps()
     }
 
     #[cfg(test)]
@@ -304,15 +378,27 @@ fn forwarded(forward: &Forward) -> (FlowKey, Outer) {
     (key, Outer { address: forward.address as u8, port: forward.port })
 }
 
-/// Follows a TCP connection, and changes its timestamps if they are to be one clock's.
+/// Follows a TCP connection, and changes its timestamps if they are to be one clock's. Whether its timeout may be another
+/// one from now on.
 #[inline]
-fn follow(session: &mut Session, packet: &mut Packet, outward: bool, clock: NatClock, now: Instant) {
-    let Some(flags) = packet.tcp_flags() else { return };
+fn follow(session: &mut Session, packet: &mut Packet, outward: bool, clock: NatClock, now: Instant) -> bool {
+    let Some(flags) = packet.tcp_flags() else { return false };
     let before = session.seen;
     session.seen = before.after(flags, outward);
-    if clock == NatClock::Pass {
-        return;
+    if clock == NatClock::One {
+        one_clock(session, before, packet, (flags, outward), now);
     }
+    session.seen != before
+}
+
+/// Makes the timestamps of `packet` those of the translator's clock. `before` is what was seen of the connection.
+fn one_clock(
+    session: &mut Session,
+    before: TcpSeen,
+    packet: &mut Packet,
+    (flags, outward): (u8, bool),
+    now: Instant,
+) {
     let (at, update) = (packet.layout.transport_offset(), packet.checksum_update());
     let Ok(mut tcp) = Tcp::new(&mut packet.bytes_mut()[at..]) else { return };
     let Some((value, echo)) = tcp.timestamps() else { return };

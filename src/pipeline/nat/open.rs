@@ -10,9 +10,20 @@ use crate::pipeline::wire::{FlowKey, Host};
 impl Napt {
     /// A session for a flow from inside that has none; `None` if it needs none.
     #[cold]
-    pub(super) fn open_outward(&mut self, key: FlowKey, tick: Tick) -> Result<Option<u32>, Reason> {
+    pub(super) fn open_outward(
+        &mut self,
+        key: FlowKey,
+        may_begin: bool,
+        tick: Tick,
+    ) -> Result<Option<u32>, Reason> {
         if self.address(key.source_host(), key.version()).is_some() {
             return Ok(None);
+        }
+        if !may_begin {
+            return Err(Reason::NatNoSession);
+        }
+        if !self.table.has_room(tick) {
+            return Err(Reason::NatTableFull);
         }
         let forward = || {
             let key = for_remote(key, Dependence::Independent);
@@ -20,37 +31,22 @@ impl Napt {
         };
         let mapped = for_remote(key, self.mapping);
         let known = self.has_forwards.then(forward).flatten().or_else(|| self.table.mapping(&mapped));
-        if !self.table.has_room(tick) {
-            return Err(Reason::NatTableFull);
-        }
-        let mapping = if let Some(mapping) = known.filter(|known| self.table.is_alive(*known, tick)) {
-            mapping
-        } else {
-            if let Some(dead) = known {
-                self.table.tidy(dead, tick);
-            }
-            self.map(mapped, tick)?
+        let mapping = match known {
+            Some(mapping) if self.table.is_alive(mapping, tick) => mapping,
+            _ => self.map(mapped, tick)?,
         };
         self.table.open(key, mapping, tick).map(Some).ok_or(Reason::NatTableFull)
     }
 
     /// A new mapping, with a free port.
     fn map(&mut self, key: FlowKey, tick: Tick) -> Result<u32, Reason> {
-        let pool = self.pool(key.version());
         // "Paired": by the host alone.
         let of_host = FlowKey::of(0, key.version(), (key.source_host(), 0), (Host::NONE, 0)).hash();
-        let address = pool[(of_host % pool.len() as u64) as usize];
-        let draw = self.key.stream(key.hash(), 0).word(self.rebinds.into(), 0);
+        let address = self.address_of(of_host, key.version());
+        let draw = self.draw(key.hash());
         // After a rebinding a port must be another one.
         let wanted = (self.rebinds == 0).then_some(key.source_port());
-        let port = self
-            .table
-            .choose(&key, address, wanted, draw, tick)
-            .or_else(|| {
-                self.table.sweep(tick);
-                self.table.choose(&key, address, wanted, draw, tick)
-            })
-            .ok_or(Reason::NatPortsExhausted)?;
+        let port = self.table.choose(&key, address, wanted, draw, tick).ok_or(Reason::NatPortsExhausted)?;
         self.table.map(key, Outer { address, port }, false).ok_or(Reason::NatTableFull)
     }
 
@@ -60,7 +56,6 @@ impl Napt {
         let known = self.table.mapping_outside(outer, Outer { address, port: outer.source_port() });
         let mapping = known.ok_or(Reason::NatNoMapping)?;
         if !self.table.is_alive(mapping, tick) {
-            self.table.tidy(mapping, tick);
             return Err(Reason::NatNoMapping);
         }
         Ok(mapping)
@@ -68,7 +63,12 @@ impl Napt {
 
     /// A session for a packet from outside, if it may come in.
     #[cold]
-    pub(super) fn open_inward(&mut self, outer: &FlowKey, tick: Tick) -> Result<u32, Reason> {
+    pub(super) fn open_inward(
+        &mut self,
+        outer: &FlowKey,
+        may_begin: bool,
+        tick: Tick,
+    ) -> Result<u32, Reason> {
         let mapping = self.mapping_of(outer, tick)?;
         let allowed = self.table.is_forward(mapping)
             || match self.filtering {
@@ -80,6 +80,9 @@ impl Napt {
         // where nobody expects them.
         if !allowed || self.table.find_inside(&self.inner_key(outer, mapping), tick).is_some() {
             return Err(Reason::NatFiltered);
+        }
+        if !may_begin {
+            return Err(Reason::NatNoSession);
         }
         if !self.table.has_room(tick) {
             return Err(Reason::NatTableFull);

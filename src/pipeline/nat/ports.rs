@@ -1,7 +1,10 @@
 //! Which port outside a new mapping gets.
+//!
+//! Free ports are bits, with a summary above them: choosing takes about ten steps, however few are left.
 
 use std::ops::RangeInclusive;
 
+use crate::pipeline::nat::free::Free;
 use crate::pipeline::params::PortAllocation;
 use crate::pipeline::wire::protocol;
 
@@ -11,16 +14,14 @@ const SPACES: usize = 3;
 /// Every identifier of an echo may be given out.
 const IDENTIFIERS: RangeInclusive<u16> = 0..=u16::MAX;
 
-/// The ports of all addresses: how many are taken, and which to try.
+/// The ports of all addresses: which are free, and which to try.
 #[derive(Debug, Default)]
 pub(super) struct Ports {
     first: u16,
     last: u16,
     policy: PortAllocation,
     /// By address and space.
-    taken: Vec<[u32; SPACES]>,
-    /// No port below it is free.
-    lowest: Vec<[u32; SPACES]>,
+    free: Vec<[Free; SPACES]>,
 }
 
 const fn space(protocol: u8) -> usize {
@@ -33,72 +34,59 @@ const fn space(protocol: u8) -> usize {
 
 impl Ports {
     pub(super) fn new(range: RangeInclusive<u16>, policy: PortAllocation, addresses: usize) -> Self {
+        let free = [Free::new(&range), Free::new(&range), Free::new(&IDENTIFIERS)];
         let (first, last) = range.into_inner();
-        Self {
-            first,
-            last,
-            policy,
-            taken: vec![[0; SPACES]; addresses],
-            lowest: vec![[0; SPACES]; addresses],
-        }
+        Self { first, last, policy, free: vec![free; addresses] }
     }
 
     fn range(&self, protocol: u8) -> RangeInclusive<u16> {
         if space(protocol) < 2 { self.first..=self.last } else { IDENTIFIERS }
     }
 
+    /// Whether a new mapping should keep this port, if it is free.
+    pub(super) fn keeps(&self, protocol: u8, wanted: u16) -> bool {
+        self.policy == PortAllocation::Preserve && self.range(protocol).contains(&wanted)
+    }
+
     /// A free port of the address; `None` if all are taken. `wanted` is the one inside, `None` if it may not be kept; `draw`
     /// is random. Not yet taken.
-    pub(super) fn choose(
-        &mut self,
-        protocol: u8,
-        address: usize,
-        wanted: Option<u16>,
-        draw: u64,
-        is_free: impl Fn(u16) -> bool,
-    ) -> Option<u16> {
+    pub(super) fn choose(&self, protocol: u8, address: usize, wanted: Option<u16>, draw: u64) -> Option<u16> {
+        let free = &self.free[address][space(protocol)];
         let range = self.range(protocol);
-        let count = u32::from(*range.end()) - u32::from(*range.start()) + 1;
-        let (first, last) = (u32::from(*range.start()), u32::from(*range.end()));
-        if self.taken[address][space(protocol)] >= count {
-            return None;
-        }
         if self.policy == PortAllocation::Smallest {
-            let lowest = &mut self.lowest[address][space(protocol)];
-            let found = ((*lowest).max(first)..=last).find(|port| is_free(*port as u16))?;
-            *lowest = found;
-            return Some(found as u16);
+            return free.next(*range.start());
         }
-        let keeps = self.policy == PortAllocation::Preserve;
-        if let Some(wanted) = wanted.filter(|wanted| keeps && range.contains(wanted) && is_free(*wanted)) {
+        let count = u64::from(*range.end() - *range.start()) + 1;
+        let start = *range.start() + (draw % count) as u16;
+        let Some(wanted) = wanted.filter(|_| self.policy == PortAllocation::Preserve) else {
+            return free.next(start);
+        };
+        if free.has(wanted) {
             return Some(wanted);
         }
-        let start = (draw % u64::from(count)) as u32;
-        let ports = (0..count).map(|step| (first + (start + step) % count) as u16);
-        match wanted.filter(|_| keeps) {
-            Some(wanted) => {
-                let alike = |port: &u16| port % 2 == wanted % 2;
-                ports
-                    .clone()
-                    .filter(alike)
-                    .find(|port| is_free(*port))
-                    .or_else(|| ports.clone().find(|port| is_free(*port)))
-            }
-            None => ports.clone().find(|port| is_free(*port)),
+        free.next_alike(start, wanted).or_else(|| free.next(start))
+    }
+
+    /// A port that was chosen, or that a forward has, is taken.
+    pub(super) fn take(&mut self, protocol: u8, address: usize, port: u16) {
+        self.free[address][space(protocol)].take(port);
+    }
+
+    /// It is free again, if it may be given out.
+    pub(super) fn give(&mut self, protocol: u8, address: usize, port: u16) {
+        if self.range(protocol).contains(&port) {
+            self.free[address][space(protocol)].give(port);
         }
     }
 
-    /// Counts a port that was chosen, or that a forward has.
-    pub(super) fn take(&mut self, protocol: u8, address: usize, port: u16) {
-        self.taken[address][space(protocol)] += u32::from(self.range(protocol).contains(&port));
-    }
-
-    /// It is free again.
-    pub(super) fn give(&mut self, protocol: u8, address: usize, port: u16) {
-        let space = space(protocol);
-        self.taken[address][space] -= u32::from(self.range(protocol).contains(&port));
-        let lowest = &mut self.lowest[address][space];
-        *lowest = (*lowest).min(u32::from(port));
+    /// All are free again.
+    pub(super) fn clear(&mut self) {
+        let range = self.first..=self.last;
+        for [tcp, udp, icmp] in &mut self.free {
+            tcp.reset(&range);
+            udp.reset(&range);
+            icmp.reset(&IDENTIFIERS);
+        }
     }
 }
 
@@ -115,8 +103,7 @@ mod tests {
         let mut ports = Ports::new(range, policy, 1);
         let mut taken = BTreeSet::new();
         let give = |(draw, &wanted): (usize, &u16)| {
-            let port =
-                ports.choose(UDP, 0, Some(wanted), draw as u64 * 7919, |port| !taken.contains(&port))?;
+            let port = ports.choose(UDP, 0, Some(wanted), draw as u64 * 7919)?;
             assert!(taken.insert(port));
             ports.take(UDP, 0, port);
             Some(port)
@@ -143,10 +130,12 @@ mod tests {
             ports.take(UDP, 0, port);
         }
         ports.give(UDP, 0, 6);
-        assert_eq!(ports.choose(UDP, 0, None, 0, |port| port == 6), Some(6));
+        // One of a forward, which may not be given out.
+        ports.give(UDP, 0, 4);
+        assert_eq!(ports.choose(UDP, 0, None, 0), Some(6));
         // Another space has ports of its own.
-        assert_eq!(ports.choose(protocol::TCP, 0, None, 0, |_| true), Some(5));
-        assert_eq!(ports.choose(protocol::ICMP, 0, None, 0, |_| true), Some(0));
+        assert_eq!(ports.choose(protocol::TCP, 0, None, 0), Some(5));
+        assert_eq!(ports.choose(protocol::ICMP, 0, None, 0), Some(0));
     }
 
     #[test]

@@ -7,11 +7,24 @@ use crate::pipeline::wire::{FlowKey, protocol};
 
 /// Time in steps of 2^20 ns, about a millisecond: wraps after 52 days.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Tick(u32);
+pub(super) struct Tick(pub(super) u32);
 
 impl Tick {
+    /// The first.
+    pub(super) const ZERO: Self = Self(0);
+
+    /// This many ticks later.
+    pub(super) const fn after(self, ticks: u32) -> Self {
+        Self(self.0.wrapping_add(ticks))
+    }
+
     pub(super) const fn of(now: Instant) -> Self {
         Self((now.as_nanos() >> 20) as u32)
+    }
+
+    /// When, after `now`, the tick begins that is `ticks` later.
+    pub(super) const fn instant_after(now: Instant, ticks: u32) -> Instant {
+        Instant::from_nanos(((now.as_nanos() >> 20) + ticks as u64) << 20)
     }
 
     /// Ticks since `before`.
@@ -79,46 +92,60 @@ impl TcpSeen {
     }
 }
 
+/// Number of timeouts.
+pub(super) const CLASSES: usize = 6;
+
 /// Timeouts in ticks.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Lifetimes {
-    udp: u32,
-    icmp: u32,
-    opening: u32,
-    established: u32,
-    closing: u32,
-    reset: u32,
-}
+pub(super) struct Lifetimes([u32; CLASSES]);
 
 impl Lifetimes {
+    const UDP: usize = 0;
+    const ICMP: usize = 1;
+    const OPENING: usize = 2;
+    const ESTABLISHED: usize = 3;
+    const CLOSING: usize = 4;
+    const RESET: usize = 5;
+
     pub(super) const fn new(timeouts: &NatTimeouts) -> Self {
-        Self {
-            udp: ticks(timeouts.udp),
-            icmp: ticks(timeouts.icmp),
-            opening: ticks(timeouts.tcp_opening),
-            established: ticks(timeouts.tcp_established),
-            closing: ticks(timeouts.tcp_closing),
-            reset: ticks(timeouts.tcp_reset),
-        }
+        let mut all = [0; CLASSES];
+        all[Self::UDP] = ticks(timeouts.udp);
+        all[Self::ICMP] = ticks(timeouts.icmp);
+        all[Self::OPENING] = ticks(timeouts.tcp_opening);
+        all[Self::ESTABLISHED] = ticks(timeouts.tcp_established);
+        all[Self::CLOSING] = ticks(timeouts.tcp_closing);
+        all[Self::RESET] = ticks(timeouts.tcp_reset);
+        Self(all)
+    }
+
+    /// All of them, by class.
+    pub(super) const fn all(&self) -> [u32; CLASSES] {
+        self.0
     }
 
     /// Of a session of this protocol.
     #[inline]
     pub(super) const fn of(&self, protocol: u8, seen: TcpSeen) -> u32 {
+        self.0[Self::class(protocol, seen)]
+    }
+
+    /// Which of them counts for a session of this protocol.
+    #[inline]
+    pub(super) const fn class(protocol: u8, seen: TcpSeen) -> usize {
         match protocol {
-            protocol::UDP => self.udp,
+            protocol::UDP => Self::UDP,
             protocol::TCP => {
                 if seen.has(TcpSeen::RST) {
-                    self.reset
+                    Self::RESET
                 } else if seen.has(TcpSeen::FIN_OUT | TcpSeen::FIN_IN) {
-                    self.closing
+                    Self::CLOSING
                 } else if seen.has(TcpSeen::SYN_OUT | TcpSeen::SYN_IN) || seen.has(TcpSeen::MIDDLE) {
-                    self.established
+                    Self::ESTABLISHED
                 } else {
-                    self.opening
+                    Self::OPENING
                 }
             }
-            _ => self.icmp,
+            _ => Self::ICMP,
         }
     }
 }

@@ -1,18 +1,24 @@
 //! The memory of a translator: mappings (an endpoint inside, and the one it has outside) and their sessions.
 //!
 //! Both have a fixed number of places. Sessions are found by either side's view of them in one step; a mapping is there as
-//! long as one of its sessions, or for ever if it is a forward. What has been silent for too long is gone when it is next
-//! looked for; its place is given to others when there is no other, at the latest a tenth of a second after.
+//! long as one of its sessions, or for ever if it is a forward. A session's expiry is checked when it is looked up, and
+//! [`Expiry`] finds those that nobody looks up. No packet costs more than a fixed number of steps ([`Table::steps`] counts
+//! them), however large the table is: what is left over is for the next packets.
 
 use crate::pipeline::nat::chains::Chains;
+use crate::pipeline::nat::expiry::Expiry;
 use crate::pipeline::nat::ports::Ports;
-use crate::pipeline::nat::session::{Lifetimes, Session, TcpSeen, Tick};
-use crate::pipeline::wire::{FlowKey, Host};
+use crate::pipeline::nat::session::{CLASSES, Lifetimes, Session, TcpSeen, Tick};
+use crate::pipeline::wire::{FlowKey, Host, Version};
 
 const NONE: u32 = u32::MAX;
 
-/// Ticks between two searches of a full table for what has expired.
-const SWEEP: u32 = 96;
+/// Sessions and slots of [`Expiry`] that a packet looks at in passing, when some may have expired.
+const PASSING: u32 = 16;
+/// The same if it needs a place or a port and there is none; and so many in each slot whose time has not passed yet.
+const PRESSING: u32 = 64;
+/// Expired sessions of one mapping that are forgotten in search of one that is not.
+const MOST_DEAD: u32 = 64;
 
 /// An endpoint inside and the one it has outside.
 #[derive(Debug, Clone, Copy)]
@@ -56,19 +62,23 @@ pub(super) struct Table {
     free_mappings: Vec<u32>,
     mappings_by_inside: Chains,
     mappings_by_outside: Chains,
-    swept: Option<Tick>,
+    /// Sessions by mapping and remote host; if somebody asks for that.
+    by_remote: Option<Chains>,
+    expiry: Expiry,
+    /// What was looked at to find room, and whether a mapping is alive.
+    steps: u64,
     /// Most sessions that were there at once.
     peak: usize,
 }
 
 impl Table {
-    /// For `sessions` sessions and `forwards` forwards.
+    /// For `sessions` sessions and `forwards` forwards; [`Self::knows`] works only `by_remote`.
     pub(super) fn new(
         hosts: Vec<Host>,
         ports: Ports,
         lifetimes: Lifetimes,
-        sessions: usize,
-        forwards: usize,
+        (sessions, forwards): (usize, usize),
+        by_remote: bool,
     ) -> Self {
         let mappings = sessions + forwards;
         Self {
@@ -84,7 +94,9 @@ impl Table {
             free_mappings: (0..mappings as u32).rev().collect(),
             mappings_by_inside: Chains::new(mappings),
             mappings_by_outside: Chains::new(mappings),
-            swept: None,
+            by_remote: by_remote.then(|| Chains::shared(sessions)),
+            expiry: Expiry::new(sessions, lifetimes.all()),
+            steps: 0,
             peak: 0,
         }
     }
@@ -182,25 +194,34 @@ impl Table {
         self.mappings[mapping as usize].as_ref().is_some_and(|mapping| mapping.is_forward)
     }
 
-    /// Whether the mapping is a forward or has a session that has not expired.
-    pub(super) fn is_alive(&self, mapping: u32, now: Tick) -> bool {
-        self.is_forward(mapping) || self.any(mapping, |session| !self.is_expired(session, now))
-    }
-
-    /// Whether a session of the mapping is with this remote host.
-    pub(super) fn knows(&self, mapping: u32, remote: Host, now: Tick) -> bool {
-        self.any(mapping, |session| {
-            session.key.destination_host() == remote && !self.is_expired(session, now)
-        })
-    }
-
-    fn any(&self, mapping: u32, is: impl Fn(&Session) -> bool) -> bool {
-        let mut place = self.mappings[mapping as usize].as_ref().map_or(NONE, |mapping| mapping.first);
-        while place != NONE {
-            if self.sessions[place as usize].as_ref().is_some_and(&is) {
-                return true;
+    /// Whether the mapping is a forward or has a session that has not expired. Those that have are forgotten on the way,
+    /// and the mapping if it has no other; a mapping with very many that expired in silence may stay for a while.
+    pub(super) fn is_alive(&mut self, mapping: u32, now: Tick) -> bool {
+        for _ in 0..MOST_DEAD {
+            self.steps += 1;
+            let Some(owner) = &self.mappings[mapping as usize] else { return false };
+            let (is_forward, first) = (owner.is_forward, owner.first);
+            if is_forward || first == NONE || self.living(Some(first), now).is_some() {
+                return is_forward || first != NONE;
             }
-            place = self.links[place as usize].after;
+        }
+        self.mappings[mapping as usize].is_some()
+    }
+
+    /// Whether a session of the mapping with this remote host has not expired. Those that have are forgotten on the way.
+    pub(super) fn knows(&mut self, mapping: u32, remote: Host, now: Tick) -> bool {
+        let hash = remote_hash(mapping, remote);
+        for _ in 0..MOST_DEAD {
+            self.steps += 1;
+            let Some(index) = &self.by_remote else { return false };
+            let found = index.find(hash, |place| {
+                self.sessions[place as usize].as_ref().is_some_and(|session| {
+                    session.mapping == mapping && session.key.destination_host() == remote
+                })
+            });
+            if found.is_none() || self.living(found, now).is_some() {
+                return found.is_some();
+            }
         }
         false
     }
@@ -214,19 +235,17 @@ impl Table {
         draw: u64,
         now: Tick,
     ) -> Option<u16> {
-        let mut ports = std::mem::take(&mut self.ports);
-        let dead = |port: u16| {
-            let mapping = self.mapping_outside(key, Outer { address, port })?;
-            Some((mapping, !self.is_alive(mapping, now)))
-        };
-        let is_free = |port: u16| dead(port).is_none_or(|(_, is_dead)| is_dead);
-        let port = ports.choose(key.protocol(), address.into(), wanted, draw, is_free);
-        let dead = port.and_then(dead);
-        self.ports = ports;
-        if let Some((mapping, _)) = dead {
-            self.tidy(mapping, now);
+        if let Some(wanted) = wanted.filter(|wanted| self.ports.keeps(key.protocol(), *wanted))
+            && let Some(mapping) = self.mapping_outside(key, Outer { address, port: wanted })
+        {
+            // It is free if that has expired.
+            self.is_alive(mapping, now);
         }
-        port
+        let choose = |table: &Self| table.ports.choose(key.protocol(), address.into(), wanted, draw);
+        choose(self).or_else(|| {
+            self.expire_now(now);
+            choose(self)
+        })
     }
 
     /// Adds a mapping of `key`, which is not there, to `outer`, which is free. There are as many places as sessions and
@@ -235,33 +254,69 @@ impl Table {
         let place = self.free_mappings.pop()?;
         self.mappings[place as usize] =
             Some(Mapping { key, port: outer.port, address: outer.address, is_forward, first: NONE });
-        self.mappings_by_inside.insert(key.hash(), place);
-        self.mappings_by_outside.insert(outer_hash(&key, outer), place);
-        self.ports.take(key.protocol(), outer.address.into(), outer.port);
+        self.index_mapping(place, &key, outer);
         Some(place)
+    }
+
+    fn index_mapping(&mut self, place: u32, key: &FlowKey, outer: Outer) {
+        self.mappings_by_inside.insert(key.hash(), place);
+        self.mappings_by_outside.insert(outer_hash(key, outer), place);
+        self.ports.take(key.protocol(), outer.address.into(), outer.port);
     }
 
     /// Whether there is a place for one more session; looks for expired ones if not.
     pub(super) fn has_room(&mut self, now: Tick) -> bool {
         if self.free_sessions.is_empty() {
-            self.sweep(now);
+            self.expire_now(now);
         }
         !self.free_sessions.is_empty()
     }
 
-    /// Forgets what has expired, unless that was just done.
-    #[cold]
-    pub(super) fn sweep(&mut self, now: Tick) {
-        if self.swept.is_some_and(|swept| now.since(swept) < SWEEP) {
-            return;
-        }
-        self.swept = Some(now);
-        for place in 0..self.sessions.len() as u32 {
-            let expired = |session: &Session| self.is_expired(session, now);
-            if self.sessions[place as usize].as_ref().is_some_and(expired) {
-                self.remove(place);
+    /// Looks at some sessions that may have expired. Says after how many ticks there may be others.
+    pub(super) fn expire(&mut self, now: Tick) -> u32 {
+        self.expire_some(now, PASSING);
+        self.expiry.wait(now)
+    }
+
+    fn expire_some(&mut self, now: Tick, most: u32) {
+        let mut left = most;
+        while let Some(place) = self.expiry.next(now, &mut left) {
+            if self.living(Some(place), now).is_some() {
+                self.schedule(place);
             }
         }
+        self.steps += u64::from(most - left);
+    }
+
+    /// Forgets what has expired, as much as one packet may cost: also what has only just expired.
+    #[cold]
+    fn expire_now(&mut self, now: Tick) {
+        self.expire_some(now, PRESSING);
+        for class in 0..CLASSES {
+            let mut next = self.expiry.now(class, now);
+            for _ in 0..PRESSING {
+                let Some(place) = next else { break };
+                self.steps += 1;
+                next = self.expiry.after(place);
+                self.living(Some(place), now);
+            }
+        }
+    }
+
+    /// Sees to it that a session is looked at when it may have expired: after a change of its timeout, and when it was
+    /// looked at before.
+    pub(super) fn schedule(&mut self, place: u32) {
+        let Some(session) = &self.sessions[place as usize] else { return };
+        let (protocol, seen) = (session.key.protocol(), session.seen);
+        let due = session.used.after(self.lifetimes.of(protocol, seen));
+        self.expiry.remove(place);
+        self.expiry.insert(place, Lifetimes::class(protocol, seen), due);
+    }
+
+    /// What was looked at to find room or to know whether a mapping is alive, since the beginning.
+    #[cfg(test)]
+    pub(super) const fn steps(&self) -> u64 {
+        self.steps
     }
 
     /// Adds a session of a mapping.
@@ -274,6 +329,11 @@ impl Table {
             Some(Session { key, port, address, seen: TcpSeen::default(), clock: 0, used: now, mapping });
         self.by_inside.insert(key.hash(), place);
         self.by_outside.insert(self.outer_key(key, outer).hash(), place);
+        if let Some(index) = &mut self.by_remote {
+            index.insert(remote_hash(mapping, key.destination_host()), place);
+        }
+        let class = Lifetimes::class(key.protocol(), TcpSeen::default());
+        self.expiry.insert(place, class, now.after(self.lifetimes.all()[class]));
         let owner = self.mappings[mapping as usize].as_mut().expect("places given out are taken");
         let after = std::mem::replace(&mut owner.first, place);
         self.links[place as usize] = Links { before: NONE, after };
@@ -289,6 +349,10 @@ impl Table {
         let outer = Outer { address: session.address, port: session.port };
         self.by_inside.remove(session.key.hash(), place);
         self.by_outside.remove(self.outer_key(session.key, outer).hash(), place);
+        if let Some(index) = &mut self.by_remote {
+            index.remove(remote_hash(session.mapping, session.key.destination_host()), place);
+        }
+        self.expiry.remove(place);
         self.free_sessions.push(place);
         let Links { before, after } = self.links[place as usize];
         if after != NONE {
@@ -314,23 +378,37 @@ impl Table {
         self.free_mappings.push(place);
     }
 
-    /// Forgets every session.
+    /// Forgets every session, and every mapping that is no forward: all at once, not one by one.
     #[cold]
     pub(super) fn clear(&mut self) {
-        for place in 0..self.sessions.len() as u32 {
-            self.remove(place);
+        for index in [
+            &mut self.by_inside,
+            &mut self.by_outside,
+            &mut self.mappings_by_inside,
+            &mut self.mappings_by_outside,
+        ] {
+            index.clear();
         }
-    }
-
-    /// Forgets the sessions of a mapping that have expired, and so, if there is no other, the mapping.
-    pub(super) fn tidy(&mut self, mapping: u32, now: Tick) {
-        let mut place = self.mappings[mapping as usize].as_ref().map_or(NONE, |mapping| mapping.first);
-        while place != NONE {
-            let after = self.links[place as usize].after;
-            if self.sessions[place as usize].as_ref().is_some_and(|session| self.is_expired(session, now)) {
-                self.remove(place);
+        if let Some(index) = &mut self.by_remote {
+            index.clear();
+        }
+        self.expiry.clear();
+        self.ports.clear();
+        self.sessions.fill(None);
+        self.free_sessions.clear();
+        self.free_sessions.extend((0..self.sessions.len() as u32).rev());
+        // Forwards came first, and each still has its place.
+        let forwards = self.mappings.iter().take_while(|mapping| mapping.is_some_and(|one| one.is_forward));
+        let forwards = forwards.count();
+        self.mappings[forwards..].fill(None);
+        self.free_mappings.clear();
+        self.free_mappings.extend((forwards as u32..self.mappings.len() as u32).rev());
+        for place in 0..forwards {
+            if let Some(mapping) = &mut self.mappings[place] {
+                mapping.first = NONE;
+                let (key, outer) = (mapping.key, Outer { address: mapping.address, port: mapping.port });
+                self.index_mapping(place as u32, &key, outer);
             }
-            place = after;
         }
     }
 
@@ -361,4 +439,10 @@ impl Table {
 fn outer_hash(key: &FlowKey, outer: Outer) -> u64 {
     let host = Host::NONE;
     FlowKey::of(key.protocol(), key.version(), (host, outer.port), (host, outer.address.into())).hash()
+}
+
+/// The hash of a mapping and a remote host.
+fn remote_hash(mapping: u32, remote: Host) -> u64 {
+    let number = (Host::NONE, (mapping >> 16) as u16);
+    FlowKey::of(0, Version::V6, (remote, mapping as u16), number).hash()
 }

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use crate::pipeline::counters::Reason;
 use crate::pipeline::params::{
-    Dependence, Forward, ImpairmentParams, InjectParams, InjectTo, Injected, MtuAction, MtuParams,
+    Dependence, Forward, ImpairmentParams, InjectParams, InjectTo, Injected, MidStream, MtuAction, MtuParams,
     NaptParams, NatClock, NatKind, NatParams, NatPlace, NatTimeouts, PathParams, PortAllocation,
     PrefixParams, Rebind, RouterParams, RstSequence, StageParams,
 };
@@ -22,7 +22,9 @@ const SERVER: &str = "10.0.2.2";
 const PUBLIC: &str = "10.0.2.1";
 
 mod around;
+mod events;
 mod rfc;
+mod work;
 
 fn napt() -> NaptParams {
     NaptParams {
@@ -36,6 +38,7 @@ fn napt() -> NaptParams {
         timeouts: NatTimeouts::default(),
         inbound_refresh: true,
         clock: NatClock::Pass,
+        mid_stream: MidStream::Open,
         forwards: Vec::new(),
         rebind: None,
     }

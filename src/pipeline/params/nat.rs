@@ -58,6 +58,8 @@ pub struct NaptParams {
     pub inbound_refresh: bool,
     /// What becomes of the TCP timestamps.
     pub clock: NatClock,
+    /// What becomes of TCP segments without a session that begin no connection.
+    pub mid_stream: MidStream,
     /// Ports outside that lead to a host inside.
     pub forwards: Vec<Forward>,
     /// When it forgets everything and gives out other ports.
@@ -127,6 +129,19 @@ pub enum NatClock {
     Pass,
     /// Every connection begins at the translator's own clock, of one tick a millisecond, and goes on at its host's pace.
     One,
+}
+
+/// TCP segments that belong to no session and begin no connection (no SYN, or one with ACK): those of a connection that was
+/// forgotten, or that is older than the translator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum MidStream {
+    /// They open a session like a SYN (Linux with `nf_conntrack_tcp_loose=1`).
+    #[default]
+    Open,
+    /// They are dropped in silence.
+    Drop,
+    /// They are dropped, and the sender inside is answered by RST. What comes from outside is dropped in silence.
+    Reset,
 }
 
 /// A port outside that leads to a host inside.

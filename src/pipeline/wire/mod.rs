@@ -130,4 +130,4 @@ fn put32(bytes: &mut [u8], at: usize, value: u32) {
 }
 
 #[cfg(test)]
-mod samples;
+pub(in crate::pipeline) mod samples;

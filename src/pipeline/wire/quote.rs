@@ -22,10 +22,11 @@ pub fn is_error(packet: &[u8], layout: Layout) -> bool {
     if layout.is_fragment() || layout.is_transport_malformed() {
         return false;
     }
-    let kind = packet[layout.transport_offset()];
+    // Only ICMP is known to have bytes here: a packet of another protocol may end with its IP header.
+    let kind = || packet.get(layout.transport_offset());
     match layout.protocol() {
-        protocol::ICMP => matches!(kind, 3 | 4 | 5 | 11 | 12),
-        protocol::ICMPV6 => matches!(kind, 1..=4),
+        protocol::ICMP => matches!(kind(), Some(3 | 4 | 5 | 11 | 12)),
+        protocol::ICMPV6 => matches!(kind(), Some(1..=4)),
         _ => false,
     }
 }
@@ -154,7 +155,34 @@ mod tests {
         }
     }
 
+    /// What ends with its IP headers has no transport byte to look at, whatever protocol it names.
+    #[test]
+    fn packets_without_a_transport_header_quote_nothing() {
+        for protocol in 0..=u8::MAX {
+            let v4 = &mut samples::UNREACHABLE_V4[..20].to_vec();
+            (v4[3], v4[9]) = (20, protocol);
+            let v6 = &mut samples::UNREACHABLE_V6[..40].to_vec();
+            (v6[5], v6[6]) = (0, protocol);
+            for bytes in [v4, v6] {
+                if let Ok((layout, _)) = Layout::parse(bytes) {
+                    assert_eq!(Quote::read(bytes, layout), None, "{protocol}");
+                }
+            }
+        }
+    }
+
     proptest! {
+        #[test]
+        fn any_bytes_are_safe(v4 in samples::hostile(4), v6 in samples::hostile(6)) {
+            for mut bytes in [v4, v6] {
+                let Ok((layout, length)) = Layout::parse(&bytes) else { continue };
+                bytes.truncate(length);
+                if let Some(quote) = Quote::read(&bytes, layout) {
+                    quote.set(&mut bytes, layout, End::Source, Host::NONE, Some(1));
+                }
+            }
+        }
+
         /// Whatever a forged error quotes, and however little.
         #[test]
         fn hostile_quotes_do_no_harm(mut quoted in proptest::collection::vec(any::<u8>(), 0..70), v6: bool, first in 0..4_u8) {

@@ -200,7 +200,7 @@ pub(super) fn options_header(units: u8) -> Vec<u8> {
 
 /// Bytes that look like a packet of this version far enough to get into every corner: arbitrary bytes with a plausible
 /// first byte, length and protocol, most of the time.
-pub(super) fn hostile(version: u8) -> impl Strategy<Value = Vec<u8>> {
+pub(in crate::pipeline) fn hostile(version: u8) -> impl Strategy<Value = Vec<u8>> {
     let protocols =
         prop::sample::select(vec![0_u8, 1, 6, 17, 43, 44, 50, 51, 58, 59, 60, 132, 135, 136, 253]);
     let bytes = prop::collection::vec(any::<u8>(), 0..200);
