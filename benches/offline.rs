@@ -11,7 +11,7 @@ use etherparse::PacketBuilder;
 use faultwire::capture::sink::Record;
 use faultwire::capture::{Format, LinkType, Notes, Outputs, Replay, Sink, Source};
 use faultwire::config::spec;
-use faultwire::pipeline::params::{IcmpParams, PathParams, PortParams, RouterParams};
+use faultwire::pipeline::params::{IcmpParams, Identity, PathParams, PortParams, RouterParams};
 
 const PACKETS: u64 = 100_000;
 const FLOWS: u64 = 100;
@@ -53,6 +53,7 @@ fn replay(faults: &str) -> Replay {
     let router = RouterParams {
         seed: 7,
         flows: 65_536,
+        identity: Identity::default(),
         icmp: IcmpParams::default(),
         ports: vec![port("a"), port("b")],
         routes: Vec::new(),

@@ -12,7 +12,7 @@ use etherparse::PacketBuilder;
 use faultwire::pipeline::counters::Reason;
 use faultwire::pipeline::packet::{Offload, Packet};
 use faultwire::pipeline::params::{
-    DelayParams, Distribution, IcmpParams, ImpairmentParams, LossParams, PathParams, PortParams,
+    DelayParams, Distribution, IcmpParams, Identity, ImpairmentParams, LossParams, PathParams, PortParams,
     RouterParams, Select, StageParams, Trigger,
 };
 use faultwire::pipeline::pool::{Buffer, HEADROOM};
@@ -72,6 +72,7 @@ fn router(stages: Vec<StageParams>) -> Router {
     let params = RouterParams {
         seed: 7,
         flows: 65_536,
+        identity: Identity::default(),
         icmp: IcmpParams::default(),
         ports: vec![port("left", "10.0.1.2/24", "10.0.1.1"), port("right", "10.0.2.2/24", "10.0.2.1")],
         routes: Vec::new(),

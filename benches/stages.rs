@@ -7,7 +7,7 @@ use etherparse::PacketBuilder;
 use faultwire::config;
 use faultwire::pipeline::counters::Reason;
 use faultwire::pipeline::packet::{Offload, Packet};
-use faultwire::pipeline::params::{IcmpParams, PathParams, PortParams, RouterParams};
+use faultwire::pipeline::params::{IcmpParams, Identity, PathParams, PortParams, RouterParams};
 use faultwire::pipeline::pool::HEADROOM;
 use faultwire::pipeline::router::{Egress, Router};
 use faultwire::pipeline::time::{Duration, Instant};
@@ -70,6 +70,7 @@ fn router(stage: &str) -> Router {
     let params = RouterParams {
         seed: 7,
         flows: 65_536,
+        identity: Identity::default(),
         icmp: IcmpParams::default(),
         ports: vec![port("a", "10.0.1.2/24"), port("b", "10.0.2.2/24")],
         routes: Vec::new(),

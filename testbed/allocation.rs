@@ -11,11 +11,12 @@ use faultwire::config::spec;
 use faultwire::pipeline::counters::Reason;
 use faultwire::pipeline::packet::{Offload, Packet};
 use faultwire::pipeline::params::{
-    BlackoutParams, DelayModelParams, Dependence, HeldAcks, IcmpParams, ImpairmentParams, InjectParams,
-    InjectTo, Injected, ListedLossParams, NaptParams, NatClock, NatKind, NatParams, NatPlace, NatTimeouts,
-    Numbers, PathParams, PatternFault, PatternParams, PawsPerHostParams, PortAllocation, PortParams, Rebind,
-    ReorderParams, RouterParams, RstOrderParams, RstPlace, RstSequence, Scope, Segment, Segments, Select,
-    StageParams, TcpParams, TimestampSet, TimestampsParams, Timetable, Trigger, WindowRewrite,
+    BlackoutParams, DelayModelParams, Dependence, HeldAcks, IcmpParams, Identity, ImpairmentParams,
+    InjectParams, InjectTo, Injected, ListedLossParams, NaptParams, NatClock, NatKind, NatParams, NatPlace,
+    NatTimeouts, Numbers, PathParams, PatternFault, PatternParams, PawsPerHostParams, PortAllocation,
+    PortParams, Rebind, ReorderParams, RouterParams, RstOrderParams, RstPlace, RstSequence, Scope, Segment,
+    Segments, Select, StageParams, TcpParams, TimestampSet, TimestampsParams, Timetable, Trigger,
+    WindowRewrite,
 };
 use faultwire::pipeline::pool::HEADROOM;
 use faultwire::pipeline::router::{Egress, Router};
@@ -169,6 +170,7 @@ fn a_warm_router_allocates_nothing() {
     let params = RouterParams {
         seed: 1,
         flows: 1024,
+        identity: Identity::default(),
         icmp: IcmpParams::default(),
         ports: vec![port("left", 1), port("right", 2)],
         routes: Vec::new(),

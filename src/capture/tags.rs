@@ -140,7 +140,7 @@ impl Tags {
     /// The packet has entered its flow: from now on it is found by that.
     pub(super) fn entered(&mut self, packet: &Packet) {
         if let Some(own) = self.entering.take() {
-            self.own.insert((packet.flow.hash, packet.index), own);
+            self.own.insert((packet.flow.identity, packet.index), own);
         }
     }
 
@@ -152,7 +152,7 @@ impl Tags {
         {
             return (around, Notes { order: around.order, options: &around.options });
         }
-        let own = self.own.get(&(packet.flow.hash, packet.index));
+        let own = self.own.get(&(packet.flow.identity, packet.index));
         let alone = own.and_then(|own| own.surroundings.as_ref());
         // Without any it is a copy that left long after tens of thousands of others: any header is as wrong as another.
         let common = self.known.get(usize::from(packet.tag)).or_else(|| self.known.first());
@@ -168,7 +168,7 @@ impl Tags {
     /// The packet has left or was dropped.
     #[inline]
     pub(super) fn left(&mut self, packet: &Packet) {
-        let key = (packet.flow.hash, packet.index);
+        let key = (packet.flow.identity, packet.index);
         if self.own.is_empty() || packet.lineage != 0 || !self.own.contains_key(&key) {
             return;
         }

@@ -9,6 +9,7 @@ use crate::engine::network::Summary;
 use crate::engine::{NatReport, Report};
 use crate::net::LinkStats;
 use crate::pipeline::counters::{Amount, Drops};
+use crate::pipeline::ordinals::Ordinals;
 use crate::pipeline::time::{Duration, Instant};
 
 /// A host that sends more than one scheduled packet in a thousand later than this did not keep up.
@@ -183,6 +184,21 @@ fn notices(summary: &Summary, names: &Names) -> Vec<String> {
             report.evicted_flows
         ));
     }
+    // A capture has one order, whatever its times.
+    if report.named.close > 0 && !report.paths.is_empty() && !summary.links.is_empty() {
+        notices.push(format!(
+            "{} of {} connections came within 1 ms of another to the same service: which of them is first, and so which \
+             random decisions are whose, may differ in the next run",
+            report.named.close, report.named.connections
+        ));
+    }
+    if report.named.shared > 0 {
+        notices.push(format!(
+            "{} connections were numbered together with those of other services: there are more than {} services",
+            report.named.shared,
+            Ordinals::SERVICES
+        ));
+    }
     for path in &report.paths {
         for stage in path.stages.iter().filter(|stage| stage.counters.clamped > 0) {
             notices.push(format!(
@@ -233,6 +249,9 @@ pub(super) fn json(summary: &Summary, names: &Names) -> Value {
         "held": report.held,
         "icmp": { "sent": counters.icmp_sent, "withheld": counters.icmp_withheld },
         "evicted_flows": report.evicted_flows,
+        "connections": {
+            "named": report.named.connections, "close": report.named.close, "shared": report.named.shared,
+        },
         "paths": paths.collect::<Vec<_>>(),
         "nats": nats.collect::<Vec<_>>(),
         "lateness_ns": {

@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use crate::config::impairment::positive;
 use crate::config::nat::read_nats;
 use crate::config::path::read_paths;
-use crate::config::plan::{IcmpPlan, Plan, RoutePlan, RouteTarget, WorkerCount, set_mode};
+use crate::config::plan::{IcmpPlan, Identity, Plan, RoutePlan, RouteTarget, WorkerCount, set_mode};
 use crate::config::port::{port_index, prefix, read_ports};
 use crate::config::reader::{Table, Value};
 use crate::config::warning::warnings;
@@ -17,6 +17,7 @@ const MOST_CORES: usize = 1_024;
 /// Reads the document of a configuration.
 pub(super) fn read_plan(root: &mut Table<'_>) -> Plan {
     const MODES: &[(&str, Mode)] = &[("exact", Mode::Exact), ("netem", Mode::Netem)];
+    const IDENTITIES: &[(&str, Identity)] = &[("service", Identity::Service), ("tuple", Identity::Tuple)];
     let ports = read_ports(root);
     if ports.is_empty() {
         root.problem("there is no port", "write a [[port]] for each host");
@@ -32,6 +33,7 @@ pub(super) fn read_plan(root: &mut Table<'_>) -> Plan {
     if !plan.nats.is_empty() {
         plan.workers = one_worker(root, plan.workers);
     }
+    plan.identity = root.value("identity").and_then(|value| value.choice(IDENTITIES)).unwrap_or_default();
     plan.flows = root.integer("flows", 1..=1 << 24).unwrap_or(Plan::DEFAULT_FLOWS);
     plan.duration = root.value("duration").and_then(|value| positive(&value));
     plan.icmp = read_icmp(root);

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 
 pub use crate::pipeline::params::{
-    IcmpParams as IcmpPlan, PathParams as PathPlan, RouteParams as RoutePlan, RouteTarget,
+    IcmpParams as IcmpPlan, Identity, PathParams as PathPlan, RouteParams as RoutePlan, RouteTarget,
 };
 use crate::pipeline::params::{ImpairmentParams, Mode, NatParams, StageParams};
 use crate::pipeline::time::Duration;
@@ -27,6 +27,8 @@ pub struct Plan {
     pub pin: Vec<usize>,
     /// Entries of a worker's flow table.
     pub flows: usize,
+    /// What a flow is called by in the draws.
+    pub identity: Identity,
     /// Stop by itself after this time.
     pub duration: Option<Duration>,
     /// What the router answers.
@@ -63,6 +65,7 @@ impl Plan {
             workers: WorkerCount::Auto,
             pin: Vec::new(),
             flows: Self::DEFAULT_FLOWS,
+            identity: Identity::default(),
             duration: None,
             icmp: IcmpPlan::default(),
             ports,

@@ -61,7 +61,7 @@ impl Event {
             each: packet.wire_length(0) as u16,
             last: packet.wire_length(wires - 1) as u16,
             lineage: packet.lineage,
-            flow: packet.flow.hash,
+            flow: packet.flow.identity,
             index: packet.index,
         })
     }

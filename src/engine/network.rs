@@ -181,6 +181,7 @@ pub fn router_params(plan: &Plan, seed: u64) -> RouterParams {
     RouterParams {
         seed,
         flows: plan.flows,
+        identity: plan.identity,
         icmp: plan.icmp,
         ports: plan.ports.iter().map(port).collect(),
         routes: plan.routes.clone(),

@@ -3,6 +3,7 @@
 use hdrhistogram::Histogram;
 
 use crate::pipeline::counters::{Amount, RouterCounters, StageCounters};
+use crate::pipeline::identity::Named;
 use crate::pipeline::nat::Fill;
 use crate::pipeline::router::Router;
 use crate::pipeline::stage::Stage;
@@ -23,6 +24,8 @@ pub struct Report {
     pub nats: Vec<NatReport>,
     /// Flows forgotten for lack of room in the flow table.
     pub evicted_flows: u64,
+    /// Connections that were named for the draws.
+    pub named: Named,
     /// How long after its time each scheduled packet left, in nanoseconds.
     pub lateness: Histogram<u64>,
     /// Records that the reader did not take in time.
@@ -92,6 +95,7 @@ impl Report {
             held: router.held(),
             paths,
             evicted_flows: router.evicted_flows(),
+            named: router.named(),
             lateness: lateness.clone(),
             records_lost,
             events_lost,
@@ -117,6 +121,7 @@ impl Report {
             }
         }
         self.evicted_flows += other.evicted_flows;
+        self.named += other.named;
         self.lateness.add(&other.lateness).expect("all lateness histograms have the same bounds");
         self.records_lost += other.records_lost;
         self.events_lost += other.events_lost;

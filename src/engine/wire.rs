@@ -8,7 +8,7 @@ use crate::engine::report::Report;
 use crate::engine::tun::Port;
 use crate::net::lookup::Device;
 use crate::net::{NetError, Netns, link};
-use crate::pipeline::params::{IcmpParams, PathParams, PortParams, RouterParams, StageParams};
+use crate::pipeline::params::{IcmpParams, Identity, PathParams, PortParams, RouterParams, StageParams};
 
 /// Port of a wire: the device's own side.
 pub const TARGET: usize = 0;
@@ -146,6 +146,7 @@ impl WirePlan {
         RouterParams {
             seed: self.seed,
             flows: self.flows,
+            identity: Identity::default(),
             icmp: self.icmp,
             ports: vec![port("target"), port("network")],
             routes: Vec::new(),

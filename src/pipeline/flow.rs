@@ -1,33 +1,45 @@
 //! The flows of one worker: what gives each wire packet its index, and where per-flow state lives.
 //!
-//! A flow is one direction of a 5-tuple that came in by one port. The table has a fixed number of entries in sets of
-//! eight; when a set is full, the flow of it that was silent longest is forgotten (and counted): memory is bounded
+//! A flow is one direction of a 5-tuple that came in by one port. The table holds exactly as many flows as it was made
+//! for: flows are found by hash chains, so no two of them compete for a place before all places are taken. In a full table
+//! a new flow takes the place of another, the least recently used of the next eight in turn (counted): memory is bounded
 //! whatever hostile traffic does. A forgotten flow that comes back starts anew at index 0.
 
+use crate::pipeline::chains::Chains;
 use crate::pipeline::wire::FlowKey;
 
-const WAYS: usize = 8;
+/// Flows among which the least recently used one gives up its place.
+const CANDIDATES: usize = 8;
 
 /// A flow as packets carry it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct FlowRef {
-    /// What draws depend on: a hash of the 5-tuple.
-    pub hash: u64,
+    /// What draws depend on: see [`crate::pipeline::identity`].
+    pub identity: u64,
     /// Place in the table: index for per-flow state.
     pub slot: u32,
     /// Which tenant of that place.
     pub generation: u32,
 }
 
-/// Where a flow goes, cached from the routing table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FlowEntry {
-    /// Index of the next wire packet.
-    pub next_index: u64,
-    /// Decision of the router for this flow.
-    pub path: u32,
+/// Who a flow is to the draws.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Name {
+    /// Of this direction of the connection.
+    pub identity: u64,
+    /// One more than the sequence number of the SYN that opened the connection; 0: unknown.
+    pub opened: u32,
+}
+
+/// A flow of the table.
+#[derive(Debug, Clone, Copy)]
+struct FlowEntry {
+    next_index: u64,
+    identity: u64,
+    path: u32,
     used: u32,
     generation: u32,
+    opened: u32,
     key: FlowKey,
     port: u16,
 }
@@ -35,84 +47,146 @@ pub struct FlowEntry {
 /// Flow table of one worker.
 #[derive(Debug)]
 pub struct FlowTable {
-    hashes: Vec<[u64; WAYS]>,
-    entries: Vec<Option<FlowEntry>>,
-    mask: usize,
+    chains: Chains,
+    entries: Vec<FlowEntry>,
+    capacity: usize,
+    /// The first of the next candidates for eviction.
+    hand: usize,
     clock: u32,
     generation: u32,
     evicted: u64,
 }
 
 impl FlowTable {
-    /// A table of at least `capacity` flows (rounded up to a power of two, at least 8).
+    /// A table of `capacity` flows, at least 8.
     pub fn new(capacity: usize) -> Self {
-        let sets = capacity.div_ceil(WAYS).next_power_of_two();
+        let capacity = capacity.max(CANDIDATES);
         Self {
-            hashes: vec![[0; WAYS]; sets],
-            entries: vec![None; sets * WAYS],
-            mask: sets - 1,
+            chains: Chains::new(capacity),
+            entries: Vec::with_capacity(capacity),
+            capacity,
+            hand: 0,
             clock: 0,
             generation: 0,
             evicted: 0,
         }
     }
 
-    /// Number of entries.
+    /// Number of flows that fit.
     pub const fn capacity(&self) -> usize {
-        self.entries.len()
+        self.capacity
     }
 
-    /// Flows forgotten because their set was full.
+    /// Flows forgotten because the table was full.
     pub const fn evicted(&self) -> u64 {
         self.evicted
     }
 
-    /// The flow `key` that comes in by `port`; `route` decides where a new one goes.
-    ///
-    /// # Panics
-    /// Never: what is found or placed is there.
+    /// The place of the flow `key` (whose hash is `hash`) that comes in by `port`.
     #[inline]
-    pub fn find(
-        &mut self,
-        hash: u64,
-        port: u16,
-        key: &FlowKey,
-        route: impl FnOnce() -> u32,
-    ) -> (FlowRef, &mut FlowEntry) {
-        self.clock = self.clock.wrapping_add(1);
-        let set = (hash >> 8) as usize & self.mask;
-        let found = (0..WAYS).find(|&way| {
-            self.hashes[set][way] == hash
-                && self.entries[set * WAYS + way]
-                    .as_ref()
-                    .is_some_and(|entry| entry.port == port && entry.key == *key)
-        });
-        let slot = found.map_or_else(|| self.place(set, hash, port, key, route()), |way| set * WAYS + way);
-        let entry = self.entries[slot].as_mut().expect("found or placed");
-        entry.used = self.clock;
-        (FlowRef { hash, slot: slot as u32, generation: entry.generation }, entry)
+    pub fn find(&self, hash: u64, port: u16, key: &FlowKey) -> Option<u32> {
+        self.chains.find(hash, |place| {
+            let entry = &self.entries[place as usize];
+            entry.port == port && entry.key == *key
+        })
     }
 
-    #[cold]
-    fn place(&mut self, set: usize, hash: u64, port: u16, key: &FlowKey, path: u32) -> usize {
-        let ways = &self.entries[set * WAYS..(set + 1) * WAYS];
-        let age = |entry: &Option<FlowEntry>| {
-            entry.map_or(u64::from(u32::MAX) + 1, |e| self.clock.wrapping_sub(e.used).into())
-        };
-        let way = (0..WAYS).max_by_key(|&way| age(&ways[way])).unwrap_or(0);
-        let slot = set * WAYS + way;
-        self.evicted += u64::from(self.entries[slot].is_some());
-        self.generation = self.generation.wrapping_add(1);
-        self.hashes[set][way] = hash;
-        self.entries[slot] = Some(FlowEntry {
-            next_index: 0,
-            path,
-            used: self.clock,
-            generation: self.generation,
-            key: *key,
-            port,
+    /// The flow at `place` gets `wires` more packets: the flow, the index of the first of them, and the decision about its
+    /// route.
+    #[inline]
+    pub fn advance(&mut self, place: u32, wires: u32) -> (FlowRef, u64, u32) {
+        self.clock = self.clock.wrapping_add(1);
+        let entry = &mut self.entries[place as usize];
+        entry.used = self.clock;
+        let index = entry.next_index;
+        entry.next_index += u64::from(wires);
+        (FlowRef { identity: entry.identity, slot: place, generation: entry.generation }, index, entry.path)
+    }
+
+    /// The decision about the route of the flow at `place`.
+    pub(super) fn path(&self, place: u32) -> u32 {
+        self.entries[place as usize].path
+    }
+
+    /// The name of the flow at `place`.
+    pub(super) fn name(&self, place: u32) -> Name {
+        let entry = &self.entries[place as usize];
+        Name { identity: entry.identity, opened: entry.opened }
+    }
+
+    /// The name of the flow `key`, by whatever port it comes in; of several the one used last. With `opened` only that of
+    /// the connection which this SYN opened.
+    pub(super) fn name_of(&self, key: &FlowKey, opened: Option<u32>) -> Option<Name> {
+        let mut last: Option<&FlowEntry> = None;
+        self.chains.find(key.hash(), |place| {
+            let entry = &self.entries[place as usize];
+            let age = |entry: &FlowEntry| self.clock.wrapping_sub(entry.used);
+            if entry.key == *key
+                && opened.is_none_or(|opened| opened == entry.opened)
+                && last.is_none_or(|last| age(entry) < age(last))
+            {
+                last = Some(entry);
+            }
+            false
         });
-        slot
+        last.map(|entry| Name { identity: entry.identity, opened: entry.opened })
+    }
+
+    /// Every flow `key`, by whatever port it comes in, is from now on another one, called `name`.
+    pub(super) fn rename_all(&mut self, key: &FlowKey, name: Name) {
+        let (entries, generation) = (&mut self.entries, &mut self.generation);
+        self.chains.find(key.hash(), |place| {
+            let entry = &mut entries[place as usize];
+            if entry.key == *key {
+                *generation = generation.wrapping_add(1);
+                entry.begin(*generation, name);
+            }
+            false
+        });
+    }
+
+    /// The flow at `place` is from now on another one, called `name`.
+    pub(super) fn rename(&mut self, place: u32, name: Name) {
+        self.generation = self.generation.wrapping_add(1);
+        self.entries[place as usize].begin(self.generation, name);
+    }
+
+    /// Takes in the flow `key`, which is not there; its place.
+    pub fn insert(&mut self, hash: u64, port: u16, key: &FlowKey, path: u32, name: Name) -> u32 {
+        self.generation = self.generation.wrapping_add(1);
+        let Name { identity, opened } = name;
+        let (used, generation) = (self.clock, self.generation);
+        let entry = FlowEntry { next_index: 0, identity, path, used, generation, opened, key: *key, port };
+        let place = if self.entries.len() < self.capacity {
+            self.entries.push(entry);
+            self.entries.len() - 1
+        } else {
+            let place = self.make_room();
+            self.entries[place] = entry;
+            place
+        };
+        self.chains.insert(hash, place as u32);
+        place as u32
+    }
+
+    /// Forgets a flow of the full table.
+    fn make_room(&mut self) -> usize {
+        let window = (0..CANDIDATES).map(|step| (self.hand + step) % self.capacity);
+        let age = |place: &usize| self.clock.wrapping_sub(self.entries[*place].used);
+        let place = window.max_by_key(age).unwrap_or(self.hand);
+        self.hand = (self.hand + CANDIDATES) % self.capacity;
+        self.chains.remove(self.entries[place].key.hash(), place as u32);
+        self.evicted += 1;
+        place
+    }
+}
+
+impl FlowEntry {
+    const fn begin(&mut self, generation: u32, name: Name) {
+        self.next_index = 0;
+        self.generation = generation;
+        self.identity = name.identity;
+        self.opened = name.opened;
     }
 }
 

@@ -127,9 +127,10 @@ impl Gate {
     }
 }
 
-/// Whether the trigger depends on how many packets came before.
-const fn counts(trigger: &Trigger) -> bool {
-    !trigger.nth.is_empty()
+/// Whether the trigger depends on how many packets came before: over a path also what it draws.
+fn counts(trigger: &Trigger) -> bool {
+    (trigger.scope == Scope::Path && trigger.probability.is_some())
+        || !trigger.nth.is_empty()
         || trigger.every.is_some()
         || trigger.first.is_some()
         || trigger.after.is_some()
@@ -145,7 +146,14 @@ impl Armed {
         let decide = |count: Count| {
             let (length, due) = trigger.run(count, limit);
             match chance {
-                Some(chance) if due && in_time => chance.run(packet.stream(key), packet.index, length),
+                Some(chance) if due && in_time => {
+                    let (stream, index) = match trigger.scope {
+                        Scope::Flow => (packet.stream(key), packet.index),
+                        // By arrival, whatever flow it is of.
+                        Scope::Path => (key.stream(0, 0), count.seen),
+                    };
+                    chance.run(stream, index, length)
+                }
                 _ => (length, due && in_time),
             }
         };

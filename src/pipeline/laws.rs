@@ -12,11 +12,11 @@ use crate::pipeline::distribution::Table;
 use crate::pipeline::params::{
     BlackoutParams, BottleneckParams, CoDelParams, Correlated, CorruptArea, CorruptParams, DelayModelParams,
     DelayParams, Discipline, Distribution, DuplicateParams, Excess, FragmentSelect, GilbertElliott, HeldAcks,
-    ImpairmentParams, InjectParams, InjectTo, Injected, ListedLossParams, LossModel, LossParams, Mode,
-    MssParams, MtuAction, MtuParams, NetemParams, NetemRate, Numbers, PatternFault, PatternParams,
+    Identity, ImpairmentParams, InjectParams, InjectTo, Injected, ListedLossParams, LossModel, LossParams,
+    Mode, MssParams, MtuAction, MtuParams, NetemParams, NetemRate, Numbers, PatternFault, PatternParams,
     PawsPerHostParams, PeakParams, Phase, PieParams, QuicSelect, RateParams, RedParams, ReorderParams,
-    ReplayEnd, ReplayParams, ReplayRow, RstOrderParams, RstPlace, RstSequence, Scope, Segment, Select,
-    ServiceParams, Slot, SlotGap, StageParams, StateLoss, TcpParams, TimestampSet, TimestampsParams,
+    ReplayEnd, ReplayParams, ReplayRow, RouterParams, RstOrderParams, RstPlace, RstSequence, Scope, Segment,
+    Select, ServiceParams, Slot, SlotGap, StageParams, StateLoss, TcpParams, TimestampSet, TimestampsParams,
     Timetable, Transmission, Trigger, WindowRewrite,
 };
 use crate::pipeline::service::{Opportunities, RateSteps};
@@ -531,7 +531,16 @@ fn traffic() -> impl Strategy<Value = Vec<(u64, Spec)>> {
 }
 
 fn run(stages: Vec<StageParams>, traffic: &[(u64, Spec)], frames: impl Fn(&Spec) -> Vec<Frame>) -> Run {
-    let mut run = Run::new(stages);
+    run_by(Identity::Service, stages, traffic, frames)
+}
+
+fn run_by(
+    identity: Identity,
+    stages: Vec<StageParams>,
+    traffic: &[(u64, Spec)],
+    frames: impl Fn(&Spec) -> Vec<Frame>,
+) -> Run {
+    let mut run = Run::built(&RouterParams { identity, ..Run::params(1, stages) });
     let mut at = Instant::ZERO;
     for (gap, spec) in traffic {
         at += Duration::from_nanos(*gap);
@@ -722,19 +731,25 @@ proptest! {
         prop_assert_eq!(once.wires(), again.wires());
     }
 
-    /// Other flows on the path change nothing for a flow.
+    /// Other flows on the path change nothing for a flow: those to other services, or, by tuples, any.
     #[test]
-    fn flows_do_not_disturb_each_other(stages in stages(), traffic in traffic(), keep in any::<Index>()) {
+    fn flows_do_not_disturb_each_other(
+        stages in stages(), traffic in traffic(), keep in any::<Index>(), by_tuple in any::<bool>(),
+    ) {
         // Damage can make a packet look like another flow's.
         prop_assume!(!shares_state(&stages) && !damages(&stages));
         // Fragments have no ports: those of all flows between two addresses are one.
-        let traffic: Vec<_> =
-            traffic.into_iter().map(|(gap, spec)| (gap, Spec { extra: Extra::Nothing, ..spec })).collect();
+        let identity = if by_tuple { Identity::Tuple } else { Identity::Service };
+        let alter = |spec: Spec| {
+            let destination_port = if by_tuple { spec.destination_port } else { spec.source_port ^ 0x4000 };
+            Spec { extra: Extra::Nothing, destination_port, ..spec }
+        };
+        let traffic: Vec<_> = traffic.into_iter().map(|(gap, spec)| (gap, alter(spec))).collect();
         let kept = traffic[keep.index(traffic.len())].1.clone();
         let same = |spec: &Spec| (spec.v6, spec.udp, spec.source_port) == (kept.v6, kept.udp, kept.source_port);
         let alone = |spec: &Spec| if same(spec) { as_is(spec) } else { Vec::new() };
-        let mut among = run(stages.clone(), &traffic, as_is);
-        let mut alone = run(stages, &traffic, alone);
+        let mut among = run_by(identity, stages.clone(), &traffic, as_is);
+        let mut alone = run_by(identity, stages, &traffic, alone);
         among.finish();
         alone.finish();
         let flow = |wires: Vec<Wire>| wires.into_iter().filter(|wire| belongs(&wire.bytes, &kept)).collect::<Vec<_>>();

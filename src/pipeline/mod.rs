@@ -7,6 +7,7 @@
 //! has to wait is in the [`schedule`].
 
 mod answer;
+mod chains;
 pub mod conn;
 mod correlated;
 pub mod counters;
@@ -17,12 +18,14 @@ pub mod flow;
 pub mod gate;
 #[cfg(test)]
 mod hostile;
+pub mod identity;
 pub mod impair;
 mod jitter;
 #[cfg(test)]
 mod laws;
 mod loss_chain;
 pub mod nat;
+pub mod ordinals;
 pub mod packet;
 pub mod params;
 pub mod path;

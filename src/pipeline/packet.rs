@@ -301,7 +301,7 @@ impl Packet {
     /// The draws of a stage for this packet's flow.
     #[inline]
     pub const fn stream(&self, key: StageKey) -> Stream {
-        key.stream(self.flow.hash, self.lineage)
+        key.stream(self.flow.identity, self.lineage)
     }
 
     /// Offset of the transport header, and of the checksum in it, where the protocol has one that can be offloaded.

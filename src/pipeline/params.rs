@@ -345,6 +345,8 @@ pub struct RouterParams {
     pub seed: u64,
     /// Flows that a worker remembers.
     pub flows: usize,
+    /// What a flow is called by in the draws.
+    pub identity: Identity,
     /// ICMP behaviour.
     pub icmp: IcmpParams,
     /// The ports; paths and routes name them by index.
@@ -355,6 +357,16 @@ pub struct RouterParams {
     pub paths: Vec<PathParams>,
     /// Translators of addresses: all their packets must be one worker's.
     pub nats: Vec<NatParams>,
+}
+
+/// What a flow is called by in the draws.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Identity {
+    /// By the service that it belongs to, and its ordinal there: see [`crate::pipeline::identity`].
+    #[default]
+    Service,
+    /// By its addresses and ports as they are: for clients that bind theirs.
+    Tuple,
 }
 
 /// What the router says by ICMP and ICMPv6. Each can be switched off: that is a fault too.

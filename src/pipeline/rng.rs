@@ -28,7 +28,7 @@ const GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// A full-avalanche mix of 64 bits.
 #[inline]
-const fn mix(mut x: u64) -> u64 {
+pub(super) const fn mix(mut x: u64) -> u64 {
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     x ^ (x >> 31)

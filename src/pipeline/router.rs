@@ -9,9 +9,11 @@ use std::sync::Arc;
 
 use crate::pipeline::answer::Answers;
 use crate::pipeline::counters::{Amount, Reason, RouterCounters};
-use crate::pipeline::flow::FlowTable;
+use crate::pipeline::flow::{FlowTable, Name};
+use crate::pipeline::identity::{Identities, Named, Unnamed};
 use crate::pipeline::impair::{Back, Impairment};
 use crate::pipeline::nat::{Early, Nat, Waiting};
+use crate::pipeline::ordinals::Ordinals;
 use crate::pipeline::packet::{Offload, Packet};
 use crate::pipeline::params::{
     ImpairmentParams, NatPlace, PathParams, RouteTarget, RouterParams, StageParams,
@@ -101,6 +103,7 @@ pub struct Router {
     pub pool: Pool,
     counters: RouterCounters,
     flows: FlowTable,
+    identities: Identities,
     routes: Routes,
     ports: Vec<Port>,
     paths: Vec<Path>,
@@ -124,12 +127,17 @@ struct Port {
     paths: Vec<u16>,
 }
 
-/// What the workers' routers share: one entry a path, one a stage.
-pub type SharedPaths = Vec<Vec<Shared>>;
+/// What the workers' routers share.
+#[derive(Debug, Default)]
+pub struct SharedState {
+    /// One entry a path, one a stage.
+    paths: Vec<Vec<Shared>>,
+    ordinals: Arc<Ordinals>,
+}
 
 impl Router {
     /// The shared state of a router of any number of workers.
-    pub fn shared(params: &RouterParams) -> SharedPaths {
+    pub fn shared(params: &RouterParams) -> SharedState {
         // Stages that play the host behind a port remember what comes to it, by whatever path.
         let peers: Vec<Arc<Hosts>> = params.ports.iter().map(|_| Arc::default()).collect();
         let shared = |path: &PathParams, stage: &StageParams| {
@@ -139,19 +147,16 @@ impl Router {
             }
             shared
         };
-        params
-            .paths
-            .iter()
-            .map(|path| path.stages.iter().map(|stage| shared(path, stage)).collect())
-            .collect()
+        let of_path = |path: &PathParams| path.stages.iter().map(|stage| shared(path, stage)).collect();
+        SharedState { paths: params.paths.iter().map(of_path).collect(), ordinals: Arc::default() }
     }
 
     /// One worker's router. All workers are built from the same `params` and `shared`.
-    pub fn new(params: &RouterParams, shared: &SharedPaths) -> Self {
+    pub fn new(params: &RouterParams, shared: &SharedState) -> Self {
         let flows = FlowTable::new(params.flows);
         let names =
             |from: usize, to: usize| (params.ports[from].name.as_str(), params.ports[to].name.as_str());
-        let mut paths: Vec<Path> = (params.paths.iter().zip(shared))
+        let mut paths: Vec<Path> = (params.paths.iter().zip(&shared.paths))
             .map(|(path, shared)| {
                 Path::new(path, params.seed, names(path.from, path.to), flows.capacity(), shared)
             })
@@ -178,6 +183,7 @@ impl Router {
             pool: Pool::new(),
             counters: RouterCounters::default(),
             flows,
+            identities: Identities::new(params, Arc::clone(&shared.ordinals)),
             routes: Routes::new(&params.ports, &params.routes),
             ports,
             paths,
@@ -213,6 +219,11 @@ impl Router {
     /// Flows forgotten for lack of room.
     pub const fn evicted_flows(&self) -> u64 {
         self.flows.evicted()
+    }
+
+    /// Connections that were named for the draws.
+    pub const fn named(&self) -> Named {
+        self.identities.named()
     }
 
     /// When [`Self::poll`] is next needed; `None` while nothing waits.
@@ -273,17 +284,41 @@ impl Router {
     fn enter_flow(
         &mut self,
         packet: &mut Packet,
+        now: Instant,
         decide: impl Fn(&Routes, &[Port], &[Nat], IpAddr) -> u32,
     ) -> u32 {
         let hash = flow_hash(packet.bytes(), packet.layout);
         let key = FlowKey::new(packet.bytes(), packet.layout);
-        let (routes, ports, nats) = (&self.routes, &self.ports, &self.nats);
-        let (flow, entry) =
-            self.flows.find(hash, packet.ingress, &key, || decide(routes, ports, nats, key.destination()));
-        packet.flow = flow;
-        packet.index = entry.next_index;
-        entry.next_index += u64::from(packet.wires());
-        entry.path
+        let place = match self.flows.find(hash, packet.ingress, &key) {
+            Some(place) if !self.identities.asks_about(packet) => place,
+            Some(place) => self.reopen_flow(place, packet, &key, hash, now),
+            None => {
+                let path = decide(&self.routes, &self.ports, &self.nats, key.destination());
+                let name = self.name_flow(packet, &key, hash, path, now);
+                self.flows.insert(hash, packet.ingress, &key, path, name)
+            }
+        };
+        let path;
+        (packet.flow, packet.index, path) = self.flows.advance(place, packet.wires());
+        path
+    }
+
+    /// Makes the flow at `place` another one if `packet`, a SYN, opens another connection.
+    #[cold]
+    fn reopen_flow(&mut self, place: u32, packet: &Packet, key: &FlowKey, hash: u64, now: Instant) -> u32 {
+        if Identities::is_another(packet, self.flows.name(place)) {
+            let name = self.name_flow(packet, key, hash, self.flows.path(place), now);
+            self.flows.rename(place, name);
+        }
+        place
+    }
+
+    /// The name of a flow that begins with `packet` and takes the route `path`.
+    #[cold]
+    fn name_flow(&mut self, packet: &Packet, key: &FlowKey, hash: u64, path: u32, now: Instant) -> Name {
+        let leaves_by = |path: u32| self.paths.get(path as usize).map_or(packet.ingress, |path| path.to);
+        let flow = Unnamed { packet, key, hash, egress: leaves_by(path) };
+        self.identities.name(flow, &mut self.flows, &self.routes, &self.nats, now)
     }
 
     /// Takes a packet of `length` bytes, behind the headroom of `buffer`, straight into path `path`, past routing, TTL and
@@ -302,7 +337,7 @@ impl Router {
         let port = self.paths[usize::from(path)].from;
         let straight = |router: &mut Self, packet: &mut Packet, now, egress: &mut E| {
             (packet.path, packet.tag) = (path, tag);
-            router.enter_flow(packet, |_, _, _, _| path.into());
+            router.enter_flow(packet, now, |_, _, _, _| path.into());
             if E::RECORDS {
                 egress.record(What::Entered, packet, now);
             }
@@ -371,7 +406,7 @@ impl Router {
 
     fn route<E: Egress>(&mut self, packet: &mut Packet, now: Instant, egress: &mut E) {
         let ingress = packet.ingress;
-        let route = self.enter_flow(packet, |routes, ports, nats, to| {
+        let route = self.enter_flow(packet, now, |routes, ports, nats, to| {
             let of_nat = nats.iter().position(|nat| nat.owns(to));
             of_nat.map_or_else(|| decide_route(routes, ports, ingress, to), |nat| verdict::NAT - nat as u32)
         });

@@ -31,7 +31,16 @@ impl Routes {
 
     /// Where `destination` goes, if anywhere.
     pub fn find(&self, destination: IpAddr) -> Option<RouteTarget> {
-        self.sorted.iter().find(|route| contains(&route.prefix, destination)).map(|route| route.target)
+        self.route(destination).map(|route| route.target)
+    }
+
+    /// The prefix of the route to `destination`, if there is one.
+    pub fn prefix_of(&self, destination: IpAddr) -> Option<IpNet> {
+        self.route(destination).map(|route| route.prefix)
+    }
+
+    fn route(&self, destination: IpAddr) -> Option<&RouteParams> {
+        self.sorted.iter().find(|route| contains(&route.prefix, destination))
     }
 }
 

@@ -14,10 +14,11 @@ pub(crate) use frame::{Frame, Spec, flaw};
 use crate::pipeline::counters::{Amount, Reason, StageCounters};
 use crate::pipeline::packet::Packet;
 use crate::pipeline::params::{
-    IcmpParams, ImpairmentParams, PathParams, PortParams, RouterParams, Select, StageParams, Trigger,
+    IcmpParams, Identity, ImpairmentParams, PathParams, PortParams, RouterParams, Select, StageParams,
+    Trigger,
 };
 use crate::pipeline::pool::{Buffer, HEADROOM};
-use crate::pipeline::router::{Egress, Router, SharedPaths};
+use crate::pipeline::router::{Egress, Router, SharedState};
 use crate::pipeline::time::Instant;
 
 /// A stage that acts on every packet.
@@ -82,7 +83,7 @@ impl Run {
     }
 
     /// One of several workers that share `shared`.
-    pub(crate) fn worker(params: &RouterParams, shared: &SharedPaths) -> Self {
+    pub(crate) fn worker(params: &RouterParams, shared: &SharedState) -> Self {
         let mut router = Router::new(params, shared);
         let buffer = router.pool.scratch();
         Self { router, collector: Collector::default(), buffer, now: Instant::ZERO }
@@ -105,6 +106,7 @@ impl Run {
         RouterParams {
             seed,
             flows: 64,
+            identity: Identity::default(),
             icmp: IcmpParams { rate: 1_000_000, ..IcmpParams::default() },
             ports: vec![port("a", 1), port("b", 2)],
             routes: Vec::new(),

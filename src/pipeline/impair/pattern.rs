@@ -3,7 +3,7 @@
 //! Model: a packet is hit with the first probability of the pattern if the one before it was not hit, with the second if it was,
 //! with the third if the last two were, and so on; the last probability stands for all that follow, so that a last one of 0
 //! bounds a burst. The pattern may change with time. What is hit is dropped (or marked CE, RFC 3168), or copied.
-//! The row is that of the flow, or of the whole path in order of arrival. Never delays, reorders or alters a packet.
+//! The row is that of the flow, or of the whole path in order of arrival, which then decides the draws too. Never delays, reorders or alters a packet.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,7 +12,7 @@ use crate::pipeline::flow::PerFlow;
 use crate::pipeline::impair::Setting;
 use crate::pipeline::packet::Packet;
 use crate::pipeline::params::{PatternFault, PatternParams, Scope, Timetable};
-use crate::pipeline::rng::StageKey;
+use crate::pipeline::rng::{StageKey, Stream};
 use crate::pipeline::shared::Shared;
 use crate::pipeline::stage::{Action, Outlet, Stage, Verdict};
 use crate::pipeline::time::Instant;
@@ -59,13 +59,19 @@ fn run(pattern: &[Probability], row: u64, limit: u32, draw: impl Fn(u32) -> f64)
     (1 + missed as u32, false)
 }
 
-/// Takes the path's next packets; workers that race for them take turns.
-fn take(row: &AtomicU64, decide: impl Fn(u64) -> (u32, bool)) -> (u32, bool) {
-    let mut before = row.load(Ordering::Acquire);
+/// Bits of the path's word that are the row; the others are how many packets came before.
+const ROW_BITS: u32 = 24;
+const MOST_IN_ROW: u64 = (1 << ROW_BITS) - 1;
+
+/// Takes the path's next packets by their row and number; workers that race for them take turns.
+fn take(word: &AtomicU64, decide: impl Fn(u64, u64) -> (u32, bool)) -> (u32, bool) {
+    let mut before = word.load(Ordering::Acquire);
     loop {
-        let (count, hit) = decide(before);
-        let after = if hit { before.saturating_add(1) } else { 0 };
-        match row.compare_exchange_weak(before, after, Ordering::AcqRel, Ordering::Acquire) {
+        let (row, number) = (before & MOST_IN_ROW, before >> ROW_BITS);
+        let (count, hit) = decide(row, number);
+        let row = if hit { (row + 1).min(MOST_IN_ROW) } else { 0 };
+        let after = (number + u64::from(count)) << ROW_BITS | row;
+        match word.compare_exchange_weak(before, after, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => return (count, hit),
             Err(now) => before = now,
         }
@@ -76,17 +82,19 @@ impl Stage for Pattern {
     #[inline]
     fn decide(&mut self, packet: &Packet, limit: u32, now: Instant) -> Verdict {
         let pattern = self.patterns.at(now);
-        let stream = packet.stream(self.key);
-        let draw = |wire: u32| stream.unit(packet.index + u64::from(wire), 0);
-        let decide = |row: u64| run(pattern, row, limit, draw);
+        let decide = |row: u64, stream: Stream, first: u64| {
+            run(pattern, row, limit, |wire| stream.unit(first + u64::from(wire), 0))
+        };
         let (count, hit) = match &mut self.row {
             Row::Flow(flows) => {
                 let row = flows.of(packet.flow);
-                let (count, hit) = decide(*row);
+                let (count, hit) = decide(*row, packet.stream(self.key), packet.index);
                 *row = if hit { row.saturating_add(1) } else { 0 };
                 (count, hit)
             }
-            Row::Path(shared) => take(&shared.packets, decide),
+            Row::Path(shared) => {
+                take(&shared.packets, |row, number| decide(row, self.key.stream(0, 0), number))
+            }
         };
         let action = match (hit, self.fault) {
             (false, _) => Action::Pass,

@@ -5,7 +5,6 @@
 //! all be one worker's, since the two sides of a session have different 5-tuples.
 
 mod around;
-mod chains;
 mod expiry;
 mod fragments;
 mod free;
@@ -27,7 +26,7 @@ use crate::pipeline::packet::Packet;
 use crate::pipeline::params::{NatKind, NatParams};
 use crate::pipeline::rng::StageKey;
 use crate::pipeline::time::Instant;
-use crate::pipeline::wire::{End, Host, Layout, Quote, Version, quote, set_endpoint};
+use crate::pipeline::wire::{End, FlowKey, Host, Layout, Quote, Version, quote, set_endpoint};
 
 /// How full the table of a translator is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -102,6 +101,18 @@ impl Nat {
         match &self.kind {
             Kind::Napt(_) => self.outside.contains(&address),
             Kind::Prefix(prefix) => prefix.inward(address).is_some(),
+        }
+    }
+
+    /// The flow `key` as the other side of the translator sees it, if there is a session or a prefix for it. Nothing changes.
+    pub fn translated(&self, key: &FlowKey) -> Option<FlowKey> {
+        match &self.kind {
+            Kind::Napt(napt) => napt.translated(key),
+            Kind::Prefix(prefix) => {
+                let inward =
+                    prefix.inward(key.destination()).map(|host| key.to(host, key.destination_port()));
+                inward.or_else(|| Some(key.from(prefix.outward(key.source())?, key.source_port())))
+            }
         }
     }
 

@@ -109,6 +109,11 @@ impl Napt {
         self.table.len()
     }
 
+    /// See [`super::Nat::translated`].
+    pub(super) fn translated(&self, key: &FlowKey) -> Option<FlowKey> {
+        self.table.outer_of(key).or_else(|| Some(self.table.inner_of(&key.answers())?.answers()))
+    }
+
     pub(super) fn pool(&self, version: Version) -> &[u8] {
         match version {
             Version::V4 => &self.v4,

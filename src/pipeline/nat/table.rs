@@ -5,7 +5,7 @@
 //! [`Expiry`] finds those that nobody looks up. No packet costs more than a fixed number of steps ([`Table::steps`] counts
 //! them), however large the table is: what is left over is for the next packets.
 
-use crate::pipeline::nat::chains::Chains;
+use crate::pipeline::chains::Chains;
 use crate::pipeline::nat::expiry::Expiry;
 use crate::pipeline::nat::ports::Ports;
 use crate::pipeline::nat::session::{CLASSES, Lifetimes, Session, TcpSeen, Tick};
@@ -138,23 +138,44 @@ impl Table {
     /// The session of a flow from inside.
     #[inline]
     pub(super) fn find_inside(&mut self, key: &FlowKey, now: Tick) -> Option<u32> {
-        let found = self.by_inside.find(key.hash(), |place| {
-            self.sessions[place as usize].as_ref().is_some_and(|session| session.key == *key)
-        });
+        let found = self.place_inside(key);
         self.living(found, now)
+    }
+
+    #[inline]
+    fn place_inside(&self, key: &FlowKey) -> Option<u32> {
+        self.by_inside.find(key.hash(), |place| {
+            self.sessions[place as usize].as_ref().is_some_and(|session| session.key == *key)
+        })
     }
 
     /// The session of a flow whose source is an endpoint outside: what answers the packets that come from there.
     #[inline]
     pub(super) fn find_outside(&mut self, outer: &FlowKey, now: Tick) -> Option<u32> {
-        let found = self.by_outside.find(outer.hash(), |place| {
+        let found = self.place_outside(outer);
+        self.living(found, now)
+    }
+
+    #[inline]
+    fn place_outside(&self, outer: &FlowKey) -> Option<u32> {
+        self.by_outside.find(outer.hash(), |place| {
             self.sessions[place as usize].as_ref().is_some_and(|session| {
                 session.port == outer.source_port()
                     && session.key.has_end_of(outer)
                     && self.hosts[usize::from(session.address)] == outer.source_host()
             })
-        });
-        self.living(found, now)
+        })
+    }
+
+    /// A flow from inside as the outside sees it, if it has a session, expired or not.
+    pub(super) fn outer_of(&self, key: &FlowKey) -> Option<FlowKey> {
+        let session = self.sessions[self.place_inside(key)? as usize].as_ref()?;
+        Some(self.outer_key(session.key, Outer { address: session.address, port: session.port }))
+    }
+
+    /// The flow from inside that the outside sees as `outer`, if it has a session, expired or not.
+    pub(super) fn inner_of(&self, outer: &FlowKey) -> Option<FlowKey> {
+        Some(self.sessions[self.place_outside(outer)? as usize].as_ref()?.key)
     }
 
     #[inline]

@@ -3,16 +3,17 @@
 /// No place.
 const NONE: u32 = u32::MAX;
 
-/// Bits of a link that are the place; the others are a part of its hash, so that a walk seldom looks at what it does not
-/// seek: what is there is in another line of the cache.
-const PLACE: u32 = (1 << 23) - 1;
+/// Bits of a link that are the place. The other bits are a part of the hash, so that a walk seldom loads an entry that it
+/// does not seek: the entry is in another cache line.
+const PLACE_BITS: u32 = 25;
+const PLACE: u32 = (1 << PLACE_BITS) - 1;
 
 /// Most places.
 const MOST: usize = PLACE as usize;
 
 /// Places by a hash of what is there: the owner compares.
 #[derive(Debug)]
-pub(super) struct Chains {
+pub(in crate::pipeline) struct Chains {
     heads: Vec<u32>,
     next: Vec<u32>,
     /// The place before each in its chain; empty if removing is by walking from the head.
@@ -21,16 +22,16 @@ pub(super) struct Chains {
 
 /// A link to `place`.
 const fn link(hash: u64, place: u32) -> u32 {
-    ((hash >> 55) as u32) << 23 | place
+    ((hash >> (32 + PLACE_BITS)) as u32) << PLACE_BITS | place
 }
 
 impl Chains {
     /// For places 0 to `capacity` - 1, each at most once.
     ///
     /// # Panics
-    /// If there are more than 2^23 - 1.
-    pub(super) fn new(capacity: usize) -> Self {
-        assert!(capacity <= MOST, "places have 23 bits");
+    /// If there are more than 2^25 - 1.
+    pub(in crate::pipeline) fn new(capacity: usize) -> Self {
+        assert!(capacity <= MOST, "places have 25 bits");
         Self {
             heads: vec![NONE; capacity.next_power_of_two()],
             next: vec![NONE; capacity],
@@ -39,12 +40,12 @@ impl Chains {
     }
 
     /// The same for keys that many places share: removing one of them takes no walk along the others.
-    pub(super) fn shared(capacity: usize) -> Self {
+    pub(in crate::pipeline) fn shared(capacity: usize) -> Self {
         Self { before: vec![NONE; capacity], ..Self::new(capacity) }
     }
 
     /// Forgets all.
-    pub(super) fn clear(&mut self) {
+    pub(in crate::pipeline) fn clear(&mut self) {
         self.heads.fill(NONE);
     }
 
@@ -55,7 +56,7 @@ impl Chains {
 
     /// The first of the places of `hash` that `is` what is sought.
     #[inline]
-    pub(super) fn find(&self, hash: u64, mut is: impl FnMut(u32) -> bool) -> Option<u32> {
+    pub(in crate::pipeline) fn find(&self, hash: u64, mut is: impl FnMut(u32) -> bool) -> Option<u32> {
         let mut at = self.heads[self.head(hash)];
         while at != NONE {
             let place = at & PLACE;
@@ -68,7 +69,7 @@ impl Chains {
     }
 
     /// Adds `place`, which must not be there.
-    pub(super) fn insert(&mut self, hash: u64, place: u32) {
+    pub(in crate::pipeline) fn insert(&mut self, hash: u64, place: u32) {
         let head = self.head(hash);
         let after = std::mem::replace(&mut self.heads[head], link(hash, place));
         self.next[place as usize] = after;
@@ -79,7 +80,7 @@ impl Chains {
     }
 
     /// Removes `place`, which was inserted by this hash.
-    pub(super) fn remove(&mut self, hash: u64, place: u32) {
+    pub(in crate::pipeline) fn remove(&mut self, hash: u64, place: u32) {
         let (head, gone) = (self.head(hash), link(hash, place));
         let after = self.next[place as usize];
         if self.heads[head] == gone {
