@@ -47,7 +47,7 @@ pub const CHAPTERS: &[Chapter] = &[
     Chapter {
         title: "No way there, no way back",
         opening: "Routes that are missing or run in circles, filters that know one direction only, tables that are full.",
-        cases: &["no-route", "ttl-loop", "firewall-asymmetric", "conntrack-full"],
+        cases: &["no-route", "ttl-loop", "firewall-asymmetric", "syn-queue-full", "conntrack-full"],
     },
     Chapter {
         title: "Resets that do not count",
