@@ -70,6 +70,8 @@ pub struct Network {
     pub ports: Vec<Port>,
     /// What was asked for and not granted, in sentences.
     pub notices: Vec<String>,
+    /// Settings of created namespaces that the kernel refused, in sentences.
+    pub refused: Vec<String>,
     /// Seed of all draws.
     pub seed: u64,
     /// Number of workers.
@@ -100,7 +102,7 @@ impl Network {
         watch: Watch,
         netns: impl Fn(usize, &PortPlan) -> Result<(Netns, Option<NamedNetns>), NetError>,
     ) -> Result<Self, NetworkError> {
-        let mut notices = Vec::new();
+        let (mut notices, mut refused) = (Vec::new(), Vec::new());
         let mut workers = worker_count(plan.workers);
         let steering = (workers > 1).then(Steering::load);
         if let Some(Err(error)) = &steering {
@@ -115,6 +117,7 @@ impl Network {
         for (index, port) in plan.ports.iter().enumerate() {
             let net = |source| NetworkError::Net { port: port.name.clone(), source };
             let (netns, named) = netns(index, port).map_err(net)?;
+            refused.extend(refusals(&netns, &refused));
             let opened = open_device(port, &netns, workers, steering.as_ref(), &mut notices)?;
             link::configure(&netns, &port.device, &setup(port)).map_err(net)?;
             for (worker, queue) in ends.iter_mut().zip(opened) {
@@ -125,7 +128,7 @@ impl Network {
         let seed = plan.seed.unwrap_or(seed);
         let options = EngineOptions { pin: plan.pin.clone(), watch };
         let engine = Engine::start(&router_params(plan, seed), ends, &options)?;
-        Ok(Self { engine, ports, notices, seed, workers })
+        Ok(Self { engine, ports, notices, refused, seed, workers })
     }
 
     /// The workers.
@@ -168,6 +171,15 @@ pub fn open_netns(port: &PortPlan) -> Result<(Netns, Option<NamedNetns>), NetErr
         }
         NetnsRef::Named(name) => Ok((Netns::named(name)?, None)),
     }
+}
+
+/// What the kernel refused of a created namespace's settings, as far as it is not told yet.
+fn refusals(netns: &Netns, told: &[String]) -> Vec<String> {
+    let refused = netns.refused().iter().filter(|refused| {
+        // There the routes say it.
+        !(refused.is_congestion_control() && netns.names_congestion_control())
+    });
+    refused.map(ToString::to_string).filter(|notice| !told.contains(notice)).collect()
 }
 
 /// The core's view of a plan.

@@ -12,6 +12,9 @@ pub enum NetError {
         "\"{0}\" cannot name a network namespace: use 1 to 255 bytes without '/', and not \".\" or \"..\""
     )]
     BadName(String),
+    /// The name cannot be that of a setting.
+    #[error("\"{0}\" is not the name of a setting under /proc/sys/net, such as ipv4/tcp_ecn")]
+    BadSetting(String),
     /// There is no such namespace.
     #[error("there is no network namespace {0}: create it first (`ip netns add NAME` makes /run/netns/NAME)")]
     NotFound(PathBuf),

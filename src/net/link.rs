@@ -8,14 +8,18 @@ use std::net::IpAddr;
 
 use futures_util::TryStreamExt;
 use ipnet::IpNet;
+use rtnetlink::packet_core::DefaultNla;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags};
 use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage, Stats64};
-use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteScope};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteScope};
 use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
 
 use crate::net::error::NetError;
 use crate::net::netns::Netns;
 use crate::net::sysctl;
+
+/// `RTAX_CC_ALGO` of `linux/rtnetlink.h`: the name of a congestion control, which ends with a zero byte.
+const CONGESTION_CONTROL: u16 = 16;
 
 /// What a device gets before traffic flows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,7 +75,7 @@ pub fn configure(netns: &Netns, name: &str, setup: &LinkSetup) -> Result<(), Net
         let up = LinkUnspec::new_with_index(index).up().build();
         netlink.set(up, || format!("set {name} up")).await?;
         for route in &setup.routes {
-            netlink.add_route(index, name, *route).await?;
+            netlink.add_route(index, name, *route, netns.congestion_control()).await?;
         }
         Ok(())
     })
@@ -227,8 +231,14 @@ impl Netlink {
             .map_err(|e| self.refused(|| format!("add the address {address} to {name}"), e))
     }
 
-    async fn add_route(&self, index: u32, name: &str, prefix: IpNet) -> Result<(), NetError> {
-        let route = match prefix.trunc() {
+    async fn add_route(
+        &self,
+        index: u32,
+        name: &str,
+        prefix: IpNet,
+        congestion_control: Option<&str>,
+    ) -> Result<(), NetError> {
+        let mut route = match prefix.trunc() {
             IpNet::V4(net) => RouteMessageBuilder::<std::net::Ipv4Addr>::new()
                 .destination_prefix(net.addr(), net.prefix_len())
                 .scope(RouteScope::Link)
@@ -239,6 +249,11 @@ impl Netlink {
                 .output_interface(index)
                 .build(),
         };
+        if let Some(algorithm) = congestion_control {
+            let name = [algorithm.as_bytes(), &[0]].concat();
+            let metric = RouteMetric::Other(DefaultNla::new(CONGESTION_CONTROL, name));
+            route.attributes.push(RouteAttribute::Metrics(vec![metric]));
+        }
         let added = self.handle.route().add(route).execute().await;
         added.map_err(|e| self.refused(|| format!("add the route {prefix} out of {name}"), e))
     }

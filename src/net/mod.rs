@@ -5,11 +5,13 @@
 //! - [`link`]: MTU, queue length, addresses, routes and counters of a device.
 //! - [`lookup`]: what a device is, and which one the default route leads to.
 //! - [`target`]: whom a user means by a namespace, a process or a container ([`container`]).
+//! - [`defaults`]: the settings that a created namespace starts with, whatever those of the host are.
 //! - [`sysctl`]: settings under `/proc/sys/net` of a namespace.
 //! - [`privilege`]: what this process may do, and why not; [`userns`]: root without being root.
 
 pub mod cleanup;
 pub mod container;
+pub mod defaults;
 mod error;
 pub mod link;
 pub mod lookup;

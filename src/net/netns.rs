@@ -17,6 +17,7 @@ use nix::libc;
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
+use crate::net::defaults::{self, Refused};
 use crate::net::error::NetError;
 use crate::net::link;
 use crate::net::named::{self, NamedNetns};
@@ -32,6 +33,10 @@ const SO_NETNS_COOKIE: libc::c_int = 71;
 pub struct Netns {
     fd: Arc<OwnedFd>,
     label: Arc<str>,
+    /// Settings of [`defaults`] that the kernel did not take.
+    refused: Arc<[Refused]>,
+    /// Congestion control that routes made here name.
+    congestion_control: Option<&'static str>,
 }
 
 impl Netns {
@@ -65,14 +70,17 @@ impl Netns {
         Ok(netns)
     }
 
-    /// A new namespace without a name, its `lo` up. It is gone with the last clone, process and socket in it.
+    /// A new namespace without a name, its `lo` up, with the settings of [`defaults`]. It is gone with the last clone,
+    /// process and socket in it.
     ///
     /// # Errors
     /// If the process may not make one.
     pub fn anonymous() -> Result<Self, NetError> {
         let netns = on_thread("anonymous", || {
             unshare(CloneFlags::CLONE_NEWNET).map_err(|e| NetError::Create(e.into()))?;
-            Self::open(Path::new(OF_THIS_THREAD), "anonymous")
+            // Before there is any device but `lo`: later ones start with what is the default then.
+            let refused = defaults::apply()?.into();
+            Ok(Self { refused, ..Self::open(Path::new(OF_THIS_THREAD), "anonymous")? })
         })?;
         link::up(&netns, "lo")?;
         Ok(netns)
@@ -116,6 +124,30 @@ impl Netns {
         self.run(read)?.map_err(|e| NetError::Cookie { netns: self.label.to_string(), source: e.into() })
     }
 
+    /// What the kernel refused of the settings of a namespace that was made here; empty for all others.
+    pub fn refused(&self) -> &[Refused] {
+        &self.refused
+    }
+
+    /// The same namespace; routes that [`link::configure`] makes in it name this congestion control.
+    ///
+    /// A host can refuse one as the default of a namespace (`net.ipv4.tcp_allowed_congestion_control`), but not as that
+    /// of a route. Programs' own choices have no effect then.
+    #[must_use]
+    pub fn with_congestion_control(self, name: &'static str) -> Self {
+        Self { congestion_control: Some(name), ..self }
+    }
+
+    /// Whether its routes name a congestion control.
+    pub fn names_congestion_control(&self) -> bool {
+        self.congestion_control.is_some()
+    }
+
+    /// See [`Self::with_congestion_control`].
+    pub(super) fn congestion_control(&self) -> Option<&'static str> {
+        self.congestion_control
+    }
+
     /// The same namespace, called otherwise in messages.
     pub(crate) fn labelled(self, label: &str) -> Self {
         Self { label: label.into(), ..self }
@@ -126,7 +158,12 @@ impl Netns {
             io::ErrorKind::NotFound => NetError::NotFound(path.to_owned()),
             _ => NetError::File { action: "open", path: path.to_owned(), source },
         })?;
-        Ok(Self { fd: Arc::new(file.into()), label: label.into() })
+        Ok(Self {
+            fd: Arc::new(file.into()),
+            label: label.into(),
+            refused: Arc::new([]),
+            congestion_control: None,
+        })
     }
 
     /// Enters once, so that a wrong file or a missing privilege is reported at the door and with its path.

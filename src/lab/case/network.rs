@@ -6,6 +6,7 @@ use crate::config::plan::{NetnsRef, PathPlan, PortPlan};
 use crate::config::reader::{Table, Value};
 use crate::config::{read_icmp, read_nats, read_paths, read_port, read_routes, read_stages};
 use crate::lab::case::{Host, Network};
+use crate::net::sysctl;
 
 /// The hosts of a case that names none.
 const DEFAULT_HOSTS: [(&str, [&str; 2]); 2] =
@@ -84,10 +85,10 @@ fn default_routes(addresses: &[IpNet]) -> Vec<IpNet> {
 pub(super) fn read_sysctl(value: &Value<'_>) -> Vec<(String, String)> {
     let mut settings = Vec::new();
     for (key, setting) in value.pairs() {
-        if !key.starts_with("net.") {
+        if sysctl::key_of(key).is_none() {
             setting.problem(
-                "only settings of a network namespace are a host's own",
-                "a name that begins with net.",
+                format!("\"{key}\" is not the name of a setting of a network namespace"),
+                "net. and words of letters, digits, _ and - with dots between, such as net.ipv4.tcp_syn_retries",
             );
         }
         let text = match setting.as_text() {

@@ -32,6 +32,9 @@ pub struct TrialStory {
     pub network: String,
     /// What was sent, a line for each step.
     pub traffic: Vec<String>,
+    /// What this host lacked, which may be why something came out otherwise.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notices: Vec<String>,
     /// Who sent what when, and where it was dropped.
     #[serde(skip)]
     pub diagram: String,
@@ -92,6 +95,9 @@ impl fmt::Display for TrialStory {
             }
         }
         self.drops(f)?;
+        for (at, notice) in self.notices.iter().enumerate() {
+            writeln!(f, "{}notice: {notice}", if at == 0 { "\n" } else { "" })?;
+        }
         writeln!(f, "\nexpected")?;
         for verdict in &self.verdicts {
             let Verdict { see, seen, expected, .. } = verdict;
@@ -155,6 +161,7 @@ mod tests {
             control: Some("no loss".into()),
             network: "  a ──► b\n".into(),
             traffic: vec!["get: 75 bytes".into()],
+            notices: Vec::new(),
             diagram: "time\n".into(),
             verdicts: vec![verdict],
             observed,

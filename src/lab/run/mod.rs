@@ -4,6 +4,7 @@
 
 mod drops;
 mod evidence;
+mod limits;
 mod network;
 mod step;
 
@@ -81,6 +82,7 @@ struct Outcome {
     observed: Observations,
     verdicts: Vec<Verdict>,
     diagram: String,
+    notices: Vec<String>,
 }
 
 fn run_trial(trial: &Trial, seed: u64) -> Result<TrialStory, RunError> {
@@ -96,10 +98,11 @@ fn run_trial(trial: &Trial, seed: u64) -> Result<TrialStory, RunError> {
         }
         last = Some(outcome);
     }
-    let Outcome { mut observed, mut verdicts, diagram } = last.unwrap_or_else(|| Outcome {
+    let Outcome { mut observed, mut verdicts, diagram, notices } = last.unwrap_or_else(|| Outcome {
         observed: Observations::default(),
         verdicts: Vec::new(),
         diagram: String::new(),
+        notices: Vec::new(),
     });
     if trial.sweep.is_some() {
         observe_sweep(&worked, &mut observed);
@@ -112,6 +115,7 @@ fn run_trial(trial: &Trial, seed: u64) -> Result<TrialStory, RunError> {
             .map(|run| run.traffic.iter().map(|step| describe(step, run)).collect())
             .unwrap_or_default(),
         diagram,
+        notices,
         verdicts,
         observed,
     })
@@ -144,9 +148,11 @@ fn run_once(run: &Run, seed: u64, expect: &[Expectation]) -> Result<Outcome, Run
         clock::pause(LOOK.min(left));
     };
     servers.stop(&mut observed)?;
+    let mut notices = lab.notices();
     let records = lab.stop(&mut observed)?;
+    notices.extend(limits::notices(run, &observed));
     let diagram = draw(run, &records);
-    Ok(Outcome { observed, verdicts, diagram })
+    Ok(Outcome { observed, verdicts, diagram, notices })
 }
 
 /// The server, or whoever is second, is on the right; everybody else on the left.

@@ -18,6 +18,7 @@ use crate::lab::run::evidence::Evidence;
 use crate::lab::run::step::set;
 use crate::lab::value::Observations;
 use crate::net::Netns;
+use crate::net::defaults::{CONGESTION_CONTROL, Refused};
 
 /// Records that wait for the collector.
 const RECORDS: usize = 1 << 16;
@@ -49,6 +50,11 @@ impl Lab {
             .enumerate()
             .flat_map(|(index, host)| host.port.addresses.iter().map(move |net| (index, net.addr())));
         Ok(Self { addresses: addresses.collect(), hosts, network, evidence, drops })
+    }
+
+    /// What this host did not grant.
+    pub(super) fn notices(&self) -> Vec<String> {
+        [&self.network.notices[..], &self.network.refused].concat()
     }
 
     /// The kernels' counters now.
@@ -109,6 +115,9 @@ fn make_host(host: &Host) -> Result<(String, Netns), RunError> {
     let error = |source| RunError::Host { host: host.port.name.clone(), source };
     let netns = Netns::anonymous().map_err(error)?;
     set(&netns, &host.sysctl).map_err(error)?;
+    let chosen = host.sysctl.iter().any(|(key, _)| key == "net.ipv4.tcp_congestion_control");
+    let refused = netns.refused().iter().any(Refused::is_congestion_control);
+    let netns = if refused && !chosen { netns.with_congestion_control(CONGESTION_CONTROL) } else { netns };
     Ok((name, netns))
 }
 

@@ -109,8 +109,8 @@ fn inside<R: Send>(
 
 /// Sets a host's settings, written with dots as `sysctl(8)` does.
 pub(super) fn set(netns: &Netns, settings: &[(String, String)]) -> Result<(), NetError> {
-    settings.iter().try_for_each(|(key, value)| {
-        let key = key.trim_start_matches("net.").replace('.', "/");
+    settings.iter().try_for_each(|(name, value)| {
+        let key = sysctl::key_of(name).ok_or_else(|| NetError::BadSetting(name.clone()))?;
         sysctl::write(netns, &key, value)
     })
 }

@@ -60,7 +60,7 @@ pub struct Answer {
 }
 
 /// `TCP_INFO` of one socket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TcpFacts {
     /// Largest payload it sends now, in bytes, options not counted in.
     pub mss: u64,
@@ -72,6 +72,8 @@ pub struct TcpFacts {
     pub rtt_us: u64,
     /// Timestamps were negotiated: each segment carries 12 bytes of options.
     pub timestamps: bool,
+    /// Name of the congestion control.
+    pub congestion_control: String,
 }
 
 impl TcpFacts {
@@ -81,7 +83,9 @@ impl TcpFacts {
     /// `socket` is not TCP.
     pub fn of(socket: &impl AsFd) -> io::Result<Self> {
         let info = getsockopt(socket, sockopt::TcpInfo)?;
+        let algorithm = getsockopt(socket, nix::sys::socket::sockopt::TcpCongestion)?;
         Ok(Self {
+            congestion_control: algorithm.to_string_lossy().trim_end_matches('\0').to_owned(),
             mss: info.tcpi_snd_mss.into(),
             pmtu: info.tcpi_pmtu.into(),
             retransmits: info.tcpi_total_retrans.into(),
@@ -97,6 +101,7 @@ impl TcpFacts {
             ("pmtu", self.pmtu.into()),
             ("retransmits", self.retransmits.into()),
             ("rtt_ms", Value::Number(self.rtt_us as f64 / 1e3)),
+            ("congestion_control", self.congestion_control.clone().into()),
         ])
     }
 }
