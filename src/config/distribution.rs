@@ -46,7 +46,7 @@ pub(super) fn find(name: &str, base: &Path) -> Result<Distribution, Refusal> {
 
 fn read(name: &str, file: &Path) -> Result<Distribution, Refusal> {
     let hint = || "a table is whole numbers between -32768 and 32767, 8192 for one jitter".to_owned();
-    let text = std::fs::read_to_string(file)
+    let text = crate::config::text::read(file)
         .map_err(|error| (format!("{} cannot be read: {error}", file.display()), hint()))?;
     let table =
         Table::parse(name, &text).map_err(|error| (format!("{}: {error}", file.display()), hint()))?;

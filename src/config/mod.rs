@@ -20,7 +20,9 @@ mod select;
 pub mod spec;
 mod stage;
 pub mod suggest;
+mod text;
 mod trace;
+
 mod trigger;
 mod warning;
 
@@ -62,7 +64,7 @@ pub fn parse(text: &str, name: &str) -> Result<Plan, ConfigError> {
 /// # Errors
 /// A problem that says why it cannot be read.
 pub fn read(path: &Path) -> Result<String, ConfigError> {
-    std::fs::read_to_string(path).map_err(|error| {
+    text::read(path).map_err(|error| {
         let hint = match error.kind() {
             std::io::ErrorKind::NotFound => "give the path of an existing file",
             std::io::ErrorKind::InvalidData => "a configuration is UTF-8 text",

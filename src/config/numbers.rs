@@ -9,7 +9,7 @@ const HINT: &str = "a number or a range from 1 on, each above the one before it:
 /// The list in the file that `value` names, relative to the configuration's directory. Problems are reported.
 pub(super) fn file(value: &Value<'_>) -> Option<Numbers> {
     let path = value.directory().join(value.text()?);
-    let text = match std::fs::read_to_string(&path) {
+    let text = match crate::config::text::read(&path) {
         Ok(text) => text,
         Err(error) => {
             value.problem(format!("{} cannot be read: {error}", path.display()), "give the path of a list");

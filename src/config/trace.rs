@@ -42,7 +42,7 @@ pub(super) fn service(value: &Value<'_>, repeats: Option<bool>) -> Option<Servic
         let times = mahimahi(value, repeats.unwrap_or(true))?;
         return Some(ServiceParams::Opportunities(Arc::new(times)));
     }
-    let text = std::fs::read_to_string(&path).map_err(|error| format!("cannot be read: {error}"));
+    let text = crate::config::text::read(&path).map_err(|error| format!("cannot be read: {error}"));
     let steps = text.and_then(|text| models::steps(&text, repeats));
     let told = |what: String| {
         let hint =
@@ -75,7 +75,7 @@ pub(super) fn copies(value: &Value<'_>, repeats: Option<bool>) -> Option<Timetab
 /// What `read` makes of the file that `value` names. Problems are reported.
 fn model<T>(value: &Value<'_>, example: &str, read: impl Fn(&str) -> Result<T, String>) -> Option<T> {
     let path = value.directory().join(value.text()?);
-    let text = std::fs::read_to_string(&path).map_err(|error| format!("cannot be read: {error}"));
+    let text = crate::config::text::read(&path).map_err(|error| format!("cannot be read: {error}"));
     let told = |what: String| {
         value.problem(
             format!("{} {what}", path.display()),
@@ -88,7 +88,7 @@ fn model<T>(value: &Value<'_>, example: &str, read: impl Fn(&str) -> Result<T, S
 /// The table of TheaterQ's in the file that `value` names, and how long it lasts.
 pub(super) fn table(value: &Value<'_>) -> Option<(Vec<ReplayRow>, Duration)> {
     let path = value.directory().join(value.text()?);
-    let text = match std::fs::read_to_string(&path) {
+    let text = match crate::config::text::read(&path) {
         Ok(text) => text,
         Err(error) => {
             value.problem(format!("{} cannot be read: {error}", path.display()), "give the path of a table");
@@ -104,7 +104,7 @@ pub(super) fn table(value: &Value<'_>) -> Option<(Vec<ReplayRow>, Duration)> {
 
 /// The trace in the file at `path`, or what is wrong with it, with its name and line.
 pub(super) fn read(path: &Path, repeats: bool) -> Result<Opportunities, String> {
-    let text = std::fs::read_to_string(path)
+    let text = crate::config::text::read(path)
         .map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
     parse_mahimahi(&text, repeats).map_err(|flaw| {
         let place = flaw.line.map_or(String::new(), |line| format!(":{line}"));
