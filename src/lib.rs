@@ -12,6 +12,8 @@
 //! - [`lab`]: cases: build a network, break it, drive traffic, compare what the kernels report.
 //! - [`cli`]: the commands.
 
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 pub mod attach;
 pub mod bpf;
 pub mod capture;

@@ -4,6 +4,7 @@
 //! them. What is missing fails the test that needs it; nothing is skipped.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(unsafe_code, reason = "nix sets the disposition of a signal by an unsafe function")]
 
 mod system {
     pub(crate) mod attach;
@@ -13,6 +14,7 @@ mod system {
     pub(crate) mod common;
     pub(crate) mod evidence;
     pub(crate) mod exec;
+    pub(crate) mod hosts;
     pub(crate) mod log;
     pub(crate) mod nat;
     pub(crate) mod network;
@@ -22,6 +24,7 @@ mod system {
     pub(crate) mod rewrite;
     pub(crate) mod run;
     pub(crate) mod segments;
+    pub(crate) mod streams;
     pub(crate) mod tcp;
     pub(crate) mod third_party;
 }

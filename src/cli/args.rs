@@ -57,7 +57,7 @@ pub(super) enum CaseCommand {
     },
     /// Explain an incident in a page: what happens, why, how to recognise it in production, how to cure it
     Explain(CaseExplain),
-    /// Run cases and their controls; exit code 1 if one fails
+    /// Run cases and their controls; exit code 1 if one fails or cannot be run
     Run(CaseRun),
 }
 
@@ -243,7 +243,7 @@ pub(super) struct Exec {
     /// Print what happened to the packets on standard error afterwards
     #[arg(long)]
     pub(super) summary: bool,
-    /// Write the summary as JSON to this file
+    /// Write the summary as JSON to this file, which is opened before the command runs
     #[arg(long, value_name = "FILE")]
     pub(super) json: Option<PathBuf>,
     /// Write logs that Mahimahi's plotting scripts read into this folder, as up.log and down.log
@@ -348,8 +348,9 @@ Examples:
   faultwire exec --up 'mtu 1400 drop' --summary -- sh -c 'curl -m 5 http://$FAULTWIRE_HOST/'
   faultwire exec --down 'rate 10mbit limit 50' -- sh -c 'iperf3 -c $FAULTWIRE_HOST -R'
 
-Exit code: the command's; 128 + n if signal n ended it; 125 if the network could not be made; 126 or
-127 if the command could not be run or found.";
+Exit code: the command's; 128 + n if signal n ended it; 125 if the network could not be made, or a
+summary or log not be written after a command that succeeded; 126 or 127 if the command could not be
+run or found; 2 if the command line is wrong or the summary has no place.";
 
 #[cfg(test)]
 mod tests {

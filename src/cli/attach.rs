@@ -1,6 +1,5 @@
 //! `faultwire attach`: faults on a device that somebody else made.
 
-use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -11,9 +10,10 @@ use crate::attach::{self, AttachError};
 use crate::bpf::HookCounters;
 use crate::capture::live::{LiveLog, LogError, Wanted, check_folder};
 use crate::cli::args::Attach;
+use crate::cli::out::LiveLine;
 use crate::cli::signals::Signals;
 use crate::cli::summary::{self, Names};
-use crate::cli::{WRONG, fail, random_seed};
+use crate::cli::{WRONG, fail, out, random_seed};
 use crate::config::plan::{IcmpPlan, PathPlan, Plan, set_mode};
 use crate::config::spec::{self, Spec, SpecError};
 use crate::engine::Watch;
@@ -137,7 +137,7 @@ fn dry_run(target: &Target, device: &Device) -> anyhow::Result<ExitCode> {
     // The answer is how much passes in a time, so that time has to pass.
     Signals::only(&[Signal::SIGINT, Signal::SIGTERM])?.wait(COUNT.as_millis() as u16)?;
     let after = link::stats(&target.netns, &device.name)?;
-    println!(
+    out::line(format_args!(
         "would attach to {} of {}: programs at its ingress and egress (tcx, before all others), two TAP devices beside it\n\
          in a second: {} packets sent, {} received ({} and {} bytes)",
         device.name,
@@ -146,7 +146,7 @@ fn dry_run(target: &Target, device: &Device) -> anyhow::Result<ExitCode> {
         after.rx_packets - before.rx_packets,
         after.tx_bytes - before.tx_bytes,
         after.rx_bytes - before.rx_bytes
-    );
+    ));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -156,18 +156,23 @@ fn run(args: &Attach, faults: &Faults, target: &Target, device: &Device) -> anyh
     let (log, events) = args.log.as_deref().map(|folder| start_log(&plan, folder)).transpose()?.unzip();
     let wire = Wire::start(&target.netns, device, &plan, Watch { records: None, events })?;
     for notice in &wire.notices {
-        eprintln!("notice: {notice}");
+        out::note_line(format_args!("notice: {notice}"));
     }
     let names = Names::of_wire(wire.taps(), plan.seed);
-    eprintln!("attached to {} of {}, seed {}; Ctrl-C detaches", device.name, target.label, plan.seed);
+    out::note_line(format_args!(
+        "attached to {} of {}, seed {}; Ctrl-C detaches",
+        device.name, target.label, plan.seed
+    ));
     let end = watch(&wire, target, &signals, args.duration)?;
     match end {
-        End::Target => eprintln!("{} has ended", target.label),
-        End::Device => eprintln!("the device {} is gone", device.name),
+        End::Target => out::note_line(format_args!("{} has ended", target.label)),
+        End::Device => out::note_line(format_args!("the device {} is gone", device.name)),
         End::Signal | End::Time | End::Worker => {}
     }
     let (summary, hooks) = wire.stop()?;
     log.map_or(Ok(()), LiveLog::finish)?;
+    // From here on a signal ends faultwire, whatever its output waits for.
+    drop(signals);
     Ok(finish(args, &summary, &hooks, &names, end))
 }
 
@@ -186,7 +191,7 @@ fn start_log(plan: &WirePlan, folder: &Path) -> Result<(LiveLog, Events), LogErr
 
 /// Shows a live line until a signal comes, the time is over, or the target, its device or the worker ends.
 fn watch(wire: &Wire, target: &Target, signals: &Signals, duration: Option<Duration>) -> anyhow::Result<End> {
-    let live = std::io::stderr().is_terminal();
+    let mut live = LiveLine::open();
     let clock = wire.engine().clock();
     let over = duration.map_or(Instant::FAR, |duration| clock.now() + duration);
     let mut before: Option<(Instant, Summary)> = None;
@@ -210,15 +215,15 @@ fn watch(wire: &Wire, target: &Target, signals: &Signals, duration: Option<Durat
             break End::Device;
         }
         let now = clock.now();
-        if live && before.as_ref().is_none_or(|(at, _)| now.since(*at) >= REFRESH) {
+        let is_due = before.as_ref().is_none_or(|(at, _)| now.since(*at) >= REFRESH);
+        if let Some(live) = live.as_mut().filter(|_| is_due) {
             let summary = wire.summary()?;
-            eprint!("\r\x1b[K{}", summary::live_line(&summary, now, before.as_ref()));
-            std::io::stderr().flush()?;
+            live.show(summary::live_line(&summary, now, before.as_ref()));
             before = Some((now, summary));
         }
     };
-    if live {
-        eprint!("\r\x1b[K");
+    if let Some(live) = &mut live {
+        live.clear();
     }
     Ok(end)
 }
@@ -230,20 +235,23 @@ fn finish(args: &Attach, summary: &Summary, hooks: &[HookCounters; 2], names: &N
         value["ended_by"] = format!("{end:?}").to_lowercase().into();
         value["hit"] = hit.into();
         value["hooks"] = json!({ "up": hook_json(&hooks[0]), "down": hook_json(&hooks[1]) });
-        println!("{value:#}");
+        out::line(format_args!("{value:#}"));
     } else {
-        print!("{}", summary::table(summary, names));
+        out::print(summary::table(summary, names));
         for (direction, hook) in ["up", "down"].iter().zip(hooks) {
-            println!("{direction}: {} packets or trains went through faultwire", hook.detoured);
+            out::line(format_args!(
+                "{direction}: {} packets or trains went through faultwire",
+                hook.detoured
+            ));
             if hook.foreign > 0 {
-                println!(
+                out::line(format_args!(
                     "notice: {direction}: {} packets or trains carried the mark of another program of this host and passed \
                      untouched",
                     hook.foreign
-                );
+                ));
             }
         }
-        println!("{hit} packets were hit");
+        out::line(format_args!("{hit} packets were hit"));
     }
     if !summary.total.is_conserved() {
         return fail(1, "packets are unaccounted for; this is a bug in faultwire");

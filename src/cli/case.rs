@@ -1,13 +1,13 @@
 //! `faultwire case`.
 
-use std::io::{ErrorKind, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use serde_json::json;
 
 use crate::cli::args::{CaseCommand, CaseExplain, CaseRun};
-use crate::cli::{WRONG, fail};
+use crate::cli::{WRONG, fail, out};
 use crate::lab::case::Case;
 use crate::lab::catalogue;
 use crate::lab::report::CaseStory;
@@ -32,11 +32,11 @@ fn list(json: bool) -> ExitCode {
     if json {
         let list: Vec<_> =
             cases.iter().map(|case| json!({ "name": case.name, "title": case.title })).collect();
-        println!("{:#}", json!(list));
+        out::line(format_args!("{:#}", json!(list)));
     } else {
         let width = cases.iter().map(|case| case.name.len()).max().unwrap_or(0);
         for case in cases {
-            println!("{:<width$}  {}", case.name, case.title);
+            out::line(format_args!("{:<width$}  {}", case.name, case.title));
         }
     }
     ExitCode::SUCCESS
@@ -50,11 +50,10 @@ fn explain(args: &CaseExplain) -> ExitCode {
             .map_err(|error| error.to_string()),
     };
     match text {
-        // Whoever reads a book by `| head` may close it.
-        Ok(text) => match std::io::stdout().write_all(text.as_bytes()) {
-            Err(error) if error.kind() != ErrorKind::BrokenPipe => fail(1, error),
-            _ => ExitCode::SUCCESS,
-        },
+        Ok(text) => {
+            out::print(text);
+            ExitCode::SUCCESS
+        }
         Err(error) => fail(WRONG, error),
     }
 }
@@ -68,46 +67,95 @@ fn run(args: &CaseRun) -> ExitCode {
     if let Err(error) = privilege::acquire() {
         return fail(1, error);
     }
-    let mut stories = Vec::new();
+    let mut results = Vec::new();
     for mut case in cases {
         case.seed = args.seed.unwrap_or(case.seed);
-        let progress = |trial: &str| eprintln!("running {} ({trial})", case.name);
-        let story = match run_case(&case, progress) {
-            Ok(story) => story,
-            Err(error) => return fail(1, format!("case {}: {error}", case.name)),
-        };
+        let result = run_one(&case);
         if !args.json {
-            print_story(&story, args);
+            out::line(said(&result, args.brief()));
         }
-        stories.push(story);
+        results.push(result);
     }
-    finish(&stories, args)
+    finish(&results, args.json)
 }
 
-fn print_story(story: &CaseStory, args: &CaseRun) {
-    // Many cases: one line each, and the whole story of those that fail.
-    if args.brief() && story.pass() {
-        let blind = match story.not_observable() {
-            0 => String::new(),
-            count => format!(" ({count} expectations not observable here)"),
-        };
-        println!("PASS {}: {}{blind}", story.name, story.title);
-    } else {
-        println!("{story}");
+/// What came of a case.
+enum Ran {
+    /// It ran to its end.
+    Whole(CaseStory),
+    /// Something could not be made or done: nobody knows what would have been observed.
+    Broken { name: String, title: String, error: String },
+}
+
+impl Ran {
+    fn pass(&self) -> bool {
+        matches!(self, Self::Whole(story) if story.pass())
+    }
+
+    fn is_broken(&self) -> bool {
+        matches!(self, Self::Broken { .. })
+    }
+
+    fn json(&self) -> serde_json::Result<serde_json::Value> {
+        match self {
+            Self::Whole(story) => serde_json::to_value(story),
+            Self::Broken { name, title, error } => {
+                Ok(json!({ "name": name, "title": title, "broken": error }))
+            }
+        }
     }
 }
 
-fn finish(stories: &[CaseStory], args: &CaseRun) -> ExitCode {
-    let failed = stories.iter().filter(|story| !story.pass()).count();
-    if args.json {
-        match serde_json::to_string_pretty(&json!({ "pass": failed == 0, "cases": stories })) {
-            Ok(text) => println!("{text}"),
+/// Runs a case. Whatever goes wrong with it is its own affair: the others run, and are told of.
+fn run_one(case: &Case) -> Ran {
+    let progress = |trial: &str| out::note_line(format_args!("running {} ({trial})", case.name));
+    let ran = catch_unwind(AssertUnwindSafe(|| run_case(case, progress)));
+    let error = match ran {
+        Ok(Ok(story)) => return Ran::Whole(story),
+        Ok(Err(error)) => error.to_string(),
+        // The panic has said where.
+        Err(_) => "a panic; this is a bug in faultwire".to_owned(),
+    };
+    Ran::Broken { name: case.name.clone(), title: case.title.clone(), error }
+}
+
+/// One line for each of many cases, and the whole story of those that fail.
+fn said(result: &Ran, brief: bool) -> String {
+    match result {
+        Ran::Broken { name, title, error } => format!("BROKEN {name}: {title}\n       {error}"),
+        Ran::Whole(story) if brief && story.pass() => {
+            let blind = match story.not_observable() {
+                0 => String::new(),
+                count => format!(" ({count} expectations not observable here)"),
+            };
+            format!("PASS {}: {}{blind}", story.name, story.title)
+        }
+        Ran::Whole(story) => story.to_string(),
+    }
+}
+
+fn finish(results: &[Ran], json: bool) -> ExitCode {
+    let passed = results.iter().filter(|result| result.pass()).count();
+    let broken = results.iter().filter(|result| result.is_broken()).count();
+    let failed = results.len() - passed - broken;
+    let pass = passed == results.len();
+    if json {
+        let cases = results.iter().map(Ran::json).collect::<Result<Vec<_>, _>>();
+        let text = cases.and_then(|cases| {
+            let all = json!({
+                "pass": pass, "passed": passed, "failed": failed, "broken": broken, "cases": cases,
+            });
+            serde_json::to_string_pretty(&all)
+        });
+        match text {
+            Ok(text) => out::line(text),
             Err(error) => return fail(1, error),
         }
-    } else if stories.len() > 1 {
-        println!("{} passed, {failed} failed", stories.len() - failed);
+    } else if results.len() > 1 {
+        let broken = if broken > 0 { format!(", {broken} broken") } else { String::new() };
+        out::line(format_args!("{passed} passed, {failed} failed{broken}"));
     }
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if pass { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// What the command line names, every mistake in it at once.

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use crate::cli::args::Check;
-use crate::cli::{WRONG, fail};
+use crate::cli::{WRONG, fail, out};
 use crate::config;
 use crate::config::Plan;
 
@@ -30,14 +30,14 @@ fn explain(text: &str, args: &Check) -> ExitCode {
     };
     let explanation = config::explain(&spec, args.mode.into());
     if args.json {
-        println!("{:#}", serde_json::json!(explanation));
+        out::line(format_args!("{:#}", serde_json::json!(explanation)));
         return ExitCode::SUCCESS;
     }
     for line in &explanation.does {
-        println!("{line}");
+        out::line(line);
     }
     for warning in &explanation.warnings {
-        println!("warning: {warning}");
+        out::line(format_args!("warning: {warning}"));
     }
     ExitCode::SUCCESS
 }
@@ -45,15 +45,21 @@ fn explain(text: &str, args: &Check) -> ExitCode {
 fn print_plan(plan: &Plan) {
     for port in &plan.ports {
         let addresses: Vec<_> = port.addresses.iter().map(ToString::to_string).collect();
-        println!("port {}: device {}, MTU {}, {}", port.name, port.device, port.mtu, addresses.join(", "));
+        out::line(format_args!(
+            "port {}: device {}, MTU {}, {}",
+            port.name,
+            port.device,
+            port.mtu,
+            addresses.join(", ")
+        ));
     }
     for path in &plan.paths {
-        println!("path {} -> {}", plan.ports[path.from].name, plan.ports[path.to].name);
+        out::line(format_args!("path {} -> {}", plan.ports[path.from].name, plan.ports[path.to].name));
         for stage in &path.stages {
-            println!("  {}: {}", stage.name, config::describe(stage));
+            out::line(format_args!("  {}: {}", stage.name, config::describe(stage)));
         }
     }
     for warning in &plan.warnings {
-        println!("warning: {warning}");
+        out::line(format_args!("warning: {warning}"));
     }
 }

@@ -1,6 +1,7 @@
 //! `faultwire exec`: a command in a fresh namespace behind a link with faults.
 
-use std::io::ErrorKind;
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitCode, ExitStatus};
@@ -15,7 +16,7 @@ use crate::cli::args::Exec;
 use crate::cli::signals::Signals;
 use crate::cli::subnets::Subnets;
 use crate::cli::summary::{self, Names};
-use crate::cli::{WRONG, fail, random_seed};
+use crate::cli::{WRONG, fail, out, random_seed};
 use crate::config::Plan;
 use crate::config::plan::{NetnsRef, PathPlan, PortPlan, WorkerCount, set_mode};
 use crate::config::spec::{self, Spec, SpecError};
@@ -44,14 +45,33 @@ pub(super) fn exec(args: &Exec) -> ExitCode {
     if let Some(error) = args.log.as_deref().and_then(|folder| check_folder(folder).err()) {
         return fail(WRONG, error);
     }
+    // Once the command has run it is too late to say that its summary has no place.
+    let json = match args.json.as_deref().map(open_json).transpose() {
+        Ok(json) => json,
+        Err(error) => return fail(WRONG, format!("{error:#}")),
+    };
     let faults = match Faults::parse(args) {
         Ok(faults) => faults,
         Err(error) => return fail(WRONG, error),
     };
-    match run(args, &faults) {
+    match run(args, &faults, json) {
         Ok(code) => code,
         Err(error) => fail(NO_NETWORK, format!("{error:#}")),
     }
+}
+
+/// Opens the file of the summary; what is in it stays until there is something to write.
+fn open_json(file: &Path) -> anyhow::Result<File> {
+    let opened = OpenOptions::new().write(true).create(true).truncate(false).open(file);
+    opened.with_context(|| format!("{} cannot be written", file.display()))
+}
+
+/// Puts the summary in place of what the file held. A device or a pipe has no length to cut.
+fn write_json(mut file: File, text: &str) -> std::io::Result<()> {
+    if file.metadata()?.is_file() {
+        file.set_len(0)?;
+    }
+    file.write_all(text.as_bytes())
 }
 
 /// The specs of both directions.
@@ -73,15 +93,17 @@ impl Faults {
     }
 }
 
-fn run(args: &Exec, faults: &Faults) -> anyhow::Result<ExitCode> {
+fn run(args: &Exec, faults: &Faults, json: Option<File>) -> anyhow::Result<ExitCode> {
     privilege::check()?;
     let signals = Signals::watch()?;
     let inner = Netns::anonymous()?;
     let (log, events) =
         args.log.as_deref().map(|folder| start_log(args, faults, folder)).transpose()?.unzip();
     let (network, subnets, plan) = build(args, faults, &inner, events)?;
-    for notice in &network.notices {
-        eprintln!("faultwire: {notice}");
+    // The command's own streams are its own: what a namespace lacks is told with the summary.
+    let refused = network.refused.iter().filter(|_| args.summary);
+    for notice in network.notices.iter().chain(refused) {
+        out::note_line(format_args!("faultwire: {notice}"));
     }
     let mut child = match spawn(args, &inner, &subnets)? {
         Ok(child) => child,
@@ -92,18 +114,31 @@ fn run(args: &Exec, faults: &Faults) -> anyhow::Result<ExitCode> {
         }
     };
     let status = wait(&mut child, &signals)?;
-    linger(&network, &signals, args.linger)?;
     let names = Names::of(&plan, network.seed);
+    let told = tell(args, network, signals, &names, (log, json));
+    Ok(exit_code(status, told))
+}
+
+/// What is done once the command has ended: nothing that fails here may hide how it ended.
+fn tell(
+    args: &Exec,
+    network: Network,
+    signals: Signals,
+    names: &Names,
+    (log, json): (Option<LiveLog>, Option<File>),
+) -> anyhow::Result<()> {
+    linger(&network, &signals, args.linger)?;
     let summary = network.stop()?;
-    log.map_or(Ok(()), LiveLog::finish)?;
+    // From here on a signal ends faultwire, whatever its output waits for.
+    drop(signals);
     if args.summary {
-        eprint!("{}", summary::table(&summary, &names));
+        out::note(summary::table(&summary, names));
     }
-    if let Some(file) = &args.json {
-        std::fs::write(file, format!("{:#}\n", summary::json(&summary, &names)))
-            .with_context(|| format!("cannot write the summary to {}", file.display()))?;
+    if let (Some(file), Some(name)) = (json, &args.json) {
+        write_json(file, &format!("{:#}\n", summary::json(&summary, names)))
+            .with_context(|| format!("cannot write the summary to {}", name.display()))?;
     }
-    Ok(exit_code(status))
+    Ok(log.map_or(Ok(()), LiveLog::finish)?)
 }
 
 /// Makes the link, with the first address block that is free.
@@ -224,7 +259,12 @@ fn linger(network: &Network, signals: &Signals, most: Duration) -> anyhow::Resul
     Ok(())
 }
 
-fn exit_code(status: ExitStatus) -> ExitCode {
+/// The command's exit code. What failed after the command is told, and counts only if the command itself did not fail.
+fn exit_code(status: ExitStatus, told: anyhow::Result<()>) -> ExitCode {
     let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
-    ExitCode::from(code as u8)
+    match (code, told) {
+        (_, Ok(())) => ExitCode::from(code as u8),
+        (0, Err(error)) => fail(NO_NETWORK, format!("{error:#}; the command ended with exit code 0")),
+        (_, Err(error)) => fail(code as u8, format!("{error:#}")),
+    }
 }

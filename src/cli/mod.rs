@@ -1,13 +1,15 @@
 //! The commands. Output for people goes to the terminal, and with `--json` for programs.
 //!
-//! Exit codes: 0 done; 1 something failed, or a case did; 2 the command line or a file is wrong. `exec` exits with the
-//! code of its command, and with 125 if the network around it could not be made, as `env` and `timeout` do.
+//! Exit codes: 0 done; 1 something failed, or a case did, or standard output could not be written; 2 the command line or
+//! a file is wrong. `exec` exits with the code of its command, and with 125 if the network around it could not be made, as
+//! `env` and `timeout` do. Only `out` writes to the standard streams.
 
 mod args;
 mod attach;
 mod case;
 mod check;
 mod exec;
+mod out;
 mod pcap;
 mod run;
 mod signals;
@@ -25,19 +27,21 @@ const WRONG: u8 = 2;
 /// Runs the command line and returns the exit code of the process.
 pub fn main() -> ExitCode {
     let args = args::Args::parse();
-    match args.command {
+    signals::wait_for_children();
+    let code = match args.command {
         args::Command::Check(args) => check::check(&args),
         args::Command::Run(args) => run::run(&args),
         args::Command::Exec(args) => exec::exec(&args),
         args::Command::Attach(args) => attach::attach(&args),
         args::Command::Pcap(args) => pcap::pcap(&args),
         args::Command::Case(command) => case::case(&command),
-    }
+    };
+    out::verdict(code)
 }
 
 /// Says what went wrong and returns `code`.
 fn fail(code: u8, error: impl Display) -> ExitCode {
-    eprintln!("faultwire: {error}");
+    out::note_line(format_args!("faultwire: {error}"));
     ExitCode::from(code)
 }
 

@@ -18,7 +18,7 @@ use crate::capture::{Format, LinkType, Outcome, Outputs, Replay, Sink, Source};
 use crate::cli::args::Pcap;
 use crate::cli::signals::{Received, Signals};
 use crate::cli::summary::{self, Names};
-use crate::cli::{WRONG, fail};
+use crate::cli::{WRONG, fail, out};
 use crate::config::plan::{NetnsRef, PathPlan, PortPlan, set_mode};
 use crate::config::{self, Plan, spec};
 use crate::engine::network::{Summary, router_params};
@@ -113,7 +113,10 @@ pub(super) fn pcap(args: &Pcap) -> ExitCode {
         Ok(outcome) => outcome,
         Err(error) => return fail(FAILED, format!("{error:#}")),
     };
-    report(args, &outcome, &ready.names);
+    let Ready { names, source, .. } = ready;
+    // From here on a signal ends the process, whatever the output waits for.
+    drop(source);
+    report(args, &outcome, &names);
     match &outcome.broken {
         Some(error) => fail(FAILED, format!("{} {error}; what was read was processed", args.input.display())),
         None => ExitCode::SUCCESS,
@@ -255,9 +258,9 @@ fn report(args: &Pcap, outcome: &Outcome, names: &Names) {
         format!("{}\n{}", capture_lines(outcome), summary::table(&summary, names))
     };
     if is_stream(&args.output) {
-        eprint!("{text}");
+        out::note(text);
     } else {
-        print!("{text}");
+        out::print(text);
     }
 }
 

@@ -1,6 +1,5 @@
 //! `faultwire run`.
 
-use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -8,9 +7,10 @@ use nix::sys::signal::Signal;
 
 use crate::capture::live::{LiveLog, LogError, Wanted, check_folder};
 use crate::cli::args::Run;
+use crate::cli::out::LiveLine;
 use crate::cli::signals::Signals;
 use crate::cli::summary::{self, Names};
-use crate::cli::{WRONG, fail, random_seed};
+use crate::cli::{WRONG, fail, out, random_seed};
 use crate::config::plan::PathPlan;
 use crate::config::{self, Plan};
 use crate::engine::Watch;
@@ -30,7 +30,7 @@ pub(super) fn run(args: &Run) -> ExitCode {
     };
     plan.seed = args.seed.or(plan.seed);
     for warning in &plan.warnings {
-        eprintln!("warning: {warning}");
+        out::note_line(format_args!("warning: {warning}"));
     }
     if let Some(error) = args.log.as_deref().and_then(|folder| check_folder(folder).err()) {
         return fail(WRONG, error);
@@ -45,21 +45,21 @@ fn forward(plan: &Plan, log: Option<&Path>) -> anyhow::Result<(Summary, Names)> 
     privilege::check()?;
     let signals = Signals::watch()?;
     for name in cleanup::sweep()? {
-        eprintln!("removed namespace {name}, left behind by a faultwire that was killed");
+        out::note_line(format_args!("removed namespace {name}, left behind by a faultwire that was killed"));
     }
     let log = log.map(|folder| start_log(plan, folder)).transpose()?;
     let (log, events) = log.unzip();
     let told = Watch { records: None, events };
     let network = Network::start(plan, random_seed(), told, |_, port| open_netns(port))?;
-    for notice in &network.notices {
-        eprintln!("notice: {notice}");
+    for notice in network.notices.iter().chain(&network.refused) {
+        out::note_line(format_args!("notice: {notice}"));
     }
-    eprintln!(
+    out::note_line(format_args!(
         "forwarding between {} with {} worker(s), seed {}; Ctrl-C ends it",
         network.ports.iter().map(|port| port.name.as_str()).collect::<Vec<_>>().join(", "),
         network.workers,
         network.seed
-    );
+    ));
     let names = Names::of(plan, network.seed);
     watch(&network, &signals, plan.duration)?;
     let summary = network.stop()?;
@@ -75,7 +75,7 @@ fn start_log(plan: &Plan, folder: &Path) -> Result<(LiveLog, Events), LogError> 
     };
     let paths: Vec<_> = plan.paths.iter().map(wanted).collect();
     if paths.is_empty() {
-        eprintln!("notice: no log is written: there is no path in the configuration");
+        out::note_line("notice: no log is written: there is no path in the configuration");
     }
     LiveLog::start(folder, "run", &paths)
 }
@@ -86,7 +86,7 @@ fn ends<'a>(plan: &'a Plan, path: &PathPlan) -> [&'a str; 2] {
 
 /// Shows a live line until a signal comes, the time is over or a worker ends.
 fn watch(network: &Network, signals: &Signals, duration: Option<Duration>) -> anyhow::Result<()> {
-    let live = std::io::stderr().is_terminal();
+    let mut live = LiveLine::open();
     let end = duration.map_or(Instant::FAR, |duration| Instant::ZERO + duration);
     let mut before = None;
     loop {
@@ -100,25 +100,24 @@ fn watch(network: &Network, signals: &Signals, duration: Option<Duration>) -> an
         {
             break;
         }
-        if live && !network.engine().has_failed() {
+        if let Some(live) = live.as_mut().filter(|_| !network.engine().has_failed()) {
             let summary = network.summary()?;
             let now = network.engine().clock().now();
-            eprint!("\r\x1b[K{}", summary::live_line(&summary, now, before.as_ref()));
-            std::io::stderr().flush()?;
+            live.show(summary::live_line(&summary, now, before.as_ref()));
             before = Some((now, summary));
         }
     }
-    if live {
-        eprint!("\r\x1b[K");
+    if let Some(live) = &mut live {
+        live.clear();
     }
     Ok(())
 }
 
 fn finish(summary: &Summary, names: &Names, json: bool) -> ExitCode {
     if json {
-        println!("{:#}", summary::json(summary, names));
+        out::line(format_args!("{:#}", summary::json(summary, names)));
     } else {
-        print!("{}", summary::table(summary, names));
+        out::print(summary::table(summary, names));
     }
     if summary.total.is_conserved() {
         ExitCode::SUCCESS

@@ -1,10 +1,15 @@
 //! Signals as something to read, so that ending is as orderly as any other step.
+//!
+//! What was ignored when faultwire was started stays ignored, as for any program: `nohup` makes it deaf to SIGHUP, and a
+//! script's `&` to SIGINT and SIGQUIT. SIGTERM ends it then.
+
+#![expect(unsafe_code, reason = "nix sets the disposition of a signal by an unsafe function")]
 
 use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd, siginfo};
 
 /// The signals that end a run or concern a child.
@@ -18,9 +23,21 @@ const WATCHED: [Signal; 7] = [
     Signal::SIGCHLD,
 ];
 
-/// Waits for signals.
+/// Waits for signals. Once it is dropped, they do again what they always do.
 #[derive(Debug)]
-pub(super) struct Signals(SignalFd);
+pub(super) struct Signals {
+    queue: SignalFd,
+    watched: SigSet,
+}
+
+impl Drop for Signals {
+    fn drop(&mut self) {
+        // The summary may have to wait for a terminal that is stopped: a later signal must be able to end that. What came
+        // until now, such as a second Ctrl-C, has had its effect.
+        while matches!(self.queue.read_signal(), Ok(Some(_))) {}
+        let _ = self.watched.thread_unblock();
+    }
+}
 
 /// A signal that came.
 #[derive(Debug, Clone, Copy)]
@@ -38,26 +55,30 @@ impl Signals {
 
     /// As [`Self::watch`], these alone: all others do what they always do.
     pub(super) fn only(signals: &[Signal]) -> nix::Result<Self> {
-        let set: SigSet = signals.iter().copied().collect();
-        set.thread_block()?;
-        Ok(Self(SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?))
+        let status = std::fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
+        // Blocked ones would be queued, ignored or not.
+        let heard = |signal: &Signal| !is_ignored(*signal, &status);
+        let watched: SigSet = signals.iter().copied().filter(heard).collect();
+        watched.thread_block()?;
+        let queue = SignalFd::with_flags(&watched, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
+        Ok(Self { queue, watched })
     }
 
     /// A signal, if one comes before `input` has something to read or ends.
     pub(super) fn before(&self, input: BorrowedFd<'_>) -> nix::Result<Option<Received>> {
-        let mut fds = [self.0.as_fd(), input].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+        let mut fds = [self.queue.as_fd(), input].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
         self.next(&mut fds, PollTimeout::NONE)
     }
 
     /// The next signal, if one comes within `millis` milliseconds.
     pub(super) fn wait(&self, millis: u16) -> nix::Result<Option<Received>> {
-        let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
+        let mut fds = [PollFd::new(self.queue.as_fd(), PollFlags::POLLIN)];
         self.next(&mut fds, PollTimeout::from(millis))
     }
 
     /// A signal that came already.
     pub(super) fn came(&self) -> nix::Result<Option<Received>> {
-        Ok(self.0.read_signal()?.and_then(|info| received(&info)))
+        Ok(self.queue.read_signal()?.and_then(|info| received(&info)))
     }
 
     /// From now on SIGINT and SIGTERM end the process at once, as they do where nobody watches.
@@ -69,7 +90,7 @@ impl Signals {
     /// A signal that nobody has taken within `grace` ends the process after that, as it does where nobody watches: whatever a
     /// loop is busy with, or whoever does not read what is written.
     pub(super) fn insist(&self, grace: PollTimeout) -> std::io::Result<()> {
-        let watched = self.0.as_fd().try_clone_to_owned()?;
+        let watched = self.queue.as_fd().try_clone_to_owned()?;
         let insist = move || {
             let is_there = |timeout| {
                 let mut fds = [PollFd::new(watched.as_fd(), PollFlags::POLLIN)];
@@ -99,7 +120,7 @@ impl Signals {
         match other {
             None => self.wait(millis),
             Some(other) => {
-                let mut fds = [self.0.as_fd(), other].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+                let mut fds = [self.queue.as_fd(), other].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
                 self.next(&mut fds, PollTimeout::from(millis))
             }
         }
@@ -107,10 +128,23 @@ impl Signals {
 
     fn next(&self, fds: &mut [PollFd<'_>], timeout: PollTimeout) -> nix::Result<Option<Received>> {
         match poll(fds, timeout) {
-            Ok(_) | Err(Errno::EINTR) => Ok(self.0.read_signal()?.and_then(|info| received(&info))),
+            Ok(_) | Err(Errno::EINTR) => Ok(self.queue.read_signal()?.and_then(|info| received(&info))),
             Err(errno) => Err(errno),
         }
     }
+}
+
+/// Makes sure that the exit code of a child can be waited for: where SIGCHLD is ignored the kernel throws it away.
+pub(super) fn wait_for_children() {
+    // SAFETY: the default is no function of ours.
+    let _ = unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) };
+}
+
+/// Whether a `/proc/PID/status` has the signal among the ignored ones.
+fn is_ignored(signal: Signal, status: &str) -> bool {
+    let line = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0);
+    ignored >> (signal as i32 - 1) & 1 == 1
 }
 
 fn received(info: &siginfo) -> Option<Received> {
@@ -118,4 +152,19 @@ fn received(info: &siginfo) -> Option<Received> {
     const SI_KERNEL: i32 = 0x80;
     let signal = Signal::try_from(info.ssi_signo as i32).ok()?;
     Some(Received { signal, by_terminal: info.ssi_code == SI_KERNEL })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ignored_signals_are_read_from_their_own_line() {
+        let status = "SigBlk:\tffffffffffffffff\nSigIgn:\t0000000000001003\nSigCgt:\tffffffffffffffff\n";
+        let ignored = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGPIPE];
+        for signal in WATCHED.into_iter().chain([Signal::SIGPIPE]) {
+            assert_eq!(is_ignored(signal, status), ignored.contains(&signal), "{signal}");
+        }
+        assert!(!is_ignored(Signal::SIGINT, "Name:\tx\n"));
+    }
 }

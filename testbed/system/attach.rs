@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::process::{Child, ChildStderr, Command, Output, Stdio};
+use std::process::{Child, ChildStderr, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 
 use faultwire::net::Netns;
 
-use crate::system::common::{Foreign, faultwire, ip, output, said, unique};
+use crate::system::common::{Foreign, faultwire, ip, output, said, tool, unique};
 
 /// Two hosts on one wire, `eth0` in both: `10.87.0.1` and `fd87::1` at the target, `.2` and `::2` at its peer.
 struct Hosts {
@@ -239,7 +239,7 @@ fn tagged_frames_keep_their_tag_and_their_faults() {
     for (attached_to, option) in [(&hosts.target, "--up"), (&hosts.peer, "--down")] {
         let attached =
             Attached::start(&["--netns", &attached_to.0, "--dev", "eth0", option, "duplicate 100%"]);
-        let mut sniffer = Command::new("ip")
+        let mut sniffer = tool("ip")
             .args([
                 "netns",
                 "exec",
@@ -266,7 +266,7 @@ fn tagged_frames_keep_their_tag_and_their_faults() {
         }
         let send = || {
             let words = ["netns", "exec", &hosts.target.0, "python3", "-c", TAGGED];
-            assert!(Command::new("ip").args(words).status().unwrap().success());
+            assert!(tool("ip").args(words).status().unwrap().success());
         };
         send();
         // What arrives is seen before an ingress hook and not behind it.
@@ -289,7 +289,7 @@ fn errors_come_from_the_packet_s_destination() {
     for to in PEER {
         let words =
             ["netns", "exec", &hosts.target.0, "ping", "-M", "do", "-c", "1", "-W", "5", "-s", "1400", to];
-        let output = Command::new("ip").args(words).output().unwrap();
+        let output = tool("ip").args(words).output().unwrap();
         let text = said(&output).to_lowercase();
         assert!(text.contains(&format!("from {to}")) && text.contains("mtu"), "{text}");
         assert!(text.contains("1300"), "{text}");
@@ -344,8 +344,7 @@ fn attachments_stack_and_go_one_by_one() {
 #[test]
 fn the_end_of_the_target_is_said_and_no_failure() {
     let hosts = Hosts::new();
-    let mut sleeper =
-        Command::new("ip").args(["netns", "exec", &hosts.target.0, "sleep", "1000"]).spawn().unwrap();
+    let mut sleeper = tool("ip").args(["netns", "exec", &hosts.target.0, "sleep", "1000"]).spawn().unwrap();
     // `ip` becomes the command, in the namespace: until then the process is in ours.
     let namespace = |pid: u32| std::fs::read_link(format!("/proc/{pid}/ns/net")).unwrap();
     while namespace(sleeper.id()) == namespace(std::process::id()) {

@@ -2,12 +2,12 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::system::common::{Running, said, unique};
+use crate::system::common::{Running, said, tool, unique};
 
 /// The payload of the datagram after which nothing of interest comes.
 const LAST: &str = "the very last datagram of this capture";
@@ -70,7 +70,7 @@ impl Tcpdump {
 
     /// The packets that a display filter selects, one line each.
     fn filter(&self, filter: &str) -> Vec<String> {
-        let output = Command::new("tshark")
+        let output = tool("tshark")
             .args(["-n", "-r", self.file.to_str().unwrap(), "-Y", filter])
             .args(["-o", "ip.check_checksum:TRUE", "-o", "tcp.check_checksum:TRUE"])
             .args(["-o", "udp.check_checksum:TRUE"])

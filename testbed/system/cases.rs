@@ -1,8 +1,6 @@
 //! The incident catalogue, through the command.
 
-use std::process::Command;
-
-use crate::system::common::{output, said};
+use crate::system::common::{output, said, tool};
 
 /// Every case that comes with faultwire passes, and each of its controls comes out the other way.
 #[test]
@@ -60,7 +58,7 @@ fn every_filter_that_is_explained_is_one() {
         // Compiled for Ethernet; a device of the host's own would be of whatever kind it is.
         let Some((_, filter)) = command.split_once('\'') else { continue };
         let filter = filter.trim_end_matches('\'');
-        let output = Command::new("tcpdump").args(["-y", "EN10MB", "-d", filter]).output();
+        let output = tool("tcpdump").args(["-y", "EN10MB", "-d", filter]).output();
         let output = output.expect("installed (testbed/run does that)");
         assert!(output.status.success(), "{command}: {}", said(&output));
     }

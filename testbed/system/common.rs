@@ -2,17 +2,67 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::{Child, ChildStderr, Command, Output, Stdio};
+use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout};
+use nix::sys::signal::{SigHandler, Signal};
+
+/// Longest that one binary of tests may take: what hangs must end, and say so.
+const ALL_TESTS: Duration = Duration::from_hours(1);
+/// Longest that a test waits for anything that should happen at once, on a machine with much else to do.
+const PATIENCE: Duration = Duration::from_mins(2);
+
+/// What tests inherit is set by themselves, once: signals that whoever started them ignores (`nohup`, a script's `&`)
+/// would be ignored by all that they start. And no test can make the others wait for ever.
+fn set_up() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        for signal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM, Signal::SIGCHLD] {
+            // SAFETY: the default is no function of ours.
+            unsafe { nix::sys::signal::signal(signal, SigHandler::SigDfl) }.unwrap();
+        }
+        std::thread::spawn(|| {
+            faultwire::lab::clock::pause(ALL_TESTS);
+            eprintln!("the tests took longer than {ALL_TESTS:?}: one of them hangs");
+            std::process::exit(1);
+        });
+    });
+}
+
+/// Waits until something is so that the test has caused; fails after [`PATIENCE`].
+pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = faultwire::lab::clock::Deadline::after(PATIENCE);
+    while !holds() {
+        assert!(deadline.left().is_some(), "this did not come true: {what}");
+        faultwire::lab::clock::pause(Duration::from_millis(5));
+    }
+}
+
+/// Sends a signal to a child.
+pub(crate) fn send(child: &Child, signal: Signal) {
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id() as i32), signal).unwrap();
+}
+
+/// A program of others, as it is everywhere: in no language but its own, and without colour.
+pub(crate) fn tool(program: &str) -> Command {
+    set_up();
+    let mut command = Command::new(program);
+    command.env("LC_ALL", "C").env_remove("LANGUAGE").env("NO_COLOR", "1").env_remove("CLICOLOR_FORCE");
+    command
+}
 
 /// The binary under test.
 pub(crate) fn faultwire() -> Command {
+    set_up();
     if let Err(closed) = faultwire::net::privilege::check() {
         panic!("these tests make namespaces and TUN devices: {closed}");
     }
-    Command::new(env!("CARGO_BIN_EXE_faultwire"))
+    tool(env!("CARGO_BIN_EXE_faultwire"))
 }
 
 /// Runs it to its end.
@@ -33,8 +83,7 @@ pub(crate) fn unique() -> String {
 
 /// A command of `ip`, which must succeed.
 pub(crate) fn ip(arguments: &[&str]) -> String {
-    let output =
-        Command::new("ip").args(arguments).output().expect("iproute2 is installed (testbed/run does that)");
+    let output = tool("ip").args(arguments).output().expect("iproute2 is installed (testbed/run does that)");
     assert!(output.status.success(), "ip {arguments:?}: {}", said(&output));
     String::from_utf8(output.stdout).unwrap()
 }
@@ -52,7 +101,7 @@ impl Foreign {
 
 impl Drop for Foreign {
     fn drop(&mut self) {
-        let _ = Command::new("ip").args(["netns", "del", &self.0]).status();
+        let _ = tool("ip").args(["netns", "del", &self.0]).status();
     }
 }
 
@@ -95,7 +144,7 @@ impl Terminal {
     pub(crate) fn spawn(&mut self, command: &[&str]) -> Child {
         let slave = self.slave.take().expect("a terminal is for one program");
         let stream = || Stdio::from(slave.try_clone().unwrap());
-        let mut setsid = Command::new("setsid");
+        let mut setsid = tool("setsid");
         setsid.arg("-c").args(command).stdin(stream()).stdout(stream()).stderr(stream());
         setsid.spawn().expect("setsid is installed (util-linux)")
     }
@@ -117,11 +166,18 @@ impl Terminal {
     }
 
     pub(crate) fn ctrl_c(&mut self) {
-        self.master.write_all(b"\x03").unwrap();
+        self.type_in(b"\x03");
+    }
+
+    pub(crate) fn type_in(&mut self, keys: &[u8]) {
+        self.master.write_all(keys).unwrap();
     }
 
     /// Hears some more; false if the last program on it has ended.
     fn hear(&mut self) -> bool {
+        let mut fds = [PollFd::new(self.master.as_fd(), PollFlags::POLLIN)];
+        let most = PollTimeout::try_from(PATIENCE).unwrap();
+        assert!(nix::poll::poll(&mut fds, most).unwrap() > 0, "the terminal is silent after: {}", self.heard);
         let mut buffer = [0; 4096];
         match self.master.read(&mut buffer) {
             Ok(0) => false,
@@ -190,13 +246,13 @@ impl Running {
 
     /// A command inside one of the namespaces.
     pub(crate) fn inside(netns: &str, command: &[&str]) -> Command {
-        let mut ip = Command::new("ip");
+        let mut ip = tool("ip");
         ip.args(["netns", "exec", netns]).args(command);
         ip
     }
 
     /// Ends it with a signal; its summary.
-    pub(crate) fn stop(mut self, signal: nix::sys::signal::Signal) -> serde_json::Value {
+    pub(crate) fn stop(mut self, signal: Signal) -> serde_json::Value {
         let pid = nix::unistd::Pid::from_raw(self.child.id() as i32);
         nix::sys::signal::kill(pid, signal).unwrap();
         let stdout = self.child.stdout.take().unwrap();

@@ -1,14 +1,14 @@
 //! What the kernel is asked for in cases, and what of it is left behind.
 
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
-use crate::system::common::{Scratch, faultwire, output, said};
+use crate::system::common::{Scratch, faultwire, output, said, tool};
 
 /// The instances of the kernel's trace, by a mount of tracefs that only this command sees.
 fn instances() -> Vec<String> {
     let script =
         "mount -t tracefs tracefs /sys/kernel/tracing 2> /dev/null; ls /sys/kernel/tracing/instances";
-    let output = Command::new("unshare").args(["-m", "sh", "-c", script]).output().unwrap();
+    let output = tool("unshare").args(["-m", "sh", "-c", script]).output().unwrap();
     assert!(output.status.success(), "{}", said(&output));
     said(&output).lines().map(str::to_owned).collect()
 }
@@ -66,7 +66,7 @@ fn a_user_namespace_has_no_trace_and_the_case_passes_all_the_same() {
     let expect = "[[expect]]\nsee = \"drops.server.UDP_CSUM\"\nequals = 20\n\
                   [[expect]]\nsee = \"kernel.server.Udp.InCsumErrors\"\nequals = 20\n";
     let file = Scratch::file(&format!("{TRACED}{expect}"));
-    let output = Command::new("unshare")
+    let output = tool("unshare")
         .args(["-Urnm", env!("CARGO_BIN_EXE_faultwire"), "case", "run", file.path()])
         .output()
         .unwrap();

@@ -2,13 +2,13 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::system::capture::Tcpdump;
-use crate::system::common::{Running, Scratch, Terminal, faultwire, output, said, unique};
+use crate::system::common::{Running, Scratch, Terminal, faultwire, output, said, tool, unique};
 use crate::system::run::numbered;
 
 /// A folder that goes with the test.
@@ -34,7 +34,7 @@ impl Drop for Folder {
 
 /// These fields of every packet that the filter selects, one line each.
 pub(crate) fn tshark(file: &str, filter: &str, fields: &[&str]) -> Vec<String> {
-    let mut command = Command::new("tshark");
+    let mut command = tool("tshark");
     command.args(["-n", "-r", file, "-Y", filter, "-T", "fields"]);
     for field in fields {
         command.args(["-e", field]);
@@ -52,7 +52,7 @@ fn crafted(file: &str, link: &str, count: u32) {
          for i, p in enumerate(ps): p.time = 1700000000 + i * 0.001\n\
          wrpcap('{file}', ps)\n"
     );
-    let output = Command::new("/usr/bin/python3").args(["-c", &script]).output().unwrap();
+    let output = tool("/usr/bin/python3").args(["-c", &script]).output().unwrap();
     assert!(output.status.success(), "scapy (testbed/run installs it): {}", said(&output));
 }
 
@@ -243,12 +243,12 @@ fn streams_and_answers_work() {
         "from scapy.all import *\n\
          wrpcap('{input}', [Ether()/IP(src='10.0.1.2', dst='10.0.2.2', flags='DF')/UDP()/Raw(b'x' * n) for n in (10, 200, 20)])\n"
     );
-    assert!(Command::new("/usr/bin/python3").args(["-c", &script]).status().unwrap().success());
+    assert!(tool("/usr/bin/python3").args(["-c", &script]).status().unwrap().success());
     let binary = env!("CARGO_BIN_EXE_faultwire");
     let script = format!(
         "cat {input} | {binary} pcap - - --spec 'mtu 100 icmp' --answers {answers} | tcpdump -n -r - | wc -l"
     );
-    let output = Command::new("sh").args(["-c", &script]).output().unwrap();
+    let output = tool("sh").args(["-c", &script]).output().unwrap();
     assert!(String::from_utf8_lossy(&output.stdout).trim() == "2", "{}", said(&output));
     let told = tshark(&answers, "icmp.type == 3 && icmp.code == 4", &["ip.dst", "icmp.mtu"]);
     assert_eq!(told, ["10.0.1.2,10.0.2.2\t100"]);

@@ -1,9 +1,9 @@
 //! What a start that cannot be says, and that it leaves nothing.
 
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
-use crate::system::common::{Foreign, Scratch, config, faultwire, ip, output, said, unique};
+use crate::system::common::{Foreign, Scratch, config, faultwire, ip, output, said, tool, unique};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_faultwire");
 
@@ -18,7 +18,7 @@ fn run_by(wrap: &[&str]) -> (Output, Vec<String>) {
     drop(faultwire());
     let (left, right) = (unique(), unique());
     let file = Scratch::file(&config(&left, &right, "", ""));
-    let mut command = Command::new(wrap[0]);
+    let mut command = tool(wrap[0]);
     let output = command.args(&wrap[1..]).args([BINARY, "run", file.path()]).output().unwrap();
     (output, left_behind(&[&left, &right]))
 }

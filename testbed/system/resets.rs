@@ -2,7 +2,7 @@
 //! kernel: without our own traffic and without our own stages, these outcomes must be those of the cases.
 
 use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdout, Stdio};
 use std::time::Duration;
 
 use faultwire::lab::clock::Deadline;
@@ -10,7 +10,7 @@ use faultwire::lab::observe::counters::Counters;
 use faultwire::lab::observe::drops::{DropTrace, NotTraced};
 use faultwire::net::Netns;
 
-use crate::system::common::Running;
+use crate::system::common::{Running, tool};
 use crate::system::third_party::{left, serve};
 
 /// What both scripts begin with. Their address is nobody's, so that the kernel below stays out of it.
@@ -92,10 +92,7 @@ impl Crafter {
     fn start(running: &Running, script: &str) -> Self {
         // Debian's scapy belongs to Debian's python.
         let has_scapy = |python: &&str| {
-            Command::new(python)
-                .args(["-c", "import scapy"])
-                .output()
-                .is_ok_and(|output| output.status.success())
+            tool(python).args(["-c", "import scapy"]).output().is_ok_and(|output| output.status.success())
         };
         let python = ["python3", "/usr/bin/python3"].into_iter().find(has_scapy);
         let python = python.expect("scapy is installed (testbed/run does that)");

@@ -1,6 +1,6 @@
 //! Clients and servers that others wrote.
 
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 
 use nix::sys::signal::Signal;
 
@@ -179,7 +179,8 @@ fn damage_is_damage_to_the_receiving_kernel() {
 #[test]
 fn the_tools_are_there() {
     for tool in ["ip", "ping", "curl", "nginx", "iperf3", "hping3", "tcpdump", "tshark"] {
-        let found = Command::new("sh").args(["-c", &format!("command -v {tool}")]).output().unwrap();
+        let found =
+            crate::system::common::tool("sh").args(["-c", &format!("command -v {tool}")]).output().unwrap();
         assert!(found.status.success(), "{tool} is missing: testbed/run installs it");
     }
 }

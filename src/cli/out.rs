@@ -1,0 +1,100 @@
+//! What is said on the standard streams. Nothing here panics, whatever they are connected to.
+//!
+//! - A reader who has gone (`| head`, a closed pipe) ends the output, not the command: it goes on quietly and its exit
+//!   code is the usual one.
+//! - Any other failure of standard output, such as a full disk, is kept and told at the end: [`verdict`] makes exit code
+//!   1 of it.
+//! - What cannot be said on standard error cannot be said at all.
+
+use std::fmt::Display;
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+
+use nix::libc;
+
+/// The first failure of standard output.
+static FAILURE: Mutex<Option<Failure>> = Mutex::new(None);
+
+enum Failure {
+    /// Whoever read it has gone.
+    Gone,
+    /// All else.
+    Broken(io::Error),
+}
+
+/// Writes `text` to standard output as it is.
+pub(super) fn print(text: impl Display) {
+    let mut failure = FAILURE.lock().unwrap_or_else(PoisonError::into_inner);
+    if failure.is_some() {
+        return;
+    }
+    let mut stdout = io::stdout().lock();
+    let written = stdout.write_all(text.to_string().as_bytes()).and_then(|()| stdout.flush());
+    *failure = match written {
+        Ok(()) => None,
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Some(Failure::Gone),
+        Err(error) => Some(Failure::Broken(error)),
+    };
+}
+
+/// Writes a line to standard output.
+pub(super) fn line(text: impl Display) {
+    print(format_args!("{text}\n"));
+}
+
+/// Writes `text` to standard error as it is.
+pub(super) fn note(text: impl Display) {
+    let mut stderr = io::stderr().lock();
+    // Nobody is left to be told.
+    let _ = stderr.write_all(text.to_string().as_bytes());
+}
+
+/// Writes a line to standard error.
+pub(super) fn note_line(text: impl Display) {
+    note(format_args!("{text}\n"));
+}
+
+/// The exit code of the process: `code`, unless standard output could not be written.
+pub(super) fn verdict(code: ExitCode) -> ExitCode {
+    match FAILURE.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        Some(Failure::Broken(error)) => {
+            note_line(format_args!("faultwire: standard output cannot be written: {error}"));
+            ExitCode::FAILURE
+        }
+        Some(Failure::Gone) | None => code,
+    }
+}
+
+/// A line on the terminal of standard error that is written over again and again.
+///
+/// It never waits for the terminal: one that Ctrl-S has stopped, or whose window does not read, misses some lines.
+#[derive(Debug)]
+pub(super) struct LiveLine(File);
+
+impl LiveLine {
+    /// `None` if standard error is no terminal, or one that may not be opened again.
+    pub(super) fn open() -> Option<Self> {
+        if !io::stderr().is_terminal() {
+            return None;
+        }
+        // Opened again, since others write to this terminal by the descriptor that we were given: making that one
+        // non-blocking would be felt by them.
+        let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+        OpenOptions::new().write(true).custom_flags(flags).open("/proc/self/fd/2").ok().map(Self)
+    }
+
+    /// Puts `text` in place of what the line says.
+    pub(super) fn show(&mut self, text: impl Display) {
+        // In one call, so that a terminal takes all of it or nothing, as long as there is room.
+        let _ = self.0.write(format!("\r\x1b[K{text}").as_bytes());
+    }
+
+    /// Takes the line away.
+    pub(super) fn clear(&mut self) {
+        self.show("");
+    }
+}
