@@ -677,7 +677,8 @@ impl Packet {
             fragment::write_fragment(self.bytes(), spec, out);
         };
         // Offsets are unique among the fragments, and far from the small numbers that count copies.
-        self.derive(pool, spec.total_len(), FRAGMENT_SALT + spec.offset as u64, write).ok()
+        let salt = FRAGMENT_SALT + spec.offset as u64;
+        self.derive(pool, spec.total_len(), salt, write).map_err(|(buffer, _)| pool.give(buffer)).ok()
     }
 }
 

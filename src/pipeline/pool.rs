@@ -2,7 +2,12 @@
 //!
 //! Buffers come in two kinds. *Scratch* takes the largest packet that a device can hand over and is what devices read
 //! into. *Fitted* buffers hold what must wait, in size classes 16 bytes apart, so that a held packet costs its bytes and
-//! little more. Each class has a free list; memory is bounded by the most that was held at one time.
+//! little more. Each class has a free list.
+//!
+//! Free buffers go back to the system when they are not needed: while all of them together are larger than an eighth of what
+//! is in use and [`SPARE`], the classes are visited in turn, one with each buffer that is taken, and one that had buffers to
+//! spare ever since its last visit gives these up, a few with each buffer that is taken. So memory follows what is held
+//! after two turns, of some 4,100 packets each, and what is needed again within a turn is never given up.
 
 /// Bytes in front of the IP packet where the device layer puts its virtio header.
 pub const HEADROOM: usize = 10;
@@ -16,38 +21,116 @@ const STEP: usize = 16;
 /// Bytes of a packet, owned.
 pub type Buffer = Box<[u8]>;
 
-/// The free buffers of one worker.
-#[derive(Debug, Default)]
+/// Bytes of free buffers that are kept in any case.
+pub const SPARE: usize = 1 << 20;
+/// Buffers given up with each one that is taken: more than come, so that memory falls.
+const GIVEN_UP: usize = 4;
+/// Classes of fitted buffers, and that of scratch buffers behind them.
+const CLASSES: usize = SCRATCH / STEP + 3;
+const SCRATCH_CLASS: usize = CLASSES - 1;
+
+/// The buffers of one worker.
+#[derive(Debug)]
 pub struct Pool {
-    scratch: Vec<Buffer>,
-    /// Free list of class `i`: buffers of `i * STEP + 8` bytes.
-    fitted: Vec<Vec<Buffer>>,
+    /// Class `i` has buffers of `i * STEP + 8` bytes, the last one scratch buffers.
+    classes: Vec<Class>,
+    /// Bytes of all free buffers.
+    free: usize,
+    /// Bytes of all buffers that are in use.
+    used: usize,
+    /// The class to visit next.
+    hand: usize,
+    /// Buffers that it has still to give up.
+    surplus: usize,
+}
+
+#[derive(Debug, Default)]
+struct Class {
+    free: Vec<Buffer>,
+    /// The fewest free buffers since the last visit.
+    spare: usize,
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Pool {
     /// An empty pool: buffers are made when first asked for.
     pub fn new() -> Self {
-        let classes = SCRATCH / STEP + 2;
-        Self { scratch: Vec::new(), fitted: std::iter::repeat_with(Vec::new).take(classes).collect() }
+        let classes = std::iter::repeat_with(Class::default).take(CLASSES).collect();
+        Self { classes, free: 0, used: 0, hand: 0, surplus: 0 }
     }
 
     /// A buffer for the largest packet. Its content is arbitrary.
     pub fn scratch(&mut self) -> Buffer {
-        self.scratch.pop().unwrap_or_else(|| vec![0; SCRATCH].into_boxed_slice())
+        self.take(SCRATCH_CLASS, SCRATCH)
     }
 
     /// A buffer for headroom and a packet of `length` bytes, at most 16 bytes too large. Its content is arbitrary.
+    #[inline]
     pub fn fitted(&mut self, length: usize) -> Buffer {
         let class = (length.min(MAX_PACKET) + HEADROOM).saturating_sub(8).div_ceil(STEP);
-        self.fitted[class].pop().unwrap_or_else(|| vec![0; class * STEP + 8].into_boxed_slice())
+        self.take(class, class * STEP + 8)
     }
 
     /// Takes a buffer back. Empty ones (already taken from their packet) are let go.
+    #[inline]
     pub fn give(&mut self, buffer: Buffer) {
-        match buffer.len() {
-            0 => {}
-            SCRATCH => self.scratch.push(buffer),
-            length => self.fitted[(length - 8) / STEP].push(buffer),
+        let length = buffer.len();
+        let class = match length {
+            0 => return,
+            SCRATCH => SCRATCH_CLASS,
+            length => (length - 8) / STEP,
+        };
+        // A buffer may come from another pool, or from none.
+        self.used = self.used.saturating_sub(length);
+        self.free += length;
+        self.classes[class].free.push(buffer);
+    }
+
+    /// Bytes of all its buffers, in use and free.
+    pub const fn bytes(&self) -> usize {
+        self.free + self.used
+    }
+
+    #[inline]
+    fn take(&mut self, class: usize, length: usize) -> Buffer {
+        if self.free > self.used / 8 + SPARE {
+            self.give_up();
+        }
+        self.used += length;
+        let class = &mut self.classes[class];
+        match class.free.pop() {
+            Some(buffer) => {
+                self.free -= length;
+                class.spare = class.spare.min(class.free.len());
+                buffer
+            }
+            None => vec![0; length].into_boxed_slice(),
+        }
+    }
+
+    /// Gives a part of the surplus of a class back to the system, or visits the next class.
+    #[cold]
+    fn give_up(&mut self) {
+        let class = &mut self.classes[self.hand];
+        if self.surplus == 0 {
+            self.surplus = class.spare;
+            class.spare = class.free.len();
+        }
+        for _ in 0..GIVEN_UP.min(self.surplus) {
+            self.surplus -= 1;
+            self.free -= class.free.pop().map_or(0, |buffer| buffer.len());
+        }
+        class.spare = class.spare.min(class.free.len());
+        if class.free.is_empty() && class.free.capacity() > 0 {
+            class.free = Vec::new();
+        }
+        if self.surplus == 0 {
+            self.hand = (self.hand + 1) % CLASSES;
         }
     }
 }
@@ -70,5 +153,55 @@ mod tests {
             let again = pool.fitted(length);
             assert_eq!(again.as_ptr(), at, "{length}");
         }
+    }
+
+    /// Takes `count` buffers for packets of `length` bytes and gives them back.
+    fn burst(pool: &mut Pool, length: usize, count: usize) -> usize {
+        let held: Vec<Buffer> = (0..count).map(|_| pool.fitted(length)).collect();
+        let most = pool.bytes();
+        held.into_iter().for_each(|buffer| pool.give(buffer));
+        most
+    }
+
+    /// Bursts of one size after the other cost what one burst does, not the sum of all.
+    #[test]
+    fn buffers_of_sizes_that_are_gone_are_given_back() {
+        let mut pool = Pool::new();
+        let held = |length: usize| 50_000 * (length + HEADROOM + STEP);
+        let mut before = 0;
+        for turn in 0..14 {
+            let length = 100 * (turn + 1);
+            let most = burst(&mut pool, length, 50_000);
+            // What was there before goes faster than the new one comes, after a turn over the classes.
+            let turns = 2 * CLASSES * (length + HEADROOM + STEP);
+            let bound = before.max(held(length) * 9 / 8) + SPARE + turns;
+            assert!(most <= bound, "{most} bytes for {} held, {before} before", held(length));
+            before = held(length);
+        }
+        // Small traffic afterwards has the large memory given back.
+        for _ in 0..20 * CLASSES {
+            burst(&mut pool, 60, 10);
+        }
+        assert!(pool.bytes() <= 2 * held(60) / 5_000 + SPARE + 64, "{} bytes", pool.bytes());
+        assert_eq!(pool.used, 0);
+        let free: usize = pool.classes.iter().flat_map(|class| &class.free).map(|buffer| buffer.len()).sum();
+        assert_eq!(free, pool.free);
+    }
+
+    /// What is needed again and again is kept, however much that is.
+    #[test]
+    fn bursts_that_repeat_make_no_new_buffers() {
+        let mut pool = Pool::new();
+        let lengths = [60, 576, 1_500];
+        let turn = |pool: &mut Pool| lengths.map(|length| burst(pool, length, 1_000));
+        for _ in 0..20 {
+            turn(&mut pool);
+        }
+        let before = pool.bytes();
+        for _ in 0..50 {
+            turn(&mut pool);
+            assert_eq!(pool.bytes(), before);
+        }
+        assert!(before > 2 * SPARE, "{before} bytes: the pool has reason to give some back");
     }
 }
