@@ -1,0 +1,240 @@
+//! SIGKILL at random moments of `run`, `exec` and `case run`, and what is left afterwards.
+//!
+//! `FAULTWIRE_KILLS` says how often each is killed. All of it happens in namespaces of this process, so that the whole state of
+//! the host can be compared: links, addresses, routes, rules, mounts, files and processes.
+//!
+//! What may be left, by design:
+//! - of `run` with `create = true`, and only until the next start: the names of its namespaces in /run/netns, which are
+//!   mounts, and their records in /run/faultwire;
+//! - of `case run`: an empty tracefs instance, until the next case that looks at drop reasons (not looked at here, since
+//!   the trace is the machine's and other tests use it);
+//! - of `exec`: the command, which goes on without a network, as under any program that starts another.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use faultwire::lab::clock::{self, Deadline};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+
+/// Kills of each command, unless the environment says otherwise.
+const KILLS: u64 = 4;
+/// What all processes of this test have in their environment, with its own id.
+const MARK: &str = "FAULTWIRE_KILL_TEST";
+/// How long a process that is to end may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn main() {
+    // cargo and its friends ask what there is to run.
+    if std::env::args().any(|argument| argument == "--list") {
+        println!("kill: test");
+        return;
+    }
+    if let Err(closed) = faultwire::net::privilege::check() {
+        panic!("this test makes namespaces: {closed}");
+    }
+    enter();
+    let kills =
+        std::env::var("FAULTWIRE_KILLS").map_or(KILLS, |count| count.parse().expect("a number of kills"));
+    let config = PathBuf::from("/run/kill.toml");
+    fs::write(&config, CONFIG).unwrap();
+    let config = config.to_str().unwrap();
+    let subjects = [
+        Subject { name: "run", arguments: &["run", config, "--json"], files: true },
+        Subject {
+            name: "exec",
+            arguments: &["exec", "--both", "delay 1ms", "--", "sleep", "0.3"],
+            files: false,
+        },
+        Subject { name: "case", arguments: &["case", "run", "no-route", "mss-clamp"], files: false },
+    ];
+    // Whatever the first start makes for good (the mount of /run/netns) is there before.
+    swept();
+    let mut random = 7;
+    for subject in &subjects {
+        let span = subject.span();
+        let mut left = 0;
+        for _ in 0..kills {
+            random = step(random);
+            left += usize::from(subject.kill(span.mul_f64((random >> 11) as f64 / (1_u64 << 53) as f64)));
+        }
+        println!(
+            "{}: killed {kills} times within {span:?}; {left} times the next start had names to remove",
+            subject.name
+        );
+    }
+    println!("test result: ok. {} passed; 0 failed; 0 ignored; 0 measured; 0 filtered out", subjects.len());
+}
+
+const CONFIG: &str = "duration = \"300ms\"\nworkers = 2\n\
+    [[port]]\nname = \"left\"\nnetns = \"kill-left\"\ncreate = true\naddresses = [\"10.88.1.2/24\", \"fd88:1::2/64\"]\n\
+    routes = [\"default\"]\n\
+    [[port]]\nname = \"right\"\nnetns = \"kill-right\"\ncreate = true\naddresses = [\"10.88.2.2/24\", \"fd88:2::2/64\"]\n\
+    routes = [\"default\"]\n\
+    [[port]]\nname = \"host\"\naddresses = [\"10.88.3.2/24\"]\nroutes = [\"10.88.0.0/16\"]\n\
+    [[path]]\nfrom = \"left\"\nto = \"right\"\nspec = \"delay 10ms loss 1%\"\n";
+
+/// The next state of a linear congruential generator (Knuth's constants).
+fn step(state: u64) -> u64 {
+    state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407)
+}
+
+/// Namespaces of our own for network and mounts, with a `/run` and a `/tmp` that nobody else has.
+fn enter() {
+    unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).unwrap();
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+    for folder in ["/run", "/tmp"] {
+        mount(Some("kill"), folder, Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+    }
+    ip(&["link", "set", "lo", "up"]);
+}
+
+fn ip(arguments: &[&str]) -> String {
+    let output =
+        Command::new("ip").args(arguments).output().expect("iproute2 is installed (testbed/run does that)");
+    assert!(output.status.success(), "ip {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// A command that is killed.
+struct Subject<'a> {
+    name: &'static str,
+    arguments: &'a [&'a str],
+    /// It makes named namespaces, which the next start removes.
+    files: bool,
+}
+
+impl Subject<'_> {
+    fn start(&self) -> Child {
+        Command::new(env!("CARGO_BIN_EXE_faultwire"))
+            .args(self.arguments)
+            .env(MARK, std::process::id().to_string())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap()
+    }
+
+    /// How long it takes when it is left alone.
+    fn span(&self) -> Duration {
+        let before = clock::now();
+        let status = self.start().wait().unwrap();
+        assert!(status.success(), "{}: {status}", self.name);
+        clock::now() - before
+    }
+
+    /// Kills one that has run for `after`. Whether the next start had something to remove.
+    fn kill(&self, after: Duration) -> bool {
+        let before = State::now();
+        let mut child = self.start();
+        // Not to wait for anything: the moment is what is chosen.
+        clock::pause(after);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        gone();
+        let mut state = State::now();
+        let names = fs::read_dir("/run/netns").map_or(0, Iterator::count);
+        let records = fs::read_dir("/run/faultwire").map_or(0, Iterator::count);
+        if self.files {
+            swept();
+            state = State::now();
+        } else {
+            assert_eq!((names, records), (0, 0), "{} killed after {after:?} left namespaces", self.name);
+        }
+        state.equals(&before, &format!("{} killed after {after:?}", self.name));
+        names + records > 0
+    }
+}
+
+/// Starts `run` once more, to its end: it removes what a killed one left, and itself.
+fn swept() {
+    let status = Command::new(env!("CARGO_BIN_EXE_faultwire"))
+        .args(["run", "/run/kill.toml", "--json"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .unwrap();
+    assert!(status.success(), "the start after a kill: {status}");
+}
+
+/// Waits until no process of the test is left; what has no end of its own fails.
+fn gone() {
+    let deadline = Deadline::after(PATIENCE);
+    loop {
+        let left = marked();
+        if left.is_empty() {
+            return;
+        }
+        assert!(deadline.left().is_some(), "processes are left: {left:?}");
+        clock::pause(Duration::from_millis(2));
+    }
+}
+
+/// Command lines of the processes that carry our mark.
+fn marked() -> Vec<String> {
+    let mark = format!("{MARK}={}", std::process::id());
+    let processes = fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
+    let ours = processes.filter(|process| {
+        let environment = fs::read(process.join("environ")).unwrap_or_default();
+        environment.split(|&byte| byte == 0).any(|variable| variable == mark.as_bytes())
+    });
+    ours.map(|process| {
+        let line = fs::read(process.join("cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&line).replace('\0', " ")
+    })
+    .collect()
+}
+
+/// All of the host that a command could have changed.
+#[derive(Debug, PartialEq, Eq)]
+struct State {
+    network: Vec<String>,
+    mounts: String,
+    files: BTreeSet<PathBuf>,
+}
+
+impl State {
+    fn now() -> Self {
+        let network = [
+            &["-o", "link"][..],
+            &["-o", "address"],
+            &["route", "show", "table", "all"],
+            &["-6", "route", "show", "table", "all"],
+            &["rule"],
+            &["-6", "rule"],
+        ];
+        let mut files = BTreeSet::new();
+        for folder in ["/run", "/tmp"] {
+            list(Path::new(folder), &mut files);
+        }
+        Self {
+            network: network.map(ip).into(),
+            mounts: fs::read_to_string("/proc/self/mounts").unwrap(),
+            files,
+        }
+    }
+
+    fn equals(&self, before: &Self, what: &str) {
+        assert_eq!(self.network, before.network, "{what}: the network is not as it was");
+        assert_eq!(self.mounts, before.mounts, "{what}: mounts are not as they were");
+        let added: Vec<_> = self.files.difference(&before.files).collect();
+        assert!(added.is_empty(), "{what}: files are left: {added:?}");
+    }
+}
+
+fn list(folder: &Path, found: &mut BTreeSet<PathBuf>) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            list(&path, found);
+        }
+        found.insert(path);
+    }
+}
