@@ -335,6 +335,7 @@ SPEC: tc-netem's words, applied in netem's order of decisions:
   duplicate P% [CORR%]    corrupt P% [CORR%]    reorder P% [CORR%] [gap N]
   rate RATE [OVERHEAD [CELLSIZE [CELLOVERHEAD]]]    limit N    seed N
   slot MIN [MAX] | slot distribution NAME DELAY JITTER    [packets N] [bytes N]
+  linklayer ethernet|ip
 and before them, in the order written, faultwire's own:
   mtu BYTES [drop|icmp|fragment]    overhead BYTES    mss BYTES [set]
   trace FILE [once] (a Mahimahi trace)

@@ -10,9 +10,9 @@ use ipnet::IpNet;
 
 use crate::pipeline::params::{
     BlackoutParams, BottleneckParams, Correlated, CorruptArea, DelayParams, Discipline, Distribution, Excess,
-    FragmentSelect, GilbertElliott, ImpairmentParams, ListedLossParams, LossModel, MtuAction, MtuParams,
-    NetemParams, RateParams, ReorderParams, ReplayEnd, Scope, Select, ServiceParams, SlotGap, StageParams,
-    StateLoss, Trigger,
+    FragmentSelect, GilbertElliott, ImpairmentParams, LinkLayer, ListedLossParams, LossModel, MtuAction,
+    MtuParams, NetemParams, RateParams, ReorderParams, ReplayEnd, Scope, Select, ServiceParams, SlotGap,
+    StageParams, StateLoss, Trigger,
 };
 use crate::pipeline::time::Duration;
 use crate::pipeline::units::{Bytes, Probability};
@@ -254,6 +254,10 @@ fn netem(netem: &NetemParams) -> String {
             words.push(format!("({packet:+} bytes per packet, cells of {size} {cell:+})"));
         }
     }
+    words.extend(netem.link_layer.map(|layer| match layer {
+        LinkLayer::Ethernet => "linklayer ethernet".to_owned(),
+        LinkLayer::Ip => "linklayer ip".to_owned(),
+    }));
     words.extend(netem.slot.map(|slot| {
         let gap = match slot.gap {
             SlotGap::Uniform(least, most) => format!("{least} to {most}"),

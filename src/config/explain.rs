@@ -53,7 +53,10 @@ pub fn explain(spec: &Spec, mode: Mode) -> Explanation {
     let mut explanation = Explanation::default();
     for stage in &spec.stages {
         match &stage.impairment {
-            ImpairmentParams::Netem(netem) => Explainer { to: &mut explanation, mode }.netem(netem),
+            ImpairmentParams::Netem(netem) => {
+                let netem = NetemParams { mode, ..NetemParams::clone(netem) };
+                Explainer { to: &mut explanation, mode }.netem(&netem);
+            }
             _ => other(stage, &mut explanation),
         }
     }
@@ -253,12 +256,11 @@ impl Explainer<'_> {
                 delay.jitter, delay.delay, delay.delay
             ));
         }
-        let rho = netem.delay_correlation.as_f64();
-        if rho > 0.0 && self.mode == Mode::Netem {
+        if netem.delay_correlation > Probability::ZERO && self.mode == Mode::Netem {
             self.warns(format!(
-                "{} correlation narrows the jitter in netem to {} of what was asked for (√((1-ρ)/(1+ρ)))",
-                netem.delay_correlation,
-                percent(((1.0 - rho) / (1.0 + rho)).sqrt())
+                "{} correlation of the jitter does next to nothing in netem: it takes a correlated number modulo the size of \
+                 the table (or twice the jitter), and what is left is as good as independent",
+                netem.delay_correlation
             ));
         }
     }
@@ -267,8 +269,14 @@ impl Explainer<'_> {
         if let Some(rate) = &netem.rate {
             let bits = rate.rate.bits_per_sec();
             self.to.numbers.rate_bits_per_second = Some(bits);
-            let full = PACKET_BITS / bits as f64;
-            self.says(format!("rate: {}; a full-sized packet takes {}", rate.rate, millis(full)));
+            let full = (PACKET_BITS + 8.0 * f64::from(netem.link_header())) / bits as f64;
+            let header = netem.link_header();
+            let counts = if header > 0 {
+                format!(", counting {header} bytes of Ethernet each")
+            } else {
+                String::new()
+            };
+            self.says(format!("rate: {}; a full-sized packet takes {}{counts}", rate.rate, millis(full)));
             if self.mode == Mode::Netem && netem.delay.is_some() {
                 self.warns(
                     "a rate absorbs the delay in netem: what is queued counts as delay already, so that under load packets \

@@ -9,7 +9,7 @@ use crate::config::plan::{IcmpPlan, Identity, Plan, RoutePlan, RouteTarget, Work
 use crate::config::port::{port_index, prefix, read_ports};
 use crate::config::reader::{Table, Value};
 use crate::config::warning::warnings;
-use crate::pipeline::params::Mode;
+use crate::pipeline::params::{ImpairmentParams, Mode, StageParams};
 
 /// Cores and workers beyond any machine.
 const MOST_CORES: usize = 1_024;
@@ -30,9 +30,6 @@ pub(super) fn read_plan(root: &mut Table<'_>) -> Plan {
     (plan.routes, plan.nats) = (routes, nats);
     plan.seed = root.integer("seed", 0..=u64::MAX);
     (plan.workers, plan.pin) = read_workers(root);
-    if !plan.nats.is_empty() {
-        plan.workers = one_worker(root, plan.workers);
-    }
     plan.identity = root.value("identity").and_then(|value| value.choice(IDENTITIES)).unwrap_or_default();
     plan.flows = root.integer("flows", 1..=1 << 24).unwrap_or(Plan::DEFAULT_FLOWS);
     plan.duration = root.value("duration").and_then(|value| positive(&value));
@@ -40,6 +37,13 @@ pub(super) fn read_plan(root: &mut Table<'_>) -> Plan {
     let mode = root.value("mode").and_then(|value| value.choice(MODES)).unwrap_or_default();
     for path in &mut plan.paths {
         set_mode(&mut path.stages, mode);
+    }
+    let stages = plan.paths.iter().flat_map(|path| &path.stages);
+    let kernel = |stage: &StageParams| matches!(&stage.impairment, ImpairmentParams::Netem(netem) if netem.mode == Mode::Netem);
+    if !plan.nats.is_empty() {
+        plan.workers = one_worker(root, plan.workers, "[[nat]]");
+    } else if stages.into_iter().any(kernel) {
+        plan.workers = one_worker(root, plan.workers, "netem in mode netem");
     }
     plan.warnings = warnings(&plan);
     plan
@@ -98,14 +102,15 @@ fn read_target(table: &mut Table<'_>, ports: &[&str]) -> Option<RouteTarget> {
     }
 }
 
-/// The two sides of a translated session have different 5-tuples, by which packets are spread over workers.
-fn one_worker(root: &mut Table<'_>, workers: WorkerCount) -> WorkerCount {
+/// The two sides of a translated session have different 5-tuples, by which packets are spread over workers; and netem in the
+/// kernel's way has one state for all flows in their order, which workers that race would not reproduce.
+fn one_worker(root: &mut Table<'_>, workers: WorkerCount, what: &str) -> WorkerCount {
     if let WorkerCount::Exactly(count) = workers
         && count > NonZeroUsize::MIN
     {
         let key = if root.value("workers").is_some() { "workers" } else { "pin" };
         if let Some(value) = root.value(key) {
-            value.problem("a router with [[nat]] has one worker", "set workers = 1, or remove it");
+            value.problem(format!("a router with {what} has one worker"), "set workers = 1, or remove it");
         }
     }
     WorkerCount::Exactly(NonZeroUsize::MIN)

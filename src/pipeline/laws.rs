@@ -12,12 +12,12 @@ use crate::pipeline::distribution::Table;
 use crate::pipeline::params::{
     BlackoutParams, BottleneckParams, CoDelParams, Correlated, CorruptArea, CorruptParams, DelayModelParams,
     DelayParams, Discipline, Distribution, DuplicateParams, Excess, FragmentSelect, GilbertElliott, HeldAcks,
-    Identity, ImpairmentParams, InjectParams, InjectTo, Injected, ListedLossParams, LossModel, LossParams,
-    Mode, MssParams, MtuAction, MtuParams, NetemParams, NetemRate, Numbers, PatternFault, PatternParams,
-    PawsPerHostParams, PeakParams, Phase, PieParams, QuicSelect, RateParams, RedParams, ReorderParams,
-    ReplayEnd, ReplayParams, ReplayRow, RouterParams, RstOrderParams, RstPlace, RstSequence, Scope, Segment,
-    Select, ServiceParams, Slot, SlotGap, StageParams, StateLoss, TcpParams, TimestampSet, TimestampsParams,
-    Timetable, Transmission, Trigger, WindowRewrite,
+    Identity, ImpairmentParams, InjectParams, InjectTo, Injected, LinkLayer, ListedLossParams, LossModel,
+    LossParams, Mode, MssParams, MtuAction, MtuParams, NetemParams, NetemRate, Numbers, PatternFault,
+    PatternParams, PawsPerHostParams, PeakParams, Phase, PieParams, QuicSelect, RateParams, RedParams,
+    ReorderParams, ReplayEnd, ReplayParams, ReplayRow, RouterParams, RstOrderParams, RstPlace, RstSequence,
+    Scope, Segment, Select, ServiceParams, Slot, SlotGap, StageParams, StateLoss, TcpParams, TimestampSet,
+    TimestampsParams, Timetable, Transmission, Trigger, WindowRewrite,
 };
 use crate::pipeline::service::{Opportunities, RateSteps};
 use crate::pipeline::testing::frame::Extra;
@@ -237,9 +237,10 @@ fn netem() -> impl Strategy<Value = ImpairmentParams> {
         option::of(rate),
         select(vec![Mode::Exact, Mode::Netem]),
         option::of(slot()),
+        option::of(select(vec![LinkLayer::Ip, LinkLayer::Ethernet])),
     );
     (chances, rest).prop_map(|((loss, duplicate, corrupt, reorder), rest)| {
-        let (limit, delay, delay_correlation, ecn, gap, rate, mode, slot) = rest;
+        let (limit, delay, delay_correlation, ecn, gap, rate, mode, slot, link_layer) = rest;
         ImpairmentParams::Netem(Box::new(NetemParams {
             mode,
             limit,
@@ -253,6 +254,7 @@ fn netem() -> impl Strategy<Value = ImpairmentParams> {
             gap,
             rate,
             slot,
+            link_layer,
         }))
     })
 }

@@ -32,7 +32,7 @@ pub use tcp::{HeldAcks, RstOrderParams, RstPlace, TimestampSet, TimestampsParams
 pub use when::{FragmentSelect, Phase, Scope, Select, Trigger};
 
 pub use loss::{GilbertElliott, LossModel, StateLoss};
-pub use netem::{Mode, Slot, SlotGap, TC_LIMIT};
+pub use netem::{LinkLayer, Mode, Slot, SlotGap, TC_LIMIT};
 
 use std::net::IpAddr;
 
@@ -323,6 +323,8 @@ pub struct NetemParams {
     pub rate: Option<NetemRate>,
     /// Bursts.
     pub slot: Option<Slot>,
+    /// What rate and slots count; `None`: what the mode does.
+    pub link_layer: Option<LinkLayer>,
 }
 
 /// The rate word of netem.

@@ -3,9 +3,15 @@
 //! A packet that is due after the current slot opened waits for a new one, which opens a gap after its due time; those
 //! that are due meanwhile leave in it together. A slot that has taken its packets or bytes is followed by the next, a gap
 //! later.
-//! Differs from netem: there, a packet that comes while another waits draws the gap anew.
+//! [`Slots`] say when each packet leaves as soon as it comes, and draw a gap once. [`Queue`] is the kernel's way: whenever a
+//! packet comes or may leave, the head of the queue is looked at, and a slot that opens before it is due is drawn anew.
 
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
+
+use crate::pipeline::packet::Packet;
 use crate::pipeline::params::{DelayParams, Slot, SlotGap};
+use crate::pipeline::rng::StageKey;
 use crate::pipeline::time::{Duration, Instant};
 
 /// Slots of one path.
@@ -46,6 +52,114 @@ impl Slots {
             self.open(leaves, words[1]);
         }
         leaves
+    }
+}
+
+/// Packets that wait for slots, in order of due times.
+#[derive(Debug)]
+pub(super) struct Queue {
+    slot: Slot,
+    key: StageKey,
+    waiting: BinaryHeap<Entry>,
+    /// Packets that came, and gaps that were drawn.
+    came: u64,
+    drawn: u64,
+    opens: Instant,
+    packets: u64,
+    bytes: u64,
+    wake: Option<Instant>,
+}
+
+/// The greatest is the one due first; of those, the one that came first.
+#[derive(Debug)]
+struct Entry {
+    due: Instant,
+    number: u64,
+    bytes: u64,
+    packet: Packet,
+}
+
+impl Ord for Entry {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (other.due, other.number).cmp(&(self.due, self.number))
+    }
+}
+
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Eq for Entry {}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Queue {
+    /// An empty queue at the beginning of the first slot; `key` is that of the gaps.
+    pub(super) fn new(slot: Slot, key: StageKey) -> Self {
+        let (packets, bytes) = (slot.packets.unwrap_or(u64::MAX), slot.bytes.unwrap_or(u64::MAX));
+        let waiting = BinaryHeap::new();
+        Self { slot, key, waiting, came: 0, drawn: 0, opens: Instant::ZERO, packets, bytes, wake: None }
+    }
+
+    /// Adds a packet that is due at `due` and takes `bytes` of a slot.
+    pub(super) fn push(&mut self, due: Instant, packet: Packet, bytes: u64) {
+        self.came += 1;
+        self.waiting.push(Entry { due, number: self.came, bytes, packet });
+    }
+
+    /// The next packet that leaves at `now`.
+    pub(super) fn pop(&mut self, now: Instant) -> Option<Packet> {
+        let due = self.waiting.peek()?.due;
+        if self.opens < due {
+            self.open(now);
+        }
+        if due > now || self.opens > now {
+            return None;
+        }
+        let head = self.waiting.pop()?;
+        self.packets = self.packets.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(head.bytes);
+        if self.packets == 0 || self.bytes == 0 {
+            self.open(now);
+        }
+        Some(head.packet)
+    }
+
+    /// The next slot, a gap from `now`.
+    fn open(&mut self, now: Instant) {
+        let word = self.key.stream(0, 0).word(self.drawn, 0);
+        self.drawn += 1;
+        self.opens = now + gap(&self.slot.gap, word);
+        self.packets = self.slot.packets.unwrap_or(u64::MAX);
+        self.bytes = self.slot.bytes.unwrap_or(u64::MAX);
+    }
+
+    /// When to look at the head again, if that has not been asked for already.
+    pub(super) fn next_wake(&mut self) -> Option<Instant> {
+        let at = self.waiting.peek().map(|head| head.due.max(self.opens));
+        let is_new = at != self.wake;
+        self.wake = at;
+        at.filter(|_| is_new)
+    }
+
+    /// Whether this is the time at which the head is to be looked at: an earlier wish may have been overtaken.
+    pub(super) fn is_woken(&mut self, now: Instant) -> bool {
+        let is_time = self.wake == Some(now);
+        if is_time {
+            self.wake = None;
+        }
+        is_time
+    }
+
+    /// A packet that still waits, at the end of the run.
+    pub(super) fn relinquish(&mut self) -> Option<Packet> {
+        self.waiting.pop().map(|entry| entry.packet)
     }
 }
 

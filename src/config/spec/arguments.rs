@@ -11,8 +11,8 @@ use crate::config::spec::words::at;
 use crate::config::spec::{SpecProblem, units};
 use crate::config::trace;
 use crate::pipeline::params::{
-    Correlated, Distribution, GilbertElliott, HeldAcks, LossModel, MssParams, MtuAction, NetemRate,
-    RstOrderParams, RstPlace, Select, Slot, SlotGap, StateLoss, TimestampSet, TimestampsParams,
+    Correlated, Distribution, GilbertElliott, HeldAcks, LinkLayer, LossModel, MssParams, MtuAction,
+    NetemRate, RstOrderParams, RstPlace, Select, Slot, SlotGap, StateLoss, TimestampSet, TimestampsParams,
 };
 use crate::pipeline::service::Opportunities;
 use crate::pipeline::units::{Probability, UnitError};
@@ -92,6 +92,17 @@ impl Arguments<'_, '_> {
             self.tokens.next();
         }
         there
+    }
+
+    /// `ethernet` or `ip`.
+    pub(super) fn link_layer(&mut self) -> Result<LinkLayer, SpecProblem> {
+        if self.flag("ethernet") {
+            return Ok(LinkLayer::Ethernet);
+        }
+        if self.flag("ip") {
+            return Ok(LinkLayer::Ip);
+        }
+        Err(self.missing("ethernet or ip", "linklayer ip"))
     }
 
     pub(super) fn correlated(&mut self) -> Result<Correlated, SpecProblem> {

@@ -27,6 +27,7 @@ pub(crate) const ALL: &[&str] = &[
     "gap",
     "rate",
     "slot",
+    "linklayer",
     "limit",
     "seed",
     "mtu",
@@ -44,6 +45,7 @@ const OPTIONS: &[(&str, &[&str])] = &[
     ("mss", &["set"]),
     ("trace", &["once"]),
     ("slot", &["packets", "bytes"]),
+    ("linklayer", &["ethernet", "ip"]),
     ("timestamps", &["zero", "constant", "offset", "random-offset", "freeze", "strip", "rst"]),
     ("rst-order", &["first", "last"]),
 ];
@@ -113,6 +115,7 @@ impl Words {
             "gap" => self.netem.gap = arguments.count(1..=u32::MAX, "gap 5")?,
             "rate" => self.netem.rate = Some(arguments.rate()?),
             "slot" => self.netem.slot = Some(arguments.slot()?),
+            "linklayer" => self.netem.link_layer = Some(arguments.link_layer()?),
             "limit" => self.netem.limit = Some(arguments.count(1..=u64::from(u32::MAX), "limit 1000")?),
             "seed" => self.seed = Some(arguments.count(0..=u64::MAX, "seed 7")?),
             "mtu" => self.mtu = Some((arguments.count(MTU, "mtu 1400")?, arguments.action())),

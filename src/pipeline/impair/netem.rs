@@ -53,6 +53,8 @@ pub struct Netem {
     gap: u32,
     delay: Option<DelayParams>,
     rate: Option<(Serialiser, NetemRate)>,
+    /// Bytes of the link layer that count.
+    link_header: u32,
     /// Packets that may wait for the rate, if the line has no limit.
     queue: Option<u64>,
     /// Of the wandering delay, in 1/s.
@@ -167,6 +169,7 @@ impl Netem {
             gap: params.gap,
             delay: params.delay,
             rate: params.rate.map(|rate| (Serialiser::new(rate.rate, Shared::clone(&shared)), rate)),
+            link_header: params.link_header(),
             queue: params.queue(),
             speed: params.delay.map_or(0.0, |delay| wander::speed(delay.jitter, delay.half_life)),
             clamped: 0,
@@ -269,13 +272,13 @@ impl Netem {
         let Some(slots) = &mut self.slots else { return due };
         let stream = packet.stream(self.keys.slot);
         let words = [stream.word(packet.index, 0), stream.word(packet.index, 1)];
-        slots.departure(due, packet.wire_length(0).into(), words)
+        slots.departure(due, (packet.wire_length(0) + self.link_header).into(), words)
     }
 
     /// When it would leave without slots.
     fn due(&mut self, packet: &Packet, now: Instant) -> Instant {
         let sent = match &mut self.rate {
-            Some((link, rate)) => link.send(cost(packet.wire_length(0), rate), now).end,
+            Some((link, rate)) => link.send(cost(packet.wire_length(0) + self.link_header, rate), now).end,
             None => now,
         };
         self.enqueued(sent);

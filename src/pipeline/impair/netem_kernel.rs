@@ -3,6 +3,8 @@
 //! Model, in netem's order: duplicate (the copy goes through everything again, but is not copied), loss or mark, corrupt
 //! one bit, `limit` over all that is held, then reorder, or delay and rate. All flows share one state, as they share one
 //! qdisc; correlation averages ([`crate::pipeline::crandom`]); jitter reorders; a rate absorbs the delay of what is queued.
+//! With slots, what waits is a queue in order of due times, whose head leaves once it is due and the slot is open.
+//! A router with this stage has one worker, so that the state follows the order of arrival alone.
 //! Differs from the kernel's: acts on the wire packets of a train, where netem takes the train for one packet; its random
 //! numbers are drawn by packet, not in sequence.
 
@@ -19,7 +21,7 @@ use crate::pipeline::packet::Packet;
 use crate::pipeline::params::{Correlated, CorruptArea, Distribution, LossModel, NetemParams, TC_LIMIT};
 use crate::pipeline::rng::StageKey;
 use crate::pipeline::shared::Shared;
-use crate::pipeline::slots::Slots;
+use crate::pipeline::slots::Queue;
 use crate::pipeline::stage::{Action, Outlet, Stage, Verdict};
 use crate::pipeline::time::{Duration, Instant};
 
@@ -36,8 +38,8 @@ pub struct KernelNetem {
     chain: StageKey,
     bit: StageKey,
     copy: StageKey,
-    slot: StageKey,
-    slots: Option<Slots>,
+    /// What waits for a slot, if there are slots.
+    queue: Option<Queue>,
     shared: Shared,
 }
 
@@ -96,8 +98,7 @@ impl KernelNetem {
             chain: setting.key.part(10),
             bit: setting.key.part(11),
             copy: setting.key.part(12),
-            slot: setting.key.part(13),
-            slots: params.slot.map(Slots::new),
+            queue: params.slot.map(|slot| Queue::new(slot, setting.key.part(13))),
             shared: Shared::clone(&setting.shared),
             params: params.clone(),
         }
@@ -151,24 +152,40 @@ impl KernelNetem {
         if self.shared.packets.fetch_update(Ordering::AcqRel, Ordering::Acquire, enter).is_err() {
             return out.drop(packet, Reason::Limit);
         }
-        let mut due = self.departure(&packet, now);
-        if let Some(slots) = &mut self.slots {
-            let stream = packet.stream(self.slot);
-            let words = [stream.word(packet.index, 0), stream.word(packet.index, 1)];
-            due = slots.departure(due, packet.wire_length(0).into(), words);
+        let due = self.departure(&packet, now);
+        match (&mut self.queue, due) {
+            (Some(queue), Some(due)) => {
+                out.keep(&packet);
+                let bytes = packet.wire_length(0) + self.params.link_header();
+                queue.push(due, packet, bytes.into());
+            }
+            // What overtakes waits for no slot either.
+            (_, due) => out.hold(packet, due.unwrap_or(now)),
         }
-        out.hold(packet, due);
     }
 
-    /// When the packet leaves; it counts as held already.
-    fn departure(&self, packet: &Packet, now: Instant) -> Instant {
+    /// Sends on what may leave at `now`.
+    fn serve(&mut self, now: Instant, out: &mut Outlet<'_>) {
+        let Some(queue) = &mut self.queue else { return };
+        while let Some(packet) = queue.pop(now) {
+            self.shared.packets.fetch_sub(1, Ordering::AcqRel);
+            out.unkeep(&packet);
+            out.forward(packet);
+        }
+        if let Some(at) = queue.next_wake() {
+            out.wake_at(at);
+        }
+    }
+
+    /// When the packet is due, or `None` if it overtakes; it counts as held already.
+    fn departure(&self, packet: &Packet, now: Instant) -> Option<Instant> {
         let gap = u64::from(self.params.gap);
         let counter = &self.shared.memory[COUNTER];
         let is_candidate = gap > 0 && counter.load(Ordering::Acquire) >= gap - 1;
         // Not "happens": netem compares the other way round here, so that a reorder of nothing still draws.
         if is_candidate && self.reorder.share >= self.reorder.number(packet, &self.shared) {
             counter.store(0, Ordering::Release);
-            return now;
+            return None;
         }
         counter.fetch_add(1, Ordering::AcqRel);
         let (mut delay, mut base) = (self.delay(packet), now);
@@ -179,13 +196,14 @@ impl KernelNetem {
                 delay = (delay - last.since(now).as_nanos() as i64).max(0);
                 base = last;
             }
-            let nanos = u128::from(cost(packet.wire_length(0), rate)) * 8_000_000_000
+            let nanos = u128::from(cost(packet.wire_length(0) + self.params.link_header(), rate))
+                * 8_000_000_000
                 / u128::from(rate.rate.bits_per_sec());
             delay = delay.saturating_add(nanos as i64);
         }
         let due = base + Duration::from_nanos(delay.max(0) as u64);
         self.shared.clock.fetch_max(due.as_nanos(), Ordering::AcqRel);
-        due
+        Some(due)
     }
 
     /// netem's `tabledist`, in nanoseconds.
@@ -214,6 +232,19 @@ impl Stage for KernelNetem {
     fn take(&mut self, packet: &mut Packet, now: Instant, out: &mut Outlet<'_>) {
         let packet = packet.take(out.pool);
         self.enqueue(packet, true, now, out);
+        self.serve(now, out);
+    }
+
+    fn wake(&mut self, now: Instant, out: &mut Outlet<'_>) {
+        if self.queue.as_mut().is_some_and(|queue| queue.is_woken(now)) {
+            self.serve(now, out);
+        }
+    }
+
+    fn relinquish(&mut self) -> Option<Packet> {
+        let packet = self.queue.as_mut()?.relinquish()?;
+        self.shared.packets.fetch_sub(1, Ordering::AcqRel);
+        Some(packet)
     }
 
     fn released(&mut self, _packet: &Packet, _now: Instant) {
@@ -243,9 +274,9 @@ mod tests {
         Instant::ZERO + Duration::from_micros(micros)
     }
 
-    /// With 28 bytes of headers 72 of payload make 100.
+    /// With 14 bytes of Ethernet and 28 of headers 58 of payload make 100.
     fn udp() -> Spec {
-        Spec::udp(72)
+        Spec::udp(58)
     }
 
     /// A rate takes the delay of what is queued for its own: 100 bytes at 8 Mbit/s are 100 us. The first leaves after
@@ -259,6 +290,42 @@ mod tests {
         }
         run.finish();
         assert_eq!(run.times(), [1_100_000, 1_200_000, 6_100_000]);
+    }
+
+    /// On a link without Ethernet the IP length counts: 14 bytes less, 86 us.
+    #[test]
+    fn the_link_layer_decides_what_a_rate_counts() {
+        for (text, micros) in [
+            ("rate 8mbit", 100),
+            ("rate 8mbit linklayer ethernet", 100),
+            ("rate 8mbit linklayer ip", 86),
+            ("rate 8mbit 24", 124),
+        ] {
+            let mut run = run(text);
+            run.feed(at(0), &udp().frame());
+            run.finish();
+            assert_eq!(run.times(), [micros * 1_000], "{text}");
+        }
+    }
+
+    /// Jitter reorders in front of slots as well: what is due first leaves first, all that are due in one slot together.
+    #[test]
+    fn slots_are_filled_in_order_of_due_times() {
+        let mut run = run("delay 5ms 4ms slot 1ms 1ms");
+        for number in 0..2_000_u32 {
+            run.feed(at(u64::from(number) * 100), &Spec { sequence: number, ..Spec::tcp(10) }.frame());
+        }
+        run.finish();
+        let wires = run.wires();
+        let number = |bytes: &[u8]| u32::from_be_bytes(bytes[24..28].try_into().unwrap());
+        let order: Vec<u32> = wires.iter().map(|wire| number(&wire.bytes)).collect();
+        let highest = order.iter().scan(0, |most, &number| Some(std::mem::replace(most, number.max(*most))));
+        let late = order.iter().zip(highest).filter(|(number, highest)| *number < highest).count();
+        // Two packets 100 us apart with delays that differ by up to 8 ms: nearly all have one before them that came later.
+        assert!(order.len() == 2_000 && late > 1_200, "{late}");
+        let mut times = run.times();
+        times.dedup();
+        assert!(times.windows(2).all(|pair| pair[1] - pair[0] >= 1_000_000), "a slot a millisecond");
     }
 
     /// Every second packet leaves at once: the one after one that was delayed.

@@ -12,6 +12,27 @@ impl NetemParams {
     pub fn queue(&self) -> Option<u64> {
         (self.mode == Mode::Exact && self.rate.is_some() && self.limit.is_none()).then_some(TC_LIMIT)
     }
+
+    /// Bytes of a packet's link layer that rate and slots count beside its IP length. Where nothing is said, mode netem
+    /// counts as the kernel does on a veth or any other Ethernet device.
+    pub fn link_header(&self) -> u32 {
+        match (self.link_layer, self.mode) {
+            (Some(LinkLayer::Ethernet), _) | (None, Mode::Netem) => ETHERNET,
+            (Some(LinkLayer::Ip), _) | (None, Mode::Exact) => 0,
+        }
+    }
+}
+
+/// Bytes of an Ethernet header.
+const ETHERNET: u32 = 14;
+
+/// What rate and slots count as a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinkLayer {
+    /// Its IP length.
+    Ip,
+    /// Its IP length and the 14 bytes of an Ethernet header.
+    Ethernet,
 }
 
 /// Where netem does not do what its line says: the line, or netem.
