@@ -201,6 +201,22 @@ impl Links {
     }
 }
 
+/// Checks that the programs can be loaded, and that the kernel knows tcx: it is asked to attach one to a device that does not
+/// exist, and refuses that in another way than a kernel without tcx.
+///
+/// # Errors
+/// If the kernel or the lack of privilege forbids it.
+pub fn probe() -> Result<(), BpfError> {
+    const NO_DEVICE: u32 = i32::MAX as u32;
+    let nowhere = Devices { device: NO_DEVICE, outer: NO_DEVICE, inner: NO_DEVICE };
+    let programs = Programs::load(nowhere, 0)?;
+    match programs.link("left", NO_DEVICE, Hook::Ingress) {
+        // tcx looks for the device first.
+        Err(BpfError::Attach { errno: Errno::ENODEV, .. }) | Ok(_) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
 /// Waits until no CPU runs a program that was detached before.
 pub(crate) fn wait_for_programs() {
     sys::wait_for_programs();

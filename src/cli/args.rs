@@ -39,6 +39,8 @@ pub(super) enum Command {
     Exec(Exec),
     /// Put faults on a device that already runs: of a container, a process, a namespace or this host
     Attach(Attach),
+    /// Say what this machine can do, and what to do about the rest
+    Doctor(Doctor),
     /// Take a capture through a path in virtual time: the same faults, the same file on every run and machine
     Pcap(Pcap),
     /// Reproduce incidents: build a network, break it, drive traffic, compare what the kernels report
@@ -285,6 +287,9 @@ pub(super) struct Attach {
     /// Whether the line is right, or the kernel's netem, where the two differ
     #[arg(long, default_value = "exact")]
     pub(super) mode: ModeName,
+    /// Only hit packets like these, in both directions: 'tcp port 5432 and not host 10.0.0.7'
+    #[arg(long = "match", value_name = "EXPRESSION")]
+    pub(super) select: Option<String>,
     /// Detach after this time [default: on Ctrl-C]
     #[arg(long = "for", value_name = "TIME")]
     pub(super) duration: Option<Duration>,
@@ -308,6 +313,15 @@ pub(super) struct Attach {
     pub(super) log: Option<PathBuf>,
 }
 
+/// Options of `doctor`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Exit code: 0 everything works here; 1 something does not.")]
+pub(super) struct Doctor {
+    /// As JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
 const ATTACH_HELP: &str = "\
 IPv4 and IPv6 traffic of the device goes through the faults; all else stays in the kernel. Nothing of
 the device changes, open connections go on, and however faultwire ends, traffic flows as before. It is
@@ -316,10 +330,15 @@ that the packet was sent to. Several attachments to one device each do their par
 
 SPEC: see `faultwire exec --help`. Needs root and Linux 6.6.
 
+EXPRESSION: conditions, joined by and (or nothing), or, not, and brackets:
+  tcp | udp | icmp | icmp6 | sctp | proto N | ip | ip6
+  [src|dst] port N[-M]    [src|dst] host ADDRESS    [src|dst] net PREFIX
+
 Examples:
   faultwire attach --container web --both 'delay 50ms 5ms loss 1%' --for 5m
   faultwire attach --netns blue --dev eth0 --up 'rate 10mbit limit 50'
   faultwire attach --pid 4711 --down 'mtu 1400 drop' --expect-hit 1
+  faultwire attach --dev eth0 --match 'not tcp port 22' --both 'loss 2%' --for 1m
 
 Exit code: 0 detached (by Ctrl-C, --for, or because the target has ended); 1 something failed; 2 the
 command line or the target is wrong; 3 fewer packets were hit than --expect-hit asks for.";

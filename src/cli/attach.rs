@@ -14,6 +14,7 @@ use crate::cli::out::LiveLine;
 use crate::cli::signals::Signals;
 use crate::cli::summary::{self, Names};
 use crate::cli::{WRONG, fail, out, random_seed};
+use crate::config::expression;
 use crate::config::plan::{IcmpPlan, PathPlan, Plan, set_mode};
 use crate::config::spec::{self, Spec, SpecError};
 use crate::engine::Watch;
@@ -23,6 +24,7 @@ use crate::engine::wire::{NETWORK, TARGET, Wire, WirePlan};
 use crate::net::lookup::Device;
 use crate::net::target::{Target, TargetRef};
 use crate::net::{link, privilege};
+use crate::pipeline::params::Select;
 use crate::pipeline::time::{Duration, Instant};
 
 /// Fewer packets were hit than expected.
@@ -49,10 +51,15 @@ pub(super) fn attach(args: &Attach) -> ExitCode {
     if let Some(error) = args.log.as_deref().and_then(|folder| check_folder(folder).err()) {
         return fail(WRONG, error);
     }
-    let faults = match Faults::parse(args) {
+    let mut faults = match Faults::parse(args) {
         Ok(faults) => faults,
         Err(error) => return fail(WRONG, error),
     };
+    match args.select.as_deref().map(expression::parse) {
+        None => {}
+        Some(Ok(select)) => faults.aim(&select),
+        Some(Err(error)) => return fail(WRONG, format!("--match: {error}")),
+    }
     if let Err(error) = privilege::check() {
         return fail(1, error);
     }
@@ -82,6 +89,14 @@ impl Faults {
         Ok(Self { up: parse(&args.up)?, down: parse(&args.down)? })
     }
 
+    /// All stages at these packets only.
+    fn aim(&mut self, select: &Select) {
+        for stage in self.up.stages.iter_mut().chain(&mut self.down.stages) {
+            // A spec has no selections of its own.
+            stage.select = select.clone();
+        }
+    }
+
     fn plan(&self, args: &Attach) -> WirePlan {
         let seed = args.seed.or(self.up.seed).or(self.down.seed);
         WirePlan {
@@ -109,10 +124,10 @@ fn find(args: &Attach) -> anyhow::Result<(Target, Device)> {
         );
     }
     let device = attach::find(&target.netns, args.dev.as_deref())?;
-    if target.is_own && !args.yes && !args.dry_run && carries_session(&device)? {
+    if target.is_own && !args.yes && !args.dry_run && args.select.is_none() && carries_session(&device)? {
         anyhow::bail!(
-            "{} carries the SSH session in which this is typed: faults may cut it. Add --yes if that is meant, and --for TIME \
-             so that it ends by itself",
+            "{} carries the SSH session in which this is typed: faults may cut it. Aim them by --match (as 'not tcp port \
+             22'), or add --yes if that is meant, and --for TIME so that it ends by itself",
             device.name
         );
     }

@@ -8,6 +8,7 @@ mod args;
 mod attach;
 mod case;
 mod check;
+mod doctor;
 mod exec;
 mod out;
 mod pcap;
@@ -33,6 +34,7 @@ pub fn main() -> ExitCode {
         args::Command::Run(args) => run::run(&args),
         args::Command::Exec(args) => exec::exec(&args),
         args::Command::Attach(args) => attach::attach(&args),
+        args::Command::Doctor(args) => doctor::doctor(&args),
         args::Command::Pcap(args) => pcap::pcap(&args),
         args::Command::Case(command) => case::case(&command),
     };

@@ -7,6 +7,7 @@
 mod describe;
 mod distribution;
 mod explain;
+pub mod expression;
 mod file;
 mod impairment;
 mod nat;

@@ -57,6 +57,8 @@ pub fn read_select(value: &Value<'_>) -> Option<Select> {
         segments: each(&mut table, "segment", |value| value.choice(segment::KINDS)).into_iter().collect(),
         transmission: segment::transmission(&mut table),
         quic: segment::quic(&mut table),
+        addresses: Vec::new(),
+        except: Vec::new(),
     };
     check(&select, &table);
     table.finish();

@@ -93,6 +93,10 @@ impl Select {
             && any_or(&self.dscp, |&dscp| dscp == packet.traffic_class() >> 2)
             && any_or(&self.ecn, |&ecn| ecn == packet.traffic_class() & 3)
             && (self.quic.is_none() || packet.is_udp() && !packet.layout.is_fragment())
+            && (self.addresses.is_empty()
+                || prefix_or_any(&self.addresses, || packet.source())
+                || prefix_or_any(&self.addresses, || packet.destination()))
+            && !self.except.iter().any(|except| except.takes_packet(packet))
     }
 
     fn takes_ports(&self, packet: &Packet) -> bool {

@@ -297,6 +297,22 @@ fn errors_come_from_the_packet_s_destination() {
 }
 
 #[test]
+fn what_does_not_match_is_not_hit() {
+    let hosts = Hosts::new();
+    let mut connections = [hosts.connect(PEER[0]), hosts.connect(PEER[1]), hosts.connect(PEER[0])];
+    let port = connections[0][1].local_addr().unwrap().port();
+    let expression = format!("tcp port {port} or (ip6 and not udp)");
+    let attached = hosts.attach(&["--match", &expression, "--both", "delay 100ms"]);
+    let slow = connections.each_mut().map(|connection| {
+        connection[0].set_nodelay(true).unwrap();
+        round_trip(connection) >= Duration::from_millis(200)
+    });
+    assert_eq!(slow, [true, true, false]);
+    let summary = attached.stop(Signal::SIGINT);
+    assert_eq!(field(&summary, "/received/packets"), field(&summary, "/sent/packets"));
+}
+
+#[test]
 fn what_waits_is_let_go_in_order_at_the_end() {
     let hosts = Hosts::new();
     let receiver = netns(&hosts.peer).run(|| UdpSocket::bind((PEER[0], 0)).unwrap()).unwrap();
@@ -403,6 +419,7 @@ fn wrong_targets_are_refused_each_with_its_reason() {
         (&["--netns", netns, "--dev", &tap], "faultwire itself made"),
         (&[], "say which device"),
         (&["--netns", netns, "--dev", "eth0", "--up", "los 1%"], "loss"),
+        (&["--netns", netns, "--dev", "eth0", "--match", "tcp prt 1"], "is no condition"),
     ] {
         let output = output(&[&["attach"], options].concat());
         assert_eq!(output.status.code(), Some(2), "{options:?}: {}", said(&output));
@@ -482,4 +499,33 @@ fn two_hundred_kills_under_load_lose_no_connection() {
     });
     exchange(&mut connection, 1_000_000);
     assert_eq!(hosts.left_behind(), [""; 0]);
+}
+
+/// What the doctor says of a capability is what the commands find.
+#[test]
+fn the_doctor_finds_what_attach_needs() {
+    let output = output(&["doctor", "--json"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let findings = value["findings"].as_array().unwrap();
+    let is_ok = |name: &str| {
+        findings.iter().find(|finding| finding["name"] == name).expect(name)["ok"].as_bool().unwrap()
+    };
+    // These tests need them, so they are here.
+    assert!(is_ok("capabilities") && is_ok("tun") && is_ok("tcx"), "{text}");
+    let all = findings.iter().all(|finding| finding["ok"] == true);
+    assert_eq!(output.status.code(), Some(i32::from(!all)));
+    // Without its capabilities it says so, instead of failing.
+    let less = Command::new("setpriv")
+        .args(["--bounding-set", "-net_admin,-sys_admin,-bpf", "--inh-caps", "-all"])
+        .args([env!("CARGO_BIN_EXE_faultwire"), "doctor", "--json"])
+        .output()
+        .expect("setpriv is installed (util-linux)");
+    let value: serde_json::Value = serde_json::from_slice(&less.stdout).unwrap();
+    let of = |name: &str| {
+        value["findings"].as_array().unwrap().iter().find(|finding| finding["name"] == name).unwrap()["ok"]
+            .clone()
+    };
+    assert_eq!((of("capabilities"), of("tcx")), (false.into(), false.into()), "{value:#}");
+    assert_eq!(less.status.code(), Some(1));
 }

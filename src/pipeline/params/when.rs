@@ -41,6 +41,10 @@ pub struct Select {
     pub transmission: Option<Transmission>,
     /// Which QUIC packets are in the datagram. Implies UDP and a whole packet, not a fragment.
     pub quic: Option<QuicSelect>,
+    /// Source or destination prefixes; empty means any.
+    pub addresses: Vec<IpNet>,
+    /// Not what one of these selects, by what the wire packets of a train have in common.
+    pub except: Vec<Self>,
 }
 
 /// Which fragments a selection wants.

@@ -1,0 +1,133 @@
+//! `faultwire doctor`: what this machine can do, and what to do about the rest.
+
+use std::fmt::Display;
+use std::path::Path;
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use crate::bpf;
+use crate::cli::args::Doctor;
+use crate::cli::fail;
+use crate::device::steer::Steering;
+use crate::device::{Offload, Tun, TunOptions};
+use crate::net::{Netns, container, privilege};
+
+/// One thing that faultwire needs or makes use of.
+struct Finding {
+    name: &'static str,
+    /// What it is for.
+    needed_by: &'static str,
+    /// What was found; or why it does not work and what to do.
+    result: Result<String, String>,
+}
+
+/// Looks at everything and says what was found.
+pub(super) fn doctor(args: &Doctor) -> ExitCode {
+    let findings = examine();
+    if args.json {
+        let list = findings.iter().map(|finding| {
+            let (Ok(said) | Err(said)) = &finding.result;
+            json!({
+                "name": finding.name, "ok": finding.result.is_ok(), "needed_by": finding.needed_by, "found": said,
+            })
+        });
+        println!("{:#}", json!({ "findings": list.collect::<Vec<_>>() }));
+    } else {
+        for Finding { name, needed_by, result } in &findings {
+            let (mark, said) = match result {
+                Ok(said) => ("ok", said),
+                Err(said) => ("NO", said),
+            };
+            println!("{mark}  {name:<18} {said}");
+            if result.is_err() {
+                println!("    {:<18} needed by: {needed_by}", "");
+            }
+        }
+    }
+    match findings.iter().filter(|finding| finding.result.is_err()).count() {
+        0 => ExitCode::SUCCESS,
+        missing => fail(1, format!("{missing} of {} do not work here", findings.len())),
+    }
+}
+
+fn examine() -> Vec<Finding> {
+    let finding = |name, needed_by, result| Finding { name, needed_by, result };
+    vec![
+        finding(
+            "capabilities",
+            "run, exec, attach",
+            yes(privilege::capabilities(), "CAP_NET_ADMIN, CAP_SYS_ADMIN"),
+        ),
+        finding("tun", "run, exec, case, attach", yes(privilege::tun(), "/dev/net/tun can be opened")),
+        finding("offloads", "speed", offloads()),
+        finding("steering", "several workers", yes(Steering::load(), "flows can be steered to workers")),
+        finding("tcx", "attach", yes(bpf::probe(), "programs can be attached to devices")),
+        finding("user namespaces", "case as an ordinary user", user_namespaces()),
+        finding("tracefs", "drop reasons in cases", tracefs()),
+        finding("container engines", "attach --container NAME", engines()),
+    ]
+}
+
+fn yes<T, E: Display>(result: Result<T, E>, found: &str) -> Result<String, String> {
+    result.map(|_| found.to_owned()).map_err(|error| error.to_string())
+}
+
+/// What a device of a namespace of its own is granted.
+fn offloads() -> Result<String, String> {
+    let granted = || -> Result<Offload, String> {
+        let netns = Netns::anonymous().map_err(|error| error.to_string())?;
+        let options = TunOptions { name: "fw0", netns: &netns, queues: 1, offload: Offload::Uso };
+        Tun::open(&options).map(|(_, granted)| granted.offload).map_err(|error| error.to_string())
+    };
+    match granted()? {
+        Offload::Uso => Ok(Offload::Uso.to_string()),
+        less => Err(format!("{less} only: bulk transfers are slower; Linux 6.2 has all of them")),
+    }
+}
+
+fn user_namespaces() -> Result<String, String> {
+    /// Settings: file, what closes it, what to run.
+    const SWITCHES: [(&str, &str, &str); 3] = [
+        ("/proc/sys/user/max_user_namespaces", "0", "sudo sysctl user.max_user_namespaces=1000"),
+        ("/proc/sys/kernel/unprivileged_userns_clone", "0", "sudo sysctl kernel.unprivileged_userns_clone=1"),
+        (
+            "/proc/sys/kernel/apparmor_restrict_unprivileged_userns",
+            "1",
+            "sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0",
+        ),
+    ];
+    if !Path::new("/proc/self/ns/user").exists() {
+        return Err("this kernel has none (CONFIG_USER_NS): run faultwire as root".to_owned());
+    }
+    let closed = SWITCHES
+        .iter()
+        .find(|(file, closed, _)| std::fs::read_to_string(file).is_ok_and(|value| value.trim() == *closed));
+    match closed {
+        Some((file, value, command)) => {
+            Err(format!("{file} is {value}: run `{command}`, or run faultwire as root"))
+        }
+        None => Ok("open to ordinary users".to_owned()),
+    }
+}
+
+fn tracefs() -> Result<String, String> {
+    let events = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
+    let found = events.iter().find(|root| Path::new(root).join("events/skb/kfree_skb").exists());
+    found.map(|root| format!("{root} tells why packets are dropped")).ok_or_else(|| {
+        "no event kfree_skb is in reach: run `sudo mount -t tracefs nodev /sys/kernel/tracing`, as root"
+            .to_owned()
+    })
+}
+
+fn engines() -> Result<String, String> {
+    let sockets: Vec<_> = container::sockets().iter().map(|socket| socket.display().to_string()).collect();
+    if sockets.is_empty() {
+        return Err(
+            "no engine's socket: containers are found by their ID only (docker's is /var/run/docker.sock; for podman run \
+             `systemctl start podman.socket`)"
+                .to_owned(),
+        );
+    }
+    Ok(sockets.join(", "))
+}

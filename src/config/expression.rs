@@ -1,0 +1,322 @@
+//! Which packets, as a line: `tcp port 5432 and not host 10.0.0.7`.
+//!
+//! ```text
+//! expression = all { "or" all }
+//! all        = one { ["and"] one }
+//! one        = "not" one | "(" expression ")" | condition
+//! condition  = tcp | udp | icmp | icmp6 | sctp | proto N        protocol
+//!            | ip | ip6                                          version
+//!            | [src | dst] port N[-M]                            ports, of either end unless one is named
+//!            | [src | dst] host ADDRESS | [src | dst] net PREFIX addresses, likewise
+//! ```
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::pipeline::params::Select;
+
+/// Brackets and `not` may be this deep.
+const DEEPEST: usize = 32;
+
+/// An expression that cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{expression}\n{:>1$}\n{what}", '^', .at + 1)]
+pub struct ExpressionError {
+    expression: String,
+    /// Where, in characters.
+    at: usize,
+    /// What is wrong, and what would be right.
+    what: String,
+}
+
+/// Reads an expression.
+///
+/// # Errors
+/// The first thing that is wrong with it.
+pub fn parse(text: &str) -> Result<Select, ExpressionError> {
+    let mut reader = Reader { text, words: words(text), next: 0, depth: 0 };
+    let select = reader.any()?;
+    match reader.peek() {
+        None => Ok(select),
+        Some(word) => {
+            let what = format!("\"{word}\" is too much: write \"and\", \"or\", or nothing more");
+            Err(reader.wrong(what))
+        }
+    }
+}
+
+struct Reader<'a> {
+    text: &'a str,
+    /// With the byte where each begins.
+    words: Vec<(usize, &'a str)>,
+    next: usize,
+    depth: usize,
+}
+
+enum End {
+    Either,
+    Source,
+    Destination,
+}
+
+/// Words and brackets.
+fn words(text: &str) -> Vec<(usize, &str)> {
+    let mut found = Vec::new();
+    let mut start = None;
+    for (at, letter) in text.char_indices().chain([(text.len(), ' ')]) {
+        let is_bracket = letter == '(' || letter == ')';
+        if is_bracket || letter.is_whitespace() {
+            found.extend(start.take().map(|from| (from, &text[from..at])));
+        } else if start.is_none() {
+            start = Some(at);
+        }
+        if is_bracket {
+            found.push((at, &text[at..=at]));
+        }
+    }
+    found
+}
+
+/// Every packet that `select` does not take.
+fn not(select: Select) -> Select {
+    Select { except: vec![select], ..Select::default() }
+}
+
+impl<'a> Reader<'a> {
+    fn any(&mut self) -> Result<Select, ExpressionError> {
+        let first = self.all()?;
+        let mut refused = vec![not(first.clone())];
+        while self.take("or") {
+            refused.push(not(self.all()?));
+        }
+        // One of them: not (none of them).
+        Ok(if refused.len() == 1 {
+            first
+        } else {
+            not(Select {
+                except: refused.into_iter().flat_map(|one| one.except).collect(),
+                ..Select::default()
+            })
+        })
+    }
+
+    fn all(&mut self) -> Result<Select, ExpressionError> {
+        let first = self.one()?;
+        let mut parts = vec![first];
+        while self.take("and") || self.peek().is_some_and(|word| word != "or" && word != ")") {
+            parts.push(self.one()?);
+        }
+        if parts.len() == 1 {
+            return Ok(parts.remove(0));
+        }
+        Ok(Select { except: parts.into_iter().map(not).collect(), ..Select::default() })
+    }
+
+    fn one(&mut self) -> Result<Select, ExpressionError> {
+        self.depth += 1;
+        if self.depth > DEEPEST {
+            return Err(self.wrong(format!("too deep: at most {DEEPEST} brackets and \"not\"")));
+        }
+        let read = if self.take("not") {
+            self.one().map(not)
+        } else if self.take("(") {
+            let inner = self.any()?;
+            if !self.take(")") {
+                return Err(self.wrong("a bracket is not closed".to_owned()));
+            }
+            Ok(inner)
+        } else {
+            self.condition()
+        };
+        self.depth -= 1;
+        read
+    }
+
+    fn condition(&mut self) -> Result<Select, ExpressionError> {
+        let any = Select::default();
+        let protocol = |number: u8| Ok(Select { protocols: vec![number], ..Select::default() });
+        let version = |prefix: &str| {
+            let all: IpNet = prefix.parse().expect("a constant prefix");
+            Ok(Select { addresses: vec![all], ..Select::default() })
+        };
+        let end = match self.peek() {
+            Some("src") => End::Source,
+            Some("dst") => End::Destination,
+            _ => End::Either,
+        };
+        if !matches!(end, End::Either) {
+            self.next += 1;
+        }
+        let at = self.next;
+        self.next += 1;
+        match (self.words.get(at).map(|(_, word)| *word), &end) {
+            (Some("port"), _) => {
+                let range = vec![self.value("a port or range, as 5432 or 8000-8100", ports)?];
+                Ok(match end {
+                    End::Either => Select { ports: range, ..any },
+                    End::Source => Select { source_ports: range, ..any },
+                    End::Destination => Select { destination_ports: range, ..any },
+                })
+            }
+            (Some(word @ ("host" | "net")), _) => {
+                let prefix = if word == "host" {
+                    self.value("an address", |text| text.parse::<IpAddr>().ok().map(IpNet::from))?
+                } else {
+                    self.value("a prefix, as 10.0.0.0/8", |text| text.parse::<IpNet>().ok())?
+                };
+                let prefix = vec![prefix];
+                Ok(match end {
+                    End::Either => Select { addresses: prefix, ..any },
+                    End::Source => Select { source: prefix, ..any },
+                    End::Destination => Select { destination: prefix, ..any },
+                })
+            }
+            (Some("tcp"), End::Either) => protocol(6),
+            (Some("udp"), End::Either) => protocol(17),
+            (Some("icmp"), End::Either) => protocol(1),
+            (Some("icmp6"), End::Either) => protocol(58),
+            (Some("sctp"), End::Either) => protocol(132),
+            (Some("ip"), End::Either) => version("0.0.0.0/0"),
+            (Some("ip6"), End::Either) => version("::/0"),
+            (Some("proto"), End::Either) => {
+                protocol(self.value("the number of a protocol, 0 to 255", |text| text.parse().ok())?)
+            }
+            (word, _) => {
+                self.next = at;
+                let found = word.map_or_else(|| "the end".to_owned(), |word| format!("\"{word}\""));
+                let allowed = match end {
+                    End::Either => {
+                        "tcp, udp, icmp, icmp6, sctp, proto, ip, ip6, port, host, net, src, dst, not or ("
+                    }
+                    _ => "port, host or net",
+                };
+                Err(self.wrong(format!("{found} is no condition: write {allowed}")))
+            }
+        }
+    }
+
+    fn value<T>(&mut self, wanted: &str, read: impl Fn(&str) -> Option<T>) -> Result<T, ExpressionError> {
+        match self.peek().and_then(read) {
+            Some(value) => {
+                self.next += 1;
+                Ok(value)
+            }
+            None => Err(self.wrong(format!("here belongs {wanted}"))),
+        }
+    }
+
+    fn peek(&self) -> Option<&'a str> {
+        self.words.get(self.next).map(|(_, word)| *word)
+    }
+
+    fn take(&mut self, word: &str) -> bool {
+        let found = self.peek() == Some(word);
+        self.next += usize::from(found);
+        found
+    }
+
+    fn wrong(&self, what: String) -> ExpressionError {
+        let byte = self.words.get(self.next).map_or(self.text.len(), |(at, _)| *at);
+        let at = self.text[..byte].chars().count();
+        ExpressionError { expression: self.text.to_owned(), at, what }
+    }
+}
+
+fn ports(text: &str) -> Option<(u16, u16)> {
+    let (first, last) = match text.split_once('-') {
+        Some((first, last)) => (first.parse().ok()?, last.parse().ok()?),
+        None => (text.parse().ok()?, text.parse().ok()?),
+    };
+    (first <= last).then_some((first, last))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::params::{ImpairmentParams, StageParams};
+    use crate::pipeline::testing::{Run, Spec, stage};
+    use crate::pipeline::time::Instant;
+    use proptest::prelude::*;
+
+    /// Whether a datagram (of UDP, from port 40000 to 53) or a segment (to port 80) is taken.
+    fn takes(text: &str) -> [bool; 2] {
+        let select = parse(text).unwrap_or_else(|error| panic!("{error}"));
+        [Spec::udp(10), Spec::tcp(10)].map(|spec| {
+            let mut run =
+                Run::new(vec![StageParams { select: select.clone(), ..stage(ImpairmentParams::Drop) }]);
+            run.feed(Instant::ZERO, &spec.frame());
+            run.wires().is_empty()
+        })
+    }
+
+    #[test]
+    fn conditions_are_joined_as_written() {
+        for (text, expected) in [
+            ("udp", [true, false]),
+            ("tcp or udp", [true, true]),
+            ("tcp and udp", [false, false]),
+            ("not udp", [false, true]),
+            ("not (tcp or udp)", [false, false]),
+            ("not tcp and not udp", [false, false]),
+            ("ip not tcp", [true, false]),
+            ("ip6", [false, false]),
+            ("ip6 or ip", [true, true]),
+            ("tcp udp or udp", [true, false]),
+            ("udp and (ip6 or not ip6)", [true, false]),
+            ("proto 6", [false, true]),
+            ("net 0.0.0.0/0 not port 0-65535", [false, false]),
+        ] {
+            assert_eq!(takes(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn ends_of_a_packet_are_told_apart() {
+        let frame = Spec::tcp(10).frame();
+        let [source, destination] =
+            [12, 16].map(|at| IpAddr::from([0, 1, 2, 3].map(|byte| frame.bytes[at + byte])));
+        let [from, to] = [20, 22].map(|at| u16::from_be_bytes([frame.bytes[at], frame.bytes[at + 1]]));
+        for (text, taken) in [
+            (format!("src host {source}"), true),
+            (format!("dst host {source}"), false),
+            (format!("host {source} and host {destination}"), true),
+            (format!("src port {from} dst port {to}"), true),
+            (format!("src port {to}"), false),
+            (format!("port {from} port {to}"), true),
+            (format!("not host {destination}"), false),
+        ] {
+            assert_eq!(takes(&text)[1], taken, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_pointed_at() {
+        for (text, at, what) in [
+            ("tcp prt 80", 4, "\"prt\" is no condition"),
+            ("tcp port x", 9, "here belongs a port"),
+            ("port 9-1", 5, "here belongs a port"),
+            ("src tcp", 4, "port, host or net"),
+            ("(tcp", 4, "not closed"),
+            ("tcp)", 3, "too much"),
+            ("", 0, "the end is no condition"),
+            ("tcp or", 6, "the end is no condition"),
+            ("net 10.0.0.0/40", 4, "a prefix"),
+            ("host é", 5, "an address"),
+        ] {
+            let error = parse(text).unwrap_err();
+            assert_eq!(error.at, at, "{text}");
+            assert!(error.to_string().contains(what), "{error}");
+        }
+        assert!(parse(&"not ".repeat(10_000)).unwrap_err().what.contains("too deep"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_or_refused(text in "(tcp|not|\\(|\\)|or|and|port|5|-|src| |é){0,30}") {
+            if let Err(error) = parse(&text) {
+                prop_assert!(error.at <= text.chars().count());
+            }
+        }
+    }
+}
