@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::bpf;
 use crate::cli::args::Doctor;
-use crate::cli::fail;
+use crate::cli::{fail, out};
 use crate::device::steer::Steering;
 use crate::device::{Offload, Tun, TunOptions};
 use crate::net::{Netns, container, privilege};
@@ -32,16 +32,16 @@ pub(super) fn doctor(args: &Doctor) -> ExitCode {
                 "name": finding.name, "ok": finding.result.is_ok(), "needed_by": finding.needed_by, "found": said,
             })
         });
-        println!("{:#}", json!({ "findings": list.collect::<Vec<_>>() }));
+        out::line(format_args!("{:#}", json!({ "findings": list.collect::<Vec<_>>() })));
     } else {
         for Finding { name, needed_by, result } in &findings {
             let (mark, said) = match result {
                 Ok(said) => ("ok", said),
                 Err(said) => ("NO", said),
             };
-            println!("{mark}  {name:<18} {said}");
+            out::line(format_args!("{mark}  {name:<18} {said}"));
             if result.is_err() {
-                println!("    {:<18} needed by: {needed_by}", "");
+                out::line(format_args!("    {:<18} needed by: {needed_by}", ""));
             }
         }
     }

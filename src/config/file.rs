@@ -1,5 +1,6 @@
 //! The whole file: its top-level keys, `[icmp]` and `[[route]]`.
 
+use std::collections::HashSet;
 use std::num::NonZeroUsize;
 
 use crate::config::impairment::positive;
@@ -67,13 +68,14 @@ pub fn read_icmp(root: &mut Table<'_>) -> IcmpPlan {
 /// Reads every `[[route]]` of `root`; `ports` are the names that it may use.
 pub fn read_routes(root: &mut Table<'_>, ports: &[&str]) -> Vec<RoutePlan> {
     let mut routes: Vec<RoutePlan> = Vec::new();
+    let mut prefixes = HashSet::new();
     for mut table in root.tables("route") {
         let prefix = table.required("prefix", "\"10.9.0.0/16\"");
         let target = read_target(&mut table, ports);
         table.finish();
         let Some(value) = prefix else { continue };
         let (Some(prefix), Some(target)) = (self::prefix(&value), target) else { continue };
-        if routes.iter().any(|route| route.prefix == prefix) {
+        if !prefixes.insert(prefix) {
             value.problem(format!("{prefix} has a route already"), "give each prefix one route");
         }
         routes.push(RoutePlan { prefix, target });

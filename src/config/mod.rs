@@ -35,7 +35,7 @@ pub use file::{read_icmp, read_routes};
 pub use nat::read_nats;
 pub use path::read_paths;
 pub use plan::Plan;
-pub use port::{port_index, read_port, read_ports};
+pub use port::{at_most, port_index, read_port, read_ports};
 pub use problem::{ConfigError, Problem};
 pub use select::read_select;
 pub use spec::{Spec, SpecError};

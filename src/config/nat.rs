@@ -7,10 +7,10 @@ use std::net::IpAddr;
 use ipnet::{IpNet, Ipv6Net};
 
 use crate::config::plan::{PathPlan, PortPlan, RoutePlan, RouteTarget};
-use crate::config::port::{is_name, port_index, prefix};
+use crate::config::port::{at_most, is_name, port_index, prefix};
 use crate::config::reader::Table;
 use crate::pipeline::params::{
-    ImpairmentParams, NatKind, NatParams, NatPlace, PrefixParams, Select, StageParams, Trigger,
+    ImpairmentParams, NatKind, NatParams, NatPlace, PrefixParams, Select, StageParams, Trigger, limits,
 };
 
 /// The place of a translator that a path's `type = "nat"` marks, before it is known which one it is.
@@ -33,7 +33,9 @@ pub fn read_nats(
     let names: Vec<&str> = ports.iter().map(|port| port.name.as_str()).collect();
     let mut nats: Vec<NatParams> = Vec::new();
     let mut betweens: Vec<Between> = Vec::new();
-    for mut table in root.tables("nat") {
+    let tables = root.tables("nat");
+    at_most(limits::NATS, "translators", &tables);
+    for mut table in tables.into_iter().take(limits::NATS) {
         let name = name(&mut table, &nats);
         let between = between(&mut table, &names, &betweens);
         let outside = between.as_ref().map(|between| between.outside);
@@ -50,6 +52,13 @@ pub fn read_nats(
         }
         betweens.push(between);
         nats.push(NatParams { name, kind });
+    }
+    if paths.len() > limits::PATHS {
+        let hint = format!(
+            "at most {}; a link is two, and a translator needs two to each port inside",
+            limits::PATHS
+        );
+        root.problem(format!("{} paths are too many", paths.len()), hint);
     }
     for path in paths.iter() {
         let lost = |stage: &StageParams| stage.impairment == ImpairmentParams::Nat(SOMEWHERE);

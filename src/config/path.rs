@@ -1,5 +1,7 @@
 //! `[[path]]`, one direction from a port to a port, and `[[link]]`, both directions at once.
 
+use std::collections::HashSet;
+
 use crate::config::impairment::positive;
 use crate::config::plan::PathPlan;
 use crate::config::port::port_index;
@@ -10,7 +12,7 @@ use crate::pipeline::time::Duration;
 
 /// Reads every `[[path]]` and `[[link]]` of `root`; `ports` are the names that they may use.
 pub fn read_paths(root: &mut Table<'_>, ports: &[&str]) -> Vec<PathPlan> {
-    let mut paths = Vec::new();
+    let mut paths = Paths::default();
     for mut table in root.tables("path") {
         let from = table.required("from", "\"left\"").and_then(|value| port_index(&value, ports));
         let to = table.required("to", "\"right\"").and_then(|value| port_index(&value, ports));
@@ -23,7 +25,7 @@ pub fn read_paths(root: &mut Table<'_>, ports: &[&str]) -> Vec<PathPlan> {
         }
         phases(&mut table, &mut [(&["spec", "stage"], &mut stages)]);
         if let (Some(from), Some(to)) = (from, to) {
-            add(&mut paths, PathPlan { from, to, stages: stages.finish() }, &table, ports);
+            paths.add(PathPlan { from, to, stages: stages.finish() }, &table, ports);
         }
         table.finish();
     }
@@ -32,12 +34,12 @@ pub fn read_paths(root: &mut Table<'_>, ports: &[&str]) -> Vec<PathPlan> {
             table.required("between", "[\"left\", \"right\"]").and_then(|value| ends(&value, ports));
         let [up, down] = directions(&mut table);
         if let Some([left, right]) = between {
-            add(&mut paths, PathPlan { from: left, to: right, stages: up }, &table, ports);
-            add(&mut paths, PathPlan { from: right, to: left, stages: down }, &table, ports);
+            paths.add(PathPlan { from: left, to: right, stages: up }, &table, ports);
+            paths.add(PathPlan { from: right, to: left, stages: down }, &table, ports);
         }
         table.finish();
     }
-    paths
+    paths.list
 }
 
 /// The stages of a link from its first end to its second and back: those for both, then each direction's own.
@@ -111,10 +113,22 @@ fn ends(value: &Value<'_>, ports: &[&str]) -> Option<[usize; 2]> {
     Some(ends)
 }
 
-fn add(paths: &mut Vec<PathPlan>, path: PathPlan, table: &Table<'_>, ports: &[&str]) {
-    if paths.iter().any(|known| (known.from, known.to) == (path.from, path.to)) {
-        let (from, to) = (ports[path.from], ports[path.to]);
-        table.problem(format!("there is already a path from \"{from}\" to \"{to}\""), "put its stages there");
+/// The paths that have been read.
+#[derive(Default)]
+struct Paths {
+    list: Vec<PathPlan>,
+    pairs: HashSet<(usize, usize)>,
+}
+
+impl Paths {
+    fn add(&mut self, path: PathPlan, table: &Table<'_>, ports: &[&str]) {
+        if !self.pairs.insert((path.from, path.to)) {
+            let (from, to) = (ports[path.from], ports[path.to]);
+            table.problem(
+                format!("there is already a path from \"{from}\" to \"{to}\""),
+                "put its stages there",
+            );
+        }
+        self.list.push(path);
     }
-    paths.push(path);
 }

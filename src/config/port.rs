@@ -8,6 +8,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use crate::config::plan::{NetnsRef, PortPlan, default_router};
 use crate::config::reader::{Table, Value};
 use crate::config::suggest;
+use crate::pipeline::params::limits;
 
 /// Bytes of a device's name that Linux takes (IFNAMSIZ without its terminator).
 const DEVICE_NAME: usize = 15;
@@ -17,12 +18,21 @@ const IPV6_MTU: u32 = 1_280;
 /// Reads every `[[port]]` of `root`. A port with a mistake is there nevertheless, so that others can refer to it.
 pub fn read_ports(root: &mut Table<'_>) -> Vec<PortPlan> {
     let mut ports: Vec<PortPlan> = Vec::new();
-    for mut table in root.tables("port") {
+    let tables = root.tables("port");
+    at_most(limits::PORTS, "ports", &tables);
+    for mut table in tables.into_iter().take(limits::PORTS) {
         let port = read_port(&mut table, &ports);
         table.finish();
         ports.push(port);
     }
     ports
+}
+
+/// Reports the first of `tables` that is one too many.
+pub fn at_most(most: usize, what: &str, tables: &[Table<'_>]) {
+    if let Some(extra) = tables.get(most) {
+        extra.problem(format!("{} {what} are too many", tables.len()), format!("at most {most}"));
+    }
 }
 
 /// Reads one port's keys; `others` are those that came before it. Does not finish the table, so that a caller can read

@@ -1,12 +1,13 @@
 //! What is wrong with a file: all of it, each problem with its place, the key, and what would be right.
 
 use std::cell::RefCell;
+use std::collections::HashSet;
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// A place in a file, both counted from 1; the column counts characters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Place {
     /// Line.
     pub line: usize,
@@ -15,7 +16,7 @@ pub struct Place {
 }
 
 /// One thing that is wrong.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Problem {
     /// The file's name as it was given.
     pub file: String,
@@ -73,7 +74,11 @@ impl std::error::Error for ConfigError {}
 pub struct Problems {
     file: String,
     text: String,
+    /// Where each line of the text begins.
+    lines: Vec<usize>,
     list: RefCell<Vec<Problem>>,
+    /// What is in the list.
+    known: RefCell<HashSet<Problem>>,
     /// Every key that a reader asked for, without indices: what the reference must show.
     #[cfg(test)]
     pub(super) asked: RefCell<std::collections::BTreeSet<String>>,
@@ -82,10 +87,15 @@ pub struct Problems {
 impl Problems {
     /// None yet, of the file `file` with the content `text`.
     pub fn new(file: impl Into<String>, text: impl Into<String>) -> Self {
+        let text = text.into();
+        let ends = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
+        let lines = std::iter::once(0).chain(ends.map(|(at, _)| at + 1)).collect();
         Self {
             file: file.into(),
-            text: text.into(),
+            text,
+            lines,
             list: RefCell::default(),
+            known: RefCell::default(),
             #[cfg(test)]
             asked: RefCell::default(),
         }
@@ -102,7 +112,7 @@ impl Problems {
             hint: hint.into(),
         };
         // What both directions of a link share is read for each.
-        if !self.list.borrow().contains(&problem) {
+        if self.known.borrow_mut().insert(problem.clone()) {
             self.list.borrow_mut().push(problem);
         }
     }
@@ -137,10 +147,10 @@ impl Problems {
     }
 
     fn place(&self, offset: usize) -> Place {
-        let before = self.text.get(..offset).unwrap_or(&self.text);
-        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        let line = before.bytes().filter(|&byte| byte == b'\n').count() + 1;
-        Place { line, column: before[line_start..].chars().count() + 1 }
+        let line = self.lines.partition_point(|&start| start <= offset);
+        let start = self.lines[line - 1];
+        let before = self.text.get(start..offset).unwrap_or(&self.text[start..]);
+        Place { line, column: before.chars().count() + 1 }
     }
 }
 

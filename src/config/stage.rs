@@ -1,12 +1,14 @@
 //! `[[path.stage]]`: one stage with its name, match, trigger and the keys of its type.
 
+use std::collections::{HashMap, HashSet};
+
 use crate::config::impairment::{TYPES, read_impairment};
 use crate::config::port::is_name;
 use crate::config::reader::{Table, Value};
 use crate::config::select::read_select;
 use crate::config::spec::{self, Spec};
 use crate::config::trigger::read_trigger;
-use crate::pipeline::params::{Phase, StageParams, Trigger};
+use crate::pipeline::params::{Phase, StageParams, Trigger, limits};
 
 /// Reads the stages of one path from `values`, in their order: each a spec (a text) or an array of stage tables. Names
 /// that are not given are made up, unique in the path.
@@ -23,7 +25,11 @@ pub fn read_stages(values: &[Value<'_>]) -> Vec<StageParams> {
 pub(super) struct Stages {
     stages: Vec<StageParams>,
     /// Also of stages that could not be read.
-    names: Vec<String>,
+    names: HashSet<String>,
+    /// How many stages of a kind have been named after it.
+    numbers: HashMap<String, usize>,
+    /// Too many are reported once.
+    is_full: bool,
 }
 
 impl Stages {
@@ -31,15 +37,33 @@ impl Stages {
     pub(super) fn read(&mut self, value: &Value<'_>) {
         if value.as_text().is_some() {
             for mut stage in read_spec(value).stages {
+                if !self.has_room(value) {
+                    return;
+                }
                 stage.name = self.name(&stage.name, None);
                 self.stages.push(stage);
             }
             return;
         }
-        for mut table in value.items().iter().filter_map(Value::table) {
+        for item in value.items() {
+            let Some(mut table) = item.table() else { continue };
+            if !self.has_room(&item) {
+                return;
+            }
             let stage = self.stage(&mut table);
             self.stages.extend(stage);
         }
+    }
+
+    /// Whether the path takes one more stage; a problem if not.
+    fn has_room(&mut self, value: &Value<'_>) -> bool {
+        let has_room = self.names.len() < limits::STAGES;
+        if !has_room && !self.is_full {
+            let hint = format!("a path has at most {} stages", limits::STAGES);
+            value.problem("is one stage too many", hint);
+            self.is_full = true;
+        }
+        has_room
     }
 
     /// Adds those of one phase.
@@ -73,14 +97,19 @@ impl Stages {
 
     /// The name `given`, or else `kind`, `kind-2`, `kind-3` and so on.
     fn name(&mut self, kind: &str, given: Option<String>) -> String {
-        let mut name = given.unwrap_or_else(|| kind.to_owned());
-        let mut number = 1;
-        while self.names.contains(&name) {
-            number += 1;
-            name = format!("{kind}-{number}");
+        if let Some(name) = given {
+            self.names.insert(name.clone());
+            return name;
         }
-        self.names.push(name.clone());
-        name
+        // Names only get taken, so the search goes on where it ended.
+        let number = self.numbers.entry(kind.to_owned()).or_insert(0);
+        loop {
+            *number += 1;
+            let name = if *number == 1 { kind.to_owned() } else { format!("{kind}-{number}") };
+            if self.names.insert(name.clone()) {
+                return name;
+            }
+        }
     }
 
     fn given(&self, value: &Value<'_>) -> Option<String> {

@@ -1,5 +1,7 @@
 //! Whole files: what a good one becomes, and what is said about a bad one.
 
+mod limits;
+
 use std::num::NonZeroUsize;
 
 use proptest::prelude::*;

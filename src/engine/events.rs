@@ -19,11 +19,11 @@ pub struct Event {
     /// The path.
     pub path: u16,
     /// Wire packets.
-    pub wires: u16,
+    pub wires: u32,
     /// IP length of each of them but the last.
-    pub each: u16,
+    pub each: u32,
     /// IP length of the last.
-    pub last: u16,
+    pub last: u32,
     /// Zero for originals, otherwise a copy's or fragment's own number.
     pub lineage: u32,
     /// Hash of the flow.
@@ -57,9 +57,9 @@ impl Event {
             at,
             kind,
             path: packet.path,
-            wires: wires as u16,
-            each: packet.wire_length(0) as u16,
-            last: packet.wire_length(wires - 1) as u16,
+            wires,
+            each: packet.wire_length(0),
+            last: packet.wire_length(wires - 1),
             lineage: packet.lineage,
             flow: packet.flow.identity,
             index: packet.index,
@@ -67,7 +67,7 @@ impl Event {
     }
 
     /// IP length and number in the flow of each wire packet.
-    pub fn packets(&self) -> impl Iterator<Item = (u16, u64)> + use<> {
+    pub fn packets(&self) -> impl Iterator<Item = (u32, u64)> + use<> {
         let Self { wires, each, last, index, .. } = *self;
         (0..wires).map(move |wire| {
             let length = if wire + 1 == wires { last } else { each };
@@ -145,6 +145,20 @@ mod tests {
         assert_eq!(event.packets().collect::<Vec<_>>(), [(140, 7), (140, 8), (90, 9)]);
         assert_eq!(Event::of(What::Received(0), &train(0), Instant::ZERO), None);
         assert_eq!(Event::of(What::Sent(1), &train(Packet::NO_PATH), Instant::ZERO), None);
+    }
+
+    /// IPv6 does not count its own header: its longest packet has more bytes than fit 16 bits.
+    #[test]
+    fn lengths_above_65_535_are_told() {
+        let length = crate::pipeline::pool::MAX_PACKET;
+        let frame = Spec::udp(length - 48).v6().frame();
+        assert_eq!(frame.bytes.len(), length);
+        let mut buffer = Pool::new().scratch();
+        buffer[HEADROOM..HEADROOM + length].copy_from_slice(&frame.bytes);
+        let mut packet = Packet::parse(buffer, length, Offload::default(), 0).unwrap();
+        packet.path = 0;
+        let event = Event::of(What::Sent(1), &packet, Instant::ZERO).unwrap();
+        assert_eq!(event.packets().collect::<Vec<_>>(), [(65_575, 0)]);
     }
 
     #[test]

@@ -23,10 +23,12 @@ pub mod impair;
 mod jitter;
 #[cfg(test)]
 mod laws;
+mod link;
 mod loss_chain;
 pub mod nat;
 pub mod ordinals;
 pub mod packet;
+mod pairs;
 pub mod params;
 pub mod path;
 pub mod pool;

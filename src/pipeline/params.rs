@@ -3,6 +3,7 @@
 //! Plain values whose types exclude what cannot be: whoever holds one may build the stage without checking again.
 
 mod bottleneck;
+pub mod limits;
 mod listed;
 mod loss;
 mod model;

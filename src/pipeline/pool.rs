@@ -159,7 +159,9 @@ mod tests {
     fn burst(pool: &mut Pool, length: usize, count: usize) -> usize {
         let held: Vec<Buffer> = (0..count).map(|_| pool.fitted(length)).collect();
         let most = pool.bytes();
-        held.into_iter().for_each(|buffer| pool.give(buffer));
+        for buffer in held {
+            pool.give(buffer);
+        }
         most
     }
 

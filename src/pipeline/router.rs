@@ -15,6 +15,7 @@ use crate::pipeline::impair::{Back, Impairment};
 use crate::pipeline::nat::{Early, Nat, Waiting};
 use crate::pipeline::ordinals::Ordinals;
 use crate::pipeline::packet::{Offload, Packet};
+use crate::pipeline::pairs::Pairs;
 use crate::pipeline::params::{
     ImpairmentParams, NatPlace, PathParams, RouteTarget, RouterParams, StageParams,
 };
@@ -107,6 +108,7 @@ pub struct Router {
     routes: Routes,
     ports: Vec<Port>,
     paths: Vec<Path>,
+    pairs: Pairs,
     schedule: Schedule<Event>,
     held: Amount,
     answers: Answers,
@@ -123,8 +125,6 @@ struct Port {
     is_wire: bool,
     /// The router's own addresses on it.
     own: Vec<IpAddr>,
-    /// Index of the path to each port.
-    paths: Vec<u16>,
 }
 
 /// What the workers' routers share.
@@ -161,24 +161,11 @@ impl Router {
                 Path::new(path, params.seed, names(path.from, path.to), flows.capacity(), shared)
             })
             .collect();
-        let mut ports: Vec<Port> = (params.ports.iter())
-            .map(|port| Port {
-                mtu: port.mtu,
-                is_wire: false,
-                own: port.router.clone(),
-                paths: vec![u16::MAX; params.ports.len()],
-            })
+        let ports: Vec<Port> = (params.ports.iter())
+            .map(|port| Port { mtu: port.mtu, is_wire: false, own: port.router.clone() })
             .collect();
-        for (index, path) in paths.iter().enumerate() {
-            ports[usize::from(path.from)].paths[usize::from(path.to)] = index as u16;
-        }
-        for (from, port) in ports.iter_mut().enumerate() {
-            for (to, path) in port.paths.iter_mut().enumerate().filter(|(_, path)| **path == u16::MAX) {
-                *path = paths.len() as u16;
-                paths.push(Path::empty(from as u16, to as u16));
-            }
-        }
-        add_returns(params, &ports, &mut paths);
+        let mut pairs = Pairs::new(&mut paths, ports.len());
+        add_returns(params, &mut pairs, &mut paths);
         Self {
             pool: Pool::new(),
             counters: RouterCounters::default(),
@@ -187,6 +174,7 @@ impl Router {
             routes: Routes::new(&params.ports, &params.routes),
             ports,
             paths,
+            pairs,
             schedule: Schedule::new(),
             held: Amount::default(),
             answers: Answers::new(params.icmp),
@@ -209,6 +197,11 @@ impl Router {
     /// What waits now.
     pub const fn held(&self) -> Amount {
         self.held
+    }
+
+    /// Packets and wake-ups that wait for their time.
+    pub const fn scheduled(&self) -> usize {
+        self.schedule.len()
     }
 
     /// The translators.
@@ -285,7 +278,7 @@ impl Router {
         &mut self,
         packet: &mut Packet,
         now: Instant,
-        decide: impl Fn(&Routes, &[Port], &[Nat], IpAddr) -> u32,
+        decide: impl Fn(&Way<'_>, &[Nat], IpAddr) -> u32,
     ) -> u32 {
         let hash = flow_hash(packet.bytes(), packet.layout);
         let key = FlowKey::new(packet.bytes(), packet.layout);
@@ -293,7 +286,7 @@ impl Router {
             Some(place) if !self.identities.asks_about(packet) => place,
             Some(place) => self.reopen_flow(place, packet, &key, hash, now),
             None => {
-                let path = decide(&self.routes, &self.ports, &self.nats, key.destination());
+                let path = decide(&self.way(), &self.nats, key.destination());
                 let name = self.name_flow(packet, &key, hash, path, now);
                 self.flows.insert(hash, packet.ingress, &key, path, name)
             }
@@ -337,7 +330,7 @@ impl Router {
         let port = self.paths[usize::from(path)].from;
         let straight = |router: &mut Self, packet: &mut Packet, now, egress: &mut E| {
             (packet.path, packet.tag) = (path, tag);
-            router.enter_flow(packet, now, |_, _, _, _| path.into());
+            router.enter_flow(packet, now, |_, _, _| path.into());
             if E::RECORDS {
                 egress.record(What::Entered, packet, now);
             }
@@ -404,11 +397,15 @@ impl Router {
         }
     }
 
+    fn way(&self) -> Way<'_> {
+        Way { routes: &self.routes, ports: &self.ports, pairs: &self.pairs }
+    }
+
     fn route<E: Egress>(&mut self, packet: &mut Packet, now: Instant, egress: &mut E) {
         let ingress = packet.ingress;
-        let route = self.enter_flow(packet, now, |routes, ports, nats, to| {
+        let route = self.enter_flow(packet, now, |way, nats, to| {
             let of_nat = nats.iter().position(|nat| nat.owns(to));
-            of_nat.map_or_else(|| decide_route(routes, ports, ingress, to), |nat| verdict::NAT - nat as u32)
+            of_nat.map_or_else(|| way.route(ingress, to), |nat| verdict::NAT - nat as u32)
         });
         if (verdict::LEAST..=verdict::NAT).contains(&route) {
             self.route_by_nat(packet, (verdict::NAT - route) as u16, now, egress);
@@ -467,7 +464,7 @@ impl Router {
             Err(reason) => return self.keep_or_drop(packet, (index, None), reason, now, egress),
         };
         self.tell_fragments(packet, now);
-        let route = decide_route(&self.routes, &self.ports, packet.ingress, inside);
+        let route = self.way().route(packet.ingress, inside);
         let translates = |path: &Path| path.translator().is_some_and(|(_, place)| place.nat == index);
         let is_hairpin = route < verdict::LEAST && !translates(&self.paths[route as usize]);
         self.follow_route(packet, route, is_hairpin.then_some(index), now, egress);
@@ -486,7 +483,7 @@ impl Router {
         let mut verdict = self.nats[usize::from(place.nat)].translate(packet, place.outward, now);
         // It has waited, and the port outside is somebody else's by now.
         if verdict == Ok(true) && !place.outward && at > 0 {
-            let to = decide_route(&self.routes, &self.ports, packet.ingress, packet.destination());
+            let to = self.way().route(packet.ingress, packet.destination());
             if to != u32::from(path) {
                 verdict = Err(Reason::NatNoMapping);
             }
@@ -1026,26 +1023,125 @@ impl Router {
 
 /// Gives every stage that works in both directions its slot in the opposite path: behind that path's own stages, in the
 /// order in which packets that go back meet them.
-fn add_returns(params: &RouterParams, ports: &[Port], paths: &mut [Path]) {
+fn add_returns(params: &RouterParams, pairs: &mut Pairs, paths: &mut Vec<Path>) {
     for (path, from) in params.paths.iter().enumerate().filter(|(_, path)| path.from != path.to) {
-        let opposite = usize::from(ports[from.to].paths[from.from]);
         for (stage, two_way) in from.stages.iter().enumerate().rev() {
             if two_way.works_both_ways() {
+                let opposite = pairs.own(paths, paths[path].to, paths[path].from);
                 let home = Back { path: path as u16, stage: stage as u16 };
-                paths[opposite].stages.push(Slot::back(&two_way.name, home));
+                paths[usize::from(opposite)].stages.push(Slot::back(&two_way.name, home));
             }
         }
     }
 }
 
-fn decide_route(routes: &Routes, ports: &[Port], ingress: u16, destination: IpAddr) -> u32 {
-    if ports.iter().any(|port| port.own.contains(&destination)) {
-        return verdict::TO_ROUTER;
+/// What decides where a packet goes.
+struct Way<'a> {
+    routes: &'a Routes,
+    ports: &'a [Port],
+    pairs: &'a Pairs,
+}
+
+impl Way<'_> {
+    fn route(&self, ingress: u16, destination: IpAddr) -> u32 {
+        if self.ports.iter().any(|port| port.own.contains(&destination)) {
+            return verdict::TO_ROUTER;
+        }
+        match self.routes.find(destination) {
+            None => verdict::NO_ROUTE,
+            Some(RouteTarget::Unreachable) => verdict::UNREACHABLE,
+            Some(RouteTarget::Blackhole) => verdict::BLACKHOLE,
+            Some(RouteTarget::Port(to)) => u32::from(self.pairs.find(ingress, to as u16)),
+        }
     }
-    match routes.find(destination) {
-        None => verdict::NO_ROUTE,
-        Some(RouteTarget::Unreachable) => verdict::UNREACHABLE,
-        Some(RouteTarget::Blackhole) => verdict::BLACKHOLE,
-        Some(RouteTarget::Port(to)) => u32::from(ports[usize::from(ingress)].paths[to]),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::spec;
+    use crate::pipeline::params::{DuplicateParams, PortParams, Trigger, limits};
+    use crate::pipeline::testing::{Run, Spec, stage};
+    use crate::pipeline::units::Probability;
+
+    /// A router of so many ports, each with a prefix of its own: port `i` is 10.x.y.2/24 with `i = 256x + y`.
+    fn ports(count: usize) -> RouterParams {
+        let port = |i: usize| PortParams {
+            name: format!("p{i}"),
+            mtu: 1_500,
+            addresses: vec![format!("10.{}.{}.2/24", i / 256, i % 256).parse().unwrap()],
+            router: Vec::new(),
+        };
+        let paths = [(count - 1, count - 2), (0, count - 1)].map(|(from, to)| {
+            let stages = spec::parse("loss 100%").unwrap().stages;
+            PathParams { from, to, stages }
+        });
+        let ports = (0..count).map(port).collect();
+        RouterParams { ports, paths: paths.to_vec(), ..Run::params(1, Vec::new()) }
+    }
+
+    /// Where a packet to port `to` goes that came in by `from`; `None` if it was dropped.
+    fn way(router: &mut Router, from: usize, to: usize) -> Option<usize> {
+        struct Out(Option<usize>);
+        impl Egress for Out {
+            fn send(&mut self, port: u16, _packet: &mut Packet, _due: Instant) -> Result<(), Reason> {
+                self.0 = Some(port.into());
+                Ok(())
+            }
+        }
+        let mut frame = Spec::udp(10).frame().bytes;
+        frame[12..16].copy_from_slice(&[10, (from / 256) as u8, (from % 256) as u8, 2]);
+        frame[16..20].copy_from_slice(&[10, (to / 256) as u8, (to % 256) as u8, 2]);
+        let mut buffer = router.pool.scratch();
+        let headroom = crate::pipeline::pool::HEADROOM;
+        buffer[headroom..headroom + frame.len()].copy_from_slice(&frame);
+        let mut out = Out(None);
+        router.receive(from as u16, &mut buffer, frame.len(), Offload::default(), Instant::ZERO, &mut out);
+        out.0
+    }
+
+    /// Every pair of ports has its own faults and no other's, up to the largest router; and the memory for them grows with
+    /// the ports, not with the pairs.
+    #[test]
+    fn faults_are_those_of_the_pair_of_ports_however_many_there_are() {
+        for count in [2, 255, 256, 257, 300, limits::PORTS] {
+            let params = ports(count);
+            let mut router = Router::new(&params, &Router::shared(&params));
+            assert_eq!(router.paths().len(), 2 + count);
+            let last = count - 1;
+            assert_eq!([way(&mut router, last, last - 1), way(&mut router, 0, last)], [None, None]);
+            // All pairs of a small router; of a large one some from and to every port.
+            for from in 0..count {
+                for to in (from % 61..count).step_by(61) {
+                    if from != to && ![(last, last - 1), (0, last)].contains(&(from, to)) {
+                        assert_eq!(way(&mut router, from, to), Some(to), "{from} to {to} of {count}");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Every stage of the longest path hands the packet on from within a call of its own.
+    #[test]
+    fn the_longest_path_fits_the_stack_of_a_worker() {
+        let stages: Vec<_> = (0..limits::STAGES)
+            .map(|number| {
+                let copy =
+                    ImpairmentParams::Duplicate(DuplicateParams { probability: Probability::ONE, copies: 1 });
+                let mut stage = stage(copy);
+                stage.name = format!("s{number}");
+                stage.trigger = Trigger { times: Some(1), ..Trigger::default() };
+                stage
+            })
+            .collect();
+        let run = move || {
+            let mut run = Run::new(stages);
+            run.feed(Instant::ZERO, &Spec::tcp(60_000).train(1_000).frame());
+            run.finish();
+            assert_eq!(run.wires().len(), 60 + limits::STAGES);
+        };
+        // What a thread gets where nobody says otherwise.
+        let stack = 2 << 20;
+        std::thread::Builder::new().stack_size(stack).spawn(run).unwrap().join().unwrap();
     }
 }

@@ -1,16 +1,13 @@
 //! A link that sends one packet after the other: when each has left.
 //!
-//! A virtual clock, shared by all workers, says when the link is free. It counts 1/256 ns; what rounding cuts off one
-//! packet is added to the next of the same worker, so that the rate is exact over a run however short a packet's time is.
+//! A virtual clock, shared by all workers, says when the link is free; see [`link`](crate::pipeline::link).
 
 use std::sync::atomic::Ordering;
 
+use crate::pipeline::link::{Turn, carried_at, spend, work};
 use crate::pipeline::shared::Shared;
 use crate::pipeline::time::{Duration, Instant};
 use crate::pipeline::units::Rate;
-
-/// Parts of a nanosecond that the clock counts.
-const PARTS: u64 = 256;
 
 /// When a packet was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,79 +23,61 @@ pub struct Slot {
 pub struct Serialiser {
     rate: Rate,
     shared: Shared,
-    /// What was cut off so far, in parts divided by the rate; less than one part.
-    remainder: u64,
+    /// The work that rounding put off.
+    carried: u64,
 }
 
 impl Serialiser {
     /// A link that is free at time zero. `shared.clock` is its own.
     pub const fn new(rate: Rate, shared: Shared) -> Self {
-        Self { rate, shared, remainder: 0 }
+        Self { rate, shared, carried: 0 }
     }
 
     /// How long a packet that comes at `now` would wait.
     pub fn wait(&self, now: Instant) -> Duration {
         let free = self.shared.clock.load(Ordering::Acquire);
-        Duration::from_nanos(free.saturating_sub(parts(now)) / PARTS)
+        Duration::from_nanos(free.saturating_sub(now.as_nanos()))
     }
 
     /// Sends `bytes` at the first time from `now` on that the link is free.
     pub fn send(&mut self, bytes: u64, now: Instant) -> Slot {
-        let arrival = parts(now);
-        let (time, remainder) = self.time(work(bytes) + u128::from(self.remainder));
-        self.remainder = remainder;
-        let take = |free: u64| Some(free.max(arrival).saturating_add(time));
+        let arrival = now.as_nanos();
+        let turn = |free| Turn::new(self.rate, free, self.carried, arrival, bytes);
         let clock = &self.shared.clock;
-        let before = clock.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).unwrap_or(arrival);
-        let start = before.max(arrival);
-        Slot {
-            wait: Duration::from_nanos((start - arrival) / PARTS),
-            end: Instant::from_nanos(start.saturating_add(time).div_ceil(PARTS)),
-        }
+        let take = |free| Some(turn(free).end);
+        let free = clock.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).unwrap_or(arrival);
+        let turn = turn(free);
+        self.carried = turn.carried;
+        Slot { wait: Duration::from_nanos(turn.start - arrival), end: turn.left() }
     }
 
     /// Takes as many of `count` packets of `bytes` each as there are tokens for at `now`, and says how many: none, if
     /// there are not enough for one. The bucket holds `burst` bytes and fills at the rate; this is its virtual clock
     /// (GCRA, ITU-T I.371), which says when it is full again.
     pub fn draw(&mut self, bytes: u64, count: u32, burst: u64, now: Instant) -> u32 {
-        let arrival = parts(now);
-        let empty = arrival.saturating_add(self.time(work(burst)).0);
-        let (each, carried) = (work(bytes), u128::from(self.remainder));
-        let mut taken = (0, self.remainder);
+        let arrival = now.as_nanos();
+        let empty = arrival.saturating_add(spend(self.rate, work(burst)).0);
+        let each = work(bytes);
+        let mut taken = (0, self.carried);
         let take = |full: u64| {
             let start = full.max(arrival);
+            let carried = u128::from(carried_at(full, self.carried, arrival));
             // The most packets whose time, rounded down, ends at `empty` or before.
-            let room = u128::from(empty.checked_sub(start)? + 1) * u128::from(self.rate.bits_per_sec());
+            let room = (u128::from(empty.checked_sub(start)?) + 1) * u128::from(self.rate.bits_per_sec());
             let fit = (room - 1).saturating_sub(carried).checked_div(each).unwrap_or(u128::MAX);
             let fit = fit.min(count.into());
-            let (time, remainder) = self.time(fit * each + carried);
-            taken = (fit as u32, remainder);
+            let (time, carried) = spend(self.rate, fit * each + carried);
+            taken = (fit as u32, carried);
             (fit > 0).then(|| start.saturating_add(time))
         };
         match self.shared.clock.fetch_update(Ordering::AcqRel, Ordering::Acquire, take) {
             Ok(_) => {
-                self.remainder = taken.1;
+                self.carried = taken.1;
                 taken.0
             }
             Err(_) => 0,
         }
     }
-
-    /// Time on the wire in parts, and what is left of it.
-    fn time(&self, work: u128) -> (u64, u64) {
-        let rate = u128::from(self.rate.bits_per_sec());
-        (u64::try_from(work / rate).unwrap_or(u64::MAX), (work % rate) as u64)
-    }
-}
-
-/// Since the start of the run.
-const fn parts(at: Instant) -> u64 {
-    at.as_nanos().saturating_mul(PARTS)
-}
-
-/// Time that `bytes` take at one bit a second, in parts.
-const fn work(bytes: u64) -> u128 {
-    bytes as u128 * (8 * PARTS as u128 * 1_000_000_000)
 }
 
 #[cfg(test)]
@@ -135,7 +114,7 @@ mod tests {
         assert_eq!(taken(10_000_000_000), 3);
     }
 
-    /// Packets of 40 bytes take 819.2 parts at 100 Gbit/s: the fifth of a part must not get lost.
+    /// Packets of 40 bytes take 3.2 ns at 100 Gbit/s: the fifth of a nanosecond must not get lost.
     #[test]
     fn the_rate_over_a_run_is_exact() {
         for bits in [1_000, 56_000, 999_999_937, 3_000_000_001, 100_000_000_000] {
@@ -188,6 +167,24 @@ mod tests {
         assert!((exact - 1..=exact).contains(&last), "{last}, not {exact}");
         // 12,000.0008 ns each.
         assert!(ends.windows(2).all(|pair| (11_999..=12_002).contains(&(pair[1] - pair[0]))));
+    }
+
+    /// The rate is the same a thousand days or five hundred years after the start of the run.
+    #[test]
+    fn the_rate_is_exact_however_late_it_is() {
+        for years in [0, 1, 2, 3, 30, 500] {
+            let start = Instant::from_nanos(years * 365 * 86_400 * 1_000_000_000);
+            let (mut queue, mut bucket) = (link(1_000_000), link(1_000_000));
+            // Idle since the start of the run, the link starts with the first packet.
+            let ends: Vec<u64> =
+                (0..1_000).map(|_| queue.send(1_250, start).end.since(start).as_nanos()).collect();
+            let expected: Vec<u64> = (1..=1_000).map(|number| number * 10_000_000).collect();
+            assert_eq!(ends, expected, "after {years} years");
+            assert_eq!(queue.wait(start), Duration::from_secs(10));
+            let drawn = |bucket: &mut Serialiser, at| bucket.draw(100, 1_000, 1_000, at);
+            assert_eq!(drawn(&mut bucket, start), 10, "after {years} years");
+            assert_eq!(drawn(&mut bucket, start + Duration::from_millis(4)), 5);
+        }
     }
 
     #[test]

@@ -1,25 +1,24 @@
 //! When a link can send how much: at a rate, at a rate that changes, or at given times.
 //!
-//! Each kind counts what it has given in a clock of its own, one 64-bit number that the workers share: time for the rates,
-//! bytes for opportunities. A packet that comes to an idle link starts at [`Service::at`] its arrival; what the link could
-//! have sent before is lost. One that had to wait starts where the one before it ended.
+//! Each kind counts what it has given in a clock of its own, one 64-bit number that the workers share: nanoseconds for the
+//! rates (see [`link`](crate::pipeline::link)), bytes for opportunities. A packet that comes to an idle link starts at
+//! [`Service::at`] its arrival; what the link could have sent before is lost. One that had to wait starts where the one
+//! before it ended.
 
+use crate::pipeline::link::{Turn, carried_at, round_up, spend, work};
 use crate::pipeline::time::{Duration, Instant};
 use crate::pipeline::units::Rate;
-
-/// Parts of a nanosecond that the clock of the rates counts.
-const PARTS: u64 = 256;
 
 /// A link's service, with what it needs to go on exactly.
 #[derive(Debug, Clone)]
 pub enum Service {
-    /// A constant rate; what rounding cut off so far, in parts divided by the rate.
+    /// A constant rate, and the work that rounding put off.
     Rate(Rate, u64),
-    /// A constant rate behind a bucket of tokens: so many bytes go at once after a rest. Rate, what rounding cut off as above,
-    /// and the time of the bucket in parts.
+    /// A constant rate behind a bucket of tokens: so many bytes go at once after a rest. Rate, the work that rounding put
+    /// off, and the time of the bucket in nanoseconds.
     Bucket(Rate, u64, u64),
-    /// A changing rate.
-    Steps(std::sync::Arc<RateSteps>),
+    /// A changing rate, and the work that rounding put off.
+    Steps(std::sync::Arc<RateSteps>, u64),
     /// Given times.
     Opportunities(std::sync::Arc<Opportunities>),
 }
@@ -27,52 +26,63 @@ pub enum Service {
 impl Service {
     /// A rate behind a bucket of `burst` bytes.
     pub fn bucket(rate: Rate, burst: u64) -> Self {
-        Self::Bucket(rate, 0, exactly(rate, 0, 0, burst).0)
+        Self::Bucket(rate, 0, spend(rate, work(burst)).0)
     }
 
     /// The clock for work that comes at `now` to an idle link.
     pub fn at(&self, now: Instant) -> u64 {
         match self {
-            Self::Rate(..) | Self::Bucket(..) | Self::Steps(_) => now.as_nanos().saturating_mul(PARTS),
+            Self::Rate(..) | Self::Bucket(..) | Self::Steps(..) => now.as_nanos(),
             Self::Opportunities(times) => times.until(now).saturating_mul(times.bytes),
         }
     }
 
-    /// The first time at which the link works on what begins at `clock`; [`Instant::FAR`] if never.
-    pub fn starts(&self, clock: u64) -> Instant {
+    /// The first time at which the link, free at `free` of its clock, works on what came at `from`; [`Instant::FAR`] if
+    /// never.
+    pub fn starts(&self, free: u64, from: u64) -> Instant {
+        let clock = free.max(from);
         match self {
-            Self::Rate(..) | Self::Steps(_) => Instant::from_nanos(clock.div_ceil(PARTS)),
-            Self::Bucket(.., burst) => Instant::from_nanos(clock.saturating_sub(*burst).div_ceil(PARTS)),
+            Self::Rate(_, carried) | Self::Steps(_, carried) => {
+                round_up(clock, carried_at(free, *carried, from))
+            }
+            Self::Bucket(_, carried, burst) => {
+                round_up(clock.saturating_sub(*burst), carried_at(free, *carried, from))
+            }
             Self::Opportunities(times) => times.nth(clock / times.bytes),
         }
     }
 
-    /// The time at which what ends at `clock` has been sent.
+    /// The time at which what was sent last, and ends at `clock`, has left.
     pub fn ends(&self, clock: u64) -> Instant {
         match self {
-            Self::Rate(..) | Self::Steps(_) => Instant::from_nanos(clock.div_ceil(PARTS)),
+            Self::Rate(_, carried) | Self::Steps(_, carried) => round_up(clock, *carried),
             // It goes as a whole once there are tokens for all of it.
-            Self::Bucket(.., burst) => Instant::from_nanos(clock.saturating_sub(*burst).div_ceil(PARTS)),
+            Self::Bucket(_, carried, burst) => round_up(clock.saturating_sub(*burst), *carried),
             Self::Opportunities(times) => {
                 clock.div_ceil(times.bytes).checked_sub(1).map_or(Instant::ZERO, |index| times.nth(index))
             }
         }
     }
 
-    /// The clock after `bytes` that begin at `clock`, and this service after it.
+    /// The clock after `bytes` that came at `from` to a link that is free at `free`, and this service after them.
     #[must_use]
-    pub fn after(&self, clock: u64, bytes: u64) -> (u64, Self) {
+    pub fn after(&self, free: u64, from: u64, bytes: u64) -> (u64, Self) {
+        let turn = |rate, carried| Turn::new(rate, free, carried, from, bytes);
         match self {
             Self::Rate(rate, carried) => {
-                let (end, carried) = exactly(*rate, *carried, clock, bytes);
-                (end, Self::Rate(*rate, carried))
+                let turn = turn(*rate, *carried);
+                (turn.end, Self::Rate(*rate, turn.carried))
             }
             Self::Bucket(rate, carried, burst) => {
-                let (end, carried) = exactly(*rate, *carried, clock, bytes);
-                (end, Self::Bucket(*rate, carried, *burst))
+                let turn = turn(*rate, *carried);
+                (turn.end, Self::Bucket(*rate, turn.carried, *burst))
             }
-            Self::Steps(steps) => (steps.after(clock, bytes), self.clone()),
-            Self::Opportunities(_) => (clock.saturating_add(bytes), self.clone()),
+            Self::Steps(steps, carried) => {
+                let put_off = carried_at(free, *carried, from);
+                let (end, carried) = steps.after(free.max(from), work(bytes) + u128::from(put_off));
+                (end, Self::Steps(std::sync::Arc::clone(steps), carried))
+            }
+            Self::Opportunities(_) => (free.max(from).saturating_add(bytes), self.clone()),
         }
     }
 
@@ -82,24 +92,12 @@ impl Service {
             Self::Rate(rate, _) | Self::Bucket(rate, ..) => {
                 Duration::from_nanos(8_000_000_000_000 / rate.bits_per_sec())
             }
-            Self::Steps(steps) => Duration::from_nanos(8_000_000_000_000 / steps.highest().max(1)),
+            Self::Steps(steps, _) => Duration::from_nanos(8_000_000_000_000 / steps.highest().max(1)),
             Self::Opportunities(times) => {
                 Duration::from_nanos(times.period().as_nanos() / times.times.len() as u64)
             }
         }
     }
-}
-
-/// The clock after `bytes` at `rate`, and what rounding cuts off.
-fn exactly(rate: Rate, carried: u64, clock: u64, bytes: u64) -> (u64, u64) {
-    let total = work(bytes) + u128::from(carried);
-    let each = u128::from(rate.bits_per_sec());
-    (clock.saturating_add(u64::try_from(total / each).unwrap_or(u64::MAX)), (total % each) as u64)
-}
-
-/// Time that `bytes` take at one bit a second, in parts.
-const fn work(bytes: u64) -> u128 {
-    bytes as u128 * (8 * PARTS as u128 * 1_000_000_000)
 }
 
 /// Times at which a number of bytes can be delivered, over and over: what a Mahimahi trace describes.
@@ -189,10 +187,10 @@ impl Opportunities {
 /// A rate that changes at given times.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RateSteps {
-    /// From when on, in parts, and the rate in bits per second (0: nothing passes). The first starts at 0.
+    /// From when on, in nanoseconds, and the rate in bits per second (0: nothing passes). The first starts at 0.
     steps: Vec<(u64, u64)>,
-    /// Starts again after this time, in parts; otherwise the last rate stays.
-    period: Option<u64>,
+    /// Starts again after this time in nanoseconds, in which this work can be done; otherwise the last rate stays.
+    period: Option<(u64, u128)>,
 }
 
 impl RateSteps {
@@ -201,17 +199,20 @@ impl RateSteps {
     ///
     /// `None` if there is no step, one lasts no time, or nothing would ever pass again.
     pub fn new(steps: &[(Duration, Option<Rate>)], repeats: bool) -> Option<Self> {
-        let mut start = 0_u64;
+        let (mut start, mut total) = (0_u64, 0_u128);
         let mut table = Vec::with_capacity(steps.len());
         for (duration, rate) in steps {
             if duration.is_zero() {
                 return None;
             }
-            table.push((start, rate.map_or(0, Rate::bits_per_sec)));
-            start = start.saturating_add(duration.as_nanos().saturating_mul(PARTS));
+            let rate = rate.map_or(0, Rate::bits_per_sec);
+            table.push((start, rate));
+            let end = start.saturating_add(duration.as_nanos());
+            total = total.saturating_add(u128::from(end - start) * u128::from(rate));
+            start = end;
         }
         let goes_on = if repeats { table.iter().any(|step| step.1 > 0) } else { table.last()?.1 > 0 };
-        goes_on.then_some(Self { steps: table, period: repeats.then_some(start) })
+        goes_on.then_some(Self { steps: table, period: repeats.then_some((start, total)) })
     }
 
     /// In words: how many, how fast, for how long.
@@ -223,7 +224,7 @@ impl RateSteps {
         let shown: Vec<String> = self.steps.iter().take(4).map(|step| name(step.1)).collect();
         let more = if self.steps.len() > 4 { ", ..." } else { "" };
         let end = match self.period {
-            Some(period) => format!("again every {}", Duration::from_nanos(period / PARTS)),
+            Some((period, _)) => format!("again every {}", Duration::from_nanos(period)),
             None => "the last one stays".to_owned(),
         };
         format!("{} steps ({}{more}), {end}", self.steps.len(), shown.join(", "))
@@ -233,21 +234,31 @@ impl RateSteps {
         self.steps.iter().map(|step| step.1).max().unwrap_or(0)
     }
 
-    /// The clock after `bytes` that begin at `clock`.
-    fn after(&self, mut clock: u64, bytes: u64) -> u64 {
-        let mut left = work(bytes);
+    /// The clock after `left` of work that begins at `clock`, and the work that rounding puts off.
+    fn after(&self, mut clock: u64, mut left: u128) -> (u64, u64) {
+        if let Some((period, total)) = self.period
+            && let Some(turns) = left.saturating_sub(1).checked_div(total)
+        {
+            // Whole turns, wherever in one they begin; some work is left for the last.
+            let span = u64::try_from(turns).unwrap_or(u64::MAX).saturating_mul(period);
+            let Some(after) = clock.checked_add(span) else { return (u64::MAX, 0) };
+            clock = after;
+            left -= turns * total;
+        }
         loop {
-            let base = self.period.map_or(0, |period| clock - clock % period);
+            let base = self.period.map_or(0, |(period, _)| clock - clock % period);
             let index = self.steps.partition_point(|step| step.0 <= clock - base) - 1;
             let rate = u128::from(self.steps[index].1);
             let end = match self.steps.get(index + 1) {
                 Some(next) => base.saturating_add(next.0),
-                None => self.period.map_or(u64::MAX, |period| base.saturating_add(period)),
+                None => self.period.map_or(u64::MAX, |(period, _)| base.saturating_add(period)),
             };
             let room = u128::from(end - clock) * rate;
             if room >= left || end == u64::MAX {
-                let time = left.checked_div(rate).unwrap_or(u128::MAX);
-                return clock.saturating_add(u64::try_from(time).unwrap_or(u64::MAX));
+                let Some(time) = left.checked_div(rate) else { return (u64::MAX, 0) };
+                let time = u64::try_from(time).unwrap_or(u64::MAX);
+                // What is put off is less than the rate, which has 64 bits.
+                return (clock.saturating_add(time), (left % rate) as u64);
             }
             left -= room;
             clock = end;
@@ -279,7 +290,7 @@ mod tests {
     fn sent(service: &Service, packets: &[(u64, u64)]) -> Vec<u64> {
         let (mut service, mut clock) = (service.clone(), 0);
         let send = |&(arrival, bytes): &(u64, u64)| {
-            (clock, service) = service.after(clock.max(service.at(at(arrival))), bytes);
+            (clock, service) = service.after(clock, service.at(at(arrival)), bytes);
             service.ends(clock).as_nanos() / 1_000
         };
         packets.iter().map(send).collect()
@@ -350,11 +361,44 @@ mod tests {
     #[test]
     fn a_packet_goes_on_at_the_new_rate() {
         let once =
-            Service::Steps(Arc::new(steps(&[(1, 8_000_000), (2, 0), (1, 16_000_000)], false).unwrap()));
+            Service::Steps(Arc::new(steps(&[(1, 8_000_000), (2, 0), (1, 16_000_000)], false).unwrap()), 0);
         assert_eq!(sent(&once, &[(0, 600), (0, 600), (0, 2_000)]), [600, 3_100, 4_100]);
         assert_eq!(sent(&once, &[(2_000, 100), (1_000_000, 1_000)]), [3_050, 1_000_500]);
-        let again = Service::Steps(Arc::new(steps(&[(1, 8_000_000), (1, 0)], true).unwrap()));
+        let again = Service::Steps(Arc::new(steps(&[(1, 8_000_000), (1, 0)], true).unwrap()), 0);
         assert_eq!(sent(&again, &[(0, 2_500), (5_500, 10)]), [4_500, 6_010]);
+    }
+
+    /// Rates that a packet needs many turns of are walked a turn at once: this would take for ever step by step.
+    #[test]
+    fn a_packet_may_take_any_number_of_turns() {
+        let ns = Duration::from_nanos;
+        let one = Rate::from_bits_per_sec(1);
+        // One bit a second, for one nanosecond of each two: 8 bits take 16 seconds.
+        let table = RateSteps::new(&[(ns(1), one), (ns(1), None)], true).unwrap();
+        let service = Service::Steps(Arc::new(table), 0);
+        assert_eq!(sent(&service, &[(0, 1), (0, 1)]), [15_999_999, 31_999_999]);
+        let (clock, _) = service.after(0, 0, u64::MAX);
+        assert_eq!(service.ends(clock), Instant::FAR);
+    }
+
+    /// The same service, five hundred years after the start of the run.
+    #[test]
+    fn services_are_exact_however_late_it_is() {
+        let late = Instant::from_nanos(500 * 365 * 86_400 * 1_000_000_000);
+        let rate = Rate::from_bits_per_sec(1_000_000).unwrap();
+        let second = Duration::from_secs(1);
+        let stepped = RateSteps::new(&[(second, Some(rate)), (second, Some(rate))], true).unwrap();
+        for service in [Service::Rate(rate, 0), Service::Steps(Arc::new(stepped), 0)] {
+            let (mut service, mut clock) = (service, 0);
+            for number in 1..=1_000 {
+                (clock, service) = service.after(clock, service.at(late), 1_250);
+                assert_eq!(service.ends(clock).since(late), Duration::from_millis(10 * number));
+            }
+        }
+        let trace = trace(&[1, 2, 2, 5], true);
+        let (clock, _) = trace.after(0, trace.at(late), 1_504);
+        assert!(trace.ends(clock).since(late) <= Duration::from_millis(5), "{:?}", trace.ends(clock));
+        assert!(trace.ends(clock) > late);
     }
 
     #[test]
@@ -407,10 +451,8 @@ mod tests {
             let mut arrival = 0;
             let packets: Vec<_> = packets.into_iter().map(|(gap, bytes)| { arrival += gap; (arrival, bytes) }).collect();
             let constant = sent(&Service::Rate(Rate::from_bits_per_sec(bits).unwrap(), 0), &packets);
-            let stepped = sent(&Service::Steps(Arc::new(steps(&[(1, bits), (3, bits)], true).unwrap())), &packets);
-            for (one, other) in constant.iter().zip(&stepped) {
-                prop_assert!(one.abs_diff(*other) <= 1, "{} {}", one, other);
-            }
+            let stepped = sent(&Service::Steps(Arc::new(steps(&[(1, bits), (3, bits)], true).unwrap()), 0), &packets);
+            prop_assert_eq!(constant, stepped);
         }
     }
 }

@@ -46,19 +46,19 @@ impl Duration {
         Self(nanos)
     }
 
-    /// `micros` microseconds.
+    /// `micros` microseconds. As all sums and products here, at most what the type holds: 584 years.
     pub const fn from_micros(micros: u64) -> Self {
-        Self(micros * 1_000)
+        Self(micros.saturating_mul(1_000))
     }
 
     /// `millis` milliseconds.
     pub const fn from_millis(millis: u64) -> Self {
-        Self(millis * 1_000_000)
+        Self(millis.saturating_mul(1_000_000))
     }
 
     /// `secs` seconds.
     pub const fn from_secs(secs: u64) -> Self {
-        Self(secs * 1_000_000_000)
+        Self(secs.saturating_mul(1_000_000_000))
     }
 
     /// Whole nanoseconds.
@@ -152,5 +152,10 @@ mod tests {
     fn nothing_overflows() {
         assert_eq!(Instant::FAR + Duration::from_secs(1), Instant::FAR);
         assert_eq!(Instant::ZERO.since(Instant::FAR), Duration::ZERO);
+        for longest in
+            [Duration::from_micros, Duration::from_millis, Duration::from_secs].map(|of| of(u64::MAX))
+        {
+            assert_eq!(longest.as_nanos(), u64::MAX);
+        }
     }
 }

@@ -8,6 +8,13 @@ use crate::pipeline::params::ReplayRow;
 use crate::pipeline::time::Duration;
 use crate::pipeline::units::{Probability, Rate};
 
+/// Longest time in a table, and of a whole one: half of what fits, so that sums of two fit.
+const LONGEST: Duration = Duration::from_nanos(u64::MAX / 2);
+
+fn years(span: Duration) -> String {
+    format!("{} years", span.as_nanos() / 1_000_000_000 / 86_400 / 365)
+}
+
 /// The rows of `text` and how long they last together, or the line that is wrong and what is.
 pub(super) fn parse(text: &str) -> Result<(Vec<ReplayRow>, Duration), (usize, String)> {
     let mut rows = Vec::new();
@@ -21,6 +28,9 @@ pub(super) fn parse(text: &str) -> Result<(Vec<ReplayRow>, Duration), (usize, St
         let (keep, row) = row(line, from).map_err(|what| (index + 1, what))?;
         rows.push(row);
         from = from + keep;
+        if from > LONGEST {
+            return Err((index + 1, format!("the rows last longer than {}", years(LONGEST))));
+        }
     }
     if rows.is_empty() {
         return Err((1, "there is no row".to_owned()));
@@ -51,11 +61,20 @@ fn row(line: &str, from: Duration) -> Result<(Duration, ReplayRow), String> {
         9 | 10 => true,
         count => return Err(format!("has {count} values; 5 (simple), 9 or 10 (extended) are a row")),
     };
-    let keep = Duration::from_micros(number(0, "KEEP")?);
+    let span = |index: usize, name: &str, unit: u64| -> Result<Duration, String> {
+        let span = number(index, name)?.saturating_mul(unit);
+        let span = Some(Duration::from_nanos(span)).filter(|span| *span <= LONGEST);
+        span.ok_or_else(|| format!("{name} is {}, longer than {}", fields[index], years(LONGEST)))
+    };
+    let keep = span(0, "KEEP", 1_000)?;
     if keep.is_zero() {
         return Err("KEEP is 0: a row has to last".to_owned());
     }
-    let nanos = |index: usize, name: &str| number(index, name).map(Duration::from_nanos);
+    let nanos = |index: usize, name: &str| span(index, name, 1);
+    let route = |index: usize| -> Result<u32, String> {
+        let route = number(index, "ROUTE_ID")?;
+        u32::try_from(route).map_err(|_| format!("ROUTE_ID is {route}, more than {}", u32::MAX))
+    };
     // Where the columns of the simple form are in the extended one.
     let [rate_at, loss_at, limit_at] = if extended { [3, 4, 5] } else { [2, 3, 4] };
     let row = ReplayRow {
@@ -67,7 +86,7 @@ fn row(line: &str, from: Duration) -> Result<(Duration, ReplayRow), String> {
         limit: Some(number(limit_at, "LIMIT")?).filter(|limit| *limit > 0),
         duplicate: if extended { share(6, "DUP_PROB")? } else { Probability::ZERO },
         duplicate_delay: if extended { nanos(7, "DUP_DELAY")? } else { Duration::ZERO },
-        route: if extended { number(8, "ROUTE_ID")?.min(u32::MAX.into()) as u32 } else { 1 },
+        route: if extended { route(8)? } else { 1 },
     };
     Ok((keep, row))
 }
@@ -105,6 +124,14 @@ mod tests {
             ("1,x,3,4,5\n", 1, "LATENCY is \"x\""),
             ("1,2,0,4,5\n", 1, "RATE is 0"),
             ("1,2,3,4294967296,5\n", 1, "LOSS is 4294967296"),
+            ("18446744073709552,2,3,4,5\n", 1, "KEEP is 18446744073709552, longer than 292 years"),
+            ("9223372036854776,2,3,4,5\n", 1, "KEEP is 9223372036854776, longer"),
+            ("9000000000000000,2,3,4,5\n300000000000000,2,3,4,5\n", 2, "the rows last longer than 292 years"),
+            ("1,9223372036854775808,3,4,5\n", 1, "LATENCY is 9223372036854775808, longer"),
+            ("1,2,9223372036854775808,3,4,5,6,7,8\n", 1, "JITTER is"),
+            ("1,2,3,4,5,6,7,9223372036854775808,8\n", 1, "DUP_DELAY is"),
+            ("1,2,3,4,5,6,7,8,4294967296\n", 1, "ROUTE_ID is 4294967296, more than"),
+            ("1,2,18446744073709551616,4,5\n", 1, "RATE is"),
         ] {
             let (at, what) = parse(text).unwrap_err();
             assert!(at == line && what.contains(word), "{text:?}: {at} {what}");

@@ -4,9 +4,10 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::config::plan::{NetnsRef, PathPlan, PortPlan};
 use crate::config::reader::{Table, Value};
-use crate::config::{read_icmp, read_nats, read_paths, read_port, read_routes, read_stages};
+use crate::config::{at_most, read_icmp, read_nats, read_paths, read_port, read_routes, read_stages};
 use crate::lab::case::{Host, Network};
 use crate::net::sysctl;
+use crate::pipeline::params::limits;
 
 /// The hosts of a case that names none.
 const DEFAULT_HOSTS: [(&str, [&str; 2]); 2] =
@@ -27,7 +28,9 @@ pub(super) fn read_network(root: &mut Table<'_>) -> Network {
 
 fn read_hosts(root: &mut Table<'_>) -> Vec<Host> {
     let mut hosts: Vec<Host> = Vec::new();
-    for mut table in root.tables("host") {
+    let tables = root.tables("host");
+    at_most(limits::PORTS, "hosts", &tables);
+    for mut table in tables.into_iter().take(limits::PORTS) {
         let others: Vec<PortPlan> = hosts.iter().map(|host| host.port.clone()).collect();
         // A namespace is the case's to make.
         for key in ["netns", "create"] {

@@ -44,8 +44,10 @@ pub struct Displace {
     by: u32,
     timeout: Duration,
     key: StageKey,
-    /// In order of arrival.
+    /// In order of arrival, and so of their timeouts.
     kept: Vec<Kept>,
+    /// Whether a wake-up has been asked for and has not come: there is at most one, whatever comes and goes.
+    is_waiting: bool,
 }
 
 #[derive(Debug)]
@@ -67,7 +69,8 @@ impl Reorder {
             }
             ReorderParams::Displace { probability, by, timeout } => {
                 let kept = Vec::with_capacity(MAX_KEPT);
-                Self::Displace(Displace { chance: Chance::new(probability), by, timeout, key, kept })
+                let chance = Chance::new(probability);
+                Self::Displace(Displace { chance, by, timeout, key, kept, is_waiting: false })
             }
         }
     }
@@ -89,7 +92,9 @@ impl Stage for Reorder {
 
     fn wake(&mut self, now: Instant, out: &mut Outlet<'_>) {
         if let Self::Displace(displace) = self {
+            displace.is_waiting = false;
             displace.release(out, |kept| kept.until <= now);
+            displace.ask_for_wake(out);
         }
     }
 
@@ -135,9 +140,8 @@ impl Displace {
         if hit && self.kept.len() < MAX_KEPT {
             let until = now + self.timeout;
             out.keep(&packet);
-            out.wake_at(until);
             self.kept.push(Kept { packet, missing: self.by, until });
-            return;
+            return self.ask_for_wake(out);
         }
         let flow = packet.flow;
         out.forward(packet);
@@ -145,6 +149,14 @@ impl Displace {
             kept.missing -= 1;
         }
         self.release(out, |kept| kept.missing == 0);
+    }
+
+    /// Asks for a wake-up at the first timeout, unless one is on its way.
+    fn ask_for_wake(&mut self, out: &mut Outlet<'_>) {
+        if let Some(first) = self.kept.first().filter(|_| !self.is_waiting) {
+            self.is_waiting = true;
+            out.wake_at(first.until);
+        }
     }
 
     /// Forwards the kept packets that are `ready`, in order of arrival.
@@ -205,6 +217,26 @@ mod tests {
                 "{number} was passed by {overtaken_by}"
             );
         }
+    }
+
+    /// What waits in the schedule is bounded by what is kept, not by what has been kept within the timeout; and every
+    /// packet still leaves at its own timeout.
+    #[test]
+    fn packets_that_have_passed_leave_no_wake_ups_behind() {
+        let timeout = Duration::from_secs(3_600);
+        let params = ReorderParams::Displace { probability: Probability::new(0.5).unwrap(), by: 5, timeout };
+        let mut run = Run::new(vec![stage(ImpairmentParams::Reorder(params))]);
+        let at = |number: u32| Instant::ZERO + Duration::from_micros(number.into());
+        for number in 0..10_000 {
+            run.feed(at(number), &Spec { sequence: number, ..Spec::tcp(1) }.frame());
+            assert!(run.router.scheduled() <= 1, "{} wait", run.router.scheduled());
+        }
+        let kept = run.router.held().packets as usize;
+        assert!(kept > 0);
+        run.finish();
+        let left = run.times();
+        assert_eq!(left.len(), 10_000);
+        assert!(left[10_000 - kept..].iter().all(|&left| left >= timeout.as_nanos()), "{left:?}");
     }
 
     #[test]

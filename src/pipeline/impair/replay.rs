@@ -10,10 +10,10 @@ use std::sync::atomic::Ordering;
 
 use crate::pipeline::counters::Reason;
 use crate::pipeline::impair::Setting;
+use crate::pipeline::link::Turn;
 use crate::pipeline::packet::Packet;
 use crate::pipeline::params::{ReplayEnd, ReplayParams, ReplayRow};
 use crate::pipeline::rng::{Chance, StageKey};
-use crate::pipeline::service::Service;
 use crate::pipeline::shared::Shared;
 use crate::pipeline::stage::{Action, Outlet, Stage, Verdict};
 use crate::pipeline::time::{Duration, Instant};
@@ -29,12 +29,14 @@ pub struct Replay {
     params: ReplayParams,
     key: StageKey,
     shared: Shared,
+    /// The work of the link that rounding put off.
+    carried: u64,
 }
 
 impl Replay {
     /// The table of `params`, at its beginning.
     pub fn new(params: &ReplayParams, setting: &Setting) -> Self {
-        Self { params: params.clone(), key: setting.key, shared: Shared::clone(&setting.shared) }
+        Self { params: params.clone(), key: setting.key, shared: Shared::clone(&setting.shared), carried: 0 }
     }
 
     /// The row for `now`; `None` once all is over.
@@ -63,14 +65,16 @@ impl Replay {
     }
 
     /// When a packet leaves that comes at `now`.
-    fn departure(&self, packet: &Packet, row: &ReplayRow, now: Instant) -> Instant {
+    fn departure(&mut self, packet: &Packet, row: &ReplayRow, now: Instant) -> Instant {
         let sent = row.rate.map_or(now, |rate| {
-            let service = Service::Rate(rate, 0);
-            let send =
-                |free: u64| Some(service.after(free.max(service.at(now)), packet.wire_length(0).into()).0);
+            let bytes = packet.wire_length(0).into();
+            let turn = |free| Turn::new(rate, free, self.carried, now.as_nanos(), bytes);
             let clock = &self.shared.clock;
-            let before = clock.fetch_update(Ordering::AcqRel, Ordering::Acquire, send).unwrap_or_default();
-            service.ends(send(before).unwrap_or_default())
+            let send = |free| Some(turn(free).end);
+            let free = clock.fetch_update(Ordering::AcqRel, Ordering::Acquire, send).unwrap_or_default();
+            let turn = turn(free);
+            self.carried = turn.carried;
+            turn.left()
         });
         let (latency, jitter) = (row.latency.as_nanos(), row.jitter.as_nanos());
         let word = packet.stream(self.key.part(1)).word(packet.index, 0);

@@ -24,8 +24,10 @@ pub struct RstOrder {
     params: RstOrderParams,
     /// Whether the next ACK of the flow ends a handshake.
     opens: PerFlow<bool>,
-    /// In order of arrival.
+    /// In order of arrival, and so of their timeouts.
     kept: Vec<(Packet, Instant)>,
+    /// Whether a wake-up has been asked for and has not come: there is at most one, whatever comes and goes.
+    is_waiting: bool,
 }
 
 /// What a segment is in the race.
@@ -43,7 +45,7 @@ impl RstOrder {
     pub fn new(params: RstOrderParams, setting: &Setting) -> Self {
         let remembers = params.rst == RstPlace::First && params.acks == HeldAcks::Handshake;
         let flows = if remembers { setting.flows } else { 1 };
-        Self { params, opens: PerFlow::new(flows), kept: Vec::with_capacity(MAX_KEPT) }
+        Self { params, opens: PerFlow::new(flows), kept: Vec::with_capacity(MAX_KEPT), is_waiting: false }
     }
 
     fn has_kept(&self, flow: FlowRef) -> bool {
@@ -59,6 +61,14 @@ impl RstOrder {
         let was = *opens;
         *opens = kind == Kind::Syn;
         kind == Kind::Ack && (was || self.has_kept(packet.flow))
+    }
+
+    /// Asks for a wake-up at the first timeout, unless one is on its way.
+    fn ask_for_wake(&mut self, out: &mut Outlet<'_>) {
+        if let Some((_, until)) = self.kept.first().filter(|_| !self.is_waiting) {
+            self.is_waiting = true;
+            out.wake_at(*until);
+        }
     }
 
     /// Forwards what is kept and `ready`, in order of arrival.
@@ -92,9 +102,8 @@ impl Stage for RstOrder {
         if loses {
             let until = now + self.params.timeout;
             out.keep(&packet);
-            out.wake_at(until);
             self.kept.push((packet, until));
-            return;
+            return self.ask_for_wake(out);
         }
         let flow = packet.flow;
         out.forward(packet);
@@ -102,7 +111,9 @@ impl Stage for RstOrder {
     }
 
     fn wake(&mut self, now: Instant, out: &mut Outlet<'_>) {
+        self.is_waiting = false;
         self.release(out, |_, until| until <= now);
+        self.ask_for_wake(out);
     }
 
     fn relinquish(&mut self) -> Option<Packet> {
@@ -213,6 +224,21 @@ mod tests {
         let mut run = run(RstPlace::Last, HeldAcks::Handshake);
         let segments = [(0, 1, RST, 0, 1), (5, 2, ACK, 0, 2), (9, 3, ACK, 10, 1), (20, 4, RST, 0, 1)];
         assert_eq!(order(&mut run, &segments), [(2, 5), (3, 9), (1, 9), (4, 120)]);
+    }
+
+    /// What waits in the schedule is bounded by what is kept, not by what has been kept within the timeout.
+    #[test]
+    fn races_that_are_over_leave_no_wake_ups_behind() {
+        let mut run = run(RstPlace::First, HeldAcks::All);
+        for number in 0..1_000 {
+            for (offset, flags) in [(0, ACK), (5, RST)] {
+                let at = Instant::ZERO + Duration::from_micros(10 * number + offset);
+                run.feed(at, &Spec { flags, ..Spec::tcp(0) }.frame());
+                assert!(run.router.scheduled() <= 1, "{} wait", run.router.scheduled());
+            }
+        }
+        run.finish();
+        assert_eq!((run.wires().len(), run.stage(0).delayed.packets), (2_000, 1_000));
     }
 
     #[test]

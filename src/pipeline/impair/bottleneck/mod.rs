@@ -79,7 +79,7 @@ impl Bottleneck {
         let service = match &params.service {
             ServiceParams::Rate(rate) => Service::Rate(*rate, 0),
             ServiceParams::Bucket(rate, burst, _) => Service::bucket(*rate, *burst),
-            ServiceParams::Steps(steps) => Service::Steps(steps.clone()),
+            ServiceParams::Steps(steps) => Service::Steps(steps.clone(), 0),
             ServiceParams::Opportunities(times) => Service::Opportunities(times.clone()),
         };
         let peak = match &params.service {
@@ -192,8 +192,8 @@ impl Bottleneck {
             }
             let Some(head) = self.queue.front() else { return self.rest(now) };
             let free = self.shared.clock.load(Ordering::Acquire);
-            let begin = free.max(self.service.at(head.since));
-            let start = self.service.starts(begin);
+            let from = self.service.at(head.since);
+            let start = self.service.starts(free, from);
             if start > now && !self.has_rivals() {
                 return self.wake_at(start, out);
             }
@@ -201,7 +201,7 @@ impl Bottleneck {
             match self.departure(start.max(now)) {
                 Fate::Drop => self.drop_head(Reason::Aqm, out),
                 Fate::Mark => self.mark_head(out),
-                Fate::Go => self.send_head(free, begin, now, out),
+                Fate::Go => self.send_head(free, from, now, out),
             }
         }
     }
@@ -220,9 +220,9 @@ impl Bottleneck {
     }
 
     /// Gives the link to the head of the queue, unless another worker took it since it was seen to be free.
-    fn send_head(&mut self, free: u64, begin: u64, now: Instant, out: &mut Outlet<'_>) {
+    fn send_head(&mut self, free: u64, from: u64, now: Instant, out: &mut Outlet<'_>) {
         let Some(bytes) = self.queue.front().map(|head| head.bytes) else { return };
-        let (end, service) = self.service.after(begin, bytes);
+        let (end, service) = self.service.after(free, from, bytes);
         let clock = &self.shared.clock;
         if clock.compare_exchange(free, end, Ordering::AcqRel, Ordering::Acquire).is_err() {
             return;
@@ -240,11 +240,11 @@ impl Bottleneck {
     /// full, so that it loses nothing by being asked early.
     fn slowed(&mut self, bytes: u64, at: Instant) -> Instant {
         let Some(peak) = &mut self.peak else { return at };
-        let begin = |free: u64| free.max(peak.at(at));
+        let from = peak.at(at);
         let clock = &self.shared.memory[PEAK];
-        let send = |free| Some(peak.after(begin(free), bytes).0);
+        let send = |free| Some(peak.after(free, from, bytes).0);
         let free = clock.fetch_update(Ordering::AcqRel, Ordering::Acquire, send).unwrap_or_default();
-        let (end, after) = peak.after(begin(free), bytes);
+        let (end, after) = peak.after(free, from, bytes);
         *peak = after;
         at.max(peak.ends(end))
     }
