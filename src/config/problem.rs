@@ -149,7 +149,7 @@ impl Problems {
     fn place(&self, offset: usize) -> Place {
         let line = self.lines.partition_point(|&start| start <= offset);
         let start = self.lines[line - 1];
-        let before = self.text.get(start..offset).unwrap_or(&self.text[start..]);
+        let before = self.text.get(start..offset).unwrap_or_else(|| &self.text[start..]);
         Place { line, column: before.chars().count() + 1 }
     }
 }

@@ -23,7 +23,7 @@ pub fn read_stages(values: &[Value<'_>]) -> Vec<StageParams> {
 /// The stages of a path while they are read.
 #[derive(Debug, Default)]
 pub(super) struct Stages {
-    stages: Vec<StageParams>,
+    read: Vec<StageParams>,
     /// Also of stages that could not be read.
     names: HashSet<String>,
     /// How many stages of a kind have been named after it.
@@ -41,7 +41,7 @@ impl Stages {
                     return;
                 }
                 stage.name = self.name(&stage.name, None);
-                self.stages.push(stage);
+                self.read.push(stage);
             }
             return;
         }
@@ -51,7 +51,7 @@ impl Stages {
                 return;
             }
             let stage = self.stage(&mut table);
-            self.stages.extend(stage);
+            self.read.extend(stage);
         }
     }
 
@@ -68,15 +68,15 @@ impl Stages {
 
     /// Adds those of one phase.
     pub(super) fn read_in(&mut self, value: &Value<'_>, phase: Phase) {
-        let before = self.stages.len();
+        let before = self.read.len();
         self.read(value);
-        for stage in &mut self.stages[before..] {
+        for stage in &mut self.read[before..] {
             stage.trigger.phase = Some(phase);
         }
     }
 
     pub(super) fn finish(self) -> Vec<StageParams> {
-        self.stages
+        self.read
     }
 
     fn stage(&mut self, table: &mut Table<'_>) -> Option<StageParams> {

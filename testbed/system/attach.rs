@@ -516,7 +516,7 @@ fn the_doctor_finds_what_attach_needs() {
     let all = findings.iter().all(|finding| finding["ok"] == true);
     assert_eq!(output.status.code(), Some(i32::from(!all)));
     // Without its capabilities it says so, instead of failing.
-    let less = Command::new("setpriv")
+    let less = tool("setpriv")
         .args(["--bounding-set", "-net_admin,-sys_admin,-bpf", "--inh-caps", "-all"])
         .args([env!("CARGO_BIN_EXE_faultwire"), "doctor", "--json"])
         .output()
