@@ -12,7 +12,9 @@ use std::path::Path;
 use faultwire::config::spec;
 use faultwire::pipeline::counters::Reason;
 use faultwire::pipeline::packet::{Offload, Packet};
-use faultwire::pipeline::params::{IcmpParams, ImpairmentParams, Mode, PathParams, PortParams, RouterParams};
+use faultwire::pipeline::params::{
+    IcmpParams, Identity, ImpairmentParams, Mode, PathParams, PortParams, RouterParams,
+};
 use faultwire::pipeline::pool::HEADROOM;
 use faultwire::pipeline::router::{Egress, Router};
 use faultwire::pipeline::time::{Duration, Instant};
@@ -294,6 +296,7 @@ fn router(line: &str) -> Router {
     };
     let params = RouterParams {
         seed: 1,
+        identity: Identity::default(),
         flows: 64,
         icmp: IcmpParams::default(),
         ports: vec![port("a", "10.0.1.2/24"), port("b", "10.0.2.2/24")],

@@ -148,6 +148,10 @@ fn recipes_of_stages_are_read_and_run() {
                 run.feed(at(11), &tcp(5_000, ACK).frame());
             }
             run.feed(at(12), &tcp(5_000, 4).frame());
+            // Two SYN-ACKs of a connection that the other side opened.
+            for _ in 0..2 {
+                run.feed(at(12), &tcp(5_002, SYN | ACK).frame());
+            }
             run.finish();
             // Each stage but one that waits for QUIC has done something.
             for stage in &run.router.paths()[0].stages {

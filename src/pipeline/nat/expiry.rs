@@ -111,11 +111,12 @@ impl Expiry {
     }
 
     /// A session whose time may have come: it is to be removed or inserted again. Takes a step from `steps` for it, and for
-    /// each slot that was looked at.
+    /// each slot in which there was one. Empty slots are free: after a silence there are many of them, at most all slots of
+    /// all rings, and each is passed once.
     pub(super) fn next(&mut self, now: Tick, steps: &mut u32) -> Option<u32> {
         while self.ripe == NONE && *steps > 0 {
             self.ripe = self.rings.iter_mut().find_map(|ring| ring.pass(now))?;
-            *steps -= 1;
+            *steps -= u32::from(self.ripe != NONE);
         }
         if self.ripe == NONE || *steps == 0 {
             return None;
