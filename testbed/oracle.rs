@@ -101,7 +101,9 @@ impl Row {
 
     fn by_number(&self, arrivals: &[Arrival]) -> Vec<Vec<Arrival>> {
         let mut each = vec![Vec::new(); self.packets];
-        arrivals.iter().for_each(|arrival| each[arrival.number].push(*arrival));
+        for arrival in arrivals {
+            each[arrival.number].push(*arrival);
+        }
         each
     }
 
