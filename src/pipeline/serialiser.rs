@@ -1,6 +1,6 @@
 //! A link that sends one packet after the other: when each has left.
 //!
-//! A virtual clock, shared by all workers, says when the link is free; see [`link`](crate::pipeline::link).
+//! A virtual clock, shared by all workers, says when the link is free; see `link`.
 
 use std::sync::atomic::Ordering;
 

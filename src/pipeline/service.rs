@@ -1,7 +1,7 @@
 //! When a link can send how much: at a rate, at a rate that changes, or at given times.
 //!
 //! Each kind counts what it has given in a clock of its own, one 64-bit number that the workers share: nanoseconds for the
-//! rates (see [`link`](crate::pipeline::link)), bytes for opportunities. A packet that comes to an idle link starts at
+//! rates (see `link`), bytes for opportunities. A packet that comes to an idle link starts at
 //! [`Service::at`] its arrival; what the link could have sent before is lost. One that had to wait starts where the one
 //! before it ended.
 
