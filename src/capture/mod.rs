@@ -3,7 +3,7 @@
 //! - [`source`]: packets out of a pcap or pcapng file, and what else it says; [`link`]: where in them the IP packet is.
 //! - [`sink`]: packets and the rest into such files.
 //! - [`mahimahi`]: a log for plotting; [`live`]: such logs of a running router.
-//! - [`replay`]: what goes through the path and what does not, what leaves and what is dropped.
+//! - [`replay`]: what goes through the path and what does not, what leaves and what is dropped; [`outcome`]: the sums.
 //!
 //! Everything streams: only what a stage holds is in memory.
 
@@ -14,12 +14,14 @@ pub mod link;
 pub mod live;
 pub mod mahimahi;
 mod options;
+pub mod outcome;
 pub mod replay;
 pub mod sink;
 pub mod source;
 mod tags;
 
 pub use link::LinkType;
-pub use replay::{Outcome, Outputs, Replay, ReplayError};
+pub use outcome::{Outcome, ReplayError};
+pub use replay::{Outputs, Replay};
 pub use sink::{Format, Sink, SinkError};
 pub use source::{Frame, Item, Notes, Source, SourceError};

@@ -144,7 +144,7 @@ fn a_signal_ends_a_capture_in_good_order() {
     const PACKETS: u32 = 4_000;
     /// Bytes of a packet with its header in the file.
     const EACH: usize = 16 + 36;
-    /// A pipe holds so many bytes, and the program looks for signals every 64 packets: as many may be left in its buffer.
+    /// A pipe holds so many bytes, and the program reads so many at once: what it has not looked at yet is not read.
     const PIPE: usize = 1 << 16;
     let folder = Folder::new();
     let [input, out] = ["in.pcap", "out.pcap"].map(|name| folder.file(name));

@@ -5,18 +5,16 @@
 //! [`Expiry`] finds those that nobody looks up. No packet costs more than a fixed number of steps ([`Table::steps`] counts
 //! them), however large the table is: what is left over is for the next packets.
 
+mod forget;
+
 use crate::pipeline::chains::Chains;
 use crate::pipeline::nat::expiry::Expiry;
 use crate::pipeline::nat::ports::Ports;
-use crate::pipeline::nat::session::{CLASSES, Lifetimes, Session, TcpSeen, Tick};
+use crate::pipeline::nat::session::{Lifetimes, Session, TcpSeen, Tick};
 use crate::pipeline::wire::{FlowKey, Host, Version};
 
 const NONE: u32 = u32::MAX;
 
-/// Sessions and slots of [`Expiry`] that a packet looks at in passing, when some may have expired.
-const PASSING: u32 = 16;
-/// The same if it needs a place or a port and there is none; and so many in each slot whose time has not passed yet.
-const PRESSING: u32 = 64;
 /// Expired sessions of one mapping that are forgotten in search of one that is not.
 const MOST_DEAD: u32 = 64;
 
@@ -283,55 +281,6 @@ impl Table {
         self.mappings_by_inside.insert(key.hash(), place);
         self.mappings_by_outside.insert(outer_hash(key, outer), place);
         self.ports.take(key.protocol(), outer.address.into(), outer.port);
-    }
-
-    /// Whether there is a place for one more session; looks for expired ones if not.
-    pub(super) fn has_room(&mut self, now: Tick) -> bool {
-        if self.free_sessions.is_empty() {
-            self.expire_now(now);
-        }
-        !self.free_sessions.is_empty()
-    }
-
-    /// Looks at some sessions that may have expired. Says after how many ticks there may be others.
-    pub(super) fn expire(&mut self, now: Tick) -> u32 {
-        self.expire_some(now, PASSING);
-        self.expiry.wait(now)
-    }
-
-    fn expire_some(&mut self, now: Tick, most: u32) {
-        let mut left = most;
-        while let Some(place) = self.expiry.next(now, &mut left) {
-            if self.living(Some(place), now).is_some() {
-                self.schedule(place);
-            }
-        }
-        self.steps += u64::from(most - left);
-    }
-
-    /// Forgets what has expired, as much as one packet may cost: also what has only just expired.
-    #[cold]
-    fn expire_now(&mut self, now: Tick) {
-        self.expire_some(now, PRESSING);
-        for class in 0..CLASSES {
-            let mut next = self.expiry.now(class, now);
-            for _ in 0..PRESSING {
-                let Some(place) = next else { break };
-                self.steps += 1;
-                next = self.expiry.after(place);
-                self.living(Some(place), now);
-            }
-        }
-    }
-
-    /// Sees to it that a session is looked at when it may have expired: after a change of its timeout, and when it was
-    /// looked at before.
-    pub(super) fn schedule(&mut self, place: u32) {
-        let Some(session) = &self.sessions[place as usize] else { return };
-        let (protocol, seen) = (session.key.protocol(), session.seen);
-        let due = session.used.after(self.lifetimes.of(protocol, seen));
-        self.expiry.remove(place);
-        self.expiry.insert(place, Lifetimes::class(protocol, seen), due);
     }
 
     /// What was looked at to find room or to know whether a mapping is alive, since the beginning.

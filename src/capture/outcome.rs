@@ -1,0 +1,55 @@
+//! What a replay amounts to, and what ends one early.
+
+use std::time::Duration;
+
+use crate::capture::sink::SinkError;
+use crate::capture::source::SourceError;
+use crate::engine::Report;
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Outcome {
+    /// What the path did.
+    pub report: Report,
+    /// Packets of the capture.
+    pub packets: u64,
+    /// Of those, passed by the path because they are not IP.
+    pub not_ip: u64,
+    /// Passed by because their link type cannot be read.
+    pub unknown_link: u64,
+    /// Passed by because they come from elsewhere.
+    pub elsewhere: u64,
+    /// Passed by because they are longer than any IP packet.
+    pub too_long: u64,
+    /// Packets that were cut off in the capture and filled up with zeros.
+    pub cut: u64,
+    /// Packets with a time before that of an earlier one, taken at that one's time.
+    pub backwards: u64,
+    /// Blocks copied that are neither packets nor describe sections and interfaces: names, secrets, statistics, unknown ones.
+    pub copied: u64,
+    /// Custom blocks left out, because they ask not to be copied.
+    pub private: u64,
+    /// Packets, blocks and descriptions with something to say that the output's format has no room for.
+    pub unsaid: u64,
+    /// From the first to the last packet of the capture.
+    pub span: Duration,
+    /// The capture was broken behind what was read.
+    pub broken: Option<SourceError>,
+}
+
+/// What ends a replay early.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReplayError {
+    /// An output does not take a packet.
+    #[error("{output} {source}")]
+    Output {
+        /// Which: `the output`, `the file of dropped packets`, `the file of answers`.
+        output: &'static str,
+        /// Why.
+        source: SinkError,
+    },
+    /// The log cannot be written.
+    #[error("the log cannot be written: {0}")]
+    Log(std::io::Error),
+}
