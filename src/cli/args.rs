@@ -1,12 +1,13 @@
 //! The command line as typed: clap structs only.
 
 use std::ffi::OsString;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 use ipnet::IpNet;
 
-use crate::pipeline::params::Mode;
+use crate::pipeline::params::{Identity, Mode};
 use crate::pipeline::time::Duration;
 
 /// A software router that breaks packets on purpose, reproducibly.
@@ -26,8 +27,8 @@ Examples:
   faultwire case run mtu-100-receive
   faultwire pcap in.pcap out.pcap --spec 'delay 20ms loss 1%'
 
-Every random decision depends on the seed, the flow and the number of the packet in it: run with the
-printed seed to see the same packets fail again.";
+Every random decision depends on the seed, the connection (its service, and which one to that service it is)
+and the number of the packet in it: run with the printed seed to see the same packets fail again.";
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -149,6 +150,24 @@ impl From<ModeName> for Mode {
     }
 }
 
+/// What a flow is called by in random decisions.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub(super) enum IdentityName {
+    /// Its service and the ordinal of the connection there, whatever port the client gets
+    Service,
+    /// Its addresses and ports, for clients that bind theirs
+    Tuple,
+}
+
+impl From<IdentityName> for Identity {
+    fn from(name: IdentityName) -> Self {
+        match name {
+            IdentityName::Service => Self::Service,
+            IdentityName::Tuple => Self::Tuple,
+        }
+    }
+}
+
 /// Options of `run`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  faultwire run configs/lossy-uplink.toml --seed 7 --json > result.json")]
@@ -203,6 +222,9 @@ pub(super) struct Pcap {
     /// Only packets from this prefix take the path; may be given several times
     #[arg(long, value_name = "PREFIX")]
     pub(super) from: Vec<IpNet>,
+    /// What a flow is called by in random decisions; a configuration says so itself
+    #[arg(long, requires = "spec", conflicts_with = "config", default_value = "service")]
+    pub(super) identity: IdentityName,
     /// Seed of all random decisions [default: the SPEC's or the file's, or 0]
     #[arg(long)]
     pub(super) seed: Option<u64>,
@@ -239,9 +261,18 @@ pub(super) struct Exec {
     /// MTU of the link in bytes
     #[arg(long, default_value_t = 1500, value_parser = clap::value_parser!(u32).range(1280..=65535))]
     pub(super) mtu: u32,
-    /// Seed of all random decisions [default: the SPEC's, or random and printed in the summary]
+    /// Seed of all random decisions [default: the SPEC's, or random; printed if the command fails or a fault acts]
     #[arg(long)]
     pub(super) seed: Option<u64>,
+    /// Run the command under N seeds, from the first one on, each on a fresh link; stop at the first that fails
+    #[arg(long, value_name = "N", conflicts_with = "until_failure")]
+    pub(super) seeds: Option<NonZeroU64>,
+    /// Run the command under seed after seed until it fails
+    #[arg(long)]
+    pub(super) until_failure: bool,
+    /// What a flow is called by in random decisions
+    #[arg(long, default_value = "service")]
+    pub(super) identity: IdentityName,
     /// Print what happened to the packets on standard error afterwards
     #[arg(long)]
     pub(super) summary: bool,
@@ -366,7 +397,11 @@ are for configuration files: see configs/reference.toml.
 Examples:
   faultwire exec --both 'delay 50ms 5ms' -- sh -c 'ping -c 5 $FAULTWIRE_HOST'
   faultwire exec --up 'mtu 1400 drop' --summary -- sh -c 'curl -m 5 http://$FAULTWIRE_HOST/'
+  faultwire exec --both 'loss 5%' --until-failure -- ./test.sh
   faultwire exec --down 'rate 10mbit limit 50' -- sh -c 'iperf3 -c $FAULTWIRE_HOST -R'
+
+With --seeds or --until-failure the seeds are S, S+1, S+2 ... where S is --seed, the SPEC's or random; --summary,
+--json and --log tell of the last run.
 
 Exit code: the command's; 128 + n if signal n ended it; 125 if the network could not be made, or a
 summary or log not be written after a command that succeeded; 126 or 127 if the command could not be

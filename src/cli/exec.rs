@@ -1,4 +1,6 @@
-//! `faultwire exec`: a command in a fresh namespace behind a link with faults.
+//! `faultwire exec`: a command in a fresh namespace behind a link with faults, once or under seed after seed.
+
+mod series;
 
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Write};
@@ -22,7 +24,7 @@ use crate::config::plan::{NetnsRef, PathPlan, PortPlan, WorkerCount, set_mode};
 use crate::config::spec::{self, Spec, SpecError};
 use crate::engine::Watch;
 use crate::engine::events::Events;
-use crate::engine::network::{Network, NetworkError};
+use crate::engine::network::{Network, NetworkError, Summary};
 use crate::net::{NetError, Netns, link, privilege};
 use crate::pipeline::time::Duration;
 
@@ -46,7 +48,7 @@ pub(super) fn exec(args: &Exec) -> ExitCode {
         return fail(WRONG, error);
     }
     // Once the command has run it is too late to say that its summary has no place.
-    let json = match args.json.as_deref().map(open_json).transpose() {
+    let json = match args.json.as_deref().map(Json::open).transpose() {
         Ok(json) => json,
         Err(error) => return fail(WRONG, format!("{error:#}")),
     };
@@ -54,24 +56,113 @@ pub(super) fn exec(args: &Exec) -> ExitCode {
         Ok(faults) => faults,
         Err(error) => return fail(WRONG, error),
     };
-    match run(args, &faults, json) {
-        Ok(code) => code,
+    let done = if args.seeds.is_some() || args.until_failure {
+        series::series(args, &faults, json)
+    } else {
+        single(args, &faults, json)
+    };
+    done.unwrap_or_else(|error| match error.downcast::<After>() {
+        Ok(After { code: 0, what }) => {
+            fail(NO_NETWORK, format!("{what:#}; the command ended with exit code 0"))
+        }
+        Ok(After { code, what }) => fail(code, format!("{what:#}")),
         Err(error) => fail(NO_NETWORK, format!("{error:#}")),
+    })
+}
+
+fn single(args: &Exec, faults: &Faults, json: Option<Json<'_>>) -> anyhow::Result<ExitCode> {
+    privilege::check()?;
+    let signals = Signals::watch()?;
+    let ended = run(args, faults, &signals, faults.seed(args))?;
+    // From here on a signal ends faultwire, whatever its output waits for.
+    drop(signals);
+    if args.summary {
+        out::note(ended.table());
+    } else if let Some(line) = ended.line() {
+        out::note_line(format_args!("faultwire: {line}; run it again with --seed {}", ended.names.seed()));
+    }
+    ended.write(json, &ended.json())?;
+    Ok(ExitCode::from(ended.code))
+}
+
+/// What failed once the command had ended: nothing of that may hide how it ended.
+#[derive(Debug, thiserror::Error)]
+#[error("{what:#}")]
+struct After {
+    /// The command's.
+    code: u8,
+    what: anyhow::Error,
+}
+
+impl After {
+    /// Of a command that ended with `code`.
+    fn of<E: Into<anyhow::Error>>(code: u8) -> impl Fn(E) -> Self {
+        move |error| Self { code, what: error.into() }
     }
 }
 
-/// Opens the file of the summary; what is in it stays until there is something to write.
-fn open_json(file: &Path) -> anyhow::Result<File> {
-    let opened = OpenOptions::new().write(true).create(true).truncate(false).open(file);
-    opened.with_context(|| format!("{} cannot be written", file.display()))
+/// A command that has ended, or could not be started.
+struct Ended {
+    /// Exit code for it.
+    code: u8,
+    /// What came to end faultwire itself meanwhile.
+    interrupted: Option<Signal>,
+    summary: Summary,
+    names: Names,
 }
 
-/// Puts the summary in place of what the file held. A device or a pipe has no length to cut.
-fn write_json(mut file: File, text: &str) -> std::io::Result<()> {
-    if file.metadata()?.is_file() {
-        file.set_len(0)?;
+impl Ended {
+    fn table(&self) -> String {
+        summary::table(&self.summary, &self.names)
     }
-    file.write_all(text.as_bytes())
+
+    fn json(&self) -> serde_json::Value {
+        let mut json = summary::json(&self.summary, &self.names);
+        json["exit_code"] = self.code.into();
+        json
+    }
+
+    /// Writes the summary where it belongs, if anywhere.
+    fn write(&self, file: Option<Json<'_>>, json: &serde_json::Value) -> Result<(), After> {
+        file.map_or(Ok(()), |file| file.write(json)).map_err(After::of(self.code))
+    }
+
+    /// The seed and what happened, if the command failed or a fault acted.
+    fn line(&self) -> Option<String> {
+        let acted = summary::acted(&self.summary);
+        if self.code == 0 && acted.is_none() {
+            return None;
+        }
+        let failed = (self.code != 0).then(|| format!("the command failed (exit code {})", self.code));
+        let all: Vec<String> = failed.into_iter().chain(acted).collect();
+        Some(format!("seed {}: {}", self.names.seed(), all.join(", ")))
+    }
+}
+
+/// The file of the summary.
+struct Json<'a> {
+    file: File,
+    path: &'a Path,
+}
+
+impl<'a> Json<'a> {
+    /// Opens it; what is in it stays until there is something to write.
+    fn open(path: &'a Path) -> anyhow::Result<Self> {
+        let opened = OpenOptions::new().write(true).create(true).truncate(false).open(path);
+        let file = opened.with_context(|| format!("{} cannot be written", path.display()))?;
+        Ok(Self { file, path })
+    }
+
+    /// Puts `json` in place of what the file held. A device or a pipe has no length to cut.
+    fn write(mut self, json: &serde_json::Value) -> anyhow::Result<()> {
+        let mut written = || {
+            if self.file.metadata()?.is_file() {
+                self.file.set_len(0)?;
+            }
+            self.file.write_all(format!("{json:#}\n").as_bytes())
+        };
+        written().with_context(|| format!("cannot write the summary to {}", self.path.display()))
+    }
 }
 
 /// The specs of both directions.
@@ -91,54 +182,50 @@ impl Faults {
         };
         Ok(Self { up: parse(&args.up)?, down: parse(&args.down)? })
     }
+
+    /// The first seed: that of the command line, of a spec, or a random one.
+    fn seed(&self, args: &Exec) -> u64 {
+        args.seed.or(self.up.seed).or(self.down.seed).unwrap_or_else(random_seed)
+    }
 }
 
-fn run(args: &Exec, faults: &Faults, json: Option<File>) -> anyhow::Result<ExitCode> {
-    privilege::check()?;
-    let signals = Signals::watch()?;
+/// Runs the command once, on a link of its own.
+fn run(args: &Exec, faults: &Faults, signals: &Signals, seed: u64) -> anyhow::Result<Ended> {
     let inner = Netns::anonymous()?;
     let (log, events) =
         args.log.as_deref().map(|folder| start_log(args, faults, folder)).transpose()?.unzip();
-    let (network, subnets, plan) = build(args, faults, &inner, events)?;
+    let (network, subnets, plan) = build(args, faults, &inner, (events, seed))?;
     // The command's own streams are its own: what a namespace lacks is told with the summary.
     let refused = network.refused.iter().filter(|_| args.summary);
     for notice in network.notices.iter().chain(refused) {
         out::note_line(format_args!("faultwire: {notice}"));
     }
-    let mut child = match spawn(args, &inner, &subnets)? {
-        Ok(child) => child,
+    let names = Names::of(&plan, network.seed);
+    let (code, interrupted) = match spawn(args, &inner, &subnets)? {
+        Ok(mut child) => {
+            let (status, interrupted) = wait(&mut child, signals)?;
+            (exit_code(status), interrupted)
+        }
         Err(error) => {
-            network.stop()?;
-            let code = if error.kind() == ErrorKind::NotFound { NOT_FOUND } else { NOT_RUN };
-            return Ok(fail(code, format!("cannot run {}: {error}", args.command[0].display())));
+            out::note_line(format_args!("faultwire: cannot run {}: {error}", args.command[0].display()));
+            (if error.kind() == ErrorKind::NotFound { NOT_FOUND } else { NOT_RUN }, None)
         }
     };
-    let status = wait(&mut child, &signals)?;
-    let names = Names::of(&plan, network.seed);
-    let told = tell(args, network, signals, &names, (log, json));
-    Ok(exit_code(status, told))
+    let (summary, also) = settle(args, network, signals, log).map_err(After::of(code))?;
+    Ok(Ended { code, interrupted: interrupted.or(also), summary, names })
 }
 
-/// What is done once the command has ended: nothing that fails here may hide how it ended.
-fn tell(
+/// What is done once the command has ended.
+fn settle(
     args: &Exec,
     network: Network,
-    signals: Signals,
-    names: &Names,
-    (log, json): (Option<LiveLog>, Option<File>),
-) -> anyhow::Result<()> {
-    linger(&network, &signals, args.linger)?;
+    signals: &Signals,
+    log: Option<LiveLog>,
+) -> anyhow::Result<(Summary, Option<Signal>)> {
+    let interrupted = linger(&network, signals, args.linger)?;
     let summary = network.stop()?;
-    // From here on a signal ends faultwire, whatever its output waits for.
-    drop(signals);
-    if args.summary {
-        out::note(summary::table(&summary, names));
-    }
-    if let (Some(file), Some(name)) = (json, &args.json) {
-        write_json(file, &format!("{:#}\n", summary::json(&summary, names)))
-            .with_context(|| format!("cannot write the summary to {}", name.display()))?;
-    }
-    Ok(log.map_or(Ok(()), LiveLog::finish)?)
+    log.map_or(Ok(()), LiveLog::finish)?;
+    Ok((summary, interrupted))
 }
 
 /// Makes the link, with the first address block that is free.
@@ -146,20 +233,20 @@ fn build(
     args: &Exec,
     faults: &Faults,
     inner: &Netns,
-    events: Option<Events>,
+    (events, seed): (Option<Events>, u64),
 ) -> anyhow::Result<(Network, Subnets, Plan)> {
     let watch = Watch { records: None, events };
     let own = Netns::own()?;
     let mut taken = link::addresses(&own)?;
     taken.extend(link::routes(&own)?);
     let mut refused = None;
-    for subnets in Subnets::free(std::process::id(), &taken).take(TRIES) {
+    for subnets in Subnets::free(&taken).take(TRIES) {
         let plan = plan(args, faults, &subnets);
         let netns = |index: usize, _: &PortPlan| match index {
             HOST => Ok::<_, NetError>((own.clone(), None)),
             _ => Ok((inner.clone(), None)),
         };
-        match Network::start(&plan, random_seed(), watch.clone(), netns) {
+        match Network::start(&plan, seed, watch.clone(), netns) {
             Ok(network) => return Ok((network, subnets, plan)),
             Err(error @ NetworkError::Net { .. }) => refused = Some(error),
             Err(error) => return Err(error.into()),
@@ -183,7 +270,7 @@ fn plan(args: &Exec, faults: &Faults, subnets: &Subnets) -> Plan {
         port.mtu = args.mtu;
     }
     let mut plan = Plan::new(vec![host, inner], paths(faults));
-    plan.seed = args.seed.or(faults.up.seed).or(faults.down.seed);
+    plan.identity = args.identity.into();
     plan.workers = WorkerCount::Exactly(std::num::NonZeroUsize::MIN);
     plan
 }
@@ -228,14 +315,16 @@ fn spawn(args: &Exec, inner: &Netns, subnets: &Subnets) -> Result<std::io::Resul
     })
 }
 
-/// Waits for the command, passing on to it what is sent to faultwire.
-fn wait(child: &mut Child, signals: &Signals) -> anyhow::Result<ExitStatus> {
+/// Waits for the command, passing on to it what is sent to faultwire; also the first of it that is meant to end it.
+fn wait(child: &mut Child, signals: &Signals) -> anyhow::Result<(ExitStatus, Option<Signal>)> {
     let pid = Pid::from_raw(child.id() as i32);
+    let mut interrupted = None;
     loop {
         if let Some(status) = child.try_wait()? {
-            return Ok(status);
+            return Ok((status, interrupted));
         }
         let Some(received) = signals.wait(u16::MAX)? else { continue };
+        interrupted = interrupted.or_else(|| ending(received.signal));
         if received.signal == Signal::SIGCHLD || received.by_terminal {
             continue;
         }
@@ -248,23 +337,25 @@ fn wait(child: &mut Child, signals: &Signals) -> anyhow::Result<ExitStatus> {
 
 /// Goes on forwarding until nothing is under way, for `most` at most: else the last words of the command (the FIN of its
 /// connection, say) would be lost in the delay of the link, and its peer would wait for them.
-fn linger(network: &Network, signals: &Signals, most: Duration) -> anyhow::Result<()> {
+fn linger(network: &Network, signals: &Signals, most: Duration) -> anyhow::Result<Option<Signal>> {
     let clock = network.engine().clock();
     let end = clock.now() + most;
     while clock.now() < end && network.summary()?.total.held.packets > 0 {
-        if signals.wait(LOOK_MILLIS)?.is_some_and(|received| received.signal != Signal::SIGCHLD) {
-            break;
+        let Some(received) = signals.wait(LOOK_MILLIS)? else { continue };
+        if received.signal != Signal::SIGCHLD {
+            return Ok(ending(received.signal));
         }
     }
-    Ok(())
+    Ok(None)
 }
 
-/// The command's exit code. What failed after the command is told, and counts only if the command itself did not fail.
-fn exit_code(status: ExitStatus, told: anyhow::Result<()>) -> ExitCode {
+/// The signal, if it is one that ends a run.
+fn ending(signal: Signal) -> Option<Signal> {
+    const ENDS: [Signal; 4] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];
+    ENDS.contains(&signal).then_some(signal)
+}
+
+fn exit_code(status: ExitStatus) -> u8 {
     let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
-    match (code, told) {
-        (_, Ok(())) => ExitCode::from(code as u8),
-        (0, Err(error)) => fail(NO_NETWORK, format!("{error:#}; the command ended with exit code 0")),
-        (_, Err(error)) => fail(code as u8, format!("{error:#}")),
-    }
+    code as u8
 }

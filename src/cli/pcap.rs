@@ -160,6 +160,7 @@ fn plan(args: &Pcap) -> anyhow::Result<(Plan, usize)> {
         let path = PathPlan { from: 1, to: 0, stages: spec.stages };
         let mut plan = Plan::new(vec![port("host"), port("cmd")], vec![path]);
         plan.seed = spec.seed;
+        plan.identity = args.identity.into();
         return Ok((plan, 0));
     }
     let file = args.config.as_deref().context("give --spec or --config")?;

@@ -36,6 +36,31 @@ impl Names {
     }
 }
 
+impl Names {
+    /// Seed of all draws.
+    pub(super) const fn seed(&self) -> u64 {
+        self.seed
+    }
+}
+
+/// What faults did, in wire packets: "packets: 3 dropped, 20 delayed"; `None` if they did nothing.
+pub(super) fn acted(summary: &Summary) -> Option<String> {
+    let mut sums = [0; 4];
+    for stage in summary.total.paths.iter().flat_map(|path| &path.stages) {
+        let c = &stage.counters;
+        let created = c.created.packets + c.answered.packets;
+        for (sum, packets) in
+            sums.iter_mut().zip([c.drops.total().packets, c.delayed.packets, created, c.rewritten.packets])
+        {
+            *sum += packets;
+        }
+    }
+    let words = sums.into_iter().zip(["dropped", "delayed", "created", "rewritten"]);
+    let words: Vec<String> =
+        words.filter(|(sum, _)| *sum > 0).map(|(sum, what)| format!("{sum} {what}")).collect();
+    (!words.is_empty()).then(|| format!("packets: {}", words.join(", ")))
+}
+
 /// One line: rates since `before`, and what was lost so far.
 pub(super) fn live_line(summary: &Summary, now: Instant, before: Option<&(Instant, Summary)>) -> String {
     let counters = &summary.total.counters;

@@ -85,3 +85,50 @@ fn what_is_under_way_when_the_command_ends_still_arrives() {
         assert_eq!(receiver.recv(&mut buffer).is_ok(), arrives, "with --linger {linger}");
     }
 }
+
+/// Ten runs of one seed lose the same, whatever ports the clients get: 40 datagrams by each of three sockets.
+#[test]
+fn the_same_seed_loses_the_same_datagrams_of_ephemeral_ports() {
+    let script = "import os, socket
+for client in range(3):
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    for n in range(40): s.sendto(bytes([client, n]), (os.environ['FAULTWIRE_HOST'], int(os.environ['PORT'])))
+    s.close()";
+    let receiver = std::net::UdpSocket::bind(("0.0.0.0", 0)).unwrap();
+    receiver.set_nonblocking(true).unwrap();
+    let port = receiver.local_addr().unwrap().port().to_string();
+    let run = |seed: &str| {
+        let command = ["exec", "--seed", seed, "--both", "loss 20%", "--", "python3", "-c", script];
+        let ended = faultwire().args(command).env("PORT", &port).output().unwrap();
+        assert!(ended.status.success(), "{}", said(&ended));
+        assert!(said(&ended).contains(&format!("seed {seed}: packets: ")), "{}", said(&ended));
+        let (mut buffer, mut got) = ([0; 8], std::collections::BTreeSet::new());
+        while let Ok(length) = receiver.recv(&mut buffer) {
+            got.insert(buffer[..length].to_vec());
+        }
+        got
+    };
+    let first = run("5");
+    for _ in 0..9 {
+        assert_eq!(run("5"), first);
+    }
+    assert_ne!(run("6"), first);
+}
+
+/// Seed after seed until one fails; the line that it prints fails again.
+#[test]
+fn a_series_stops_at_the_first_seed_that_fails_and_says_how_to_run_it_again() {
+    let command = ["--both", "loss 40%", "--", "ping", "-q", "-c", "1", "-W", "1"];
+    let host = "198.18.0.2";
+    let all = [&["exec", "--seeds", "64", "--seed", "1"][..], &command, &[host]].concat();
+    let ended = output(&all);
+    assert_eq!(ended.status.code(), Some(1), "{}", said(&ended));
+    let text = String::from_utf8(ended.stderr.clone()).unwrap();
+    assert!(text.contains("run 1 of 64, seed 1\n"), "{text}");
+    let again = text.trim_end().lines().last().unwrap();
+    let once = std::process::Command::new("sh").args(["-c", again]).output().unwrap();
+    assert_eq!(once.status.code(), Some(1), "{again}: {}", said(&once));
+    assert!(!again.contains("--seeds") && again.contains("--seed "), "{again}");
+    let none = output(&["exec", "--seeds", "3", "--", "true"]);
+    assert!(none.status.success() && said(&none).contains("3 runs, seeds"), "{}", said(&none));
+}

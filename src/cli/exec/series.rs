@@ -1,0 +1,189 @@
+//! A command under seed after seed, until it fails.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::process::ExitCode;
+
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+use super::{Ended, Faults, Json, ending, run};
+use crate::cli::args::Exec;
+use crate::cli::out;
+use crate::cli::signals::Signals;
+use crate::net::privilege;
+
+/// How a series ended.
+enum How {
+    /// None failed.
+    Passed,
+    /// The last one failed.
+    Failed,
+    /// A run that was interrupted neither passed nor failed.
+    Interrupted(Signal),
+}
+
+/// Runs the command under as many seeds as are asked for, each on a link of its own, and returns the exit code of the
+/// first run that fails; 0 if none does.
+pub(super) fn series(args: &Exec, faults: &Faults, file: Option<Json<'_>>) -> anyhow::Result<ExitCode> {
+    privilege::check()?;
+    let signals = Signals::watch()?;
+    let first = faults.seed(args);
+    let (how, passed, last) = under_seeds(args, faults, &signals, first)?;
+    // From here on a signal ends faultwire, whatever its output waits for.
+    drop(signals);
+    let code = last.as_ref().map_or(0, |ended| ended.code);
+    let mut again = None;
+    let (words, code) = match how {
+        How::Passed => (format!("{}: none failed", runs(passed, first)), 0),
+        How::Failed => {
+            let line: Vec<OsString> = std::env::args_os().collect();
+            let line = again.insert(self::again(&line, first.wrapping_add(passed)));
+            let said = last.as_ref().and_then(Ended::line).unwrap_or_default();
+            (format!("{said} after {passed} run(s) that did not fail; this runs it again:\n{line}"), code)
+        }
+        How::Interrupted(signal) => {
+            let words = format!("ended by {signal} after {}: none failed", runs(passed, first));
+            (words, if code == 0 { 128 + signal as u8 } else { code })
+        }
+    };
+    if let (true, Some(ended)) = (args.summary, &last) {
+        out::note(ended.table());
+    }
+    out::note_line(format_args!("faultwire: {words}"));
+    if let Some(ended) = &last {
+        let mut json = ended.json();
+        let failed = again.is_some().then(|| ended.names.seed());
+        json["series"] = json!({ "passed": passed, "failed_seed": failed, "again": again });
+        ended.write(file, &json)?;
+    }
+    Ok(ExitCode::from(code))
+}
+
+/// How it ended, how many runs had passed, and the last one.
+fn under_seeds(
+    args: &Exec,
+    faults: &Faults,
+    signals: &Signals,
+    first: u64,
+) -> anyhow::Result<(How, u64, Option<Ended>)> {
+    let most = args.seeds.map_or(u64::MAX, std::num::NonZeroU64::get);
+    let of = args.seeds.map_or_else(String::new, |most| format!(" of {most}"));
+    let mut last: Option<Ended> = None;
+    for passed in 0..most {
+        if let Some(signal) = pending(signals)? {
+            return Ok((How::Interrupted(signal), passed, last));
+        }
+        let seed = first.wrapping_add(passed);
+        out::note_line(format_args!("faultwire: run {}{of}, seed {seed}", passed + 1));
+        let ended = run(args, faults, signals, seed)?;
+        if let Some(signal) = ended.interrupted {
+            return Ok((How::Interrupted(signal), passed, Some(ended)));
+        }
+        if ended.code != 0 {
+            return Ok((How::Failed, passed, Some(ended)));
+        }
+        last = Some(ended);
+    }
+    Ok((How::Passed, most, last))
+}
+
+fn runs(count: u64, first: u64) -> String {
+    match count {
+        0 => "no whole run".to_owned(),
+        1 => format!("1 run, seed {first}"),
+        _ => format!("{count} runs, seeds {first} to {}", first.wrapping_add(count - 1)),
+    }
+}
+
+/// A signal to end that came while no command ran.
+fn pending(signals: &Signals) -> nix::Result<Option<Signal>> {
+    while let Some(received) = signals.wait(0)? {
+        if let Some(signal) = ending(received.signal) {
+            return Ok(Some(signal));
+        }
+    }
+    Ok(None)
+}
+
+/// The command line `line`, which asked for several seeds, for this one alone, as a shell reads it.
+fn again(line: &[OsString], seed: u64) -> String {
+    let mut words = line.iter().map(OsString::as_os_str);
+    let mut out: Vec<String> = words.by_ref().take(2).map(quoted).collect();
+    out.push(format!("--seed {seed}"));
+    while let Some(word) = words.next() {
+        match word.as_bytes() {
+            b"--" => {
+                out.push("--".to_owned());
+                out.extend(words.by_ref().map(quoted));
+            }
+            b"--until-failure" => {}
+            b"--seed" | b"--seeds" => {
+                words.next();
+            }
+            other if other.starts_with(b"--seed=") || other.starts_with(b"--seeds=") => {}
+            _ => out.push(quoted(word)),
+        }
+    }
+    out.join(" ")
+}
+
+/// A word as a shell reads it.
+fn quoted(word: &OsStr) -> String {
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"_@%+=:,./-".contains(byte);
+    match word.to_str() {
+        Some(text) if !text.is_empty() && text.as_bytes().iter().all(is_plain) => text.to_owned(),
+        Some(text) => format!("'{}'", text.replace('\'', r"'\''")),
+        // Bash, zsh and ksh know this form; it holds any bytes.
+        None => {
+            let bytes: Vec<String> = word.as_bytes().iter().map(|byte| format!("\\x{byte:02x}")).collect();
+            format!("$'{}'", bytes.concat())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(words: &[&str]) -> Vec<OsString> {
+        words.iter().map(OsString::from).collect()
+    }
+
+    #[test]
+    fn the_line_that_runs_it_again_has_one_seed_and_all_else() {
+        let all = line(&[
+            "/opt/my bin/faultwire",
+            "exec",
+            "--seeds",
+            "9",
+            "--both",
+            "loss 20%",
+            "--seed=4",
+            "--",
+            "sh",
+            "-c",
+            "echo 'a' --seeds $X",
+            "--seeds",
+            "",
+        ]);
+        assert_eq!(
+            again(&all, 12),
+            r"'/opt/my bin/faultwire' exec --seed 12 --both 'loss 20%' -- sh -c 'echo '\''a'\'' --seeds $X' --seeds ''"
+        );
+        let all = line(&["faultwire", "exec", "--until-failure", "--seed", "7", "--", "true"]);
+        assert_eq!(again(&all, 8), "faultwire exec --seed 8 -- true");
+    }
+
+    /// A shell reads every word as it was.
+    #[test]
+    fn a_shell_reads_what_was_quoted() {
+        let words = line(&["a b", "it's", "$HOME `x` \\ \"", "", "*", "-n", "ä\n"]);
+        let script =
+            format!("printf '%s\\0' {}", words.iter().map(|w| quoted(w)).collect::<Vec<_>>().join(" "));
+        let said = std::process::Command::new("sh").args(["-c", &script]).output().unwrap().stdout;
+        let expected: Vec<u8> =
+            words.iter().flat_map(|word| [word.as_bytes(), b"\0".as_slice()].concat()).collect();
+        assert_eq!(said, expected);
+    }
+}
