@@ -8,6 +8,7 @@ use rand::RngExt;
 use crate::pipeline::packet::Packet;
 use crate::pipeline::params::CorruptArea;
 use crate::pipeline::rng::Stream;
+use crate::pipeline::wire::protocol;
 
 /// Flips `bits` different bits of `area` in a single packet; false if the area is empty. `fix` makes the checksums right
 /// again.
@@ -62,6 +63,11 @@ fn is_structure(packet: &Packet, at: usize) -> bool {
     };
     let in_transport = packet.is_tcp() && matches!(at.wrapping_sub(transport), 12 | 16 | 17)
         || packet.is_udp() && (4..8).contains(&at.wrapping_sub(transport))
+        // SCTP's checksum; the coverage and checksum of UDP-Lite and DCCP, and how long DCCP's header is.
+        || packet.layout.protocol() == protocol::SCTP && (8..12).contains(&at.wrapping_sub(transport))
+        || matches!(packet.layout.protocol(), protocol::UDP_LITE | protocol::DCCP)
+            && (4..8).contains(&at.wrapping_sub(transport))
+        || packet.layout.protocol() == protocol::IGMP && matches!(at.wrapping_sub(transport), 2 | 3)
         || packet.is_icmp() && matches!(at.wrapping_sub(transport), 2 | 3);
     in_ip || in_transport
 }

@@ -1,4 +1,4 @@
-//! The transport checksum of a whole packet, IPv4 or IPv6: TCP, UDP, ICMP, ICMPv6.
+//! The transport checksum of a whole packet, IPv4 or IPv6: TCP, UDP, UDP-Lite, DCCP, SCTP, ICMP, ICMPv6, IGMP.
 //!
 //! No function here can serve a fragment, a malformed transport header, an IPv6 packet with segments left in a Routing
 //! header (its checksum covers an address that is not the destination yet), or another protocol; each says so. `packet`
@@ -6,39 +6,83 @@
 
 use super::{Ipv4, Ipv6, Layout, Version, be16, checksum, protocol, put16, tcp, udp};
 
-/// Where the checksum field lies in the transport header: what `virtio_net_hdr.csum_offset` carries.
+/// Where the checksum field lies in the transport header: what `virtio_net_hdr.csum_offset` carries. Of the protocols with an
+/// Internet checksum; that of SCTP is another.
 #[inline]
 pub const fn checksum_offset(protocol: u8) -> Option<usize> {
     match protocol {
         protocol::TCP => Some(tcp::field::CHECKSUM),
-        protocol::UDP => Some(udp::field::CHECKSUM),
-        protocol::ICMP | protocol::ICMPV6 => Some(2),
+        protocol::UDP | protocol::UDP_LITE | protocol::DCCP => Some(udp::field::CHECKSUM),
+        protocol::ICMP | protocol::ICMPV6 | protocol::IGMP => Some(2),
         _ => None,
     }
 }
 
-/// Where the checksum field lies in the packet, and where the bytes that it covers end.
+/// Where SCTP's checksum lies in its header (RFC 9260 section 3.1), which ends behind it.
+const SCTP_CHECKSUM: core::ops::Range<usize> = 8..12;
+
+/// The CRC of iSCSI and SCTP (RFC 9260 appendix A).
+const CRC32C: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISCSI);
+
+/// What a checksum is about.
+struct Cover {
+    /// Where its field lies in the packet.
+    at: usize,
+    /// Where the bytes that it covers end.
+    end: usize,
+    /// Where those end whose number the pseudo-header has.
+    total: usize,
+}
+
+/// Whether there is a transport of which all is there, and which says where it goes.
+fn is_whole(layout: Layout) -> bool {
+    !layout.is_fragment() && !layout.is_transport_malformed() && !layout.is_source_routed()
+}
+
 #[inline]
-fn cover(packet: &[u8], layout: Layout) -> Option<(usize, usize)> {
-    if layout.is_fragment() || layout.is_transport_malformed() || layout.is_source_routed() {
+fn cover(packet: &[u8], layout: Layout) -> Option<Cover> {
+    if !is_whole(layout) {
         return None;
     }
     let start = layout.transport_offset();
-    let end = match layout.protocol() {
+    let at = start + checksum_offset(layout.protocol())?;
+    let total = match layout.protocol() {
         protocol::UDP => start + usize::from(be16(packet, start + udp::field::LENGTH)),
         _ => packet.len(),
     };
-    let at = start + checksum_offset(layout.protocol())?;
     // The length field may have been damaged since the layout was parsed.
-    (at + 2 <= end && end <= packet.len()).then_some((at, end))
+    if at + 2 > total || total > packet.len() {
+        return None;
+    }
+    let covered = covered(&packet[start..total], layout.protocol())?;
+    (at + 2 <= start + covered).then_some(Cover { at, end: start + covered, total })
 }
 
-/// The pseudo-header sum for `length` bytes of transport header and payload; 0 for ICMP of IPv4, which has none.
+/// How many bytes of a segment its checksum covers.
+#[inline]
+fn covered(segment: &[u8], protocol: u8) -> Option<usize> {
+    let covered = match protocol {
+        // RFC 3828 section 3.1: none means all.
+        protocol::UDP_LITE => match usize::from(be16(segment, udp::field::LENGTH)) {
+            0 => segment.len(),
+            coverage => coverage,
+        },
+        // RFC 4340 sections 5.1 and 9.2: none means all, one the header, more than that so many words behind it.
+        protocol::DCCP => match (usize::from(*segment.get(4)?) * 4, usize::from(segment.get(5)? & 15)) {
+            (_, 0) => segment.len(),
+            (header, coverage) => header + (coverage - 1) * 4,
+        },
+        _ => segment.len(),
+    };
+    (covered <= segment.len()).then_some(covered)
+}
+
+/// The pseudo-header sum for `length` bytes of transport header and payload; 0 where there is none, for ICMP of IPv4 and IGMP.
 #[inline]
 fn pseudo_sum_of(packet: &[u8], layout: Layout, length: usize) -> Option<u16> {
     let protocol = layout.protocol();
     match layout.version() {
-        Version::V4 if protocol == protocol::ICMP => Some(0),
+        Version::V4 if matches!(protocol, protocol::ICMP | protocol::IGMP) => Some(0),
         Version::V4 => {
             let ip = Ipv4::new(packet).ok()?;
             Some(checksum::pseudo_sum_v4(ip.source(), ip.destination(), protocol, length as u16))
@@ -53,31 +97,57 @@ fn pseudo_sum_of(packet: &[u8], layout: Layout, length: usize) -> Option<u16> {
 /// The pseudo-header sum of the packet: what the checksum field of a `NEEDS_CSUM` packet carries.
 #[inline]
 pub fn pseudo_sum(packet: &[u8], layout: Layout) -> Option<u16> {
-    let (_, end) = cover(packet, layout)?;
-    pseudo_sum_of(packet, layout, end - layout.transport_offset())
+    let cover = cover(packet, layout)?;
+    pseudo_sum_of(packet, layout, cover.total - layout.transport_offset())
 }
 
 /// Whether the checksum is right; none if the packet has no checksum (a zero in UDP) or none that can be checked.
 #[inline]
 pub fn has_valid_checksum(packet: &[u8], layout: Layout) -> Option<bool> {
-    let (at, end) = cover(packet, layout)?;
+    if layout.protocol() == protocol::SCTP {
+        let segment = sctp(packet, layout)?;
+        return Some(segment[SCTP_CHECKSUM] == crc32c(segment));
+    }
+    let Cover { at, end, total } = cover(packet, layout)?;
     if layout.protocol() == protocol::UDP && be16(packet, at) == 0 {
         return None;
     }
-    let segment = &packet[layout.transport_offset()..end];
-    Some(checksum::is_valid(pseudo_sum_of(packet, layout, segment.len())?, segment))
+    let start = layout.transport_offset();
+    Some(checksum::is_valid(pseudo_sum_of(packet, layout, total - start)?, &packet[start..end]))
 }
 
 /// Computes the checksum anew, whatever it was; false, and nothing changed, if that cannot be done.
 #[inline]
 pub fn fill_checksum(packet: &mut [u8], layout: Layout) -> bool {
-    let Some((at, end)) = cover(packet, layout) else { return false };
     let start = layout.transport_offset();
-    let Some(pseudo) = pseudo_sum_of(packet, layout, end - start) else { return false };
+    if layout.protocol() == protocol::SCTP {
+        let Some(sum) = sctp(packet, layout).map(crc32c) else { return false };
+        packet[start..][SCTP_CHECKSUM].copy_from_slice(&sum);
+        return true;
+    }
+    let Some(Cover { at, end, total }) = cover(packet, layout) else { return false };
+    let Some(pseudo) = pseudo_sum_of(packet, layout, total - start) else { return false };
     put16(packet, at, 0);
     let sum = checksum::transport_checksum(pseudo, &packet[start..end]);
-    put16(packet, at, if layout.protocol() == protocol::UDP { checksum::udp(sum) } else { sum });
+    // Zero means none.
+    let is_udp = matches!(layout.protocol(), protocol::UDP | protocol::UDP_LITE);
+    put16(packet, at, if is_udp { checksum::udp(sum) } else { sum });
     true
+}
+
+/// The SCTP packet, if all of it is there.
+fn sctp(packet: &[u8], layout: Layout) -> Option<&[u8]> {
+    let segment = &packet[layout.transport_offset()..];
+    (is_whole(layout) && segment.len() >= SCTP_CHECKSUM.end).then_some(segment)
+}
+
+/// The checksum of an SCTP packet as it is sent, over itself as zero (RFC 9260 section 6.8).
+fn crc32c(segment: &[u8]) -> [u8; 4] {
+    let mut digest = CRC32C.digest();
+    digest.update(&segment[..SCTP_CHECKSUM.start]);
+    digest.update(&[0; 4]);
+    digest.update(&segment[SCTP_CHECKSUM.end..]);
+    digest.finalize().to_le_bytes()
 }
 
 #[cfg(test)]
@@ -176,6 +246,65 @@ mod tests {
             assert!(!fill_checksum(&mut bytes, layout));
             assert_eq!(bytes, before);
         }
+    }
+
+    /// An IPv4 packet of this protocol.
+    fn of(protocol: u8, segment: &[u8]) -> Vec<u8> {
+        let header = etherparse::Ipv4Header::new(
+            segment.len() as u16,
+            64,
+            protocol.into(),
+            [10, 0, 0, 1],
+            [10, 0, 0, 2],
+        );
+        [&header.unwrap().to_bytes()[..], segment].concat()
+    }
+
+    /// A common header and a COOKIE ACK of scapy's.
+    #[test]
+    fn sctp_has_a_crc() {
+        let segment = [0x13, 0x88, 0x17, 0x70, 0x0, 0x0, 0x0, 0x1, 0x29, 0xd7, 0x99, 0xa, 0xb, 0x0, 0x0, 0x4];
+        let mut bytes = of(protocol::SCTP, &segment);
+        assert_eq!(has_valid_checksum(&bytes, layout(&bytes)), Some(true));
+        bytes[35] ^= 1;
+        assert_eq!(has_valid_checksum(&bytes, layout(&bytes)), Some(false));
+        let at = layout(&bytes);
+        assert!(fill_checksum(&mut bytes, at));
+        assert_eq!(has_valid_checksum(&bytes, at), Some(true));
+    }
+
+    /// What lies behind the coverage may change; what lies within may not.
+    #[test]
+    fn partial_checksums_cover_what_they_say() {
+        let lite = |coverage: u8| [&[0, 1, 0, 2, 0, coverage, 0, 0][..], b"payload!"].concat();
+        let dccp = |coverage: u8| {
+            [&[0, 1, 0, 2, 4, coverage, 0, 0][..], &[0x05, 0, 0, 0, 0, 0, 0, 0], b"payload!"].concat()
+        };
+        for (protocol, segment, covered) in [
+            (protocol::UDP_LITE, lite(0), 16),
+            (protocol::UDP_LITE, lite(8), 8),
+            (protocol::UDP_LITE, lite(11), 11),
+            (protocol::DCCP, dccp(0), 24),
+            (protocol::DCCP, dccp(1), 16),
+            (protocol::DCCP, dccp(2), 20),
+            (protocol::IGMP, vec![0x16, 0, 0, 0, 224, 0, 0, 9], 8),
+        ] {
+            let mut bytes = of(protocol, &segment);
+            let layout = layout(&bytes);
+            assert!(fill_checksum(&mut bytes, layout), "{protocol}");
+            for at in 0..segment.len() {
+                // The fields that say what is covered are another matter.
+                if (2..8).contains(&at) {
+                    continue;
+                }
+                let mut damaged = bytes.clone();
+                damaged[20 + at] ^= 4;
+                assert_eq!(has_valid_checksum(&damaged, layout), Some(at >= covered), "{protocol} {at}");
+            }
+        }
+        let mut bytes = of(protocol::UDP_LITE, &lite(17));
+        let layout = layout(&bytes);
+        assert!(!fill_checksum(&mut bytes, layout), "more than there is");
     }
 
     proptest! {
