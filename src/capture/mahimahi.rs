@@ -17,6 +17,9 @@ const HEADER: u64 = 4;
 /// How many of the packets that are gone are remembered, for copies and fragments that leave after them.
 const REMEMBERED: usize = 1 << 16;
 
+/// Lines of opportunities between two events at most.
+const LISTED: u64 = 1_000;
+
 /// A log that is being written.
 pub struct Log<W: Write> {
     out: W,
@@ -95,13 +98,17 @@ impl<W: Write> Log<W> {
         }
     }
 
-    /// Those up to `at`.
+    /// Those up to `at`. If there are many since the last event, a line stands for several: the bytes of all of them at the time of
+    /// the last, so that the lines are as many as the packets allow, however far their times are apart.
     fn opportunities(&mut self, at: Instant) {
         let Some((trace, mut next)) = self.trace.take() else { return };
-        while trace.nth(next) <= at {
-            let bytes = trace.bytes();
-            self.write(format_args!("{} # {bytes}", millis(trace.nth(next))));
-            next += 1;
+        let end = trace.until(at);
+        let each = end.saturating_sub(next).div_ceil(LISTED).max(1);
+        while next < end {
+            let count = each.min(end - next);
+            next += count;
+            let bytes = trace.bytes().saturating_mul(count);
+            self.write(format_args!("{} # {bytes}", millis(trace.nth(next - 1))));
         }
         self.trace = Some((trace, next));
     }
@@ -183,6 +190,32 @@ mod tests {
         let copy = |micros| Event { lineage: 9, ..event(micros, Kind::Left, 0) };
         let lines = logged(&[event(0, Kind::Came, 0), copy(1_000), event(3_000, Kind::Left, 0), copy(8_000)]);
         assert_eq!(lines, ["0 + 104", "1 - 104 1", "3 - 104 3", "8 - 104 8"]);
+    }
+
+    /// Years between two packets cost no more lines than a second, and lose no opportunity.
+    #[test]
+    fn a_jump_in_time_is_few_lines_of_many_opportunities() {
+        let times = vec![Duration::from_millis(1); 60];
+        for millis in [3_u64, 20, 1_000, 3_600_000, 50 * 365 * 86_400_000] {
+            let trace = Opportunities::new(times.clone(), 1_504, true).unwrap();
+            let path = PathParams { from: 0, to: 1, stages: Vec::new() };
+            let mut log = Log::new(Vec::new(), &path, "Uplink", "run").unwrap();
+            log.trace = Some((Arc::new(trace), 0));
+            log.record(&event(millis * 1_000, Kind::Came, 0));
+            let text = String::from_utf8(log.finish().unwrap()).unwrap();
+            let lines: Vec<(u64, u64)> = text
+                .lines()
+                .filter_map(|line| line.split_once(" # "))
+                .filter_map(|(at, bytes)| Some((at.parse().ok()?, bytes.parse().ok()?)))
+                .collect();
+            let bytes: u64 = lines.iter().map(|line| line.1).sum();
+            assert_eq!((bytes, lines.last().unwrap().0), (60 * millis * 1_504, millis));
+            assert_eq!(
+                lines.len() as u64,
+                if 60 * millis <= LISTED { 60 * millis } else { lines.len() as u64 }
+            );
+            assert!(lines.len() as u64 <= LISTED && lines.is_sorted());
+        }
     }
 
     #[test]

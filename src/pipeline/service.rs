@@ -162,7 +162,7 @@ impl Opportunities {
     }
 
     /// How many there have been at or before `now`.
-    fn until(&self, now: Instant) -> u64 {
+    pub fn until(&self, now: Instant) -> u64 {
         let (period, count) = (self.period().as_nanos(), self.times.len() as u64);
         let now = now.as_nanos();
         if !self.repeats && now >= period {
@@ -355,6 +355,16 @@ mod tests {
         let step =
             |&(millis, bits): &(u64, u64)| (Duration::from_millis(millis), Rate::from_bits_per_sec(bits));
         RateSteps::new(&steps.iter().map(step).collect::<Vec<_>>(), repeats)
+    }
+
+    /// A bit a second, in steps of two nanoseconds: 1,500 bytes take 6,000 million periods.
+    #[test]
+    fn periods_without_number_take_no_time() {
+        let step = Duration::from_nanos(1);
+        let slow = RateSteps::new(&[(step, None), (step, Rate::from_bits_per_sec(1))], true).unwrap();
+        let service = Service::Steps(Arc::new(slow));
+        assert_eq!(service.ends(service.after(0, 1_500).0).as_nanos(), 2 * 12_000 * 1_000_000_000);
+        assert_eq!(service.ends(service.after(1, 1_500).0).as_nanos(), 2 * 12_000 * 1_000_000_000);
     }
 
     /// 8 Mbit/s is a byte a microsecond.
