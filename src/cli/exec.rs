@@ -176,9 +176,12 @@ impl Faults {
         let parse = |own: &Option<String>| match own.as_ref().or(args.both.as_ref()) {
             Some(text) => spec::parse(text).map(|mut spec| {
                 set_mode(&mut spec.stages, args.mode.into());
+                for warning in &spec.warnings {
+                    eprintln!("warning: {warning}");
+                }
                 spec
             }),
-            None => Ok(Spec { stages: Vec::new(), seed: None }),
+            None => Ok(Spec::default()),
         };
         Ok(Self { up: parse(&args.up)?, down: parse(&args.down)? })
     }

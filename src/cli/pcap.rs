@@ -154,6 +154,9 @@ fn prepare(args: &Pcap) -> anyhow::Result<Ready> {
 fn plan(args: &Pcap) -> anyhow::Result<(Plan, usize)> {
     if let Some(text) = &args.spec {
         let mut spec = spec::parse(text)?;
+        for warning in &spec.warnings {
+            eprintln!("warning: {warning}");
+        }
         set_mode(&mut spec.stages, args.mode.into());
         // The names that `exec` uses: the draws depend on them.
         let port = |name: &str| PortPlan::new(name, NetnsRef::Own, Vec::new());

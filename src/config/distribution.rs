@@ -32,16 +32,30 @@ pub(super) fn find(name: &str, base: &Path) -> Result<Distribution, Refusal> {
         return read(name, &base.join(name));
     }
     let own = std::env::var_os("TC_LIB_DIR").map(PathBuf::from);
-    let folders = own.into_iter().chain(TC.map(PathBuf::from));
+    let folders = own.into_iter().chain(multiarch(Path::new("/usr/lib"))).chain(TC.map(PathBuf::from));
     let files: Vec<PathBuf> = folders.map(|folder| folder.join(format!("{name}.dist"))).collect();
     if let Some(file) = files.iter().find(|file| file.exists()) {
         return read(name, file);
     }
     let hint = match suggest::nearest(name, OWN) {
         Some(near) => format!("did you mean \"{near}\"?"),
-        None => format!("allowed: {}, a file's path, or a name of tc's in {}", OWN.join(", "), TC.join(", ")),
+        None => format!(
+            "allowed: {}, a file's path, or a name of tc's in /usr/lib/*-linux-*/tc, {}",
+            OWN.join(", "),
+            TC.join(", ")
+        ),
     };
     Err((format!("\"{name}\" is not a known distribution"), hint))
+}
+
+/// Debian's folders of tc's, one for each architecture, such as `/usr/lib/x86_64-linux-gnu/tc`.
+fn multiarch(lib: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(lib).into_iter().flatten().flatten();
+    let is_one = |path: &PathBuf| path.to_string_lossy().contains("-linux-");
+    let mut folders: Vec<PathBuf> =
+        entries.map(|entry| entry.path()).filter(is_one).map(|path| path.join("tc")).collect();
+    folders.sort();
+    folders
 }
 
 fn read(name: &str, file: &Path) -> Result<Distribution, Refusal> {
@@ -77,6 +91,18 @@ mod tests {
         let find = |name: &str| find(name, Path::new("")).unwrap();
         assert_eq!(address(find("pareto")), address(find("pareto")));
         assert_ne!(address(find("pareto")), address(find("paretonormal")));
+    }
+
+    #[test]
+    fn the_folder_of_any_architecture_is_searched() {
+        let lib = std::env::temp_dir().join(format!("faultwire-lib-{}", std::process::id()));
+        for name in ["riscv64-linux-gnu", "arm-linux-gnueabihf", "python3"] {
+            std::fs::create_dir_all(lib.join(name).join("tc")).unwrap();
+        }
+        let expected = ["arm-linux-gnueabihf", "riscv64-linux-gnu"].map(|name| lib.join(name).join("tc"));
+        assert_eq!(multiarch(&lib), expected);
+        assert_eq!(multiarch(Path::new("/no/such/folder")), Vec::<PathBuf>::new());
+        std::fs::remove_dir_all(lib).unwrap();
     }
 
     #[test]

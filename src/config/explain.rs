@@ -50,7 +50,7 @@ pub struct Numbers {
 
 /// Explains `spec`, its netem words as `mode` takes them.
 pub fn explain(spec: &Spec, mode: Mode) -> Explanation {
-    let mut explanation = Explanation::default();
+    let mut explanation = Explanation { warnings: spec.warnings.clone(), ..Explanation::default() };
     for stage in &spec.stages {
         match &stage.impairment {
             ImpairmentParams::Netem(netem) => {

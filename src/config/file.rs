@@ -46,7 +46,8 @@ pub(super) fn read_plan(root: &mut Table<'_>) -> Plan {
     } else if stages.into_iter().any(kernel) {
         plan.workers = one_worker(root, plan.workers, "netem in mode netem");
     }
-    plan.warnings = warnings(&plan);
+    plan.warnings = root.warnings();
+    plan.warnings.extend(warnings(&plan));
     plan
 }
 

@@ -79,6 +79,8 @@ pub struct Problems {
     list: RefCell<Vec<Problem>>,
     /// What is in the list.
     known: RefCell<HashSet<Problem>>,
+    /// What is allowed, but probably not meant.
+    warnings: RefCell<Vec<String>>,
     /// Every key that a reader asked for, without indices: what the reference must show.
     #[cfg(test)]
     pub(super) asked: RefCell<std::collections::BTreeSet<String>>,
@@ -96,6 +98,7 @@ impl Problems {
             lines,
             list: RefCell::default(),
             known: RefCell::default(),
+            warnings: RefCell::default(),
             #[cfg(test)]
             asked: RefCell::default(),
         }
@@ -115,6 +118,19 @@ impl Problems {
         if self.known.borrow_mut().insert(problem.clone()) {
             self.list.borrow_mut().push(problem);
         }
+    }
+
+    /// Adds a warning about the value of `key`, once.
+    pub(super) fn warn(&self, key: &str, what: &str) {
+        let warning = format!("{key}: {what}");
+        if !self.warnings.borrow().contains(&warning) {
+            self.warnings.borrow_mut().push(warning);
+        }
+    }
+
+    /// The warnings so far.
+    pub(super) fn warnings(&self) -> Vec<String> {
+        self.warnings.borrow().clone()
     }
 
     /// The directory of the file; that of the process if the name has none.

@@ -89,6 +89,11 @@ pub struct Table<'a> {
 }
 
 impl<'a> Table<'a> {
+    /// What was warned of in its file so far.
+    pub(super) fn warnings(&self) -> Vec<String> {
+        self.problems.warnings()
+    }
+
     /// The value of `key`, if it is there.
     pub fn value(&mut self, key: &'static str) -> Option<Value<'a>> {
         let path = join(&self.key, key);
@@ -191,6 +196,11 @@ impl<'a> Value<'a> {
             self.as_text().is_some_and(|text| raw.len() == text.len() + 2 && raw[1..].starts_with(text));
         let start = if verbatim { self.span.start + 1 + within.start } else { self.span.start };
         self.problems.add(&(start..start), &self.key, what, hint);
+    }
+
+    /// Warns of this value.
+    pub fn warn(&self, what: &str) {
+        self.problems.warn(&self.key, what);
     }
 
     /// The directory of the document's file: what relative paths in it start from.

@@ -133,6 +133,9 @@ pub(super) fn read_spec(value: &Value<'_>) -> Spec {
             if spec.seed.is_some() {
                 value.problem("\"seed\" belongs to the whole run", "write seed = 7 at the top of the file");
             }
+            for warning in &spec.warnings {
+                value.warn(warning);
+            }
             spec
         }
         Err(error) => {

@@ -18,6 +18,12 @@ use crate::pipeline::service::Opportunities;
 use crate::pipeline::units::{Probability, UnitError};
 use crate::pipeline::wire::tcp::flag;
 
+/// The unit of bits that is as long as this one of bytes.
+fn bits(written: &str) -> String {
+    let number = written.len() - "bps".len();
+    format!("{}bit", &written.to_lowercase()[..number])
+}
+
 /// The arguments of one word.
 pub(super) struct Arguments<'t, 'a> {
     pub(super) word: &'t str,
@@ -83,6 +89,20 @@ impl Arguments<'_, '_> {
             Some(number) => Ok(number),
             None => Err(self.missing("a whole number", example)),
         }
+    }
+
+    /// A count or a size, at least 1, that 32 bits hold.
+    pub(super) fn size(&mut self, example: &str) -> Result<u64, SpecProblem> {
+        let Some(token) = self.tokens.next_number() else {
+            return Err(self.missing("a whole number", example));
+        };
+        let size = units::size(token.text).map_err(|error| at(&token, error.what, error.hint))?;
+        let most = u64::from(u32::MAX);
+        if !(1..=most).contains(&size) {
+            let what = format!("\"{}\" is out of range", token.text);
+            return Err(at(&token, what, format!("allowed: 1 to {most}")));
+        }
+        Ok(size)
     }
 
     /// Takes the next word if it is `word`.
@@ -154,9 +174,15 @@ impl Arguments<'_, '_> {
         self.tokens.peek().map_or_else(|| self.tokens.end().start, |token| token.at.start)
     }
 
-    pub(super) fn rate(&mut self) -> Result<NetemRate, SpecProblem> {
+    /// And what to warn of.
+    pub(super) fn rate(&mut self, warning: &mut Option<String>) -> Result<NetemRate, SpecProblem> {
         const EXAMPLE: &str = "rate 1mbit 20 48 5";
+        let written = self.tokens.peek().map(|token| token.text.to_owned());
         let rate = self.required(units::rate, "a rate", "rate 10mbit")?;
+        let written = written.filter(|written| units::is_in_bytes(written));
+        *warning = written.map(|written| {
+            format!("rate {written} is bytes a second in tc, {rate}; bits are written \"{}\"", bits(&written))
+        });
         let packet_overhead = self.integer(-65_535..=65_535, EXAMPLE)?.unwrap_or(0);
         let cell_size = self.integer(0..=65_535, EXAMPLE)?.unwrap_or(0);
         let cell_overhead = self.integer(-65_535..=65_535, EXAMPLE)?.unwrap_or(0);
@@ -190,7 +216,7 @@ impl Arguments<'_, '_> {
             if slot.packets.is_none() && self.flag("packets") {
                 slot.packets = Some(self.count(1..=u64::from(u32::MAX), EXAMPLE)?);
             } else if slot.bytes.is_none() && self.flag("bytes") {
-                slot.bytes = Some(self.count(1..=u64::from(u32::MAX), EXAMPLE)?);
+                slot.bytes = Some(self.size(EXAMPLE)?);
             } else {
                 return Ok(slot);
             }

@@ -34,6 +34,8 @@ pub struct Spec {
     pub stages: Vec<StageParams>,
     /// The `seed` word.
     pub seed: Option<u64>,
+    /// What was probably not meant.
+    pub warnings: Vec<String>,
 }
 
 /// One thing that is wrong with a spec.
@@ -213,6 +215,22 @@ mod tests {
     }
 
     #[test]
+    fn a_rate_in_bytes_is_warned_of() {
+        assert_eq!(
+            parse("rate 10Mbps").unwrap().warnings,
+            ["rate 10Mbps is bytes a second in tc, 80 Mbit/s; bits are written \"10mbit\""]
+        );
+        assert!(parse("rate 10Mbit").unwrap().warnings.is_empty());
+    }
+
+    #[test]
+    fn tc_drops_and_counts_in_sizes() {
+        assert_eq!(netem("drop 1%"), netem("loss 1%"));
+        assert_eq!(netem("limit 2k").limit, Some(2_048));
+        assert_eq!(netem("slot 1ms bytes 3kb").slot.unwrap().bytes, Some(3_072));
+    }
+
+    #[test]
     fn own_words_are_stages_before_netem_in_their_order() {
         let spec = parse("mss 1360 delay 10ms mtu 1400 icmp seed 7 overhead 50").unwrap();
         let names: Vec<&str> = spec.stages.iter().map(|stage| stage.name.as_str()).collect();
@@ -303,7 +321,8 @@ mod tests {
                 "inject rst",
                 "\"inject\" is a stage of configuration files, not a word (write type = \"inject\" in",
             ),
-            ("delay 1ms drop", "\"drop\" is a stage of configuration files"),
+            ("delay 1ms drop", "\"drop\" needs a percentage (as in \"drop 1%\")"),
+            ("l 7", "\"l\" is short for \"limit\" in tc (write the word in full)"),
             ("delay 1ms icmp", "\"icmp\" does not stand alone (write it behind \"mtu\")"),
             ("gemodel 1%", "\"gemodel\" does not stand alone (write it behind \"loss\")"),
             ("trace stairs.json", "stairs.json is not a trace of Mahimahi (a rate stage of a file takes"),

@@ -43,6 +43,35 @@ pub(super) fn rate(text: &str) -> Result<Rate, UnitError> {
     Rate::from_bits_per_sec(bits.round() as u64).ok_or_else(|| zero_rate(text))
 }
 
+/// A number of packets or bytes, which tc reads as a size: with units of 1024, or of 1024 bits. Whole.
+pub(super) fn size(text: &str) -> Result<u64, UnitError> {
+    const UNITS: &[Unit] = &[
+        ("b", 1.0),
+        ("k", 1_024.0),
+        ("kb", 1_024.0),
+        ("kbit", 128.0),
+        ("m", 1_048_576.0),
+        ("mb", 1_048_576.0),
+        ("mbit", 131_072.0),
+        ("g", 1_073_741_824.0),
+        ("gb", 1_073_741_824.0),
+        ("gbit", 134_217_728.0),
+    ];
+    let number = match split_number(text) {
+        Some((number, "")) => number,
+        _ => parse_with_units(text, "a number", UNITS)?,
+    };
+    if number.fract() != 0.0 {
+        return Err(UnitError::new(format!("\"{text}\" is not a whole number"), "as in \"limit 1000\""));
+    }
+    Ok(number as u64)
+}
+
+/// Whether a rate is in bytes, though its unit is often written for bits.
+pub(super) fn is_in_bytes(text: &str) -> bool {
+    text.to_lowercase().ends_with("bps")
+}
+
 /// A percentage, with its sign.
 pub(super) fn percent(text: &str) -> Result<Probability, UnitError> {
     text.parse()
@@ -65,6 +94,16 @@ mod tests {
         assert_eq!(rate("10kbps").unwrap().bits_per_sec(), 80_000);
         assert_eq!(rate("10kbit").unwrap().bits_per_sec(), 10_000);
         assert_eq!(rate("1Mibit").unwrap().bits_per_sec(), 1_048_576);
+    }
+
+    #[test]
+    fn a_size_has_units_of_1024() {
+        for (text, bytes) in
+            [("7", 7), ("1k", 1_024), ("2Kb", 2_048), ("1kbit", 128), ("1.5m", 1_572_864), ("1gbit", 1 << 27)]
+        {
+            assert_eq!(size(text).unwrap(), bytes, "{text}");
+        }
+        assert!(size("1.5").is_err() && size("1x").is_err() && size("").is_err());
     }
 
     #[test]

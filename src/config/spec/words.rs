@@ -71,10 +71,33 @@ pub(super) fn read(spec: &str) -> Result<Spec, Vec<SpecProblem>> {
 
 /// The word under its usual name, if it is one.
 fn canonical(text: &str) -> Option<&'static str> {
-    if text == "latency" {
-        return Some("delay");
+    match text {
+        "latency" => return Some("delay"),
+        "drop" => return Some("loss"),
+        _ => {}
     }
     ALL.iter().copied().find(|&word| word == text)
+}
+
+/// The word that tc takes this for, the first of its words that begins so.
+fn abbreviated(text: &str) -> Option<&'static str> {
+    const TC: [&str; 14] = [
+        "limit",
+        "latency",
+        "delay",
+        "loss",
+        "drop",
+        "ecn",
+        "reorder",
+        "corrupt",
+        "gap",
+        "duplicate",
+        "distribution",
+        "rate",
+        "slot",
+        "seed",
+    ];
+    TC.into_iter().find(|word| word.starts_with(text))
 }
 
 /// What has been read so far.
@@ -89,6 +112,7 @@ struct Words {
     timestamps: Option<(TimestampsParams, Select)>,
     rst_order: Option<RstOrderParams>,
     seed: Option<u64>,
+    warning: Option<String>,
     /// The words given, in order, with their places.
     seen: Vec<(&'static str, Range<usize>)>,
     problems: Vec<SpecProblem>,
@@ -99,13 +123,20 @@ impl Words {
         let Some(word) = canonical(token.text) else {
             return Err(unknown(token));
         };
+        let mut arguments = Arguments { word: token.text, tokens };
         if self.place(word).is_some() {
+            // Its arguments are its own: none of them is a word that stands alone.
+            let _ = Self::default().arguments(word, &mut arguments);
             return Err(at(token, format!("\"{}\" was already given", token.text), "give each word once"));
         }
         self.seen.push((word, token.at.clone()));
-        let mut arguments = Arguments { word: token.text, tokens };
+        self.arguments(word, &mut arguments)
+    }
+
+    /// Reads what follows `word`.
+    fn arguments(&mut self, word: &str, arguments: &mut Arguments<'_, '_>) -> Result<(), SpecProblem> {
         match word {
-            "delay" => self.delay(&mut arguments)?,
+            "delay" => self.delay(arguments)?,
             "distribution" => self.distribution = Some(arguments.distribution()?),
             "loss" => self.netem.loss = arguments.loss()?,
             "ecn" => self.netem.ecn = true,
@@ -113,10 +144,10 @@ impl Words {
             "corrupt" => self.netem.corrupt = arguments.correlated()?,
             "reorder" => self.netem.reorder = arguments.correlated()?,
             "gap" => self.netem.gap = arguments.count(1..=u32::MAX, "gap 5")?,
-            "rate" => self.netem.rate = Some(arguments.rate()?),
+            "rate" => self.netem.rate = Some(arguments.rate(&mut self.warning)?),
             "slot" => self.netem.slot = Some(arguments.slot()?),
             "linklayer" => self.netem.link_layer = Some(arguments.link_layer()?),
-            "limit" => self.netem.limit = Some(arguments.count(1..=u64::from(u32::MAX), "limit 1000")?),
+            "limit" => self.netem.limit = Some(arguments.size("limit 1000")?),
             "seed" => self.seed = Some(arguments.count(0..=u64::MAX, "seed 7")?),
             "mtu" => self.mtu = Some((arguments.count(MTU, "mtu 1400")?, arguments.action())),
             "overhead" => self.overhead = arguments.count(0..=*MTU.end(), "overhead 50")?,
@@ -153,7 +184,11 @@ impl Words {
     fn finish(mut self) -> Result<Spec, Vec<SpecProblem>> {
         self.check_netem();
         let stages = self.stages();
-        if self.problems.is_empty() { Ok(Spec { stages, seed: self.seed }) } else { Err(self.problems) }
+        if self.problems.is_empty() {
+            Ok(Spec { stages, seed: self.seed, warnings: self.warning.into_iter().collect() })
+        } else {
+            Err(self.problems)
+        }
     }
 
     /// tc's own rules.
@@ -245,6 +280,12 @@ pub(super) fn at(token: &Token<'_>, what: String, hint: impl Into<String>) -> Sp
 
 fn unknown(token: &Token<'_>) -> SpecProblem {
     let text = token.text;
+    if let Some(word) = abbreviated(text)
+        && suggest::nearest(text, ALL.iter().copied()).is_none()
+    {
+        let what = format!("\"{text}\" is short for \"{word}\" in tc");
+        return at(token, what, "write the word in full");
+    }
     if TYPES.contains(&text) {
         let what = format!("\"{text}\" is a stage of configuration files, not a word");
         return at(token, what, format!("write type = \"{text}\" in a stage of a file"));
