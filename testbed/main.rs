@@ -10,6 +10,7 @@ mod system {
     pub(crate) mod attach;
     pub(crate) mod bottleneck;
     pub(crate) mod capture;
+    pub(crate) mod captures;
     pub(crate) mod cases;
     pub(crate) mod common;
     pub(crate) mod evidence;
@@ -25,6 +26,7 @@ mod system {
     pub(crate) mod run;
     pub(crate) mod segments;
     pub(crate) mod streams;
+    pub(crate) mod tc;
     pub(crate) mod tcp;
     pub(crate) mod third_party;
 }
