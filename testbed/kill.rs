@@ -14,8 +14,10 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use faultwire::lab::clock::{self, Deadline};
@@ -38,6 +40,8 @@ fn main() {
     if let Err(closed) = faultwire::net::privilege::check() {
         panic!("this test makes namespaces: {closed}");
     }
+    // Wherever the tree is, also where the namespace of the test has another folder.
+    program();
     enter();
     let kills =
         std::env::var("FAULTWIRE_KILLS").map_or(KILLS, |count| count.parse().expect("a number of kills"));
@@ -101,6 +105,13 @@ fn ip(arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// The program under test, by a descriptor that was opened before its folder was covered.
+fn program() -> Command {
+    static FILE: OnceLock<fs::File> = OnceLock::new();
+    let file = FILE.get_or_init(|| fs::File::open(env!("CARGO_BIN_EXE_faultwire")).unwrap());
+    Command::new(format!("/proc/self/fd/{}", file.as_raw_fd()))
+}
+
 /// A command that is killed.
 struct Subject<'a> {
     name: &'static str,
@@ -111,7 +122,7 @@ struct Subject<'a> {
 
 impl Subject<'_> {
     fn start(&self) -> Child {
-        Command::new(env!("CARGO_BIN_EXE_faultwire"))
+        program()
             .args(self.arguments)
             .env(MARK, std::process::id().to_string())
             .stdin(Stdio::null())
@@ -154,7 +165,7 @@ impl Subject<'_> {
 
 /// Starts `run` once more, to its end: it removes what a killed one left, and itself.
 fn swept() {
-    let status = Command::new(env!("CARGO_BIN_EXE_faultwire"))
+    let status = program()
         .args(["run", "/run/kill.toml", "--json"])
         .stdin(Stdio::null())
         .stdout(Stdio::null())

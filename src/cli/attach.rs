@@ -10,13 +10,13 @@ use crate::attach::{self, AttachError};
 use crate::bpf::HookCounters;
 use crate::capture::live::{LiveLog, LogError, Wanted, check_folder};
 use crate::cli::args::Attach;
+use crate::cli::faults::Faults;
 use crate::cli::out::LiveLine;
 use crate::cli::signals::Signals;
 use crate::cli::summary::{self, Names};
-use crate::cli::{WRONG, fail, out, random_seed};
+use crate::cli::{WRONG, fail, out};
 use crate::config::expression;
-use crate::config::plan::{IcmpPlan, PathPlan, Plan, set_mode};
-use crate::config::spec::{self, Spec, SpecError};
+use crate::config::plan::{IcmpPlan, PathPlan, Plan};
 use crate::engine::Watch;
 use crate::engine::events::Events;
 use crate::engine::network::Summary;
@@ -24,7 +24,6 @@ use crate::engine::wire::{NETWORK, TARGET, Wire, WirePlan};
 use crate::net::lookup::Device;
 use crate::net::target::{Target, TargetRef};
 use crate::net::{link, privilege};
-use crate::pipeline::params::Select;
 use crate::pipeline::time::{Duration, Instant};
 
 /// Fewer packets were hit than expected.
@@ -51,7 +50,9 @@ pub(super) fn attach(args: &Attach) -> ExitCode {
     if let Some(error) = args.log.as_deref().and_then(|folder| check_folder(folder).err()) {
         return fail(WRONG, error);
     }
-    let mut faults = match Faults::parse(args) {
+    let parsed =
+        Faults::parse(args.up.as_deref(), args.down.as_deref(), args.both.as_deref(), args.mode.into());
+    let mut faults = match parsed {
         Ok(faults) => faults,
         Err(error) => return fail(WRONG, error),
     };
@@ -71,41 +72,13 @@ pub(super) fn attach(args: &Attach) -> ExitCode {
     done.unwrap_or_else(|error| fail(1, format!("{error:#}")))
 }
 
-/// The specs of both directions.
-struct Faults {
-    up: Spec,
-    down: Spec,
-}
-
-impl Faults {
-    fn parse(args: &Attach) -> Result<Self, SpecError> {
-        let parse = |own: &Option<String>| match own.as_ref().or(args.both.as_ref()) {
-            Some(text) => spec::parse(text).map(|mut spec| {
-                set_mode(&mut spec.stages, args.mode.into());
-                spec
-            }),
-            None => Ok(Spec { stages: Vec::new(), seed: None }),
-        };
-        Ok(Self { up: parse(&args.up)?, down: parse(&args.down)? })
-    }
-
-    /// All stages at these packets only.
-    fn aim(&mut self, select: &Select) {
-        for stage in self.up.stages.iter_mut().chain(&mut self.down.stages) {
-            // A spec has no selections of its own.
-            stage.select = select.clone();
-        }
-    }
-
-    fn plan(&self, args: &Attach) -> WirePlan {
-        let seed = args.seed.or(self.up.seed).or(self.down.seed);
-        WirePlan {
-            up: self.up.stages.clone(),
-            down: self.down.stages.clone(),
-            seed: seed.unwrap_or_else(random_seed),
-            flows: Plan::DEFAULT_FLOWS,
-            icmp: IcmpPlan::default(),
-        }
+fn plan(args: &Attach, faults: &Faults) -> WirePlan {
+    WirePlan {
+        up: faults.up.stages.clone(),
+        down: faults.down.stages.clone(),
+        seed: faults.seed(args.seed),
+        flows: Plan::DEFAULT_FLOWS,
+        icmp: IcmpPlan::default(),
     }
 }
 
@@ -167,7 +140,7 @@ fn dry_run(target: &Target, device: &Device) -> anyhow::Result<ExitCode> {
 
 fn run(args: &Attach, faults: &Faults, target: &Target, device: &Device) -> anyhow::Result<ExitCode> {
     let signals = Signals::watch()?;
-    let plan = faults.plan(args);
+    let plan = plan(args, faults);
     let (log, events) = args.log.as_deref().map(|folder| start_log(&plan, folder)).transpose()?.unzip();
     let wire = Wire::start(&target.netns, device, &plan, Watch { records: None, events })?;
     for notice in &wire.notices {

@@ -15,13 +15,14 @@ use nix::unistd::Pid;
 
 use crate::capture::live::{LiveLog, LogError, Wanted, check_folder};
 use crate::cli::args::Exec;
+use crate::cli::faults::Faults;
 use crate::cli::signals::Signals;
 use crate::cli::subnets::Subnets;
 use crate::cli::summary::{self, Names};
-use crate::cli::{WRONG, fail, out, random_seed};
+use crate::cli::{WRONG, fail, out};
 use crate::config::Plan;
-use crate::config::plan::{NetnsRef, PathPlan, PortPlan, WorkerCount, set_mode};
-use crate::config::spec::{self, Spec, SpecError};
+use crate::config::plan::{NetnsRef, PathPlan, PortPlan, WorkerCount};
+use crate::config::spec::Spec;
 use crate::engine::Watch;
 use crate::engine::events::Events;
 use crate::engine::network::{Network, NetworkError, Summary};
@@ -52,7 +53,9 @@ pub(super) fn exec(args: &Exec) -> ExitCode {
         Ok(json) => json,
         Err(error) => return fail(WRONG, format!("{error:#}")),
     };
-    let faults = match Faults::parse(args) {
+    let parsed =
+        Faults::parse(args.up.as_deref(), args.down.as_deref(), args.both.as_deref(), args.mode.into());
+    let faults = match parsed {
         Ok(faults) => faults,
         Err(error) => return fail(WRONG, error),
     };
@@ -73,7 +76,7 @@ pub(super) fn exec(args: &Exec) -> ExitCode {
 fn single(args: &Exec, faults: &Faults, json: Option<Json<'_>>) -> anyhow::Result<ExitCode> {
     privilege::check()?;
     let signals = Signals::watch()?;
-    let ended = run(args, faults, &signals, faults.seed(args))?;
+    let ended = run(args, faults, &signals, faults.seed(args.seed))?;
     // From here on a signal ends faultwire, whatever its output waits for.
     drop(signals);
     if args.summary {
@@ -162,33 +165,6 @@ impl<'a> Json<'a> {
             self.file.write_all(format!("{json:#}\n").as_bytes())
         };
         written().with_context(|| format!("cannot write the summary to {}", self.path.display()))
-    }
-}
-
-/// The specs of both directions.
-struct Faults {
-    up: Spec,
-    down: Spec,
-}
-
-impl Faults {
-    fn parse(args: &Exec) -> Result<Self, SpecError> {
-        let parse = |own: &Option<String>| match own.as_ref().or(args.both.as_ref()) {
-            Some(text) => spec::parse(text).map(|mut spec| {
-                set_mode(&mut spec.stages, args.mode.into());
-                for warning in &spec.warnings {
-                    eprintln!("warning: {warning}");
-                }
-                spec
-            }),
-            None => Ok(Spec::default()),
-        };
-        Ok(Self { up: parse(&args.up)?, down: parse(&args.down)? })
-    }
-
-    /// The first seed: that of the command line, of a spec, or a random one.
-    fn seed(&self, args: &Exec) -> u64 {
-        args.seed.or(self.up.seed).or(self.down.seed).unwrap_or_else(random_seed)
     }
 }
 

@@ -10,6 +10,7 @@ mod case;
 mod check;
 mod doctor;
 mod exec;
+mod faults;
 mod out;
 mod pcap;
 mod run;

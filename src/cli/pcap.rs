@@ -18,9 +18,9 @@ use crate::capture::{Format, LinkType, Outcome, Outputs, Replay, Sink, Source};
 use crate::cli::args::Pcap;
 use crate::cli::signals::{Received, Signals};
 use crate::cli::summary::{self, Names};
-use crate::cli::{WRONG, fail, out};
-use crate::config::plan::{NetnsRef, PathPlan, PortPlan, set_mode};
-use crate::config::{self, Plan, spec};
+use crate::cli::{WRONG, fail, faults, out};
+use crate::config::plan::{NetnsRef, PathPlan, PortPlan};
+use crate::config::{self, Plan};
 use crate::engine::network::{Summary, router_params};
 
 /// The capture broke, or an output did.
@@ -153,11 +153,7 @@ fn prepare(args: &Pcap) -> anyhow::Result<Ready> {
 /// The plan, and which of its paths is meant.
 fn plan(args: &Pcap) -> anyhow::Result<(Plan, usize)> {
     if let Some(text) = &args.spec {
-        let mut spec = spec::parse(text)?;
-        for warning in &spec.warnings {
-            eprintln!("warning: {warning}");
-        }
-        set_mode(&mut spec.stages, args.mode.into());
+        let spec = faults::read(text, args.mode.into())?;
         // The names that `exec` uses: the draws depend on them.
         let port = |name: &str| PortPlan::new(name, NetnsRef::Own, Vec::new());
         let path = PathPlan { from: 1, to: 0, stages: spec.stages };

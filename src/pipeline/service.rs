@@ -362,9 +362,9 @@ mod tests {
     fn periods_without_number_take_no_time() {
         let step = Duration::from_nanos(1);
         let slow = RateSteps::new(&[(step, None), (step, Rate::from_bits_per_sec(1))], true).unwrap();
-        let service = Service::Steps(Arc::new(slow));
-        assert_eq!(service.ends(service.after(0, 1_500).0).as_nanos(), 2 * 12_000 * 1_000_000_000);
-        assert_eq!(service.ends(service.after(1, 1_500).0).as_nanos(), 2 * 12_000 * 1_000_000_000);
+        let service = Service::Steps(Arc::new(slow), 0);
+        assert_eq!(service.ends(service.after(0, 0, 1_500).0).as_nanos(), 2 * 12_000 * 1_000_000_000);
+        assert_eq!(service.ends(service.after(1, 1, 1_500).0).as_nanos(), 2 * 12_000 * 1_000_000_000);
     }
 
     /// 8 Mbit/s is a byte a microsecond.

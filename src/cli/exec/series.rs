@@ -7,8 +7,9 @@ use std::process::ExitCode;
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use super::{Ended, Faults, Json, ending, run};
+use super::{Ended, Json, ending, run};
 use crate::cli::args::Exec;
+use crate::cli::faults::Faults;
 use crate::cli::out;
 use crate::cli::signals::Signals;
 use crate::net::privilege;
@@ -28,7 +29,7 @@ enum How {
 pub(super) fn series(args: &Exec, faults: &Faults, file: Option<Json<'_>>) -> anyhow::Result<ExitCode> {
     privilege::check()?;
     let signals = Signals::watch()?;
-    let first = faults.seed(args);
+    let first = faults.seed(args.seed);
     let (how, passed, last) = under_seeds(args, faults, &signals, first)?;
     // From here on a signal ends faultwire, whatever its output waits for.
     drop(signals);

@@ -1,0 +1,49 @@
+//! The specs of the two directions, as `exec` and `attach` take them.
+
+use crate::cli::{out, random_seed};
+use crate::config::plan::set_mode;
+use crate::config::spec::{self, Spec, SpecError};
+use crate::pipeline::params::{Mode, Select};
+
+/// What is done to what goes up, and to what comes down.
+pub(super) struct Faults {
+    pub(super) up: Spec,
+    pub(super) down: Spec,
+}
+
+impl Faults {
+    /// Each direction's own spec, or else the one of `both`.
+    pub(super) fn parse(
+        up: Option<&str>,
+        down: Option<&str>,
+        both: Option<&str>,
+        mode: Mode,
+    ) -> Result<Self, SpecError> {
+        let of =
+            |own: Option<&str>| own.or(both).map_or_else(|| Ok(Spec::default()), |text| read(text, mode));
+        Ok(Self { up: of(up)?, down: of(down)? })
+    }
+
+    /// All stages at these packets only.
+    pub(super) fn aim(&mut self, select: &Select) {
+        for stage in self.up.stages.iter_mut().chain(&mut self.down.stages) {
+            // A spec has no selections of its own.
+            stage.select = select.clone();
+        }
+    }
+
+    /// The seed that is given, that of a spec, or a random one.
+    pub(super) fn seed(&self, given: Option<u64>) -> u64 {
+        given.or(self.up.seed).or(self.down.seed).unwrap_or_else(random_seed)
+    }
+}
+
+/// Reads a spec for `mode`, and says what is allowed in it but probably not meant.
+pub(super) fn read(text: &str, mode: Mode) -> Result<Spec, SpecError> {
+    let mut spec = spec::parse(text)?;
+    for warning in &spec.warnings {
+        out::note_line(format_args!("warning: {warning}"));
+    }
+    set_mode(&mut spec.stages, mode);
+    Ok(spec)
+}
