@@ -27,8 +27,9 @@ Examples:
   faultwire case run mtu-100-receive
   faultwire pcap in.pcap out.pcap --spec 'delay 20ms loss 1%'
 
-Every random decision depends on the seed, the connection (its service, and which one to that service it is)
-and the number of the packet in it: run with the printed seed to see the same packets fail again.";
+Every random decision depends on the seed, the connection (its service, and which one to that
+service it is) and the number of the packet in it: run with the printed seed to see the same packets
+fail again.";
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {

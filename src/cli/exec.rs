@@ -108,6 +108,8 @@ impl After {
 struct Ended {
     /// Exit code for it.
     code: u8,
+    /// Whether it could be started.
+    has_run: bool,
     /// What came to end faultwire itself meanwhile.
     interrupted: Option<Signal>,
     summary: Summary,
@@ -125,9 +127,9 @@ impl Ended {
         json
     }
 
-    /// Writes the summary where it belongs, if anywhere.
+    /// Writes the summary where it belongs, if anywhere. One of a command that never ran replaces no other.
     fn write(&self, file: Option<Json<'_>>, json: &serde_json::Value) -> Result<(), After> {
-        file.map_or(Ok(()), |file| file.write(json)).map_err(After::of(self.code))
+        file.filter(|_| self.has_run).map_or(Ok(()), |file| file.write(json)).map_err(After::of(self.code))
     }
 
     /// The seed and what happened, if the command failed or a fault acted.
@@ -180,7 +182,9 @@ fn run(args: &Exec, faults: &Faults, signals: &Signals, seed: u64) -> anyhow::Re
         out::note_line(format_args!("faultwire: {notice}"));
     }
     let names = Names::of(&plan, network.seed);
-    let (code, interrupted) = match spawn(args, &inner, &subnets)? {
+    let spawned = spawn(args, &inner, &subnets)?;
+    let has_run = spawned.is_ok();
+    let (code, interrupted) = match spawned {
         Ok(mut child) => {
             let (status, interrupted) = wait(&mut child, signals)?;
             (exit_code(status), interrupted)
@@ -191,7 +195,7 @@ fn run(args: &Exec, faults: &Faults, signals: &Signals, seed: u64) -> anyhow::Re
         }
     };
     let (summary, also) = settle(args, network, signals, log).map_err(After::of(code))?;
-    Ok(Ended { code, interrupted: interrupted.or(also), summary, names })
+    Ok(Ended { code, has_run, interrupted: interrupted.or(also), summary, names })
 }
 
 /// What is done once the command has ended.

@@ -113,6 +113,8 @@ fn lines_are_read_as_tc_reads_them() {
                     wrong.push(format!("tc takes {line:?}\n{told}"));
                 }
             }
+            // tc has a file for each shape but uniform, which it has no word for; here the word is built in.
+            (false, Ok(_)) if text.starts_with("No distribution data for uniform") => neither += 1,
             (false, Ok(_)) => wrong.push(format!("tc refuses {line:?}: {text}")),
         }
     }

@@ -54,8 +54,12 @@ pub fn set_endpoint(
     let Some(field) = transport::checksum_offset(layout.protocol()) else { return };
     let start = layout.transport_offset();
     let field = start + field;
-    // ICMP of IPv4 has no pseudo-header.
-    let covered = layout.protocol() != protocol::ICMP;
+    // The layout vouches for TCP, UDP and ICMP only.
+    if field + 2 > packet.len() {
+        return;
+    }
+    // ICMP of IPv4 and IGMP have no pseudo-header.
+    let covered = !matches!(layout.protocol(), protocol::ICMP | protocol::IGMP);
     let (old_sum, new_sum) = if covered { (old_sum, new_sum) } else { (0, 0) };
     let port = port.and_then(|port| Some((port_at(packet, layout, end)?, port)));
     if update == Update::Leave {
@@ -67,7 +71,8 @@ pub fn set_endpoint(
         if let Some((at, port)) = port {
             sum = checksum::update16(sum, be16(packet, at), port);
         }
-        put16(packet, field, if layout.protocol() == protocol::UDP { checksum::udp(sum) } else { sum });
+        let is_udp = matches!(layout.protocol(), protocol::UDP | protocol::UDP_LITE);
+        put16(packet, field, if is_udp { checksum::udp(sum) } else { sum });
     }
     if let Some((at, port)) = port {
         put16(packet, at, port);

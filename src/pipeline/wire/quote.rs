@@ -99,7 +99,7 @@ impl Quote {
             let sum = checksum::update16(be16(packet, field), old_sum, new_sum);
             put16(packet, field, sum);
         }
-        if protocol == protocol::ICMP {
+        if matches!(protocol, protocol::ICMP | protocol::IGMP) {
             (old_sum, new_sum) = (0, 0);
         }
         if let Some(port) = port {
@@ -118,7 +118,8 @@ impl Quote {
         let none = protocol == protocol::UDP && be16(packet, field) == 0;
         if field + 2 <= packet.len() && !none {
             let sum = checksum::update16(be16(packet, field), old_sum, new_sum);
-            put16(packet, field, if protocol == protocol::UDP { checksum::udp(sum) } else { sum });
+            let is_udp = matches!(protocol, protocol::UDP | protocol::UDP_LITE);
+            put16(packet, field, if is_udp { checksum::udp(sum) } else { sum });
         }
     }
 }
