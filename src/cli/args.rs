@@ -401,8 +401,8 @@ Examples:
   faultwire exec --both 'loss 5%' --until-failure -- ./test.sh
   faultwire exec --down 'rate 10mbit limit 50' -- sh -c 'iperf3 -c $FAULTWIRE_HOST -R'
 
-With --seeds or --until-failure the seeds are S, S+1, S+2 ... where S is --seed, the SPEC's or random;
---summary, --json and --log tell of the last run.
+With --seeds or --until-failure the seeds are S, S+1, S+2 ... where S is --seed, the SPEC's or a
+random one; --summary, --json and --log tell of the last run.
 
 Exit code: the command's; 128 + n if signal n ended it; 125 if the network could not be made, or a
 summary or log not be written after a command that succeeded; 126 or 127 if the command could not be
