@@ -132,10 +132,10 @@ impl Ended {
         file.filter(|_| self.has_run).map_or(Ok(()), |file| file.write(json)).map_err(After::of(self.code))
     }
 
-    /// The seed and what happened, if the command failed or a fault acted.
+    /// The seed and what happened, if the command failed or a fault acted. A command that never ran has no use for one.
     fn line(&self) -> Option<String> {
         let acted = summary::acted(&self.summary);
-        if self.code == 0 && acted.is_none() {
+        if !self.has_run || self.code == 0 && acted.is_none() {
             return None;
         }
         let failed = (self.code != 0).then(|| format!("the command failed (exit code {})", self.code));

@@ -41,7 +41,8 @@ pub(super) fn series(args: &Exec, faults: &Faults, file: Option<Json<'_>>) -> an
             let line: Vec<OsString> = std::env::args_os().collect();
             let line = again.insert(self::again(&line, first.wrapping_add(passed)));
             let said = last.as_ref().and_then(Ended::line).unwrap_or_default();
-            (format!("{said} after {passed} run(s) that did not fail; this runs it again:\n{line}"), code)
+            let passed = if passed == 1 { "1 run".to_owned() } else { format!("{passed} runs") };
+            (format!("{said}, after {passed} without failure; this runs it again:\n{line}"), code)
         }
         How::Interrupted(signal) => {
             let words = format!("ended by {signal} after {}: none failed", runs(passed, first));
