@@ -5,6 +5,7 @@
 //! all be one worker's, since the two sides of a session have different 5-tuples.
 
 mod around;
+mod clock;
 mod expiry;
 mod fragments;
 mod free;

@@ -9,21 +9,19 @@
 
 use crate::pipeline::counters::Reason;
 use crate::pipeline::nat::Fill;
+use crate::pipeline::nat::clock::SharedClock;
 use crate::pipeline::nat::fragments::{Datagram, Fragments};
 use crate::pipeline::nat::kind::{Kind, is_request, kind, plain};
 use crate::pipeline::nat::ports::Ports;
-use crate::pipeline::nat::session::{Lifetimes, Session, TcpSeen, Tick};
+use crate::pipeline::nat::session::{Lifetimes, Session, Tick};
 use crate::pipeline::nat::table::{Outer, Table};
 use crate::pipeline::packet::Packet;
 use crate::pipeline::params::{Dependence, Forward, MidStream, NaptParams, NatClock, Rebind};
 use crate::pipeline::rng::StageKey;
 use crate::pipeline::time::{Duration, Instant};
 use crate::pipeline::wire::tcp::flag;
-use crate::pipeline::wire::{End, FlowKey, Host, Tcp, Version, protocol, set_endpoint};
+use crate::pipeline::wire::{End, FlowKey, Host, Version, protocol, set_endpoint};
 use std::net::IpAddr;
-
-/// Where the clock begins that all connections share: not at zero, which some take for "no timestamp".
-const CLOCK_START: u32 = 1_000_000;
 
 /// Counters of the ports that endpoints were given: one for each, but for those whose hashes meet.
 const ORDINALS: usize = 4096;
@@ -41,7 +39,7 @@ pub(super) struct Napt {
     pub(super) filtering: Dependence,
     pub(super) hairpins: bool,
     inbound_refresh: bool,
-    clock: NatClock,
+    clock: Option<SharedClock>,
     mid_stream: MidStream,
     pub(super) has_forwards: bool,
     rebind: Option<Rebind>,
@@ -82,7 +80,7 @@ impl Napt {
             filtering: params.filtering,
             hairpins: params.hairpin,
             inbound_refresh: params.inbound_refresh,
-            clock: params.clock,
+            clock: (params.clock == NatClock::One).then(SharedClock::default),
             mid_stream: params.mid_stream,
             has_forwards: !params.forwards.is_empty(),
             rebind: params.rebind,
@@ -168,7 +166,7 @@ impl Napt {
                 None => return Ok(false),
             }
         };
-        let clock = self.clock;
+        let clock = self.clock.as_mut();
         let session = self.table.session(place);
         session.used = tick;
         let (address, port) = (session.address, session.port);
@@ -262,7 +260,7 @@ impl Napt {
                 (opened.inspect_err(|reason| self.refuse(*reason))?, true)
             }
         };
-        let clock = self.clock;
+        let clock = self.clock.as_mut();
         let session = self.table.session(place);
         if refresh {
             session.used = tick;
@@ -386,35 +384,18 @@ fn forwarded(forward: &Forward) -> (FlowKey, Outer) {
 /// Follows a TCP connection, and changes its timestamps if they are to be one clock's. Whether its timeout may be another
 /// one from now on.
 #[inline]
-fn follow(session: &mut Session, packet: &mut Packet, outward: bool, clock: NatClock, now: Instant) -> bool {
+fn follow(
+    session: &mut Session,
+    packet: &mut Packet,
+    outward: bool,
+    clock: Option<&mut SharedClock>,
+    now: Instant,
+) -> bool {
     let Some(flags) = packet.tcp_flags() else { return false };
     let before = session.seen;
     session.seen = before.after(flags, outward);
-    if clock == NatClock::One {
-        one_clock(session, before, packet, (flags, outward), now);
+    if let Some(clock) = clock {
+        clock.translate(session, before, packet, (flags, outward), now);
     }
     session.seen != before
-}
-
-/// Makes the timestamps of `packet` those of the translator's clock. `before` is what was seen of the connection.
-fn one_clock(
-    session: &mut Session,
-    before: TcpSeen,
-    packet: &mut Packet,
-    (flags, outward): (u8, bool),
-    now: Instant,
-) {
-    let (at, update) = (packet.layout.transport_offset(), packet.checksum_update());
-    let Ok(mut tcp) = Tcp::new(&mut packet.bytes_mut()[at..]) else { return };
-    let Some((value, echo)) = tcp.timestamps() else { return };
-    if outward {
-        let is_new = !before.has_clock() || before.begins_anew(flags);
-        if flags & flag::SYN != 0 && is_new {
-            let reading = CLOCK_START.wrapping_add((now.as_nanos() / 1_000_000) as u32);
-            session.clock = reading.wrapping_sub(value);
-        }
-        tcp.set_timestamps(value.wrapping_add(session.clock), echo, update);
-    } else if flags & flag::ACK != 0 {
-        tcp.set_timestamps(value, echo.wrapping_sub(session.clock), update);
-    }
 }

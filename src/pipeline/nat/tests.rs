@@ -505,6 +505,21 @@ fn one_clock_for_all_connections_and_its_own_for_each_host() {
     assert_eq!(sent(&mut run, 1_002, 0, &tcp("10.0.1.2:5000", server, ack, (10, 9))).1, 9);
 }
 
+/// A SYN that came late starts its connection at a late reading; what follows in time is ahead of the translator's own clock. The
+/// next connection must not start behind that.
+#[test]
+fn one_clock_never_goes_back_after_a_late_syn() {
+    let (syn, fin) = (2, 17);
+    let mut run = run(NaptParams { clock: NatClock::One, ..napt() });
+    // Sent at 1,000 ms by its host's clock and 9 ms under way; its FIN, of 1,012 ms, takes no time.
+    run.feed(at(9), &tcp("10.0.1.2:5000", "10.0.2.2:80", syn, (1_000, 0)));
+    run.feed(at(12), &tcp("10.0.1.2:5000", "10.0.2.2:80", fin, (1_012, 9)));
+    let last = clock(&run).0;
+    run.feed(at(13), &tcp("10.0.1.3:6000", "10.0.2.2:80", syn, (4_000, 0)));
+    let next = clock(&run).0;
+    assert!(next.wrapping_sub(last).cast_signed() >= 0, "{next} after {last}");
+}
+
 #[test]
 fn by_default_clocks_pass() {
     let mut run = run(napt());
