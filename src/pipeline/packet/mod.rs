@@ -1,0 +1,290 @@
+//! A packet on its way through the router: one wire packet, or a train that stands for several.
+//!
+//! A train is a GSO super-packet as the kernel hands it over: headers once, then the payload of all its segments. What
+//! leaves a stage must be what its wire packets would have been, so a train can be cut at any segment: the front part
+//! keeps the buffer's headers, the rest gets a copy of them, placed over payload that is already gone.
+
+mod checksum;
+mod copies;
+mod header;
+mod train;
+
+pub use train::Rest;
+
+use crate::pipeline::counters::Amount;
+use crate::pipeline::flow::FlowRef;
+use crate::pipeline::pool::{Buffer, HEADROOM};
+use crate::pipeline::rng::{StageKey, Stream};
+use crate::pipeline::wire::tcp::flag;
+use crate::pipeline::wire::{Layout, Malformed};
+
+use train::MAX_TRAIN_HEADER;
+
+/// Whether the transport checksum in the packet is the real one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Checksum {
+    /// As on the wire.
+    #[default]
+    Complete,
+    /// Only the pseudo-header sum; whoever puts the packet on a wire must finish it (`NEEDS_CSUM`).
+    Partial,
+}
+
+/// What the device said about a packet, in terms of the virtio header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Offload {
+    /// Payload bytes of each wire packet but the last; 0 if this is one wire packet.
+    pub segment: u16,
+    /// `NEEDS_CSUM`: where the checksummed bytes start and where in them the checksum goes.
+    pub partial: Option<(u16, u16)>,
+}
+
+/// One wire packet or a train.
+#[derive(Debug)]
+pub struct Packet {
+    buffer: Buffer,
+    start: u32,
+    length: u32,
+    /// Index of the first wire packet in its flow.
+    pub index: u64,
+    /// The flow it belongs to.
+    pub flow: FlowRef,
+    /// Where the headers are.
+    pub layout: Layout,
+    /// Zero for an original; a copy's own number otherwise.
+    pub lineage: u32,
+    /// Port it came in by.
+    pub ingress: u16,
+    /// Path it is on, or [`Packet::NO_PATH`].
+    pub path: u16,
+    /// Stage that it goes on with when its time comes.
+    pub stage: u16,
+    /// What whoever gave it to the router wants to know when it leaves; copies and fragments have it too.
+    pub tag: u16,
+    segment: u16,
+    checksum: Checksum,
+    flags: Flags,
+}
+
+/// Two flags in a byte: packets that wait are many, and their size counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Flags(u8);
+
+impl Flags {
+    /// The buffer belongs to a train whose rest still needs it.
+    const LENT: u8 = 1;
+    /// It has waited in the schedule.
+    const WAITED: u8 = 2;
+    /// The other bits are the number of the phase in which it came to its path.
+    const PHASE: u32 = 2;
+
+    const fn has(self, flag: u8) -> bool {
+        self.0 & flag != 0
+    }
+
+    const fn with(self, flag: u8) -> Self {
+        Self(self.0 | flag)
+    }
+
+    const fn without(self, flag: u8) -> Self {
+        Self(self.0 & !flag)
+    }
+}
+
+impl Packet {
+    /// The path of a packet that is on none: not routed yet, or the router's own.
+    pub const NO_PATH: u16 = u16::MAX;
+
+    /// Reads the packet of `length` bytes that stands in `buffer` behind the headroom.
+    ///
+    /// # Errors
+    /// What is wrong with it, and the buffer back.
+    pub fn parse(
+        buffer: Buffer,
+        length: usize,
+        offload: Offload,
+        ingress: u16,
+    ) -> Result<Self, (Buffer, Malformed)> {
+        let Some(bytes) = buffer.get(HEADROOM..HEADROOM + length) else {
+            return Err((buffer, Malformed::Truncated));
+        };
+        let (layout, total) = match Layout::parse(bytes) {
+            Ok(found) => found,
+            Err(malformed) => return Err((buffer, malformed)),
+        };
+        let mut packet = Self {
+            buffer,
+            start: HEADROOM as u32,
+            length: total as u32,
+            index: 0,
+            flow: FlowRef::default(),
+            layout,
+            lineage: 0,
+            ingress,
+            path: Self::NO_PATH,
+            stage: 0,
+            tag: 0,
+            segment: 0,
+            checksum: Checksum::Complete,
+            flags: Flags::default(),
+        };
+        match packet.accept_offload(offload) {
+            Ok(()) => Ok(packet),
+            Err(malformed) => Err((packet.buffer, malformed)),
+        }
+    }
+
+    fn accept_offload(&mut self, offload: Offload) -> Result<(), Malformed> {
+        let payload = self.payload_length();
+        let is_train = offload.segment > 0 && payload > u32::from(offload.segment);
+        if is_train {
+            let cuttable = (self.is_tcp() || self.is_udp()) && !self.layout.is_fragment();
+            if !cuttable || self.header_length() > MAX_TRAIN_HEADER {
+                return Err(Malformed::BadOffload);
+            }
+            self.segment = offload.segment;
+        }
+        match offload.partial {
+            Some((start, offset))
+                if self.checksum_at() == Some((usize::from(start), usize::from(offset))) =>
+            {
+                self.checksum = Checksum::Partial;
+            }
+            // Checksummed by other bounds than the outermost transport's: finish it now, so that no stage has to know.
+            Some((start, offset)) => self.finish_checksum(usize::from(start), usize::from(offset))?,
+            None if is_train => self.set_partial(),
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// Bytes of the IP packet (for a train: headers once and all payload).
+    #[inline]
+    pub fn bytes(&self) -> &[u8] {
+        &self.buffer[self.start as usize..(self.start + self.length) as usize]
+    }
+
+    /// As [`Self::bytes`], to change. Lengths must stay.
+    #[inline]
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.buffer[self.start as usize..(self.start + self.length) as usize]
+    }
+
+    /// The packet with the headroom before it, for a device to fill in its header.
+    #[inline]
+    pub fn with_headroom(&mut self) -> &mut [u8] {
+        &mut self.buffer[self.start as usize - HEADROOM..(self.start + self.length) as usize]
+    }
+
+    /// Number of wire packets it stands for.
+    #[inline]
+    pub const fn wires(&self) -> u32 {
+        // Not kept: packets that wait are many, and their size counts.
+        if self.segment == 0 { 1 } else { self.payload_length().div_ceil(self.segment as u32) }
+    }
+
+    /// Payload bytes of each wire packet of a train; 0 for a single packet.
+    #[inline]
+    pub const fn segment(&self) -> u16 {
+        self.segment
+    }
+
+    /// State of the transport checksum.
+    #[inline]
+    pub const fn checksum(&self) -> Checksum {
+        self.checksum
+    }
+
+    /// Bytes of the IP and transport headers together.
+    #[inline]
+    pub const fn header_length(&self) -> usize {
+        self.layout.payload_offset()
+    }
+
+    /// Bytes of transport payload, of all wire packets together.
+    #[inline]
+    pub const fn payload_length(&self) -> u32 {
+        self.length - self.layout.payload_offset() as u32
+    }
+
+    /// Wire packets and bytes.
+    #[inline]
+    pub const fn amount(&self) -> Amount {
+        let packets = self.wires() as u64;
+        Amount { packets, bytes: self.length as u64 + (packets - 1) * self.header_length() as u64 }
+    }
+
+    /// The same for the first `count` wire packets.
+    #[inline]
+    pub const fn amount_of(&self, count: u32) -> Amount {
+        if count >= self.wires() {
+            return self.amount();
+        }
+        let each = self.header_length() as u64 + self.segment as u64;
+        Amount { packets: count as u64, bytes: count as u64 * each }
+    }
+
+    /// IP length of wire packet `i` in bytes.
+    #[inline]
+    pub const fn wire_length(&self, i: u32) -> u32 {
+        self.header_length() as u32 + self.wire_payload(i)
+    }
+
+    /// Payload length of wire packet `i` in bytes.
+    #[inline]
+    pub const fn wire_payload(&self, i: u32) -> u32 {
+        let wires = self.wires();
+        if i + 1 < wires {
+            self.segment as u32
+        } else {
+            self.payload_length() - (wires - 1) * self.segment as u32
+        }
+    }
+
+    /// TCP flags of wire packet `i`; `None` if this is not TCP with a whole header.
+    #[inline]
+    pub fn wire_flags(&self, i: u32) -> Option<u8> {
+        let mut flags = self.tcp_flags()?;
+        if i + 1 < self.wires() {
+            flags &= !(flag::FIN | flag::PSH);
+        }
+        if i > 0 {
+            flags &= !flag::CWR;
+        }
+        Some(flags)
+    }
+
+    /// TCP flags as they stand in the header.
+    #[inline]
+    pub fn tcp_flags(&self) -> Option<u8> {
+        self.is_tcp().then(|| self.bytes()[self.layout.transport_offset() + 13])
+    }
+
+    /// Number of the phase in which it came to its path; 0 if that has none.
+    #[inline]
+    pub const fn phase(&self) -> u8 {
+        self.flags.0 >> Flags::PHASE
+    }
+
+    /// Says in which phase it came to its path.
+    pub(crate) const fn set_phase(&mut self, number: u8) {
+        self.flags.0 = self.flags.0 & (Flags::LENT | Flags::WAITED) | number << Flags::PHASE;
+    }
+
+    /// Whether it has waited in the schedule.
+    #[inline]
+    pub const fn has_waited(&self) -> bool {
+        self.flags.has(Flags::WAITED)
+    }
+
+    /// Says that it has waited.
+    pub(crate) const fn set_waited(&mut self) {
+        self.flags = self.flags.with(Flags::WAITED);
+    }
+
+    /// The draws of a stage for this packet's flow.
+    #[inline]
+    pub const fn stream(&self, key: StageKey) -> Stream {
+        key.stream(self.flow.identity, self.lineage)
+    }
+}
