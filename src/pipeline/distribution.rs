@@ -10,12 +10,16 @@ pub const SCALE: i64 = 8_192;
 pub const MOST: usize = 16_384;
 /// Entries of the tables that are made here, as of tc's.
 const ENTRIES: usize = 4_096;
+/// Tables with at least this many entries are interpolated between their entries.
+const FINE: usize = 256;
 
 /// A shape.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Table {
     name: String,
     entries: Vec<i16>,
+    /// The entries in ascending order: a quantile function.
+    sorted: Vec<i16>,
 }
 
 impl fmt::Debug for Table {
@@ -58,14 +62,20 @@ impl Table {
         match entries.len() {
             0 => Err(NotATable::Empty),
             length if length > MOST => Err(NotATable::TooLong(length)),
-            _ => Ok(Self { name: name.to_owned(), entries }),
+            _ => Ok(Self::new(name, entries)),
         }
+    }
+
+    fn new(name: &str, entries: Vec<i16>) -> Self {
+        let mut sorted = entries.clone();
+        sorted.sort_unstable();
+        Self { name: name.to_owned(), entries, sorted }
     }
 
     /// The normal distribution, at the middle of each of 4096 steps.
     pub fn normal() -> Self {
         let entry = |index: usize| round(super::jitter::normal_quantile(middle(index)) * SCALE as f64);
-        Self { name: "normal".to_owned(), entries: (0..ENTRIES).map(entry).collect() }
+        Self::new("normal", (0..ENTRIES).map(entry).collect())
     }
 
     /// Pareto's distribution with exponent 3, moved and scaled to mean 0 and a spread of one: ((1-u)^(-1/3) - 3/2) · 4/3.
@@ -75,7 +85,7 @@ impl Table {
             let above = (65_536 - 16 * index) as f64 / 65_536.0;
             round((above.cbrt().recip() - 1.5) * (4.0 / 3.0) * SCALE as f64)
         };
-        Self { name: "pareto".to_owned(), entries: (0..ENTRIES).map(entry).collect() }
+        Self::new("pareto", (0..ENTRIES).map(entry).collect())
     }
 
     /// A quarter of the normal distribution and three of Pareto's.
@@ -83,7 +93,7 @@ impl Table {
         let (normal, pareto) = (Self::normal(), Self::pareto());
         let mix = |(normal, pareto): (&i16, &i16)| ((i32::from(*normal) + 3 * i32::from(*pareto)) / 4) as i16;
         let entries = normal.entries.iter().zip(&pareto.entries).map(mix).collect();
-        Self { name: "paretonormal".to_owned(), entries }
+        Self::new("paretonormal", entries)
     }
 
     /// What it is called.
@@ -96,10 +106,40 @@ impl Table {
         &self.entries
     }
 
-    /// The entry that the uniform number `word` falls on.
+    /// The entry that the uniform number `word` selects: for independent draws, as netem makes them.
     #[inline]
     pub fn entry(&self, word: u64) -> i16 {
         self.entries[((u128::from(word) * self.entries.len() as u128) >> 64) as usize]
+    }
+
+    /// The quantile at the uniform number `word`: a distance from the mean, in nanoseconds for a jitter of `sigma`.
+    ///
+    /// Unlike [`Self::entry`] it grows with `word`. A table of at least [`FINE`] entries is interpolated linearly, so that
+    /// a small step of `word` is a small step of the result. A coarser table has only the values of its entries.
+    #[inline]
+    pub fn quantile(&self, word: u64, sigma: i64) -> i64 {
+        // In entries, with 32 bits behind the point.
+        let place = ((u128::from(word) * self.sorted.len() as u128) >> 32) as u64;
+        if self.sorted.len() < FINE {
+            return Self::scaled(self.sorted[(place >> 32) as usize], sigma);
+        }
+        // An entry stands in the middle of its step.
+        let place = place.saturating_sub(1 << 31);
+        let index = (place >> 32) as usize;
+        let next = (index + 1).min(self.sorted.len() - 1);
+        let [low, high] = [index, next].map(|index| Self::scaled(self.sorted[index], sigma));
+        low + ((i128::from(high - low) * i128::from(place & 0xffff_ffff)) >> 32) as i64
+    }
+
+    /// The slope of the quantile function over the standard normal quantile, at each step between two entries: in units of
+    /// the jitter.
+    pub(super) fn slopes(&self) -> impl Iterator<Item = f64> + '_ {
+        let count = self.sorted.len() as f64;
+        self.sorted.windows(2).enumerate().map(move |(index, pair)| {
+            let x = super::jitter::normal_quantile((index as f64 + 1.0) / count);
+            let density = libm::exp(-x * x / 2.0) / (2.0 * std::f64::consts::PI).sqrt();
+            f64::from(i32::from(pair[1]) - i32::from(pair[0])) / SCALE as f64 * count * density
+        })
     }
 
     /// Distance from the mean for `entry`, with a jitter of `sigma` nanoseconds: netem's rounding.
@@ -192,11 +232,30 @@ mod tests {
 
     #[test]
     fn every_entry_is_as_likely() {
-        let table = Table::parse("four", "1 2 3 4").unwrap();
+        let table = Table::parse("four", "3 1 4 2").unwrap();
         let quarter = 1_u64 << 62;
         assert_eq!(
             [0, quarter - 1, quarter, 3 * quarter, u64::MAX].map(|word| table.entry(word)),
+            [3, 3, 1, 2, 2]
+        );
+        // As a quantile, in ascending order.
+        assert_eq!(
+            [0, quarter - 1, quarter, 3 * quarter, u64::MAX].map(|word| table.quantile(word, SCALE)),
             [1, 1, 2, 4, 4]
         );
+    }
+
+    /// 512 entries, 0, 50, 100 ...: each in the middle of its step, and straight lines between them.
+    #[test]
+    fn a_fine_table_is_interpolated() {
+        let text: Vec<String> = (0..FINE as i64 * 2).map(|entry| (entry * 50).to_string()).collect();
+        let table = Table::parse("line", &text.join(" ")).unwrap();
+        let step = u64::MAX / (2 * FINE as u64) + 1;
+        let at = |steps: u64, part: u64| table.quantile(steps * step + part, SCALE);
+        assert_eq!(
+            [at(0, 0), at(0, step / 2), at(1, 0), at(1, step / 2), at(9, step / 4)],
+            [0, 0, 25, 50, 437]
+        );
+        assert_eq!(table.quantile(u64::MAX, SCALE), 511 * 50);
     }
 }

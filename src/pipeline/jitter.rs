@@ -19,7 +19,12 @@ impl DelayParams {
                 (u128::from(mean) + offset).saturating_sub(u128::from(spread)) as u64
             }
             Distribution::Table(table) => {
-                let offset = Table::scaled(table.entry(word), spread as i64);
+                // A delay that keeps the order wanders: it needs a function of `word` that does not jump.
+                let offset = if self.reorder {
+                    Table::scaled(table.entry(word), spread as i64)
+                } else {
+                    table.quantile(word, spread as i64)
+                };
                 (mean as i64).saturating_add(offset).max(0) as u64
             }
             Distribution::Normal => (mean as f64 + standard_normal(word) * spread as f64).max(0.0) as u64,
@@ -101,7 +106,15 @@ mod tests {
     /// Kolmogorov and Smirnov: the largest distance between the share of draws up to a value and the distribution's.
     /// It exceeds 2.7 / sqrt(n) once in a million (Smirnov's limit, 2 exp(-2 · 2.7^2)).
     fn assert_distributed(distribution: Distribution, cumulative: impl Fn(i64) -> (f64, f64)) {
-        let delay = DelayParams { delay: Duration::from_millis(100), ..delay(distribution) };
+        for reorder in [false, true] {
+            assert_draws(
+                DelayParams { delay: Duration::from_millis(100), reorder, ..delay(distribution) },
+                &cumulative,
+            );
+        }
+    }
+
+    fn assert_draws(delay: DelayParams, cumulative: impl Fn(i64) -> (f64, f64)) {
         let stream = crate::pipeline::rng::StageKey::new(5, "jitter").stream(1, 0);
         let n = 200_000_u64;
         let mut draws: Vec<i64> =
@@ -114,7 +127,7 @@ mod tests {
             let (below, at) = cumulative(*value);
             assert!(
                 share > below - bound && share < at + bound,
-                "{distribution:?}: {share} at {value}: {below} {at}"
+                "{delay:?}: {share} at {value}: {below} {at}"
             );
         }
     }

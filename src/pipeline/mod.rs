@@ -50,4 +50,5 @@ pub mod units;
 mod wander;
 
 pub(crate) use jitter::normal_quantile;
+pub(crate) use wander::Pace;
 pub mod wire;

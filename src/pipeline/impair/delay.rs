@@ -13,7 +13,8 @@ use crate::pipeline::params::DelayParams;
 use crate::pipeline::rng::StageKey;
 use crate::pipeline::stage::{Action, Stage, Verdict};
 use crate::pipeline::time::Instant;
-use crate::pipeline::wander::{self, Wander};
+use crate::pipeline::units::Probability;
+use crate::pipeline::wander::{Pace, Wander};
 
 /// Holds each wire packet for its delay.
 #[derive(Debug)]
@@ -22,8 +23,8 @@ pub struct Delay {
     key: StageKey,
     /// Where order has to be kept.
     flows: Option<PerFlow<Flow>>,
-    /// Of the wandering delay, in 1/s.
-    speed: f64,
+    /// Of the wandering delay.
+    pace: Pace,
     clamped: u64,
 }
 
@@ -43,7 +44,7 @@ impl Delay {
             params,
             key: setting.key,
             flows: keeps_order.then(|| PerFlow::new(setting.flows)),
-            speed: wander::speed(params.jitter, params.half_life),
+            pace: Pace::new(&params, Probability::ZERO),
             clamped: 0,
         }
     }
@@ -67,7 +68,7 @@ impl Stage for Delay {
         };
         let flow = flows.of(packet.flow);
         let words = [first, stream.word(packet.index, 1)];
-        let due = now + self.params.draw(flow.wander.uniform(self.speed, now, words));
+        let due = now + self.params.draw(flow.wander.uniform(self.pace, now, words));
         self.clamped += u64::from(due < flow.last);
         flow.last = flow.last.max(due);
         Verdict::new(1, Action::Hold(flow.last))
