@@ -14,13 +14,21 @@
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
+#[cfg(feature = "net")]
 pub mod attach;
+#[cfg(feature = "net")]
 pub mod bpf;
+#[cfg(feature = "capture")]
 pub mod capture;
+#[cfg(feature = "cli")]
 pub mod cli;
 pub mod config;
+#[cfg(feature = "net")]
 pub mod device;
+#[cfg(feature = "net")]
 pub mod engine;
+#[cfg(feature = "lab")]
 pub mod lab;
+#[cfg(feature = "net")]
 pub mod net;
 pub mod pipeline;

@@ -19,7 +19,7 @@ mod words;
 
 pub(super) use words::MTU;
 
-#[cfg(test)]
+#[cfg(all(test, feature = "cli"))]
 pub(crate) use words::ALL as WORDS;
 
 use std::fmt;
