@@ -11,12 +11,12 @@ use faultwire::config::spec;
 use faultwire::pipeline::counters::Reason;
 use faultwire::pipeline::packet::{Offload, Packet};
 use faultwire::pipeline::params::{
-    BlackoutParams, DelayModelParams, Dependence, HeldAcks, IcmpParams, Identity, ImpairmentParams,
-    InjectParams, InjectTo, Injected, ListedLossParams, NaptParams, NatClock, NatKind, NatParams, NatPlace,
-    NatTimeouts, Numbers, PathParams, PatternFault, PatternParams, PawsPerHostParams, PortAllocation,
-    PortParams, Rebind, ReorderParams, RouterParams, RstOrderParams, RstPlace, RstSequence, Scope, Segment,
-    Segments, Select, StageParams, TcpParams, TimestampSet, TimestampsParams, Timetable, Trigger,
-    WindowRewrite,
+    BlackoutParams, DelayModelParams, Dependence, DropParams, FragmentFilterParams, HeldAcks, IcmpParams,
+    Identity, ImpairmentParams, InjectParams, InjectTo, Injected, ListedLossParams, NaptParams, NatClock,
+    NatKind, NatParams, NatPlace, NatTimeouts, Numbers, PathParams, PatternFault, PatternParams,
+    PawsPerHostParams, PortAllocation, PortParams, Rebind, ReorderParams, RouterParams, RstOrderParams,
+    RstPlace, RstSequence, Scope, Segment, Segments, Select, StageParams, TcpParams, TimestampSet,
+    TimestampsParams, Timetable, Trigger, WindowRewrite,
 };
 use faultwire::pipeline::pool::HEADROOM;
 use faultwire::pipeline::router::{Egress, Router};
@@ -74,7 +74,7 @@ fn stages() -> Vec<StageParams> {
         hold: false,
     };
     stages.push(stage("displace", ImpairmentParams::Reorder(displace)));
-    stages.push(stage("filter", ImpairmentParams::FragmentFilter));
+    stages.push(stage("filter", ImpairmentParams::FragmentFilter(FragmentFilterParams)));
     let paws = PawsPerHostParams { window: Duration::from_secs(60), require_timestamp: true };
     stages.push(stage("paws", ImpairmentParams::PawsPerHost(paws)));
     let timestamps = TimestampsParams { set: TimestampSet::RandomOffset, translate: true };
@@ -107,7 +107,7 @@ fn stages() -> Vec<StageParams> {
     stages.push(stage("dup-ack", inject(Injected::DuplicateAck, InjectTo::Receiver)));
     stages.push(stage("rst", inject(Injected::Rst(RstSequence::Stale(1)), InjectTo::Sender)));
     stages.push(stage("blackout", ImpairmentParams::Blackout(blackout)));
-    let mut again = stage("again", ImpairmentParams::Drop);
+    let mut again = stage("again", ImpairmentParams::Drop(DropParams));
     again.select.segments = Segments::NONE.with(Segment::Retransmission).with(Segment::Sack);
     stages.push(again);
     stages

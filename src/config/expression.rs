@@ -243,8 +243,10 @@ mod tests {
     fn takes(text: &str) -> [bool; 2] {
         let select = parse(text).unwrap_or_else(|error| panic!("{error}"));
         [Spec::udp(10), Spec::tcp(10)].map(|spec| {
-            let mut run =
-                Run::new(vec![StageParams { select: select.clone(), ..stage(ImpairmentParams::Drop) }]);
+            let mut run = Run::new(vec![StageParams {
+                select: select.clone(),
+                ..stage(ImpairmentParams::Drop(crate::pipeline::params::DropParams))
+            }]);
             run.feed(Instant::ZERO, &spec.frame());
             run.wires().is_empty()
         })

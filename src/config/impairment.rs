@@ -6,7 +6,6 @@ mod rate;
 mod rewrite;
 mod tcp;
 
-pub(super) use rewrite::OPTIONS;
 pub(super) use tcp::RST_TIMEOUT;
 
 use std::sync::Arc;
@@ -17,9 +16,9 @@ use crate::config::spec::MTU;
 use crate::config::stage::read_spec;
 use crate::config::trace;
 use crate::pipeline::params::{
-    BlackoutParams, CorruptArea, CorruptParams, DelayParams, Distribution, DuplicateParams, ImpairmentParams,
-    MssParams, MtuAction, MtuParams, PatternFault, PawsPerHostParams, ReorderParams, ReplayEnd, ReplayParams,
-    Trigger,
+    BlackoutParams, CorruptArea, CorruptParams, DelayParams, Distribution, DropParams, DuplicateParams,
+    FragmentFilterParams, ImpairmentParams, MssParams, MtuAction, MtuParams, PatternFault, PawsPerHostParams,
+    ReorderParams, ReplayEnd, ReplayParams, Trigger,
 };
 use crate::pipeline::time::Duration;
 use crate::pipeline::units::Probability;
@@ -55,7 +54,7 @@ pub(super) fn read_impairment(
 ) -> Option<ImpairmentParams> {
     Some(match kind {
         "loss" => loss::read(table, trigger)?,
-        "drop" => ImpairmentParams::Drop,
+        "drop" => ImpairmentParams::Drop(DropParams),
         "delay" => match pattern::delay(table) {
             pattern::Found::Read(model) => model?,
             pattern::Found::Nothing(_) => ImpairmentParams::Delay(delay(table)?),
@@ -70,7 +69,7 @@ pub(super) fn read_impairment(
         "duplicate" => duplicate(table, trigger)?,
         "corrupt" => ImpairmentParams::Corrupt(corrupt(table, trigger)?),
         "reorder" => ImpairmentParams::Reorder(reorder(table, trigger)?),
-        "fragment-filter" => ImpairmentParams::FragmentFilter,
+        "fragment-filter" => ImpairmentParams::FragmentFilter(FragmentFilterParams),
         "replay" => ImpairmentParams::Replay(replay(table)?),
         "blackout" => ImpairmentParams::Blackout(blackout(table)?),
         "paws-per-host" => ImpairmentParams::PawsPerHost(PawsPerHostParams {

@@ -781,7 +781,7 @@ fn the_reference_shows_every_key_and_type() {
 
 fn type_of(impairment: &ImpairmentParams) -> &'static str {
     match impairment {
-        ImpairmentParams::Drop => "drop",
+        ImpairmentParams::Drop(_) => "drop",
         ImpairmentParams::Pattern(pattern) if pattern.fault == PatternFault::Duplicate => "duplicate",
         ImpairmentParams::Loss(_) | ImpairmentParams::ListedLoss(_) | ImpairmentParams::Pattern(_) => "loss",
         ImpairmentParams::Delay(_) | ImpairmentParams::DelayModel(_) => "delay",
@@ -792,7 +792,7 @@ fn type_of(impairment: &ImpairmentParams) -> &'static str {
         ImpairmentParams::Duplicate(_) => "duplicate",
         ImpairmentParams::Corrupt(_) => "corrupt",
         ImpairmentParams::Reorder(_) => "reorder",
-        ImpairmentParams::FragmentFilter => "fragment-filter",
+        ImpairmentParams::FragmentFilter(_) => "fragment-filter",
         ImpairmentParams::Blackout(_) => "blackout",
         ImpairmentParams::PawsPerHost(_) => "paws-per-host",
         ImpairmentParams::Timestamps(_) => "timestamps",

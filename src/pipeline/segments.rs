@@ -228,7 +228,11 @@ mod tests {
 
     /// Of each packet the sequence numbers of the wire packets that were hit.
     fn hits(select: &Select, trigger: Trigger, packets: &[Spec]) -> Vec<Vec<u32>> {
-        let stage = StageParams { select: select.clone(), trigger, ..stage(ImpairmentParams::Drop) };
+        let stage = StageParams {
+            select: select.clone(),
+            trigger,
+            ..stage(ImpairmentParams::Drop(crate::pipeline::params::DropParams))
+        };
         let mut run = Run::new(vec![stage]);
         let hits = |spec: &Spec| {
             let before = run.wires().len();
@@ -275,7 +279,10 @@ mod tests {
             }
         }
         let fragments = Spec { extra: Extra::Fragments(80), ..segment(1, ACK, 100) };
-        let stage = StageParams { select: aimed(Data), ..stage(ImpairmentParams::Drop) };
+        let stage = StageParams {
+            select: aimed(Data),
+            ..stage(ImpairmentParams::Drop(crate::pipeline::params::DropParams))
+        };
         let mut run = Run::new(vec![stage]);
         for frame in fragments.frames() {
             run.feed(Instant::ZERO, &frame);
@@ -424,8 +431,10 @@ mod tests {
 
     #[test]
     fn what_was_sent_in_another_phase_was_sent() {
-        let mut later =
-            StageParams { select: aimed(Segment::Retransmission), ..stage(ImpairmentParams::Drop) };
+        let mut later = StageParams {
+            select: aimed(Segment::Retransmission),
+            ..stage(ImpairmentParams::Drop(crate::pipeline::params::DropParams))
+        };
         let ms = Duration::from_millis;
         later.trigger.phase = Some(Phase { number: 1, from: ms(10), until: None, period: None });
         let mut run = Run::new(vec![later]);

@@ -226,7 +226,7 @@ mod tests {
             let aim = StageParams {
                 select: select.clone(),
                 trigger: trigger.clone(),
-                ..stage(ImpairmentParams::Drop)
+                ..stage(ImpairmentParams::Drop(crate::pipeline::params::DropParams))
             };
             let mut run = Run::new(vec![aim]);
             for frame in frames(train) {
@@ -271,8 +271,10 @@ mod tests {
 
     #[test]
     fn a_fragment_and_what_is_not_udp_is_no_quic() {
-        let aim =
-            || StageParams { select: wanted(&[QuicPacket::Initial], &[]), ..stage(ImpairmentParams::Drop) };
+        let aim = || StageParams {
+            select: wanted(&[QuicPacket::Initial], &[]),
+            ..stage(ImpairmentParams::Drop(crate::pipeline::params::DropParams))
+        };
         let payload = initial(1);
         let fragments = Spec { payload, extra: Extra::Fragments(16), ..Spec::udp(0) };
         for spec in [fragments.clone(), Spec { udp: false, extra: Extra::Nothing, ..fragments.clone() }] {

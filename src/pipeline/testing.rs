@@ -8,6 +8,7 @@
 //! ```
 
 pub(crate) mod frame;
+pub(crate) mod strategy;
 
 pub(crate) use frame::{Frame, Spec, flaw};
 

@@ -1,19 +1,9 @@
 //! The keys of the stages that change and make TCP segments.
 
 use crate::config::reader::{Table, Value};
+use crate::pipeline::impair::STRIPPABLE;
 use crate::pipeline::params::{InjectParams, InjectTo, Injected, RstSequence, TcpParams, WindowRewrite};
 use crate::pipeline::wire::tcp::option;
-
-/// Options that can be stripped.
-pub(in crate::config) const OPTIONS: &[(&str, u8)] = &[
-    ("mss", option::MSS),
-    ("window-scale", option::WINDOW_SCALE),
-    ("sack-permitted", option::SACK_PERMITTED),
-    ("sack", option::SACK),
-    ("timestamps", option::TIMESTAMPS),
-    ("mptcp", option::MULTIPATH),
-    ("fast-open", option::FAST_OPEN),
-];
 
 /// The keys of a `tcp` stage, of which there must be one.
 pub(super) fn tcp(table: &mut Table<'_>) -> Option<TcpParams> {
@@ -75,7 +65,7 @@ fn kinds(value: &Value<'_>) -> Option<Vec<u8>> {
         value.problem("names no option", "try [\"sack-permitted\"]");
         return None;
     }
-    let read: Vec<Option<u8>> = items.iter().map(|item| item.choice(OPTIONS)).collect();
+    let read: Vec<Option<u8>> = items.iter().map(|item| item.choice(STRIPPABLE)).collect();
     let mut kinds: Vec<u8> = read.into_iter().collect::<Option<_>>()?;
     kinds.sort_unstable();
     kinds.dedup();

@@ -268,7 +268,7 @@ fn a_table_is_full_at_its_size() {
 #[test]
 fn over_a_path_the_order_of_arrival_decides() {
     let probability = Probability::new(0.5).unwrap();
-    let mut trigger = stage(ImpairmentParams::Drop);
+    let mut trigger = stage(ImpairmentParams::Drop(crate::pipeline::params::DropParams));
     trigger.trigger = Trigger { probability: Some(probability), scope: Scope::Path, ..Trigger::default() };
     let fault = PatternFault::Loss { ecn: false };
     let patterns = Arc::new(Timetable::constant(vec![probability]));

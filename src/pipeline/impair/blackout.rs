@@ -5,11 +5,51 @@
 //! Never reorders, copies or alters a packet.
 //! Differs from tc-netem: there is no such thing there; `loss 100%` has to be switched on and off from outside.
 
+use std::fmt;
+
 use crate::pipeline::counters::Reason;
+use crate::pipeline::impair::Setting;
+use crate::pipeline::impair::blueprint::{Blueprint, Directions, Place};
 use crate::pipeline::packet::Packet;
-use crate::pipeline::params::BlackoutParams;
 use crate::pipeline::stage::{Action, Stage, Verdict};
 use crate::pipeline::time::{Duration, Instant};
+
+/// See [`ImpairmentParams::Blackout`]. The link is down in `[start + k*period, start + k*period + down)`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlackoutParams {
+    /// First time the link goes down, since the start of the run.
+    pub start: Duration,
+    /// How long it stays down.
+    pub down: Duration,
+    /// How long it stays up between; `None`: it happens once.
+    pub up: Option<Duration>,
+    /// What comes while it is down waits until it is up again, instead of being dropped.
+    pub hold: bool,
+}
+
+impl fmt::Display for BlackoutParams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hold = if self.hold { ", holding what comes" } else { "" };
+        write!(f, "blackout from {} for {}{hold}", self.start, self.down)?;
+        self.up.map_or(Ok(()), |up| write!(f, ", again after {up} up"))
+    }
+}
+
+impl Blueprint for BlackoutParams {
+    type Stage = Blackout;
+
+    fn build(&self, _setting: &Setting) -> Self::Stage {
+        Blackout::new(*self)
+    }
+
+    fn directions(&self) -> Directions {
+        Directions::Forward
+    }
+
+    fn traps(&self, _place: &Place) -> Vec<String> {
+        Vec::new()
+    }
+}
 
 /// Drops everything at times.
 #[derive(Debug)]
@@ -44,6 +84,18 @@ impl Stage for Blackout {
             Some(_) => Action::Drop(Reason::Blackout),
         };
         Verdict::new(limit, action)
+    }
+}
+
+#[cfg(test)]
+impl crate::pipeline::laws::Lawful for BlackoutParams {
+    fn strategy() -> proptest::strategy::BoxedStrategy<Self> {
+        use proptest::prelude::*;
+
+        use crate::pipeline::testing::strategy::duration;
+        (duration(), duration(), prop::option::of(duration()), any::<bool>())
+            .prop_map(|(start, down, up, hold)| Self { start, down, up, hold })
+            .boxed()
     }
 }
 

@@ -8,13 +8,73 @@
 //! Never drops, delays or copies a packet.
 //! Differs from tc-netem: which bits flip is a function of the seed too, and the area can be chosen.
 
+use std::fmt;
+
 use crate::pipeline::damage::damage;
 use crate::pipeline::impair::Setting;
+use crate::pipeline::impair::blueprint::{Blueprint, Directions, Place};
 use crate::pipeline::packet::Packet;
-use crate::pipeline::params::{CorruptArea, CorruptParams};
 use crate::pipeline::rng::{Chance, StageKey};
 use crate::pipeline::stage::{Action, Stage, Verdict};
 use crate::pipeline::time::Instant;
+use crate::pipeline::units::Probability;
+
+/// See [`ImpairmentParams::Corrupt`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct CorruptParams {
+    /// Of each wire packet, independently.
+    pub probability: Probability,
+    /// Bits flipped in one that is hit, all different, at least 1.
+    pub bits: u32,
+    /// Where.
+    pub area: CorruptArea,
+    /// Make the checksums right again afterwards, so that the damage reaches the application.
+    pub fix_checksum: bool,
+}
+
+/// Which bytes a corruption may hit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CorruptArea {
+    /// Transport header and payload: what the transport checksum covers.
+    #[default]
+    Transport,
+    /// IP and transport headers.
+    Header,
+    /// Transport payload; a packet without payload is left alone.
+    Payload,
+    /// The whole packet.
+    Any,
+}
+
+impl fmt::Display for CorruptParams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bits = if self.bits == 1 { "1 bit" } else { &format!("{} bits", self.bits) };
+        let area = match self.area {
+            CorruptArea::Transport => "the transport header or payload",
+            CorruptArea::Header => "the headers",
+            CorruptArea::Payload => "the payload",
+            CorruptArea::Any => "the packet",
+        };
+        let checksum = if self.fix_checksum { "checksums made right again" } else { "checksums left wrong" };
+        write!(f, "corrupt {bits} of {area} in {} of wire packets, {checksum}", self.probability)
+    }
+}
+
+impl Blueprint for CorruptParams {
+    type Stage = Corrupt;
+
+    fn build(&self, setting: &Setting) -> Self::Stage {
+        Corrupt::new(*self, setting)
+    }
+
+    fn directions(&self) -> Directions {
+        Directions::Forward
+    }
+
+    fn traps(&self, _place: &Place) -> Vec<String> {
+        Vec::new()
+    }
+}
 
 /// Flips bits.
 #[derive(Debug)]
@@ -46,6 +106,37 @@ impl Stage for Corrupt {
     fn rewrite(&mut self, packet: &mut Packet, _now: Instant) -> bool {
         let stream = packet.stream(self.key.part(1));
         damage(packet, self.params.area, self.params.bits, self.params.fix_checksum, stream)
+    }
+}
+
+#[cfg(test)]
+impl crate::pipeline::laws::Lawful for CorruptParams {
+    fn strategy() -> proptest::strategy::BoxedStrategy<Self> {
+        use proptest::prelude::*;
+
+        use crate::pipeline::testing::strategy::probability;
+        let area = prop::sample::select(vec![
+            CorruptArea::Transport,
+            CorruptArea::Header,
+            CorruptArea::Payload,
+            CorruptArea::Any,
+        ]);
+        (probability(), 1..20_u32, area, any::<bool>())
+            .prop_map(|(probability, bits, area, fix_checksum)| Self {
+                probability,
+                bits,
+                area,
+                fix_checksum,
+            })
+            .boxed()
+    }
+
+    fn tame(self) -> Option<Self> {
+        None
+    }
+
+    fn damages(&self) -> bool {
+        self.probability > Probability::ZERO
     }
 }
 

@@ -6,15 +6,66 @@
 //! Never drops, copies or alters a packet.
 //! Differs from tc-netem: jitter does not reorder by default, and nothing here is absorbed by a rate limit.
 
+use std::fmt;
+
 use crate::pipeline::flow::PerFlow;
 use crate::pipeline::impair::Setting;
+use crate::pipeline::impair::blueprint::{Blueprint, Directions, Place};
 use crate::pipeline::packet::Packet;
-use crate::pipeline::params::DelayParams;
+use crate::pipeline::params::Distribution;
 use crate::pipeline::rng::StageKey;
 use crate::pipeline::stage::{Action, Stage, Verdict};
+use crate::pipeline::time::Duration;
 use crate::pipeline::time::Instant;
 use crate::pipeline::units::Probability;
 use crate::pipeline::wander::{Pace, Wander};
+
+/// See [`ImpairmentParams::Delay`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct DelayParams {
+    /// Mean of the delay.
+    pub delay: Duration,
+    /// Half-width (uniform) or standard deviation (normal) around it; zero means a fixed delay.
+    pub jitter: Duration,
+    /// Shape of the jitter.
+    pub distribution: Distribution,
+    /// Jitter may reorder packets of one flow: each draws for itself. Default: no; then the delay wanders.
+    pub reorder: bool,
+    /// How long the wandering delay takes to forget half of where it was; `None`: as long as the jitter needs to keep the
+    /// order.
+    pub half_life: Option<Duration>,
+}
+
+impl fmt::Display for DelayParams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.jitter.is_zero() {
+            return write!(f, "delay {}", self.delay);
+        }
+        let shape = match self.distribution {
+            Distribution::Uniform => "uniform",
+            Distribution::Normal => "normal",
+            Distribution::Table(table) => table.name(),
+        };
+        let order = if self.reorder { "order not kept" } else { "order kept" };
+        write!(f, "delay {} ± {} ({shape}), {order}", self.delay, self.jitter)
+    }
+}
+
+impl Blueprint for DelayParams {
+    type Stage = Delay;
+
+    fn build(&self, setting: &Setting) -> Self::Stage {
+        Delay::new(*self, setting)
+    }
+
+    fn directions(&self) -> Directions {
+        Directions::Forward
+    }
+
+    fn traps(&self, _place: &Place) -> Vec<String> {
+        Vec::new()
+    }
+}
 
 /// Holds each wire packet for its delay.
 #[derive(Debug)]
@@ -76,5 +127,32 @@ impl Stage for Delay {
 
     fn clamped(&self) -> u64 {
         self.clamped
+    }
+}
+
+#[cfg(test)]
+impl crate::pipeline::laws::Lawful for DelayParams {
+    fn strategy() -> proptest::strategy::BoxedStrategy<Self> {
+        use proptest::prelude::*;
+
+        use crate::pipeline::testing::strategy::{TABLE, duration};
+        let distribution = prop::sample::select(vec![
+            Distribution::Uniform,
+            Distribution::Normal,
+            Distribution::Table(&TABLE),
+        ]);
+        (duration(), duration(), distribution, any::<bool>())
+            .prop_map(|(delay, jitter, distribution, reorder)| Self {
+                delay,
+                jitter,
+                distribution,
+                reorder,
+                half_life: None,
+            })
+            .boxed()
+    }
+
+    fn tame(self) -> Option<Self> {
+        Some(Self { reorder: false, ..self })
     }
 }

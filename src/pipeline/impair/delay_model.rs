@@ -4,14 +4,48 @@
 //! their order unless `reorder` is asked for: what would overtake leaves with its predecessor, and is counted.
 //! Never drops, copies or alters a packet.
 
+use std::fmt;
 use std::sync::Arc;
 
 use crate::pipeline::flow::PerFlow;
 use crate::pipeline::impair::Setting;
+use crate::pipeline::impair::blueprint::{Blueprint, Directions, Place};
 use crate::pipeline::packet::Packet;
-use crate::pipeline::params::{DelayModelParams, Timetable};
+use crate::pipeline::params::Timetable;
 use crate::pipeline::stage::{Action, Stage, Verdict};
 use crate::pipeline::time::{Duration, Instant};
+
+/// See [`crate::pipeline::params::ImpairmentParams::DelayModel`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct DelayModelParams {
+    /// The delay at each time.
+    pub delays: Arc<Timetable<Duration>>,
+    /// Packets of a flow overtake when the delay falls. Default: no, they leave with their predecessor.
+    pub reorder: bool,
+}
+
+impl fmt::Display for DelayModelParams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let order = if self.reorder { "order not kept" } else { "order kept" };
+        write!(f, "delay {}, {order}", self.delays.summary(Duration::to_string))
+    }
+}
+
+impl Blueprint for DelayModelParams {
+    type Stage = DelayModel;
+
+    fn build(&self, setting: &Setting) -> Self::Stage {
+        DelayModel::new(self, setting)
+    }
+
+    fn directions(&self) -> Directions {
+        Directions::Forward
+    }
+
+    fn traps(&self, _place: &Place) -> Vec<String> {
+        Vec::new()
+    }
+}
 
 /// Holds each wire packet for the delay of its time.
 #[derive(Debug)]
@@ -45,6 +79,28 @@ impl Stage for DelayModel {
 
     fn clamped(&self) -> u64 {
         self.clamped
+    }
+}
+
+#[cfg(test)]
+impl crate::pipeline::laws::Lawful for DelayModelParams {
+    fn strategy() -> proptest::strategy::BoxedStrategy<Self> {
+        use proptest::prelude::*;
+
+        use crate::pipeline::testing::strategy::duration;
+        let part = (1..20_000_000_u64, duration());
+        (prop::collection::vec(part, 1..4), any::<bool>(), any::<bool>())
+            .prop_map(|(parts, repeats, reorder)| {
+                let parts =
+                    parts.into_iter().map(|(time, delay)| (Duration::from_nanos(time), delay)).collect();
+                let delays = Arc::new(Timetable::new(parts, repeats).expect("parts that last"));
+                Self { delays, reorder }
+            })
+            .boxed()
+    }
+
+    fn tame(self) -> Option<Self> {
+        Some(Self { reorder: false, ..self })
     }
 }
 

@@ -5,12 +5,47 @@
 //! Never drops, delays or alters a packet.
 //! Differs from tc-netem: the copies go on from here; they do not pass the stages before a second time.
 
+use std::fmt;
+
 use crate::pipeline::impair::Setting;
+use crate::pipeline::impair::blueprint::{Blueprint, Directions, Place};
 use crate::pipeline::packet::Packet;
-use crate::pipeline::params::DuplicateParams;
 use crate::pipeline::rng::{Chance, StageKey};
 use crate::pipeline::stage::{Action, Outlet, Stage, Verdict};
 use crate::pipeline::time::Instant;
+use crate::pipeline::units::Probability;
+
+/// See [`ImpairmentParams::Duplicate`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct DuplicateParams {
+    /// Of each wire packet, independently.
+    pub probability: Probability,
+    /// Extra copies of one that is hit, at least 1.
+    pub copies: u32,
+}
+
+impl fmt::Display for DuplicateParams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let copies = if self.copies == 1 { "once" } else { &format!("{} times", self.copies) };
+        write!(f, "duplicate {} of wire packets {copies}", self.probability)
+    }
+}
+
+impl Blueprint for DuplicateParams {
+    type Stage = Duplicate;
+
+    fn build(&self, setting: &Setting) -> Self::Stage {
+        Duplicate::new(*self, setting)
+    }
+
+    fn directions(&self) -> Directions {
+        Directions::Forward
+    }
+
+    fn traps(&self, _place: &Place) -> Vec<String> {
+        Vec::new()
+    }
+}
 
 /// Copies wire packets.
 #[derive(Debug)]
@@ -45,6 +80,16 @@ impl Stage for Duplicate {
             out.forward(std::mem::replace(&mut previous, copy));
         }
         out.forward(previous);
+    }
+}
+
+#[cfg(test)]
+impl crate::pipeline::laws::Lawful for DuplicateParams {
+    fn strategy() -> proptest::strategy::BoxedStrategy<Self> {
+        use proptest::prelude::*;
+
+        use crate::pipeline::testing::strategy::probability;
+        (probability(), 1..4_u32).prop_map(|(probability, copies)| Self { probability, copies }).boxed()
     }
 }
 

@@ -6,10 +6,40 @@
 //! Differs from iptables' `-f`: there the first fragment's fate decides nothing either, but conntrack, where it is
 //! loaded, reassembles before any rule sees a fragment.
 
+use std::fmt;
+
 use crate::pipeline::counters::Reason;
+use crate::pipeline::impair::Setting;
+use crate::pipeline::impair::blueprint::{Blueprint, Directions, Place};
 use crate::pipeline::packet::Packet;
 use crate::pipeline::stage::{Action, Stage, Verdict};
 use crate::pipeline::time::Instant;
+
+/// See [`crate::pipeline::params::ImpairmentParams::FragmentFilter`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct FragmentFilterParams;
+
+impl fmt::Display for FragmentFilterParams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("fragment-filter: drop every fragment but the first")
+    }
+}
+
+impl Blueprint for FragmentFilterParams {
+    type Stage = FragmentFilter;
+
+    fn build(&self, _setting: &Setting) -> Self::Stage {
+        FragmentFilter
+    }
+
+    fn directions(&self) -> Directions {
+        Directions::Forward
+    }
+
+    fn traps(&self, _place: &Place) -> Vec<String> {
+        Vec::new()
+    }
+}
 
 /// Drops later fragments.
 #[derive(Debug)]
@@ -25,6 +55,14 @@ impl Stage for FragmentFilter {
 }
 
 #[cfg(test)]
+impl crate::pipeline::laws::Lawful for FragmentFilterParams {
+    fn strategy() -> proptest::strategy::BoxedStrategy<Self> {
+        use proptest::prelude::*;
+        Just(Self).boxed()
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::pipeline::params::{ImpairmentParams, MtuAction, MtuParams};
@@ -34,8 +72,10 @@ mod tests {
     #[test]
     fn only_the_first_fragment_of_an_ipv4_datagram_passes() {
         let small = MtuParams { mtu: 500, overhead: 0, action: MtuAction::Fragment };
-        let mut run =
-            Run::new(vec![stage(ImpairmentParams::Mtu(small)), stage(ImpairmentParams::FragmentFilter)]);
+        let mut run = Run::new(vec![
+            stage(ImpairmentParams::Mtu(small)),
+            stage(ImpairmentParams::FragmentFilter(FragmentFilterParams)),
+        ]);
         run.feed(Instant::ZERO, &Spec { dont_fragment: false, ..Spec::udp(1400) }.frame());
         let left: Vec<_> = run.wires().iter().map(|wire| (wire.bytes[6] & 0x3f, wire.bytes[7])).collect();
         // "More fragments" is set and the offset is zero.
@@ -44,7 +84,7 @@ mod tests {
 
     #[test]
     fn only_the_first_fragment_of_an_ipv6_datagram_passes() {
-        let mut run = Run::new(vec![stage(ImpairmentParams::FragmentFilter)]);
+        let mut run = Run::new(vec![stage(ImpairmentParams::FragmentFilter(FragmentFilterParams))]);
         let whole = Spec::udp(1400).v6().frame().bytes;
         let fragments = in_fragments(&whole, 600);
         for bytes in &fragments {
@@ -56,7 +96,7 @@ mod tests {
 
     #[test]
     fn what_is_no_fragment_passes() {
-        let mut run = Run::new(vec![stage(ImpairmentParams::FragmentFilter)]);
+        let mut run = Run::new(vec![stage(ImpairmentParams::FragmentFilter(FragmentFilterParams))]);
         run.feed(Instant::ZERO, &Spec::tcp(5000).train(1000).frame());
         // An atomic fragment (RFC 6946) is a whole datagram.
         run.feed(

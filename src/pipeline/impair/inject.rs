@@ -10,15 +10,95 @@
 //! with SYN or without ACK.
 //! Never drops, delays or alters a packet.
 
+use std::fmt;
+
 use crate::pipeline::conn;
 use crate::pipeline::impair::Setting;
+use crate::pipeline::impair::blueprint::{Blueprint, Directions, Place};
 use crate::pipeline::packet::Packet;
-use crate::pipeline::params::{InjectParams, InjectTo, Injected, RstSequence};
 use crate::pipeline::rng::StageKey;
 use crate::pipeline::stage::{Action, Outlet, Stage, Verdict};
 use crate::pipeline::time::Instant;
 use crate::pipeline::wire::bare::Bare;
 use crate::pipeline::wire::tcp::{Tcp, flag};
+
+/// See [`crate::pipeline::params::ImpairmentParams::Inject`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InjectParams {
+    /// What is forged.
+    pub kind: Injected,
+    /// To whom it goes.
+    pub to: InjectTo,
+    /// How often, at least 1.
+    pub count: u32,
+}
+
+/// A segment that is forged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Injected {
+    /// A reset.
+    Rst(RstSequence),
+    /// The acknowledgement of a segment once more, without data.
+    DuplicateAck,
+}
+
+/// The sequence number of a forged reset, seen from the next byte that its receiver should expect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RstSequence {
+    /// That byte: the reset counts (RFC 9293 section 3.5.2).
+    Exact,
+    /// So many bytes above: within the window a challenge ACK answers it (RFC 5961 section 3.2).
+    InWindow(u32),
+    /// So many bytes below: it is discarded.
+    Stale(u32),
+}
+
+/// Whom a forged segment goes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum InjectTo {
+    /// The receiver of the packet, as if from its sender; behind the packet, by the same path.
+    #[default]
+    Receiver,
+    /// The sender of the packet, as if from its receiver; at once, as the router's own answers go.
+    Sender,
+}
+
+impl fmt::Display for InjectParams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = match self.kind {
+            Injected::Rst(RstSequence::Exact) => "a RST with the next sequence number".to_owned(),
+            Injected::Rst(RstSequence::InWindow(above)) => {
+                format!("a RST {above} bytes above the next sequence number")
+            }
+            Injected::Rst(RstSequence::Stale(below)) => {
+                format!("a RST {below} bytes below the next sequence number")
+            }
+            Injected::DuplicateAck => "its acknowledgement again, without data".to_owned(),
+        };
+        let times = if self.count == 1 { String::new() } else { format!(", {} times", self.count) };
+        let to = match self.to {
+            InjectTo::Receiver => "behind each segment to its receiver",
+            InjectTo::Sender => "at each segment back to its sender",
+        };
+        write!(f, "inject {to}: {what}{times}")
+    }
+}
+
+impl Blueprint for InjectParams {
+    type Stage = Inject;
+
+    fn build(&self, setting: &Setting) -> Self::Stage {
+        Inject::new(*self, setting)
+    }
+
+    fn directions(&self) -> Directions {
+        Directions::Forward
+    }
+
+    fn traps(&self, _place: &Place) -> Vec<String> {
+        Vec::new()
+    }
+}
 
 /// Forges segments.
 #[derive(Debug)]
@@ -111,6 +191,26 @@ impl Stage for Inject {
             }
         }
         out.forward(previous);
+    }
+}
+
+#[cfg(test)]
+impl crate::pipeline::laws::Lawful for InjectParams {
+    fn strategy() -> proptest::strategy::BoxedStrategy<Self> {
+        use proptest::prelude::*;
+        let kind = prop_oneof![
+            Just(Injected::Rst(RstSequence::Exact)),
+            any::<u32>().prop_map(|above| Injected::Rst(RstSequence::InWindow(above))),
+            any::<u32>().prop_map(|below| Injected::Rst(RstSequence::Stale(below))),
+            Just(Injected::DuplicateAck),
+        ];
+        (kind, prop::sample::select(vec![InjectTo::Receiver, InjectTo::Sender]), 1..4_u32)
+            .prop_map(|(kind, to, count)| Self { kind, to, count })
+            .boxed()
+    }
+
+    fn tame(self) -> Option<Self> {
+        None
     }
 }
 

@@ -4,16 +4,62 @@
 //! those whose number is listed are dropped. With `ecn`, an ECN-capable packet is marked CE instead (RFC 3168).
 //! Never delays, reorders or copies a packet.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::pipeline::flow::PerFlow;
 use crate::pipeline::impair::Setting;
+use crate::pipeline::impair::blueprint::{Blueprint, Directions, Place};
 use crate::pipeline::packet::Packet;
-use crate::pipeline::params::{ListedLossParams, Numbers, Scope};
+use crate::pipeline::params::{Numbers, Scope};
 use crate::pipeline::shared::Shared;
 use crate::pipeline::stage::{Action, Stage, Verdict};
 use crate::pipeline::time::Instant;
+
+/// See [`crate::pipeline::params::ImpairmentParams::ListedLoss`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct ListedLossParams {
+    /// Which of the packets, counted from 1.
+    pub list: Arc<Numbers>,
+    /// Whether each flow is counted by itself, or the path.
+    pub scope: Scope,
+    /// Mark ECN-capable packets CE instead of dropping them.
+    pub ecn: bool,
+}
+
+impl fmt::Display for ListedLossParams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mark = if self.ecn { ", marking ECN-capable ones instead" } else { "" };
+        let counted = match self.scope {
+            Scope::Flow => "each flow",
+            Scope::Path => "the path",
+        };
+        let (first, last) = self.list.bounds().unwrap_or_default();
+        let which = match (self.list.count(), last) {
+            (1, _) => format!("packet {first}"),
+            (_, u64::MAX) => format!("packets of a list from {first} on without end"),
+            (count, _) => format!("{count} listed packets from {first} to {last}"),
+        };
+        write!(f, "loss of {which} of {counted}{mark}")
+    }
+}
+
+impl Blueprint for ListedLossParams {
+    type Stage = ListedLoss;
+
+    fn build(&self, setting: &Setting) -> Self::Stage {
+        ListedLoss::new(self, setting)
+    }
+
+    fn directions(&self) -> Directions {
+        Directions::Forward
+    }
+
+    fn traps(&self, _place: &Place) -> Vec<String> {
+        Vec::new()
+    }
+}
 
 /// Drops, or marks, the wire packets whose numbers are listed.
 #[derive(Debug)]
@@ -73,6 +119,29 @@ impl Stage for ListedLoss {
 
     fn rewrite(&mut self, packet: &mut Packet, _now: Instant) -> bool {
         packet.mark_congestion()
+    }
+}
+
+#[cfg(test)]
+impl crate::pipeline::laws::Lawful for ListedLossParams {
+    fn strategy() -> proptest::strategy::BoxedStrategy<Self> {
+        use proptest::prelude::*;
+        let ranges = prop::collection::vec((1..6_u64, 0..5_u64), 0..8);
+        let scope = prop::sample::select(vec![Scope::Flow, Scope::Path]);
+        (ranges, scope, any::<bool>())
+            .prop_map(|(ranges, scope, ecn)| {
+                let (mut list, mut end) = (Numbers::default(), 0);
+                for (gap, more) in ranges {
+                    list.push(end + gap, end + gap + more).expect("a rising range");
+                    end += gap + more;
+                }
+                Self { list: Arc::new(list), scope, ecn }
+            })
+            .boxed()
+    }
+
+    fn shares_state(&self) -> bool {
+        self.scope == Scope::Path
     }
 }
 

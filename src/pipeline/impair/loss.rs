@@ -5,13 +5,48 @@
 //! Never delays, reorders or copies a packet.
 //! Differs from tc-netem: acts on each wire packet of a GSO train by itself, not on the train as one.
 
+use std::fmt;
+
 use crate::pipeline::counters::Reason;
 use crate::pipeline::impair::Setting;
+use crate::pipeline::impair::blueprint::{Blueprint, Directions, Place};
 use crate::pipeline::packet::Packet;
-use crate::pipeline::params::LossParams;
 use crate::pipeline::rng::{Chance, StageKey};
 use crate::pipeline::stage::{Action, Stage, Verdict};
 use crate::pipeline::time::Instant;
+use crate::pipeline::units::Probability;
+
+/// See [`ImpairmentParams::Loss`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LossParams {
+    /// Of each wire packet, independently.
+    pub probability: Probability,
+    /// Mark ECN-capable packets CE instead of dropping them.
+    pub ecn: bool,
+}
+
+impl fmt::Display for LossParams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mark = if self.ecn { ", marking ECN-capable ones instead" } else { "" };
+        write!(f, "loss {} of wire packets, each independently{mark}", self.probability)
+    }
+}
+
+impl Blueprint for LossParams {
+    type Stage = Loss;
+
+    fn build(&self, setting: &Setting) -> Self::Stage {
+        Loss::new(*self, setting)
+    }
+
+    fn directions(&self) -> Directions {
+        Directions::Forward
+    }
+
+    fn traps(&self, _place: &Place) -> Vec<String> {
+        Vec::new()
+    }
+}
 
 /// Drops, or marks, each wire packet with a probability.
 #[derive(Debug)]
@@ -43,5 +78,15 @@ impl Stage for Loss {
 
     fn rewrite(&mut self, packet: &mut Packet, _now: Instant) -> bool {
         packet.mark_congestion()
+    }
+}
+
+#[cfg(test)]
+impl crate::pipeline::laws::Lawful for LossParams {
+    fn strategy() -> proptest::strategy::BoxedStrategy<Self> {
+        use proptest::prelude::*;
+
+        use crate::pipeline::testing::strategy::probability;
+        (probability(), any::<bool>()).prop_map(|(probability, ecn)| Self { probability, ecn }).boxed()
     }
 }

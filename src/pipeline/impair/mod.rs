@@ -1,14 +1,18 @@
 //! The impairments, one file each. They do not know each other.
 //!
-//! To add one: its file, a variant of [`ImpairmentParams`], a variant of [`Impairment`] here, a block in
-//! `configs/reference.toml`; the compiler and the tests find what is forgotten.
+//! [`for_each_stage`] is the list of them. A stage's own file has its parameters, what is said of it, its traps, the
+//! directions in which it works, and how the laws draw it ([`Blueprint`], `laws::Lawful`). A type of stage is read by the
+//! function of its name in `config::impairment`, and shown by a block in `configs/reference.toml`. What is forgotten does not
+//! compile, or fails a test by its name.
 
 mod back;
 mod blackout;
+mod blueprint;
 mod bottleneck;
 mod corrupt;
 mod delay;
 mod delay_model;
+mod dispatch;
 mod drop;
 mod duplicate;
 mod fragment_filter;
@@ -19,7 +23,6 @@ mod mss;
 mod mtu;
 mod nat;
 mod netem;
-mod netem_kernel;
 mod pattern;
 mod paws_per_host;
 mod rate;
@@ -27,164 +30,119 @@ mod reorder;
 mod replay;
 mod rst_order;
 mod tcp_rewrite;
+mod text;
 mod timestamps;
 
+use std::fmt;
+
 pub use back::Back;
+pub use blackout::BlackoutParams;
+pub use blueprint::{Blueprint, Directions, Place, Setting};
+pub use bottleneck::{
+    BottleneckParams, CoDelParams, Discipline, PeakParams, PieParams, RedParams, ServiceParams,
+};
+pub use corrupt::{CorruptArea, CorruptParams};
+pub use delay::DelayParams;
+pub use delay_model::DelayModelParams;
+pub use drop::DropParams;
+pub use duplicate::DuplicateParams;
+pub use fragment_filter::FragmentFilterParams;
+pub use inject::{InjectParams, InjectTo, Injected, RstSequence};
+pub use listed_loss::ListedLossParams;
+pub use loss::LossParams;
+pub use mss::MssParams;
+pub use mtu::{MtuAction, MtuParams};
+pub use netem::{LinkLayer, Mode, NetemParams, NetemRate, Slot, SlotGap, TC_LIMIT};
+pub use pattern::{PatternFault, PatternParams};
+pub use paws_per_host::PawsPerHostParams;
+pub use rate::{Excess, RateParams};
+pub use reorder::ReorderParams;
+pub use replay::{ReplayEnd, ReplayParams, ReplayRow};
+pub use rst_order::{HeldAcks, RstOrderParams, RstPlace};
+pub use tcp_rewrite::{STRIPPABLE, TcpParams, WindowRewrite};
+pub use timestamps::{TimestampSet, TimestampsParams};
 
-use crate::pipeline::packet::Packet;
-use crate::pipeline::params::{ImpairmentParams, Mode, NatPlace};
-use crate::pipeline::rng::StageKey;
-use crate::pipeline::shared::Shared;
-use crate::pipeline::stage::{Outlet, Stage, Verdict};
-use crate::pipeline::time::Instant;
+use crate::pipeline::params::NatPlace;
 
-/// What a stage is built with besides its parameters.
-#[derive(Debug, Clone)]
-pub struct Setting {
-    /// Key of its draws.
-    pub key: StageKey,
-    /// What the copies of the stage on all workers share.
-    pub shared: Shared,
-    /// Number of flows for [`crate::pipeline::flow::PerFlow`].
-    pub flows: usize,
+/// The list of stages. Gives `$then` a line for each type of configuration files: its name as a word of Rust and as it is
+/// written in a file, and the forms of parameters that its keys may make.
+macro_rules! for_each_stage {
+    ($then:ident) => {
+        $then! {
+            loss "loss" { Loss(LossParams), ListedLoss(ListedLossParams), Pattern(PatternParams) }
+            drop "drop" { Drop(DropParams) }
+            delay "delay" { Delay(DelayParams), DelayModel(DelayModelParams) }
+            rate "rate" { Rate(RateParams), Bottleneck(Box<BottleneckParams>) }
+            mtu "mtu" { Mtu(MtuParams) }
+            mss "mss" { Mss(MssParams) }
+            duplicate "duplicate" { Duplicate(DuplicateParams) }
+            corrupt "corrupt" { Corrupt(CorruptParams) }
+            reorder "reorder" { Reorder(ReorderParams) }
+            fragment_filter "fragment-filter" { FragmentFilter(FragmentFilterParams) }
+            blackout "blackout" { Blackout(BlackoutParams) }
+            replay "replay" { Replay(ReplayParams) }
+            paws_per_host "paws-per-host" { PawsPerHost(PawsPerHostParams) }
+            timestamps "timestamps" { Timestamps(TimestampsParams) }
+            rst_order "rst-order" { RstOrder(RstOrderParams) }
+            nat "nat" { Nat(NatPlace) }
+            tcp "tcp" { Tcp(TcpParams) }
+            inject "inject" { Inject(InjectParams) }
+            netem "netem" { Netem(Box<NetemParams>) }
+        }
+    };
 }
 
-macro_rules! impairments {
-    ($($(#[$doc:meta])* $name:ident($stage:ty)),* $(,)?) => {
+#[cfg(test)]
+pub(crate) use for_each_stage;
+
+macro_rules! define {
+    ($($kind:ident $name:literal { $($form:ident($params:ty)),* $(,)? })*) => {
+        /// Every type of stage, as configuration files name it.
+        pub const TYPES: &[&str] = &[$($name),*];
+
+        /// A fault or rewrite.
+        #[derive(Debug, Clone, PartialEq)]
+        pub enum ImpairmentParams {
+            $($(#[doc = concat!("Of the type `", $name, "`.")] $form($params),)*)*
+        }
+
         /// Any impairment: a closed set, dispatched by `match`.
         #[derive(Debug)]
         pub enum Impairment {
-            $($(#[$doc])* $name($stage)),*
+            $($(#[doc = concat!("Of the type `", $name, "`.")] $form(<$params as Blueprint>::Stage),)*)*
+            /// The other direction of a stage that works in both.
+            Back(Back),
         }
 
-        impl Stage for Impairment {
-            #[inline]
-            fn decide(&mut self, packet: &Packet, limit: u32, now: Instant) -> Verdict {
-                match self { $(Self::$name(stage) => stage.decide(packet, limit, now)),* }
+        dispatch::dispatch!(Impairment { $($($form,)*)* Back });
+
+        impl Impairment {
+            /// Builds the stage that `params` describe.
+            pub fn new(params: &ImpairmentParams, setting: &Setting) -> Self {
+                match params {
+                    $($(ImpairmentParams::$form(params) => Self::$form(params.build(setting)),)*)*
+                }
             }
-            fn rewrite(&mut self, packet: &mut Packet, now: Instant) -> bool {
-                match self { $(Self::$name(stage) => stage.rewrite(packet, now)),* }
+        }
+
+        impl ImpairmentParams {
+            /// The directions whose packets the stage sees.
+            pub fn directions(&self) -> Directions {
+                match self { $($(Self::$form(params) => params.directions(),)*)* }
             }
-            fn take(&mut self, packet: &mut Packet, now: Instant, out: &mut Outlet<'_>) {
-                match self { $(Self::$name(stage) => stage.take(packet, now, out)),* }
+
+            /// What is allowed at this place but probably not meant, a sentence for each.
+            pub fn traps(&self, place: &Place) -> Vec<String> {
+                match self { $($(Self::$form(params) => params.traps(place),)*)* }
             }
-            fn released(&mut self, packet: &Packet, now: Instant) {
-                match self { $(Self::$name(stage) => stage.released(packet, now)),* }
-            }
-            fn wake(&mut self, now: Instant, out: &mut Outlet<'_>) {
-                match self { $(Self::$name(stage) => stage.wake(now, out)),* }
-            }
-            fn decide_back(&mut self, packet: &Packet, limit: u32, now: Instant) -> Verdict {
-                match self { $(Self::$name(stage) => stage.decide_back(packet, limit, now)),* }
-            }
-            fn rewrite_back(&mut self, packet: &mut Packet, now: Instant) -> bool {
-                match self { $(Self::$name(stage) => stage.rewrite_back(packet, now)),* }
-            }
-            fn clamped(&self) -> u64 {
-                match self { $(Self::$name(stage) => stage.clamped()),* }
-            }
-            fn relinquish(&mut self) -> Option<Packet> {
-                match self { $(Self::$name(stage) => stage.relinquish()),* }
+        }
+
+        impl fmt::Display for ImpairmentParams {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                match self { $($(Self::$form(params) => params.fmt(f),)*)* }
             }
         }
     };
 }
 
-impairments! {
-    /// Independent random loss.
-    Loss(loss::Loss),
-    /// Loss of the packets of a list.
-    ListedLoss(listed_loss::ListedLoss),
-    /// Drops what it is aimed at.
-    Drop(drop::Discard),
-    /// Losses or copies by what was before.
-    Pattern(pattern::Pattern),
-    /// Propagation delay by a timetable.
-    DelayModel(delay_model::DelayModel),
-    /// Propagation delay.
-    Delay(delay::Delay),
-    /// Serialiser or policer.
-    Rate(rate::RateLimit),
-    /// A link with a queue of its own.
-    Bottleneck(Box<bottleneck::Bottleneck>),
-    /// A link by a table.
-    Replay(Box<replay::Replay>),
-    /// Small-MTU hop.
-    Mtu(mtu::Mtu),
-    /// MSS rewriting.
-    Mss(mss::Mss),
-    /// Extra copies.
-    Duplicate(duplicate::Duplicate),
-    /// Damaged bits.
-    Corrupt(corrupt::Corrupt),
-    /// Packets out of order.
-    Reorder(reorder::Reorder),
-    /// A firewall that drops later fragments.
-    FragmentFilter(fragment_filter::FragmentFilter),
-    /// A link that is down by a schedule.
-    Blackout(blackout::Blackout),
-    /// A peer that keeps one timestamp per host.
-    PawsPerHost(paws_per_host::PawsPerHost),
-    /// A line of tc-netem.
-    Netem(Box<netem::Netem>),
-    /// A line of tc-netem as the kernel makes it.
-    KernelNetem(Box<netem_kernel::KernelNetem>),
-    /// TCP timestamps changed.
-    Timestamps(timestamps::Timestamps),
-    /// RSTs that overtake.
-    RstOrder(rst_order::RstOrder),
-    /// Where a translator stands.
-    Nat(NatPlace),
-    /// Windows, options and ECN of TCP changed.
-    Tcp(tcp_rewrite::TcpRewrite),
-    /// Segments that nobody sent.
-    Inject(inject::Inject),
-    /// The other direction of a stage that works in both.
-    Back(Back),
-}
-
-impl Impairment {
-    /// Builds the stage that `params` describe.
-    pub fn new(params: &ImpairmentParams, setting: &Setting) -> Self {
-        match params {
-            ImpairmentParams::Loss(params) => Self::Loss(loss::Loss::new(*params, setting)),
-            ImpairmentParams::ListedLoss(params) => {
-                Self::ListedLoss(listed_loss::ListedLoss::new(params, setting))
-            }
-            ImpairmentParams::Drop => Self::Drop(drop::Discard),
-            ImpairmentParams::Pattern(params) => Self::Pattern(pattern::Pattern::new(params, setting)),
-            ImpairmentParams::DelayModel(params) => {
-                Self::DelayModel(delay_model::DelayModel::new(params, setting))
-            }
-            ImpairmentParams::Delay(params) => Self::Delay(delay::Delay::new(*params, setting)),
-            ImpairmentParams::Rate(params) => Self::Rate(rate::RateLimit::new(*params, setting)),
-            ImpairmentParams::Bottleneck(params) => {
-                Self::Bottleneck(Box::new(bottleneck::Bottleneck::new(params, setting)))
-            }
-            ImpairmentParams::Replay(params) => Self::Replay(Box::new(replay::Replay::new(params, setting))),
-            ImpairmentParams::Mtu(params) => Self::Mtu(mtu::Mtu::new(*params)),
-            ImpairmentParams::Mss(params) => Self::Mss(mss::Mss::new(*params)),
-            ImpairmentParams::Duplicate(params) => {
-                Self::Duplicate(duplicate::Duplicate::new(*params, setting))
-            }
-            ImpairmentParams::Corrupt(params) => Self::Corrupt(corrupt::Corrupt::new(*params, setting)),
-            ImpairmentParams::Reorder(params) => Self::Reorder(reorder::Reorder::new(*params, setting)),
-            ImpairmentParams::FragmentFilter => Self::FragmentFilter(fragment_filter::FragmentFilter),
-            ImpairmentParams::Blackout(params) => Self::Blackout(blackout::Blackout::new(*params)),
-            ImpairmentParams::PawsPerHost(params) => {
-                Self::PawsPerHost(paws_per_host::PawsPerHost::new(*params, Shared::clone(&setting.shared)))
-            }
-            ImpairmentParams::Timestamps(params) => {
-                Self::Timestamps(timestamps::Timestamps::new(*params, setting))
-            }
-            ImpairmentParams::RstOrder(params) => Self::RstOrder(rst_order::RstOrder::new(*params, setting)),
-            ImpairmentParams::Nat(place) => Self::Nat(*place),
-            ImpairmentParams::Tcp(params) => Self::Tcp(tcp_rewrite::TcpRewrite::new(params)),
-            ImpairmentParams::Inject(params) => Self::Inject(inject::Inject::new(*params, setting)),
-            ImpairmentParams::Netem(params) if params.mode == Mode::Netem => {
-                Self::KernelNetem(Box::new(netem_kernel::KernelNetem::new(params, setting)))
-            }
-            ImpairmentParams::Netem(params) => Self::Netem(Box::new(netem::Netem::new(params, setting))),
-        }
-    }
-}
+for_each_stage!(define);

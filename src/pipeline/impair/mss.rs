@@ -6,12 +6,48 @@
 //! Never drops, delays, reorders or copies a packet.
 //! Differs from iptables' `TCPMSS`: `set` also raises, where that is asked for.
 
+use std::fmt;
+
+use crate::pipeline::impair::Setting;
+use crate::pipeline::impair::blueprint::{Blueprint, Directions, Place};
 use crate::pipeline::packet::{Checksum, Packet};
-use crate::pipeline::params::MssParams;
 use crate::pipeline::stage::{Action, Stage, Verdict};
 use crate::pipeline::time::Instant;
 use crate::pipeline::wire::tcp::flag::SYN;
 use crate::pipeline::wire::{Tcp, Update};
+
+/// See [`ImpairmentParams::Mss`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MssParams {
+    /// Largest TCP payload in bytes that the SYN shall announce.
+    pub mss: u16,
+    /// Sets the value even where it raises it; otherwise only lowers (clamps). A SYN without the option announces 536
+    /// (IPv4) or 1220 (IPv6) by RFC 9293 and is left as it is.
+    pub set: bool,
+}
+
+impl fmt::Display for MssParams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let how = if self.set { "set" } else { "clamped" };
+        write!(f, "mss {how} to {} in every SYN", self.mss)
+    }
+}
+
+impl Blueprint for MssParams {
+    type Stage = Mss;
+
+    fn build(&self, _setting: &Setting) -> Self::Stage {
+        Mss::new(*self)
+    }
+
+    fn directions(&self) -> Directions {
+        Directions::Forward
+    }
+
+    fn traps(&self, _place: &Place) -> Vec<String> {
+        Vec::new()
+    }
+}
 
 /// Rewrites SYN segments.
 #[derive(Debug)]
@@ -50,6 +86,14 @@ impl Stage for Mss {
         };
         let mss = self.params.mss;
         Tcp::new(&mut packet.bytes_mut()[at..]).is_ok_and(|mut tcp| tcp.set_mss(mss, update))
+    }
+}
+
+#[cfg(test)]
+impl crate::pipeline::laws::Lawful for MssParams {
+    fn strategy() -> proptest::strategy::BoxedStrategy<Self> {
+        use proptest::prelude::*;
+        (any::<u16>(), any::<bool>()).prop_map(|(mss, set)| Self { mss, set }).boxed()
     }
 }
 

@@ -6,12 +6,75 @@
 //! Never delays or reorders a packet. IPv6 is never fragmented on the way (RFC 8200 section 4.5).
 //! Differs from tc-netem: there is no such thing there; and the decision is made for each wire packet of a GSO train.
 
+use std::fmt;
+
 use crate::pipeline::counters::Reason;
+use crate::pipeline::impair::Setting;
+use crate::pipeline::impair::blueprint::{Blueprint, Directions, Place};
 use crate::pipeline::packet::Packet;
-use crate::pipeline::params::{MtuAction, MtuParams};
 use crate::pipeline::stage::{Action, Outlet, Stage, Verdict};
 use crate::pipeline::time::Instant;
 use crate::pipeline::wire::IcmpError;
+
+/// See [`ImpairmentParams::Mtu`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MtuParams {
+    /// Largest packet of the link in bytes, overhead included.
+    pub mtu: u32,
+    /// Bytes that tunnels add on the way; the largest IP packet that passes is `mtu - overhead`.
+    pub overhead: u32,
+    /// What happens to larger ones.
+    pub action: MtuAction,
+}
+
+/// What a small-MTU hop does with a packet that does not fit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum MtuAction {
+    /// Drops it silently: a black hole.
+    #[default]
+    Drop,
+    /// Drops it and answers ICMP "fragmentation needed" / ICMPv6 "packet too big".
+    Icmp,
+    /// Fragments IPv4 without DF, answers ICMP for the rest.
+    Fragment,
+}
+
+impl fmt::Display for MtuParams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let action = match self.action {
+            MtuAction::Drop => "drop larger packets silently",
+            MtuAction::Icmp => "drop larger packets and answer ICMP",
+            MtuAction::Fragment => "fragment larger packets, answer ICMP where that is forbidden",
+        };
+        match self.overhead {
+            0 => write!(f, "mtu {}: {action}", self.mtu),
+            bytes => {
+                write!(f, "mtu {} less {bytes} bytes of tunnels = {}: {action}", self.mtu, self.mtu - bytes)
+            }
+        }
+    }
+}
+
+impl Blueprint for MtuParams {
+    type Stage = Mtu;
+
+    fn build(&self, _setting: &Setting) -> Self::Stage {
+        Mtu::new(*self)
+    }
+
+    fn directions(&self) -> Directions {
+        Directions::Forward
+    }
+
+    fn traps(&self, place: &Place) -> Vec<String> {
+        let longest = self.mtu - self.overhead;
+        let mut traps = Vec::new();
+        if place.ipv6 && longest < 1_280 {
+            traps.push(format!("{longest} bytes are less than IPv6 can work with (1280)"));
+        }
+        traps
+    }
+}
 
 /// Treats wire packets by their length.
 #[derive(Debug)]
@@ -57,6 +120,17 @@ impl Stage for Mtu {
             out.forward(fragment);
         }
         out.drop(packet, Reason::Fragmented);
+    }
+}
+
+#[cfg(test)]
+impl crate::pipeline::laws::Lawful for MtuParams {
+    fn strategy() -> proptest::strategy::BoxedStrategy<Self> {
+        use proptest::prelude::*;
+        let action = prop::sample::select(vec![MtuAction::Drop, MtuAction::Icmp, MtuAction::Fragment]);
+        (68..1_600_u32, 0..100_u32, action)
+            .prop_map(|(longest, overhead, action)| Self { mtu: longest + overhead, overhead, action })
+            .boxed()
     }
 }
 

@@ -5,18 +5,81 @@
 //! bounds a burst. The pattern may change with time. What is hit is dropped (or marked CE, RFC 3168), or copied.
 //! The row is that of the flow, or of the whole path in order of arrival, which then decides the draws too. Never delays, reorders or alters a packet.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::pipeline::flow::PerFlow;
 use crate::pipeline::impair::Setting;
+use crate::pipeline::impair::blueprint::{Blueprint, Directions, Place};
 use crate::pipeline::packet::Packet;
-use crate::pipeline::params::{PatternFault, PatternParams, Scope, Timetable};
+use crate::pipeline::params::{Scope, Timetable};
 use crate::pipeline::rng::{StageKey, Stream};
 use crate::pipeline::shared::Shared;
 use crate::pipeline::stage::{Action, Outlet, Stage, Verdict};
 use crate::pipeline::time::Instant;
 use crate::pipeline::units::Probability;
+
+/// See [`crate::pipeline::params::ImpairmentParams::Pattern`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct PatternParams {
+    /// At each time the probabilities that a packet is hit: after one that was not, after one that was, after two in a row
+    /// that were, and so on; the last one for all that follow. At least one.
+    pub patterns: Arc<Timetable<Vec<Probability>>>,
+    /// What happens to a packet that is hit.
+    pub fault: PatternFault,
+    /// Whether each flow is followed by itself, or the path.
+    pub scope: Scope,
+}
+
+/// What a pattern does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PatternFault {
+    /// Drops; with `ecn` marks ECN-capable packets CE instead.
+    Loss {
+        /// Marks.
+        ecn: bool,
+    },
+    /// Makes a copy.
+    Duplicate,
+}
+
+impl fmt::Display for PatternParams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = match self.fault {
+            PatternFault::Loss { ecn: false } => "loss",
+            PatternFault::Loss { ecn: true } => "loss (marking ECN-capable ones instead)",
+            PatternFault::Duplicate => "copies",
+        };
+        let row = match self.scope {
+            Scope::Flow => "each flow",
+            Scope::Path => "the path",
+        };
+        let pattern = |chances: &Vec<_>| {
+            let chances: Vec<String> =
+                chances.iter().take(Timetable::<()>::SHOWN).map(ToString::to_string).collect();
+            chances.join(" then ")
+        };
+        let patterns = self.patterns.summary(pattern);
+        write!(f, "{what} of {patterns}, by how many of {row} were hit in a row before")
+    }
+}
+
+impl Blueprint for PatternParams {
+    type Stage = Pattern;
+
+    fn build(&self, setting: &Setting) -> Self::Stage {
+        Pattern::new(self, setting)
+    }
+
+    fn directions(&self) -> Directions {
+        Directions::Forward
+    }
+
+    fn traps(&self, _place: &Place) -> Vec<String> {
+        Vec::new()
+    }
+}
 
 /// Hits wire packets by a pattern.
 #[derive(Debug)]
@@ -114,6 +177,35 @@ impl Stage for Pattern {
         out.created(&copy);
         out.forward(packet);
         out.forward(copy);
+    }
+}
+
+#[cfg(test)]
+impl crate::pipeline::laws::Lawful for PatternParams {
+    fn strategy() -> proptest::strategy::BoxedStrategy<Self> {
+        use proptest::prelude::*;
+
+        use crate::pipeline::testing::strategy::probability;
+        use crate::pipeline::time::Duration;
+        let fault = prop::sample::select(vec![
+            PatternFault::Loss { ecn: false },
+            PatternFault::Loss { ecn: true },
+            PatternFault::Duplicate,
+        ]);
+        let part = (1..20_000_000_u64, prop::collection::vec(probability(), 1..4));
+        let scope = prop::sample::select(vec![Scope::Flow, Scope::Path]);
+        (prop::collection::vec(part, 1..4), any::<bool>(), fault, scope)
+            .prop_map(|(parts, repeats, fault, scope)| {
+                let parts =
+                    parts.into_iter().map(|(time, pattern)| (Duration::from_nanos(time), pattern)).collect();
+                let patterns = Arc::new(Timetable::new(parts, repeats).expect("parts that last"));
+                Self { patterns, fault, scope }
+            })
+            .boxed()
+    }
+
+    fn shares_state(&self) -> bool {
+        self.scope == Scope::Path
     }
 }
 

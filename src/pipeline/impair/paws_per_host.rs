@@ -10,16 +10,55 @@
 //! Never delays, reorders, copies or alters a packet.
 //! Differs from the kernel: that remembers when its own side enters TIME-WAIT, here every FIN that passes counts.
 
+use std::fmt;
 use std::net::IpAddr;
 
 use crate::pipeline::counters::Reason;
+use crate::pipeline::impair::Setting;
+use crate::pipeline::impair::blueprint::{Blueprint, Directions, Place};
 use crate::pipeline::packet::Packet;
-use crate::pipeline::params::PawsPerHostParams;
 use crate::pipeline::shared::{Hosts, Shared};
 use crate::pipeline::stage::{Action, Stage, Verdict};
+use crate::pipeline::time::Duration;
 use crate::pipeline::time::Instant;
 use crate::pipeline::wire::Tcp;
 use crate::pipeline::wire::tcp::flag::{ACK, FIN, SYN};
+
+/// See [`crate::pipeline::params::ImpairmentParams::PawsPerHost`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PawsPerHostParams {
+    /// For how long a timestamp is remembered: 60 s (`TCP_PAWS_MSL`) in Linux.
+    pub window: Duration,
+    /// A SYN without timestamps is dropped too while one is remembered.
+    pub require_timestamp: bool,
+}
+
+impl fmt::Display for PawsPerHostParams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let without = if self.require_timestamp { " or without one" } else { "" };
+        write!(
+            f,
+            "paws-per-host: drop SYNs behind the timestamp of the host's last FIN{without}, for {}",
+            self.window
+        )
+    }
+}
+
+impl Blueprint for PawsPerHostParams {
+    type Stage = PawsPerHost;
+
+    fn build(&self, setting: &Setting) -> Self::Stage {
+        PawsPerHost::new(*self, Shared::clone(&setting.shared))
+    }
+
+    fn directions(&self) -> Directions {
+        Directions::Forward
+    }
+
+    fn traps(&self, _place: &Place) -> Vec<String> {
+        Vec::new()
+    }
+}
 
 /// Drops SYNs whose clock is behind that of their host.
 #[derive(Debug)]
@@ -77,6 +116,23 @@ fn key(address: IpAddr) -> u64 {
             let bits = address.to_bits();
             Hosts::mix((bits >> 64) as u64 ^ Hosts::mix(bits as u64)) | 1 << 63
         }
+    }
+}
+
+#[cfg(test)]
+impl crate::pipeline::laws::Lawful for PawsPerHostParams {
+    fn strategy() -> proptest::strategy::BoxedStrategy<Self> {
+        use proptest::prelude::*;
+
+        use crate::pipeline::testing::strategy::duration;
+        (duration(), any::<bool>())
+            .prop_map(|(window, require_timestamp)| Self { window, require_timestamp })
+            .boxed()
+    }
+
+    /// That of the flows of one host.
+    fn shares_state(&self) -> bool {
+        true
     }
 }
 

@@ -6,16 +6,87 @@
 //! Never reorders, copies or alters a packet. The queue adds no propagation delay: put a `delay` behind it.
 //! Differs from tc-netem: queue and propagation line are separate, so that neither eats the other.
 
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::pipeline::counters::Reason;
 use crate::pipeline::impair::Setting;
+use crate::pipeline::impair::blueprint::{Blueprint, Directions, Place};
+use crate::pipeline::impair::text;
 use crate::pipeline::packet::Packet;
-use crate::pipeline::params::{Excess, RateParams};
 use crate::pipeline::serialiser::Serialiser;
 use crate::pipeline::shared::Shared;
 use crate::pipeline::stage::{Action, Stage, Verdict};
+use crate::pipeline::time::Duration;
 use crate::pipeline::time::Instant;
+use crate::pipeline::units::{Bytes, Rate};
+
+/// See [`ImpairmentParams::Rate`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RateParams {
+    /// Bits per second on the wire.
+    pub rate: Rate,
+    /// How the excess is treated.
+    pub excess: Excess,
+    /// Bytes that each packet costs on top of its IP length (14 + 4 + 20 for Ethernet with preamble and gap).
+    pub overhead: i32,
+}
+
+/// What a rate limit does with packets above the rate.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Excess {
+    /// Waits in a tail-drop queue. A packet that would exceed any limit that is set is dropped; the packet being
+    /// serialised counts.
+    Queue {
+        /// In wire packets.
+        packets: Option<u64>,
+        /// In bytes (with overhead).
+        bytes: Option<u64>,
+        /// In time that a packet would wait before its own serialisation starts.
+        time: Option<Duration>,
+    },
+    /// Is dropped at once: a token bucket of `burst` bytes without a queue.
+    Police {
+        /// Depth of the bucket in bytes, at least one packet.
+        burst: u64,
+    },
+}
+
+impl fmt::Display for RateParams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let excess = match self.excess {
+            Excess::Police { burst } => format!("drop what exceeds it after a burst of {}", Bytes(burst)),
+            Excess::Queue { packets, bytes, time } => text::queue(packets, bytes, time),
+        };
+        write!(f, "rate {}{}, {excess}", self.rate, text::overhead(self.overhead))
+    }
+}
+
+impl Blueprint for RateParams {
+    type Stage = RateLimit;
+
+    fn build(&self, setting: &Setting) -> Self::Stage {
+        RateLimit::new(*self, setting)
+    }
+
+    fn directions(&self) -> Directions {
+        Directions::Forward
+    }
+
+    fn traps(&self, place: &Place) -> Vec<String> {
+        let Some(mtu) = place.mtu else { return Vec::new() };
+        let trap = match self.excess {
+            Excess::Police { burst } if i64::from(mtu) + i64::from(self.overhead) > burst as i64 => {
+                Some(format!("a burst of {} never passes a full packet of {mtu} bytes", Bytes(burst)))
+            }
+            Excess::Queue { bytes: Some(bytes), .. } if bytes < u64::from(mtu) => {
+                Some(format!("a queue of {} never takes a full packet of {mtu} bytes", Bytes(bytes)))
+            }
+            _ => None,
+        };
+        trap.into_iter().collect()
+    }
+}
 
 /// Lets wire packets through at a rate.
 #[derive(Debug)]
@@ -93,6 +164,26 @@ impl Stage for RateLimit {
 fn add_up_to(counter: &AtomicU64, amount: u64, most: Option<u64>) -> bool {
     let add = |count: u64| most.is_none_or(|most| count + amount <= most).then_some(count + amount);
     counter.fetch_update(Ordering::AcqRel, Ordering::Acquire, add).is_ok()
+}
+
+#[cfg(test)]
+impl crate::pipeline::laws::Lawful for RateParams {
+    fn strategy() -> proptest::strategy::BoxedStrategy<Self> {
+        use proptest::prelude::*;
+
+        use crate::pipeline::testing::strategy::{duration, rate};
+        let queue =
+            (prop::option::of(1..50_u64), prop::option::of(1_500..50_000_u64), prop::option::of(duration()))
+                .prop_map(|(packets, bytes, time)| Excess::Queue { packets, bytes, time });
+        let excess = prop_oneof![queue, (1_500..100_000_u64).prop_map(|burst| Excess::Police { burst })];
+        (rate(), excess, -20..60_i32)
+            .prop_map(|(rate, excess, overhead)| Self { rate, excess, overhead })
+            .boxed()
+    }
+
+    fn shares_state(&self) -> bool {
+        true
+    }
 }
 
 #[cfg(test)]

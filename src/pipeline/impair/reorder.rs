@@ -6,13 +6,70 @@
 //! Never drops, copies or alters a packet.
 //! Differs from tc-netem: the gap counts per flow; displacement does not exist there.
 
+use std::fmt;
+
 use crate::pipeline::flow::{FlowRef, PerFlow};
 use crate::pipeline::impair::Setting;
+use crate::pipeline::impair::blueprint::{Blueprint, Directions, Place};
 use crate::pipeline::packet::Packet;
-use crate::pipeline::params::ReorderParams;
 use crate::pipeline::rng::{Chance, StageKey};
 use crate::pipeline::stage::{Action, Outlet, Stage, Verdict};
 use crate::pipeline::time::{Duration, Instant};
+use crate::pipeline::units::Probability;
+
+/// See [`ImpairmentParams::Reorder`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum ReorderParams {
+    /// As netem: packets wait `delay`, but each `gap`-th, with the probability, leaves at once and so overtakes them.
+    Overtake {
+        /// Of a candidate to leave at once.
+        probability: Probability,
+        /// Every gap-th packet is a candidate, at least 1.
+        gap: u32,
+        /// Delay of all others.
+        delay: Duration,
+    },
+    /// A packet that is hit is put behind the next `by` packets of its flow.
+    Displace {
+        /// Of each wire packet, independently.
+        probability: Probability,
+        /// How many packets pass it, at least 1.
+        by: u32,
+        /// It leaves at the latest this long after it came.
+        timeout: Duration,
+    },
+}
+
+impl fmt::Display for ReorderParams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Overtake { probability, gap, delay } => {
+                let gap = if gap == 1 { String::new() } else { format!("one in {gap} with ") };
+                write!(f, "reorder: {gap}{probability} leave at once, all others after {delay}")
+            }
+            Self::Displace { probability, by, timeout } => write!(
+                f,
+                "reorder: {probability} are put behind the next {by} of their flow, at most {timeout} late"
+            ),
+        }
+    }
+}
+
+impl Blueprint for ReorderParams {
+    type Stage = Reorder;
+
+    fn build(&self, setting: &Setting) -> Self::Stage {
+        Reorder::new(*self, setting)
+    }
+
+    fn directions(&self) -> Directions {
+        Directions::Forward
+    }
+
+    fn traps(&self, _place: &Place) -> Vec<String> {
+        Vec::new()
+    }
+}
 
 /// Most packets that one worker keeps out of order; what would be more passes in order.
 const MAX_KEPT: usize = 1024;
@@ -165,6 +222,32 @@ impl Displace {
             out.unkeep(&packet);
             out.forward(packet);
         }
+    }
+}
+
+#[cfg(test)]
+impl crate::pipeline::laws::Lawful for ReorderParams {
+    fn strategy() -> proptest::strategy::BoxedStrategy<Self> {
+        use proptest::prelude::*;
+
+        use crate::pipeline::testing::strategy::{duration, probability};
+        prop_oneof![
+            (probability(), 1..5_u32, duration()).prop_map(|(probability, gap, delay)| Self::Overtake {
+                probability,
+                gap,
+                delay
+            }),
+            (probability(), 1..5_u32, duration()).prop_map(|(probability, by, timeout)| Self::Displace {
+                probability,
+                by,
+                timeout
+            }),
+        ]
+        .boxed()
+    }
+
+    fn tame(self) -> Option<Self> {
+        None
     }
 }
 

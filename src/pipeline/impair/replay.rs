@@ -6,17 +6,93 @@
 //! 0 keeps none. After the last row the table begins again, its last row stays, or nothing is done any more.
 //! The state is the path's, shared by its workers.
 
+use std::fmt;
 use std::sync::atomic::Ordering;
 
 use crate::pipeline::counters::Reason;
 use crate::pipeline::impair::Setting;
+use crate::pipeline::impair::blueprint::{Blueprint, Directions, Place};
 use crate::pipeline::link::Turn;
 use crate::pipeline::packet::Packet;
-use crate::pipeline::params::{ReplayEnd, ReplayParams, ReplayRow};
 use crate::pipeline::rng::{Chance, StageKey};
 use crate::pipeline::shared::Shared;
 use crate::pipeline::stage::{Action, Outlet, Stage, Verdict};
 use crate::pipeline::time::{Duration, Instant};
+use crate::pipeline::units::{Probability, Rate};
+use std::sync::Arc;
+
+/// See [`crate::pipeline::params::ImpairmentParams::Replay`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct ReplayParams {
+    /// At least one; the first begins at zero.
+    pub rows: Arc<Vec<ReplayRow>>,
+    /// How long all rows together last, above zero.
+    pub period: Duration,
+    /// What comes after that.
+    pub end: ReplayEnd,
+}
+
+/// A part of the time, from the first packet on.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ReplayRow {
+    /// When it begins.
+    pub from: Duration,
+    /// Propagation delay.
+    pub latency: Duration,
+    /// Half-width of a uniform jitter around it.
+    pub jitter: Duration,
+    /// Rate of the link; `None`: as fast as it comes.
+    pub rate: Option<Rate>,
+    /// Of each packet.
+    pub loss: Probability,
+    /// Packets held at most; `None`: any number.
+    pub limit: Option<u64>,
+    /// Probability of a copy.
+    pub duplicate: Probability,
+    /// How much later than the packet the copy leaves.
+    pub duplicate_delay: Duration,
+    /// Packets of one route keep their order; those of route 0 need not.
+    pub route: u32,
+}
+
+/// What comes after the last row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ReplayEnd {
+    /// The first one again.
+    #[default]
+    Loop,
+    /// The last one stays.
+    Hold,
+    /// Nothing is done any more.
+    Clear,
+}
+
+impl fmt::Display for ReplayParams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let end = match self.end {
+            ReplayEnd::Loop => "over and over",
+            ReplayEnd::Hold => "then the last row stays",
+            ReplayEnd::Clear => "then nothing is done any more",
+        };
+        write!(f, "replay {} rows of delay, rate, loss and limit in {}, {end}", self.rows.len(), self.period)
+    }
+}
+
+impl Blueprint for ReplayParams {
+    type Stage = Box<Replay>;
+
+    fn build(&self, setting: &Setting) -> Self::Stage {
+        Box::new(Replay::new(self, setting))
+    }
+
+    fn directions(&self) -> Directions {
+        Directions::Forward
+    }
+
+    fn traps(&self, _place: &Place) -> Vec<String> {
+        Vec::new()
+    }
+}
 
 /// Where the shared memory keeps the time of the first packet (and one), the route of the last packet and its departure.
 const STARTED: usize = 0;
@@ -101,10 +177,10 @@ impl Stage for Replay {
     fn decide(&mut self, packet: &Packet, limit: u32, now: Instant) -> Verdict {
         let Some(row) = self.row(now) else { return Verdict::new(limit, Action::Pass) };
         let hits = |chance, part| Chance::new(chance).hit(packet.stream(self.key.part(part)), packet.index);
-        if row.loss > crate::pipeline::units::Probability::ZERO && hits(row.loss, 2) {
+        if row.loss > Probability::ZERO && hits(row.loss, 2) {
             return Verdict::new(1, Action::Drop(Reason::Loss));
         }
-        if row.duplicate > crate::pipeline::units::Probability::ZERO && hits(row.duplicate, 3) {
+        if row.duplicate > Probability::ZERO && hits(row.duplicate, 3) {
             return Verdict::new(1, Action::Take);
         }
         if !self.admit(row.limit) {
@@ -133,6 +209,53 @@ impl Stage for Replay {
 
     fn released(&mut self, packet: &Packet, _now: Instant) {
         self.shared.packets.fetch_sub(packet.wires().into(), Ordering::AcqRel);
+    }
+}
+
+#[cfg(test)]
+impl crate::pipeline::laws::Lawful for ReplayParams {
+    fn strategy() -> proptest::strategy::BoxedStrategy<Self> {
+        use proptest::prelude::*;
+
+        use crate::pipeline::testing::strategy::{duration, probability, rate};
+        let chances = (probability(), probability());
+        let limit = prop::option::of(1..50_u64);
+        let row = (duration(), duration(), duration(), prop::option::of(rate()), chances, limit, 0..3_u32);
+        let end = prop::sample::select(vec![ReplayEnd::Loop, ReplayEnd::Hold, ReplayEnd::Clear]);
+        (prop::collection::vec(row, 1..5), end)
+            .prop_map(|(parts, end)| {
+                let mut from = Duration::ZERO;
+                let mut rows = Vec::new();
+                for (keep, latency, jitter, rate, (loss, duplicate), limit, route) in parts {
+                    rows.push(ReplayRow {
+                        from,
+                        latency,
+                        jitter,
+                        rate,
+                        loss,
+                        limit,
+                        duplicate,
+                        duplicate_delay: jitter,
+                        route,
+                    });
+                    from = from + keep + Duration::from_nanos(1);
+                }
+                Self { rows: Arc::new(rows), period: from, end }
+            })
+            .boxed()
+    }
+
+    /// One route, and no copies: those come later than what follows their originals. At the end of its table it would let
+    /// everything pass.
+    fn tame(self) -> Option<Self> {
+        let one = |row: &ReplayRow| ReplayRow { route: 1, duplicate: Probability::ZERO, ..*row };
+        let rows = Arc::new(self.rows.iter().map(one).collect());
+        let end = if self.end == ReplayEnd::Clear { ReplayEnd::Hold } else { self.end };
+        Some(Self { rows, end, ..self })
+    }
+
+    fn shares_state(&self) -> bool {
+        true
     }
 }
 

@@ -7,13 +7,76 @@
 //! Only sees packets that the stage's match selects: it must take in SYN, ACK and RST.
 //! Never drops, copies or alters a packet.
 
+use std::fmt;
+
 use crate::pipeline::flow::{FlowRef, PerFlow};
 use crate::pipeline::impair::Setting;
+use crate::pipeline::impair::blueprint::{Blueprint, Directions, Place};
 use crate::pipeline::packet::Packet;
-use crate::pipeline::params::{HeldAcks, RstOrderParams, RstPlace};
 use crate::pipeline::stage::{Action, Outlet, Stage, Verdict};
+use crate::pipeline::time::Duration;
 use crate::pipeline::time::Instant;
 use crate::pipeline::wire::tcp::flag;
+
+/// See [`crate::pipeline::params::ImpairmentParams::RstOrder`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RstOrderParams {
+    /// Who comes first.
+    pub rst: RstPlace,
+    /// Which ACKs a RST races.
+    pub acks: HeldAcks,
+    /// How long what is held waits for the other at most.
+    pub timeout: Duration,
+}
+
+/// Where a RST goes in its sender's order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RstPlace {
+    /// Before the ACKs that were sent before it.
+    #[default]
+    First,
+    /// Behind the next segment of its sender.
+    Last,
+}
+
+/// Which ACKs wait for a RST.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum HeldAcks {
+    /// The last one of the handshake, and those that come while it waits.
+    #[default]
+    Handshake,
+    /// Every segment that only acknowledges.
+    All,
+}
+
+impl fmt::Display for RstOrderParams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = match (self.rst, self.acks) {
+            (RstPlace::First, HeldAcks::Handshake) => {
+                "a RST overtakes the last ACK of the handshake, which waits"
+            }
+            (RstPlace::First, HeldAcks::All) => "a RST overtakes the ACKs before it, which waits",
+            (RstPlace::Last, _) => "a RST comes behind the next segment, and waits",
+        };
+        write!(f, "rst-order: {what} at most {}", self.timeout)
+    }
+}
+
+impl Blueprint for RstOrderParams {
+    type Stage = RstOrder;
+
+    fn build(&self, setting: &Setting) -> Self::Stage {
+        RstOrder::new(*self, setting)
+    }
+
+    fn directions(&self) -> Directions {
+        Directions::Forward
+    }
+
+    fn traps(&self, _place: &Place) -> Vec<String> {
+        Vec::new()
+    }
+}
 
 /// Most packets that one worker keeps; what would be more passes in order.
 const MAX_KEPT: usize = 1024;
@@ -133,6 +196,22 @@ fn kind(packet: &Packet) -> Option<Kind> {
     } else {
         Kind::Other
     })
+}
+
+#[cfg(test)]
+impl crate::pipeline::laws::Lawful for RstOrderParams {
+    fn strategy() -> proptest::strategy::BoxedStrategy<Self> {
+        use proptest::prelude::*;
+
+        use crate::pipeline::testing::strategy::duration;
+        let rst = prop::sample::select(vec![RstPlace::First, RstPlace::Last]);
+        let acks = prop::sample::select(vec![HeldAcks::Handshake, HeldAcks::All]);
+        (rst, acks, duration()).prop_map(|(rst, acks, timeout)| Self { rst, acks, timeout }).boxed()
+    }
+
+    fn tame(self) -> Option<Self> {
+        None
+    }
 }
 
 #[cfg(test)]

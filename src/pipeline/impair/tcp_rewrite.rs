@@ -8,13 +8,93 @@
 //! left alone, and so is a SYN without the option that is to be set.
 //! Never drops, delays, reorders or copies a packet.
 
+use std::fmt;
+
 use crate::pipeline::conn;
+use crate::pipeline::impair::Setting;
+use crate::pipeline::impair::blueprint::{Blueprint, Directions, Place};
 use crate::pipeline::packet::Packet;
-use crate::pipeline::params::{TcpParams, WindowRewrite};
 use crate::pipeline::stage::{Action, Stage, Verdict};
 use crate::pipeline::time::Instant;
 use crate::pipeline::wire::tcp::flag;
+use crate::pipeline::wire::tcp::option;
 use crate::pipeline::wire::{Tcp, Update};
+
+/// See [`crate::pipeline::params::ImpairmentParams::Tcp`].
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TcpParams {
+    /// What becomes of the window.
+    pub window: Option<WindowRewrite>,
+    /// Kinds of the options that become "no operation", each once.
+    pub strip: Vec<u8>,
+    /// Value of the window scale option of segments with SYN, 0 to 14 (RFC 7323 section 2.3).
+    pub window_scale: Option<u8>,
+    /// The ECN field of the IP header becomes Not-ECT, of any transport.
+    pub bleach_ecn: bool,
+    /// Segments with SYN offer and accept no ECN.
+    pub refuse_ecn: bool,
+    /// No data is urgent.
+    pub clear_urgent: bool,
+}
+
+/// What becomes of the window field of a segment, in the units of the field: shifted left by the window scale of the
+/// connection these are bytes (RFC 7323 section 2.3); in a segment with SYN they are bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WindowRewrite {
+    /// It is this.
+    Set(u16),
+    /// It is at most this.
+    Max(u16),
+}
+
+/// Options that can be stripped, by their names in configurations.
+pub const STRIPPABLE: &[(&str, u8)] = &[
+    ("mss", option::MSS),
+    ("window-scale", option::WINDOW_SCALE),
+    ("sack-permitted", option::SACK_PERMITTED),
+    ("sack", option::SACK),
+    ("timestamps", option::TIMESTAMPS),
+    ("mptcp", option::MULTIPATH),
+    ("fast-open", option::FAST_OPEN),
+];
+
+impl fmt::Display for TcpParams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut parts = Vec::new();
+        parts.extend(self.window.map(|window| match window {
+            WindowRewrite::Set(0) => "window set to zero".to_owned(),
+            WindowRewrite::Set(window) => format!("window field set to {window}"),
+            WindowRewrite::Max(most) => format!("window field clamped to {most}"),
+        }));
+        if !self.strip.is_empty() {
+            let name = |kind: &u8| STRIPPABLE.iter().find(|known| known.1 == *kind).map(|known| known.0);
+            let names: Vec<&str> = self.strip.iter().filter_map(name).collect();
+            parts.push(format!("{} replaced by NOPs", names.join(", ")));
+        }
+        let scale = |scale| format!("window scale set to {scale} in every SYN that has one");
+        parts.extend(self.window_scale.map(scale));
+        parts.extend(self.bleach_ecn.then(|| "ECN field set to Not-ECT".to_owned()));
+        parts.extend(self.refuse_ecn.then(|| "ECN neither offered nor accepted in SYNs".to_owned()));
+        parts.extend(self.clear_urgent.then(|| "urgent data made ordinary".to_owned()));
+        write!(f, "tcp: {}", parts.join("; "))
+    }
+}
+
+impl Blueprint for TcpParams {
+    type Stage = TcpRewrite;
+
+    fn build(&self, _setting: &Setting) -> Self::Stage {
+        TcpRewrite::new(self)
+    }
+
+    fn directions(&self) -> Directions {
+        Directions::Forward
+    }
+
+    fn traps(&self, _place: &Place) -> Vec<String> {
+        Vec::new()
+    }
+}
 
 /// Rewrites TCP headers, and the ECN field before them.
 #[derive(Debug)]
@@ -60,6 +140,26 @@ impl Stage for TcpRewrite {
     fn rewrite(&mut self, packet: &mut Packet, _now: Instant) -> bool {
         let bleached = self.params.bleach_ecn && packet.clear_congestion();
         conn::change(packet, |tcp, update| self.change(tcp, update)) | bleached
+    }
+}
+
+#[cfg(test)]
+impl crate::pipeline::laws::Lawful for TcpParams {
+    fn strategy() -> proptest::strategy::BoxedStrategy<Self> {
+        use proptest::prelude::*;
+        let window =
+            prop_oneof![any::<u16>().prop_map(WindowRewrite::Set), any::<u16>().prop_map(WindowRewrite::Max)];
+        let strip = prop::sample::subsequence(vec![2, 3, 4, 5, 8, 30, 34], 0..=7);
+        (prop::option::of(window), strip, prop::option::of(0..15_u8), any::<[bool; 3]>())
+            .prop_map(|(window, strip, window_scale, [bleach_ecn, refuse_ecn, clear_urgent])| Self {
+                window,
+                strip,
+                window_scale,
+                bleach_ecn,
+                refuse_ecn,
+                clear_urgent,
+            })
+            .boxed()
     }
 }
 

@@ -10,14 +10,77 @@
 //! A connection that is forgotten (see [`crate::pipeline::conn::table`]) is not translated until its next segment.
 //! Never drops, delays, reorders or copies a packet.
 
+use std::fmt;
+
 use crate::pipeline::conn::{self, ConnKey, Table, change};
 use crate::pipeline::impair::Setting;
+use crate::pipeline::impair::blueprint::{Blueprint, Directions, Place};
 use crate::pipeline::packet::Packet;
-use crate::pipeline::params::{TimestampSet, TimestampsParams};
 use crate::pipeline::rng::StageKey;
 use crate::pipeline::stage::{Action, Stage, Verdict};
 use crate::pipeline::time::Instant;
 use crate::pipeline::wire::tcp::{flag, option};
+
+/// See [`crate::pipeline::params::ImpairmentParams::Timestamps`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TimestampsParams {
+    /// What becomes of `TSval`.
+    pub set: TimestampSet,
+    /// Whether `TSecr` of the other direction is translated back, so that the sender sees its own clock.
+    pub translate: bool,
+}
+
+impl TimestampsParams {
+    /// Whether anything is translated back.
+    pub const fn translates(&self) -> bool {
+        self.translate && !matches!(self.set, TimestampSet::Strip)
+    }
+}
+
+/// What becomes of the `TSval` of a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TimestampSet {
+    /// This value; 0 as Linux 3.18 to 4.9 sent it in some RSTs.
+    Constant(u32),
+    /// So much later (or, wrapping, earlier), in the sender's ticks.
+    Offset(u32),
+    /// An offset drawn for each connection, all 32 bits of it.
+    RandomOffset,
+    /// That of the connection's first segment that the stage acted on.
+    Freeze,
+    /// No timestamps: the option becomes "no operation".
+    Strip,
+}
+
+impl fmt::Display for TimestampsParams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = match self.set {
+            TimestampSet::Constant(value) => format!("TSval set to {value}"),
+            TimestampSet::Offset(offset) => format!("TSval shifted by {}", offset.cast_signed()),
+            TimestampSet::RandomOffset => "TSval shifted by an offset drawn for each connection".to_owned(),
+            TimestampSet::Freeze => "TSval stays at the connection's first".to_owned(),
+            TimestampSet::Strip => "the option replaced by NOPs".to_owned(),
+        };
+        let back = if self.translates() { ", TSecr translated back" } else { "" };
+        write!(f, "timestamps: {what}{back}")
+    }
+}
+
+impl Blueprint for TimestampsParams {
+    type Stage = Timestamps;
+
+    fn build(&self, setting: &Setting) -> Self::Stage {
+        Timestamps::new(*self, setting)
+    }
+
+    fn directions(&self) -> Directions {
+        if self.translates() { Directions::Both } else { Directions::Forward }
+    }
+
+    fn traps(&self, _place: &Place) -> Vec<String> {
+        Vec::new()
+    }
+}
 
 /// Runs of one offset that are remembered of a connection.
 const PIECES: usize = 4;
@@ -167,6 +230,21 @@ impl Clock {
 /// In the arithmetic of clocks that wrap (RFC 7323 section 5.2).
 const fn is_before(a: u32, b: u32) -> bool {
     a.wrapping_sub(b).cast_signed() < 0
+}
+
+#[cfg(test)]
+impl crate::pipeline::laws::Lawful for TimestampsParams {
+    fn strategy() -> proptest::strategy::BoxedStrategy<Self> {
+        use proptest::prelude::*;
+        let set = prop_oneof![
+            Just(TimestampSet::Constant(0)),
+            any::<u32>().prop_map(TimestampSet::Offset),
+            Just(TimestampSet::RandomOffset),
+            Just(TimestampSet::Freeze),
+            Just(TimestampSet::Strip),
+        ];
+        (set, any::<bool>()).prop_map(|(set, translate)| Self { set, translate }).boxed()
+    }
 }
 
 #[cfg(test)]

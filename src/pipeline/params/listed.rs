@@ -1,20 +1,5 @@
 //! Loss by a list of numbers.
 
-use std::sync::Arc;
-
-use crate::pipeline::params::Scope;
-
-/// See [`super::ImpairmentParams::ListedLoss`].
-#[derive(Debug, Clone, PartialEq)]
-pub struct ListedLossParams {
-    /// Which of the packets, counted from 1.
-    pub list: Arc<Numbers>,
-    /// Whether each flow is counted by itself, or the path.
-    pub scope: Scope,
-    /// Mark ECN-capable packets CE instead of dropping them.
-    pub ecn: bool,
-}
-
 /// A set of numbers from 1 on, as ranges that do not touch each other.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Numbers {

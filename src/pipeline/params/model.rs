@@ -1,10 +1,6 @@
 //! Faults that follow a timetable.
 
-use std::sync::Arc;
-
-use crate::pipeline::params::Scope;
 use crate::pipeline::time::{Duration, Instant};
-use crate::pipeline::units::Probability;
 
 /// Values for parts of the time of a run, one after the other.
 #[derive(Debug, Clone, PartialEq)]
@@ -49,43 +45,25 @@ impl<T> Timetable<T> {
         self.parts.iter().map(|part| &part.1)
     }
 
+    /// Values that a summary shows.
+    pub(crate) const SHOWN: usize = 4;
+
+    /// The first values, by their `name`, and what comes after the last.
+    pub(crate) fn summary(&self, name: impl Fn(&T) -> String) -> String {
+        let shown: Vec<String> = self.values().take(Self::SHOWN).map(name).collect();
+        let more = if self.parts.len() > Self::SHOWN { ", ..." } else { "" };
+        let end = match self.period() {
+            Some(period) => format!(", again every {period}"),
+            None if self.parts.len() > 1 => ", the last one stays".to_owned(),
+            None => String::new(),
+        };
+        format!("{}{more}{end}", shown.join(", "))
+    }
+
     /// After what time it begins again, if it does.
     pub fn period(&self) -> Option<Duration> {
         self.period.map(Duration::from_nanos)
     }
-}
-
-/// See [`super::ImpairmentParams::DelayModel`].
-#[derive(Debug, Clone, PartialEq)]
-pub struct DelayModelParams {
-    /// The delay at each time.
-    pub delays: Arc<Timetable<Duration>>,
-    /// Packets of a flow overtake when the delay falls. Default: no, they leave with their predecessor.
-    pub reorder: bool,
-}
-
-/// See [`super::ImpairmentParams::Pattern`].
-#[derive(Debug, Clone, PartialEq)]
-pub struct PatternParams {
-    /// At each time the probabilities that a packet is hit: after one that was not, after one that was, after two in a row
-    /// that were, and so on; the last one for all that follow. At least one.
-    pub patterns: Arc<Timetable<Vec<Probability>>>,
-    /// What happens to a packet that is hit.
-    pub fault: PatternFault,
-    /// Whether each flow is followed by itself, or the path.
-    pub scope: Scope,
-}
-
-/// What a pattern does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PatternFault {
-    /// Drops; with `ecn` marks ECN-capable packets CE instead.
-    Loss {
-        /// Marks.
-        ecn: bool,
-    },
-    /// Makes a copy.
-    Duplicate,
 }
 
 #[cfg(test)]

@@ -8,8 +8,13 @@
 //! Differs from Mahimahi: nothing but that packets above 1,504 bytes take several opportunities.
 
 mod codel;
+mod params;
 mod pie;
 mod red;
+
+pub use params::{
+    BottleneckParams, CoDelParams, Discipline, PeakParams, PieParams, RedParams, ServiceParams,
+};
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,7 +22,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::pipeline::counters::Reason;
 use crate::pipeline::impair::Setting;
 use crate::pipeline::packet::Packet;
-use crate::pipeline::params::{BottleneckParams, Discipline, ServiceParams};
 use crate::pipeline::rng::StageKey;
 use crate::pipeline::service::Service;
 use crate::pipeline::shared::Shared;

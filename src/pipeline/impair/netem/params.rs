@@ -1,7 +1,52 @@
-//! How a line of tc-netem is meant.
+//! A line of tc-netem, and how it is meant.
 
-use crate::pipeline::params::{Distribution, NetemParams};
+use crate::pipeline::params::{Correlated, DelayParams, Distribution, LossModel};
 use crate::pipeline::time::Duration;
+use crate::pipeline::units::{Probability, Rate};
+
+/// See [`crate::pipeline::params::ImpairmentParams::Netem`].
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct NetemParams {
+    /// Whether the line or the kernel's netem is right.
+    pub mode: Mode,
+    /// Packets held at most, all of them counted, delayed ones too; `None`: no limit.
+    pub limit: Option<u64>,
+    /// Delay, jitter, and correlation of the jitter.
+    pub delay: Option<DelayParams>,
+    /// Correlation of the jitter.
+    pub delay_correlation: Probability,
+    /// Loss.
+    pub loss: LossModel,
+    /// Mark instead of dropping.
+    pub ecn: bool,
+    /// Duplication.
+    pub duplicate: Correlated,
+    /// Corruption of one bit.
+    pub corrupt: Correlated,
+    /// Probability to leave at once instead of delayed.
+    pub reorder: Correlated,
+    /// Every gap-th packet is a candidate for reorder; 0 if there is no reorder.
+    pub gap: u32,
+    /// Serialisation.
+    pub rate: Option<NetemRate>,
+    /// Bursts.
+    pub slot: Option<Slot>,
+    /// What rate and slots count; `None`: what the mode does.
+    pub link_layer: Option<LinkLayer>,
+}
+
+/// The rate word of netem.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct NetemRate {
+    /// Bits per second.
+    pub rate: Rate,
+    /// Bytes added to each packet; may be negative.
+    pub packet_overhead: i32,
+    /// Bytes per cell; 0: no cells.
+    pub cell_size: u32,
+    /// Bytes added per cell.
+    pub cell_overhead: i32,
+}
 
 /// Packets that wait at most where a line says nothing: tc's default.
 pub const TC_LIMIT: u64 = 1_000;

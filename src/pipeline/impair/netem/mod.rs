@@ -14,6 +14,12 @@
 //! - rate and delay do not absorb each other: a packet leaves one delay after its last bit was sent;
 //! - state is per flow, but for the rate and the limit, which are the path's.
 
+mod blueprint;
+mod kernel;
+mod params;
+
+pub use params::{LinkLayer, Mode, NetemParams, NetemRate, Slot, SlotGap, TC_LIMIT};
+
 use std::sync::atomic::Ordering;
 
 use crate::pipeline::correlated::{CorrelatedChance, Memory};
@@ -21,11 +27,10 @@ use crate::pipeline::counters::Reason;
 use crate::pipeline::damage::damage;
 use crate::pipeline::flow::PerFlow;
 use crate::pipeline::impair::Setting;
+use crate::pipeline::impair::dispatch::dispatch;
 use crate::pipeline::loss_chain;
 use crate::pipeline::packet::Packet;
-use crate::pipeline::params::{
-    CorruptArea, DelayParams, GilbertElliott, LossModel, NetemParams, NetemRate, StateLoss,
-};
+use crate::pipeline::params::{CorruptArea, DelayParams, GilbertElliott, LossModel, StateLoss};
 use crate::pipeline::rng::{Chance, StageKey, Stream};
 use crate::pipeline::serialiser::Serialiser;
 use crate::pipeline::shared::Shared;
@@ -37,6 +42,17 @@ use crate::pipeline::wander::{Pace, Wander};
 
 /// Which shared memory counts what the rate has taken.
 const SENT: usize = 0;
+
+/// A netem line, in either mode.
+#[derive(Debug)]
+pub enum NetemLine {
+    /// To what it says.
+    Exact(Box<Netem>),
+    /// As the kernel makes it.
+    Kernel(Box<kernel::KernelNetem>),
+}
+
+dispatch!(NetemLine { Exact, Kernel });
 
 /// A whole netem line.
 #[derive(Debug)]
@@ -385,7 +401,7 @@ impl Stage for Netem {
 }
 
 /// Bytes that a wire packet counts for: with overhead, and in whole cells where there are cells.
-pub(super) fn cost(length: u32, rate: &NetemRate) -> u64 {
+fn cost(length: u32, rate: &NetemRate) -> u64 {
     let length = u64::from(length.saturating_add_signed(rate.packet_overhead));
     if rate.cell_size == 0 {
         return length;

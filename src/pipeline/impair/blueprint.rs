@@ -1,0 +1,69 @@
+//! What every type of stage says about itself.
+
+use std::fmt;
+
+use crate::pipeline::rng::StageKey;
+use crate::pipeline::shared::Shared;
+use crate::pipeline::stage::Stage;
+
+/// The parameters of a stage. Their `Display` says in one line what the stage does.
+///
+/// There are no defaults, so that nothing can be forgotten.
+pub trait Blueprint: fmt::Display + fmt::Debug + Clone + PartialEq {
+    /// What is built.
+    type Stage: Stage;
+
+    /// Builds one worker's copy.
+    fn build(&self, setting: &Setting) -> Self::Stage;
+
+    /// The directions whose packets the stage sees.
+    fn directions(&self) -> Directions;
+
+    /// What is allowed at this place but probably not meant, a sentence for each.
+    fn traps(&self, place: &Place) -> Vec<String>;
+}
+
+/// What a stage is built with besides its parameters.
+#[derive(Debug, Clone)]
+pub struct Setting {
+    /// Key of its draws.
+    pub key: StageKey,
+    /// What the copies of the stage on all workers share.
+    pub shared: Shared,
+    /// Number of flows for [`crate::pipeline::flow::PerFlow`].
+    pub flows: usize,
+}
+
+/// Which packets a stage sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Directions {
+    /// Those of its own path.
+    Forward,
+    /// Those of the opposite path too.
+    Both,
+}
+
+/// Where a stage stands, as far as it matters to its traps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Place {
+    /// The smallest MTU of the path's ports in bytes; `None`: not known.
+    pub mtu: Option<u32>,
+    /// Whether IPv6 goes this way.
+    pub ipv6: bool,
+}
+
+impl<B: Blueprint> Blueprint for Box<B> {
+    type Stage = B::Stage;
+
+    fn build(&self, setting: &Setting) -> Self::Stage {
+        (**self).build(setting)
+    }
+
+    fn directions(&self) -> Directions {
+        (**self).directions()
+    }
+
+    fn traps(&self, place: &Place) -> Vec<String> {
+        (**self).traps(place)
+    }
+}
