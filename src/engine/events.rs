@@ -50,7 +50,7 @@ impl Event {
             What::Entered => Kind::Came,
             What::Sent(_) => Kind::Left,
             What::Dropped(..) => Kind::Dropped,
-            What::Received(_) | What::Rewritten(..) | What::Created(_) => return None,
+            What::Received(_) | What::Rewritten(..) | What::Held(..) | What::Created(_) => return None,
         };
         let wires = packet.wires();
         (packet.path != Packet::NO_PATH).then(|| Self {

@@ -152,7 +152,9 @@ impl Egress for Queues {
             self.events_lost += u64::from(!tap.push(what, packet, at));
         }
         // A story begins with what was received.
-        if let Some(records) = self.records.as_ref().filter(|_| what != What::Entered) {
+        if let Some(records) =
+            self.records.as_ref().filter(|_| !matches!(what, What::Entered | What::Held(..)))
+        {
             self.records_lost += u64::from(!records.push(what, packet, at));
         }
     }

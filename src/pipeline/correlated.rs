@@ -1,7 +1,7 @@
 //! Chances with a memory: each packet more like the one before.
 
 use crate::pipeline::params::Correlated;
-use crate::pipeline::rng::{Chance, Stream};
+use crate::pipeline::rng::{Chance, Draw, Stream};
 use crate::pipeline::units::Probability;
 
 /// What a flow remembers of the last packet: whether it was hit.
@@ -19,6 +19,11 @@ pub(super) struct CorrelatedChance {
 }
 
 impl CorrelatedChance {
+    /// What [`Self::hit`] draws for packet `index`, if it does not depend on the packet before.
+    pub(super) fn drawn(&self, stream: Stream, index: u64) -> Option<Draw> {
+        (!self.has_memory()).then(|| self.marginal.draw(stream, index))
+    }
+
     pub(super) fn new(params: Correlated) -> Self {
         let (p, rho) = (params.probability, params.correlation);
         let after_hit = lean(p, rho);

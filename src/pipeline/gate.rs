@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::pipeline::flow::PerFlow;
 use crate::pipeline::packet::Packet;
 use crate::pipeline::params::{Scope, Select, Trigger};
-use crate::pipeline::rng::{Chance, StageKey};
+use crate::pipeline::rng::{Chance, Draw, StageKey};
 use crate::pipeline::segments::Sent;
 use crate::pipeline::shared::Shared;
 use crate::pipeline::time::Instant;
@@ -105,6 +105,14 @@ impl Gate {
 }
 
 impl Gate {
+    /// The draw by which the trigger let wire packet `wire` of `packet` through to the stage; `None` if there is none, or it goes by
+    /// arrival.
+    pub(crate) fn drawn(&self, packet: &Packet, wire: u32) -> Option<Draw> {
+        let armed = self.trigger.as_ref().filter(|armed| armed.trigger.scope == Scope::Flow)?;
+        let chance = armed.chance.as_ref()?;
+        Some(chance.draw(packet.stream(armed.key), packet.index + u64::from(wire)))
+    }
+
     /// [`Self::claim`] where it matters what the flow has sent; out of the way of gates that do not ask. Every packet of the
     /// flow counts as sent, whatever else the selection wants of it.
     #[inline(never)]

@@ -1,12 +1,13 @@
 //! One direction between two ports: its stages, each behind its gate, and their counters.
 
-use crate::pipeline::counters::StageCounters;
+use crate::pipeline::counters::{Reason, StageCounters};
 use crate::pipeline::gate::Gate;
 use crate::pipeline::impair::{Back, Impairment, Setting};
+use crate::pipeline::packet::Packet;
 use crate::pipeline::params::{ImpairmentParams, NatPlace, PathParams, Phase, StageParams};
-use crate::pipeline::rng::StageKey;
+use crate::pipeline::rng::{Draw, StageKey};
 use crate::pipeline::shared::Shared;
-use crate::pipeline::stage::Emission;
+use crate::pipeline::stage::{Emission, Stage};
 use crate::pipeline::time::Instant;
 
 /// A stage in its place.
@@ -23,6 +24,15 @@ pub struct Slot {
 }
 
 impl Slot {
+    /// The draw that decided that wire packet `wire` of `packet` is dropped for `reason`, if one did.
+    pub(crate) fn drawn(&self, reason: Reason, packet: &Packet, wire: u32) -> Option<Draw> {
+        match reason {
+            Reason::Loss => self.impairment.drawn(packet, wire),
+            Reason::Drop => self.gate.drawn(packet, wire),
+            _ => None,
+        }
+    }
+
     /// The other direction of the stage `name` that lives at `home`.
     pub(crate) fn back(name: &str, home: Back) -> Self {
         Self {

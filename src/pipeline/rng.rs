@@ -100,6 +100,18 @@ impl Stream {
         mix(self.0.wrapping_add(block.wrapping_mul(GAMMA)) ^ 0xa076_1d64_78bd_642f)
     }
 
+    /// The number of which [`Self::digits`] draws the binary digits for `lane` of block `block`.
+    const fn number(self, block: u64, lane: u32) -> u64 {
+        let (mut number, mut digit) = (0, 0);
+        while digit < 64 {
+            let position = block.wrapping_mul(64).wrapping_add(digit);
+            let word = mix(self.0.wrapping_add(position.wrapping_mul(GAMMA)) ^ 0x5bd1_e995_7b93_b8d5);
+            number = number << 1 | (word >> lane & 1);
+            digit += 1;
+        }
+        number
+    }
+
     /// Among the `lanes` of block `block` (packet `64 * block + lane`), those that are hit with probability `p`.
     ///
     /// The binary digits of a uniform number are drawn for all lanes at once, a word a digit, and compared with those of
@@ -208,6 +220,51 @@ impl Chance {
             }
         }
         (length, fate.unwrap_or(false))
+    }
+}
+
+/// A random number and what it was held against, as fractions of 2^64: less than the threshold is a hit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Draw {
+    /// The number.
+    pub value: u64,
+    /// The probability.
+    pub threshold: u64,
+}
+
+impl Draw {
+    /// The number, in [0, 1).
+    pub fn value(self) -> f64 {
+        self.value as f64 / 2_f64.powi(64)
+    }
+
+    /// The probability.
+    pub fn threshold(self) -> f64 {
+        self.threshold as f64 / 2_f64.powi(64)
+    }
+}
+
+impl Chance {
+    /// The number that [`Self::hit`] holds against the probability for packet `index` of `stream`. For those who tell of a
+    /// decision, not for those who decide.
+    ///
+    /// A word that tells where the first hit of a block is stands for a uniform number of each packet up to there: its place in
+    /// what was left of the distribution by the packet before.
+    #[cold]
+    pub fn draw(&self, stream: Stream, index: u64) -> Draw {
+        let (block, lane) = (index >> 6, (index & 63) as usize);
+        let threshold = self.p.bits();
+        let word = stream.block(block);
+        let first = self.first.partition_point(|&by| by <= word);
+        if self.first.is_empty() || first < lane {
+            return Draw { value: stream.number(block, lane as u32), threshold };
+        }
+        let by = lane.checked_sub(1).map_or(0, |before| self.first[before]);
+        let (inside, left) = (u128::from(word - by), (1 << 64) - u128::from(by));
+        // The table is rounded to 64 bits, and the hit is what counts.
+        let value = ((inside << 64) / left) as u64;
+        let value = if first == lane { value.min(threshold - 1) } else { value.max(threshold) };
+        Draw { value, threshold }
     }
 }
 
@@ -335,6 +392,33 @@ mod tests {
                 }
                 at += length;
             }
+        }
+    }
+
+    /// What is told of a decision is what was decided: below the threshold is a hit, everything else is none.
+    #[test]
+    fn a_draw_is_below_its_threshold_where_it_hits() {
+        for p in [0.0001, 0.01, 0.015_625, 0.02, 0.5, 0.999, 1.0] {
+            let chance = chance(p);
+            for flow in 0..20 {
+                let stream = StageKey::new(5, "drawn").stream(flow, 0);
+                for index in 0..2_000 {
+                    let draw = chance.draw(stream, index);
+                    assert_eq!(draw.value < draw.threshold, chance.hit(stream, index), "{p} {flow} {index}");
+                }
+            }
+        }
+    }
+
+    /// The mean of n uniform numbers has the variance 1/(12 n); the 64 numbers of a block come from one word, and count as one. Five
+    /// standard deviations.
+    #[test]
+    fn draws_are_uniform() {
+        for p in [0.001, 0.01, 0.3] {
+            let (chance, stream) = (chance(p), StageKey::new(5, "uniform").stream(1, 0));
+            let n = 100_000;
+            let mean = (0..n).map(|index| chance.draw(stream, index).value()).sum::<f64>() / n as f64;
+            assert!((mean - 0.5).abs() < 5.0 / (12.0 * n as f64 / 64.0).sqrt(), "{p}: {mean}");
         }
     }
 }

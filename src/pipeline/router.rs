@@ -21,6 +21,7 @@ use crate::pipeline::params::{
 };
 use crate::pipeline::path::{Path, Slot};
 use crate::pipeline::pool::{Buffer, Pool};
+use crate::pipeline::rng::Draw;
 use crate::pipeline::routes::Routes;
 use crate::pipeline::schedule::Schedule;
 use crate::pipeline::shared::{Hosts, Shared};
@@ -41,6 +42,34 @@ pub trait Egress {
 
     /// Something happened to `packet` at `at`.
     fn record(&mut self, _what: What, _packet: &Packet, _at: Instant) {}
+
+    /// Which transmission of its data `packet` is, which has just got its place in its flow: see [`Packet::transmission`].
+    fn transmission(&mut self, _packet: &Packet) -> u8 {
+        0
+    }
+
+    /// `packet` was dropped at `place` or outside of stages. `draw` tells the draw that decided about each of its wire packets,
+    /// if one did.
+    fn dropped(
+        &mut self,
+        place: Option<(u16, u16)>,
+        reason: Reason,
+        packet: &Packet,
+        at: Instant,
+        _draw: &dyn Fn(u32) -> Option<Draw>,
+    ) {
+        self.record(What::Dropped(place, reason), packet, at);
+    }
+
+    /// Whether [`Egress::rewritten`] wants to see the headers as they were.
+    fn wants_headers(&self) -> bool {
+        false
+    }
+
+    /// The stage at this (path, stage) changed the bytes of `packet`, whose headers were `before` if they are wanted.
+    fn rewritten(&mut self, place: (u16, u16), _before: Option<&Headers>, packet: &Packet, at: Instant) {
+        self.record(What::Rewritten(place.0, place.1), packet, at);
+    }
 }
 
 /// What can happen to a packet.
@@ -56,8 +85,35 @@ pub enum What {
     Dropped(Option<(u16, u16)>, Reason),
     /// This (path, stage) changed its bytes.
     Rewritten(u16, u16),
+    /// This (path, stage) makes it wait until then.
+    Held((u16, u16), Instant),
     /// The router (or a stage) made it.
     Created(Option<(u16, u16)>),
+}
+
+/// The first bytes of a packet.
+#[derive(Debug, Clone, Copy)]
+pub struct Headers {
+    bytes: [u8; Self::LEN],
+    length: usize,
+}
+
+impl Headers {
+    /// Bytes that are kept at most: IPv6, TCP and its options.
+    pub const LEN: usize = 100;
+
+    /// Those of `packet`.
+    pub fn of(packet: &Packet) -> Self {
+        let length = packet.bytes().len().min(Self::LEN);
+        let mut bytes = [0; Self::LEN];
+        bytes[..length].copy_from_slice(&packet.bytes()[..length]);
+        Self { bytes, length }
+    }
+
+    /// The bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
 }
 
 /// What waits in the schedule.
@@ -262,9 +318,7 @@ impl Router {
             }
         };
         self.counters.received += packet.amount();
-        if E::RECORDS {
-            egress.record(What::Received(port), &packet, now);
-        }
+        packet.arrived = now;
         what(self, &mut packet, now, egress);
         *buffer = packet.into_buffer();
         if buffer.is_empty() {
@@ -332,6 +386,7 @@ impl Router {
             (packet.path, packet.tag) = (path, tag);
             router.enter_flow(packet, now, |_, _, _| path.into());
             if E::RECORDS {
+                Self::received(packet, now, egress);
                 egress.record(What::Entered, packet, now);
             }
             if router.is_released {
@@ -397,6 +452,13 @@ impl Router {
         }
     }
 
+    /// Tells of a packet that has just got its place in its flow.
+    #[inline]
+    fn received<E: Egress>(packet: &mut Packet, now: Instant, egress: &mut E) {
+        packet.transmission = egress.transmission(packet);
+        egress.record(What::Received(packet.ingress), packet, now);
+    }
+
     fn way(&self) -> Way<'_> {
         Way { routes: &self.routes, ports: &self.ports, pairs: &self.pairs }
     }
@@ -407,6 +469,9 @@ impl Router {
             let of_nat = nats.iter().position(|nat| nat.owns(to));
             of_nat.map_or_else(|| way.route(ingress, to), |nat| verdict::NAT - nat as u32)
         });
+        if E::RECORDS {
+            Self::received(packet, now, egress);
+        }
         if (verdict::LEAST..=verdict::NAT).contains(&route) {
             self.route_by_nat(packet, (verdict::NAT - route) as u16, now, egress);
         } else {
@@ -480,6 +545,7 @@ impl Router {
         egress: &mut E,
     ) -> bool {
         let path = packet.path;
+        let before = (E::RECORDS && egress.wants_headers()).then(|| Headers::of(packet));
         let mut verdict = self.nats[usize::from(place.nat)].translate(packet, place.outward, now);
         // It has waited, and the port outside is somebody else's by now.
         if verdict == Ok(true) && !place.outward && at > 0 {
@@ -496,7 +562,7 @@ impl Router {
                 if changed {
                     slot.counters.rewritten += amount;
                     if E::RECORDS {
-                        egress.record(What::Rewritten(path, at as u16), packet, now);
+                        egress.rewritten((path, at as u16), before.as_ref(), packet, now);
                     }
                 }
                 self.tell_fragments(packet, now);
@@ -719,10 +785,14 @@ impl Router {
             }
             Action::Hold(until) => {
                 slot.counters.delayed += packet.amount();
+                if E::RECORDS {
+                    egress.record(What::Held((path, at as u16), until), packet, now);
+                }
                 let packet = packet.take(&mut self.pool);
                 self.hold(packet, at, until);
             }
             Action::Rewrite => {
+                let before = (E::RECORDS && egress.wants_headers()).then(|| Headers::of(packet));
                 let changed = match &mut slot.impairment {
                     &mut Impairment::Back(home) => self.slot(home).impairment.rewrite_back(packet, now),
                     impairment => impairment.rewrite(packet, now),
@@ -731,7 +801,7 @@ impl Router {
                     let slot = &mut self.paths[usize::from(path)].stages[at];
                     slot.counters.rewritten += packet.amount();
                     if E::RECORDS {
-                        egress.record(What::Rewritten(path, at as u16), packet, now);
+                        egress.rewritten((path, at as u16), before.as_ref(), packet, now);
                     }
                 }
                 self.run(packet, at + 1, now, egress);
@@ -792,6 +862,9 @@ impl Router {
                 self.carry_out(Emission::Forward(packet), path, stage, now, egress);
             }
             Emission::Hold(packet, until) => {
+                if E::RECORDS {
+                    egress.record(What::Held((path, stage), until), &packet, now);
+                }
                 self.paths[usize::from(path)].stages[usize::from(stage)].counters.delayed += packet.amount();
                 self.hold(packet, usize::from(stage), until);
             }
@@ -872,6 +945,7 @@ impl Router {
         egress: &mut E,
     ) {
         packet.path = Packet::NO_PATH;
+        packet.arrived = now;
         self.counters.created += packet.amount();
         if E::RECORDS {
             egress.record(What::Created(place), &packet, now);
@@ -907,7 +981,9 @@ impl Router {
             self.paths[usize::from(path)].stages[usize::from(stage)].counters.drops.add(reason, amount);
         }
         if E::RECORDS {
-            egress.record(What::Dropped(place, reason), packet, now);
+            let slot = place.map(|(path, stage)| &self.paths[usize::from(path)].stages[usize::from(stage)]);
+            let draw = |wire| slot.and_then(|slot| slot.drawn(reason, packet, wire));
+            egress.dropped(place, reason, packet, now, &draw);
         }
     }
 

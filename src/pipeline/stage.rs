@@ -11,6 +11,7 @@
 use crate::pipeline::counters::{Amount, Reason, StageCounters};
 use crate::pipeline::packet::Packet;
 use crate::pipeline::pool::Pool;
+use crate::pipeline::rng::Draw;
 use crate::pipeline::time::Instant;
 use crate::pipeline::wire::IcmpError;
 
@@ -83,6 +84,11 @@ pub trait Stage {
     /// As [`Stage::rewrite`], of a packet of the opposite path.
     fn rewrite_back(&mut self, _packet: &mut Packet, _now: Instant) -> bool {
         false
+    }
+
+    /// The draw by which the stage lost wire packet `wire` of `packet`; `None` if no single draw decides that.
+    fn drawn(&self, _packet: &Packet, _wire: u32) -> Option<Draw> {
+        None
     }
 
     /// Packets that left with their predecessor to keep the order, though they were due before it.

@@ -169,7 +169,7 @@ impl Names {
             self.paths.get(usize::from(path)).and_then(|path| path.2.get(usize::from(stage))).cloned()
         };
         let kind = match record.what {
-            What::Received(_) | What::Entered => RecordKind::Received,
+            What::Received(_) | What::Entered | What::Held(..) => RecordKind::Received,
             What::Sent(to) => RecordKind::Sent { to: port(to) },
             What::Dropped(place, reason) => RecordKind::Dropped {
                 stage: place.and_then(|(path, at)| stage(path, at)),

@@ -1,6 +1,7 @@
 //! A closed set of stages that is one stage.
 
 use crate::pipeline::packet::Packet;
+use crate::pipeline::rng::Draw;
 use crate::pipeline::stage::{Outlet, Stage, Verdict};
 use crate::pipeline::time::Instant;
 
@@ -61,6 +62,13 @@ macro_rules! dispatch {
             ) -> bool {
                 match self { $(Self::$name(stage) => stage.rewrite_back(packet, now)),* }
             }
+            fn drawn(
+                &self,
+                packet: &$crate::pipeline::packet::Packet,
+                wire: u32,
+            ) -> Option<$crate::pipeline::rng::Draw> {
+                match self { $(Self::$name(stage) => stage.drawn(packet, wire)),* }
+            }
             fn clamped(&self) -> u64 {
                 match self { $(Self::$name(stage) => stage.clamped()),* }
             }
@@ -96,6 +104,9 @@ impl<S: Stage> Stage for Box<S> {
     }
     fn rewrite_back(&mut self, packet: &mut Packet, now: Instant) -> bool {
         (**self).rewrite_back(packet, now)
+    }
+    fn drawn(&self, packet: &Packet, wire: u32) -> Option<Draw> {
+        (**self).drawn(packet, wire)
     }
     fn clamped(&self) -> u64 {
         (**self).clamped()

@@ -11,7 +11,7 @@ use crate::pipeline::counters::Reason;
 use crate::pipeline::impair::Setting;
 use crate::pipeline::impair::blueprint::{Blueprint, Directions, Place};
 use crate::pipeline::packet::Packet;
-use crate::pipeline::rng::{Chance, StageKey};
+use crate::pipeline::rng::{Chance, Draw, StageKey};
 use crate::pipeline::stage::{Action, Stage, Verdict};
 use crate::pipeline::time::Instant;
 use crate::pipeline::units::Probability;
@@ -78,6 +78,10 @@ impl Stage for Loss {
 
     fn rewrite(&mut self, packet: &mut Packet, _now: Instant) -> bool {
         packet.mark_congestion()
+    }
+
+    fn drawn(&self, packet: &Packet, wire: u32) -> Option<Draw> {
+        Some(self.chance.draw(packet.stream(self.key), packet.index + u64::from(wire)))
     }
 }
 

@@ -65,6 +65,8 @@ impl Packet {
             flow: self.flow,
             layout: self.layout,
             lineage: self.lineage,
+            arrived: self.arrived,
+            transmission: self.transmission,
             ingress: self.ingress,
             path: self.path,
             stage: self.stage,

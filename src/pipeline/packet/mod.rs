@@ -15,6 +15,7 @@ use crate::pipeline::counters::Amount;
 use crate::pipeline::flow::FlowRef;
 use crate::pipeline::pool::{Buffer, HEADROOM};
 use crate::pipeline::rng::{StageKey, Stream};
+use crate::pipeline::time::Instant;
 use crate::pipeline::wire::tcp::flag;
 use crate::pipeline::wire::{Layout, Malformed};
 
@@ -59,6 +60,11 @@ pub struct Packet {
     pub path: u16,
     /// Stage that it goes on with when its time comes.
     pub stage: u16,
+    /// When it came to the router; copies and fragments have that of their original.
+    pub arrived: Instant,
+    /// Which transmission of its TCP data it is, of a train the first wire packet: 1 the first, 0 unknown. Only whoever watches the
+    /// router says so ([`Egress::transmission`](crate::pipeline::router::Egress::transmission)).
+    pub transmission: u8,
     /// What whoever gave it to the router wants to know when it leaves; copies and fragments have it too.
     pub tag: u16,
     segment: u16,
@@ -120,6 +126,8 @@ impl Packet {
             flow: FlowRef::default(),
             layout,
             lineage: 0,
+            arrived: Instant::ZERO,
+            transmission: 0,
             ingress,
             path: Self::NO_PATH,
             stage: 0,

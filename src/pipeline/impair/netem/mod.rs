@@ -31,7 +31,7 @@ use crate::pipeline::impair::dispatch::dispatch;
 use crate::pipeline::loss_chain;
 use crate::pipeline::packet::Packet;
 use crate::pipeline::params::{CorruptArea, DelayParams, GilbertElliott, LossModel, StateLoss};
-use crate::pipeline::rng::{Chance, StageKey, Stream};
+use crate::pipeline::rng::{Chance, Draw, StageKey, Stream};
 use crate::pipeline::serialiser::Serialiser;
 use crate::pipeline::shared::Shared;
 use crate::pipeline::slots::Slots;
@@ -359,6 +359,11 @@ impl Netem {
 }
 
 impl Stage for Netem {
+    fn drawn(&self, packet: &Packet, wire: u32) -> Option<Draw> {
+        let Loss::Random(chance) = &self.loss else { return None };
+        chance.drawn(packet.stream(self.keys.loss), packet.index + u64::from(wire))
+    }
+
     fn decide(&mut self, packet: &Packet, limit: u32, now: Instant) -> Verdict {
         let (count, fate) = self.draw(packet, limit);
         let Some(fate) = fate else { return Verdict::new(count, Action::Drop(Reason::Loss)) };
