@@ -294,6 +294,7 @@ pub(super) struct Exec {
 /// Options of `attach`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = ATTACH_HELP)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub(super) struct Attach {
     /// The network namespace: its name in /run/netns, or the path of a namespace file
     #[arg(long, value_name = "NAME|PATH", group = "target")]
@@ -316,13 +317,25 @@ pub(super) struct Attach {
     /// Faults in each direction
     #[arg(long, value_name = "SPEC", conflicts_with_all = ["up", "down"])]
     pub(super) both: Option<String>,
+    /// Faults from a file, with every stage, match, trigger and phase: its keys are up, down and both
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["up", "down", "both", "mode"])]
+    pub(super) config: Option<PathBuf>,
     /// Whether the line is right, or the kernel's netem, where the two differ
     #[arg(long, default_value = "exact")]
     pub(super) mode: ModeName,
+    /// Only hit TCP connections that are opened from now on: faultwire sees their SYN
+    #[arg(long, conflicts_with = "established")]
+    pub(super) new: bool,
+    /// Only hit TCP connections that are open already: faultwire does not see their SYN
+    #[arg(long)]
+    pub(super) established: bool,
+    /// What a flow is called by in the draws [default: the file's, or service]
+    #[arg(long)]
+    pub(super) identity: Option<IdentityName>,
     /// Only hit packets like these, in both directions: 'tcp port 5432 and not host 10.0.0.7'
     #[arg(long = "match", value_name = "EXPRESSION")]
     pub(super) select: Option<String>,
-    /// Detach after this time [default: on Ctrl-C]
+    /// Detach after this time [default: the file's duration, or on Ctrl-C]
     #[arg(long = "for", value_name = "TIME")]
     pub(super) duration: Option<Duration>,
     /// Exit with code 3 if the faults hit fewer packets
@@ -334,7 +347,7 @@ pub(super) struct Attach {
     /// Attach to this host's own device although it may cut the session in which this is typed
     #[arg(long)]
     pub(super) yes: bool,
-    /// Seed of all random decisions [default: the SPEC's, or random and printed]
+    /// Seed of all random decisions [default: the SPEC's or the file's, or random and printed]
     #[arg(long)]
     pub(super) seed: Option<u64>,
     /// Print the summary as JSON on standard output
@@ -371,6 +384,7 @@ Examples:
   faultwire attach --netns blue --dev eth0 --up 'rate 10mbit limit 50'
   faultwire attach --pid 4711 --down 'mtu 1400 drop' --expect-hit 1
   faultwire attach --dev eth0 --match 'not tcp port 22' --both 'loss 2%' --for 1m
+  faultwire attach --container web --config configs/attach.toml --established
 
 Exit code: 0 detached (by Ctrl-C, --for, or because the target has ended); 1 something failed; 2 the
 command line or the target is wrong; 3 fewer packets were hit than --expect-hit asks for.";

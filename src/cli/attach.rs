@@ -1,5 +1,7 @@
 //! `faultwire attach`: faults on a device that somebody else made.
 
+mod wanted;
+
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -8,15 +10,14 @@ use serde_json::{Value, json};
 
 use crate::attach::{self, AttachError};
 use crate::bpf::HookCounters;
-use crate::capture::live::{LiveLog, LogError, Wanted, check_folder};
+use crate::capture::live::{self, LiveLog, LogError, check_folder};
 use crate::cli::args::Attach;
-use crate::cli::faults::Faults;
+use crate::cli::attach::wanted::Wanted;
 use crate::cli::out::LiveLine;
 use crate::cli::signals::Signals;
 use crate::cli::summary::{self, Names};
 use crate::cli::{WRONG, fail, out};
-use crate::config::expression;
-use crate::config::plan::{IcmpPlan, PathPlan, Plan};
+use crate::config::plan::PathPlan;
 use crate::engine::Watch;
 use crate::engine::events::Events;
 use crate::engine::network::Summary;
@@ -50,17 +51,10 @@ pub(super) fn attach(args: &Attach) -> ExitCode {
     if let Some(error) = args.log.as_deref().and_then(|folder| check_folder(folder).err()) {
         return fail(WRONG, error);
     }
-    let parsed =
-        Faults::parse(args.up.as_deref(), args.down.as_deref(), args.both.as_deref(), args.mode.into());
-    let mut faults = match parsed {
-        Ok(faults) => faults,
+    let wanted = match Wanted::read(args) {
+        Ok(wanted) => wanted,
         Err(error) => return fail(WRONG, error),
     };
-    match args.select.as_deref().map(expression::parse) {
-        None => {}
-        Some(Ok(select)) => faults.aim(&select),
-        Some(Err(error)) => return fail(WRONG, format!("--match: {error}")),
-    }
     if let Err(error) = privilege::check() {
         return fail(1, error);
     }
@@ -68,18 +62,8 @@ pub(super) fn attach(args: &Attach) -> ExitCode {
         Ok(found) => found,
         Err(error) => return fail(WRONG, error),
     };
-    let done = if args.dry_run { dry_run(&target, &device) } else { run(args, &faults, &target, &device) };
+    let done = if args.dry_run { dry_run(&target, &device) } else { run(args, &wanted, &target, &device) };
     done.unwrap_or_else(|error| fail(1, format!("{error:#}")))
-}
-
-fn plan(args: &Attach, faults: &Faults) -> WirePlan {
-    WirePlan {
-        up: faults.up.stages.clone(),
-        down: faults.down.stages.clone(),
-        seed: faults.seed(args.seed),
-        flows: Plan::DEFAULT_FLOWS,
-        icmp: IcmpPlan::default(),
-    }
 }
 
 /// The target and its device, if they can be attached to.
@@ -138,11 +122,11 @@ fn dry_run(target: &Target, device: &Device) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn run(args: &Attach, faults: &Faults, target: &Target, device: &Device) -> anyhow::Result<ExitCode> {
+fn run(args: &Attach, wanted: &Wanted, target: &Target, device: &Device) -> anyhow::Result<ExitCode> {
     let signals = Signals::watch()?;
-    let plan = plan(args, faults);
-    let (log, events) = args.log.as_deref().map(|folder| start_log(&plan, folder)).transpose()?.unzip();
-    let wire = Wire::start(&target.netns, device, &plan, Watch { records: None, events })?;
+    let plan = &wanted.plan;
+    let (log, events) = args.log.as_deref().map(|folder| start_log(plan, folder)).transpose()?.unzip();
+    let wire = Wire::start(&target.netns, device, plan, Watch { records: None, events })?;
     for notice in &wire.notices {
         out::note_line(format_args!("notice: {notice}"));
     }
@@ -151,7 +135,7 @@ fn run(args: &Attach, faults: &Faults, target: &Target, device: &Device) -> anyh
         "attached to {} of {}, seed {}; Ctrl-C detaches",
         device.name, target.label, plan.seed
     ));
-    let end = watch(&wire, target, &signals, args.duration)?;
+    let end = watch(&wire, target, &signals, wanted.duration)?;
     match end {
         End::Target => out::note_line(format_args!("{} has ended", target.label)),
         End::Device => out::note_line(format_args!("the device {} is gone", device.name)),
@@ -169,7 +153,7 @@ fn start_log(plan: &WirePlan, folder: &Path) -> Result<(LiveLog, Events), LogErr
     let up = PathPlan { from: TARGET, to: NETWORK, stages: plan.up.clone() };
     let down = PathPlan { from: NETWORK, to: TARGET, stages: plan.down.clone() };
     let wanted = [("up", "Uplink", &up), ("down", "Downlink", &down)];
-    let wanted = wanted.map(|(name, direction, path)| Wanted {
+    let wanted = wanted.map(|(name, direction, path)| live::Wanted {
         file: format!("{name}.log"),
         direction: direction.into(),
         path,

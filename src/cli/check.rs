@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use crate::cli::args::Check;
 use crate::cli::{WRONG, fail, out};
 use crate::config;
-use crate::config::Plan;
+use crate::config::{Plan, WireFile};
+use crate::pipeline::params::StageParams;
 
 /// Validates a configuration and says in words what it does.
 pub(super) fn check(args: &Check) -> ExitCode {
@@ -13,11 +14,16 @@ pub(super) fn check(args: &Check) -> ExitCode {
         return explain(text, args);
     }
     let Some(file) = &args.config else { return fail(WRONG, "give a configuration, or --explain SPEC") };
-    match config::load(file) {
-        Ok(plan) => {
-            print_plan(&plan);
-            ExitCode::SUCCESS
+    let name = file.display().to_string();
+    let checked = config::read(file).and_then(|text| {
+        if config::is_wire(&text) {
+            config::parse_wire(&text, &name).map(|wire| print_wire(&wire))
+        } else {
+            config::parse(&text, &name).map(|plan| print_plan(&plan))
         }
+    });
+    match checked {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(WRONG, error),
     }
 }
@@ -55,11 +61,28 @@ fn print_plan(plan: &Plan) {
     }
     for path in &plan.paths {
         out::line(format_args!("path {} -> {}", plan.ports[path.from].name, plan.ports[path.to].name));
-        for stage in &path.stages {
-            out::line(format_args!("  {}: {}", stage.name, config::describe(stage)));
-        }
+        print_stages(&path.stages);
     }
     for warning in &plan.warnings {
         out::line(format_args!("warning: {warning}"));
+    }
+}
+
+/// What a file for `attach` does.
+fn print_wire(wire: &WireFile) {
+    for (direction, stages) in
+        [("up (what the target sends)", &wire.up), ("down (what it receives)", &wire.down)]
+    {
+        out::line(direction);
+        print_stages(stages);
+    }
+    for warning in &wire.warnings {
+        out::line(format_args!("warning: {warning}"));
+    }
+}
+
+fn print_stages(stages: &[StageParams]) {
+    for stage in stages {
+        out::line(format_args!("  {}: {}", stage.name, config::describe(stage)));
     }
 }

@@ -3,7 +3,7 @@
 use crate::cli::{out, random_seed};
 use crate::config::plan::set_mode;
 use crate::config::spec::{self, Spec, SpecError};
-use crate::pipeline::params::{Mode, Select};
+use crate::pipeline::params::Mode;
 
 /// What is done to what goes up, and to what comes down.
 pub(super) struct Faults {
@@ -22,14 +22,6 @@ impl Faults {
         let of =
             |own: Option<&str>| own.or(both).map_or_else(|| Ok(Spec::default()), |text| read(text, mode));
         Ok(Self { up: of(up)?, down: of(down)? })
-    }
-
-    /// All stages at these packets only.
-    pub(super) fn aim(&mut self, select: &Select) {
-        for stage in self.up.stages.iter_mut().chain(&mut self.down.stages) {
-            // A spec has no selections of its own.
-            stage.select = select.clone();
-        }
     }
 
     /// The seed that is given, that of a spec, or a random one.

@@ -30,6 +30,13 @@ pub struct ExpressionError {
     what: String,
 }
 
+impl ExpressionError {
+    /// What is wrong, and what would be right.
+    pub fn what(&self) -> &str {
+        &self.what
+    }
+}
+
 /// Reads an expression.
 ///
 /// # Errors
@@ -76,6 +83,15 @@ fn words(text: &str) -> Vec<(usize, &str)> {
         }
     }
     found
+}
+
+/// Makes `select` take only what `to` takes, too; `to` is one of an expression.
+pub fn narrow(select: &mut Select, to: &Select) {
+    if select.is_any() {
+        *select = to.clone();
+    } else if !to.is_any() {
+        select.except.push(not(to.clone()));
+    }
 }
 
 /// Every packet that `select` does not take.

@@ -17,8 +17,6 @@ const MOST_CORES: usize = 1_024;
 
 /// Reads the document of a configuration.
 pub(super) fn read_plan(root: &mut Table<'_>) -> Plan {
-    const MODES: &[(&str, Mode)] = &[("exact", Mode::Exact), ("netem", Mode::Netem)];
-    const IDENTITIES: &[(&str, Identity)] = &[("service", Identity::Service), ("tuple", Identity::Tuple)];
     let ports = read_ports(root);
     if ports.is_empty() {
         root.problem("there is no port", "write a [[port]] for each host");
@@ -31,11 +29,11 @@ pub(super) fn read_plan(root: &mut Table<'_>) -> Plan {
     (plan.routes, plan.nats) = (routes, nats);
     plan.seed = root.integer("seed", 0..=u64::MAX);
     (plan.workers, plan.pin) = read_workers(root);
-    plan.identity = root.value("identity").and_then(|value| value.choice(IDENTITIES)).unwrap_or_default();
+    plan.identity = read_identity(root).unwrap_or_default();
     plan.flows = root.integer("flows", 1..=1 << 24).unwrap_or(Plan::DEFAULT_FLOWS);
     plan.duration = root.value("duration").and_then(|value| positive(&value));
     plan.icmp = read_icmp(root);
-    let mode = root.value("mode").and_then(|value| value.choice(MODES)).unwrap_or_default();
+    let mode = read_mode(root);
     for path in &mut plan.paths {
         set_mode(&mut path.stages, mode);
     }
@@ -49,6 +47,18 @@ pub(super) fn read_plan(root: &mut Table<'_>) -> Plan {
     plan.warnings = root.warnings();
     plan.warnings.extend(warnings(&plan));
     plan
+}
+
+/// Reads `mode`.
+pub(super) fn read_mode(root: &mut Table<'_>) -> Mode {
+    const MODES: &[(&str, Mode)] = &[("exact", Mode::Exact), ("netem", Mode::Netem)];
+    root.value("mode").and_then(|value| value.choice(MODES)).unwrap_or_default()
+}
+
+/// Reads `identity`.
+pub(super) fn read_identity(root: &mut Table<'_>) -> Option<Identity> {
+    const IDENTITIES: &[(&str, Identity)] = &[("service", Identity::Service), ("tuple", Identity::Tuple)];
+    root.value("identity").and_then(|value| value.choice(IDENTITIES))
 }
 
 /// Reads the table `[icmp]` of `root`, if there is one.

@@ -23,9 +23,9 @@ mod stage;
 pub mod suggest;
 mod text;
 mod trace;
-
 mod trigger;
 mod warning;
+mod wire;
 
 use std::path::Path;
 
@@ -42,6 +42,7 @@ pub use spec::{Spec, SpecError};
 pub use stage::read_stages;
 pub use trigger::read_trigger;
 pub use warning::warnings;
+pub use wire::{WireFile, is_wire, load_wire, parse_wire};
 
 /// Reads the configuration at `path`.
 ///

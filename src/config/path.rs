@@ -32,7 +32,7 @@ pub fn read_paths(root: &mut Table<'_>, ports: &[&str]) -> Vec<PathPlan> {
     for mut table in root.tables("link") {
         let between =
             table.required("between", "[\"left\", \"right\"]").and_then(|value| ends(&value, ports));
-        let [up, down] = directions(&mut table);
+        let [up, down] = directions(&mut table, Stages::default);
         if let Some([left, right]) = between {
             paths.add(PathPlan { from: left, to: right, stages: up }, &table, ports);
             paths.add(PathPlan { from: right, to: left, stages: down }, &table, ports);
@@ -42,11 +42,15 @@ pub fn read_paths(root: &mut Table<'_>, ports: &[&str]) -> Vec<PathPlan> {
     paths.list
 }
 
-/// The stages of a link from its first end to its second and back: those for both, then each direction's own.
-fn directions(table: &mut Table<'_>) -> [Vec<crate::pipeline::params::StageParams>; 2] {
+/// The stages of a link from its first end to its second and back, or of a wire from its target and to it: those for both,
+/// then each direction's own. `none` makes what they are read into.
+pub(super) fn directions(
+    table: &mut Table<'_>,
+    none: fn() -> Stages,
+) -> [Vec<crate::pipeline::params::StageParams>; 2] {
     let both = table.value("both");
     let [mut up, mut down] = ["up", "down"].map(|key| {
-        let mut stages = Stages::default();
+        let mut stages = none();
         for value in both.iter().chain(table.value(key).iter()) {
             stages.read(value);
         }

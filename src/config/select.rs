@@ -60,6 +60,7 @@ pub fn read_select(value: &Value<'_>) -> Option<Select> {
         segments: each(&mut table, "segment", |value| value.choice(segment::KINDS)).into_iter().collect(),
         transmission: segment::transmission(&mut table),
         quic: segment::quic(&mut table),
+        opened: table.value("opened").and_then(|value| value.choice(segment::OPENED)),
         addresses: Vec::new(),
         except: Vec::new(),
     };

@@ -30,9 +30,16 @@ pub(super) struct Stages {
     numbers: HashMap<String, usize>,
     /// Too many are reported once.
     is_full: bool,
+    /// They are of a device that somebody else made.
+    is_wire: bool,
 }
 
 impl Stages {
+    /// None yet, of a wire.
+    pub(super) fn of_wire() -> Self {
+        Self { is_wire: true, ..Self::default() }
+    }
+
     /// Adds those of a spec or of an array of tables.
     pub(super) fn read(&mut self, value: &Value<'_>) {
         if value.as_text().is_some() {
@@ -90,6 +97,12 @@ impl Stages {
         let impairment = read_impairment(kind, table, &trigger);
         if kind == "nat" && (!select.is_any() || trigger != Trigger::default()) {
             table.problem("a translator sees all packets of its path", "remove match and trigger");
+        }
+        if kind == "nat" && self.is_wire {
+            table.problem(
+                "a translator has no place on a wire: both ends keep their addresses",
+                "remove it, or use faultwire run with [[nat]]",
+            );
         }
         table.finish();
         Some(StageParams { name, select, trigger, impairment: impairment? })

@@ -29,6 +29,8 @@ pub struct WirePlan {
     pub seed: u64,
     /// Flows that are remembered.
     pub flows: usize,
+    /// What a flow is called by in the draws.
+    pub identity: Identity,
     /// Which errors stages may send.
     pub icmp: IcmpParams,
 }
@@ -146,7 +148,7 @@ impl WirePlan {
         RouterParams {
             seed: self.seed,
             flows: self.flows,
-            identity: Identity::default(),
+            identity: self.identity,
             icmp: self.icmp,
             ports: vec![port("target"), port("network")],
             routes: Vec::new(),

@@ -8,7 +8,7 @@ use proptest::sample::{Index, select};
 use crate::pipeline::counters::Amount;
 use crate::pipeline::impair::*;
 use crate::pipeline::params::{
-    Distribution, FragmentSelect, Identity, NatPlace, Phase, QuicSelect, RouterParams, Scope, Segment,
+    Distribution, FragmentSelect, Identity, NatPlace, Opened, Phase, QuicSelect, RouterParams, Scope, Segment,
     Select, StageParams, Transmission, Trigger,
 };
 use crate::pipeline::testing::frame::Extra;
@@ -133,10 +133,12 @@ fn aimed() -> impl Strategy<Value = Select> {
     ];
     let transmission = option::of((1..12_u64, any::<bool>()));
     let short = option::of((0..1_000_u32).prop_map(|high| (0, high)));
-    let segment = (vec(select(kinds.to_vec()), 0..3), transmission, short).prop_map(
-        |(segments, transmission, payload_length)| Select {
+    let opened = option::of(select(vec![Opened::Before, Opened::After]));
+    let segment = (vec(select(kinds.to_vec()), 0..3), transmission, short, opened).prop_map(
+        |(segments, transmission, payload_length, opened)| Select {
             segments: segments.into_iter().collect(),
             transmission: transmission.map(|(of, again)| Transmission { of, again }),
+            opened,
             payload_length,
             ..Select::default()
         },

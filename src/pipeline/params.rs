@@ -18,7 +18,7 @@ pub use nat::{
     PortAllocation, PrefixParams, Rebind,
 };
 pub use segment::{QuicSelect, Segment, Segments, Transmission};
-pub use when::{FragmentSelect, Phase, Scope, Select, Trigger};
+pub use when::{FragmentSelect, Opened, Phase, Scope, Select, Trigger};
 
 pub use crate::pipeline::impair::{
     BlackoutParams, BottleneckParams, CoDelParams, CorruptArea, CorruptParams, DelayModelParams, DelayParams,

@@ -7,7 +7,7 @@
 
 use crate::pipeline::conn;
 use crate::pipeline::packet::Packet;
-use crate::pipeline::params::{Segment, Segments, Transmission};
+use crate::pipeline::params::{Opened, Segment, Segments, Transmission};
 use crate::pipeline::wire::tcp::{flag, option};
 
 /// Shortest SACK option with a block in it.
@@ -159,6 +159,11 @@ impl View {
         self.aimed.is_some_and(|(wire, again)| wire == i && (again || !aim.again))
     }
 
+    /// Whether the connection's beginning was seen.
+    pub const fn opened(&self) -> Opened {
+        if self.sent.syn.is_some() { Opened::After } else { Opened::Before }
+    }
+
     const fn is(&self, flag: u8) -> bool {
         self.flags & flag != 0
     }
@@ -288,6 +293,34 @@ mod tests {
             run.feed(Instant::ZERO, &frame);
         }
         assert_eq!(run.wires().len(), 2, "fragments are no segments");
+    }
+
+    /// Which of these segments belong to a connection opened before or after its flow was first seen.
+    fn opened(opened: Opened, packets: &[Spec]) -> Vec<bool> {
+        let select = Select { opened: Some(opened), ..Select::default() };
+        hits(&select, Trigger::default(), packets).iter().map(|hit| !hit.is_empty()).collect()
+    }
+
+    #[test]
+    fn a_connection_is_new_if_its_syn_or_syn_ack_was_seen() {
+        let was_open = [segment(500, ACK, 10), segment(510, ACK, 10).train(5), segment(520, FIN | ACK, 0)];
+        let opens =
+            [segment(1, SYN, 0), segment(2, ACK, 0), segment(2, ACK, 50).train(10), segment(52, RST, 0)];
+        let answers = [segment(1, SYN | ACK, 0), segment(2, ACK, 5)];
+        // The same ports once more.
+        let reused = [&was_open[..], &opens].concat();
+        for (packets, new) in [
+            (&was_open[..], vec![false; 3]),
+            (&opens, vec![true; 4]),
+            (&answers, vec![true; 2]),
+            (&reused, [vec![false; 3], vec![true; 4]].concat()),
+        ] {
+            assert_eq!(opened(Opened::After, packets), new);
+            assert_eq!(opened(Opened::Before, packets), new.iter().map(|new| !new).collect::<Vec<_>>());
+        }
+        // Whatever shows no beginning is neither.
+        assert_eq!(opened(Opened::After, &[Spec::udp(10)]), [false]);
+        assert_eq!(opened(Opened::Before, &[Spec::udp(10)]), [false]);
     }
 
     #[test]

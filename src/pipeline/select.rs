@@ -54,7 +54,8 @@ impl Select {
         let takes = |i| {
             let kinds = segments::kinds(packet, i);
             let aimed = self.transmission.is_none_or(|aim| view.carries(i, aim));
-            aimed && self.takes_kinds(packet, i, || kinds.or(view.remembered(i, kinds)))
+            let opened = self.opened.is_none_or(|opened| view.opened() == opened);
+            aimed && opened && self.takes_kinds(packet, i, || kinds.or(view.remembered(i, kinds)))
         };
         let first = takes(0);
         let marks = view.marks().into_iter().chain([packet.wires() - 1]);
@@ -72,7 +73,7 @@ impl Select {
 
     /// Whether it depends on what was sent before.
     pub const fn remembers(&self) -> bool {
-        self.segments.meets(Segments::REMEMBERED) || self.transmission.is_some()
+        self.segments.meets(Segments::REMEMBERED) || self.transmission.is_some() || self.opened.is_some()
     }
 
     const fn looks_at_wires(&self) -> bool {

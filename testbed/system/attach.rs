@@ -13,15 +13,15 @@ use faultwire::net::Netns;
 use crate::system::common::{Foreign, faultwire, ip, output, said, tool, unique};
 
 /// Two hosts on one wire, `eth0` in both: `10.87.0.1` and `fd87::1` at the target, `.2` and `::2` at its peer.
-struct Hosts {
-    target: Foreign,
-    peer: Foreign,
+pub(crate) struct Hosts {
+    pub(crate) target: Foreign,
+    pub(crate) peer: Foreign,
 }
 
-const PEER: [&str; 2] = ["10.87.0.2", "fd87::2"];
+pub(crate) const PEER: [&str; 2] = ["10.87.0.2", "fd87::2"];
 
 impl Hosts {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let hosts = Self { target: Foreign::new(), peer: Foreign::new() };
         let (target, peer) = (&hosts.target.0, &hosts.peer.0);
         ip(&["link", "add", "eth0", "netns", target, "type", "veth", "peer", "name", "eth0", "netns", peer]);
@@ -41,7 +41,7 @@ impl Hosts {
     }
 
     /// A connection from the target to its peer.
-    fn connect(&self, to: &str) -> [TcpStream; 2] {
+    pub(crate) fn connect(&self, to: &str) -> [TcpStream; 2] {
         let (target, peer) = (netns(&self.target), netns(&self.peer));
         let address = SocketAddr::new(to.parse::<IpAddr>().unwrap(), 0);
         let listener = peer.run(|| TcpListener::bind(address).unwrap()).unwrap();
@@ -51,31 +51,31 @@ impl Hosts {
     }
 
     /// Attaches to the target's `eth0`.
-    fn attach(&self, options: &[&str]) -> Attached {
+    pub(crate) fn attach(&self, options: &[&str]) -> Attached {
         Attached::start(&[&["--netns", &self.target.0, "--dev", "eth0"], options].concat())
     }
 
     /// Devices of the target that are not its own.
-    fn left_behind(&self) -> Vec<String> {
+    pub(crate) fn left_behind(&self) -> Vec<String> {
         let links = ip(&["-n", &self.target.0, "-o", "link"]);
         let names = links.lines().filter_map(|line| line.split(": ").nth(1).map(str::to_owned));
         names.filter(|name| name != "lo" && !name.starts_with("eth0@")).collect()
     }
 }
 
-fn netns(foreign: &Foreign) -> Netns {
+pub(crate) fn netns(foreign: &Foreign) -> Netns {
     Netns::named(&foreign.0).unwrap()
 }
 
 /// A running attachment.
-struct Attached {
+pub(crate) struct Attached {
     child: Child,
     /// Kept open: nothing it still says may fail.
     stderr: BufReader<ChildStderr>,
 }
 
 impl Attached {
-    fn start(options: &[&str]) -> Self {
+    pub(crate) fn start(options: &[&str]) -> Self {
         let mut child = faultwire()
             .args([&["attach", "--json"], options].concat())
             .stdin(Stdio::null())
@@ -88,25 +88,25 @@ impl Attached {
         attached
     }
 
-    fn wait_for(&mut self, words: &str) {
+    pub(crate) fn wait_for(&mut self, words: &str) {
         let mut heard = String::new();
         while !heard.contains(words) {
             assert!(self.stderr.read_line(&mut heard).unwrap() > 0, "it never said {words:?}: {heard}");
         }
     }
 
-    fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.child.id() as i32), signal).unwrap();
     }
 
     /// Ends it with a signal; its summary.
-    fn stop(mut self, signal: Signal) -> serde_json::Value {
+    pub(crate) fn stop(mut self, signal: Signal) -> serde_json::Value {
         self.signal(signal);
         self.summary(0)
     }
 
     /// The summary, once it has ended with this code.
-    fn summary(&mut self, code: i32) -> serde_json::Value {
+    pub(crate) fn summary(&mut self, code: i32) -> serde_json::Value {
         let text = std::io::read_to_string(self.child.stdout.take().unwrap()).unwrap();
         let status = self.child.wait().unwrap();
         let mut more = String::new();
@@ -115,7 +115,7 @@ impl Attached {
         serde_json::from_str(&text).unwrap()
     }
 
-    fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
@@ -129,7 +129,7 @@ impl Drop for Attached {
 }
 
 /// Sends as much over the connection as makes long trains, both ways at once, and compares.
-fn exchange(connection: &mut [TcpStream; 2], bytes: usize) {
+pub(crate) fn exchange(connection: &mut [TcpStream; 2], bytes: usize) {
     let data: Vec<u8> = (0..bytes).map(|i| (i * 7 + i / 251) as u8).collect();
     let [one, other] = connection;
     for stream in [&*one, &*other] {
@@ -151,7 +151,7 @@ fn exchange(connection: &mut [TcpStream; 2], bytes: usize) {
 
 /// Round trip of a byte over an open connection.
 #[expect(clippy::disallowed_methods, reason = "what is measured is real time")]
-fn round_trip([client, server]: &mut [TcpStream; 2]) -> Duration {
+pub(crate) fn round_trip([client, server]: &mut [TcpStream; 2]) -> Duration {
     let start = Instant::now();
     let mut byte = [0];
     client.write_all(&[1]).unwrap();
@@ -161,7 +161,7 @@ fn round_trip([client, server]: &mut [TcpStream; 2]) -> Duration {
     start.elapsed()
 }
 
-fn field(value: &serde_json::Value, path: &str) -> u64 {
+pub(crate) fn field(value: &serde_json::Value, path: &str) -> u64 {
     value.pointer(path).and_then(serde_json::Value::as_u64).unwrap_or_else(|| panic!("{path} of {value:#}"))
 }
 

@@ -2,7 +2,7 @@
 
 use super::each;
 use crate::config::reader::{Table, Value};
-use crate::pipeline::params::{FragmentSelect, QuicSelect, Segment, Segments, Select, Transmission};
+use crate::pipeline::params::{FragmentSelect, Opened, QuicSelect, Segment, Segments, Select, Transmission};
 use crate::pipeline::wire::protocol;
 use crate::pipeline::wire::quic::QuicPacket;
 use crate::pipeline::wire::tcp::flag;
@@ -20,6 +20,8 @@ pub(super) const KINDS: &[(&str, Segment)] = &[
     ("sack", Segment::Sack),
     ("established", Segment::Established),
 ];
+
+pub(super) const OPENED: &[(&str, Opened)] = &[("before", Opened::Before), ("after", Opened::After)];
 
 const QUIC: &[(&str, QuicPacket)] = &[
     ("initial", QuicPacket::Initial),
@@ -66,14 +68,17 @@ fn bytes(text: &str) -> Option<Vec<u8>> {
 
 /// Conditions that no packet can meet.
 pub(super) fn check(select: &Select, table: &Table<'_>) {
-    let aims_at_tcp = !select.segments.is_empty() || select.transmission.is_some();
+    let aims_at_tcp = !select.segments.is_empty() || select.transmission.is_some() || select.opened.is_some();
     let aims_at_quic = select.quic.is_some();
     let excluded = |wanted| !select.protocols.is_empty() && !select.protocols.contains(&wanted);
     if aims_at_tcp && aims_at_quic {
         table.problem("no packet is TCP and QUIC", "make two stages of it");
     }
     if aims_at_tcp && excluded(protocol::TCP) {
-        table.problem("only TCP has segments: no packet matches", "set protocol = \"tcp\" or remove it");
+        table.problem(
+            "only TCP has segments and a beginning: no packet matches",
+            "set protocol = \"tcp\" or remove it",
+        );
     }
     if aims_at_quic && (excluded(protocol::UDP) || select.tcp_flags_set | select.tcp_flags_unset != 0) {
         table.problem("QUIC runs over UDP: no packet matches", "set protocol = \"udp\", without tcp_flags");
@@ -130,6 +135,10 @@ pub(in crate::config) fn describe(select: &Select) -> Vec<String> {
     words.extend((!kinds.is_empty()).then(|| format!("TCP segments {kinds}")));
     words.extend(select.transmission.map(|Transmission { of, again }| {
         format!("{} of data segment {of}", if again { "retransmissions" } else { "transmissions" })
+    }));
+    words.extend(select.opened.map(|opened| match opened {
+        Opened::Before => "TCP connections opened before".to_owned(),
+        Opened::After => "TCP connections opened since".to_owned(),
     }));
     let Some(QuicSelect { packets, destinations }) = &select.quic else { return words };
     let names = QUIC.iter().filter(|packet| packets & packet.1 as u8 != 0).map(|packet| packet.0);
@@ -201,7 +210,7 @@ mod tests {
             ("quic_dcid = \"\"", format!(".quic_dcid: \"\" {id}")),
             (
                 "segment = \"syn\", protocol = \"udp\"",
-                ": only TCP has segments: no packet matches (set protocol = \"tcp\" or remove it)".into(),
+                ": only TCP has segments and a beginning: no packet matches (set protocol = \"tcp\" or remove it)".into(),
             ),
             (
                 "quic = \"short\", protocol = \"tcp\"",

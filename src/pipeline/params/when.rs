@@ -41,10 +41,21 @@ pub struct Select {
     pub transmission: Option<Transmission>,
     /// Which QUIC packets are in the datagram. Implies UDP and a whole packet, not a fragment.
     pub quic: Option<QuicSelect>,
+    /// Whether the packet's TCP connection was opened while it was watched. Implies TCP and a whole packet.
+    pub opened: Option<Opened>,
     /// Source or destination prefixes; empty means any.
     pub addresses: Vec<IpNet>,
     /// Not what one of these selects, by what the wire packets of a train have in common.
     pub except: Vec<Self>,
+}
+
+/// When a TCP connection was opened, by what the router has seen of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Opened {
+    /// Before the router saw the connection: its first packet was no SYN.
+    Before,
+    /// Since the router runs: a SYN, or in the other direction a SYN-ACK, has passed.
+    After,
 }
 
 /// Which fragments a selection wants.

@@ -1,0 +1,81 @@
+//! What the command line of `attach` asks for: faults as words or from a file, and at which packets.
+
+use crate::cli::args::Attach;
+use crate::cli::faults::Faults;
+use crate::cli::{out, random_seed};
+use crate::config::{self, WireFile, expression};
+use crate::engine::wire::WirePlan;
+use crate::pipeline::params::{IcmpParams, Opened, StageParams};
+use crate::pipeline::time::Duration;
+
+/// What is to be done to the device.
+pub(super) struct Wanted {
+    pub(super) plan: WirePlan,
+    /// Until when, if not until a signal.
+    pub(super) duration: Option<Duration>,
+}
+
+impl Wanted {
+    /// Reads it, and says what is allowed but probably not meant.
+    pub(super) fn read(args: &Attach) -> anyhow::Result<Self> {
+        let (mut file, seed) = match &args.config {
+            Some(path) => {
+                let file = config::load_wire(path)?;
+                for warning in &file.warnings {
+                    out::note_line(format_args!("warning: {warning}"));
+                }
+                let seed = args.seed.or(file.seed).unwrap_or_else(random_seed);
+                (file, seed)
+            }
+            None => words(args)?,
+        };
+        aim(args, &mut file.up)?;
+        aim(args, &mut file.down)?;
+        let plan = WirePlan {
+            up: file.up,
+            down: file.down,
+            seed,
+            flows: file.flows,
+            identity: args.identity.map(Into::into).or(file.identity).unwrap_or_default(),
+            icmp: file.icmp,
+        };
+        Ok(Self { plan, duration: args.duration.or(file.duration) })
+    }
+}
+
+/// The faults of `--up`, `--down` and `--both`.
+fn words(args: &Attach) -> anyhow::Result<(WireFile, u64)> {
+    let mode = args.mode.into();
+    let faults = Faults::parse(args.up.as_deref(), args.down.as_deref(), args.both.as_deref(), mode)?;
+    let seed = faults.seed(args.seed);
+    let file = WireFile {
+        up: faults.up.stages,
+        down: faults.down.stages,
+        seed: None,
+        flows: config::Plan::DEFAULT_FLOWS,
+        identity: None,
+        duration: None,
+        icmp: IcmpParams::default(),
+        warnings: Vec::new(),
+    };
+    Ok((file, seed))
+}
+
+/// Narrows the selections of all stages to what `--match`, `--new` and `--established` say.
+fn aim(args: &Attach, stages: &mut [StageParams]) -> anyhow::Result<()> {
+    let select = args.select.as_deref().map(expression::parse).transpose();
+    let select = select.map_err(|error| anyhow::anyhow!("--match: {error}"))?;
+    let opened = match (args.new, args.established) {
+        (true, _) => Some(Opened::After),
+        (_, true) => Some(Opened::Before),
+        _ => None,
+    };
+    for stage in stages {
+        if let Some(select) = &select {
+            expression::narrow(&mut stage.select, select);
+        }
+        // A stage of a file that says it for itself keeps it.
+        stage.select.opened = stage.select.opened.or(opened);
+    }
+    Ok(())
+}

@@ -1,0 +1,190 @@
+//! The file of `attach --config`: what happens on a wire, in both directions.
+//!
+//! It reads as a `[[link]]` of a configuration of `run` whose first end is the target: `up` is what it sends, `down` what it
+//! receives, `both` comes before either; with phases.
+
+use std::path::Path;
+
+use crate::config::expression;
+use crate::config::impairment::positive;
+use crate::config::path::directions;
+use crate::config::plan::{IcmpPlan, Identity, Plan, set_mode};
+use crate::config::problem::ConfigError;
+use crate::config::reader::{self, Table, Value};
+use crate::config::stage::Stages;
+use crate::config::{file, read};
+use crate::pipeline::impair::Place;
+use crate::pipeline::params::StageParams;
+use crate::pipeline::time::Duration;
+
+/// What a file asks for on a wire.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WireFile {
+    /// Stages for what the target sends.
+    pub up: Vec<StageParams>,
+    /// Stages for what it receives.
+    pub down: Vec<StageParams>,
+    /// Seed of every random decision; `None`: drawn at the start, and printed.
+    pub seed: Option<u64>,
+    /// Entries of the flow table.
+    pub flows: usize,
+    /// What a flow is called by in the draws.
+    pub identity: Option<Identity>,
+    /// Detach by itself after this time.
+    pub duration: Option<Duration>,
+    /// Which errors stages may send.
+    pub icmp: IcmpPlan,
+    /// What is allowed, but probably not meant.
+    pub warnings: Vec<String>,
+}
+
+/// Reads the file at `path`.
+///
+/// # Errors
+/// If the file cannot be read, or everything that is wrong with it.
+pub fn load_wire(path: &Path) -> Result<WireFile, ConfigError> {
+    parse_wire(&read(path)?, &path.display().to_string())
+}
+
+/// Reads a file from its text; `name` is what problems call it.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn parse_wire(text: &str, name: &str) -> Result<WireFile, ConfigError> {
+    reader::document(text, name, |root| Some(read_wire(root)))
+}
+
+/// Whether `text` is a file for `attach` rather than for `run`: it has directions, and no ports.
+pub fn is_wire(text: &str) -> bool {
+    let Ok(root) = text.parse::<toml::Table>() else { return false };
+    let has = |key: &&str| root.contains_key(*key);
+    ["up", "down", "both", "phase", "match"].iter().any(has) && !["port", "path", "link"].iter().any(has)
+}
+
+fn read_wire(root: &mut Table<'_>) -> WireFile {
+    for key in ["port", "path", "link", "nat", "route"] {
+        if let Some(value) = root.value(key) {
+            value.problem(
+                "belongs to a router of its own (faultwire run): an attached device has one wire",
+                "write up, down or both, each a spec or [[up]] with type, match and trigger",
+            );
+        }
+    }
+    let [mut up, mut down] = read_directions(root);
+    let mode = file::read_mode(root);
+    set_mode(&mut up, mode);
+    set_mode(&mut down, mode);
+    let wire = WireFile {
+        warnings: root.warnings().into_iter().chain(wire_warnings(&up, &down)).collect(),
+        seed: root.integer("seed", 0..=u64::MAX),
+        flows: root.integer("flows", 1..=1 << 24).unwrap_or(Plan::DEFAULT_FLOWS),
+        identity: file::read_identity(root),
+        duration: root.value("duration").and_then(|value| positive(&value)),
+        icmp: file::read_icmp(root),
+        up,
+        down,
+    };
+    root.finish();
+    wire
+}
+
+/// `up`, `down`, `both` and `phase` of a table, narrowed by its `match`: the stages of what is sent, and of what is received.
+pub(super) fn read_directions(table: &mut Table<'_>) -> [Vec<StageParams>; 2] {
+    let aim = table.value("match").and_then(|value| read_expression(&value));
+    let mut both = directions(table, Stages::of_wire);
+    for stages in &mut both {
+        for stage in stages {
+            if let Some(aim) = &aim {
+                expression::narrow(&mut stage.select, aim);
+            }
+        }
+    }
+    both
+}
+
+fn read_expression(value: &Value<'_>) -> Option<crate::pipeline::params::Select> {
+    let text = value.text()?;
+    match expression::parse(text) {
+        Ok(select) => Some(select),
+        Err(error) => {
+            value.problem(error.what().to_owned(), "tcp port 5432 and not host 10.0.0.7");
+            None
+        }
+    }
+}
+
+/// What looks wrong about the stages of a wire.
+pub(super) fn wire_warnings(up: &[StageParams], down: &[StageParams]) -> Vec<String> {
+    // The devices are others', and so are their MTUs.
+    let place = Place { mtu: None, ipv6: false };
+    let of = |direction: &str, stages: &[StageParams]| -> Vec<String> {
+        let told = stages.iter().flat_map(|stage| {
+            let name = |trap| format!("{direction}, stage {}: {trap}", stage.name);
+            stage.impairment.traps(&place).into_iter().map(name)
+        });
+        told.collect()
+    };
+    [of("up", up), of("down", down)].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::params::Opened;
+
+    fn refused(text: &str) -> String {
+        parse_wire(text, "a.toml").unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_example_is_read_in_both_directions() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/attach.toml");
+        let wire = load_wire(&path).unwrap();
+        assert!(is_wire(&read(&path).unwrap()));
+        let names =
+            |stages: &[StageParams]| stages.iter().map(|stage| stage.name.clone()).collect::<Vec<_>>();
+        assert_eq!(names(&wire.up), ["netem", "drop", "netem-2"]);
+        assert_eq!(names(&wire.down), ["netem", "mtu", "netem-2"]);
+        assert_eq!((wire.seed, wire.duration), (Some(7), Some(Duration::from_secs(600))));
+        assert_eq!(wire.up[1].select.opened, Some(Opened::After));
+        // The selection of the file narrows that of a stage.
+        let ssh = expression::parse("not tcp port 22").unwrap();
+        assert_eq!(wire.down[1].select, ssh);
+        assert_eq!(wire.up[1].select.except.len(), 1);
+        assert_eq!(wire.up[2].trigger.phase.unwrap().number, 2);
+    }
+
+    #[test]
+    fn what_has_no_place_on_a_wire_is_refused_where_it_stands() {
+        for (text, words) in [
+            (
+                "up = \"loss 1%\"\n[[port]]\nname = \"left\"\n",
+                "a.toml:2:1: port: belongs to a router of its own",
+            ),
+            ("up = \"los 1%\"", "a.toml:1:7: up: \"los\" is not a known word"),
+            ("match = \"tcp prt 1\"\nup = \"loss 1%\"", "a.toml:1:9: match: \"prt\" is no condition"),
+            (
+                "seed = 7\n\n[[up]]\ntype = \"nat\"\n",
+                "a.toml:3:1: up[0]: a translator has no place on a wire",
+            ),
+            ("upp = \"loss 1%\"", "a.toml:1:1: upp: is not a known key (did you mean \"up\"?)"),
+        ] {
+            let error = refused(text);
+            assert!(error.contains(words), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_file_is_for_a_wire_if_it_has_directions_and_no_ports() {
+        for (text, expected) in [
+            ("up = \"loss\"", true),
+            ("[[phase]]\nfor = \"1s\"", true),
+            ("seed = 1", false),
+            ("[[port]]\nname = \"a\"", false),
+            ("[[link]]\nup = \"loss\"", false),
+            ("up = ", false),
+        ] {
+            assert_eq!(is_wire(text), expected, "{text}");
+        }
+    }
+}
