@@ -14,6 +14,7 @@ mod system {
     pub(crate) mod captures;
     pub(crate) mod cases;
     pub(crate) mod common;
+    pub(crate) mod containers;
     pub(crate) mod evidence;
     pub(crate) mod exec;
     pub(crate) mod hosts;

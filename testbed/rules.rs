@@ -94,7 +94,13 @@ fn files_stay_small() {
 fn every_configuration_loads() {
     for file in fs::read_dir(root().join("configs")).unwrap().map(|entry| entry.unwrap().path()) {
         if file.is_file() {
-            faultwire::config::load(&file).unwrap_or_else(|error| panic!("{error}"));
+            let text = fs::read_to_string(&file).unwrap();
+            let loaded = if faultwire::config::is_wire(&text) {
+                faultwire::config::load_wire(&file).map(drop)
+            } else {
+                faultwire::config::load(&file).map(drop)
+            };
+            loaded.unwrap_or_else(|error| panic!("{error}"));
         }
     }
     for folder in ["cases", "examples"] {

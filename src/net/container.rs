@@ -1,5 +1,5 @@
-//! Containers: by the beginning of their ID in the control groups of processes, whatever engine runs them, or by name from
-//! the engine's own socket (Docker's HTTP API, which podman serves too).
+//! Containers: by the beginning of their ID in the control groups of processes, whatever engine runs them; by name from the
+//! monitors of podman and CRI-O, or from the engine's own socket (Docker's HTTP API, which podman serves too).
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub enum ContainerError {
     /// Nobody knows it.
     #[error(
-        "there is no running container {name}: no control group of a process has an ID that begins so, and {asked} \
+        "there is no running container {name}: no control group of a process has an ID that begins so, no monitor (conmon) has that name, and {asked} \
          (`docker ps` or `podman ps` shows names and IDs; --pid takes the process ID of any process inside)"
     )]
     NotFound {
@@ -70,6 +70,9 @@ pub fn find(name: &str) -> Result<Container, ContainerError> {
             return Ok(Container { pid, label: id[..12].to_owned() });
         }
     }
+    if let Some(pid) = by_monitor(Path::new("/proc"), name) {
+        return Ok(Container { pid, label: name.to_owned() });
+    }
     let mut asked = Vec::new();
     for socket in sockets() {
         match ask(&socket, name) {
@@ -95,6 +98,21 @@ pub fn sockets() -> Vec<PathBuf> {
         }
     }
     found
+}
+
+/// The process of the container that is called so, if its monitor says it: podman and CRI-O start a `conmon` for each container,
+/// which has the name and the ID in its command line, and they need no service to be asked.
+fn by_monitor(proc: &Path, name: &str) -> Option<u32> {
+    let processes = fs::read_dir(proc).into_iter().flatten().flatten();
+    let ids = processes.filter_map(|entry| {
+        let line = fs::read(entry.path().join("cmdline")).ok()?;
+        let words: Vec<&[u8]> = line.split(|&byte| byte == 0).collect();
+        let after = |option: &[u8]| words.windows(2).find(|two| two[0] == option).map(|two| two[1]);
+        let is_monitor = words.first()?.ends_with(b"conmon") && after(b"-n")? == name.as_bytes();
+        let id = after(b"-c").filter(|id| is_monitor && id.len() == ID)?;
+        Some(String::from_utf8_lossy(id).into_owned())
+    });
+    ids.into_iter().find_map(|id| by_prefix(proc, &id).into_values().next())
 }
 
 /// For each container whose ID begins so, its oldest process.
@@ -196,6 +214,39 @@ mod tests {
         let found = by_prefix(&folder, "3f2a");
         assert_eq!(found.into_iter().collect::<Vec<_>>(), [(A.to_owned(), 90)]);
         assert!(by_prefix(&folder, "ffff").is_empty());
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_monitor_knows_the_name_of_its_container() {
+        let folder = std::env::temp_dir().join(format!("faultwire-monitors-{}", std::process::id()));
+        for (pid, group, words) in [
+            (90, format!("0::/libpod-{A}.scope"), vec!["/usr/sbin/nginx", "-n", "web", "-c", A]),
+            (
+                17,
+                "0::/".to_owned(),
+                vec![
+                    "/usr/bin/conmon",
+                    "--api-version",
+                    "1",
+                    "-c",
+                    A,
+                    "-u",
+                    A,
+                    "-n",
+                    "web",
+                    "--exit-command-arg",
+                    "-n",
+                ],
+            ),
+        ] {
+            fs::create_dir_all(folder.join(pid.to_string())).unwrap();
+            fs::write(folder.join(format!("{pid}/cgroup")), group).unwrap();
+            fs::write(folder.join(format!("{pid}/cmdline")), words.join("\0")).unwrap();
+        }
+        assert_eq!(by_monitor(&folder, "web"), Some(90));
+        assert_eq!(by_monitor(&folder, "we"), None);
+        assert_eq!(by_monitor(&folder, "-n"), None);
         fs::remove_dir_all(folder).unwrap();
     }
 

@@ -150,14 +150,21 @@ pub(crate) fn exchange(connection: &mut [TcpStream; 2], bytes: usize) {
 }
 
 /// Round trip of a byte over an open connection.
-#[expect(clippy::disallowed_methods, reason = "what is measured is real time")]
 pub(crate) fn round_trip([client, server]: &mut [TcpStream; 2]) -> Duration {
+    elapsed(|| {
+        let mut byte = [0];
+        client.write_all(&[1]).unwrap();
+        server.read_exact(&mut byte).unwrap();
+        server.write_all(&byte).unwrap();
+        client.read_exact(&mut byte).unwrap();
+    })
+}
+
+/// How long something takes.
+#[expect(clippy::disallowed_methods, reason = "what is measured is real time")]
+pub(crate) fn elapsed(done: impl FnOnce()) -> Duration {
     let start = Instant::now();
-    let mut byte = [0];
-    client.write_all(&[1]).unwrap();
-    server.read_exact(&mut byte).unwrap();
-    server.write_all(&byte).unwrap();
-    client.read_exact(&mut byte).unwrap();
+    done();
     start.elapsed()
 }
 
