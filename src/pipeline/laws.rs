@@ -8,8 +8,8 @@ use proptest::sample::{Index, select};
 use crate::pipeline::counters::Amount;
 use crate::pipeline::impair::*;
 use crate::pipeline::params::{
-    Distribution, FragmentSelect, Identity, NatPlace, Opened, Phase, QuicSelect, RouterParams, Scope, Segment,
-    Select, StageParams, Transmission, Trigger,
+    Distribution, FragmentSelect, Identity, NatPlace, Opened, Phase, QuicSelect, RouterParams, Scope,
+    Segment, Select, StageParams, Transmission, Trigger,
 };
 use crate::pipeline::testing::frame::Extra;
 use crate::pipeline::testing::strategy::{GRID, duration, probability};
