@@ -71,3 +71,15 @@ fn part<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
 pub(super) const fn padded(length: usize) -> usize {
     length.div_ceil(4) * 4
 }
+
+/// The length of something in a capture in 32 bits, as captures have them. Nothing that is read from one, and no packet, is
+/// longer.
+pub(super) fn length32(length: usize) -> u32 {
+    u32::try_from(length).unwrap_or(u32::MAX)
+}
+
+/// The higher and the lower half of a number.
+#[expect(clippy::cast_possible_truncation, reason = "each is a half")]
+pub(super) const fn halves(number: u64) -> [u32; 2] {
+    [(number >> 32) as u32, number as u32]
+}

@@ -1,5 +1,6 @@
 //! A frame of a capture: where its IP packet is, and how one is made of a packet that leaves.
 
+use crate::capture::bytes::length32;
 use crate::capture::source::Frame;
 use crate::capture::tags::{Place, Surroundings};
 use crate::pipeline::wire::{checksum, protocol};
@@ -41,12 +42,17 @@ fn fcs_of(covered: &[u8]) -> [u8; FCS] {
 fn tell(packet: &mut [u8]) -> bool {
     let length = packet.len();
     match packet.first().map(|first| first >> 4) {
-        Some(4) if length >= 20 && packet[2..4] == [0, 0] => set_total(packet, length as u16),
+        Some(4) if length >= 20 && packet[2..4] == [0, 0] => {
+            // A longer one than its header can tell stays as it is, which no router takes.
+            let Ok(length) = u16::try_from(length) else { return false };
+            set_total(packet, length);
+        }
         // There, zero is also the length of nothing: only TCP cannot mean that.
         Some(6)
             if length >= IPV6_HEADER + TCP_HEADER && packet[4..6] == [0, 0] && packet[6] == protocol::TCP =>
         {
-            packet[4..6].copy_from_slice(&((length - IPV6_HEADER) as u16).to_be_bytes());
+            let Ok(length) = u16::try_from(length - IPV6_HEADER) else { return false };
+            packet[4..6].copy_from_slice(&length.to_be_bytes());
         }
         _ => return false,
     }
@@ -75,7 +81,7 @@ impl Surroundings {
         out.extend(&self.header);
         out.extend(packet);
         // What told no length tells none again, as long as it is the same.
-        if self.untold == Some(packet.len() as u32) {
+        if self.untold == Some(length32(packet.len())) {
             let packet = &mut out[self.header.len()..];
             match packet[0] >> 4 {
                 4 => set_total(packet, 0),
@@ -87,7 +93,7 @@ impl Surroundings {
             out.extend(fcs_of(out));
         }
         let whole = out.len();
-        (whole as u32, self.cut.map_or(whole, |cut| whole.min(cut as usize)))
+        (length32(whole), self.cut.map_or(whole, |cut| whole.min(cut as usize)))
     }
 }
 

@@ -7,6 +7,12 @@
 //!
 //! Everything streams: only what a stage holds is in memory.
 
+// Numbers come from outside here: each conversion is checked, or says why it need not be.
+#![cfg_attr(
+    not(test),
+    warn(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_possible_wrap)
+)]
+
 mod bytes;
 mod frame;
 mod input;

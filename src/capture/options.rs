@@ -37,7 +37,10 @@ pub(super) fn each(order: Order, mut bytes: &[u8]) -> impl Iterator<Item = (u16,
 /// Appends an option.
 pub(super) fn put(order: Order, out: &mut Vec<u8>, code: u16, value: &[u8]) {
     out.extend(order.bytes16(code));
-    out.extend(order.bytes16(value.len() as u16));
+    // What is longer than an option can be is cut: the texts of captures are no longer, and ours are short.
+    let length = u16::try_from(value.len()).unwrap_or(u16::MAX);
+    let value = &value[..length.into()];
+    out.extend(order.bytes16(length));
     out.extend(value);
     out.resize(out.len() + padded(value.len()) - value.len(), 0);
 }

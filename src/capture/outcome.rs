@@ -52,4 +52,9 @@ pub enum ReplayError {
     /// The log cannot be written.
     #[error("the log cannot be written: {0}")]
     Log(std::io::Error),
+    /// A packet is later than times of a run can be.
+    #[error(
+        "packet {0} is more than 584 years after the first: cut the capture, or correct the packet's time"
+    )]
+    TooFar(u64),
 }

@@ -6,6 +6,7 @@
 use std::io::{Read, Write};
 use std::time::Duration;
 
+use crate::capture::bytes::length32;
 use crate::capture::link::LinkType;
 use crate::capture::mahimahi::Log;
 use crate::capture::outcome::{Outcome, ReplayError};
@@ -89,7 +90,7 @@ impl Replay {
             outputs: &mut outputs,
             tags: Tags::default(),
             start: Duration::ZERO,
-            far: path.to as u16,
+            far: u16::try_from(path.to).unwrap_or(u16::MAX),
             stages: path.stages.iter().map(|stage| stage.name.clone()).collect(),
             bytes: Vec::new(),
             unsaid: 0,
@@ -172,7 +173,11 @@ impl<W: Write> Run<'_, W> {
         }
         self.outcome.packets += 1;
         let since = frame.at.saturating_sub(self.files.start).as_nanos();
-        let at = Instant::from_nanos(u64::try_from(since).unwrap_or(u64::MAX));
+        let Ok(nanos) = u64::try_from(since) else {
+            self.files.failed.get_or_insert(ReplayError::TooFar(self.outcome.packets));
+            return;
+        };
+        let at = Instant::from_nanos(nanos);
         let backwards = frame.at < self.files.start || at < self.now;
         self.outcome.backwards += u64::from(backwards);
         if !backwards {
@@ -211,7 +216,7 @@ impl<W: Write> Run<'_, W> {
         let place = Place::find(frame, offset, room);
         let tag = self.files.tags.of(frame, place);
         let malformed = self.router.counters().drops.of(Reason::Malformed).packets;
-        let path = self.replay.path as u16;
+        let path = u16::try_from(self.replay.path).unwrap_or(Packet::NO_PATH);
         let length = length - place.fcs;
         let offload = crate::pipeline::packet::Offload::default();
         self.router.inject(path, tag, &mut self.buffer, length, offload, self.now, &mut self.files);
@@ -266,7 +271,7 @@ fn source_address(packet: &[u8]) -> Option<std::net::IpAddr> {
 
 impl<W: Write> Files<'_, W> {
     fn time(&self, at: Instant) -> Duration {
-        self.start + Duration::from_nanos(at.since(Instant::ZERO).as_nanos())
+        self.start.saturating_add(Duration::from_nanos(at.since(Instant::ZERO).as_nanos()))
     }
 
     /// What became of something for the output.
@@ -332,7 +337,7 @@ impl<W: Write> Files<'_, W> {
         let at = self.time(due);
         let Some(sink) = &mut self.outputs.answers else { return };
         let data = packet.bytes();
-        let original = data.len() as u32;
+        let original = length32(data.len());
         let (number, notes) = (LinkType::RAW, Notes::NONE);
         let result = sink.write(&Record { at, original, data, interface: 0, number, notes, comment: None });
         self.also(ANSWERS, result);
@@ -654,6 +659,27 @@ mod tests {
     fn block(kind: u32, body: &[u8]) -> Vec<u8> {
         let length = (body.len() as u32 + 12).to_le_bytes();
         [&kind.to_le_bytes()[..], &length, body, &length].concat()
+    }
+
+    /// Time counts from the first packet, in 64 bits of nanoseconds; microseconds can tell of more.
+    #[test]
+    fn a_packet_beyond_all_time_ends_the_run_by_its_number() {
+        const YEAR: u64 = 365 * 86_400 * 1_000_000;
+        let run = |micros: [u64; 2]| {
+            let mut file =
+                block(0x0a0d_0d0a, &[&0x1a2b_3c4d_u32.to_le_bytes()[..], &[1, 0, 0, 0], &[255; 8]].concat());
+            file.extend(block(1, &[101, 0, 0, 0, 0, 0, 0, 0]));
+            for units in micros {
+                let data = packet(60);
+                let words = [0, (units >> 32) as u32, units as u32, 100, 100].map(u32::to_le_bytes).concat();
+                file.extend(block(6, &[words, data].concat()));
+            }
+            let sink = Sink::new(Vec::new(), Format::PcapNg, LinkType::RAW, 0).unwrap();
+            let outputs = Outputs { sent: sink, dropped: None, answers: None, log: None };
+            replay("delay 1s").run(&mut Source::new(file.as_slice()).unwrap(), outputs)
+        };
+        assert_eq!(run([0, 500 * YEAR]).unwrap().packets, 2);
+        assert!(matches!(run([0, 600 * YEAR]), Err(ReplayError::TooFar(2))));
     }
 
     /// Comments, names, secrets and what nobody knows leave as they came, behind a section and interface of the same words;

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::time::Duration;
 
-use crate::capture::bytes::{Order, padded};
+use crate::capture::bytes::{Order, halves, length32, padded};
 use crate::capture::link::LinkType;
 use crate::capture::options::{self, COMMENT, EPB_FLAGS, IF_TSOFFSET, IF_TSRESOL, Owner};
 use crate::capture::source::{Block, Interface, Notes, block};
@@ -129,7 +129,7 @@ impl<W: Write> Sink<W> {
                 }
                 let late = || SinkError::Time(record.at, "name the file .pcapng to have one that can");
                 let seconds = u32::try_from(record.at.as_secs()).map_err(|_| late())?;
-                let captured = record.data.len() as u32;
+                let captured = length32(record.data.len());
                 for number in [seconds, record.at.subsec_nanos(), captured, record.original] {
                     self.buffer.extend(number.to_le_bytes());
                 }
@@ -238,7 +238,7 @@ fn open(order: Order, out: &mut Vec<u8>, kind: u32) -> usize {
 /// Ends the block that begins at `start`.
 fn close(order: Order, out: &mut Vec<u8>, start: usize) {
     out.resize(start + padded(out.len() - start), 0);
-    let length = order.bytes32((out.len() - start) as u32 + 4);
+    let length = order.bytes32(length32(out.len() - start + 4));
     out.extend(length);
     out[start + 4..start + 8].copy_from_slice(&length);
 }
@@ -288,7 +288,7 @@ impl Section {
         *seat = Some(id);
         let unknown = Known { number, snaplen: SNAPLEN, order, options: Vec::new() };
         let known = known.as_ref().unwrap_or(&unknown);
-        out.extend([order.bytes16(known.number.0 as u16), [0; 2]].concat());
+        out.extend([order.bytes16(u16::try_from(known.number.0).unwrap_or(u16::MAX)), [0; 2]].concat());
         out.extend(order.bytes32(known.snaplen));
         let list = out.len();
         options::put(order, out, IF_TSRESOL, &[NANO]);
@@ -309,8 +309,9 @@ impl Section {
         let order = self.order(out);
         let id = self.id(out, record.interface, record.number);
         let start = open(order, out, block::ENHANCED);
-        let captured = record.data.len() as u32;
-        for number in [id, (nanos >> 32) as u32, nanos as u32, captured, record.original] {
+        let captured = length32(record.data.len());
+        let [high, low] = halves(nanos);
+        for number in [id, high, low, captured, record.original] {
             out.extend(order.bytes32(number));
         }
         out.extend(record.data);

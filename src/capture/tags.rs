@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::capture::bytes::Order;
+use crate::capture::bytes::{Order, length32};
 use crate::capture::link::LinkType;
 use crate::capture::options::{self, EPB_FLAGS};
 use crate::capture::source::{Frame, Notes};
@@ -83,8 +83,8 @@ impl Tags {
         self.entering = None;
         let end = frame.data.len() - place.fcs;
         let trailer = frame.data.get(place.offset + place.length..end).unwrap_or_default();
-        let cut = (frame.data.len() < frame.original as usize).then_some(frame.data.len() as u32);
-        let untold = place.is_untold.then_some(place.length as u32);
+        let cut = (frame.data.len() < frame.original as usize).then_some(length32(frame.data.len()));
+        let untold = place.is_untold.then_some(length32(place.length));
         let is_common = is_common(frame.notes);
         let common = if is_common { frame.notes.options } else { &[] };
         let own = |surroundings| {
@@ -107,11 +107,11 @@ impl Tags {
         };
         let key = &mut self.key;
         key.clear();
-        for number in [frame.interface, cut.unwrap_or(u32::MAX), untold.unwrap_or(0), place.fcs as u32] {
+        for number in [frame.interface, cut.unwrap_or(u32::MAX), untold.unwrap_or(0), length32(place.fcs)] {
             key.extend(number.to_le_bytes());
         }
-        key.extend((place.offset as u32).to_le_bytes());
-        key.extend((trailer.len() as u32).to_le_bytes());
+        key.extend(length32(place.offset).to_le_bytes());
+        key.extend(length32(trailer.len()).to_le_bytes());
         key.extend(&frame.data[..place.offset]);
         key.extend(trailer);
         key.extend(common);

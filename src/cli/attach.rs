@@ -14,7 +14,7 @@ use crate::capture::live::{self, LiveLog, LogError, check_folder};
 use crate::cli::args::Attach;
 use crate::cli::attach::wanted::Wanted;
 use crate::cli::out::LiveLine;
-use crate::cli::signals::Signals;
+use crate::cli::signals::{Signals, millis_until};
 use crate::cli::summary::{self, Names};
 use crate::cli::{WRONG, fail, out};
 use crate::config::plan::PathPlan;
@@ -33,8 +33,8 @@ const MISSED: u8 = 3;
 const LOOK: u16 = 200;
 /// Time between two live lines.
 const REFRESH: Duration = Duration::from_millis(1000);
-/// How long `--dry-run` counts.
-const COUNT: std::time::Duration = std::time::Duration::from_secs(1);
+/// Milliseconds for which `--dry-run` counts.
+const COUNT: u16 = 1_000;
 
 /// Why an attachment ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,7 +107,7 @@ fn carries_session(device: &Device) -> Result<bool, AttachError> {
 fn dry_run(target: &Target, device: &Device) -> anyhow::Result<ExitCode> {
     let before = link::stats(&target.netns, &device.name)?;
     // The answer is how much passes in a time, so that time has to pass.
-    Signals::only(&[Signal::SIGINT, Signal::SIGTERM])?.wait(COUNT.as_millis() as u16)?;
+    Signals::only(&[Signal::SIGINT, Signal::SIGTERM])?.wait(COUNT)?;
     let after = link::stats(&target.netns, &device.name)?;
     out::line(format_args!(
         "would attach to {} of {}: programs at its ingress and egress (tcx, before all others), two TAP devices beside it\n\
@@ -169,7 +169,7 @@ fn watch(wire: &Wire, target: &Target, signals: &Signals, duration: Option<Durat
     let mut before: Option<(Instant, Summary)> = None;
     let end = loop {
         let now = clock.now();
-        let left = over.since(now).as_nanos().div_ceil(1_000_000).min(u64::from(LOOK)) as u16;
+        let left = millis_until(over, now).min(LOOK);
         match signals.wait_or(target.end(), left)? {
             Some(received) if received.signal != Signal::SIGCHLD => break End::Signal,
             _ => {}

@@ -300,7 +300,7 @@ fn spawn(args: &Exec, inner: &Netns, subnets: &Subnets) -> Result<std::io::Resul
 
 /// Waits for the command, passing on to it what is sent to faultwire; also the first of it that is meant to end it.
 fn wait(child: &mut Child, signals: &Signals) -> anyhow::Result<(ExitStatus, Option<Signal>)> {
-    let pid = Pid::from_raw(child.id() as i32);
+    let pid = Pid::from_raw(child.id().cast_signed());
     let mut interrupted = None;
     loop {
         if let Some(status) = child.try_wait()? {
@@ -340,5 +340,6 @@ fn ending(signal: Signal) -> Option<Signal> {
 
 fn exit_code(status: ExitStatus) -> u8 {
     let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
-    code as u8
+    // A process has no other than these 8 bits.
+    u8::try_from(code & 0xff).unwrap_or(1)
 }

@@ -4,6 +4,12 @@
 //! a file is wrong. `exec` exits with the code of its command, and with 125 if the network around it could not be made, as
 //! `env` and `timeout` do. Only `out` writes to the standard streams.
 
+// Numbers come from outside here: each conversion is checked, or says why it need not be.
+#![cfg_attr(
+    not(test),
+    warn(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_possible_wrap)
+)]
+
 mod args;
 mod attach;
 mod case;

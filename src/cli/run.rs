@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use crate::capture::live::{LiveLog, LogError, Wanted, check_folder};
 use crate::cli::args::Run;
 use crate::cli::out::LiveLine;
-use crate::cli::signals::Signals;
+use crate::cli::signals::{Signals, millis_until};
 use crate::cli::summary::{self, Names};
 use crate::cli::{WRONG, fail, out, random_seed};
 use crate::config::plan::PathPlan;
@@ -94,7 +94,7 @@ fn watch(network: &Network, signals: &Signals, duration: Option<Duration>) -> an
         if now >= end || network.engine().has_failed() {
             break;
         }
-        let left = end.since(now).as_nanos().div_ceil(1_000_000).min(u64::from(REFRESH)) as u16;
+        let left = millis_until(end, now).min(REFRESH);
         if let Some(received) = signals.wait(left)?
             && matches!(received.signal, Signal::SIGINT | Signal::SIGTERM | Signal::SIGHUP | Signal::SIGQUIT)
         {

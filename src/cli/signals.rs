@@ -12,6 +12,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd, siginfo};
 
+use crate::pipeline::time::Instant;
+
 /// The signals that end a run or concern a child.
 const WATCHED: [Signal; 7] = [
     Signal::SIGINT,
@@ -147,10 +149,15 @@ fn is_ignored(signal: Signal, status: &str) -> bool {
     ignored >> (signal as i32 - 1) & 1 == 1
 }
 
+/// How long it is from `now` until `then`, rounded up, for [`Signals::wait`].
+pub(super) fn millis_until(then: Instant, now: Instant) -> u16 {
+    u16::try_from(then.since(now).as_nanos().div_ceil(1_000_000)).unwrap_or(u16::MAX)
+}
+
 fn received(info: &siginfo) -> Option<Received> {
     // The kernel itself (SI_KERNEL) sends what is typed on a terminal.
     const SI_KERNEL: i32 = 0x80;
-    let signal = Signal::try_from(info.ssi_signo as i32).ok()?;
+    let signal = Signal::try_from(i32::try_from(info.ssi_signo).ok()?).ok()?;
     Some(Received { signal, by_terminal: info.ssi_code == SI_KERNEL })
 }
 

@@ -13,18 +13,18 @@ pub(super) struct Subnets {
 }
 
 /// Blocks to choose from.
-const BLOCKS: u32 = 1 << 14;
+const BLOCKS: u16 = 1 << 14;
 
 impl Subnets {
     /// Block `number`: two /30 of 198.18.0.0/15 (set aside for benchmarks by RFC 2544) and two /64 of a unique local
     /// prefix (RFC 4193).
-    fn block(number: u32) -> Self {
+    fn block(number: u16) -> Self {
         let v4 = |offset: u32| {
-            let address = u32::from(Ipv4Addr::new(198, 18, 0, 0)) + number * 8 + offset;
+            let address = u32::from(Ipv4Addr::new(198, 18, 0, 0)) + u32::from(number) * 8 + offset;
             IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::from(address), 30))
         };
         let v6 = |side: u16| {
-            let address = Ipv6Addr::new(0xfd66, 0x6177, 0x6972, number as u16 * 2 + side, 0, 0, 0, 2);
+            let address = Ipv6Addr::new(0xfd66, 0x6177, 0x6972, number * 2 + side, 0, 0, 0, 2);
             IpNet::V6(Ipv6Net::new_assert(address, 64))
         };
         Self { host: vec![v4(2), v6(0)], inner: vec![v4(6), v6(1)] }

@@ -4,6 +4,12 @@
 //! themselves with [`reader::document`] and use the same parts: [`read_port`], [`read_paths`], [`read_routes`],
 //! [`read_icmp`], [`read_stages`]. Whoever reads reports all problems of a file at once.
 
+// Numbers come from outside here: each conversion is checked, or says why it need not be.
+#![cfg_attr(
+    not(test),
+    warn(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_possible_wrap)
+)]
+
 mod describe;
 mod distribution;
 mod explain;

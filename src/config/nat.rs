@@ -46,7 +46,9 @@ pub fn read_nats(
         check_forwards(&table, &kind, &between, ports, routes);
         for &inside in &between.inside {
             for (from, to, outward) in [(inside, between.outside, true), (between.outside, inside, false)] {
-                let place = NatPlace { nat: nats.len() as u16, outward };
+                // There are at most `limits::NATS`.
+                let nat = u16::try_from(nats.len()).unwrap_or(u16::MAX);
+                let place = NatPlace { nat, outward };
                 put(paths, from, to, place, &table, &names);
             }
         }

@@ -80,11 +80,11 @@ fn phases(table: &mut Table<'_>, directions: &mut [(&[&'static str; 2], &mut Sta
         .collect();
     let period = lengths.iter().flatten().fold(Duration::ZERO, |sum, length| sum + *length);
     let (mut from, count) = (Duration::ZERO, tables.len());
-    for (index, (mut phase, length)) in tables.into_iter().zip(lengths).enumerate() {
+    for (number, (mut phase, length)) in (1..).zip(tables.into_iter().zip(lengths)) {
         let end = from + length.unwrap_or_default();
-        let is_last = index + 1 == count;
+        let is_last = usize::from(number) == count;
         let when = Phase {
-            number: index as u8 + 1,
+            number,
             from,
             // Without repetition the last one stays.
             until: (repeats || !is_last).then_some(end),

@@ -21,6 +21,6 @@ impl Clock {
     #[inline]
     #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the clock")]
     pub fn now(&self) -> Instant {
-        Instant::from_nanos(SystemInstant::now().duration_since(self.start).as_nanos() as u64)
+        Instant::ZERO + SystemInstant::now().duration_since(self.start).into()
     }
 }

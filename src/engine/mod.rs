@@ -3,9 +3,17 @@
 //! Workers share nothing they write but the few atomics of [`crate::pipeline::shared`]. The control side talks to them by
 //! messages, which they take between bursts; a worker that nobody asks makes no system call but device I/O and waiting.
 
+// Numbers come from outside here: each conversion is checked, or says why it need not be.
+#![cfg_attr(
+    not(test),
+    warn(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_possible_wrap)
+)]
+
 mod clock;
 mod control;
 pub mod events;
+#[cfg(test)]
+mod extremes;
 pub mod network;
 mod patience;
 #[cfg(test)]

@@ -66,7 +66,7 @@ impl Records {
             ingress: packet.ingress,
             wires: packet.wires(),
             segment: packet.segment(),
-            length: bytes.len() as u32,
+            length: u32::try_from(bytes.len()).unwrap_or(u32::MAX),
             header,
         };
         self.sender.try_send(record).is_ok()

@@ -115,7 +115,7 @@ fn header_of(packet: &Packet) -> vnet::VnetHeader {
             (false, false) => vnet::Segmentation::TcpV6,
         },
         size: packet.segment(),
-        hdr_len: packet.header_length() as u16,
+        hdr_len: u16::try_from(packet.header_length()).unwrap_or(u16::MAX),
         ecn: packet.tcp_flags().is_some_and(|flags| flags & CWR != 0),
     });
     vnet::VnetHeader { checksum, gso }

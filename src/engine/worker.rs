@@ -61,9 +61,9 @@ impl Worker {
         bell: Arc<EventFd>,
     ) -> Self {
         let buffer = router.pool.scratch();
-        for (port, end) in ports.iter().enumerate() {
+        for (port, end) in (0..).zip(&ports) {
             if matches!(end, Port::Wire { .. }) {
-                router.set_wire(port as u16);
+                router.set_wire(port);
             }
         }
         Self {
@@ -99,9 +99,9 @@ impl Worker {
                 Ok(_) => {}
                 Err(errno) => return Err(errno.into()),
             }
-            for (port, poll) in polls[..bell].iter().enumerate() {
+            for (port, poll) in (0..).zip(&polls[..bell]) {
                 if is_ready(poll) {
-                    self.read_burst(port as u16)?;
+                    self.read_burst(port)?;
                 }
             }
             if is_ready(&polls[bell]) && self.take_messages()? {
@@ -151,11 +151,9 @@ impl Worker {
 
     /// Reads what still waits in the wires' devices, whose hooks are gone.
     fn drain(&mut self) -> std::io::Result<()> {
-        for port in 0..self.queues.ports.len() {
+        for (port, at) in (0..).zip(0..self.queues.ports.len()) {
             // The devices' queues are bounded, and nothing is put into them any more.
-            while matches!(self.queues.ports[port], Port::Wire { .. })
-                && self.read_burst(port as u16)? == BURST
-            {}
+            while matches!(self.queues.ports[at], Port::Wire { .. }) && self.read_burst(port)? == BURST {}
         }
         Ok(())
     }

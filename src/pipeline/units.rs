@@ -176,6 +176,12 @@ pub fn parse_with_units(text: &str, kind: &str, units: &[Unit]) -> Result<f64, U
     Err(UnitError::new(format!("\"{text}\" has no known unit"), format!("try \"{number}{unit}\"")))
 }
 
+/// `value` without its fraction: 0 for what is negative or no number, at most `u64::MAX`.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "casts of floats saturate")]
+pub const fn saturating(value: f64) -> u64 {
+    value as u64
+}
+
 /// `value` as a whole number of base units, rounded, if it fits.
 fn whole(text: &str, value: f64) -> Result<u64, UnitError> {
     // 2^63 leaves room for sums; the cast of a float below it is exact but for the fraction.

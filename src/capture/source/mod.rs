@@ -212,8 +212,8 @@ impl Description {
         } else {
             10_u128.checked_pow(exponent - 9).map_or(0, |parts| u128::from(units) / parts)
         };
-        let seconds = (nanos / NANOS) as i128 + i128::from(self.offset);
-        let nanos = (nanos % NANOS) as u32;
+        let seconds = i128::try_from(nanos / NANOS).unwrap_or(i128::MAX).saturating_add(self.offset.into());
+        let nanos = u32::try_from(nanos % NANOS).unwrap_or_default();
         u64::try_from(seconds).map_or(Duration::ZERO, |seconds| Duration::new(seconds, nanos))
     }
 }

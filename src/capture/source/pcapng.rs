@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::capture::bytes::{Order, padded};
+use crate::capture::bytes::{Order, halves, length32, padded};
 use crate::capture::input::Input;
 use crate::capture::link::LinkType;
 use crate::capture::options::{self, EPB_DROPCOUNT, ISB_END, ISB_START};
@@ -67,7 +67,13 @@ impl PcapNg {
                 let number = LinkType(order.u16(data, 0).into());
                 self.count += 1;
                 Head::Interface(
-                    Description::new(interfaces.len() as u32, number, order.u32(data, 4), order, &data[8..]),
+                    Description::new(
+                        length32(interfaces.len()),
+                        number,
+                        order.u32(data, 4),
+                        order,
+                        &data[8..],
+                    ),
                     8,
                 )
             }
@@ -81,7 +87,7 @@ impl PcapNg {
                 let original = order.u32(data, 0);
                 let snaplen = interfaces.get(self.first as usize).map_or(0, |interface| interface.snaplen);
                 let snaplen = if snaplen == 0 { u32::MAX } else { snaplen };
-                let captured = original.min(snaplen).min(data.len().saturating_sub(4) as u32);
+                let captured = original.min(snaplen).min(length32(data.len().saturating_sub(4)));
                 self.packet(interfaces, 0, None, [captured, original], 4, data)?
             }
             block::STATISTICS => {
@@ -221,8 +227,9 @@ impl PcapNg {
             let units = u64::from(order.u32(data, at)) << 32 | u64::from(order.u32(data, at + 4));
             let nanos = u64::try_from(interface.time(units).as_nanos()).unwrap_or(u64::MAX);
             if let Some(place) = data.get_mut(at..at + 8) {
-                place[..4].copy_from_slice(&order.bytes32((nanos >> 32) as u32));
-                place[4..].copy_from_slice(&order.bytes32(nanos as u32));
+                let [high, low] = halves(nanos);
+                place[..4].copy_from_slice(&order.bytes32(high));
+                place[4..].copy_from_slice(&order.bytes32(low));
             }
         };
         turn(data, 4);

@@ -63,7 +63,7 @@ fn bytes(text: &str) -> Option<Vec<u8>> {
         return None;
     }
     let digit = |digit: u8| char::from(digit).to_digit(16);
-    text.as_bytes().chunks(2).map(|pair| Some((digit(pair[0])? * 16 + digit(pair[1])?) as u8)).collect()
+    text.as_bytes().chunks(2).map(|pair| u8::try_from(digit(pair[0])? * 16 + digit(pair[1])?).ok()).collect()
 }
 
 /// Conditions that no packet can meet.

@@ -1,7 +1,9 @@
 //! Quantities as tc reads them. Where tc takes a bare number it has a meaning: microseconds, bits per second.
 
 use crate::pipeline::time::Duration;
-use crate::pipeline::units::{Probability, Rate, Unit, UnitError, parse_with_units, split_number, zero_rate};
+use crate::pipeline::units::{
+    Probability, Rate, Unit, UnitError, parse_with_units, saturating, split_number, zero_rate,
+};
 
 /// tc's units of rate in bits per second. In tc, and only there, "bps" is bytes per second.
 const TC_RATE: &[Unit] = &[
@@ -39,8 +41,8 @@ pub(super) fn rate(text: &str) -> Result<Rate, UnitError> {
         Some((number, "")) => number,
         _ => parse_with_units(text, "a rate", TC_RATE)?,
     };
-    // The cast saturates; a rate beyond 2^64 bit/s is no limit on any machine.
-    Rate::from_bits_per_sec(bits.round() as u64).ok_or_else(|| zero_rate(text))
+    // A rate beyond 2^64 bit/s is no limit on any machine.
+    Rate::from_bits_per_sec(saturating(bits.round())).ok_or_else(|| zero_rate(text))
 }
 
 /// A number of packets or bytes, which tc reads as a size: with units of 1024, or of 1024 bits. Whole.
@@ -64,7 +66,7 @@ pub(super) fn size(text: &str) -> Result<u64, UnitError> {
     if number.fract() != 0.0 {
         return Err(UnitError::new(format!("\"{text}\" is not a whole number"), "as in \"limit 1000\""));
     }
-    Ok(number as u64)
+    Ok(saturating(number))
 }
 
 /// Whether a rate is in bytes, though its unit is often written for bits.

@@ -12,7 +12,7 @@ use crate::pipeline::normal_quantile;
 use crate::pipeline::rng::{StageKey, Stream};
 use crate::pipeline::service::RateSteps;
 use crate::pipeline::time::Duration;
-use crate::pipeline::units::{Rate, split_number};
+use crate::pipeline::units::{Rate, saturating, split_number};
 
 /// Steps of a model that are made at the most: more than a day at 100 ms.
 pub(super) const MOST_STEPS: usize = 1_000_000;
@@ -222,7 +222,7 @@ impl Steps {
         if self.list.len() == MOST_STEPS {
             return Err(format!("has more than {MOST_STEPS} steps"));
         }
-        self.list.push((span, Rate::from_bits_per_sec(bits.max(0.0) as u64)));
+        self.list.push((span, Rate::from_bits_per_sec(saturating(bits))));
         Ok(())
     }
 
