@@ -210,14 +210,21 @@ mod tests {
         assert_eq!(with(&[(FIN, true), (FIN, false), (SYN, true), (SYN | ACK, false)]), 4);
     }
 
+    /// From every place in a tick, also around where ticks wrap: never before `duration` has passed, and at most two ticks
+    /// later.
     #[test]
     fn ticks_are_never_early_and_wrap() {
+        const TICK: u64 = 1 << 20;
         let at = |nanos| Tick::of(Instant::from_nanos(nanos));
-        for (duration, start) in
-            [(1, (1 << 20) - 1), (1_000_000, 5), (50_000_000, 77_777), (1 << 20, 1 << 52)]
-        {
-            let after = at(start + duration - 1).since(at(start));
-            assert!(after < ticks(Duration::from_nanos(duration)), "{duration}");
+        for duration in [1, TICK - 1, TICK, TICK + 1, 1_000_000, 50_000_000, 48 * TICK] {
+            let ticks = ticks(Duration::from_nanos(duration));
+            for tick in [0, TICK, (1 << 52) - TICK, 1 << 52] {
+                for start in [tick, tick + 1, tick + 77_777, tick + TICK - 1] {
+                    let after = |passed| at(start + passed).since(at(start));
+                    assert!(after(duration - 1) < ticks, "{duration} from {start}: early");
+                    assert!(after(duration + 2 * TICK) >= ticks, "{duration} from {start}: late");
+                }
+            }
         }
         assert_eq!(at(1 << 52).since(at((1 << 52) - 1)), 1);
         assert_eq!(size_of::<Session>(), 64);
