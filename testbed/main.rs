@@ -26,6 +26,7 @@ mod system {
     pub(crate) mod resets;
     pub(crate) mod rewrite;
     pub(crate) mod run;
+    pub(crate) mod script;
     pub(crate) mod segments;
     pub(crate) mod streams;
     pub(crate) mod tc;

@@ -171,13 +171,30 @@ impl From<IdentityName> for Identity {
 
 /// Options of `run`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  faultwire run configs/lossy-uplink.toml --seed 7 --json > result.json")]
+#[command(after_help = "\
+Examples:
+  faultwire run configs/lossy-uplink.toml --seed 7 --json > result.json
+  faultwire run configs/dsl.toml --ready-fd 3 --die-with-parent 3> >(read -r && ./test.sh)
+
+SIGUSR1 prints the summary so far on standard error. Under systemd, Type=notify works.")]
 pub(super) struct Run {
     /// Configuration file (TOML); see configs/reference.toml for every key
     pub(super) config: PathBuf,
     /// Seed of all random decisions; overrides the file's [default: the file's, or random and printed]
     #[arg(long)]
     pub(super) seed: Option<u64>,
+    /// End after this time [default: the file's `duration`, or on Ctrl-C]
+    #[arg(long, value_name = "TIME")]
+    pub(super) duration: Option<Duration>,
+    /// How long, at most, packets that are held at the end may take to leave; 0s drops them
+    #[arg(long, value_name = "TIME", default_value = "1s")]
+    pub(super) drain: Duration,
+    /// Write a line to this file descriptor, and close it, once packets are forwarded
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..))]
+    pub(super) ready_fd: Option<i32>,
+    /// End when the process that started faultwire ends
+    #[arg(long)]
+    pub(super) die_with_parent: bool,
     /// Print the summary as JSON on standard output
     #[arg(long)]
     pub(super) json: bool,
@@ -188,6 +205,7 @@ pub(super) struct Run {
 
 /// Options of `pcap`.
 #[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("faults").required(true))]
 #[command(after_help = "\
 Reads and writes pcap and pcapng, with nanoseconds; OUT is what IN is unless its name ends in .pcap
 or .pcapng. What is not IP passes at its own time. All packets of the capture take the path unless
@@ -209,19 +227,19 @@ pub(super) struct Pcap {
     #[arg(value_name = "OUT")]
     pub(super) output: PathBuf,
     /// A configuration with the path; its ports' addresses and routes play no part
-    #[arg(long, required_unless_present = "spec")]
+    #[arg(long, group = "faults")]
     pub(super) config: Option<PathBuf>,
     /// Which path of the configuration, by the names of its ports; needed if there are several
     #[arg(long, value_name = "FROM:TO", requires = "config", conflicts_with = "spec")]
     pub(super) path: Option<String>,
     /// Faults in the words of `exec`; with the same seed they hit the packets that `exec --up` hits
-    #[arg(long, conflicts_with = "config")]
+    #[arg(long, group = "faults")]
     pub(super) spec: Option<String>,
     /// Whether the spec is right, or the kernel's netem, where the two differ; a configuration says so itself
     #[arg(long, requires = "spec", conflicts_with = "config", default_value = "exact")]
     pub(super) mode: ModeName,
-    /// Only packets from this prefix take the path; may be given several times
-    #[arg(long, value_name = "PREFIX")]
+    /// Only packets from this address or prefix take the path; may be given several times
+    #[arg(long, value_name = "PREFIX", value_parser = prefix)]
     pub(super) from: Vec<IpNet>,
     /// What a flow is called by in random decisions; a configuration says so itself
     #[arg(long, requires = "spec", conflicts_with = "config", default_value = "service")]
@@ -422,6 +440,15 @@ Exit code: the command's; 128 + n if signal n ended it; 125 if the network could
 summary or log not be written after a command that succeeded; 126 or 127 if the command could not be
 run or found; 2 if the command line is wrong or the summary has no place.";
 
+/// An address or a prefix.
+fn prefix(text: &str) -> Result<IpNet, String> {
+    let address = || text.parse::<std::net::IpAddr>().ok().map(IpNet::from);
+    text.parse()
+        .ok()
+        .or_else(address)
+        .ok_or_else(|| "try an address or a prefix, such as 10.0.1.0/24".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -483,11 +510,14 @@ mod tests {
 
     #[test]
     fn pcap_takes_a_spec_or_a_path_of_a_file() {
-        let line = "pcap - out --config a.toml --path l:r --from 10.0.0.0/8 --from fd00::/8 --dropped d --answers i --log m";
+        let line = "pcap - out --config a.toml --path l:r --from 10.0.0.0/8 --from fd00::/8 --from 10.1.2.3 --dropped d --answers i --log m";
         let Command::Pcap(args) = parse(line).unwrap() else { panic!() };
         assert_eq!((args.input, args.output), ("-".into(), "out".into()));
         assert_eq!((args.config, args.path.as_deref()), (Some("a.toml".into()), Some("l:r")));
-        assert_eq!(args.from, ["10.0.0.0/8", "fd00::/8"].map(|net| net.parse::<IpNet>().unwrap()));
+        assert_eq!(
+            args.from,
+            ["10.0.0.0/8", "fd00::/8", "10.1.2.3/32"].map(|net| net.parse::<IpNet>().unwrap())
+        );
         assert_eq!(
             (args.dropped, args.answers, args.log),
             (Some("d".into()), Some("i".into()), Some("m".into()))
@@ -533,11 +563,11 @@ mod tests {
             ("exec --mtu 1000 -- ls", "1280..=65535"),
             ("exec --linger 5 -- ls", "try \"5ms\""),
             ("pcap in", "<OUT>"),
-            ("pcap in out", "--config <CONFIG>"),
+            ("pcap in out", "<--config <CONFIG>|--spec <SPEC>>"),
             ("pcap in out --spec loss --config a.toml", "cannot be used with"),
             ("pcap in out --config a.toml --mode netem", "cannot be used with"),
             ("pcap in out --spec loss --path l:r", "cannot be used with"),
-            ("pcap in out --spec loss --from 10.0.0.0", "'--from <PREFIX>'"),
+            ("pcap in out --spec loss --from 10.0.0", "such as 10.0.1.0/24"),
             ("case", "explain"),
             ("case explain", "<NAME|FILE>"),
             ("case run", "<NAME|FILE>"),

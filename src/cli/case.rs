@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use crate::cli::args::{CaseCommand, CaseExplain, CaseRun};
+use crate::cli::kind::{self, Kind};
 use crate::cli::{WRONG, fail, out};
 use crate::lab::case::Case;
 use crate::lab::catalogue;
@@ -183,7 +184,7 @@ fn find(name: &Path) -> Result<Case, String> {
             name.display()
         ));
     }
-    Case::load(name).map_err(|error| error.to_string())
+    Case::load(name).map_err(|error| kind::or_other_command(name, Kind::Case, &error))
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use crate::cli::args::Check;
+use crate::cli::kind::{self, Kind};
 use crate::cli::{WRONG, fail, out};
 use crate::config;
 use crate::config::{Plan, WireFile};
@@ -24,7 +25,7 @@ pub(super) fn check(args: &Check) -> ExitCode {
     });
     match checked {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(WRONG, error),
+        Err(error) => fail(WRONG, kind::or_other_command(file, Kind::Config, &error)),
     }
 }
 

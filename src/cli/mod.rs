@@ -17,8 +17,11 @@ mod check;
 mod doctor;
 mod exec;
 mod faults;
+mod kind;
+mod mistake;
 mod out;
 mod pcap;
+mod ready;
 mod run;
 mod signals;
 mod subnets;
@@ -34,7 +37,10 @@ const WRONG: u8 = 2;
 
 /// Runs the command line and returns the exit code of the process.
 pub fn main() -> ExitCode {
-    let args = args::Args::parse();
+    let args = match args::Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => return mistake::answer(&error),
+    };
     signals::wait_for_children();
     let code = match args.command {
         args::Command::Check(args) => check::check(&args),

@@ -7,7 +7,9 @@ use nix::sys::signal::Signal;
 
 use crate::capture::live::{LiveLog, LogError, Wanted, check_folder};
 use crate::cli::args::Run;
+use crate::cli::kind::{self, Kind};
 use crate::cli::out::LiveLine;
+use crate::cli::ready::{self, Ready};
 use crate::cli::signals::{Signals, millis_until};
 use crate::cli::summary::{self, Names};
 use crate::cli::{WRONG, fail, out, random_seed};
@@ -21,12 +23,14 @@ use crate::pipeline::time::{Duration, Instant};
 
 /// Milliseconds between two live lines.
 const REFRESH: u16 = 1000;
+/// Milliseconds between two looks at what is held, at the end.
+const LOOK: u16 = 5;
 
 /// Builds the ports of a configuration and forwards until told to stop.
 pub(super) fn run(args: &Run) -> ExitCode {
     let mut plan = match config::load(&args.config) {
         Ok(plan) => plan,
-        Err(error) => return fail(WRONG, error),
+        Err(error) => return fail(WRONG, kind::or_other_command(&args.config, Kind::Config, &error)),
     };
     plan.seed = args.seed.or(plan.seed);
     for warning in &plan.warnings {
@@ -35,19 +39,24 @@ pub(super) fn run(args: &Run) -> ExitCode {
     if let Some(error) = args.log.as_deref().and_then(|folder| check_folder(folder).err()) {
         return fail(WRONG, error);
     }
-    match forward(&plan, args.log.as_deref()) {
+    plan.duration = args.duration.or(plan.duration);
+    match forward(&plan, args) {
         Ok((summary, names)) => finish(&summary, &names, args.json),
         Err(error) => fail(1, error),
     }
 }
 
-fn forward(plan: &Plan, log: Option<&Path>) -> anyhow::Result<(Summary, Names)> {
+fn forward(plan: &Plan, args: &Run) -> anyhow::Result<(Summary, Names)> {
+    let ready = Ready::new(args.ready_fd)?;
     privilege::check()?;
     let signals = Signals::watch()?;
+    if args.die_with_parent && ready::die_with_parent()? {
+        anyhow::bail!("the process that started faultwire has ended already");
+    }
     for name in cleanup::sweep()? {
         out::note_line(format_args!("removed namespace {name}, left behind by a faultwire that was killed"));
     }
-    let log = log.map(|folder| start_log(plan, folder)).transpose()?;
+    let log = args.log.as_deref().map(|folder| start_log(plan, folder)).transpose()?;
     let (log, events) = log.unzip();
     let told = Watch { records: None, events };
     let network = Network::start(plan, random_seed(), told, |_, port| open_netns(port))?;
@@ -61,7 +70,9 @@ fn forward(plan: &Plan, log: Option<&Path>) -> anyhow::Result<(Summary, Names)> 
         network.seed
     ));
     let names = Names::of(plan, network.seed);
-    watch(&network, &signals, plan.duration)?;
+    ready.say()?;
+    watch(&network, &signals, plan.duration, &names)?;
+    drain(&network, &signals, args.drain)?;
     let summary = network.stop()?;
     log.map_or(Ok(()), LiveLog::finish)?;
     Ok((summary, names))
@@ -70,7 +81,7 @@ fn forward(plan: &Plan, log: Option<&Path>) -> anyhow::Result<(Summary, Names)> 
 /// A log of each path of the plan.
 fn start_log(plan: &Plan, folder: &Path) -> Result<(LiveLog, Events), LogError> {
     let wanted = |path| {
-        let [from, to] = ends(plan, path);
+        let [from, to] = names_of(plan, path);
         Wanted { file: format!("{from}:{to}.log"), direction: format!("{from} to {to}"), path }
     };
     let paths: Vec<_> = plan.paths.iter().map(wanted).collect();
@@ -80,12 +91,17 @@ fn start_log(plan: &Plan, folder: &Path) -> Result<(LiveLog, Events), LogError> 
     LiveLog::start(folder, "run", &paths)
 }
 
-fn ends<'a>(plan: &'a Plan, path: &PathPlan) -> [&'a str; 2] {
+fn names_of<'a>(plan: &'a Plan, path: &PathPlan) -> [&'a str; 2] {
     [path.from, path.to].map(|port| plan.ports[port].name.as_str())
 }
 
 /// Shows a live line until a signal comes, the time is over or a worker ends.
-fn watch(network: &Network, signals: &Signals, duration: Option<Duration>) -> anyhow::Result<()> {
+fn watch(
+    network: &Network,
+    signals: &Signals,
+    duration: Option<Duration>,
+    names: &Names,
+) -> anyhow::Result<()> {
     let mut live = LiveLine::open();
     let end = duration.map_or(Instant::FAR, |duration| Instant::ZERO + duration);
     let mut before = None;
@@ -95,10 +111,15 @@ fn watch(network: &Network, signals: &Signals, duration: Option<Duration>) -> an
             break;
         }
         let left = millis_until(end, now).min(REFRESH);
-        if let Some(received) = signals.wait(left)?
-            && matches!(received.signal, Signal::SIGINT | Signal::SIGTERM | Signal::SIGHUP | Signal::SIGQUIT)
-        {
-            break;
+        match signals.wait(left)?.map(|received| received.signal) {
+            Some(Signal::SIGUSR1) => {
+                if let Some(live) = &mut live {
+                    live.clear();
+                }
+                out::note(summary::table(&network.summary()?, names));
+            }
+            Some(signal) if ends(signal) => break,
+            _ => {}
         }
         if let Some(live) = live.as_mut().filter(|_| !network.engine().has_failed()) {
             let summary = network.summary()?;
@@ -109,6 +130,22 @@ fn watch(network: &Network, signals: &Signals, duration: Option<Duration>) -> an
     }
     if let Some(live) = &mut live {
         live.clear();
+    }
+    Ok(())
+}
+
+const fn ends(signal: Signal) -> bool {
+    matches!(signal, Signal::SIGINT | Signal::SIGTERM | Signal::SIGHUP | Signal::SIGQUIT)
+}
+
+/// Goes on until nothing is held any more, for at most `most`, or until another signal comes.
+fn drain(network: &Network, signals: &Signals, most: Duration) -> anyhow::Result<()> {
+    let clock = network.engine().clock();
+    let end = clock.now() + most;
+    while clock.now() < end && !network.engine().has_failed() && network.summary()?.total.held.packets > 0 {
+        if signals.wait(LOOK)?.is_some_and(|received| ends(received.signal)) {
+            break;
+        }
     }
     Ok(())
 }

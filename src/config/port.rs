@@ -136,7 +136,9 @@ fn addresses(table: &mut Table<'_>, others: &[PortPlan]) -> Vec<IpNet> {
         }
         if let Some((port, known)) = overlap(&address, others) {
             let what = format!("{address} overlaps {known} of port \"{port}\"");
-            item.problem(what, "each port needs prefixes of its own");
+            let cure = "each port needs prefixes of its own: use another one, such as 10.0.9.2/24, or shorter parts of this \
+                        one, such as 10.0.1.2/30 and 10.0.1.6/30";
+            item.problem(what, cure);
         }
         addresses.push(address);
     }

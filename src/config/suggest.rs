@@ -1,46 +1,41 @@
 //! Did you mean: the known word nearest to a mistyped one.
 
+/// Most candidates that a hint lists.
+const LISTED: usize = 12;
+
 /// The candidate nearest to `word`, if it is near enough to be what was meant: a third of its letters may differ.
+/// Swapped neighbours are one edit (optimal string alignment).
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    // Long texts are no typing mistakes, and the comparison is quadratic.
+    const LONGEST: usize = 64;
+    if word.len() > LONGEST {
+        return None;
+    }
     let word = word.to_lowercase();
     candidates
         .into_iter()
-        .map(|candidate| (distance(&word, candidate), candidate))
+        .map(|candidate| (strsim::osa_distance(&word, candidate), candidate))
         .filter(|&(distance, candidate)| distance <= (candidate.chars().count().max(3)) / 3)
         .min_by_key(|&(distance, _)| distance)
         .map(|(_, candidate)| candidate)
 }
 
-/// What to say to somebody who wrote `word` where one of `candidates` is allowed.
+/// What to say to somebody who wrote `word` where one of `candidates` is allowed: the nearest, those that begin with or
+/// contain what was written, or all of them.
 pub fn hint(word: &str, candidates: &[&str]) -> String {
-    match nearest(word, candidates.iter().copied()) {
-        Some(candidate) => format!("did you mean \"{candidate}\"?"),
-        None => format!("allowed: {}", candidates.join(", ")),
+    if let Some(candidate) = nearest(word, candidates.iter().copied()) {
+        return format!("did you mean \"{candidate}\"?");
     }
-}
-
-/// Edit distance with swapped neighbours as one edit (optimal string alignment).
-fn distance(left: &str, right: &str) -> usize {
-    // Long texts are no typing mistakes, and the table is quadratic.
-    const LONGEST: usize = 64;
-    let (left, right): (Vec<char>, Vec<char>) = (left.chars().collect(), right.chars().collect());
-    if left.len().max(right.len()) > LONGEST {
-        return usize::MAX;
-    }
-    let mut before: Vec<usize> = Vec::new();
-    let mut previous: Vec<usize> = (0..=right.len()).collect();
-    for (i, &a) in left.iter().enumerate() {
-        let mut row = vec![i + 1];
-        for (j, &b) in right.iter().enumerate() {
-            let mut best = (previous[j] + usize::from(a != b)).min(previous[j + 1] + 1).min(row[j] + 1);
-            if i > 0 && j > 0 && a == right[j - 1] && left[i - 1] == b {
-                best = best.min(before[j - 1] + 1);
-            }
-            row.push(best);
+    let typed = word.to_lowercase();
+    let contain: Vec<_> = candidates.iter().filter(|name| typed.len() > 2 && name.contains(&typed)).collect();
+    match contain[..] {
+        [] => format!("allowed: {}", candidates.join(", ")),
+        [one] => format!("did you mean \"{one}\"?"),
+        ref some => {
+            let names: Vec<_> = some.iter().take(LISTED).map(|name| format!("\"{name}\"")).collect();
+            format!("did you mean one of {}?", names.join(", "))
         }
-        before = std::mem::replace(&mut previous, row);
     }
-    previous[right.len()]
 }
 
 #[cfg(test)]
@@ -62,5 +57,14 @@ mod tests {
         assert_eq!(nearest("quux", ["loss", "delay"]), None);
         assert_eq!(hint("quux", &["loss", "delay"]), "allowed: loss, delay");
         assert_eq!(nearest(&"x".repeat(10_000), ["loss"]), None);
+    }
+
+    #[test]
+    fn the_beginning_of_a_name_finds_all_that_have_it() {
+        let names = ["mtu-100-receive", "mtu-threshold", "paws-no-fin", "rst-before-ack"];
+        assert_eq!(hint("mtu-100", &names), "did you mean \"mtu-100-receive\"?");
+        assert_eq!(hint("mtu", &names), "did you mean one of \"mtu-100-receive\", \"mtu-threshold\"?");
+        assert_eq!(hint("Paws", &names), "did you mean \"paws-no-fin\"?");
+        assert!(hint("s", &names).starts_with("allowed: "));
     }
 }

@@ -267,7 +267,7 @@ fn ports_must_not_clash() {
         ),
         (
             "[[port]]\nname = \"a\"\naddresses = [\"10.0.2.9/24\"]",
-            "port[2].addresses[0]: 10.0.2.9/24 overlaps 10.0.2.2/24 of port \"right\" (each port needs prefixes of its own)",
+            "port[2].addresses[0]: 10.0.2.9/24 overlaps 10.0.2.2/24 of port \"right\" (each port needs prefixes of its own: use another one, such as 10.0.9.2/24, or shorter parts of this one, such as 10.0.1.2/30 and 10.0.1.6/30)",
         ),
         (
             "[[port]]\nname = \"a/b\"",

@@ -19,7 +19,7 @@ mod words;
 
 pub(super) use words::MTU;
 
-#[cfg(all(test, feature = "cli"))]
+#[cfg(feature = "cli")]
 pub(crate) use words::ALL as WORDS;
 
 use std::fmt;

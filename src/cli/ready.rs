@@ -1,0 +1,64 @@
+//! Tells whoever started faultwire that it is ready, and ends with them.
+
+use std::fs::File;
+use std::io::Write;
+
+use anyhow::Context;
+use nix::libc::c_int;
+use nix::sys::prctl;
+use nix::sys::signal::Signal;
+use nix::unistd::{close, getppid};
+
+/// The standard streams are not closed.
+const STDERR: c_int = 2;
+
+/// Whom to tell, opened before anything is made.
+#[derive(Debug)]
+pub(super) struct Ready {
+    descriptor: Option<(c_int, File)>,
+}
+
+impl Ready {
+    /// To write to descriptor `number`, if one is given.
+    ///
+    /// # Errors
+    /// If it is not open.
+    pub(super) fn new(number: Option<c_int>) -> anyhow::Result<Self> {
+        let open = |number: c_int| {
+            // A descriptor of our own for the same file: this one may not be open, or not for writing.
+            let path = format!("/proc/self/fd/{number}");
+            let file = std::fs::OpenOptions::new().write(true).open(path).with_context(|| {
+                format!(
+                    "--ready-fd {number}: the descriptor cannot be written to (start it as `faultwire ... {number}>FILE`)"
+                )
+            })?;
+            anyhow::Ok((number, file))
+        };
+        Ok(Self { descriptor: number.map(open).transpose()? })
+    }
+
+    /// Says that packets are forwarded: to the descriptor, and to systemd if it asked.
+    ///
+    /// # Errors
+    /// If the descriptor cannot be written to.
+    pub(super) fn say(self) -> anyhow::Result<()> {
+        if let Some((number, mut file)) = self.descriptor {
+            file.write_all(b"ready\n").context("--ready-fd")?;
+            // Who reads to the end must not wait for the end of the run.
+            if number > STDERR {
+                close(number).context("--ready-fd")?;
+            }
+        }
+        // Only systemd sets the socket, and it finds out by itself if nothing comes.
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+        Ok(())
+    }
+}
+
+/// From now on SIGTERM comes when the parent process ends. Returns whether it has ended already.
+pub(super) fn die_with_parent() -> nix::Result<bool> {
+    let before = getppid();
+    prctl::set_pdeathsig(Signal::SIGTERM)?;
+    // A parent that ended before the call sends nothing; its children then have another one.
+    Ok(getppid() != before)
+}
