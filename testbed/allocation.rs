@@ -195,7 +195,7 @@ fn a_warm_router_allocates_nothing() {
     assert!(before > 0, "the allocator counts");
     drive(50_000);
     let after = ALLOCATIONS.with(Cell::get);
-    let acted: Vec<_> = router.paths()[0].stages.iter().map(|slot| slot.counters.acted().packets).collect();
+    let acted: Vec<_> = router.paths()[0].seats.iter().map(|seat| seat.counters.acted().packets).collect();
     assert!(acted.iter().all(|&packets| packets > 1000), "every stage was at work: {acted:?}");
     assert_eq!(after - before, 0, "allocations of a warm router");
 }

@@ -403,7 +403,7 @@ impl<W: Write> Egress for Files<'_, W> {
             What::Entered => self.tags.entered(packet),
             // The router's own packets have no surroundings.
             What::Dropped(place, reason) if packet.path != Packet::NO_PATH => {
-                self.dropped(place.map(|(_, stage)| stage), reason, packet, at);
+                self.dropped(place.map(|place| place.seat), reason, packet, at);
                 self.tags.left(packet);
             }
             _ => {}

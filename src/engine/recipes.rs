@@ -88,7 +88,7 @@ fn recipes_of_translators_do_what_their_page_says() {
     assert!(run.frames().is_empty());
     run.finish();
     assert_eq!(run.frames().len(), 1);
-    let stages = &run.router.paths()[0].stages;
+    let stages = &run.router.paths()[0].seats;
     assert_eq!(stages.iter().map(|stage| stage.counters.seen.packets).collect::<Vec<_>>(), [1, 1, 1]);
     assert_eq!(stages[1].counters.rewritten.packets, 1);
 
@@ -154,7 +154,7 @@ fn recipes_of_stages_are_read_and_run() {
             }
             run.finish();
             // Each stage but one that waits for QUIC has done something.
-            for stage in &run.router.paths()[0].stages {
+            for stage in &run.router.paths()[0].seats {
                 let counters = &stage.counters;
                 let acted = counters.seen.packets - counters.spared.packets;
                 assert!(acted > 0 || block.contains("quic"), "{}: {block}", stage.name);

@@ -72,18 +72,18 @@ impl Report {
         events_lost: u64,
     ) -> Self {
         let stages = |path: &crate::pipeline::path::Path| {
-            path.stages
+            path.seats
                 .iter()
-                .map(|slot| {
-                    let clamped = slot.impairment.clamped();
+                .map(|seat| {
+                    let clamped = seat.occupant.stage().map_or(0, Stage::clamped);
                     StageReport {
-                        name: slot.name.clone(),
-                        counters: StageCounters { clamped, ..slot.counters },
+                        name: seat.name.clone(),
+                        counters: StageCounters { clamped, ..seat.counters },
                     }
                 })
                 .collect()
         };
-        let paths = (router.paths().iter().filter(|path| !path.stages.is_empty()))
+        let paths = (router.paths().iter().filter(|path| !path.seats.is_empty()))
             .map(|path| PathReport { from: path.from.into(), to: path.to.into(), stages: stages(path) })
             .collect();
         let nats = (router.nats().iter())

@@ -6,6 +6,7 @@
 //! whatever hostile traffic does. A forgotten flow that comes back starts anew at index 0.
 
 use crate::pipeline::chains::Chains;
+use crate::pipeline::router::Route;
 use crate::pipeline::wire::FlowKey;
 
 /// Flows among which the least recently used one gives up its place.
@@ -36,7 +37,7 @@ pub struct Name {
 struct FlowEntry {
     next_index: u64,
     identity: u64,
-    path: u32,
+    route: Route,
     used: u32,
     generation: u32,
     opened: u32,
@@ -94,18 +95,18 @@ impl FlowTable {
     /// The flow at `place` gets `wires` more packets: the flow, the index of the first of them, and the decision about its
     /// route.
     #[inline]
-    pub fn advance(&mut self, place: u32, wires: u32) -> (FlowRef, u64, u32) {
+    pub fn advance(&mut self, place: u32, wires: u32) -> (FlowRef, u64, Route) {
         self.clock = self.clock.wrapping_add(1);
         let entry = &mut self.entries[place as usize];
         entry.used = self.clock;
         let index = entry.next_index;
         entry.next_index += u64::from(wires);
-        (FlowRef { identity: entry.identity, slot: place, generation: entry.generation }, index, entry.path)
+        (FlowRef { identity: entry.identity, slot: place, generation: entry.generation }, index, entry.route)
     }
 
     /// The decision about the route of the flow at `place`.
-    pub(super) fn path(&self, place: u32) -> u32 {
-        self.entries[place as usize].path
+    pub(super) fn route(&self, place: u32) -> Route {
+        self.entries[place as usize].route
     }
 
     /// The name of the flow at `place`.
@@ -152,11 +153,11 @@ impl FlowTable {
     }
 
     /// Takes in the flow `key`, which is not there; its place.
-    pub fn insert(&mut self, hash: u64, port: u16, key: &FlowKey, path: u32, name: Name) -> u32 {
+    pub fn insert(&mut self, hash: u64, port: u16, key: &FlowKey, route: Route, name: Name) -> u32 {
         self.generation = self.generation.wrapping_add(1);
         let Name { identity, opened } = name;
         let (used, generation) = (self.clock, self.generation);
-        let entry = FlowEntry { next_index: 0, identity, path, used, generation, opened, key: *key, port };
+        let entry = FlowEntry { next_index: 0, identity, route, used, generation, opened, key: *key, port };
         let place = if self.entries.len() < self.capacity {
             self.entries.push(entry);
             self.entries.len() - 1

@@ -7,6 +7,7 @@ use crate::pipeline::packet::Packet;
 use crate::pipeline::params::{Scope, Select, Trigger};
 use crate::pipeline::rng::{Chance, Draw, StageKey};
 use crate::pipeline::segments::Sent;
+pub use crate::pipeline::select::Claim;
 use crate::pipeline::shared::Shared;
 use crate::pipeline::time::Instant;
 
@@ -83,23 +84,23 @@ impl Gate {
     /// How many wire packets at the front of `packet`, `limit` at most, fare alike, and whether the stage acts on them.
     /// The counts move on by as many.
     #[inline]
-    pub fn claim(&mut self, packet: &Packet, limit: u32, now: Instant) -> (u32, bool) {
+    pub fn claim(&mut self, packet: &Packet, limit: u32, now: Instant) -> Claim {
         if self.is_open {
-            return (limit, true);
+            return Claim::new(limit, true);
         }
         if self.sent.is_some() {
             return self.claim_behind(packet, limit, now);
         }
         if self.phase.is_some_and(|phase| phase != packet.phase()) {
-            return (limit, false);
+            return Claim::new(limit, false);
         }
-        let (count, selected) = match &self.select {
-            None => (limit, true),
+        let selected = match &self.select {
+            None => Claim::new(limit, true),
             Some(select) => select.run(packet, limit),
         };
         match &mut self.trigger {
-            Some(armed) if selected => armed.claim(packet, count, now),
-            _ => (count, selected),
+            Some(armed) if selected.acts => armed.claim(packet, selected.count, now),
+            _ => selected,
         }
     }
 }
@@ -116,22 +117,24 @@ impl Gate {
     /// [`Self::claim`] where it matters what the flow has sent; out of the way of gates that do not ask. Every packet of the
     /// flow counts as sent, whatever else the selection wants of it.
     #[inline(never)]
-    fn claim_behind(&mut self, packet: &Packet, limit: u32, now: Instant) -> (u32, bool) {
-        let (Some(sent), Some(select)) = (&mut self.sent, &self.select) else { return (limit, true) };
+    fn claim_behind(&mut self, packet: &Packet, limit: u32, now: Instant) -> Claim {
+        let (Some(sent), Some(select)) = (&mut self.sent, &self.select) else {
+            return Claim::new(limit, true);
+        };
         let sent = sent.of(packet.flow);
         let view = sent.view(packet, select.transmission);
         let limit = view.as_ref().map_or(limit, |view| limit.min(view.limit()));
-        let (mut count, mut acts) = (limit, false);
+        let mut claim = Claim::new(limit, false);
         if self.phase.is_none_or(|phase| phase == packet.phase()) {
-            (count, acts) = select.run_behind(packet, limit, view.as_ref());
+            claim = select.run_behind(packet, limit, view.as_ref());
         }
-        if let (Some(armed), true) = (&mut self.trigger, acts) {
-            (count, acts) = armed.claim(packet, count, now);
+        if let (Some(armed), true) = (&mut self.trigger, claim.acts) {
+            claim = armed.claim(packet, claim.count, now);
         }
         if let Some(view) = view {
-            sent.learn(&view, count);
+            sent.learn(&view, claim.count);
         }
-        (count, acts)
+        claim
     }
 }
 
@@ -146,32 +149,33 @@ fn counts(trigger: &Trigger) -> bool {
 }
 
 impl Armed {
-    fn claim(&mut self, packet: &Packet, limit: u32, now: Instant) -> (u32, bool) {
+    fn claim(&mut self, packet: &Packet, limit: u32, now: Instant) -> Claim {
         let since = now.as_nanos();
         let in_time = self.trigger.from.is_none_or(|from| since >= from.as_nanos())
             && self.trigger.until.is_none_or(|until| since < until.as_nanos());
         let (key, trigger, chance) = (self.key, &self.trigger, &self.chance);
         let decide = |count: Count| {
-            let (length, due) = trigger.run(count, limit);
+            let run = trigger.run(count, limit);
             match chance {
-                Some(chance) if due && in_time => {
+                Some(chance) if run.acts && in_time => {
                     let (stream, index) = match trigger.scope {
                         Scope::Flow => (packet.stream(key), packet.index),
                         // By arrival, whatever flow it is of.
                         Scope::Path => (key.stream(0, 0), count.seen),
                     };
-                    chance.run(stream, index, length)
+                    let (count, acts) = chance.run(stream, index, run.count);
+                    Claim { count, acts }
                 }
-                _ => (length, due && in_time),
+                _ => Claim { acts: run.acts && in_time, ..run },
             }
         };
         match &mut self.counts {
             Counts::None => decide(Count::default()),
             Counts::Flow(counts) => {
                 let count = counts.of(packet.flow);
-                let (length, fires) = decide(*count);
-                count.advance(length, fires);
-                (length, fires)
+                let claim = decide(*count);
+                count.advance(claim);
+                claim
             }
             Counts::Path(shared) => claim_shared(&shared.counts, decide),
         }
@@ -180,30 +184,30 @@ impl Armed {
 
 /// Takes the next numbers of the path's count. Workers that race for them take turns: both counts are one word, so that
 /// none fires once too often.
-fn claim_shared(word: &AtomicU64, decide: impl Fn(Count) -> (u32, bool)) -> (u32, bool) {
+fn claim_shared(word: &AtomicU64, decide: impl Fn(Count) -> Claim) -> Claim {
     let mut before = word.load(Ordering::Acquire);
     loop {
         let mut count = Count { seen: before >> FIRED_BITS, fired: before & MAX_FIRED };
-        let (length, fires) = decide(count);
-        count.advance(length, fires);
+        let claim = decide(count);
+        count.advance(claim);
         let after = count.seen << FIRED_BITS | count.fired.min(MAX_FIRED);
         match word.compare_exchange_weak(before, after, Ordering::AcqRel, Ordering::Acquire) {
-            Ok(_) => return (length, fires),
+            Ok(_) => return claim,
             Err(now) => before = now,
         }
     }
 }
 
 impl Count {
-    fn advance(&mut self, length: u32, fires: bool) {
-        self.seen += u64::from(length);
-        self.fired += if fires { u64::from(length) } else { 0 };
+    fn advance(&mut self, claim: Claim) {
+        self.seen += u64::from(claim.count);
+        self.fired += if claim.acts { u64::from(claim.count) } else { 0 };
     }
 }
 
 impl Trigger {
     /// How many of the next selected wire packets, `limit` at most, fare alike by their number, and whether they are due.
-    fn run(&self, count: Count, limit: u32) -> (u32, bool) {
+    fn run(&self, count: Count, limit: u32) -> Claim {
         let mut length = u64::from(limit);
         let mut due = true;
         // Numbers start at 1; `next` is that of the first packet in question.
@@ -236,6 +240,6 @@ impl Trigger {
                 length = length.min(left);
             }
         }
-        (length as u32, due)
+        Claim::new(length as u32, due)
     }
 }

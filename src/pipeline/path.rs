@@ -2,7 +2,7 @@
 
 use crate::pipeline::counters::{Reason, StageCounters};
 use crate::pipeline::gate::Gate;
-use crate::pipeline::impair::{Back, Impairment, Setting};
+use crate::pipeline::impair::{Impairment, Setting};
 use crate::pipeline::packet::Packet;
 use crate::pipeline::params::{ImpairmentParams, NatPlace, PathParams, Phase, StageParams};
 use crate::pipeline::rng::{Draw, StageKey};
@@ -10,36 +10,84 @@ use crate::pipeline::shared::Shared;
 use crate::pipeline::stage::{Emission, Stage};
 use crate::pipeline::time::Instant;
 
-/// A stage in its place.
+/// Which seat of which path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SeatId {
+    /// Index of the path in [`crate::pipeline::router::Router::paths`].
+    pub path: u16,
+    /// Index in [`Path::seats`].
+    pub seat: u16,
+}
+
+/// What a packet meets at a seat.
 #[derive(Debug)]
-pub struct Slot {
+pub(crate) enum Occupant {
+    /// A stage.
+    Stage(Impairment),
+    /// The other direction of a stage that lives at that seat of the opposite path. Both directions of a connection belong to
+    /// one worker, so the two seats are one worker's.
+    Back(SeatId),
+    /// A translator, which is the router's and is asked there.
+    Translator(NatPlace),
+}
+
+impl Occupant {
+    /// The stage that lives here.
+    pub(crate) const fn stage(&self) -> Option<&Impairment> {
+        match self {
+            Self::Stage(stage) => Some(stage),
+            Self::Back(_) | Self::Translator(_) => None,
+        }
+    }
+
+    /// As [`Self::stage`], to be called.
+    #[inline]
+    pub(crate) const fn stage_mut(&mut self) -> Option<&mut Impairment> {
+        match self {
+            Self::Stage(stage) => Some(stage),
+            Self::Back(_) | Self::Translator(_) => None,
+        }
+    }
+}
+
+/// A place in a path: who sits there, behind which gate, and what was done there.
+#[derive(Debug)]
+pub struct Seat {
     /// Its name in reports.
     pub name: String,
     /// What it did.
     pub counters: StageCounters,
     pub(crate) gate: Gate,
-    pub(crate) impairment: Impairment,
-    /// Reused by [`Impairment`]'s outlet.
+    pub(crate) occupant: Occupant,
+    /// Reused by the stage's outlet.
     pub(crate) emissions: Vec<Emission>,
 }
 
-impl Slot {
+impl Seat {
     /// The draw that decided that wire packet `wire` of `packet` is dropped for `reason`, if one did.
     pub(crate) fn drawn(&self, reason: Reason, packet: &Packet, wire: u32) -> Option<Draw> {
         match reason {
-            Reason::Loss => self.impairment.drawn(packet, wire),
+            Reason::Loss => self.occupant.stage()?.drawn(packet, wire),
             Reason::Drop => self.gate.drawn(packet, wire),
             _ => None,
         }
     }
 
+    /// A packet that waited here goes on.
+    #[inline]
+    pub(crate) fn released(&mut self, packet: &Packet, now: Instant) {
+        if let Some(stage) = self.occupant.stage_mut() {
+            stage.released(packet, now);
+        }
+    }
+
     /// The other direction of the stage `name` that lives at `home`.
-    pub(crate) fn back(name: &str, home: Back) -> Self {
+    pub(crate) fn back(name: &str, home: SeatId) -> Self {
         Self {
             name: format!("{name}/back"),
             counters: StageCounters::default(),
             gate: Gate::open(),
-            impairment: Impairment::Back(home),
+            occupant: Occupant::Back(home),
             emissions: Vec::new(),
         }
     }
@@ -53,7 +101,7 @@ pub struct Path {
     /// Index of the port they leave by.
     pub to: u16,
     /// In order.
-    pub stages: Vec<Slot>,
+    pub seats: Vec<Seat>,
     /// The phases that its stages name.
     phases: Vec<Phase>,
     translator: Option<(usize, NatPlace)>,
@@ -62,10 +110,10 @@ pub struct Path {
 impl Path {
     /// Where nothing happens.
     pub(crate) const fn empty(from: u16, to: u16) -> Self {
-        Self { from, to, stages: Vec::new(), phases: Vec::new(), translator: None }
+        Self { from, to, seats: Vec::new(), phases: Vec::new(), translator: None }
     }
 
-    /// The translator that stands in it, and which stage that is.
+    /// The translator that stands in it, and at which seat.
     pub(crate) const fn translator(&self) -> Option<(usize, NatPlace)> {
         self.translator
     }
@@ -86,28 +134,27 @@ impl Path {
             let key =
                 |part: &str| StageKey::new(seed, &format!("{}>{}/{}{part}", names.0, names.1, stage.name));
             let setting = Setting { key: key(""), shared: Shared::clone(shared), flows };
-            Slot {
+            let occupant = match stage.impairment {
+                ImpairmentParams::Nat(place) => Occupant::Translator(place),
+                _ => Occupant::Stage(Impairment::new(&stage.impairment, &setting)),
+            };
+            Seat {
                 name: stage.name.clone(),
                 counters: StageCounters::default(),
                 gate: Gate::new(&stage.select, &stage.trigger, key("/trigger"), Shared::clone(shared), flows),
-                impairment: Impairment::new(&stage.impairment, &setting),
+                occupant,
                 emissions: Vec::with_capacity(16),
             }
         };
         let mut phases: Vec<Phase> = params.stages.iter().filter_map(|stage| stage.trigger.phase).collect();
         phases.dedup();
-        let place = |stage: &StageParams| match stage.impairment {
-            ImpairmentParams::Nat(place) => Some(place),
-            _ => None,
+        let seats: Vec<Seat> = params.stages.iter().zip(shared).map(stage).collect();
+        let place = |seat: &Seat| match seat.occupant {
+            Occupant::Translator(place) => Some(place),
+            Occupant::Stage(_) | Occupant::Back(_) => None,
         };
-        let translator = params.stages.iter().enumerate().find_map(|(at, stage)| Some((at, place(stage)?)));
-        Self {
-            phases,
-            translator,
-            from: params.from as u16,
-            to: params.to as u16,
-            stages: params.stages.iter().zip(shared).map(stage).collect(),
-        }
+        let translator = seats.iter().enumerate().find_map(|(at, seat)| Some((at, place(seat)?)));
+        Self { phases, translator, from: params.from as u16, to: params.to as u16, seats }
     }
 }
 

@@ -15,6 +15,22 @@ use crate::pipeline::wire::quic;
 /// Most wire packets of a train of datagrams that are looked into at once: the kernel makes none longer.
 const MOST_DATAGRAMS: u32 = 128;
 
+/// What a selection, or a gate, says about the first wire packets of a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Claim {
+    /// How many of them fare alike.
+    pub count: u32,
+    /// Whether the stage acts on them.
+    pub acts: bool,
+}
+
+impl Claim {
+    /// A claim about `count` wire packets.
+    pub const fn new(count: u32, acts: bool) -> Self {
+        Self { count, acts }
+    }
+}
+
 impl Select {
     /// True if every packet is selected.
     pub fn is_any(&self) -> bool {
@@ -23,12 +39,12 @@ impl Select {
 
     /// How many wire packets at the front of `packet`, `limit` at most, are alike selected, and whether they are.
     #[inline]
-    pub fn run(&self, packet: &Packet, limit: u32) -> (u32, bool) {
+    pub fn run(&self, packet: &Packet, limit: u32) -> Claim {
         if !self.takes_packet(packet) {
-            return (limit, false);
+            return Claim::new(limit, false);
         }
         if !self.looks_at_wires() {
-            return (limit, true);
+            return Claim::new(limit, true);
         }
         if let Some(quic) = &self.quic {
             return self.run_quic(quic, packet, limit);
@@ -40,17 +56,17 @@ impl Select {
         if limit > 1 && last > 1 && self.takes_wire(packet, 1) == first {
             count = last.min(limit);
         } else if last > 1 {
-            return (1, first);
+            return Claim::new(1, first);
         }
         if count == last && limit > last && self.takes_wire(packet, last) == first {
             count += 1;
         }
-        (count, first)
+        Claim::new(count, first)
     }
 
     /// [`Self::run`] of a selection that [`Self::remembers`], in the light of `view`, if it is TCP.
-    pub fn run_behind(&self, packet: &Packet, limit: u32, view: Option<&View>) -> (u32, bool) {
-        let Some(view) = view.filter(|_| self.takes_packet(packet)) else { return (limit, false) };
+    pub fn run_behind(&self, packet: &Packet, limit: u32, view: Option<&View>) -> Claim {
+        let Some(view) = view.filter(|_| self.takes_packet(packet)) else { return Claim::new(limit, false) };
         let takes = |i| {
             let kinds = segments::kinds(packet, i);
             let aimed = self.transmission.is_none_or(|aim| view.carries(i, aim));
@@ -60,15 +76,15 @@ impl Select {
         let first = takes(0);
         let marks = view.marks().into_iter().chain([packet.wires() - 1]);
         let changes = |&at: &u32| (1..limit).contains(&at) && takes(at) != first;
-        (marks.filter(changes).min().unwrap_or(limit), first)
+        Claim::new(marks.filter(changes).min().unwrap_or(limit), first)
     }
 
     /// The datagrams of a train have only their headers in common.
-    fn run_quic(&self, quic: &QuicSelect, packet: &Packet, limit: u32) -> (u32, bool) {
+    fn run_quic(&self, quic: &QuicSelect, packet: &Packet, limit: u32) -> Claim {
         let takes = |i| self.takes_wire(packet, i) && quic.takes(wire_bytes(packet, i));
         let limit = limit.min(MOST_DATAGRAMS);
         let first = takes(0);
-        ((1..limit).find(|&i| takes(i) != first).unwrap_or(limit), first)
+        Claim::new((1..limit).find(|&i| takes(i) != first).unwrap_or(limit), first)
     }
 
     /// Whether it depends on what was sent before.

@@ -185,7 +185,7 @@ impl Run {
 
     /// Counters of a stage.
     pub(crate) fn stage(&self, index: usize) -> &StageCounters {
-        &self.router.paths()[0].stages[index].counters
+        &self.router.paths()[0].seats[index].counters
     }
 
     fn check(&self) {

@@ -11,6 +11,7 @@ use crate::lab::report::{Record, RecordKind};
 use crate::lab::traffic::wait::{Stop, Stopper, stop_pair, stopped_within};
 use crate::lab::value::Observations;
 use crate::pipeline::counters::{Drops, StageCounters};
+use crate::pipeline::path::SeatId;
 use crate::pipeline::router::What;
 
 /// Records that are kept for the story; later ones are only counted.
@@ -38,8 +39,8 @@ struct Names {
 struct Tally {
     records: Vec<Record>,
     largest_train: u32,
-    /// Smallest and largest IP length of what each (path, stage) dropped.
-    dropped: HashMap<(u16, u16), (u32, u32)>,
+    /// Smallest and largest IP length of what was dropped at each seat.
+    dropped: HashMap<SeatId, (u32, u32)>,
 }
 
 impl Evidence {
@@ -83,7 +84,8 @@ impl Evidence {
                 if let Some(counted) = counted {
                     observe_stage(&prefix, &counted.stages[stage].counters, observed);
                 }
-                if let Some((low, high)) = tally.dropped.get(&(path as u16, stage as u16)) {
+                let seat = SeatId { path: path as u16, seat: stage as u16 };
+                if let Some((low, high)) = tally.dropped.get(&seat) {
                     observed.set(format!("{prefix}.smallest_dropped"), u64::from(*low));
                     observed.set(format!("{prefix}.largest_dropped"), u64::from(*high));
                 }
@@ -165,17 +167,16 @@ impl Tally {
 impl Names {
     fn record(&self, record: &engine::Record) -> Record {
         let port = |index: u16| self.ports.get(usize::from(index)).cloned().unwrap_or_default();
-        let stage = |path: u16, stage: u16| {
-            self.paths.get(usize::from(path)).and_then(|path| path.2.get(usize::from(stage))).cloned()
+        let stage = |at: SeatId| {
+            self.paths.get(usize::from(at.path)).and_then(|path| path.2.get(usize::from(at.seat))).cloned()
         };
         let kind = match record.what {
             What::Received(_) | What::Entered | What::Held(..) => RecordKind::Received,
             What::Sent(to) => RecordKind::Sent { to: port(to) },
-            What::Dropped(place, reason) => RecordKind::Dropped {
-                stage: place.and_then(|(path, at)| stage(path, at)),
-                reason: reason.name().to_owned(),
-            },
-            What::Rewritten(path, at) => RecordKind::Rewritten { stage: stage(path, at).unwrap_or_default() },
+            What::Dropped(place, reason) => {
+                RecordKind::Dropped { stage: place.and_then(stage), reason: reason.name().to_owned() }
+            }
+            What::Rewritten(at) => RecordKind::Rewritten { stage: stage(at).unwrap_or_default() },
             What::Created(_) => RecordKind::Created,
         };
         Record {

@@ -9,7 +9,7 @@ use crate::pipeline::params::{
     NatPlace, NatTimeouts, PathParams, PatternFault, PatternParams, PortAllocation, RouterParams, Scope,
     StageParams, Timetable, Trigger,
 };
-use crate::pipeline::router::Router;
+use crate::pipeline::router::{Route, Router};
 use crate::pipeline::testing::frame::{ACK, FIN};
 use crate::pipeline::testing::{Frame, Run, Spec, stage};
 use crate::pipeline::time::{Duration, Instant};
@@ -248,7 +248,7 @@ fn a_table_is_full_at_its_size() {
         let mut visit = |number: u32| {
             let (key, hash) = (key(number), key(number).hash());
             let found = table.find(hash, 0, &key);
-            let place = found.unwrap_or_else(|| table.insert(hash, 0, &key, 0, Name::default()));
+            let place = found.unwrap_or_else(|| table.insert(hash, 0, &key, Route::None, Name::default()));
             table.advance(place, 1);
             (found.is_some(), table.evicted())
         };

@@ -127,7 +127,7 @@ mod tests {
             run.finish();
             let times: Vec<u64> = run.times().iter().map(|time| time / 1_000_000).collect();
             assert_eq!(times, expected, "reorder {reorder}");
-            assert_eq!(run.router.paths()[0].stages[0].impairment.clamped(), clamped);
+            assert_eq!(run.router.paths()[0].seats[0].occupant.stage().unwrap().clamped(), clamped);
         }
     }
 }

@@ -5,7 +5,6 @@
 //! function of its name in `config::impairment`, and shown by a block in `configs/reference.toml`. What is forgotten does not
 //! compile, or fails a test by its name.
 
-mod back;
 mod blackout;
 mod blueprint;
 mod bottleneck;
@@ -35,7 +34,6 @@ mod timestamps;
 
 use std::fmt;
 
-pub use back::Back;
 pub use blackout::BlackoutParams;
 pub use blueprint::{Blueprint, Directions, Place, Setting};
 pub use bottleneck::{
@@ -110,11 +108,9 @@ macro_rules! define {
         #[derive(Debug)]
         pub enum Impairment {
             $($(#[doc = concat!("Of the type `", $name, "`.")] $form(<$params as Blueprint>::Stage),)*)*
-            /// The other direction of a stage that works in both.
-            Back(Back),
         }
 
-        dispatch::dispatch!(Impairment { $($($form,)*)* Back });
+        dispatch::dispatch!(Impairment { $($($form,)*)* });
 
         impl Impairment {
             /// Builds the stage that `params` describe.

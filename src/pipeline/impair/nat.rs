@@ -1,4 +1,5 @@
-//! Where a translator stands in a path; the router, whose it is, asks it there.
+//! Where a translator stands in a path. The translator is the router's: the path gives it a seat of its own kind
+//! (`path::Occupant`), so that what is built here is never asked.
 
 use std::fmt;
 

@@ -390,7 +390,7 @@ mod tests {
         let mut run = Run::new(vec![stage(ImpairmentParams::Timestamps(params))]);
         assert_eq!(after(&mut run, &there(ACK, 1, 0)), Some((10, 0)));
         assert_eq!(after(&mut run, &there(ACK, 1, 10).back()), Some((1, 10)));
-        assert_eq!(run.router.paths().iter().map(|path| path.stages.len()).sum::<usize>(), 1);
+        assert_eq!(run.router.paths().iter().map(|path| path.seats.len()).sum::<usize>(), 1);
     }
 
     proptest! {

@@ -16,9 +16,11 @@ mod ports;
 mod prefix;
 mod session;
 mod table;
+mod translators;
 mod waiting;
 
-pub use waiting::{Early, Waiting};
+pub(crate) use translators::Translators;
+pub(crate) use waiting::Early;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

@@ -12,45 +12,45 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Fragments that wait for another.
 #[derive(Debug, Default)]
-pub struct Waiting(Vec<Early>);
+pub(crate) struct Waiting(Vec<Early>);
 
 /// One that waits.
 #[derive(Debug)]
-pub struct Early {
-    /// It is on no path where the translator has to route it; else [`Packet::stage`] is where it goes on.
-    pub packet: Packet,
+pub(crate) struct Early {
+    /// It is on no path where the translator has to route it; else [`Packet::seat`] is where it goes on.
+    pub(crate) packet: Packet,
     /// The translator.
-    pub nat: u16,
+    pub(crate) nat: u16,
     /// When it is given up.
-    pub until: Instant,
+    pub(crate) until: Instant,
 }
 
 impl Waiting {
     /// Whether there is none.
-    pub const fn is_empty(&self) -> bool {
+    pub(crate) const fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// Whether there is room for another.
-    pub const fn has_room(&self) -> bool {
+    pub(crate) const fn has_room(&self) -> bool {
         self.0.len() < MOST
     }
 
     /// Keeps a packet, and says until when.
-    pub fn keep(&mut self, packet: Packet, nat: u16, now: Instant) -> Instant {
+    pub(crate) fn keep(&mut self, packet: Packet, nat: u16, now: Instant) -> Instant {
         let until = now + PATIENCE;
         self.0.push(Early { packet, nat, until });
         until
     }
 
     /// The first of those, in the order in which they came, that need not or may not wait any more.
-    pub fn next(&mut self, now: Instant, is_known: impl Fn(&Early) -> bool) -> Option<Early> {
+    pub(crate) fn next(&mut self, now: Instant, is_known: impl Fn(&Early) -> bool) -> Option<Early> {
         let at = self.0.iter().position(|early| early.until <= now || is_known(early))?;
         Some(self.0.remove(at))
     }
 
     /// Any of them, while there are some.
-    pub fn relinquish(&mut self) -> Option<Packet> {
+    pub(crate) fn relinquish(&mut self) -> Option<Packet> {
         self.0.pop().map(|early| early.packet)
     }
 }

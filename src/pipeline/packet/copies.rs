@@ -43,7 +43,7 @@ impl Packet {
             flow: self.flow,
             lineage,
             path: self.path,
-            stage: self.stage,
+            seat: self.seat,
             tag: self.tag,
             flags: Flags(self.flags.0 & !(Flags::LENT | Flags::WAITED)),
             ..derived
@@ -69,7 +69,7 @@ impl Packet {
             transmission: self.transmission,
             ingress: self.ingress,
             path: self.path,
-            stage: self.stage,
+            seat: self.seat,
             tag: self.tag,
             segment: self.segment,
             checksum: self.checksum,

@@ -58,8 +58,8 @@ pub struct Packet {
     pub ingress: u16,
     /// Path it is on, or [`Packet::NO_PATH`].
     pub path: u16,
-    /// Stage that it goes on with when its time comes.
-    pub stage: u16,
+    /// Seat of the path at which it waits.
+    pub seat: u16,
     /// When it came to the router; copies and fragments have that of their original.
     pub arrived: Instant,
     /// Which transmission of its TCP data it is, of a train the first wire packet: 1 the first, 0 unknown. Only whoever watches the
@@ -130,7 +130,7 @@ impl Packet {
             transmission: 0,
             ingress,
             path: Self::NO_PATH,
-            stage: 0,
+            seat: 0,
             tag: 0,
             segment: 0,
             checksum: Checksum::Complete,

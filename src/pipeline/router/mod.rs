@@ -1,0 +1,426 @@
+//! One worker's router: packets and an instant go in; packets, drops and "wake me at" come out.
+//!
+//! What a packet meets, in order: parse, flow (index and cached route), TTL, the path's stages, the MTU of the port it
+//! leaves by, the device. Every way out is counted: received + created = sent + dropped + held, in wire packets and
+//! bytes, at every moment between two calls.
+
+mod egress;
+mod exit;
+mod route;
+mod translate;
+mod walk;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+pub use egress::{Egress, Headers, What};
+pub use route::Route;
+
+use crate::pipeline::answer::Answers;
+use crate::pipeline::counters::{Amount, Reason, RouterCounters};
+use crate::pipeline::flow::FlowTable;
+use crate::pipeline::identity::{Identities, Named};
+use crate::pipeline::nat::{Nat, Translators};
+use crate::pipeline::ordinals::Ordinals;
+use crate::pipeline::packet::{Offload, Packet};
+use crate::pipeline::pairs::Pairs;
+use crate::pipeline::params::{ImpairmentParams, PathParams, RouterParams, StageParams};
+use crate::pipeline::path::{Path, Seat, SeatId};
+use crate::pipeline::pool::{Buffer, Pool};
+use crate::pipeline::routes::Routes;
+use crate::pipeline::schedule::Schedule;
+use crate::pipeline::shared::{Hosts, Shared};
+use crate::pipeline::stage::Stage;
+use crate::pipeline::time::Instant;
+
+/// What waits in the schedule.
+#[derive(Debug)]
+enum Event {
+    Resume(Packet),
+    /// The stage at this seat wants to be woken.
+    Wake(SeatId),
+    /// A first fragment has gone by, or a later one has waited for it long enough.
+    Fragments,
+}
+
+impl Event {
+    /// Place among what is due at the same time: what is furthest along its path goes first. So a packet that comes to a
+    /// stage finds nobody waiting there whose time has come too, and whatever passes at once overtakes nobody.
+    const fn rank(&self) -> u16 {
+        match self {
+            Self::Resume(packet) => !packet.seat,
+            Self::Wake(at) => !at.seat,
+            // Right behind the first fragment.
+            Self::Fragments => 0,
+        }
+    }
+}
+
+/// One worker's router.
+#[derive(Debug)]
+pub struct Router {
+    /// Buffers; devices read into its scratch buffers.
+    pub pool: Pool,
+    counters: RouterCounters,
+    flows: FlowTable,
+    identities: Identities,
+    routes: Routes,
+    ports: Vec<Port>,
+    paths: Vec<Path>,
+    pairs: Pairs,
+    schedule: Schedule<Event>,
+    held: Amount,
+    answers: Answers,
+    translators: Translators,
+    /// Injected packets meet no stage any more.
+    is_released: bool,
+}
+
+#[derive(Debug)]
+struct Port {
+    mtu: u32,
+    /// The router has no address there, and speaks for those whom packets are sent to.
+    is_wire: bool,
+    /// The router's own addresses on it.
+    own: Vec<IpAddr>,
+}
+
+/// What the workers' routers share.
+#[derive(Debug, Default)]
+pub struct SharedState {
+    /// One entry a path, one a stage.
+    paths: Vec<Vec<Shared>>,
+    ordinals: Arc<Ordinals>,
+}
+
+impl Router {
+    /// The shared state of a router of any number of workers.
+    pub fn shared(params: &RouterParams) -> SharedState {
+        // Stages that play the host behind a port remember what comes to it, by whatever path.
+        let peers: Vec<Arc<Hosts>> = params.ports.iter().map(|_| Arc::default()).collect();
+        let shared = |path: &PathParams, stage: &StageParams| {
+            let shared = Shared::default();
+            if matches!(stage.impairment, ImpairmentParams::PawsPerHost(_)) {
+                shared.share_hosts(&peers[path.to]);
+            }
+            shared
+        };
+        let of_path = |path: &PathParams| path.stages.iter().map(|stage| shared(path, stage)).collect();
+        SharedState { paths: params.paths.iter().map(of_path).collect(), ordinals: Arc::default() }
+    }
+
+    /// One worker's router. All workers are built from the same `params` and `shared`.
+    pub fn new(params: &RouterParams, shared: &SharedState) -> Self {
+        let flows = FlowTable::new(params.flows);
+        let names =
+            |from: usize, to: usize| (params.ports[from].name.as_str(), params.ports[to].name.as_str());
+        let mut paths: Vec<Path> = (params.paths.iter().zip(&shared.paths))
+            .map(|(path, shared)| {
+                Path::new(path, params.seed, names(path.from, path.to), flows.capacity(), shared)
+            })
+            .collect();
+        let ports: Vec<Port> = (params.ports.iter())
+            .map(|port| Port { mtu: port.mtu, is_wire: false, own: port.router.clone() })
+            .collect();
+        let mut pairs = Pairs::new(&mut paths, ports.len());
+        add_returns(params, &mut pairs, &mut paths);
+        Self {
+            pool: Pool::new(),
+            counters: RouterCounters::default(),
+            flows,
+            identities: Identities::new(params, Arc::clone(&shared.ordinals)),
+            routes: Routes::new(&params.ports, &params.routes),
+            ports,
+            paths,
+            pairs,
+            schedule: Schedule::new(),
+            held: Amount::default(),
+            answers: Answers::new(params.icmp),
+            translators: Translators::new(&params.nats, params.seed),
+            is_released: false,
+        }
+    }
+
+    /// The totals.
+    pub const fn counters(&self) -> &RouterCounters {
+        &self.counters
+    }
+
+    /// The paths with the counters of their seats; configured ones first, in order.
+    pub fn paths(&self) -> &[Path] {
+        &self.paths
+    }
+
+    /// What waits now.
+    pub const fn held(&self) -> Amount {
+        self.held
+    }
+
+    /// Packets and wake-ups that wait for their time.
+    pub const fn scheduled(&self) -> usize {
+        self.schedule.len()
+    }
+
+    /// The translators.
+    pub fn nats(&self) -> &[Nat] {
+        self.translators.all()
+    }
+
+    /// Flows forgotten for lack of room.
+    pub const fn evicted_flows(&self) -> u64 {
+        self.flows.evicted()
+    }
+
+    /// Connections that were named for the draws.
+    pub const fn named(&self) -> Named {
+        self.identities.named()
+    }
+
+    /// When [`Self::poll`] is next needed; `None` while nothing waits.
+    pub fn next_due(&self) -> Option<Instant> {
+        self.schedule.next_due()
+    }
+
+    /// Takes a packet of `length` bytes that came in by `port`, behind the headroom of `buffer`. The buffer is left
+    /// ready for the next packet. What was due at `now` or before must have been polled: it came earlier.
+    pub fn receive<E: Egress>(
+        &mut self,
+        port: u16,
+        buffer: &mut Buffer,
+        length: usize,
+        offload: Offload,
+        now: Instant,
+        egress: &mut E,
+    ) {
+        self.take_in(port, buffer, length, offload, now, egress, Self::route);
+    }
+
+    /// Parses and counts what came in, and does `what` with it.
+    #[inline]
+    #[expect(clippy::too_many_arguments, reason = "as receive, and what to do")]
+    fn take_in<E: Egress>(
+        &mut self,
+        port: u16,
+        buffer: &mut Buffer,
+        length: usize,
+        offload: Offload,
+        now: Instant,
+        egress: &mut E,
+        what: impl FnOnce(&mut Self, &mut Packet, Instant, &mut E),
+    ) {
+        let mut packet = match Packet::parse(std::mem::take(buffer), length, offload, port) {
+            Ok(packet) => packet,
+            Err((back, _)) => {
+                *buffer = back;
+                let amount = Amount { packets: 1, bytes: length as u64 };
+                self.counters.received += amount;
+                self.counters.drops.add(Reason::Malformed, amount);
+                return;
+            }
+        };
+        self.counters.received += packet.amount();
+        packet.arrived = now;
+        what(self, &mut packet, now, egress);
+        *buffer = packet.into_buffer();
+        if buffer.is_empty() {
+            *buffer = self.pool.scratch();
+        }
+    }
+
+    /// Takes a packet of `length` bytes, behind the headroom of `buffer`, straight into path `path`, past routing, TTL and
+    /// the router's own addresses; `tag` is found again in [`Packet::tag`]. Otherwise as [`Self::receive`].
+    #[expect(clippy::too_many_arguments, reason = "as receive, and the path")]
+    pub fn inject<E: Egress>(
+        &mut self,
+        path: u16,
+        tag: u16,
+        buffer: &mut Buffer,
+        length: usize,
+        offload: Offload,
+        now: Instant,
+        egress: &mut E,
+    ) {
+        let port = self.paths[usize::from(path)].from;
+        let straight = |router: &mut Self, packet: &mut Packet, now, egress: &mut E| {
+            (packet.path, packet.tag) = (path, tag);
+            router.enter_flow(packet, now, |_, _, _| Route::Path(path));
+            if E::RECORDS {
+                Self::received(packet, now, egress);
+                egress.record(What::Entered, packet, now);
+            }
+            if router.is_released {
+                router.leave(packet, now, egress);
+            } else {
+                router.run(packet, 0, now, egress);
+            }
+        };
+        self.take_in(port, buffer, length, offload, now, egress, straight);
+    }
+
+    /// Carries on with everything that is due at or before `now`, each at its own time; at one time, what is furthest along
+    /// its path first.
+    pub fn poll<E: Egress>(&mut self, now: Instant, egress: &mut E) {
+        while let Some((due, event)) = self.schedule.pop_due(now) {
+            match event {
+                Event::Resume(packet) => self.resume(packet, due, egress),
+                Event::Wake(at) => self.with_stage(at, due, egress, |stage, out| stage.wake(due, out)),
+                Event::Fragments => self.release_fragments(due, egress),
+            }
+        }
+    }
+
+    /// Lets go of all that waits, in the order in which it was due, as if its time had come. What is injected from now on meets
+    /// no stage.
+    pub fn let_go<E: Egress>(&mut self, now: Instant, egress: &mut E) {
+        self.is_released = true;
+        while self.held.packets > 0
+            && let Some(due) = self.schedule.next_due()
+        {
+            self.poll(due.max(now), egress);
+        }
+    }
+
+    /// Says that port `port` is the end of a wire, where the router has no address: its ICMP errors come from where the packet
+    /// was sent to.
+    pub fn set_wire(&mut self, port: u16) {
+        self.ports[usize::from(port)].is_wire = true;
+    }
+
+    /// Ends the run: what still waits is dropped with that reason.
+    pub fn shut_down<E: Egress>(&mut self, now: Instant, egress: &mut E) {
+        let mut schedule = std::mem::take(&mut self.schedule);
+        for event in schedule.drain() {
+            if let Event::Resume(packet) = event {
+                self.release(&packet);
+                self.drop(packet, None, Reason::Shutdown, now, egress);
+            }
+        }
+        while let Some(packet) = self.translators.relinquish() {
+            self.release(&packet);
+            self.drop(packet, None, Reason::Shutdown, now, egress);
+        }
+        for path in 0..self.paths.len() {
+            for seat in 0..self.paths[path].seats.len() {
+                while let Some(stage) = self.paths[path].seats[seat].occupant.stage_mut()
+                    && let Some(packet) = stage.relinquish()
+                {
+                    self.release(&packet);
+                    self.drop(packet, None, Reason::Shutdown, now, egress);
+                }
+            }
+        }
+    }
+
+    /// A seat of a path.
+    fn seat(&mut self, at: SeatId) -> &mut Seat {
+        &mut self.paths[usize::from(at.path)].seats[usize::from(at.seat)]
+    }
+
+    fn plan(&mut self, at: Instant, event: Event) {
+        self.schedule.insert(at, event.rank(), event);
+    }
+}
+
+/// Gives every stage that works in both directions a second seat in the opposite path: behind that path's own stages, in the
+/// order in which packets that go back meet them.
+fn add_returns(params: &RouterParams, pairs: &mut Pairs, paths: &mut Vec<Path>) {
+    for (path, from) in params.paths.iter().enumerate().filter(|(_, path)| path.from != path.to) {
+        for (stage, two_way) in from.stages.iter().enumerate().rev() {
+            if two_way.works_both_ways() {
+                let opposite = pairs.own(paths, paths[path].to, paths[path].from);
+                let home = SeatId { path: path as u16, seat: stage as u16 };
+                paths[usize::from(opposite)].seats.push(Seat::back(&two_way.name, home));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::spec;
+    use crate::pipeline::params::{DuplicateParams, PortParams, Trigger, limits};
+    use crate::pipeline::testing::{Run, Spec, stage};
+    use crate::pipeline::units::Probability;
+
+    /// A router of so many ports, each with a prefix of its own: port `i` is 10.x.y.2/24 with `i = 256x + y`.
+    fn ports(count: usize) -> RouterParams {
+        let port = |i: usize| PortParams {
+            name: format!("p{i}"),
+            mtu: 1_500,
+            addresses: vec![format!("10.{}.{}.2/24", i / 256, i % 256).parse().unwrap()],
+            router: Vec::new(),
+        };
+        let paths = [(count - 1, count - 2), (0, count - 1)].map(|(from, to)| {
+            let stages = spec::parse("loss 100%").unwrap().stages;
+            PathParams { from, to, stages }
+        });
+        let ports = (0..count).map(port).collect();
+        RouterParams { ports, paths: paths.to_vec(), ..Run::params(1, Vec::new()) }
+    }
+
+    /// Where a packet to port `to` goes that came in by `from`; `None` if it was dropped.
+    fn way(router: &mut Router, from: usize, to: usize) -> Option<usize> {
+        struct Out(Option<usize>);
+        impl Egress for Out {
+            fn send(&mut self, port: u16, _packet: &mut Packet, _due: Instant) -> Result<(), Reason> {
+                self.0 = Some(port.into());
+                Ok(())
+            }
+        }
+        let mut frame = Spec::udp(10).frame().bytes;
+        frame[12..16].copy_from_slice(&[10, (from / 256) as u8, (from % 256) as u8, 2]);
+        frame[16..20].copy_from_slice(&[10, (to / 256) as u8, (to % 256) as u8, 2]);
+        let mut buffer = router.pool.scratch();
+        let headroom = crate::pipeline::pool::HEADROOM;
+        buffer[headroom..headroom + frame.len()].copy_from_slice(&frame);
+        let mut out = Out(None);
+        router.receive(from as u16, &mut buffer, frame.len(), Offload::default(), Instant::ZERO, &mut out);
+        out.0
+    }
+
+    /// Every pair of ports has its own faults and no other's, up to the largest router; and the memory for them grows with
+    /// the ports, not with the pairs.
+    #[test]
+    fn faults_are_those_of_the_pair_of_ports_however_many_there_are() {
+        for count in [2, 255, 256, 257, 300, limits::PORTS] {
+            let params = ports(count);
+            let mut router = Router::new(&params, &Router::shared(&params));
+            assert_eq!(router.paths().len(), 2 + count);
+            let last = count - 1;
+            assert_eq!([way(&mut router, last, last - 1), way(&mut router, 0, last)], [None, None]);
+            // All pairs of a small router; of a large one some from and to every port.
+            for from in 0..count {
+                for to in (from % 61..count).step_by(61) {
+                    if from != to && ![(last, last - 1), (0, last)].contains(&(from, to)) {
+                        assert_eq!(way(&mut router, from, to), Some(to), "{from} to {to} of {count}");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Every stage of the longest path hands the packet on from within a call of its own.
+    #[test]
+    fn the_longest_path_fits_the_stack_of_a_worker() {
+        let stages: Vec<_> = (0..limits::STAGES)
+            .map(|number| {
+                let copy =
+                    ImpairmentParams::Duplicate(DuplicateParams { probability: Probability::ONE, copies: 1 });
+                let mut stage = stage(copy);
+                stage.name = format!("s{number}");
+                stage.trigger = Trigger { times: Some(1), ..Trigger::default() };
+                stage
+            })
+            .collect();
+        let run = move || {
+            let mut run = Run::new(stages);
+            run.feed(Instant::ZERO, &Spec::tcp(60_000).train(1_000).frame());
+            run.finish();
+            assert_eq!(run.wires().len(), 60 + limits::STAGES);
+        };
+        // What a thread gets where nobody says otherwise.
+        let stack = 2 << 20;
+        std::thread::Builder::new().stack_size(stack).spawn(run).unwrap().join().unwrap();
+    }
+}
