@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 use ipnet::IpNet;
 
+use crate::config::spec;
 use crate::pipeline::params::{Identity, Mode};
 use crate::pipeline::time::Duration;
 
@@ -263,7 +264,7 @@ pub(super) struct Pcap {
 
 /// Options of `exec`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = EXEC_HELP)]
+#[command(after_help = exec_help())]
 pub(super) struct Exec {
     /// Faults from the command to the host
     #[arg(long, value_name = "SPEC")]
@@ -407,7 +408,7 @@ Examples:
 Exit code: 0 detached (by Ctrl-C, --for, or because the target has ended); 1 something failed; 2 the
 command line or the target is wrong; 3 fewer packets were hit than --expect-hit asks for.";
 
-const EXEC_HELP: &str = "\
+const EXEC_BEFORE: &str = "\
 The command finds the host at $FAULTWIRE_HOST (IPv4) and $FAULTWIRE_HOST6; there is no other network
 in its namespace. Servers on the host must listen on that address or on all.
 
@@ -420,10 +421,11 @@ SPEC: tc-netem's words, applied in netem's order of decisions:
   slot MIN [MAX] | slot distribution NAME DELAY JITTER    [packets N] [bytes N]
   linklayer ethernet|ip
 and before them, in the order written, faultwire's own:
-  mtu BYTES [drop|icmp|fragment]    overhead BYTES    mss BYTES [set]
-  trace FILE [once] (a Mahimahi trace)
-  timestamps zero|constant N|offset N|random-offset|freeze|strip [rst]
-  rst-order [first|last] [TIMEOUT]
+  mtu BYTES [drop|icmp|fragment]    overhead BYTES
+";
+
+/// What follows the words of a spec in the help of `exec`.
+const EXEC_AFTER: &str = "\
 faultwire check --explain SPEC says what it will do. All other stages, and aiming at some packets,
 are for configuration files: see configs/reference.toml.
 
@@ -447,6 +449,12 @@ fn prefix(text: &str) -> Result<IpNet, String> {
         .ok()
         .or_else(address)
         .ok_or_else(|| "try an address or a prefix, such as 10.0.1.0/24".to_owned())
+}
+
+/// The help of `exec`, with every word of a spec that is a stage of its own.
+fn exec_help() -> String {
+    let words: Vec<&str> = spec::usages().flat_map(|usage| ["  ", usage, "\n"]).collect();
+    [EXEC_BEFORE, &words.concat(), EXEC_AFTER].concat()
 }
 
 #[cfg(test)]
@@ -585,18 +593,16 @@ mod tests {
             let error = parse(line).expect_err(line);
             assert_eq!((error.kind(), error.exit_code()), (ErrorKind::DisplayHelp, 0), "{line}");
         }
-        for text in [EXAMPLES, EXEC_HELP] {
+        for text in [EXAMPLES, &exec_help()] {
             assert!(text.lines().all(|line| line.len() <= 100), "clap would break it: {text}");
         }
     }
 
     #[test]
     fn the_help_of_exec_names_every_word_of_a_spec() {
-        for word in crate::config::spec::WORDS {
-            assert!(
-                EXEC_HELP.contains(&format!("{word} ")) || EXEC_HELP.contains(&format!("[{word}]")),
-                "{word}"
-            );
+        let help = exec_help();
+        for word in spec::words() {
+            assert!(help.contains(&format!("{word} ")) || help.contains(&format!("[{word}]")), "{word}");
         }
     }
 }

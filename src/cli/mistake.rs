@@ -20,7 +20,7 @@ pub(super) fn answer(error: &clap::Error) -> ExitCode {
 /// A cure for faults that stand where no option takes them: `exec delay 50ms -- true`.
 fn cure(error: &clap::Error) -> Option<String> {
     let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidArg) else { return None };
-    (error.kind() == ErrorKind::UnknownArgument && spec::WORDS.contains(&word.as_str())).then(|| {
+    (error.kind() == ErrorKind::UnknownArgument && spec::words().any(|known| known == word)).then(|| {
         format!(
             "Faults are the value of --both, --up or --down, in quotes: faultwire exec --both '{word} ...' -- COMMAND"
         )

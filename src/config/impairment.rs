@@ -1,20 +1,26 @@
 //! The keys of each type of stage.
 
+#![expect(clippy::unnecessary_wraps, reason = "all readers are of one shape")]
+
 mod loss;
 mod pattern;
 mod rate;
 mod rewrite;
 mod tcp;
 
-pub(super) use tcp::RST_TIMEOUT;
+use loss::loss;
+use rate::{TRACE, rate};
+use rewrite::{inject, tcp};
+use tcp::{RST_ORDER, TIMESTAMPS, rst_order, timestamps};
 
 use std::sync::Arc;
 
 use crate::config::distribution;
 use crate::config::reader::{Table, Value};
-use crate::config::spec::MTU;
+use crate::config::spec::{self, MTU, Word};
 use crate::config::stage::read_spec;
 use crate::config::trace;
+use crate::pipeline::impair::for_each_stage;
 use crate::pipeline::params::{
     BlackoutParams, CorruptArea, CorruptParams, DelayParams, Distribution, DropParams, DuplicateParams,
     FragmentFilterParams, ImpairmentParams, MssParams, MtuAction, MtuParams, PatternFault, PawsPerHostParams,
@@ -23,66 +29,62 @@ use crate::pipeline::params::{
 use crate::pipeline::time::Duration;
 use crate::pipeline::units::Probability;
 
-/// Every type of stage.
-pub(super) const TYPES: &[&str] = &[
-    "loss",
-    "drop",
-    "delay",
-    "rate",
-    "mtu",
-    "mss",
-    "duplicate",
-    "corrupt",
-    "reorder",
-    "fragment-filter",
-    "blackout",
-    "replay",
-    "paws-per-host",
-    "timestamps",
-    "rst-order",
-    "nat",
-    "tcp",
-    "inject",
-    "netem",
-];
+/// Reads the keys of a type of stage. `None` if one that it needs is missing or wrong.
+pub(super) type Reader = fn(&mut Table<'_>, &Trigger) -> Option<ImpairmentParams>;
 
-/// Reads the keys of the type `kind`, one of [`TYPES`]. `None` if one that it needs is missing or wrong.
-pub(super) fn read_impairment(
-    kind: &str,
-    table: &mut Table<'_>,
-    trigger: &Trigger,
-) -> Option<ImpairmentParams> {
-    Some(match kind {
-        "loss" => loss::read(table, trigger)?,
-        "drop" => ImpairmentParams::Drop(DropParams),
-        "delay" => match pattern::delay(table) {
-            pattern::Found::Read(model) => model?,
-            pattern::Found::Nothing(_) => ImpairmentParams::Delay(delay(table)?),
-        },
-        "rate" => rate::read(table)?,
-        "mtu" => ImpairmentParams::Mtu(mtu(table)?),
-        "mss" => {
-            let mss = table.required("mss", "1360").and_then(|value| value.integer(1..=u16::MAX));
-            let set = table.flag("set", false);
-            ImpairmentParams::Mss(MssParams { mss: mss?, set })
-        }
-        "duplicate" => duplicate(table, trigger)?,
-        "corrupt" => ImpairmentParams::Corrupt(corrupt(table, trigger)?),
-        "reorder" => ImpairmentParams::Reorder(reorder(table, trigger)?),
-        "fragment-filter" => ImpairmentParams::FragmentFilter(FragmentFilterParams),
-        "replay" => ImpairmentParams::Replay(replay(table)?),
-        "blackout" => ImpairmentParams::Blackout(blackout(table)?),
-        "paws-per-host" => ImpairmentParams::PawsPerHost(PawsPerHostParams {
-            window: table.quantity("window").unwrap_or(Duration::from_secs(60)),
-            require_timestamp: table.flag("require_timestamp", false),
-        }),
-        "timestamps" => ImpairmentParams::Timestamps(tcp::timestamps(table)?),
-        "rst-order" => ImpairmentParams::RstOrder(tcp::rst_order(table)?),
-        "nat" => ImpairmentParams::Nat(crate::config::nat::SOMEWHERE),
-        "tcp" => ImpairmentParams::Tcp(rewrite::tcp(table)?),
-        "inject" => ImpairmentParams::Inject(rewrite::inject(table)?),
-        _ => netem(&table.required("spec", "\"delay 10ms loss 1%\"")?)?,
-    })
+macro_rules! readers {
+    ($($kind:ident $name:literal { $($forms:tt)* })*) => {
+        /// The reader of each type of stage: the function of its name in this module.
+        pub(super) const READERS: &[(&str, Reader)] = &[$(($name, $kind)),*];
+    };
+}
+
+for_each_stage!(readers);
+
+/// The words of a spec that are stages of their own.
+pub(super) const WORDS: &[Word] = &[MSS, TRACE, TIMESTAMPS, RST_ORDER];
+
+const MSS: Word = Word {
+    name: "mss",
+    options: &["set"],
+    usage: "mss BYTES [set]",
+    read: |arguments| {
+        let mss = MssParams { mss: arguments.count(1..=u16::MAX, "mss 1360")?, set: arguments.flag("set") };
+        Ok(spec::stage("mss", ImpairmentParams::Mss(mss)))
+    },
+};
+
+fn drop(_table: &mut Table<'_>, _trigger: &Trigger) -> Option<ImpairmentParams> {
+    Some(ImpairmentParams::Drop(DropParams))
+}
+
+fn delay(table: &mut Table<'_>, _trigger: &Trigger) -> Option<ImpairmentParams> {
+    match pattern::delay(table) {
+        pattern::Found::Read(model) => model,
+        pattern::Found::Nothing(_) => Some(ImpairmentParams::Delay(line(table)?)),
+    }
+}
+
+fn mss(table: &mut Table<'_>, _trigger: &Trigger) -> Option<ImpairmentParams> {
+    let mss = table.required("mss", "1360").and_then(|value| value.integer(1..=u16::MAX));
+    let set = table.flag("set", false);
+    Some(ImpairmentParams::Mss(MssParams { mss: mss?, set }))
+}
+
+fn fragment_filter(_table: &mut Table<'_>, _trigger: &Trigger) -> Option<ImpairmentParams> {
+    Some(ImpairmentParams::FragmentFilter(FragmentFilterParams))
+}
+
+fn paws_per_host(table: &mut Table<'_>, _trigger: &Trigger) -> Option<ImpairmentParams> {
+    Some(ImpairmentParams::PawsPerHost(PawsPerHostParams {
+        window: table.quantity("window").unwrap_or(Duration::from_secs(60)),
+        require_timestamp: table.flag("require_timestamp", false),
+    }))
+}
+
+/// Which translator it is comes out when all are read.
+fn nat(_table: &mut Table<'_>, _trigger: &Trigger) -> Option<ImpairmentParams> {
+    Some(ImpairmentParams::Nat(crate::config::nat::SOMEWHERE))
 }
 
 /// Needed, but where a trigger says when the stage acts: then it acts always by itself.
@@ -110,7 +112,8 @@ fn duplicate(table: &mut Table<'_>, trigger: &Trigger) -> Option<ImpairmentParam
     }
 }
 
-fn delay(table: &mut Table<'_>) -> Option<DelayParams> {
+/// A delay that is no model.
+fn line(table: &mut Table<'_>) -> Option<DelayParams> {
     let delay = table.required("delay", "\"10ms\"").and_then(|value| value.quantity());
     let jitter = table.quantity("jitter").unwrap_or(Duration::ZERO);
     let distribution = table.value("distribution");
@@ -138,7 +141,7 @@ fn delay(table: &mut Table<'_>) -> Option<DelayParams> {
     Some(DelayParams { delay: delay?, jitter, distribution, reorder, half_life })
 }
 
-fn mtu(table: &mut Table<'_>) -> Option<MtuParams> {
+fn mtu(table: &mut Table<'_>, _trigger: &Trigger) -> Option<ImpairmentParams> {
     const ACTIONS: &[(&str, MtuAction)] =
         &[("drop", MtuAction::Drop), ("icmp", MtuAction::Icmp), ("fragment", MtuAction::Fragment)];
     let mtu = table.required("mtu", "1400").and_then(|value| value.integer(MTU));
@@ -156,10 +159,10 @@ fn mtu(table: &mut Table<'_>) -> Option<MtuParams> {
         value.problem(format!("leaves {left} bytes of an MTU of {mtu}"), "at least 68 must be left");
         return None;
     }
-    Some(MtuParams { mtu, overhead: bytes, action })
+    Some(ImpairmentParams::Mtu(MtuParams { mtu, overhead: bytes, action }))
 }
 
-fn corrupt(table: &mut Table<'_>, trigger: &Trigger) -> Option<CorruptParams> {
+fn corrupt(table: &mut Table<'_>, trigger: &Trigger) -> Option<ImpairmentParams> {
     const AREAS: &[(&str, CorruptArea)] = &[
         ("transport", CorruptArea::Transport),
         ("header", CorruptArea::Header),
@@ -170,39 +173,41 @@ fn corrupt(table: &mut Table<'_>, trigger: &Trigger) -> Option<CorruptParams> {
     let bits = table.integer("bits", 1..=64).unwrap_or(1);
     let area = table.value("area").and_then(|value| value.choice(AREAS)).unwrap_or_default();
     let fix_checksum = table.flag("fix_checksum", false);
-    Some(CorruptParams { probability: probability?, bits, area, fix_checksum })
+    let probability = probability?;
+    Some(ImpairmentParams::Corrupt(CorruptParams { probability, bits, area, fix_checksum }))
 }
 
-fn reorder(table: &mut Table<'_>, trigger: &Trigger) -> Option<ReorderParams> {
+fn reorder(table: &mut Table<'_>, trigger: &Trigger) -> Option<ImpairmentParams> {
     const KINDS: &[(&str, bool)] = &[("overtake", true), ("displace", false)];
     let kind = table.required("kind", "\"displace\"").and_then(|value| value.choice(KINDS));
     let probability = probability(table, trigger);
-    if kind? {
+    let params = if kind? {
         let delay = table.required("delay", "\"10ms\"").and_then(|value| value.quantity());
         let gap = table.integer("gap", 1..=u32::MAX).unwrap_or(1);
-        Some(ReorderParams::Overtake { probability: probability?, gap, delay: delay? })
+        ReorderParams::Overtake { probability: probability?, gap, delay: delay? }
     } else {
         let by = table.integer("by", 1..=1_000_000).unwrap_or(1);
         let timeout = table.quantity("timeout").unwrap_or(Duration::from_millis(100));
-        Some(ReorderParams::Displace { probability: probability?, by, timeout })
-    }
+        ReorderParams::Displace { probability: probability?, by, timeout }
+    };
+    Some(ImpairmentParams::Reorder(params))
 }
 
-fn blackout(table: &mut Table<'_>) -> Option<BlackoutParams> {
+fn blackout(table: &mut Table<'_>, _trigger: &Trigger) -> Option<ImpairmentParams> {
     let start = table.quantity("start").unwrap_or(Duration::ZERO);
     let down = table.required("down", "\"2s\"").and_then(|value| positive(&value));
     let up = table.value("up").and_then(|value| positive(&value));
     let hold = table.flag("hold", false);
-    Some(BlackoutParams { start, down: down?, up, hold })
+    Some(ImpairmentParams::Blackout(BlackoutParams { start, down: down?, up, hold }))
 }
 
-fn replay(table: &mut Table<'_>) -> Option<ReplayParams> {
+fn replay(table: &mut Table<'_>, _trigger: &Trigger) -> Option<ImpairmentParams> {
     const ENDS: &[(&str, ReplayEnd)] =
         &[("loop", ReplayEnd::Loop), ("hold", ReplayEnd::Hold), ("clear", ReplayEnd::Clear)];
     let file = table.required("file", "\"path.csv\"").and_then(|value| trace::table(&value));
     let end = table.value("end").and_then(|value| value.choice(ENDS)).unwrap_or_default();
     let (rows, period) = file?;
-    Some(ReplayParams { rows: Arc::new(rows), period, end })
+    Some(ImpairmentParams::Replay(ReplayParams { rows: Arc::new(rows), period, end }))
 }
 
 /// A time that is not nothing.
@@ -215,8 +220,9 @@ pub(super) fn positive(value: &Value<'_>) -> Option<Duration> {
     Some(time)
 }
 
-fn netem(value: &Value<'_>) -> Option<ImpairmentParams> {
-    let stages = read_spec(value).stages;
+fn netem(table: &mut Table<'_>, _trigger: &Trigger) -> Option<ImpairmentParams> {
+    let value = table.required("spec", "\"delay 10ms loss 1%\"")?;
+    let stages = read_spec(&value).stages;
     let words_of_ours = stages.iter().any(|stage| !matches!(stage.impairment, ImpairmentParams::Netem(_)));
     if words_of_ours {
         value.problem(

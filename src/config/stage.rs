@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::config::impairment::{TYPES, read_impairment};
+use crate::config::impairment::{READERS, Reader};
 use crate::config::port::is_name;
 use crate::config::reader::{Table, Value};
 use crate::config::select::read_select;
@@ -87,14 +87,15 @@ impl Stages {
     }
 
     fn stage(&mut self, table: &mut Table<'_>) -> Option<StageParams> {
-        let kinds: Vec<(&str, &str)> = TYPES.iter().map(|&kind| (kind, kind)).collect();
+        let kinds: Vec<(&str, (&str, Reader))> =
+            READERS.iter().map(|&(kind, reader)| (kind, (kind, reader))).collect();
         // Of a type that is not known the keys are not known either.
-        let kind = table.required("type", "\"loss\"")?.choice(&kinds)?;
+        let (kind, reader) = table.required("type", "\"loss\"")?.choice(&kinds)?;
         let given = table.value("name").and_then(|value| self.given(&value));
         let name = self.name(kind, given);
         let select = table.value("match").and_then(|value| read_select(&value)).unwrap_or_default();
         let trigger = table.value("trigger").and_then(|value| read_trigger(&value)).unwrap_or_default();
-        let impairment = read_impairment(kind, table, &trigger);
+        let impairment = reader(table, &trigger);
         if kind == "nat" && (!select.is_any() || trigger != Trigger::default()) {
             table.problem("a translator sees all packets of its path", "remove match and trigger");
         }

@@ -10,7 +10,7 @@ use crate::pipeline::params::{
 };
 
 /// Reads the keys of a stage of type loss.
-pub(super) fn read(table: &mut Table<'_>, trigger: &Trigger) -> Option<ImpairmentParams> {
+pub(super) fn loss(table: &mut Table<'_>, trigger: &Trigger) -> Option<ImpairmentParams> {
     let ecn = table.flag("ecn", false);
     let (file, indices) = (table.value("list"), table.value("indices"));
     let Some(listed) = file.as_ref().or(indices.as_ref()) else {

@@ -1,17 +1,39 @@
 //! The keys of a rate: how fast, and what becomes of the excess.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::config::reader::{Table, Value};
-use crate::config::spec::MTU;
+use crate::config::spec::{self, MTU, Word};
 use crate::config::trace;
 use crate::pipeline::params::{
     BottleneckParams, CoDelParams, Discipline, Excess, ImpairmentParams, PeakParams, PieParams, RateParams,
-    RedParams, ServiceParams,
+    RedParams, ServiceParams, Trigger,
 };
 use crate::pipeline::service::RateSteps;
 use crate::pipeline::time::Duration;
 use crate::pipeline::units::{Bytes, Probability, Rate};
+
+/// `trace FILE [once]`: a trace of Mahimahi, relative to where the command is given.
+pub(super) const TRACE: Word = Word {
+    name: "trace",
+    options: &["once"],
+    usage: "trace FILE [once] (a Mahimahi trace)",
+    read: |arguments| {
+        let file = arguments.name("a file", "trace uplink.trace")?;
+        if Path::new(file.text).extension().is_some_and(|end| end == "json") {
+            let what = format!("{} is not a trace of Mahimahi", file.text);
+            return Err(
+                file.problem(what, "a rate stage of a file takes bandwidth models: trace = \"FILE.json\"")
+            );
+        }
+        let repeats = !arguments.flag("once");
+        let times = trace::read(Path::new(file.text), repeats);
+        let times =
+            times.map_err(|what| file.problem(what, "a trace has one time in whole milliseconds a line"))?;
+        Ok(spec::stage("trace", trace::unlimited(times)))
+    },
+};
 
 /// Packets in the queue of a rate without a limit of its own, as in a device's.
 const DEFAULT_QUEUE: u64 = 1_000;
@@ -28,7 +50,7 @@ struct Queue {
 }
 
 /// Reads the keys of a stage of type rate.
-pub(super) fn read(table: &mut Table<'_>) -> Option<ImpairmentParams> {
+pub(super) fn rate(table: &mut Table<'_>, _trigger: &Trigger) -> Option<ImpairmentParams> {
     let service = service(table);
     let overhead = table.integer("overhead", -65_535..=65_535).unwrap_or(0);
     let (queue, police) = (table.value("queue"), table.value("police"));
@@ -53,7 +75,7 @@ pub(super) fn read(table: &mut Table<'_>) -> Option<ImpairmentParams> {
     }
     let usual =
         Queue { packets: Some(DEFAULT_QUEUE), bytes: None, time: None, discipline: Discipline::TailDrop };
-    let limits = queue.as_ref().map_or(Some(usual), self::queue);
+    let limits = queue.as_ref().map_or(Some(usual), queue_of);
     let burst = table.value("burst");
     let (mut service, Queue { packets, bytes, time, discipline }) = (service?, limits?);
     if let Some(value) = burst {
@@ -154,7 +176,7 @@ fn steps(value: &Value<'_>, repeats: bool) -> Option<RateSteps> {
     table
 }
 
-fn queue(value: &Value<'_>) -> Option<Queue> {
+fn queue_of(value: &Value<'_>) -> Option<Queue> {
     let mut table = value.table()?;
     let packets = table.integer("packets", 1..=u64::from(u32::MAX));
     let bytes = table.quantity::<Bytes>("bytes").map(|bytes| bytes.0);

@@ -2,11 +2,13 @@
 
 use crate::config::reader::{Table, Value};
 use crate::pipeline::impair::STRIPPABLE;
-use crate::pipeline::params::{InjectParams, InjectTo, Injected, RstSequence, TcpParams, WindowRewrite};
+use crate::pipeline::params::{
+    ImpairmentParams, InjectParams, InjectTo, Injected, RstSequence, TcpParams, Trigger, WindowRewrite,
+};
 use crate::pipeline::wire::tcp::option;
 
 /// The keys of a `tcp` stage, of which there must be one.
-pub(super) fn tcp(table: &mut Table<'_>) -> Option<TcpParams> {
+pub(super) fn tcp(table: &mut Table<'_>, _trigger: &Trigger) -> Option<ImpairmentParams> {
     let window = window(table);
     let strip = table.value("strip");
     let window_scale = table.value("window_scale");
@@ -33,14 +35,14 @@ pub(super) fn tcp(table: &mut Table<'_>) -> Option<TcpParams> {
     };
     let (bleach_ecn, refuse_ecn) = (only(ecn, "bleach"), only(negotiation, "strip"));
     let clear_urgent = only(urgent, "clear");
-    Some(TcpParams {
+    Some(ImpairmentParams::Tcp(TcpParams {
         window: window.ok()?,
         strip: strip?,
         window_scale: window_scale?,
         bleach_ecn: bleach_ecn?,
         refuse_ecn: refuse_ecn?,
         clear_urgent: clear_urgent?,
-    })
+    }))
 }
 
 /// `window` or `window_max`; an error if one of them is wrong, and has been said to be.
@@ -86,7 +88,11 @@ enum Place {
 }
 
 /// `kind`, `to`, `count`, `sequence` and `distance`.
-pub(super) fn inject(table: &mut Table<'_>) -> Option<InjectParams> {
+pub(super) fn inject(table: &mut Table<'_>, _trigger: &Trigger) -> Option<ImpairmentParams> {
+    forgery(table).map(ImpairmentParams::Inject)
+}
+
+fn forgery(table: &mut Table<'_>) -> Option<InjectParams> {
     const PLACES: &[(&str, Place)] =
         &[("exact", Place::Exact), ("in-window", Place::InWindow), ("stale", Place::Stale)];
     let is_rst = table

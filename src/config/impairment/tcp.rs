@@ -2,12 +2,17 @@
 
 use crate::config::impairment::positive;
 use crate::config::reader::Table;
-use crate::pipeline::params::{HeldAcks, RstOrderParams, RstPlace, TimestampSet, TimestampsParams};
+use crate::config::spec::{self, Word, units};
+use crate::pipeline::params::{
+    HeldAcks, ImpairmentParams, RstOrderParams, RstPlace, Select, StageParams, TimestampSet,
+    TimestampsParams, Trigger,
+};
 use crate::pipeline::time::Duration;
+use crate::pipeline::wire::tcp::flag;
 
 /// How long a segment waits for a RST, or a RST for a segment, unless it is said: less than it takes a SYN-ACK to be sent
 /// again (1 s, RFC 6298 section 2).
-pub(in crate::config) const RST_TIMEOUT: Duration = Duration::from_millis(500);
+const RST_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// What `set` of a timestamps stage can be.
 #[derive(Clone, Copy)]
@@ -21,7 +26,7 @@ enum Set {
 }
 
 /// `set`, `value` and `translate`.
-pub(super) fn timestamps(table: &mut Table<'_>) -> Option<TimestampsParams> {
+pub(super) fn timestamps(table: &mut Table<'_>, _trigger: &Trigger) -> Option<ImpairmentParams> {
     const SETS: &[(&str, Set)] = &[
         ("zero", Set::Zero),
         ("constant", Set::Constant),
@@ -52,11 +57,11 @@ pub(super) fn timestamps(table: &mut Table<'_>) -> Option<TimestampsParams> {
         (Set::Strip, _) => TimestampSet::Strip,
         _ => TimestampSet::Constant(0),
     };
-    Some(TimestampsParams { set, translate })
+    Some(ImpairmentParams::Timestamps(TimestampsParams { set, translate }))
 }
 
 /// `rst`, `acks` and `timeout`.
-pub(super) fn rst_order(table: &mut Table<'_>) -> Option<RstOrderParams> {
+pub(super) fn rst_order(table: &mut Table<'_>, _trigger: &Trigger) -> Option<ImpairmentParams> {
     let rst = table.value("rst").map_or(Some(RstPlace::First), |value| {
         value.choice(&[("first", RstPlace::First), ("last", RstPlace::Last)])
     });
@@ -69,5 +74,53 @@ pub(super) fn rst_order(table: &mut Table<'_>) -> Option<RstOrderParams> {
     let acks = acks.map_or(Some(HeldAcks::Handshake), |value| {
         value.choice(&[("handshake", HeldAcks::Handshake), ("all", HeldAcks::All)])
     });
-    Some(RstOrderParams { rst, acks: acks?, timeout: timeout? })
+    Some(ImpairmentParams::RstOrder(RstOrderParams { rst, acks: acks?, timeout: timeout? }))
 }
+
+/// `zero | constant N | offset N | random-offset | freeze | strip`, then `[rst]`.
+pub(super) const TIMESTAMPS: Word = Word {
+    name: "timestamps",
+    options: &["zero", "constant", "offset", "random-offset", "freeze", "strip", "rst"],
+    usage: "timestamps zero|constant N|offset N|random-offset|freeze|strip [rst]",
+    read: |arguments| {
+        let set = if arguments.flag("zero") {
+            TimestampSet::Constant(0)
+        } else if arguments.flag("constant") {
+            TimestampSet::Constant(arguments.count(0..=u32::MAX, "timestamps constant 1")?)
+        } else if arguments.flag("offset") {
+            let offset = arguments.count(i32::MIN..=i32::MAX, "timestamps offset -5000")?;
+            TimestampSet::Offset(offset.cast_unsigned())
+        } else if arguments.flag("random-offset") {
+            TimestampSet::RandomOffset
+        } else if arguments.flag("freeze") {
+            TimestampSet::Freeze
+        } else if arguments.flag("strip") {
+            TimestampSet::Strip
+        } else {
+            let what = "zero, constant N, offset N, random-offset, freeze or strip";
+            return Err(arguments.missing(what, "timestamps zero rst"));
+        };
+        let tcp_flags_set = if arguments.flag("rst") { flag::RST } else { 0 };
+        let params = TimestampsParams { set, translate: true };
+        let stage = spec::stage("timestamps", ImpairmentParams::Timestamps(params));
+        Ok(StageParams { select: Select { tcp_flags_set, ..Select::default() }, ..stage })
+    },
+};
+
+/// `[first | last] [TIMEOUT]`.
+pub(super) const RST_ORDER: Word = Word {
+    name: "rst-order",
+    options: &["first", "last"],
+    usage: "rst-order [first|last] [TIMEOUT]",
+    read: |arguments| {
+        let rst = if arguments.flag("last") {
+            RstPlace::Last
+        } else {
+            arguments.flag("first");
+            RstPlace::First
+        };
+        let timeout = arguments.optional(units::time)?.unwrap_or(RST_TIMEOUT);
+        let params = RstOrderParams { rst, acks: HeldAcks::Handshake, timeout };
+        Ok(spec::stage("rst-order", ImpairmentParams::RstOrder(params)))
+    },
+};

@@ -4,19 +4,15 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 
 use crate::config::distribution;
-use crate::config::impairment::RST_TIMEOUT;
 use crate::config::reader::Integer;
-use crate::config::spec::lexer::Tokens;
+use crate::config::spec::lexer::{Token, Tokens};
 use crate::config::spec::words::at;
 use crate::config::spec::{SpecProblem, units};
-use crate::config::trace;
 use crate::pipeline::params::{
-    Correlated, Distribution, GilbertElliott, HeldAcks, LinkLayer, LossModel, MssParams, MtuAction,
-    NetemRate, RstOrderParams, RstPlace, Select, Slot, SlotGap, StateLoss, TimestampSet, TimestampsParams,
+    Correlated, Distribution, GilbertElliott, LinkLayer, LossModel, MtuAction, NetemRate, Slot, SlotGap,
+    StateLoss,
 };
-use crate::pipeline::service::Opportunities;
 use crate::pipeline::units::{Probability, UnitError};
-use crate::pipeline::wire::tcp::flag;
 
 /// The unit of bits that is as long as this one of bytes.
 fn bits(written: &str) -> String {
@@ -25,13 +21,21 @@ fn bits(written: &str) -> String {
 }
 
 /// The arguments of one word.
-pub(super) struct Arguments<'t, 'a> {
+pub(in crate::config) struct Arguments<'t, 'a> {
     pub(super) word: &'t str,
     pub(super) tokens: &'t mut Tokens<'a>,
 }
 
+impl<'a> Arguments<'_, 'a> {
+    /// Any text, such as the name of a file.
+    pub(in crate::config) fn name(&mut self, what: &str, example: &str) -> Result<Token<'a>, SpecProblem> {
+        self.tokens.next().ok_or_else(|| self.missing(what, example))
+    }
+}
+
 impl Arguments<'_, '_> {
-    pub(super) fn required<T>(
+    /// A value that must be there; `what` and `example` say what it is.
+    pub(in crate::config) fn required<T>(
         &mut self,
         parse: impl Fn(&str) -> Result<T, UnitError>,
         what: &str,
@@ -43,7 +47,8 @@ impl Arguments<'_, '_> {
         }
     }
 
-    pub(super) fn optional<T>(
+    /// A value that may be there.
+    pub(in crate::config) fn optional<T>(
         &mut self,
         parse: impl Fn(&str) -> Result<T, UnitError>,
     ) -> Result<Option<T>, SpecProblem> {
@@ -51,7 +56,8 @@ impl Arguments<'_, '_> {
         parse(token.text).map(Some).map_err(|error| at(&token, error.what, error.hint))
     }
 
-    fn missing(&self, what: &str, example: &str) -> SpecProblem {
+    /// The problem that `what` is missing here.
+    pub(in crate::config) fn missing(&self, what: &str, example: &str) -> SpecProblem {
         let at = self.tokens.peek().map_or_else(|| self.tokens.end(), |token| token.at.clone());
         SpecProblem {
             at,
@@ -80,7 +86,8 @@ impl Arguments<'_, '_> {
         })
     }
 
-    pub(super) fn count<T: Integer>(
+    /// A whole number that must be there.
+    pub(in crate::config) fn count<T: Integer>(
         &mut self,
         range: RangeInclusive<T>,
         example: &str,
@@ -106,7 +113,7 @@ impl Arguments<'_, '_> {
     }
 
     /// Takes the next word if it is `word`.
-    pub(super) fn flag(&mut self, word: &str) -> bool {
+    pub(in crate::config) fn flag(&mut self, word: &str) -> bool {
         let there = self.tokens.peek().is_some_and(|token| token.text == word);
         if there {
             self.tokens.next();
@@ -229,63 +236,6 @@ impl Arguments<'_, '_> {
         };
         // A path in a spec is relative to where the command is given.
         distribution::find(token.text, Path::new("")).map_err(|(what, hint)| at(&token, what, hint))
-    }
-
-    pub(super) fn mss(&mut self) -> Result<MssParams, SpecProblem> {
-        Ok(MssParams { mss: self.count(1..=u16::MAX, "mss 1360")?, set: self.flag("set") })
-    }
-
-    /// `FILE [once]`: a trace of Mahimahi, relative to where the command is given.
-    pub(super) fn trace(&mut self) -> Result<Opportunities, SpecProblem> {
-        let Some(token) = self.tokens.next() else {
-            return Err(self.missing("a file", "trace uplink.trace"));
-        };
-        if Path::new(token.text).extension().is_some_and(|end| end == "json") {
-            let what = format!("{} is not a trace of Mahimahi", token.text);
-            return Err(at(
-                &token,
-                what,
-                "a rate stage of a file takes bandwidth models: trace = \"FILE.json\"",
-            ));
-        }
-        let repeats = !self.flag("once");
-        trace::read(Path::new(token.text), repeats)
-            .map_err(|what| at(&token, what, "a trace has one time in whole milliseconds a line"))
-    }
-
-    /// `zero | constant N | offset N | random-offset | freeze | strip`, then `[rst]`.
-    pub(super) fn timestamps(&mut self) -> Result<(TimestampsParams, Select), SpecProblem> {
-        let set = if self.flag("zero") {
-            TimestampSet::Constant(0)
-        } else if self.flag("constant") {
-            TimestampSet::Constant(self.count(0..=u32::MAX, "timestamps constant 1")?)
-        } else if self.flag("offset") {
-            let offset = self.count(i32::MIN..=i32::MAX, "timestamps offset -5000")?;
-            TimestampSet::Offset(offset.cast_unsigned())
-        } else if self.flag("random-offset") {
-            TimestampSet::RandomOffset
-        } else if self.flag("freeze") {
-            TimestampSet::Freeze
-        } else if self.flag("strip") {
-            TimestampSet::Strip
-        } else {
-            let what = "zero, constant N, offset N, random-offset, freeze or strip";
-            return Err(self.missing(what, "timestamps zero rst"));
-        };
-        let tcp_flags_set = if self.flag("rst") { flag::RST } else { 0 };
-        Ok((TimestampsParams { set, translate: true }, Select { tcp_flags_set, ..Select::default() }))
-    }
-
-    /// `[first | last] [TIMEOUT]`.
-    pub(super) fn rst_order(&mut self) -> Result<RstOrderParams, SpecProblem> {
-        let rst = if self.flag("last") {
-            RstPlace::Last
-        } else {
-            self.flag("first");
-            RstPlace::First
-        };
-        let timeout = self.optional(units::time)?.unwrap_or(RST_TIMEOUT);
-        Ok(RstOrderParams { rst, acks: HeldAcks::Handshake, timeout })
     }
 
     pub(super) fn action(&mut self) -> MtuAction {

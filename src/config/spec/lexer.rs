@@ -2,17 +2,26 @@
 
 use std::ops::Range;
 
+use crate::config::spec::SpecProblem;
+
 /// A word between spaces.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Token<'a> {
-    pub(super) text: &'a str,
+pub(in crate::config) struct Token<'a> {
+    pub(in crate::config) text: &'a str,
     /// Its bytes in the spec.
     pub(super) at: Range<usize>,
 }
 
+impl Token<'_> {
+    /// What is wrong with it, and what would be right.
+    pub(in crate::config) fn problem(&self, what: String, hint: impl Into<String>) -> SpecProblem {
+        SpecProblem { at: self.at.clone(), what, hint: hint.into() }
+    }
+}
+
 /// The words of a spec, read from left to right.
 #[derive(Debug)]
-pub(super) struct Tokens<'a> {
+pub(in crate::config) struct Tokens<'a> {
     list: Vec<Token<'a>>,
     next: usize,
     end: usize,

@@ -14,13 +14,16 @@
 
 mod arguments;
 mod lexer;
-mod units;
+pub(super) mod units;
 mod words;
 
-pub(super) use words::MTU;
+pub(super) use words::{MTU, Word, stage};
 
 #[cfg(feature = "cli")]
-pub(crate) use words::ALL as WORDS;
+pub(crate) use words::all as words;
+
+#[cfg(feature = "cli")]
+pub(crate) use words::usages;
 
 use std::fmt;
 use std::ops::Range;
@@ -361,7 +364,7 @@ mod tests {
 
         #[test]
         fn no_row_of_words_panics(
-            words in prop::collection::vec(prop::sample::select(words::ALL.iter().copied().chain(
+            words in prop::collection::vec(prop::sample::select(words::all().chain(
                 ["1%", "10ms", "state", "gemodel", "5", "-3", "random", "normal", "icmp", "set", "1mbit", "ü", "1e999", "99999999999"]
             ).collect::<Vec<_>>()), 0..12)
         ) {

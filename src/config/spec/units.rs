@@ -28,7 +28,7 @@ const TC_RATE: &[Unit] = &[
 ];
 
 /// A time; a bare number is microseconds.
-pub(super) fn time(text: &str) -> Result<Duration, UnitError> {
+pub(in crate::config) fn time(text: &str) -> Result<Duration, UnitError> {
     match split_number(text) {
         Some((_, "")) => format!("{text}us").parse(),
         _ => text.parse(),
@@ -36,7 +36,7 @@ pub(super) fn time(text: &str) -> Result<Duration, UnitError> {
 }
 
 /// A rate; a bare number is bits per second.
-pub(super) fn rate(text: &str) -> Result<Rate, UnitError> {
+pub(in crate::config) fn rate(text: &str) -> Result<Rate, UnitError> {
     let bits = match split_number(text) {
         Some((number, "")) => number,
         _ => parse_with_units(text, "a rate", TC_RATE)?,
@@ -75,7 +75,7 @@ pub(super) fn is_in_bytes(text: &str) -> bool {
 }
 
 /// A percentage, with its sign.
-pub(super) fn percent(text: &str) -> Result<Probability, UnitError> {
+pub(in crate::config) fn percent(text: &str) -> Result<Probability, UnitError> {
     text.parse()
 }
 

@@ -2,53 +2,89 @@
 
 use std::ops::{Range, RangeInclusive};
 
-use crate::config::impairment::TYPES;
+use crate::config::impairment::WORDS;
 use crate::config::spec::arguments::Arguments;
 use crate::config::spec::lexer::{Token, Tokens};
 use crate::config::spec::{Spec, SpecProblem, units};
 use crate::config::suggest;
-use crate::config::trace;
+use crate::pipeline::impair::TYPES;
 use crate::pipeline::params::{
-    DelayParams, Distribution, ImpairmentParams, MssParams, MtuAction, MtuParams, NetemParams,
-    RstOrderParams, Select, StageParams, TimestampsParams, Trigger,
+    DelayParams, Distribution, ImpairmentParams, MtuAction, MtuParams, NetemParams, Select, StageParams,
+    Trigger,
 };
-use crate::pipeline::service::Opportunities;
 use crate::pipeline::time::Duration;
 
-/// Every word, as the allowed ones are listed.
-pub(crate) const ALL: &[&str] = &[
-    "delay",
-    "distribution",
-    "loss",
-    "ecn",
-    "duplicate",
-    "corrupt",
-    "reorder",
-    "gap",
-    "rate",
-    "slot",
-    "linklayer",
-    "limit",
-    "seed",
-    "mtu",
-    "overhead",
-    "mss",
-    "trace",
-    "timestamps",
-    "rst-order",
+/// A word that is a stage of its own.
+#[derive(Debug)]
+pub(in crate::config) struct Word {
+    /// The word itself.
+    pub(in crate::config) name: &'static str,
+    /// What may follow it, but for values.
+    pub(in crate::config) options: &'static [&'static str],
+    /// How it is written, in the words of a help.
+    pub(in crate::config) usage: &'static str,
+    /// Reads what follows it.
+    pub(in crate::config) read: fn(&mut Arguments<'_, '_>) -> Result<StageParams, SpecProblem>,
+}
+
+/// Reads what follows a word of the line.
+type Read = fn(&mut Words, &mut Arguments<'_, '_>) -> Result<(), SpecProblem>;
+
+/// tc's words, and those that make one hop together: what may follow, and how it is read.
+const LINE: &[(&str, &[&str], Read)] = &[
+    ("delay", &[], Words::delay),
+    ("distribution", &[], |words, arguments| {
+        set(&mut words.distribution, arguments.distribution().map(Some))
+    }),
+    ("loss", &["random", "state", "gemodel"], |words, arguments| {
+        set(&mut words.netem.loss, arguments.loss())
+    }),
+    ("ecn", &[], |words, _| set(&mut words.netem.ecn, Ok(true))),
+    ("duplicate", &[], |words, arguments| set(&mut words.netem.duplicate, arguments.correlated())),
+    ("corrupt", &[], |words, arguments| set(&mut words.netem.corrupt, arguments.correlated())),
+    ("reorder", &[], |words, arguments| set(&mut words.netem.reorder, arguments.correlated())),
+    ("gap", &[], |words, arguments| set(&mut words.netem.gap, arguments.count(1..=u32::MAX, "gap 5"))),
+    ("rate", &[], |words, arguments| {
+        let rate = arguments.rate(&mut words.warning);
+        set(&mut words.netem.rate, rate.map(Some))
+    }),
+    ("slot", &["packets", "bytes"], |words, arguments| {
+        set(&mut words.netem.slot, arguments.slot().map(Some))
+    }),
+    ("linklayer", &["ethernet", "ip"], |words, arguments| {
+        set(&mut words.netem.link_layer, arguments.link_layer().map(Some))
+    }),
+    ("limit", &[], |words, arguments| set(&mut words.netem.limit, arguments.size("limit 1000").map(Some))),
+    ("seed", &[], |words, arguments| set(&mut words.seed, arguments.count(0..=u64::MAX, "seed 7").map(Some))),
+    ("mtu", &["drop", "icmp", "fragment"], |words, arguments| {
+        let mtu = arguments.count(MTU, "mtu 1400");
+        set(&mut words.mtu, mtu.map(|mtu| Some((mtu, arguments.action()))))
+    }),
+    ("overhead", &[], |words, arguments| {
+        set(&mut words.overhead, arguments.count(0..=*MTU.end(), "overhead 50"))
+    }),
 ];
 
-/// What may follow some of the words.
-const OPTIONS: &[(&str, &[&str])] = &[
-    ("loss", &["random", "state", "gemodel"]),
-    ("mtu", &["drop", "icmp", "fragment"]),
-    ("mss", &["set"]),
-    ("trace", &["once"]),
-    ("slot", &["packets", "bytes"]),
-    ("linklayer", &["ethernet", "ip"]),
-    ("timestamps", &["zero", "constant", "offset", "random-offset", "freeze", "strip", "rst"]),
-    ("rst-order", &["first", "last"]),
-];
+fn set<T>(place: &mut T, value: Result<T, SpecProblem>) -> Result<(), SpecProblem> {
+    *place = value?;
+    Ok(())
+}
+
+/// Every word, as the allowed ones are listed.
+pub(crate) fn all() -> impl Iterator<Item = &'static str> {
+    LINE.iter().map(|word| word.0).chain(WORDS.iter().map(|word| word.name))
+}
+
+/// How each word is written that is a stage of its own, a line for each.
+pub(crate) fn usages() -> impl Iterator<Item = &'static str> {
+    WORDS.iter().map(|word| word.usage)
+}
+
+/// The words with what may follow them.
+fn options() -> impl Iterator<Item = (&'static str, &'static [&'static str])> {
+    let line = LINE.iter().map(|&(word, options, _)| (word, options));
+    line.chain(WORDS.iter().map(|word| (word.name, word.options)))
+}
 
 /// Smallest MTU of IPv4 (RFC 791 section 3.1) and largest of any IP packet.
 pub(in crate::config) const MTU: RangeInclusive<u32> = 68..=65_535;
@@ -76,7 +112,7 @@ fn canonical(text: &str) -> Option<&'static str> {
         "drop" => return Some("loss"),
         _ => {}
     }
-    ALL.iter().copied().find(|&word| word == text)
+    all().find(|&word| word == text)
 }
 
 /// The word that tc takes this for, the first of its words that begins so.
@@ -107,10 +143,8 @@ struct Words {
     distribution: Option<Distribution>,
     mtu: Option<(u32, MtuAction)>,
     overhead: u32,
-    mss: Option<MssParams>,
-    trace: Option<Opportunities>,
-    timestamps: Option<(TimestampsParams, Select)>,
-    rst_order: Option<RstOrderParams>,
+    /// Stages of their own, by their words.
+    own: Vec<StageParams>,
     seed: Option<u64>,
     warning: Option<String>,
     /// The words given, in order, with their places.
@@ -135,26 +169,11 @@ impl Words {
 
     /// Reads what follows `word`.
     fn arguments(&mut self, word: &str, arguments: &mut Arguments<'_, '_>) -> Result<(), SpecProblem> {
-        match word {
-            "delay" => self.delay(arguments)?,
-            "distribution" => self.distribution = Some(arguments.distribution()?),
-            "loss" => self.netem.loss = arguments.loss()?,
-            "ecn" => self.netem.ecn = true,
-            "duplicate" => self.netem.duplicate = arguments.correlated()?,
-            "corrupt" => self.netem.corrupt = arguments.correlated()?,
-            "reorder" => self.netem.reorder = arguments.correlated()?,
-            "gap" => self.netem.gap = arguments.count(1..=u32::MAX, "gap 5")?,
-            "rate" => self.netem.rate = Some(arguments.rate(&mut self.warning)?),
-            "slot" => self.netem.slot = Some(arguments.slot()?),
-            "linklayer" => self.netem.link_layer = Some(arguments.link_layer()?),
-            "limit" => self.netem.limit = Some(arguments.size("limit 1000")?),
-            "seed" => self.seed = Some(arguments.count(0..=u64::MAX, "seed 7")?),
-            "mtu" => self.mtu = Some((arguments.count(MTU, "mtu 1400")?, arguments.action())),
-            "overhead" => self.overhead = arguments.count(0..=*MTU.end(), "overhead 50")?,
-            "trace" => self.trace = Some(arguments.trace()?),
-            "timestamps" => self.timestamps = Some(arguments.timestamps()?),
-            "rst-order" => self.rst_order = Some(arguments.rst_order()?),
-            _ => self.mss = Some(arguments.mss()?),
+        if let Some((_, _, read)) = LINE.iter().find(|line| line.0 == word) {
+            return read(self, arguments);
+        }
+        for own in WORDS.iter().filter(|own| own.name == word) {
+            self.own.push((own.read)(arguments)?);
         }
         Ok(())
     }
@@ -218,25 +237,13 @@ impl Words {
         let mut stages: Vec<StageParams> = Vec::new();
         let mut netem = false;
         for (word, at) in self.seen.clone() {
-            match word {
-                "mtu" | "overhead" if stages.iter().all(|stage| stage.name != "mtu") => {
-                    let mtu = self.link(at);
-                    stages.push(stage("mtu", ImpairmentParams::Mtu(mtu)));
-                }
-                "mss" => stages.extend(self.mss.map(|mss| stage("mss", ImpairmentParams::Mss(mss)))),
-                "trace" => {
-                    let link = self.trace.take().map(trace::unlimited);
-                    stages.extend(link.map(|link| stage("trace", link)));
-                }
-                "timestamps" => stages.extend(self.timestamps.take().map(|(params, select)| StageParams {
-                    select,
-                    ..stage("timestamps", ImpairmentParams::Timestamps(params))
-                })),
-                "rst-order" => stages.extend(
-                    self.rst_order.map(|params| stage("rst-order", ImpairmentParams::RstOrder(params))),
-                ),
-                "mtu" | "overhead" | "seed" => {}
-                _ => netem = true,
+            if WORDS.iter().any(|own| own.name == word) {
+                stages.extend(self.own.extract_if(.., |stage| stage.name == word));
+            } else if !["mtu", "overhead", "seed"].contains(&word) {
+                netem = true;
+            } else if word != "seed" && stages.iter().all(|stage| stage.name != "mtu") {
+                let mtu = self.link(at);
+                stages.push(stage("mtu", ImpairmentParams::Mtu(mtu)));
             }
         }
         if netem {
@@ -270,7 +277,7 @@ impl Words {
 }
 
 /// A stage on all packets, always.
-fn stage(name: &str, impairment: ImpairmentParams) -> StageParams {
+pub(in crate::config) fn stage(name: &str, impairment: ImpairmentParams) -> StageParams {
     StageParams { name: name.to_owned(), select: Select::default(), trigger: Trigger::default(), impairment }
 }
 
@@ -281,7 +288,7 @@ pub(super) fn at(token: &Token<'_>, what: String, hint: impl Into<String>) -> Sp
 fn unknown(token: &Token<'_>) -> SpecProblem {
     let text = token.text;
     if let Some(word) = abbreviated(text)
-        && suggest::nearest(text, ALL.iter().copied()).is_none()
+        && suggest::nearest(text, all()).is_none()
     {
         let what = format!("\"{text}\" is short for \"{word}\" in tc");
         return at(token, what, "write the word in full");
@@ -290,12 +297,12 @@ fn unknown(token: &Token<'_>) -> SpecProblem {
         let what = format!("\"{text}\" is a stage of configuration files, not a word");
         return at(token, what, format!("write type = \"{text}\" in a stage of a file"));
     }
-    if let Some((word, _)) = OPTIONS.iter().find(|(_, options)| options.contains(&text)) {
+    if let Some((word, _)) = options().find(|(_, options)| options.contains(&text)) {
         return at(token, format!("\"{text}\" does not stand alone"), format!("write it behind \"{word}\""));
     }
-    let options = OPTIONS.iter().flat_map(|(_, options)| options.iter());
-    let near = suggest::nearest(text, ALL.iter().chain(options).copied());
-    let hint = near
-        .map_or_else(|| format!("allowed: {}", ALL.join(", ")), |near| format!("did you mean \"{near}\"?"));
+    let options = options().flat_map(|(_, options)| options.iter().copied());
+    let near = suggest::nearest(text, all().chain(options));
+    let allowed = || format!("allowed: {}", all().collect::<Vec<_>>().join(", "));
+    let hint = near.map_or_else(allowed, |near| format!("did you mean \"{near}\"?"));
     at(token, format!("\"{text}\" is not a known word"), hint)
 }

@@ -103,7 +103,9 @@ fn read_kind(kind: &str, host: Option<usize>, table: &mut Table<'_>, hosts: &[Ho
             let span = table.required("for", "\"1s\"")?.quantity::<Duration>()?;
             Kind::Wait(span.into())
         }
-        _ => Kind::Exec(exec(table)?),
+        "exec" => Kind::Exec(exec(table)?),
+        // The caller chooses among the names above.
+        _ => return None,
     })
 }
 

@@ -90,7 +90,6 @@ macro_rules! for_each_stage {
     };
 }
 
-#[cfg(test)]
 pub(crate) use for_each_stage;
 
 macro_rules! define {
