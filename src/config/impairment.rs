@@ -20,14 +20,14 @@ use crate::config::reader::{Table, Value};
 use crate::config::spec::{self, MTU, Word};
 use crate::config::stage::read_spec;
 use crate::config::trace;
-use crate::pipeline::impair::for_each_stage;
+use crate::pipeline::impair::{DualPi2Params, for_each_stage};
 use crate::pipeline::params::{
     BlackoutParams, CorruptArea, CorruptParams, DelayParams, Distribution, DropParams, DuplicateParams,
     FragmentFilterParams, ImpairmentParams, MssParams, MtuAction, MtuParams, PatternFault, PawsPerHostParams,
     ReorderParams, ReplayEnd, ReplayParams, Trigger,
 };
 use crate::pipeline::time::Duration;
-use crate::pipeline::units::Probability;
+use crate::pipeline::units::{Probability, Rate};
 
 /// Reads the keys of a type of stage. `None` if one that it needs is missing or wrong.
 pub(super) type Reader = fn(&mut Table<'_>, &Trigger) -> Option<ImpairmentParams>;
@@ -42,7 +42,7 @@ macro_rules! readers {
 for_each_stage!(readers);
 
 /// The words of a spec that are stages of their own.
-pub(super) const WORDS: &[Word] = &[MSS, TRACE, TIMESTAMPS, RST_ORDER];
+pub(super) const WORDS: &[Word] = &[MSS, TRACE, TIMESTAMPS, RST_ORDER, DUALPI2];
 
 const MSS: Word = Word {
     name: "mss",
@@ -69,6 +69,40 @@ fn mss(table: &mut Table<'_>, _trigger: &Trigger) -> Option<ImpairmentParams> {
     let mss = table.required("mss", "1360").and_then(|value| value.integer(1..=u16::MAX));
     let set = table.flag("set", false);
     Some(ImpairmentParams::Mss(MssParams { mss: mss?, set }))
+}
+
+/// A bottleneck with an L4S queue, where nothing is said: Linux' limit, RFC 9332's target, a step of 1 ms.
+const fn l4s(rate: Rate) -> DualPi2Params {
+    let (target, threshold) = (Duration::from_millis(15), Duration::from_millis(1));
+    DualPi2Params { rate, overhead: 0, packets: 10_000, target, threshold }
+}
+
+/// `dualpi2 RATE [THRESHOLD]`.
+const DUALPI2: Word = Word {
+    name: "dualpi2",
+    options: &[],
+    usage: "dualpi2 RATE [THRESHOLD] (a bottleneck with an L4S queue)",
+    read: |arguments| {
+        let mut params = l4s(arguments.required(spec::units::rate, "a rate", "dualpi2 40mbit")?);
+        params.threshold = arguments.optional(spec::units::time)?.unwrap_or(params.threshold);
+        Ok(spec::stage("dualpi2", ImpairmentParams::DualPi2(params)))
+    },
+};
+
+fn dualpi2(table: &mut Table<'_>, _trigger: &Trigger) -> Option<ImpairmentParams> {
+    let rate = table.required("rate", "\"40 Mbit/s\"").and_then(|value| value.quantity());
+    let overhead = table.integer("overhead", -65_535..=65_535).unwrap_or(0);
+    let packets = table.integer("packets", 1..=u64::from(u32::MAX));
+    let target = table.value("target").and_then(|value| positive(&value));
+    let threshold = table.quantity("threshold");
+    let usual = l4s(rate?);
+    Some(ImpairmentParams::DualPi2(DualPi2Params {
+        overhead,
+        packets: packets.unwrap_or(usual.packets),
+        target: target.unwrap_or(usual.target),
+        threshold: threshold.unwrap_or(usual.threshold),
+        ..usual
+    }))
 }
 
 fn fragment_filter(_table: &mut Table<'_>, _trigger: &Trigger) -> Option<ImpairmentParams> {

@@ -13,6 +13,7 @@ mod delay;
 mod delay_model;
 mod dispatch;
 mod drop;
+mod dualpi2;
 mod duplicate;
 mod fragment_filter;
 mod inject;
@@ -43,6 +44,7 @@ pub use corrupt::{CorruptArea, CorruptParams};
 pub use delay::DelayParams;
 pub use delay_model::DelayModelParams;
 pub use drop::DropParams;
+pub use dualpi2::DualPi2Params;
 pub use duplicate::DuplicateParams;
 pub use fragment_filter::FragmentFilterParams;
 pub use inject::{InjectParams, InjectTo, Injected, RstSequence};
@@ -71,6 +73,7 @@ macro_rules! for_each_stage {
             drop "drop" { Drop(DropParams) }
             delay "delay" { Delay(DelayParams), DelayModel(DelayModelParams) }
             rate "rate" { Rate(RateParams), Bottleneck(Box<BottleneckParams>) }
+            dualpi2 "dualpi2" { DualPi2(DualPi2Params) }
             mtu "mtu" { Mtu(MtuParams) }
             mss "mss" { Mss(MssParams) }
             duplicate "duplicate" { Duplicate(DuplicateParams) }

@@ -1,0 +1,582 @@
+//! A bottleneck with a queue for L4S beside the classic one: the dual-queue coupled AQM of RFC 9332, as `DualPI2`.
+//!
+//! Model: a packet with ECT(1) or CE waits in the L4S queue, any other in the classic queue (RFC 9332 section 2.3). The link
+//! sends one packet after the other, IP length plus `overhead` each. The head that has waited longer goes first, where the
+//! L4S head has a head start of twice the target (time-shifted FIFO, section 4.1.2). A PI controller turns the longer of the
+//! two delays into a base probability `p`: a classic packet is dropped (marked, if it is ECN-capable) with `p²`, an L4S packet
+//! is marked with `2p` (the coupling), and always if it waited longer than `threshold` while another waits behind it (the
+//! step). Once `2p` reaches 1 the link is overloaded: then both queues drop with `p²` (appendix A.2). What comes to full
+//! queues is dropped. A train's wire packets wait and leave one by one. With several workers each has queues and a
+//! controller of its own; the link and the limit are one.
+//! Never copies or alters a packet, but for ECN marks. It adds no propagation delay: put a `delay` behind it.
+//! Differs from RFC 9332: the controller looks at the longer of both delays, as Linux' `dualpi2` does, not at the classic one
+//! alone.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::atomic::Ordering;
+
+use crate::pipeline::counters::Reason;
+use crate::pipeline::impair::{Blueprint, Directions, Place, Setting, text};
+use crate::pipeline::packet::Packet;
+use crate::pipeline::rng::StageKey;
+use crate::pipeline::service::Service;
+use crate::pipeline::shared::Shared;
+use crate::pipeline::stage::{Action, Outlet, Stage, Verdict};
+use crate::pipeline::time::{Duration, Instant};
+use crate::pipeline::units::Rate;
+
+/// Parameters of a bottleneck with an L4S queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DualPi2Params {
+    /// Bits per second.
+    pub rate: Rate,
+    /// Bytes that each packet costs on top of its IP length.
+    pub overhead: i32,
+    /// Wire packets that both queues hold together, the one being sent included.
+    pub packets: u64,
+    /// Delay that the controller aims at, above zero; 15 ms by default.
+    pub target: Duration,
+    /// Delay above which every L4S packet is marked; 1 ms by default.
+    pub threshold: Duration,
+}
+
+impl fmt::Display for DualPi2Params {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let queue = text::queue(Some(self.packets), None, None);
+        write!(
+            f,
+            "dualpi2: rate {}{}, {queue}, classic delay of {}, L4S packets marked above {}",
+            self.rate,
+            text::overhead(self.overhead),
+            self.target,
+            self.threshold
+        )
+    }
+}
+
+impl Blueprint for DualPi2Params {
+    type Stage = Box<DualPi2>;
+
+    fn build(&self, setting: &Setting) -> Self::Stage {
+        Box::new(DualPi2::new(*self, setting))
+    }
+
+    fn directions(&self) -> Directions {
+        Directions::Forward
+    }
+
+    fn traps(&self, place: &Place) -> Vec<String> {
+        let bits = self.packets as f64 * f64::from(place.mtu.unwrap_or(1_500)) * 8.0;
+        let full = bits / self.rate.bits_per_sec() as f64;
+        let is_short = full < self.target.as_secs_f64();
+        let trap = format!(
+            "{} full packets take {:.3} ms, less than the target of {}: the queue overflows before the AQM acts",
+            self.packets,
+            full * 1e3,
+            self.target
+        );
+        is_short.then_some(trap).into_iter().collect()
+    }
+}
+
+/// Two queues in front of a link.
+#[derive(Debug)]
+pub struct DualPi2 {
+    params: DualPi2Params,
+    service: Service,
+    controller: Controller,
+    key: StageKey,
+    shared: Shared,
+    classic: VecDeque<Waiting>,
+    l4s: VecDeque<Waiting>,
+    sending: Option<(Waiting, Instant)>,
+    /// The last wake-up that was asked for.
+    wake: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    packet: Packet,
+    since: Instant,
+    /// What it takes of the link.
+    bytes: u64,
+    /// The AQM has let it go.
+    cleared: bool,
+}
+
+/// What the AQM does with a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Go,
+    Mark,
+    Drop,
+}
+
+/// Which queue a packet waits in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Queue {
+    Classic,
+    L4s,
+}
+
+impl Queue {
+    /// By the low bit of the ECN field: ECT(1) and CE have it.
+    fn of(packet: &Packet) -> Self {
+        if packet.traffic_class() & 1 == 1 { Self::L4s } else { Self::Classic }
+    }
+}
+
+impl DualPi2 {
+    /// An idle link with empty queues.
+    fn new(params: DualPi2Params, setting: &Setting) -> Self {
+        Self {
+            params,
+            service: Service::Rate(params.rate, 0),
+            controller: Controller::new(params.target),
+            key: setting.key,
+            shared: Shared::clone(&setting.shared),
+            classic: VecDeque::new(),
+            l4s: VecDeque::new(),
+            sending: None,
+            wake: None,
+        }
+    }
+
+    fn queue(&mut self, queue: Queue) -> &mut VecDeque<Waiting> {
+        match queue {
+            Queue::Classic => &mut self.classic,
+            Queue::L4s => &mut self.l4s,
+        }
+    }
+
+    /// Whose turn it is: the longer wait, with the head start of L4S.
+    fn next(&self) -> Option<Queue> {
+        match (self.classic.front(), self.l4s.front()) {
+            (None, None) => None,
+            (Some(_), None) => Some(Queue::Classic),
+            (None, Some(_)) => Some(Queue::L4s),
+            (Some(classic), Some(l4s)) => {
+                let head_start = self.params.target + self.params.target;
+                let is_classic = classic.since + head_start < l4s.since;
+                Some(if is_classic { Queue::Classic } else { Queue::L4s })
+            }
+        }
+    }
+
+    /// When the packet came that has waited longest.
+    fn oldest(&self) -> Option<Instant> {
+        [self.classic.front(), self.l4s.front()].into_iter().flatten().map(|head| head.since).min()
+    }
+
+    /// What the AQM does with the head of `queue`, whose turn has come.
+    fn departure(&mut self, queue: Queue, now: Instant) -> Fate {
+        let oldest = self.oldest();
+        self.controller.catch_up(oldest, now);
+        let is_last = self.l4s.len() == 1;
+        let (key, threshold) = (self.key, self.params.threshold);
+        let Some(head) = self.queue(queue).front_mut().filter(|head| !head.cleared) else { return Fate::Go };
+        head.cleared = true;
+        let (waited, packet) = (now.since(head.since), &head.packet);
+        match queue {
+            Queue::Classic => {
+                let (stream, can_mark) = (packet.stream(key), packet.is_ecn_capable());
+                let draws = [stream.unit(packet.index, 0), stream.unit(packet.index, 1)];
+                self.controller.classic(draws, can_mark)
+            }
+            Queue::L4s => self.controller.l4s(waited > threshold && !is_last),
+        }
+    }
+
+    /// Takes `waiting` off the books.
+    fn exit(&self, waiting: &Waiting, out: &mut Outlet<'_>) {
+        self.shared.packets.fetch_sub(1, Ordering::AcqRel);
+        out.unkeep(&waiting.packet);
+    }
+
+    /// Carries on with everything that the link can do by `now`.
+    fn serve(&mut self, now: Instant, out: &mut Outlet<'_>) {
+        loop {
+            if self.sending.as_ref().is_some_and(|(_, end)| *end > now) {
+                return;
+            }
+            if let Some((sent, _)) = self.sending.take() {
+                self.exit(&sent, out);
+                out.forward(sent.packet);
+            }
+            let next = self.next().and_then(|queue| Some((queue, self.queue(queue).front()?.since)));
+            let Some((queue, since)) = next else { return self.controller.catch_up(None, now) };
+            let free = self.shared.clock.load(Ordering::Acquire);
+            let from = self.service.at(since);
+            let start = self.service.starts(free, from);
+            if start > now && !self.has_rivals() {
+                return self.wake_at(start, out);
+            }
+            // Where others wait too, the head takes its turn on the link in advance, and then waits for it.
+            match self.departure(queue, start.max(now)) {
+                Fate::Drop => {
+                    if let Some(head) = self.queue(queue).pop_front() {
+                        self.exit(&head, out);
+                        out.drop(head.packet, Reason::Aqm);
+                    }
+                }
+                Fate::Mark => {
+                    if let Some(head) = self.queue(queue).front_mut()
+                        && head.packet.mark_congestion()
+                    {
+                        out.rewritten(&head.packet);
+                    }
+                }
+                Fate::Go => self.send(queue, free, from, now, out),
+            }
+        }
+    }
+
+    /// Whether other workers' packets wait for the link.
+    fn has_rivals(&self) -> bool {
+        let own = (self.classic.len() + self.l4s.len()) as u64;
+        self.shared.packets.load(Ordering::Acquire) > own
+    }
+
+    /// Gives the link to the head of `queue`, unless another worker took it since it was seen to be free.
+    fn send(&mut self, queue: Queue, free: u64, from: u64, now: Instant, out: &mut Outlet<'_>) {
+        let Some(bytes) = self.queue(queue).front().map(|head| head.bytes) else { return };
+        let (end, service) = self.service.after(free, from, bytes);
+        let clock = &self.shared.clock;
+        if clock.compare_exchange(free, end, Ordering::AcqRel, Ordering::Acquire).is_err() {
+            return;
+        }
+        self.service = service;
+        let end = self.service.ends(end).max(now);
+        self.sending = self.queue(queue).pop_front().map(|head| (head, end));
+        self.wake_at(end, out);
+    }
+
+    fn wake_at(&mut self, at: Instant, out: &mut Outlet<'_>) {
+        if at < Instant::FAR && self.wake != Some(at) {
+            self.wake = Some(at);
+            out.wake_at(at);
+        }
+    }
+}
+
+impl Stage for DualPi2 {
+    fn decide(&mut self, _packet: &Packet, _limit: u32, _now: Instant) -> Verdict {
+        Verdict::new(1, Action::Take)
+    }
+
+    fn take(&mut self, packet: &mut Packet, now: Instant, out: &mut Outlet<'_>) {
+        // What ends at this very time makes room first.
+        self.serve(now, out);
+        let bytes = packet.wire_length(0).saturating_add_signed(self.params.overhead).into();
+        let queue = Queue::of(packet);
+        let packet = packet.take(out.pool);
+        let most = self.params.packets;
+        let enter = |held: u64| (held < most).then_some(held + 1);
+        if self.shared.packets.fetch_update(Ordering::AcqRel, Ordering::Acquire, enter).is_err() {
+            return out.drop(packet, Reason::QueueFull);
+        }
+        let oldest = self.oldest();
+        self.controller.catch_up(oldest, now);
+        out.keep(&packet);
+        self.queue(queue).push_back(Waiting { packet, since: now, bytes, cleared: false });
+        self.serve(now, out);
+    }
+
+    fn wake(&mut self, now: Instant, out: &mut Outlet<'_>) {
+        self.serve(now, out);
+    }
+
+    fn relinquish(&mut self) -> Option<Packet> {
+        let sending = self.sending.take().map(|(sending, _)| sending);
+        let waiting = sending.or_else(|| self.l4s.pop_front()).or_else(|| self.classic.pop_front())?;
+        self.shared.packets.fetch_sub(1, Ordering::AcqRel);
+        Some(waiting.packet)
+    }
+}
+
+/// The coupling factor `k` (RFC 9332 appendix A.1).
+const COUPLING: f64 = 2.0;
+/// The largest round-trip time that the gains are made for, in seconds (appendix A.1).
+const RTT_MAX: f64 = 0.1;
+/// The base probability at which L4S packets would be marked for certain: from here on there is overload.
+const OVERLOAD: f64 = 1.0 / COUPLING;
+
+/// The base AQM: a PI controller of the delay (RFC 9332 appendix A.1, figures 3 to 6).
+#[derive(Debug)]
+struct Controller {
+    target: f64,
+    update: Duration,
+    /// The base probability `p'`.
+    p: f64,
+    /// The delay at the last update, in seconds.
+    previous: f64,
+    next_update: Instant,
+    /// The count of `recur` for L4S.
+    recurrence: f64,
+}
+
+impl Controller {
+    fn new(target: Duration) -> Self {
+        // Tupdate = min(target, RTT_max / 3); not below 1 ms, to bound the work.
+        let update = target.as_nanos().clamp(1_000_000, (RTT_MAX * 1e9 / 3.0) as u64);
+        Self {
+            target: target.as_secs_f64(),
+            update: Duration::from_nanos(update),
+            p: 0.0,
+            previous: 0.0,
+            next_update: Instant::ZERO,
+            recurrence: 0.0,
+        }
+    }
+
+    /// The integral gain: `0.1 · Tupdate / RTT_max²`.
+    fn alpha(&self) -> f64 {
+        0.1 * self.update.as_secs_f64() / (RTT_MAX * RTT_MAX)
+    }
+
+    /// The proportional gain: `0.3 / RTT_max`.
+    const fn beta() -> f64 {
+        0.3 / RTT_MAX
+    }
+
+    /// Makes the updates due at or before `now`; `oldest` is when the packet came that has waited longest.
+    fn catch_up(&mut self, oldest: Option<Instant>, now: Instant) {
+        while self.next_update <= now {
+            let delay = oldest.map_or(Duration::ZERO, |oldest| self.next_update.since(oldest)).as_secs_f64();
+            let rests = delay == 0.0 && self.previous == 0.0;
+            self.step(delay);
+            self.next_update += self.update;
+            if rests && self.p == 0.0 {
+                // Nothing changes any more until something happens.
+                let period = self.update.as_nanos();
+                let missed = now.since(self.next_update).as_nanos() / period;
+                let is_due = self.next_update <= now;
+                let skipped = if is_due && oldest.is_none() { missed.saturating_add(1) } else { 0 };
+                self.next_update += Duration::from_nanos(skipped.saturating_mul(period));
+            }
+        }
+    }
+
+    fn step(&mut self, delay: f64) {
+        let change = self.alpha() * (delay - self.target) + Self::beta() * (delay - self.previous);
+        self.p = (self.p + change).clamp(0.0, 1.0);
+        self.previous = delay;
+    }
+
+    /// About a classic packet; `draws` are uniform in [0, 1). The larger of two is below `p` with p².
+    fn classic(&self, draws: [f64; 2], can_mark: bool) -> Fate {
+        if draws[0].max(draws[1]) >= self.p {
+            return Fate::Go;
+        }
+        if can_mark && self.p < OVERLOAD { Fate::Mark } else { Fate::Drop }
+    }
+
+    /// About an L4S packet; `above` the step it is marked for certain.
+    fn l4s(&mut self, above: bool) -> Fate {
+        let coupled = (COUPLING * self.p).min(1.0);
+        if self.p >= OVERLOAD && self.recur(self.p * self.p) {
+            return Fate::Drop;
+        }
+        let probability = if above { 1.0 } else { coupled };
+        if probability >= 1.0 || self.recur(probability) { Fate::Mark } else { Fate::Go }
+    }
+
+    /// True as often as `likelihood` says, evenly spread.
+    fn recur(&mut self, likelihood: f64) -> bool {
+        self.recurrence += likelihood;
+        let hits = self.recurrence > 1.0;
+        self.recurrence -= f64::from(u8::from(hits));
+        hits
+    }
+}
+
+#[cfg(test)]
+impl crate::pipeline::laws::Lawful for DualPi2Params {
+    fn strategy() -> proptest::strategy::BoxedStrategy<Self> {
+        use proptest::prelude::*;
+
+        use crate::pipeline::testing::strategy::{duration, rate};
+
+        let target = (1..20_000_000_u64).prop_map(Duration::from_nanos);
+        (rate(), -20..60_i32, 1..60_u64, target, duration())
+            .prop_map(|(rate, overhead, packets, target, threshold)| Self {
+                rate,
+                overhead,
+                packets,
+                target,
+                threshold,
+            })
+            .boxed()
+    }
+
+    fn shares_state(&self) -> bool {
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::params::ImpairmentParams;
+    use crate::pipeline::testing::{Run, Spec, Wire, stage};
+
+    const ECT0: u8 = 2;
+    const ECT1: u8 = 1;
+
+    fn params(megabits: u64) -> DualPi2Params {
+        DualPi2Params {
+            rate: Rate::from_bits_per_sec(megabits * 1_000_000).unwrap(),
+            overhead: 0,
+            packets: 10_000,
+            target: Duration::from_millis(15),
+            threshold: Duration::from_millis(1),
+        }
+    }
+
+    fn run(params: DualPi2Params) -> Run {
+        Run::new(vec![stage(ImpairmentParams::DualPi2(params))])
+    }
+
+    fn at(micros: u64) -> Instant {
+        Instant::ZERO + Duration::from_micros(micros)
+    }
+
+    /// 1,000 bytes: 1 ms at 8 Mbit/s.
+    fn packet(ecn: u8, number: u32) -> Spec {
+        Spec { traffic_class: ecn, sequence: number, ..Spec::tcp(960) }
+    }
+
+    fn order(run: &Run) -> Vec<u32> {
+        let number = |wire: &Wire| u32::from_be_bytes(wire.bytes[24..28].try_into().unwrap());
+        run.wires().iter().map(number).collect()
+    }
+
+    fn ecn(run: &Run) -> Vec<u8> {
+        run.wires().iter().map(|wire| wire.bytes[1] & 3).collect()
+    }
+
+    /// By hand, with Tupdate = 15 ms: alpha = 0.1 · 0.015 / 0.1² = 0.15, beta = 0.3 / 0.1 = 3.
+    #[test]
+    fn the_base_probability_follows_the_formula() {
+        let mut controller = Controller::new(Duration::from_millis(15));
+        assert!((controller.alpha() - 0.15).abs() < 1e-12 && (Controller::beta() - 3.0).abs() < 1e-12);
+        controller.step(0.035);
+        let first = 0.15 * 0.02 + 3.0 * 0.035;
+        assert!((controller.p - first).abs() < 1e-12, "{}", controller.p);
+        controller.step(0.025);
+        let second = first + 0.15 * 0.01 - 3.0 * 0.01;
+        assert!((controller.p - second).abs() < 1e-12, "{}", controller.p);
+        // Empty queues: to nothing, not below.
+        controller.catch_up(None, at(1_000_000));
+        assert!(controller.p <= 0.0, "{}", controller.p);
+        controller.catch_up(None, at(3_600_000_000));
+        assert!(controller.next_update > at(3_600_000_000) && controller.next_update <= at(3_600_015_000));
+    }
+
+    /// `p_CL = 2 p` for L4S, `p_C = p²` for classic.
+    #[test]
+    fn the_two_queues_are_coupled() {
+        let mut controller = Controller::new(Duration::from_millis(15));
+        controller.p = 0.1;
+        let stream = StageKey::new(1, "dualpi2").stream(1, 0);
+        let n = 100_000_u64;
+        let draws = |index| [stream.unit(index, 0), stream.unit(index, 1)];
+        let classic = (0..n).filter(|&index| controller.classic(draws(index), false) == Fate::Drop).count();
+        let (mean, deviation) = (n as f64 * 0.01, (n as f64 * 0.01 * 0.99).sqrt());
+        assert!((classic as f64 - mean).abs() < 5.0 * deviation, "{classic}");
+        let marked = (0..n).filter(|_| controller.l4s(false) == Fate::Mark).count();
+        assert!((marked as f64 - 0.2 * n as f64).abs() <= 1.0, "{marked}");
+        assert_eq!(controller.l4s(true), Fate::Mark, "above the step");
+        assert_eq!(controller.classic([0.05, 0.09], true), Fate::Mark);
+        assert_eq!(controller.classic([0.05, 0.11], true), Fate::Go);
+    }
+
+    /// From 2 p = 1 on both queues drop with p², whatever could be marked.
+    #[test]
+    fn overload_drops_in_both_queues() {
+        let mut controller = Controller::new(Duration::from_millis(15));
+        controller.p = 0.6;
+        assert_eq!(controller.classic([0.1, 0.1], true), Fate::Drop);
+        let fates: Vec<Fate> = (0..10_000).map(|_| controller.l4s(false)).collect();
+        let dropped = fates.iter().filter(|&&fate| fate == Fate::Drop).count();
+        assert!((dropped as f64 - 3_600.0).abs() <= 1.0, "{dropped}");
+        assert!(fates.iter().all(|&fate| fate != Fate::Go));
+    }
+
+    #[test]
+    fn l4s_packets_pass_those_that_wait() {
+        let mut run = run(params(8));
+        for (number, ecn) in [0, ECT0, 0, ECT1, 3, 0].into_iter().enumerate() {
+            run.feed(at(number as u64), &packet(ecn, number as u32).frame());
+        }
+        run.finish();
+        assert_eq!(order(&run), [0, 3, 4, 1, 2, 5]);
+    }
+
+    /// With a target of 1 ms the head start is 2 ms.
+    #[test]
+    fn a_classic_packet_waits_no_longer_than_the_head_start() {
+        let mut run = run(DualPi2Params { target: Duration::from_millis(1), ..params(8) });
+        run.feed(at(0), &packet(ECT1, 0).frame());
+        run.feed(at(1), &packet(0, 1).frame());
+        // More L4S than the link takes.
+        for number in 0..20 {
+            run.feed(at(10 + 500 * number), &packet(ECT1, 100 + number as u32).frame());
+        }
+        run.finish();
+        let place = order(&run).iter().position(|&number| number == 1).unwrap();
+        // Those that came within 2 ms of it go first: at 10, 510, 1010 and 1510 us.
+        assert_eq!(place, 5, "{:?}", order(&run));
+    }
+
+    #[test]
+    fn l4s_packets_are_marked_behind_the_step_but_never_the_last() {
+        let mut run = run(params(8));
+        for number in 0..4 {
+            run.feed(at(0), &packet(ECT1, number).frame());
+        }
+        run.finish();
+        // They wait 0, 1, 2 and 3 ms; the threshold of 1 ms is not exceeded by the second.
+        assert_eq!(ecn(&run), [1, 1, 3, 1]);
+        assert_eq!(run.stage(0).rewritten.packets, 1);
+    }
+
+    /// 12 Mbit/s that do not react into 10: the controller drops a sixth, and the delay is held near the target.
+    #[test]
+    fn the_classic_delay_is_held_near_the_target() {
+        let mut run = run(params(10));
+        let (gap, count) = (667, 45_000_u64);
+        for number in 0..count {
+            run.feed(at(number * gap), &packet(0, number as u32).frame());
+        }
+        run.finish();
+        let late: Vec<f64> = run
+            .wires()
+            .iter()
+            .zip(order(&run))
+            .filter(|(_, number)| u64::from(*number) > count / 2)
+            .map(|(wire, number)| wire.at.since(at(u64::from(number) * gap)).as_secs_f64())
+            .collect();
+        let mean = late.iter().sum::<f64>() / late.len() as f64;
+        assert!((0.010..0.020).contains(&mean), "{mean}");
+        assert!(run.dropped(Reason::Aqm) > count / 10 && run.dropped(Reason::QueueFull) == 0);
+    }
+
+    #[test]
+    fn full_queues_drop_what_comes() {
+        let mut run = run(DualPi2Params { packets: 3, ..params(8) });
+        for number in 0..5 {
+            run.feed(at(0), &packet(if number % 2 == 0 { 0 } else { ECT1 }, number).frame());
+        }
+        run.finish();
+        assert_eq!(run.dropped(Reason::QueueFull), 2);
+    }
+
+    #[test]
+    fn a_queue_shorter_than_the_target_is_a_trap() {
+        let traps = |packets| DualPi2Params { packets, ..params(10) }.traps(&Place::default());
+        assert!(traps(10_000).is_empty());
+        assert_eq!(traps(5).len(), 1, "{:?}", traps(5));
+    }
+}
