@@ -97,11 +97,18 @@ fn the_path_mtu_is_that_of_the_namespace_and_df_is_heeded() {
     for address in both() {
         assert_eq!(pair.client.run(|| path_mtu(address).unwrap()).unwrap(), u64::from(MTU));
     }
-    let series =
-        |df| Udp { count: 5, size: 3_000, interval: Duration::ZERO, df, gso: 1, settle: SECONDS / 10 };
+    let series = |df| Udp {
+        count: 5,
+        size: 3_000,
+        interval: Duration::ZERO,
+        df,
+        gso: 1,
+        settle: SECONDS / 10,
+        answer: None,
+    };
     let before = counters(&pair.server);
     for (df, received, too_big) in [(true, 0, 5), (false, 5, 0)] {
-        let receiver = pair.server.run(|| Receiver::start(5_000, SECONDS / 10).unwrap()).unwrap();
+        let receiver = pair.server.run(|| Receiver::start(5_000, SECONDS / 10, None).unwrap()).unwrap();
         let to = SocketAddr::new(both()[0], 5_000);
         let sent = pair.client.run(|| series(df).send(to).unwrap()).unwrap();
         let arrivals = receiver.finish();

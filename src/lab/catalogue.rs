@@ -46,8 +46,16 @@ pub const CHAPTERS: &[Chapter] = &[
     },
     Chapter {
         title: "No way there, no way back",
-        opening: "Routes that are missing or run in circles, filters that know one direction only, tables that are full.",
-        cases: &["no-route", "ttl-loop", "firewall-asymmetric", "syn-queue-full", "conntrack-full"],
+        opening: "Routes that are missing or run in circles, filters that know one direction only, tables that are full or forget.",
+        cases: &[
+            "no-route",
+            "ttl-loop",
+            "firewall-asymmetric",
+            "syn-queue-full",
+            "conntrack-full",
+            "nat-idle-timeout",
+            "nat-rebind-address",
+        ],
     },
     Chapter {
         title: "Resets that do not count",

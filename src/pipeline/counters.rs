@@ -2,6 +2,8 @@
 
 use std::ops::AddAssign;
 
+use crate::pipeline::time::Duration;
+
 /// Wire packets and their bytes (IP total lengths).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
 pub struct Amount {
@@ -240,11 +242,19 @@ pub struct StageCounters {
     pub rewritten: Amount,
     /// Made to wait.
     pub delayed: Amount,
+    /// The longest wait that was decided when a packet came: of stages that say at once until when they hold it.
+    pub longest_wait: Duration,
     /// Wire packets held back to their predecessors to keep the order of a jitter; filled in by reports.
     pub clamped: u64,
 }
 
 impl StageCounters {
+    /// Counts packets that wait for so long from now on.
+    pub(super) fn held(&mut self, amount: Amount, wait: Duration) {
+        self.delayed += amount;
+        self.longest_wait = self.longest_wait.max(wait);
+    }
+
     /// Selected and triggered: the stage acted or decided on them.
     pub const fn acted(&self) -> Amount {
         Amount {
@@ -263,6 +273,7 @@ impl AddAssign<&Self> for StageCounters {
         self.answered += other.answered;
         self.rewritten += other.rewritten;
         self.delayed += other.delayed;
+        self.longest_wait = self.longest_wait.max(other.longest_wait);
         self.clamped += other.clamped;
     }
 }

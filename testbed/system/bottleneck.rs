@@ -161,7 +161,7 @@ fn a_serialiser_sends_at_its_rate() {
         );
         let running = Running::start("", &faults);
         let [left, right] = [&running.left, &running.right].map(|name| Netns::named(name).unwrap());
-        let receiver = right.run(|| Receiver::start(7, Duration::from_secs(5)).unwrap()).unwrap();
+        let receiver = right.run(|| Receiver::start(7, Duration::from_secs(5), None).unwrap()).unwrap();
         let count = bits * 2 / 8 / SIZE;
         let udp = Udp {
             count,
@@ -170,6 +170,7 @@ fn a_serialiser_sends_at_its_rate() {
             df: true,
             gso: 40,
             settle: Duration::from_secs(5),
+            answer: None,
         };
         left.run(|| udp.send("10.88.2.2:7".parse().unwrap()).unwrap()).unwrap();
         let arrivals = receiver.finish();

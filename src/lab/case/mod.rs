@@ -24,6 +24,7 @@ use crate::lab::traffic::request::Request;
 use crate::lab::traffic::reuse::Reuse;
 use crate::lab::traffic::serve::Serve;
 use crate::lab::traffic::stream::Stream;
+use crate::lab::traffic::talk::Talk;
 use crate::lab::traffic::trace::Trace;
 use crate::lab::traffic::udp::Udp;
 use crate::pipeline::params::NatParams;
@@ -144,6 +145,8 @@ pub enum Kind {
     Reuse(Target, Reuse),
     /// A bulk transfer.
     Stream(Target, Stream),
+    /// A connection that is silent between messages.
+    Talk(Target, Talk),
     /// Numbered datagrams.
     Udp(Target, Udp),
     /// Echo requests.

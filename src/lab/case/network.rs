@@ -26,6 +26,10 @@ pub(super) fn read_network(root: &mut Table<'_>) -> Network {
     Network { hosts, paths, routes, nats, icmp }
 }
 
+/// Packets in the queue of a host's device, if the file does not say: more than a case sends while a busy machine keeps the
+/// router from reading. What is lost must be lost by the fault.
+const TXQUEUELEN: u32 = 20_000;
+
 fn read_hosts(root: &mut Table<'_>) -> Vec<Host> {
     let mut hosts: Vec<Host> = Vec::new();
     let tables = root.tables("host");
@@ -38,11 +42,14 @@ fn read_hosts(root: &mut Table<'_>) -> Vec<Host> {
                 value.problem("a host of a case has a namespace of its own", "remove it");
             }
         }
-        let routes = table.value("routes").is_some();
+        let (routes, queue) = (table.value("routes").is_some(), table.value("txqueuelen").is_some());
         let mut port = read_port(&mut table, &others);
         fill_in_addresses(&mut port);
         if !routes {
             port.routes = default_routes(&port.addresses);
+        }
+        if !queue {
+            port.txqueuelen = TXQUEUELEN;
         }
         let sysctl = table.value("sysctl").map(|value| read_sysctl(&value)).unwrap_or_default();
         table.finish();
@@ -54,6 +61,7 @@ fn read_hosts(root: &mut Table<'_>) -> Vec<Host> {
             if hosts.iter().all(|host| host.port.name != name) {
                 let mut port = PortPlan::new(name, NetnsRef::Own, parsed(addresses));
                 port.routes = default_routes(&port.addresses);
+                port.txqueuelen = TXQUEUELEN;
                 hosts.push(Host { port, sysctl: Vec::new() });
             }
         }

@@ -42,6 +42,11 @@ fn a_case_without_hosts_has_a_client_and_a_server() {
     assert_eq!((case.name.as_str(), names), ("x", vec!["client", "server"]));
     assert_eq!(hosts[1].port.addresses[0].to_string(), "10.77.2.2/24");
     assert_eq!(hosts[0].port.routes.len(), 2);
+    // A burst waits for a router that has no time to read it.
+    assert!(hosts.iter().all(|host| host.port.txqueuelen == 20_000));
+    let short = format!("{SMALL}[[host]]\nname = \"client\"\ntxqueuelen = 10\n");
+    let hosts = parse(&short).trials.remove(0).runs.remove(0).network.hosts;
+    assert_eq!(hosts.iter().map(|host| host.port.txqueuelen).collect::<Vec<_>>(), [10, 20_000]);
 }
 
 #[test]
@@ -187,5 +192,21 @@ fn clients_made_by_hand_have_an_ipv4_address_of_nobody() {
     ] {
         let wrong = wrong_step(keys);
         assert!(wrong.contains(problem), "{keys}: {wrong}");
+    }
+}
+
+#[test]
+fn a_step_that_cannot_be_is_refused() {
+    let step = |keys: &str| problems(&SMALL.replace("type = \"request\"", keys));
+    for (keys, problem) in [
+        ("type = \"talk\"\nkeepalive = \"1500ms\"", "whole seconds"),
+        ("type = \"talk\"\nkeepalive = \"0s\"", "whole seconds"),
+        ("type = \"talk\"\ncount = 0", "count"),
+        ("type = \"udp\"\nanswer = \"last\"", "latest"),
+        ("type = \"serve\"\necho = true\nsink = true", "a sink or an echo"),
+        ("type = \"serve\"\necho = true\nresponse = [5]", "a sink answers nothing"),
+    ] {
+        let said = step(keys);
+        assert!(said.contains(problem), "{keys}: {said}");
     }
 }

@@ -17,15 +17,16 @@ use crate::lab::traffic::request::{Request, SMALLEST};
 use crate::lab::traffic::reuse::{Clock, Reuse};
 use crate::lab::traffic::serve::{Serve, Service};
 use crate::lab::traffic::stream::Stream;
+use crate::lab::traffic::talk::Talk;
 use crate::lab::traffic::trace::Trace;
-use crate::lab::traffic::udp::{NUMBER, Udp};
+use crate::lab::traffic::udp::{Answer, NUMBER, Udp};
 use crate::pipeline::time::Duration;
 use crate::pipeline::units::Bytes;
 
 /// Values of `type`.
-const TYPES: [&str; 13] = [
-    "serve", "request", "connect", "probe", "reuse", "clients", "stream", "udp", "ping", "trace", "exec",
-    "sysctl", "wait",
+const TYPES: [&str; 14] = [
+    "serve", "request", "connect", "probe", "reuse", "clients", "stream", "talk", "udp", "ping", "trace",
+    "exec", "sysctl", "wait",
 ];
 /// Largest payload of a UDP datagram over IPv4.
 const LARGEST_DATAGRAM: u32 = 65_507;
@@ -87,7 +88,8 @@ fn read_kind(kind: &str, host: Option<usize>, table: &mut Table<'_>, hosts: &[Ho
         "clients" => Kind::Clients(ipv4_target(table, hosts)?, clients(table, &hosts[host?])?),
         "reuse" => Kind::Reuse(ipv4_target(table, hosts)?, reuse(table, &hosts[host?])?),
         "stream" => Kind::Stream(target(table, hosts, Some(5_201))?, stream(table)),
-        "udp" => Kind::Udp(target(table, hosts, Some(5_202))?, udp(table)),
+        "talk" => Kind::Talk(target(table, hosts, Some(80))?, talk(table)?),
+        "udp" => Kind::Udp(target(table, hosts, Some(5_202))?, udp(table)?),
         "ping" => Kind::Ping(target(table, hosts, None)?, ping(table)),
         "trace" => {
             let hops = number(table, "hops", 1..=64, 8);
@@ -114,14 +116,22 @@ fn serve(table: &mut Table<'_>) -> Serve {
     let backlog = number(table, "backlog", 1..=u16::MAX, 1_024);
     let response = table.value("response");
     let sink = table.flag("sink", false);
-    if let Some(value) = response.as_ref().filter(|_| sink) {
-        value.problem("a sink answers nothing", "remove response or sink");
+    let echo = table.flag("echo", false);
+    if let Some(value) = response.as_ref().filter(|_| sink || echo) {
+        value.problem("a sink answers nothing, an echo what it hears", "remove response, or sink and echo");
+    }
+    if sink && echo {
+        table.problem("a server is a sink or an echo", "remove one of them");
     }
     let segments: Vec<u32> = match response {
         Some(value) => value.one_or_more().iter().filter_map(|item| item.integer(1..=100_000_000)).collect(),
         None => vec![1_000],
     };
-    let service = if sink { Service::Sink } else { Service::Http(segments) };
+    let service = match (sink, echo) {
+        (true, _) => Service::Sink,
+        (_, true) => Service::Echo,
+        _ => Service::Http(segments),
+    };
     let workers = table.integer("workers", 1..=64_u16);
     Serve { port, service, backlog, workers }
 }
@@ -237,7 +247,32 @@ fn stream(table: &mut Table<'_>) -> Stream {
     Stream { bytes, duration, timeout }
 }
 
-fn udp(table: &mut Table<'_>) -> Udp {
+fn talk(table: &mut Table<'_>) -> Option<Talk> {
+    let keepalive = match table.value("keepalive") {
+        None => None,
+        Some(value) => Some(whole_seconds(&value)?),
+    };
+    Some(Talk {
+        count: number(table, "count", 1..=1_000, 2),
+        size: number(table, "size", 1..=1_000_000, 100),
+        silence: table.quantity::<Duration>("silence").unwrap_or(Duration::from_secs(1)).into(),
+        keepalive,
+        timeout: timeout(table, DEFAULT_TIMEOUT),
+    })
+}
+
+/// The kernel counts keepalives in seconds, 1 to 32767 of them.
+fn whole_seconds(value: &Value<'_>) -> Option<u32> {
+    let span = value.quantity::<Duration>()?.as_nanos();
+    let seconds = u32::try_from(span / 1_000_000_000).ok().filter(|seconds| (1..=32_767).contains(seconds));
+    let whole = seconds.filter(|_| span.is_multiple_of(1_000_000_000));
+    if whole.is_none() {
+        value.problem("the kernel sends keepalives after whole seconds", "write \"1s\" to \"32767s\"");
+    }
+    whole
+}
+
+fn udp(table: &mut Table<'_>) -> Option<Udp> {
     let size = number(table, "size", NUMBER as u32..=LARGEST_DATAGRAM, 64);
     let gso_value = table.value("gso");
     let gso = gso_value.as_ref().and_then(|value| value.integer(1..=64)).unwrap_or(1);
@@ -247,14 +282,19 @@ fn udp(table: &mut Table<'_>) -> Udp {
             "at most 65,000 bytes",
         );
     }
-    Udp {
+    let answer = match table.value("answer") {
+        None => None,
+        Some(value) => Some(value.choice(&Answer::NAMES)?),
+    };
+    Some(Udp {
+        answer,
         count: number(table, "count", 1..=10_000_000, 100),
         size,
         interval: table.quantity::<Duration>("interval").unwrap_or(Duration::from_millis(1)).into(),
         df: table.flag("df", false),
         gso,
-        settle: table.quantity::<Duration>("settle").unwrap_or(Duration::from_millis(300)).into(),
-    }
+        settle: table.quantity::<Duration>("settle").unwrap_or(Duration::from_secs(1)).into(),
+    })
 }
 
 fn ping(table: &mut Table<'_>) -> Ping {

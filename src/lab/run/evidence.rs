@@ -121,6 +121,7 @@ fn observe_stage(prefix: &str, counters: &StageCounters, observed: &mut Observat
     ] {
         observed.set(format!("{prefix}.{name}"), amount.packets);
     }
+    observed.set(format!("{prefix}.wait_ms_max"), counters.longest_wait.as_nanos() as f64 / 1e6);
     let share = counters.drops.total().packets as f64 / counters.seen.packets.max(1) as f64;
     observed.set(format!("{prefix}.dropped_share"), share);
     observe_drops(prefix, &counters.drops, observed);

@@ -18,6 +18,7 @@ use crate::lab::report::{self, CaseStory, TrialStory};
 use crate::lab::run::network::Lab;
 use crate::lab::traffic::clients::Clocks;
 use crate::lab::traffic::probe::Place;
+use crate::lab::traffic::udp::Answer;
 use crate::lab::value::Observations;
 use crate::net::NetError;
 
@@ -216,9 +217,24 @@ fn describe(step: &Step, run: &Run) -> String {
                 format!("TCP stream to {} for {:?}", to(target), duration.unwrap_or_default())
             }
         },
-        Kind::Udp(target, udp) => {
+        Kind::Talk(target, talk) => {
+            let keepalive = talk.keepalive.map(|seconds| format!(", keepalives after {seconds}s"));
             format!(
-                "{} datagrams of {} bytes to {}, one in {:?}",
+                "{} message(s) on one connection to {}, {:?} of silence between them{}",
+                talk.count,
+                to(target),
+                talk.silence,
+                keepalive.unwrap_or_default()
+            )
+        }
+        Kind::Udp(target, udp) => {
+            let answered = match udp.answer {
+                None => "",
+                Some(Answer::First) => ", answered to where the first one came from",
+                Some(Answer::Latest) => ", answered to where each came from",
+            };
+            format!(
+                "{} datagrams of {} bytes to {}, one in {:?}{answered}",
                 udp.count,
                 udp.size,
                 to(target),

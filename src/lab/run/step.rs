@@ -140,6 +140,7 @@ fn act(kind: &Kind, peer: Option<&Netns>) -> std::io::Result<Facts> {
         Kind::Probe(to, probe) => Ok(probe.run(ipv4(to)?)?.facts()),
         Kind::Clients(to, clients) => Ok(clients.summary(&clients.run(ipv4(to)?)?)),
         Kind::Reuse(to, reuse) => Ok(reuse.run(ipv4(to)?)?.facts()),
+        Kind::Talk(to, talk) => Ok(talk.run(socket(to)).facts()),
         Kind::Ping(to, ping) => Ok(ping.run(to.address)?.facts()),
         Kind::Trace(to, trace) => Ok(trace::summary(&trace.run(to.address)?, to.address)),
         Kind::Exec(exec) => Ok(exec.run()?.facts()),
@@ -151,10 +152,11 @@ fn act(kind: &Kind, peer: Option<&Netns>) -> std::io::Result<Facts> {
             Ok(stream::summary(&sent, &tally))
         }
         Kind::Udp(to, udp) => {
-            let receiver = peer.map(|peer| at(peer, || Receiver::start(to.port, udp.settle))).transpose()?;
+            let receiver =
+                peer.map(|peer| at(peer, || Receiver::start(to.port, udp.settle, udp.answer))).transpose()?;
             let sent = udp.send(socket(to))?;
-            let arrivals = receiver.map(Receiver::finish).unwrap_or_default();
-            Ok(udp::summary(udp.count, &sent, &arrivals))
+            let heard = receiver.map(Receiver::finish).unwrap_or_default();
+            Ok(udp::summary(udp.count, &sent, &heard))
         }
     }
 }

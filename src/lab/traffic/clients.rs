@@ -28,7 +28,8 @@ pub struct Clients {
     pub source: Ipv4Addr,
     /// Whose turn it is with each connection.
     pub clocks: Clocks,
-    /// Each connection waits so long for the answer to its one SYN.
+    /// Each connection waits at most so long for the answer to its one SYN; less where the answer to an echo request that
+    /// follows it shows that it is lost.
     pub timeout: Duration,
 }
 

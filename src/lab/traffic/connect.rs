@@ -9,7 +9,7 @@ use std::time::Duration;
 use nix::libc;
 use nix::sys::socket::{setsockopt, sockopt};
 
-use crate::lab::clock;
+use crate::lab::clock::{self, Pace};
 use crate::lab::traffic::client;
 use crate::lab::traffic::outcome::Outcome;
 use crate::lab::traffic::{facts, quantile, share};
@@ -46,7 +46,7 @@ impl Connect {
     pub fn run(&self, server: SocketAddr) -> Vec<Attempt> {
         let next = AtomicU64::new(0);
         let all = Mutex::new(Vec::new());
-        let start = clock::now();
+        let pace = Pace::start(self.interval);
         std::thread::scope(|scope| {
             for _ in 0..self.concurrent.clamp(1, self.count.max(1)) {
                 scope.spawn(|| {
@@ -55,12 +55,7 @@ impl Connect {
                         if number >= self.count {
                             break;
                         }
-                        let due = start + self.interval.saturating_mul(number as u32);
-                        if let Some(early) =
-                            due.checked_duration_since(clock::now()).filter(|early| !early.is_zero())
-                        {
-                            clock::pause(early);
-                        }
+                        pace.wait(number);
                         let attempt = self.attempt(server);
                         all.lock().unwrap_or_else(PoisonError::into_inner).push(attempt);
                     }

@@ -17,6 +17,7 @@ pub mod reuse;
 pub mod serve;
 pub mod sockopt;
 pub mod stream;
+pub mod talk;
 pub mod trace;
 pub mod udp;
 pub mod wait;

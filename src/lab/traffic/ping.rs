@@ -127,7 +127,7 @@ pub(crate) fn address_of(from: &SockaddrStorage) -> Option<IpAddr> {
 }
 
 /// RFC 792 / RFC 4443 echo request. The kernel sums ICMPv6 itself, since the sum covers addresses.
-fn request(ipv4: bool, id: u16, number: u16, size: u16) -> Vec<u8> {
+pub(super) fn request(ipv4: bool, id: u16, number: u16, size: u16) -> Vec<u8> {
     let mut message = vec![if ipv4 { 8 } else { 128 }, 0, 0, 0];
     message.extend(id.to_be_bytes());
     message.extend(number.to_be_bytes());

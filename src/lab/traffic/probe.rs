@@ -7,7 +7,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
-use crate::lab::clock::{self, Deadline};
+use crate::lab::clock::{Deadline, Pace};
 use crate::lab::traffic::facts;
 use crate::lab::traffic::raw::{MSS, Segment, Wire, stamp};
 use crate::lab::value::Facts;
@@ -126,13 +126,10 @@ impl Probe {
     /// No raw sockets, or no route to the server.
     pub fn run(&self, server: SocketAddrV4) -> io::Result<Probed> {
         let wire = Wire::open(self.source, server)?;
-        let start = clock::now();
+        let pace = Pace::start(self.interval);
         let mut probed = Probed::default();
         for number in 0..self.count {
-            let due = start + self.interval * u32::from(number);
-            if let Some(early) = due.checked_duration_since(clock::now()).filter(|early| !early.is_zero()) {
-                clock::pause(early);
-            }
+            pace.wait(number.into());
             probed.attempts += 1;
             probed.answered += u64::from(self.probe(&wire, number)?);
         }

@@ -12,10 +12,12 @@ use nix::sys::socket::{
 };
 
 use crate::lab::clock::Deadline;
+use crate::lab::traffic::ping;
 use crate::lab::traffic::wait::{Wake, readable};
 use crate::pipeline::wire::checksum::{pseudo_sum_v4, transport_checksum};
 use crate::pipeline::wire::tcp::flag::{ACK, FIN, PSH, SYN};
 
+const ICMP: u8 = 1;
 const TCP: u8 = 6;
 /// The MSS option: 1460.
 pub(super) const MSS: [u8; 4] = [2, 4, 0x05, 0xB4];
@@ -75,8 +77,11 @@ impl Wire {
     }
 
     pub(super) fn send(&self, port: u16, segment: &Segment<'_>) -> io::Result<()> {
-        let packet = packet(SocketAddrV4::new(self.source, port), self.server, segment);
-        sendto(self.sender.as_raw_fd(), &packet, &SockaddrIn::from(self.server), MsgFlags::empty())?;
+        self.put(&packet(SocketAddrV4::new(self.source, port), self.server, segment))
+    }
+
+    fn put(&self, packet: &[u8]) -> io::Result<()> {
+        sendto(self.sender.as_raw_fd(), packet, &SockaddrIn::from(self.server), MsgFlags::empty())?;
         Ok(())
     }
 
@@ -96,7 +101,10 @@ impl Wire {
 
 impl Wire {
     /// Plays a client from `port`, with this clock and initial sequence number: a request and its answer, closed by the
-    /// server first. The sequence number after the client's FIN; `None` if nothing answers the SYN until the deadline.
+    /// server first. The sequence number after the client's FIN; `None` if nothing answers the SYN.
+    ///
+    /// An echo request follows the SYN. When its answer is there first, the path has kept the order and the SYN is lost:
+    /// nobody needs to wait how long an answer can take on a busy machine. Without any answer the deadline decides.
     pub(super) fn request(
         &self,
         port: u16,
@@ -107,8 +115,8 @@ impl Wire {
             self.send(port, &Segment { flags, seq, ack, options, payload })
         };
         send(SYN, seq, 0, &[&MSS[..], &stamp(clock, 0)].concat(), &[])?;
-        let synced = |heard: &Heard| heard.flags & (SYN | ACK) == SYN | ACK;
-        let Some(answer) = self.hear(port, deadline, synced)? else { return Ok(None) };
+        self.put(&echo_request(self.source, *self.server.ip(), port))?;
+        let Some(answer) = self.syn_ack(port, deadline)? else { return Ok(None) };
         let deadline = Deadline::after(REST);
         let mut seq = seq.wrapping_add(1);
         let mut ack = answer.seq.wrapping_add(1);
@@ -131,6 +139,24 @@ impl Wire {
         seq = seq.wrapping_add(1);
         self.hear(port, deadline, |heard| heard.ack == seq)?.ok_or_else(unanswered)?;
         Ok(Some(seq))
+    }
+
+    /// The SYN-ACK to `port`; `None` if the answer to the echo request of this port comes first, or at the deadline.
+    fn syn_ack(&self, port: u16, deadline: Deadline) -> io::Result<Option<Heard>> {
+        let mut buffer = [0; 2_048];
+        let to = SocketAddrV4::new(self.source, port);
+        while readable(&self.receiver, None, Some(deadline))? == Wake::Ready {
+            let size = recv(self.receiver.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
+            let packet = &buffer[..size];
+            let heard = read(packet, self.server, to);
+            if heard.is_some_and(|heard| heard.flags & (SYN | ACK) == SYN | ACK) {
+                return Ok(heard);
+            }
+            if is_echo_reply(packet, *self.server.ip(), to) {
+                break;
+            }
+        }
+        Ok(None)
     }
 
     /// The next segment for which `wanted` holds; `None` at the deadline.
@@ -169,12 +195,32 @@ fn packet(from: SocketAddrV4, to: SocketAddrV4, segment: &Segment<'_>) -> Vec<u8
     let pseudo = pseudo_sum_v4(*from.ip(), *to.ip(), TCP, tcp.len() as u16);
     let checksum = transport_checksum(pseudo, &tcp);
     tcp[16..18].copy_from_slice(&checksum.to_be_bytes());
-    let length = 20 + tcp.len() as u16;
-    let mut packet = vec![0x45, 0, (length >> 8) as u8, length as u8, 0, 0, 0x40, 0, 64, TCP, 0, 0];
-    packet.extend(from.ip().octets());
-    packet.extend(to.ip().octets());
-    packet.extend(tcp);
+    ipv4(*from.ip(), *to.ip(), TCP, &tcp)
+}
+
+fn ipv4(from: Ipv4Addr, to: Ipv4Addr, protocol: u8, payload: &[u8]) -> Vec<u8> {
+    let length = 20 + payload.len() as u16;
+    let mut packet = vec![0x45, 0, (length >> 8) as u8, length as u8, 0, 0, 0x40, 0, 64, protocol, 0, 0];
+    packet.extend(from.octets());
+    packet.extend(to.octets());
+    packet.extend(payload);
     packet
+}
+
+/// The echo request that belongs to the SYN from `port`.
+fn echo_request(from: Ipv4Addr, to: Ipv4Addr, port: u16) -> Vec<u8> {
+    ipv4(from, to, ICMP, &ping::request(true, port, 0, 0))
+}
+
+/// Whether the packet answers [`echo_request`] of this address and port.
+fn is_echo_reply(packet: &[u8], from: Ipv4Addr, to: SocketAddrV4) -> bool {
+    let addresses = [from.octets(), to.ip().octets()].concat();
+    let message =
+        packet.get(usize::from(packet.first().copied().unwrap_or(0) & 15) * 4..).unwrap_or_default();
+    packet.get(9) == Some(&ICMP)
+        && packet.get(12..20) == Some(&addresses[..])
+        && message.first() == Some(&0)
+        && message.get(4..6) == Some(&to.port().to_be_bytes()[..])
 }
 
 /// The segment, if the packet is one from `from` to `to`.
@@ -215,7 +261,7 @@ fn timestamp(mut options: &[u8]) -> Option<u32> {
 mod tests {
     use super::*;
     use crate::pipeline::wire::tcp::flag::RST;
-    use etherparse::{PacketBuilder, SlicedPacket, TcpOptionElement, TransportSlice};
+    use etherparse::{Icmpv4Type, PacketBuilder, SlicedPacket, TcpOptionElement, TransportSlice};
 
     const CLIENT: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 77, 1, 253), 20_000);
     const SERVER: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 77, 2, 2), 80);
@@ -237,6 +283,26 @@ mod tests {
             .calc_checksum_ipv4_raw(CLIENT.ip().octets(), SERVER.ip().octets(), b"abc")
             .unwrap();
         assert_eq!(tcp.checksum(), sum);
+    }
+
+    #[test]
+    fn an_echo_request_is_known_by_its_answer() {
+        let (client, server) = (*CLIENT.ip(), *SERVER.ip());
+        let request = echo_request(client, server, 20_000);
+        let sliced = SlicedPacket::from_ip(&request).unwrap();
+        let Some(TransportSlice::Icmpv4(icmp)) = sliced.transport else { panic!("{sliced:?}") };
+        let Icmpv4Type::EchoRequest(echo) = icmp.icmp_type() else { panic!("{icmp:?}") };
+        assert_eq!(echo.id, 20_000);
+        let reply = |to: Ipv4Addr, id| {
+            let mut bytes = Vec::new();
+            let builder = PacketBuilder::ipv4(server.octets(), to.octets(), 64);
+            builder.icmpv4_echo_reply(id, 0).write(&mut bytes, &[]).unwrap();
+            bytes
+        };
+        assert!(is_echo_reply(&reply(client, 20_000), server, CLIENT));
+        assert!(!is_echo_reply(&reply(client, 20_001), server, CLIENT));
+        assert!(!is_echo_reply(&reply(server, 20_000), server, CLIENT));
+        assert!(!is_echo_reply(&request, server, CLIENT) && !is_echo_reply(&[], server, CLIENT));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! TCP servers: one that answers HTTP/1.1 requests, one that takes all it is sent.
+//! TCP servers: one that answers HTTP/1.1 requests, one that takes all it is sent, one that sends it back.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -35,6 +35,8 @@ pub enum Service {
     Http(Vec<u32>),
     /// Reads until the peer closes.
     Sink,
+    /// Sends back what it reads, until the peer closes.
+    Echo,
 }
 
 /// A server at work.
@@ -187,6 +189,7 @@ fn converse(mut stream: TcpStream, service: &Service, stop: &Stop, tally: &Mutex
     let result = match service {
         Service::Http(segments) => answer(&mut stream, segments, stop, tally),
         Service::Sink => drain(&mut stream, stop, tally),
+        Service::Echo => echo(&mut stream, stop, tally),
     };
     locked(tally).tcp = TcpFacts::of(&stream).ok();
     result
@@ -248,6 +251,17 @@ fn drain(stream: &mut TcpStream, stop: &Stop, tally: &Mutex<Tally>) -> io::Resul
     tally.sum = sum;
     tally.damaged |= damaged;
     result
+}
+
+/// Sends everything back until the peer closes.
+fn echo(stream: &mut TcpStream, stop: &Stop, tally: &Mutex<Tally>) -> io::Result<()> {
+    let mut heard = Vec::new();
+    while take(stream, stop, tally, |data| heard.extend_from_slice(data))? {
+        if !put(stream, &std::mem::take(&mut heard), stop, tally)? {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// Reads once and hands the bytes on; false at the end of the stream or of the step.

@@ -1,21 +1,25 @@
 //! Numbered UDP datagrams with their times, so that loss, copies, order and one-way delay can be read from the data.
 
-use std::collections::HashMap;
+mod receive;
+mod summary;
+
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::os::fd::AsFd;
-use std::thread::JoinHandle;
+use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
 use nix::libc;
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::socket::{MsgFlags, recv, setsockopt, sockopt};
 
-use crate::lab::clock::{self, Deadline};
+use crate::lab::clock::{self, Deadline, Pace};
 use crate::lab::traffic::outcome::Outcome;
+use crate::lab::traffic::pattern;
 use crate::lab::traffic::sockopt::{IpMtuDiscover, Ipv6DontFrag, Ipv6MtuDiscover};
-use crate::lab::traffic::wait::{Stop, Stopper, Wake, readable, stop_pair};
-use crate::lab::traffic::{facts, pattern, quantile, share};
-use crate::lab::value::{Facts, Value};
+use crate::lab::traffic::wait::{Wake, readable};
+
+pub use receive::{Answer, Arrival, Receiver};
+pub use summary::summary;
 
 /// Bytes of a datagram's number, at its beginning; the smallest payload.
 pub const NUMBER: usize = 8;
@@ -33,8 +37,10 @@ pub struct Udp {
     pub df: bool,
     /// Datagrams per system call, by `UDP_SEGMENT`; 1 switches it off. At most 64 and 65,000 bytes.
     pub gso: u32,
-    /// The receiver ends when nothing has come for so long after the last was sent.
+    /// Either end stops when nothing has come for so long after the last was sent.
     pub settle: Duration,
+    /// Whether the receiver answers each datagram, and to where.
+    pub answer: Option<Answer>,
 }
 
 /// What the sender did.
@@ -50,76 +56,8 @@ pub struct Sent {
     pub too_big: u64,
     /// Any other error.
     pub failed: u64,
-}
-
-/// One datagram as it arrived.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Arrival {
-    /// Its number, from 0.
-    pub number: u64,
-    /// When, in [`clock::nanos`].
-    pub at: u64,
-    /// Its payload is what was sent.
-    pub identical: bool,
-}
-
-/// A receiver at work.
-#[derive(Debug)]
-pub struct Receiver {
-    stopper: Stopper,
-    thread: JoinHandle<Vec<Arrival>>,
-    address: SocketAddr,
-}
-
-impl Receiver {
-    /// Receives on `port` of all addresses of the calling thread's namespace, until `finish`.
-    ///
-    /// # Errors
-    /// The port is taken.
-    pub fn start(port: u16, settle: Duration) -> io::Result<Self> {
-        let socket = UdpSocket::bind(("::", port)).or_else(|_| UdpSocket::bind(("0.0.0.0", port)))?;
-        // Room for bursts: what is lost must be lost on the path, not here. The kernel caps it unless we may force it.
-        setsockopt(&socket, sockopt::RcvBufForce, &(32 << 20))
-            .or_else(|_| setsockopt(&socket, sockopt::RcvBuf, &(4 << 20)))?;
-        let address = socket.local_addr()?;
-        let (stopper, stop) = stop_pair()?;
-        let thread = std::thread::Builder::new()
-            .name(format!("udp {port}"))
-            .spawn(move || receive(&socket, &stop, settle))?;
-        Ok(Self { stopper, thread, address })
-    }
-
-    /// Where it listens.
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// Takes what is still under way, until nothing comes for the settling time; then all that came, in order.
-    pub fn finish(self) -> Vec<Arrival> {
-        drop(self.stopper);
-        self.thread.join().unwrap_or_default()
-    }
-}
-
-fn receive(socket: &UdpSocket, stop: &Stop, settle: Duration) -> Vec<Arrival> {
-    let mut all = Vec::new();
-    let mut buffer = vec![0; 65_536];
-    while matches!(readable(socket, Some(stop), None), Ok(Wake::Ready)) {
-        all.extend(arrival(socket, &mut buffer));
-    }
-    // The sender is done.
-    while matches!(readable(socket, None, Some(Deadline::after(settle))), Ok(Wake::Ready)) {
-        all.extend(arrival(socket, &mut buffer));
-    }
-    all
-}
-
-fn arrival(socket: &UdpSocket, buffer: &mut [u8]) -> Option<Arrival> {
-    let size = socket.recv(buffer).ok()?;
-    let at = clock::nanos();
-    let (number, rest) = buffer[..size].split_first_chunk::<NUMBER>()?;
-    let number = u64::from_be_bytes(*number);
-    Some(Arrival { number, at, identical: pattern::matches(number, rest) })
+    /// Datagrams that were answered, by number; and whether the receiver saw each come from elsewhere than the first one.
+    pub answers: BTreeMap<u64, bool>,
 }
 
 impl Udp {
@@ -133,6 +71,9 @@ impl Udp {
             if to.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() };
         let any: SocketAddr = any;
         let socket = UdpSocket::bind(any)?;
+        if self.answer.is_some() {
+            receive::make_room(&socket)?;
+        }
         dont_fragment(&socket, to.is_ipv4(), self.df)?;
         if self.gso > 1 {
             setsockopt(&socket, sockopt::UdpGsoSegment, &(self.size as i32))?;
@@ -147,15 +88,31 @@ impl Udp {
             }
         }
         let step = u64::from(self.gso.max(1));
-        let start = clock::now();
-        for (turn, first) in (0..self.count).step_by(step as usize).enumerate() {
-            let due = start + self.interval * turn as u32;
-            if let Some(early) = due.checked_duration_since(clock::now()).filter(|early| !early.is_zero()) {
-                clock::pause(early);
-            }
+        let pace = Pace::start(self.interval);
+        for turn in 0..self.count.div_ceil(step) {
+            pace.wait(turn);
+            let first = turn * step;
             self.send_some(&socket, first..(first + step).min(self.count), &mut sent);
         }
+        if self.answer.is_some() {
+            self.hear(&socket, &mut sent);
+        }
         Ok(sent)
+    }
+
+    /// Takes the answers, of which the socket holds all that came, until all are there or nothing comes any more.
+    fn hear(&self, socket: &UdpSocket, sent: &mut Sent) {
+        let mut answer = [0; receive::ANSWER];
+        while (sent.answers.len() as u64) < self.count
+            && matches!(readable(socket, None, Some(Deadline::after(self.settle))), Ok(Wake::Ready))
+        {
+            // An ICMP error is read here, too: it answers nothing.
+            if let Ok(receive::ANSWER) = recv(socket.as_raw_fd(), &mut answer, MsgFlags::MSG_DONTWAIT)
+                && let Some((number, [moved])) = answer.split_first_chunk()
+            {
+                sent.answers.insert(u64::from_be_bytes(*number), *moved != 0);
+            }
+        }
     }
 
     fn send_some(&self, socket: &UdpSocket, numbers: std::ops::Range<u64>, sent: &mut Sent) {
@@ -206,96 +163,48 @@ fn dont_fragment(socket: &impl AsFd, ipv4: bool, df: bool) -> io::Result<()> {
     Ok(())
 }
 
-/// Both ends' view under the names of case files.
-pub fn summary(count: u64, sent: &Sent, arrivals: &[Arrival]) -> Facts {
-    let mut first_at: HashMap<u64, u64> = HashMap::new();
-    let (mut overtaken, mut highest) = (0_u64, None);
-    for arrival in arrivals {
-        if first_at.contains_key(&arrival.number) {
-            continue;
-        }
-        first_at.insert(arrival.number, arrival.at);
-        overtaken += u64::from(highest.is_some_and(|highest| arrival.number < highest));
-        highest = highest.max(Some(arrival.number));
-    }
-    let received = first_at.len() as u64;
-    let lost = count.saturating_sub(received);
-    let mut delays: Vec<u64> = first_at
-        .iter()
-        .filter_map(|(&number, &at)| Some(at.saturating_sub(*sent.times.get(number as usize)?)))
-        .collect();
-    delays.sort_unstable();
-    let millis = |permille| Value::Number(quantile(&delays, permille) as f64 / 1e6);
-    let mut all = facts([
-        ("sent", count.into()),
-        ("received", received.into()),
-        ("lost", lost.into()),
-        ("lost_share", share(lost, count)),
-        ("duplicates", (arrivals.len() as u64 - received).into()),
-        ("overtaken", overtaken.into()),
-        ("identical", arrivals.iter().all(|arrival| arrival.identical).into()),
-        ("longest_loss", longest_gap(count, &first_at).into()),
-    ]);
-    all.extend(facts([
-        ("delay_ms_min", millis(0)),
-        ("delay_ms_p50", millis(500)),
-        ("delay_ms_p99", millis(990)),
-        ("delay_ms_max", millis(1000)),
-        ("refused", sent.refused.into()),
-        ("unreachable", sent.unreachable.into()),
-        ("too_big", sent.too_big.into()),
-        ("errors", sent.failed.into()),
-    ]));
-    all
-}
-
-/// Most datagrams lost in a row.
-fn longest_gap(count: u64, arrived: &HashMap<u64, u64>) -> u64 {
-    let (mut run, mut longest) = (0, 0);
-    for number in 0..count {
-        run = if arrived.contains_key(&number) { 0 } else { run + 1 };
-        longest = longest.max(run);
-    }
-    longest
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeMap;
-
-    fn arrived(numbers: &[u64]) -> Vec<Arrival> {
-        numbers.iter().map(|&number| Arrival { number, at: 5_000_000, identical: true }).collect()
-    }
-
-    fn read(facts: Facts) -> BTreeMap<String, Value> {
-        facts.into_iter().collect()
-    }
-
-    #[test]
-    fn loss_copies_and_order_are_read_from_the_numbers() {
-        let sent = Sent { times: vec![1_000_000; 8], ..Sent::default() };
-        let seen = read(summary(8, &sent, &arrived(&[0, 2, 1, 1, 6, 5])));
-        for (name, value) in
-            [("received", 5), ("lost", 3), ("duplicates", 1), ("overtaken", 2), ("longest_loss", 2)]
-        {
-            assert_eq!(seen[name], Value::Count(value), "{name}");
-        }
-        assert_eq!(seen["delay_ms_p50"], Value::Number(4.0));
-    }
 
     #[test]
     fn datagrams_arrive_whole_with_and_without_segmentation_offload() {
         for (to, gso) in [("127.0.0.1", 1), ("127.0.0.1", 40), ("::1", 7)] {
             let settle = Duration::from_millis(100);
-            let receiver = Receiver::start(0, settle).unwrap();
+            let receiver = Receiver::start(0, settle, None).unwrap();
             let to = SocketAddr::new(to.parse().unwrap(), receiver.address().port());
-            let series = Udp { count: 100, size: 1_000, interval: Duration::ZERO, df: true, gso, settle };
+            let series = Udp {
+                count: 100,
+                size: 1_000,
+                interval: Duration::ZERO,
+                df: true,
+                gso,
+                settle,
+                answer: None,
+            };
             let sent = series.send(to).unwrap();
             let arrivals = receiver.finish();
             assert_eq!(arrivals.len(), 100, "{to} by {gso}");
             assert!(arrivals.iter().all(|arrival| arrival.identical));
             assert!(arrivals.iter().all(|arrival| arrival.at >= sent.times[arrival.number as usize]));
+        }
+    }
+
+    #[test]
+    fn answers_are_counted_over_both_families() {
+        for (to, answer) in [("127.0.0.1", Answer::First), ("::1", Answer::Latest)] {
+            let settle = Duration::from_secs(5);
+            let receiver = Receiver::start(0, Duration::from_millis(10), Some(answer)).unwrap();
+            let to = SocketAddr::new(to.parse().unwrap(), receiver.address().port());
+            let (interval, answer) = (Duration::from_micros(10), Some(answer));
+            let series = Udp { count: 50, size: 100, interval, df: false, gso: 1, settle, answer };
+            let sent = series.send(to).unwrap();
+            let seen = summary(50, &sent, &receiver.finish());
+            let fact = |name: &str| seen.iter().find(|fact| fact.0 == name).unwrap().1.number();
+            assert_eq!(
+                (fact("answered"), fact("answered_moved"), fact("sources")),
+                (Some(50.0), Some(0.0), Some(1.0))
+            );
         }
     }
 }

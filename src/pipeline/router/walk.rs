@@ -110,7 +110,7 @@ impl Router {
                 self.run(packet, at + 1, now, egress);
             }
             Action::Hold(until) => {
-                seat.counters.delayed += packet.amount();
+                seat.counters.held(packet.amount(), until.since(now));
                 if E::RECORDS {
                     egress.record(What::Held(place, until), packet, now);
                 }
@@ -189,7 +189,7 @@ impl Router {
                 if E::RECORDS {
                     egress.record(What::Held(at, until), &packet, now);
                 }
-                self.seat(at).counters.delayed += packet.amount();
+                self.seat(at).counters.held(packet.amount(), until.since(now));
                 self.hold(packet, usize::from(at.seat), until);
             }
             Emission::Drop(packet, reason) => self.drop(packet, Some(at), reason, now, egress),
