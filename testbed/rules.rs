@@ -6,8 +6,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A layer may use itself and those before it.
-const LAYERS: [&[&str]; 6] =
-    [&["pipeline"], &["config"], &["net", "device", "bpf"], &["attach"], &["engine"], &["capture", "lab"]];
+const LAYERS: [&[&str]; 6] = [
+    &["pipeline"],
+    &["config"],
+    &["faults.rs", "sim"],
+    &["net", "device", "bpf"],
+    &["attach"],
+    &["engine"],
+    &["capture", "lab"],
+];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

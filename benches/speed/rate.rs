@@ -26,7 +26,7 @@ fn error(bits: u64, span: Duration, quiet: bool) -> serde_json::Value {
     let count = (bits as f64 * span.as_secs_f64() / 8.0 / SIZE as f64).max(20.0) as u64;
     let hosts = Hosts::new();
     let network = router(&format!("rate {bits}bit limit {count}"), true, &hosts);
-    let receiver = hosts.right.run(|| Receiver::start(7, SETTLE).unwrap()).unwrap();
+    let receiver = hosts.right.run(|| Receiver::start(7, SETTLE, None).unwrap()).unwrap();
     let udp = Udp {
         count,
         size: SIZE as u32 - HEADERS,
@@ -34,6 +34,7 @@ fn error(bits: u64, span: Duration, quiet: bool) -> serde_json::Value {
         df: true,
         gso: 40,
         settle: SETTLE,
+        answer: None,
     };
     hosts.left.run(|| udp.send("10.66.2.2:7".parse().unwrap()).unwrap()).unwrap();
     let arrivals = receiver.finish();

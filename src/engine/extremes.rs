@@ -179,7 +179,7 @@ fn every_number_of_the_reference_at_its_edges_is_refused_or_runs() {
                 Some(new.map(|stage| play(&stage)).count())
             }
         };
-        let outcome = std::panic::catch_unwind(attempt);
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(attempt));
         assert!(outcome.is_ok(), "{what}: it panics");
         match outcome.unwrap_or_default() {
             None => refused += 1,

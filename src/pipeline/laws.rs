@@ -8,8 +8,8 @@ use proptest::sample::{Index, select};
 use crate::pipeline::counters::Amount;
 use crate::pipeline::impair::*;
 use crate::pipeline::params::{
-    Distribution, FragmentSelect, Identity, NatPlace, Opened, Phase, QuicSelect, RouterParams, Scope,
-    Segment, Select, StageParams, Transmission, Trigger,
+    CustomParams, Distribution, FragmentSelect, Identity, NatPlace, Opened, Phase, QuicSelect, RouterParams,
+    Scope, Segment, Select, StageParams, Transmission, Trigger,
 };
 use crate::pipeline::testing::frame::Extra;
 use crate::pipeline::testing::strategy::{GRID, duration, probability};
@@ -67,16 +67,21 @@ macro_rules! lawful {
             $($(if <$params>::STANDS_ALONE {
                 forms.push(<$params>::strategy().prop_map(ImpairmentParams::$form).boxed());
             })*)*
+            forms.push(CustomParams::strategy().prop_map(ImpairmentParams::Custom).boxed());
             proptest::strategy::Union::new(forms)
         }
 
         fn tame(impairment: ImpairmentParams) -> Option<ImpairmentParams> {
-            match impairment { $($(ImpairmentParams::$form(params) => params.tame().map(ImpairmentParams::$form),)*)* }
+            match impairment {
+                $($(ImpairmentParams::$form(params) => params.tame().map(ImpairmentParams::$form),)*)*
+                ImpairmentParams::Custom(params) => params.tame().map(ImpairmentParams::Custom),
+            }
         }
 
         fn damages(stages: &[StageParams]) -> bool {
             stages.iter().any(|stage| match &stage.impairment {
                 $($(ImpairmentParams::$form(params) => params.damages(),)*)*
+                ImpairmentParams::Custom(params) => params.damages(),
             })
         }
 
@@ -84,6 +89,7 @@ macro_rules! lawful {
         fn shares_state(stages: &[StageParams]) -> bool {
             stages.iter().any(|stage| stage.trigger.scope == Scope::Path || match &stage.impairment {
                 $($(ImpairmentParams::$form(params) => params.shares_state(),)*)*
+                ImpairmentParams::Custom(params) => params.shares_state(),
             })
         }
     };

@@ -21,13 +21,13 @@ pub use segment::{QuicSelect, Segment, Segments, Transmission};
 pub use when::{FragmentSelect, Opened, Phase, Scope, Select, Trigger};
 
 pub use crate::pipeline::impair::{
-    BlackoutParams, BottleneckParams, CoDelParams, CorruptArea, CorruptParams, DelayModelParams, DelayParams,
-    Discipline, DropParams, DuplicateParams, Excess, FragmentFilterParams, HeldAcks, ImpairmentParams,
-    InjectParams, InjectTo, Injected, LinkLayer, ListedLossParams, LossParams, Mode, MssParams, MtuAction,
-    MtuParams, NetemParams, NetemRate, PatternFault, PatternParams, PawsPerHostParams, PeakParams, PieParams,
-    RateParams, RedParams, ReorderParams, ReplayEnd, ReplayParams, ReplayRow, RstOrderParams, RstPlace,
-    RstSequence, ServiceParams, Slot, SlotGap, TC_LIMIT, TcpParams, TimestampSet, TimestampsParams,
-    WindowRewrite,
+    BlackoutParams, BottleneckParams, CoDelParams, CorruptArea, CorruptParams, CustomParams,
+    DelayModelParams, DelayParams, Discipline, DropParams, DuplicateParams, Excess, FragmentFilterParams,
+    HeldAcks, ImpairmentParams, InjectParams, InjectTo, Injected, LinkLayer, ListedLossParams, LossParams,
+    Mode, MssParams, MtuAction, MtuParams, NetemParams, NetemRate, PatternFault, PatternParams,
+    PawsPerHostParams, PeakParams, PieParams, RateParams, RedParams, ReorderParams, ReplayEnd, ReplayParams,
+    ReplayRow, RstOrderParams, RstPlace, RstSequence, ServiceParams, Slot, SlotGap, TC_LIMIT, TcpParams,
+    TimestampSet, TimestampsParams, WindowRewrite,
 };
 
 use std::net::IpAddr;

@@ -9,6 +9,7 @@ mod blackout;
 mod blueprint;
 mod bottleneck;
 mod corrupt;
+mod custom;
 mod delay;
 mod delay_model;
 mod dispatch;
@@ -41,6 +42,7 @@ pub use bottleneck::{
     BottleneckParams, CoDelParams, Discipline, PeakParams, PieParams, RedParams, ServiceParams,
 };
 pub use corrupt::{CorruptArea, CorruptParams};
+pub use custom::{CustomParams, CustomStage, Fate, WirePacket};
 pub use delay::DelayParams;
 pub use delay_model::DelayModelParams;
 pub use drop::DropParams;
@@ -104,21 +106,26 @@ macro_rules! define {
         #[derive(Debug, Clone, PartialEq)]
         pub enum ImpairmentParams {
             $($(#[doc = concat!("Of the type `", $name, "`.")] $form($params),)*)*
+            /// A stage of the program that uses the library; no file names one.
+            Custom(CustomParams),
         }
 
         /// Any impairment: a closed set, dispatched by `match`.
         #[derive(Debug)]
         pub enum Impairment {
             $($(#[doc = concat!("Of the type `", $name, "`.")] $form(<$params as Blueprint>::Stage),)*)*
+            /// A stage of the program that uses the library.
+            Custom(custom::Custom),
         }
 
-        dispatch::dispatch!(Impairment { $($($form,)*)* });
+        dispatch::dispatch!(Impairment { $($($form,)*)* Custom });
 
         impl Impairment {
             /// Builds the stage that `params` describe.
             pub fn new(params: &ImpairmentParams, setting: &Setting) -> Self {
                 match params {
                     $($(ImpairmentParams::$form(params) => Self::$form(params.build(setting)),)*)*
+                    ImpairmentParams::Custom(params) => Self::Custom(params.build(setting)),
                 }
             }
         }
@@ -126,18 +133,27 @@ macro_rules! define {
         impl ImpairmentParams {
             /// The directions whose packets the stage sees.
             pub fn directions(&self) -> Directions {
-                match self { $($(Self::$form(params) => params.directions(),)*)* }
+                match self {
+                    $($(Self::$form(params) => params.directions(),)*)*
+                    Self::Custom(params) => params.directions(),
+                }
             }
 
             /// What is allowed at this place but probably not meant, a sentence for each.
             pub fn traps(&self, place: &Place) -> Vec<String> {
-                match self { $($(Self::$form(params) => params.traps(place),)*)* }
+                match self {
+                    $($(Self::$form(params) => params.traps(place),)*)*
+                    Self::Custom(params) => params.traps(place),
+                }
             }
         }
 
         impl fmt::Display for ImpairmentParams {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                match self { $($(Self::$form(params) => params.fmt(f),)*)* }
+                match self {
+                    $($(Self::$form(params) => params.fmt(f),)*)*
+                    Self::Custom(params) => params.fmt(f),
+                }
             }
         }
     };
