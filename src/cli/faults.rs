@@ -20,8 +20,10 @@ impl Faults {
         mode: Mode,
     ) -> Result<Self, SpecError> {
         let of =
-            |own: Option<&str>| own.or(both).map_or_else(|| Ok(Spec::default()), |text| read(text, mode));
-        Ok(Self { up: of(up)?, down: of(down)? })
+            |own: Option<&str>| own.or(both).map_or_else(|| Ok(Spec::default()), |text| spec(text, mode));
+        let faults = Self { up: of(up)?, down: of(down)? };
+        warn(&[&faults.up, &faults.down]);
+        Ok(faults)
     }
 
     /// The seed that is given, that of a spec, or a random one.
@@ -32,10 +34,24 @@ impl Faults {
 
 /// Reads a spec for `mode`, and says what is allowed in it but probably not meant.
 pub(super) fn read(text: &str, mode: Mode) -> Result<Spec, SpecError> {
+    let spec = spec(text, mode)?;
+    warn(&[&spec]);
+    Ok(spec)
+}
+
+fn spec(text: &str, mode: Mode) -> Result<Spec, SpecError> {
     let mut spec = spec::parse(text)?;
-    for warning in &spec.warnings {
-        out::note_line(format_args!("warning: {warning}"));
-    }
     set_mode(&mut spec.stages, mode);
     Ok(spec)
+}
+
+/// Says once what is probably not meant in any of `specs`.
+fn warn(specs: &[&Spec]) {
+    let mut said: Vec<String> = Vec::new();
+    for warning in specs.iter().flat_map(|spec| spec.lint()) {
+        if !said.contains(&warning) {
+            out::note_line(format_args!("warning: {warning}"));
+            said.push(warning);
+        }
+    }
 }

@@ -164,6 +164,9 @@ fn plan(args: &Pcap) -> anyhow::Result<(Plan, usize)> {
     }
     let file = args.config.as_deref().context("give --spec or --config")?;
     let plan = config::load(file)?;
+    for warning in &plan.warnings {
+        out::note_line(format_args!("warning: {warning}"));
+    }
     let name = |path: &PathPlan| format!("{}:{}", plan.ports[path.from].name, plan.ports[path.to].name);
     let names: Vec<String> = plan.paths.iter().map(name).collect();
     let index = match (&args.path, names.len()) {

@@ -6,14 +6,12 @@ use crate::config::describe;
 use crate::config::spec::Spec;
 use crate::pipeline::Pace;
 use crate::pipeline::crandom::realised_share;
+use crate::pipeline::impair::text::{PACKET_BITS, mbit, millis, percent};
+use crate::pipeline::impair::{Blueprint, Place};
 use crate::pipeline::params::{
-    Correlated, Distribution, ImpairmentParams, LossModel, Mode, MtuAction, NetemParams, SlotGap,
-    StageParams, TC_LIMIT,
+    Correlated, Distribution, ImpairmentParams, LossModel, Mode, NetemParams, SlotGap, TC_LIMIT,
 };
 use crate::pipeline::units::Probability;
-
-/// Bits of a full-sized Ethernet packet.
-const PACKET_BITS: f64 = 1_500.0 * 8.0;
 
 /// The explanation of a spec.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
@@ -60,8 +58,12 @@ pub fn explain(spec: &Spec, mode: Mode) -> Explanation {
             ImpairmentParams::Netem(netem) => {
                 let netem = NetemParams { mode, ..NetemParams::clone(netem) };
                 Explainer { to: &mut explanation, mode }.netem(&netem);
+                explanation.warnings.extend(netem.traps(&Place::default()));
             }
-            _ => other(stage, &mut explanation),
+            other => {
+                explanation.does.push(describe(stage).to_string());
+                explanation.warnings.extend(other.traps(&Place::default()));
+            }
         }
     }
     if explanation.does.is_empty() {
@@ -70,48 +72,14 @@ pub fn explain(spec: &Spec, mode: Mode) -> Explanation {
     explanation
 }
 
-fn other(stage: &StageParams, to: &mut Explanation) {
-    to.does.push(describe(stage).to_string());
-    if let ImpairmentParams::Mtu(mtu) = &stage.impairment
-        && mtu.action == MtuAction::Drop
-    {
-        let longest = mtu.mtu - mtu.overhead;
-        to.warnings.push(format!(
-            "packets above {longest} bytes vanish without a word: a black hole. With \"icmp\" the sender is told, and \
-             path MTU discovery works"
-        ));
-    }
-}
-
 struct Explainer<'a> {
     to: &'a mut Explanation,
     mode: Mode,
 }
 
-fn percent(share: f64) -> String {
-    match share * 100.0 {
-        0.0 => "0%".to_owned(),
-        p if p < 0.001 => format!("{p:.6}%"),
-        p if p < 0.1 => format!("{p:.4}%"),
-        p => format!("{p:.2}%"),
-    }
-}
-
-fn mbit(bits: f64) -> String {
-    format!("{:.3} Mbit/s", bits / 1e6)
-}
-
-fn millis(seconds: f64) -> String {
-    format!("{:.3} ms", seconds * 1e3)
-}
-
 impl Explainer<'_> {
     fn says(&mut self, text: String) {
         self.to.does.push(text);
-    }
-
-    fn warns(&mut self, text: String) {
-        self.to.warnings.push(text);
     }
 
     fn netem(&mut self, netem: &NetemParams) {
@@ -144,28 +112,17 @@ impl Explainer<'_> {
         if asked == 0.0 {
             return None;
         }
-        let share = self.share(word, chance);
+        let share = self.share(chance);
         self.says(format!("{word}: {does} {} of the packets{}", percent(share), alike(chance)));
         Some(share)
     }
 
-    /// The share that really is hit; a warning if that is not what was asked for.
-    fn share(&mut self, word: &str, chance: Correlated) -> f64 {
-        let asked = chance.probability.as_f64();
+    /// The share that really is hit.
+    fn share(&self, chance: Correlated) -> f64 {
         if self.mode == Mode::Exact || chance.correlation == Probability::ZERO {
-            return asked;
+            return chance.probability.as_f64();
         }
-        let real = realised_share(chance.probability, chance.correlation);
-        if real < 0.95 * asked {
-            self.warns(format!(
-                "{word} {} with {} correlation is {} in netem: its correlation averages random numbers, so that extreme \
-                 ones become rare. Mode exact keeps the share; netem without correlation does too",
-                chance.probability,
-                chance.correlation,
-                percent(real)
-            ));
-        }
-        real
+        realised_share(chance.probability, chance.correlation)
     }
 
     fn loss(&mut self, netem: &NetemParams) {
@@ -175,7 +132,7 @@ impl Explainer<'_> {
                 if p == 0.0 {
                     return;
                 }
-                let share = self.share("loss", *chance);
+                let share = self.share(*chance);
                 // After a loss the next packet is lost with p + ρ(1 - p).
                 let run = (self.mode == Mode::Exact).then(|| 1.0 / ((1.0 - p) * (1.0 - rho)));
                 (share, run, alike(*chance))
@@ -203,9 +160,6 @@ impl Explainer<'_> {
             None => String::new(),
         };
         self.says(format!("loss: {does} {} of the packets{how}{runs}", percent(share)));
-        if !matches!(netem.loss, LossModel::Random(_)) && share == 0.0 {
-            self.warns("this chain of losses loses nothing in the long run".to_owned());
-        }
     }
 
     fn reorder(&mut self, netem: &NetemParams) {
@@ -217,11 +171,9 @@ impl Explainer<'_> {
         let share = if p == 0.0 { 0.0 } else { 1.0 / (f64::from(netem.gap) - 1.0 + 1.0 / p) };
         self.to.numbers.reorder = Some(share);
         self.says(format!(
-            "reorder: lets {} of the packets leave at once, before those that still wait for their delay",
-            percent(share)
-        ));
-        self.warns(format!(
-            "reorder shows only where packets follow each other within the delay ({}); a lone packet just comes early",
+            "reorder: lets {} of the packets leave at once, before those that still wait for their delay; it shows only where \
+             packets follow each other within the delay ({})",
+            percent(share),
             netem.delay.map_or_else(String::new, |delay| delay.delay.to_string())
         ));
     }
@@ -249,27 +201,6 @@ impl Explainer<'_> {
         if self.mode == Mode::Exact && !delay.reorder {
             self.wander(Pace::new(&delay, netem.delay_correlation));
         }
-        if self.mode == Mode::Netem {
-            self.warns(format!(
-                "jitter reorders in netem: packets that follow within {} of each other may arrive in another order, which \
-                 TCP takes for loss. Mode exact keeps the order",
-                delay.jitter
-            ));
-        }
-        let reach = if delay.distribution == Distribution::Uniform { jitter } else { 3.0 * jitter };
-        if reach > mean && delay.distribution != Distribution::Uniform || jitter > mean {
-            self.warns(format!(
-                "a jitter of {} around {} would often leave before it came: no packet does, so the mean is longer than {}",
-                delay.jitter, delay.delay, delay.delay
-            ));
-        }
-        if netem.delay_correlation > Probability::ZERO && self.mode == Mode::Netem {
-            self.warns(format!(
-                "{} correlation of the jitter does next to nothing in netem: it takes a correlated number modulo the size of \
-                 the table (or twice the jitter), and what is left is as good as independent",
-                netem.delay_correlation
-            ));
-        }
     }
 
     /// How alike the delays of packets near each other are, which is the price of keeping the order.
@@ -296,13 +227,6 @@ impl Explainer<'_> {
                 String::new()
             };
             self.says(format!("rate: {}; a full-sized packet takes {}{counts}", rate.rate, millis(full)));
-            if self.mode == Mode::Netem && netem.delay.is_some() {
-                self.warns(
-                    "a rate absorbs the delay in netem: what is queued counts as delay already, so that under load packets \
-                     take less than delay and queue together. Mode exact keeps them apart"
-                        .to_owned(),
-                );
-            }
         }
         if let (None, Some(rate), Mode::Exact) = (netem.limit, &netem.rate, self.mode) {
             let wait = TC_LIMIT as f64 * PACKET_BITS / rate.rate.bits_per_sec() as f64;
@@ -329,22 +253,6 @@ impl Explainer<'_> {
         if delay > 0.0 {
             let ceiling = limit * PACKET_BITS / delay;
             self.to.numbers.limit_ceiling_bits_per_second = Some(ceiling);
-            let needed = rate.map(|rate| (rate * delay / PACKET_BITS).ceil());
-            match (rate, needed) {
-                (Some(rate), Some(needed)) if rate > ceiling => self.warns(format!(
-                    "limit {limit}{given} counts the packets on the line too: over {} it lets through {}, less than the \
-                     rate; at least {needed} packets are needed",
-                    millis(delay),
-                    mbit(ceiling)
-                )),
-                (None, _) => self.warns(format!(
-                    "limit {limit}{given} counts the packets on the line: over {} it lets through at most {} of full-sized \
-                     packets",
-                    millis(delay),
-                    mbit(ceiling)
-                )),
-                _ => {}
-            }
         }
     }
 }

@@ -28,6 +28,7 @@ pub(crate) use words::usages;
 use std::fmt;
 use std::ops::Range;
 
+use crate::pipeline::impair::Place;
 use crate::pipeline::params::StageParams;
 
 /// What a line of words asks for.
@@ -39,6 +40,14 @@ pub struct Spec {
     pub seed: Option<u64>,
     /// What was probably not meant.
     pub warnings: Vec<String>,
+}
+
+impl Spec {
+    /// What is allowed in it but probably not meant: of its words, and of each stage.
+    pub fn lint(&self) -> Vec<String> {
+        let traps = |stage: &StageParams| stage.impairment.traps(&Place::default());
+        self.warnings.iter().cloned().chain(self.stages.iter().flat_map(traps)).collect()
+    }
 }
 
 /// One thing that is wrong with a spec.

@@ -31,7 +31,7 @@ mod reorder;
 mod replay;
 mod rst_order;
 mod tcp_rewrite;
-mod text;
+pub(crate) mod text;
 mod timestamps;
 
 use std::fmt;

@@ -69,6 +69,12 @@ impl Blueprint for MtuParams {
     fn traps(&self, place: &Place) -> Vec<String> {
         let longest = self.mtu - self.overhead;
         let mut traps = Vec::new();
+        if self.action == MtuAction::Drop {
+            traps.push(format!(
+                "packets above {longest} bytes vanish without a word: a black hole. With \"icmp\" the sender is told, and \
+                 path MTU discovery works"
+            ));
+        }
         if place.ipv6 && longest < 1_280 {
             traps.push(format!("{longest} bytes are less than IPv6 can work with (1280)"));
         }

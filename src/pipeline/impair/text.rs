@@ -1,4 +1,4 @@
-//! Phrases that several stages are described by.
+//! Phrases that several stages are described by, and numbers in them.
 
 use crate::pipeline::time::Duration;
 use crate::pipeline::units::Bytes;
@@ -21,3 +21,26 @@ pub(super) fn queue(packets: Option<u64>, bytes: Option<u64>, time: Option<Durat
 pub(super) fn overhead(bytes: i32) -> String {
     if bytes == 0 { String::new() } else { format!(", {bytes:+} bytes per packet") }
 }
+
+/// A share of packets; small ones with more digits.
+pub(crate) fn percent(share: f64) -> String {
+    match share * 100.0 {
+        0.0 => "0%".to_owned(),
+        p if p < 0.001 => format!("{p:.6}%"),
+        p if p < 0.1 => format!("{p:.4}%"),
+        p => format!("{p:.2}%"),
+    }
+}
+
+/// Bits per second.
+pub(crate) fn mbit(bits: f64) -> String {
+    format!("{:.3} Mbit/s", bits / 1e6)
+}
+
+/// Seconds.
+pub(crate) fn millis(seconds: f64) -> String {
+    format!("{:.3} ms", seconds * 1e3)
+}
+
+/// Bits of a full-sized Ethernet packet, to compare packets with times.
+pub(crate) const PACKET_BITS: f64 = 1_500.0 * 8.0;

@@ -3,14 +3,10 @@
 use std::fmt;
 
 use crate::pipeline::impair::netem::kernel::KernelNetem;
-use crate::pipeline::impair::netem::{LinkLayer, Mode, Netem, NetemLine, NetemParams, SlotGap, TC_LIMIT};
+use crate::pipeline::impair::netem::{LinkLayer, Mode, Netem, NetemLine, NetemParams, SlotGap, traps};
 use crate::pipeline::impair::{Blueprint, Directions, Place, Setting};
 use crate::pipeline::params::{Correlated, GilbertElliott, LossModel, StateLoss};
-use crate::pipeline::time::Duration;
 use crate::pipeline::units::Probability;
-
-/// Bits of a full-sized Ethernet packet, to compare packets with times.
-const PACKET_BITS: f64 = 1_500.0 * 8.0;
 
 impl fmt::Display for NetemParams {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -94,33 +90,7 @@ impl Blueprint for NetemParams {
     }
 
     fn traps(&self, _place: &Place) -> Vec<String> {
-        limit_trap(self).into_iter().collect()
-    }
-}
-
-/// netem's limit counts delayed packets too, so a small one cuts the throughput.
-fn limit_trap(netem: &NetemParams) -> Option<String> {
-    let implied = (netem.mode == Mode::Netem).then_some(TC_LIMIT);
-    let limit = netem.limit.or(implied)? as f64;
-    let delay = netem.delay.map_or(Duration::ZERO, |delay| delay.delay + delay.jitter);
-    if delay.is_zero() {
-        return None;
-    }
-    let carried = limit * PACKET_BITS / delay.as_secs_f64();
-    match netem.rate {
-        Some(rate) if rate.rate.bits_per_sec() as f64 > carried => {
-            let needed = (rate.rate.bits_per_sec() as f64 * delay.as_secs_f64() / PACKET_BITS).ceil();
-            Some(format!(
-                "limit {limit} is full before {} is reached over {delay}: at least {needed} packets are needed",
-                rate.rate
-            ))
-        }
-        Some(_) => None,
-        None => Some(format!(
-            "limit {limit} over {delay} carries at most {:.0} Mbit/s of full-sized packets; without a limit it \
-             carries all",
-            carried / 1e6
-        )),
+        traps::of(self)
     }
 }
 
@@ -134,6 +104,7 @@ mod lawful {
     use crate::pipeline::laws::Lawful;
     use crate::pipeline::params::{DelayParams, Distribution};
     use crate::pipeline::testing::strategy::{correlated, duration, probability, rate};
+    use crate::pipeline::time::Duration;
 
     fn loss() -> impl Strategy<Value = LossModel> {
         // Two that leave one state, half of the probability for each.

@@ -17,6 +17,7 @@
 mod blueprint;
 mod kernel;
 mod params;
+mod traps;
 
 pub use params::{LinkLayer, Mode, NetemParams, NetemRate, Slot, SlotGap, TC_LIMIT};
 
