@@ -60,7 +60,7 @@ fn stage(name: &str, impairment: ImpairmentParams) -> StageParams {
     StageParams { name: name.into(), select: Select::default(), trigger, impairment }
 }
 
-/// Every stage there is, acting often.
+/// Many stages in a row, acting often.
 fn stages() -> Vec<StageParams> {
     let netem = "mtu 1400 fragment mss 900 loss 1% 25% duplicate 2% corrupt 1% reorder 20% gap 3 delay 2ms 1ms \
                  rate 900mbit limit 500";
@@ -198,4 +198,75 @@ fn a_warm_router_allocates_nothing() {
     let acted: Vec<_> = router.paths()[0].seats.iter().map(|seat| seat.counters.acted().packets).collect();
     assert!(acted.iter().all(|&packets| packets > 1000), "every stage was at work: {acted:?}");
     assert_eq!(after - before, 0, "allocations of a warm router");
+}
+
+/// The stages that `configs/reference.toml` shows, which has a block of every type, each by itself and on all packets.
+#[test]
+fn no_stage_of_the_reference_allocates_when_warm() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/configs/reference.toml");
+    let reference = faultwire::config::load(file.as_ref()).unwrap();
+    let shown = reference.paths.iter().flat_map(|path| &path.stages);
+    let packets = packets();
+    let mut guilty = Vec::new();
+    for stage in shown {
+        // Where a translator stands is tried with one, in the test above.
+        if matches!(stage.impairment, ImpairmentParams::Nat(_)) {
+            continue;
+        }
+        let everything =
+            StageParams { select: Select::default(), trigger: Trigger::default(), ..stage.clone() };
+        let mut alone = Alone::new(vec![everything]);
+        alone.drive(&packets, 20_000);
+        let before = ALLOCATIONS.with(Cell::get);
+        alone.drive(&packets, 5_000);
+        let allocations = ALLOCATIONS.with(Cell::get) - before;
+        let seen = alone.router.paths()[0].stages[0].counters.seen.packets;
+        if allocations > 0 || seen < 25_000 {
+            guilty.push(format!("{}: {allocations} allocations, {seen} packets seen", stage.name));
+        }
+    }
+    assert_eq!(guilty, [""; 0]);
+}
+
+/// A router whose path has nothing but these stages.
+struct Alone {
+    router: Router,
+    buffer: faultwire::pipeline::pool::Buffer,
+    now: Instant,
+    round: usize,
+}
+
+impl Alone {
+    fn new(stages: Vec<StageParams>) -> Self {
+        let port = |name: &str, net: u8| PortParams {
+            name: name.into(),
+            mtu: 65_535,
+            addresses: vec![format!("10.0.{net}.2/24").parse().unwrap()],
+            router: vec![format!("10.0.{net}.1").parse().unwrap()],
+        };
+        let params = RouterParams {
+            seed: 1,
+            flows: 1024,
+            identity: Identity::default(),
+            icmp: IcmpParams::default(),
+            ports: vec![port("left", 1), port("right", 2)],
+            routes: Vec::new(),
+            paths: vec![PathParams { from: 0, to: 1, stages }],
+            nats: Vec::new(),
+        };
+        let mut router = Router::new(&params, &Router::shared(&params));
+        let buffer = router.pool.scratch();
+        Self { router, buffer, now: Instant::ZERO, round: 0 }
+    }
+
+    fn drive(&mut self, packets: &[(Vec<u8>, Offload)], rounds: usize) {
+        for _ in 0..rounds {
+            self.now += Duration::from_millis(4);
+            self.router.poll(self.now, &mut Sink);
+            let (bytes, offload) = &packets[self.round % packets.len()];
+            self.round += 1;
+            self.buffer[HEADROOM..HEADROOM + bytes.len()].copy_from_slice(bytes);
+            self.router.receive(0, &mut self.buffer, bytes.len(), *offload, self.now, &mut Sink);
+        }
+    }
 }

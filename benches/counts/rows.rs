@@ -1,7 +1,7 @@
 //! What is counted: rows of the benches `pipeline`, `stages` and `nat`.
 
 use crate::packets;
-use crate::stage::{STAGES, Single};
+use crate::stage::{STAGES, Single, parsed};
 use crate::translator::{HOSTS, PORTS, Sessions};
 
 /// The function that callgrind counts, as a pattern of its name.
@@ -45,7 +45,7 @@ pub(crate) fn rows() -> Vec<Row> {
     }
     for (name, text) in STAGES {
         rows.push(Row::new(format!("stage/{name}"), 1, move || {
-            let mut single = Single::new(text);
+            let mut single = Single::new(parsed(text));
             move || single.one()
         }));
     }

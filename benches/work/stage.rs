@@ -4,7 +4,7 @@ use etherparse::PacketBuilder;
 use faultwire::config;
 use faultwire::pipeline::counters::Reason;
 use faultwire::pipeline::packet::{Offload, Packet};
-use faultwire::pipeline::params::{IcmpParams, Identity, PathParams, PortParams, RouterParams};
+use faultwire::pipeline::params::{IcmpParams, Identity, PathParams, PortParams, RouterParams, StageParams};
 use faultwire::pipeline::pool::{Buffer, HEADROOM};
 use faultwire::pipeline::router::{Egress, Router};
 use faultwire::pipeline::time::{Duration, Instant};
@@ -52,12 +52,17 @@ impl Egress for Sink {
     }
 }
 
-fn router(stage: &str) -> Router {
+/// A stage as written in a configuration; none if it is empty.
+pub(crate) fn parsed(stage: &str) -> Vec<StageParams> {
     let text = format!(
         "[[port]]\nname = \"a\"\naddresses = [\"10.0.1.2/24\"]\n[[port]]\nname = \"b\"\naddresses = [\"10.0.2.2/24\"]\n\
          [[path]]\nfrom = \"a\"\nto = \"b\"\nstage = [{stage}]\n"
     );
     let plan = config::parse(&text, "bench").unwrap_or_else(|error| panic!("{error}"));
+    plan.paths.iter().flat_map(|path| path.stages.clone()).collect()
+}
+
+fn router(stages: Vec<StageParams>) -> Router {
     let port = |name: &str, net: &str| PortParams {
         name: name.into(),
         mtu: 1500,
@@ -71,8 +76,8 @@ fn router(stage: &str) -> Router {
         icmp: IcmpParams::default(),
         ports: vec![port("a", "10.0.1.2/24"), port("b", "10.0.2.2/24")],
         routes: Vec::new(),
-        paths: plan.paths.iter().map(|path| PathParams { stages: path.stages.clone(), ..*path }).collect(),
-        nats: plan.nats.clone(),
+        paths: vec![PathParams { from: 0, to: 1, stages }],
+        nats: Vec::new(),
     };
     Router::new(&params, &Router::shared(&params))
 }
@@ -86,12 +91,12 @@ pub(crate) struct Single {
 }
 
 impl Single {
-    /// Through this stage, as written in a configuration.
-    pub(crate) fn new(stage: &str) -> Self {
+    /// Through these stages.
+    pub(crate) fn new(stages: Vec<StageParams>) -> Self {
         let mut bytes = Vec::new();
         let packet = PacketBuilder::ipv4([10, 0, 1, 2], [10, 0, 2, 2], 64).tcp(40_000, 443, 1, 1000).ack(1);
         packet.write(&mut bytes, &[0x5a; 1000]).unwrap();
-        let mut router = router(stage);
+        let mut router = router(stages);
         let buffer = router.pool.scratch();
         Self { bytes, buffer, router, now: Instant::ZERO }
     }
