@@ -166,7 +166,7 @@ impl Faults {
         let is_taken = |name: &str| self.stages.iter().any(|other| other.name == name);
         if is_taken(&stage.name) {
             let numbered = (2_u32..).map(|number| format!("{}-{number}", stage.name));
-            stage.name = numbered.into_iter().find(|name| !is_taken(name)).expect("a free number");
+            stage.name = numbered.into_iter().find(|name| !is_taken(name)).unwrap_or_default();
         }
         self.stages.push(stage);
         self

@@ -3,6 +3,7 @@
 //! As a library it has these doors:
 //!
 //! - [`sim`]: a link in virtual time, for unit tests of protocols that do no I/O. Needs no privilege and no feature.
+//! - `hosts`: hosts in namespaces with faults between them, for integration tests. Needs the feature `lab`, and root.
 //! - [`faults`]: what happens to packets, from a spec (`"loss 5% delay 50ms"`) or built in Rust.
 //! - [`stage`]: a fault or rewrite of one's own.
 //! - [`params`], [`units`], [`spec`]: every stage's parameters, rates and probabilities, and what is wrong with a spec.
@@ -22,6 +23,7 @@
 //! - `device`: TUN devices; `net`: namespaces, addresses and routes over netlink.
 //! - `bpf`: programs of tc hooks and their loader; `attach`: the way through a device that somebody else made.
 //! - `engine`: worker threads that carry packets between devices and the core.
+//! - `hosts`: see above.
 //! - `capture`: captures through the core, in virtual time.
 //! - `lab`: cases: build a network, break it, drive traffic, compare what the kernels report.
 //! - `cli`: the commands.
@@ -29,6 +31,8 @@
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod faults;
+#[cfg(feature = "lab")]
+pub mod hosts;
 pub mod sim;
 
 pub mod counters {

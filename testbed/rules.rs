@@ -6,14 +6,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A layer may use itself and those before it.
-const LAYERS: [&[&str]; 6] = [
+const LAYERS: [&[&str]; 7] = [
     &["pipeline"],
     &["config"],
     &["faults.rs", "sim"],
     &["net", "device", "bpf"],
     &["attach"],
     &["engine"],
-    &["capture", "lab"],
+    &["capture", "hosts", "lab"],
 ];
 
 fn root() -> &'static Path {
@@ -22,6 +22,9 @@ fn root() -> &'static Path {
 
 fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
+    if folder.is_file() {
+        return vec![folder.to_owned()];
+    }
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
