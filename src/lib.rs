@@ -22,6 +22,7 @@
 //! - `faults`, `sim`: see above.
 //! - `device`: TUN devices; `net`: namespaces, addresses and routes over netlink.
 //! - `bpf`: programs of tc hooks and their loader; `attach`: the way through a device that somebody else made.
+//! - `journal`: what happened to each packet, through rings to a thread that writes it.
 //! - `engine`: worker threads that carry packets between devices and the core.
 //! - `hosts`: see above.
 //! - `capture`: captures through the core, in virtual time.
@@ -129,6 +130,9 @@ pub mod device;
 #[cfg(feature = "net")]
 #[doc(hidden)]
 pub mod engine;
+#[cfg(feature = "net")]
+#[doc(hidden)]
+pub mod journal;
 #[cfg(feature = "lab")]
 #[doc(hidden)]
 pub mod lab;

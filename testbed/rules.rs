@@ -6,12 +6,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A layer may use itself and those before it.
-const LAYERS: [&[&str]; 7] = [
+const LAYERS: [&[&str]; 8] = [
     &["pipeline"],
     &["config"],
     &["faults.rs", "sim"],
     &["net", "device", "bpf"],
     &["attach"],
+    &["journal"],
     &["engine"],
     &["capture", "hosts", "lab"],
 ];

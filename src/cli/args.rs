@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 use ipnet::IpNet;
 
 use crate::config::spec;
+use crate::cli::watching::Watching;
 use crate::pipeline::params::{Identity, Mode};
 use crate::pipeline::time::Duration;
 
@@ -46,6 +47,8 @@ pub(super) enum Command {
     Doctor(Doctor),
     /// Take a capture through a path in virtual time: the same faults, the same file on every run and machine
     Pcap(Pcap),
+    /// Print and filter a journal: what happened to each packet, and why
+    Journal(Journal),
     /// Reproduce incidents: build a network, break it, drive traffic, compare what the kernels report
     #[command(subcommand)]
     Case(CaseCommand),
@@ -202,6 +205,8 @@ pub(super) struct Run {
     /// Write a log of each path that Mahimahi's plotting scripts read into this folder, as FROM:TO.log
     #[arg(long, value_name = "DIR")]
     pub(super) log: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) watching: Watching,
 }
 
 /// Options of `pcap`.
@@ -302,6 +307,8 @@ pub(super) struct Exec {
     /// Write logs that Mahimahi's plotting scripts read into this folder, as up.log and down.log
     #[arg(long, value_name = "DIR")]
     pub(super) log: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) watching: Watching,
     /// How long, at most, packets that are under way when the command ends may take to arrive
     #[arg(long, value_name = "TIME", default_value = "1s")]
     pub(super) linger: Duration,
@@ -375,6 +382,49 @@ pub(super) struct Attach {
     /// Write logs that Mahimahi's plotting scripts read into this folder, as up.log and down.log
     #[arg(long, value_name = "DIR")]
     pub(super) log: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) watching: Watching,
+}
+
+/// Options of `journal`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Times are seconds since the router started. Flows have numbers in the order in which they come, their
+packets count from 1.
+
+Examples:
+  faultwire exec --both 'loss 1%' --journal j.fwj -- curl -s http://example.com
+  faultwire journal j.fwj
+  faultwire journal j.fwj --flow 1 --json | jq .draw
+
+Exit code: 0 done, also of a journal that ends in the middle; 2 the file is no journal.")]
+pub(super) struct Journal {
+    /// The file that --journal wrote
+    pub(super) file: PathBuf,
+    /// One JSON object a line
+    #[arg(long)]
+    pub(super) json: bool,
+    /// Only received, held, rewritten, created, sent or dropped
+    #[arg(long, value_parser = crate::cli::journal::kind)]
+    pub(super) kind: Option<crate::journal::Kind>,
+    /// Only at places with this in their name (PATH/STAGE)
+    #[arg(long)]
+    pub(super) place: Option<String>,
+    /// Only dropped for this reason (as loss or aqm)
+    #[arg(long)]
+    pub(super) reason: Option<String>,
+    /// Only of the flow with this number
+    #[arg(long, value_name = "N")]
+    pub(super) flow: Option<u64>,
+    /// Only of the packet with this number in its flow
+    #[arg(long, value_name = "N")]
+    pub(super) packet: Option<u64>,
+    /// Only from this time on (as 1.5s)
+    #[arg(long, value_name = "TIME")]
+    pub(super) from: Option<Duration>,
+    /// Only before this time
+    #[arg(long, value_name = "TIME")]
+    pub(super) until: Option<Duration>,
 }
 
 /// Options of `doctor`.

@@ -22,6 +22,7 @@ use crate::engine::Watch;
 use crate::engine::events::Events;
 use crate::engine::network::Summary;
 use crate::engine::wire::{NETWORK, TARGET, Wire, WirePlan};
+use crate::journal;
 use crate::net::lookup::Device;
 use crate::net::target::{Target, TargetRef};
 use crate::net::{link, privilege};
@@ -126,7 +127,11 @@ fn run(args: &Attach, wanted: &Wanted, target: &Target, device: &Device) -> anyh
     let signals = Signals::watch()?;
     let plan = &wanted.plan;
     let (log, events) = args.log.as_deref().map(|folder| start_log(plan, folder)).transpose()?.unzip();
-    let wire = Wire::start(&target.netns, device, plan, Watch { records: None, events })?;
+    let paths = paths(plan);
+    let ports = ["target", "network"].map(str::to_owned).into();
+    let recorded = journal::Names::new(plan.seed, ports, &paths, &["up", "down"]);
+    let (watcher, journal) = args.watching.start_if_asked(&recorded)?.unzip();
+    let wire = Wire::start(&target.netns, device, plan, Watch { records: None, events, journal })?;
     for notice in &wire.notices {
         out::note_line(format_args!("notice: {notice}"));
     }
@@ -143,16 +148,25 @@ fn run(args: &Attach, wanted: &Wanted, target: &Target, device: &Device) -> anyh
     }
     let (summary, hooks) = wire.stop()?;
     log.map_or(Ok(()), LiveLog::finish)?;
+    for sentence in watcher.map_or_else(Vec::new, |watcher| watcher.finish().0) {
+        out::note_line(format_args!("notice: {sentence}"));
+    }
     // From here on a signal ends faultwire, whatever its output waits for.
     drop(signals);
     Ok(finish(args, &summary, &hooks, &names, end))
 }
 
-/// A log of each direction.
-fn start_log(plan: &WirePlan, folder: &Path) -> Result<(LiveLog, Events), LogError> {
+/// Up and down.
+fn paths(plan: &WirePlan) -> [PathPlan; 2] {
     let up = PathPlan { from: TARGET, to: NETWORK, stages: plan.up.clone() };
     let down = PathPlan { from: NETWORK, to: TARGET, stages: plan.down.clone() };
-    let wanted = [("up", "Uplink", &up), ("down", "Downlink", &down)];
+    [up, down]
+}
+
+/// A log of each direction.
+fn start_log(plan: &WirePlan, folder: &Path) -> Result<(LiveLog, Events), LogError> {
+    let [up, down] = &paths(plan);
+    let wanted = [("up", "Uplink", up), ("down", "Downlink", down)];
     let wanted = wanted.map(|(name, direction, path)| live::Wanted {
         file: format!("{name}.log"),
         direction: direction.into(),

@@ -26,6 +26,7 @@ use crate::config::spec::Spec;
 use crate::engine::Watch;
 use crate::engine::events::Events;
 use crate::engine::network::{Network, NetworkError, Summary};
+use crate::journal;
 use crate::net::{NetError, Netns, link, privilege};
 use crate::pipeline::time::Duration;
 
@@ -84,6 +85,9 @@ fn single(args: &Exec, faults: &Faults, json: Option<Json<'_>>) -> anyhow::Resul
     } else if let Some(line) = ended.line() {
         out::note_line(format_args!("faultwire: {line}; run it again with --seed {}", ended.names.seed()));
     }
+    for drop in ended.drops.iter().filter(|_| ended.has_run && (ended.code != 0 || args.summary)) {
+        out::note_line(format_args!("faultwire:   {drop}"));
+    }
     ended.write(json, &ended.json())?;
     Ok(ExitCode::from(ended.code))
 }
@@ -114,6 +118,8 @@ struct Ended {
     interrupted: Option<Signal>,
     summary: Summary,
     names: Names,
+    /// The few drops that mattered.
+    drops: Vec<String>,
 }
 
 impl Ended {
@@ -175,7 +181,11 @@ fn run(args: &Exec, faults: &Faults, signals: &Signals, seed: u64) -> anyhow::Re
     let inner = Netns::anonymous()?;
     let (log, events) =
         args.log.as_deref().map(|folder| start_log(args, faults, folder)).transpose()?.unzip();
-    let (network, subnets, plan) = build(args, faults, &inner, (events, seed))?;
+    let ports = ["host", "cmd"].map(str::to_owned).into();
+    let recorded = journal::Names::new(seed, ports, &paths(faults), &["up", "down"]);
+    let (watcher, taps) = args.watching.start(&recorded)?;
+    let watch = Watch { records: None, events, journal: Some(taps) };
+    let (network, subnets, plan) = build(args, faults, &inner, (watch, seed))?;
     // The command's own streams are its own: what a namespace lacks is told with the summary.
     let refused = network.refused.iter().filter(|_| args.summary);
     for notice in network.notices.iter().chain(refused) {
@@ -195,7 +205,11 @@ fn run(args: &Exec, faults: &Faults, signals: &Signals, seed: u64) -> anyhow::Re
         }
     };
     let (summary, also) = settle(args, network, signals, log).map_err(After::of(code))?;
-    Ok(Ended { code, has_run, interrupted: interrupted.or(also), summary, names })
+    let (said, drops) = watcher.finish();
+    for sentence in said {
+        out::note_line(format_args!("faultwire: {sentence}"));
+    }
+    Ok(Ended { code, has_run, interrupted: interrupted.or(also), summary, names, drops })
 }
 
 /// What is done once the command has ended.
@@ -216,9 +230,8 @@ fn build(
     args: &Exec,
     faults: &Faults,
     inner: &Netns,
-    (events, seed): (Option<Events>, u64),
+    (watch, seed): (Watch, u64),
 ) -> anyhow::Result<(Network, Subnets, Plan)> {
-    let watch = Watch { records: None, events };
     let own = Netns::own()?;
     let mut taken = link::addresses(&own)?;
     taken.extend(link::routes(&own)?);

@@ -19,6 +19,7 @@ mod exec;
 mod faults;
 mod kind;
 mod mistake;
+mod journal;
 mod out;
 mod pcap;
 mod ready;
@@ -26,6 +27,7 @@ mod run;
 mod signals;
 mod subnets;
 mod summary;
+mod watching;
 
 use std::fmt::Display;
 use std::process::ExitCode;
@@ -49,6 +51,7 @@ pub fn main() -> ExitCode {
         args::Command::Attach(args) => attach::attach(&args),
         args::Command::Doctor(args) => doctor::doctor(&args),
         args::Command::Pcap(args) => pcap::pcap(&args),
+        args::Command::Journal(args) => journal::journal(&args),
         args::Command::Case(command) => case::case(&command),
     };
     out::verdict(code)

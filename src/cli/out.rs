@@ -41,6 +41,11 @@ pub(super) fn print(text: impl Display) {
     };
 }
 
+/// Whether nobody reads standard output any more, or it failed.
+pub(super) fn is_closed() -> bool {
+    FAILURE.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+}
+
 /// Writes a line to standard output.
 pub(super) fn line(text: impl Display) {
     print(format_args!("{text}\n"));

@@ -18,6 +18,7 @@ use crate::config::{self, Plan};
 use crate::engine::Watch;
 use crate::engine::events::Events;
 use crate::engine::network::{Network, Summary, open_netns};
+use crate::journal;
 use crate::net::{cleanup, privilege};
 use crate::pipeline::time::{Duration, Instant};
 
@@ -58,8 +59,12 @@ fn forward(plan: &Plan, args: &Run) -> anyhow::Result<(Summary, Names)> {
     }
     let log = args.log.as_deref().map(|folder| start_log(plan, folder)).transpose()?;
     let (log, events) = log.unzip();
-    let told = Watch { records: None, events };
-    let network = Network::start(plan, random_seed(), told, |_, port| open_netns(port))?;
+    let seed = plan.seed.unwrap_or_else(random_seed);
+    let ports = plan.ports.iter().map(|port| port.name.clone()).collect();
+    let names = journal::Names::new(seed, ports, &plan.paths, &[]);
+    let (watcher, journal) = args.watching.start_if_asked(&names)?.unzip();
+    let told = Watch { records: None, events, journal };
+    let network = Network::start(plan, seed, told, |_, port| open_netns(port))?;
     for notice in network.notices.iter().chain(&network.refused) {
         out::note_line(format_args!("notice: {notice}"));
     }
@@ -75,6 +80,9 @@ fn forward(plan: &Plan, args: &Run) -> anyhow::Result<(Summary, Names)> {
     drain(&network, &signals, args.drain)?;
     let summary = network.stop()?;
     log.map_or(Ok(()), LiveLog::finish)?;
+    for sentence in watcher.map_or_else(Vec::new, |watcher| watcher.finish().0) {
+        out::note_line(format_args!("notice: {sentence}"));
+    }
     Ok((summary, names))
 }
 

@@ -14,6 +14,7 @@ use crate::engine::record::Records;
 use crate::engine::report::Report;
 use crate::engine::tun::Port;
 use crate::engine::worker::{Message, Worker};
+use crate::journal::Taps;
 use crate::pipeline::params::RouterParams;
 use crate::pipeline::router::Router;
 
@@ -73,6 +74,8 @@ pub struct Watch {
     pub records: Option<Records>,
     /// The writer of a log: what came and left.
     pub events: Option<Events>,
+    /// The journal and captures.
+    pub journal: Option<Taps>,
 }
 
 /// Running workers.
@@ -104,7 +107,9 @@ impl Engine {
         for (worker, ports) in ports.into_iter().enumerate() {
             let router = Router::new(params, &shared);
             let core = options.pin.get(worker).copied();
-            if let Err(error) = engine.start_worker(worker, router, ports, core, &options.watch) {
+            if let Err(error) =
+                engine.start_worker(worker, (router, params.flows), ports, core, &options.watch)
+            {
                 // Those that run already end with their channels.
                 let _ = engine.stop();
                 return Err(error);
@@ -116,7 +121,7 @@ impl Engine {
     fn start_worker(
         &mut self,
         worker: usize,
-        router: Router,
+        (router, flows): (Router, usize),
         ports: Vec<Port>,
         core: Option<usize>,
         watch: &Watch,
@@ -128,8 +133,9 @@ impl Engine {
         let (messages, inbox) = unbounded();
         let (pinned, outcome) = bounded(1);
         let tap = watch.events.as_ref().map(Events::tap);
-        let worker_state =
-            Worker::new(router, ports, watch.records.clone(), tap, self.clock, inbox, Arc::clone(&bell));
+        let journal = watch.journal.as_ref().map(|taps| taps.tap(flows));
+        let (records, own) = (watch.records.clone(), Arc::clone(&bell));
+        let worker_state = Worker::new(router, ports, records, tap, journal, self.clock, inbox, own);
         let body = move || {
             let result = core.map_or(Ok(()), pin_to);
             let failed = result.is_err();

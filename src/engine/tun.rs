@@ -8,9 +8,11 @@ use crate::engine::clock::Clock;
 use crate::engine::events::Tap;
 use crate::engine::record::Records;
 use crate::engine::report::LATENESS_MAX;
+use crate::journal::{self, Kind, tap::Told};
 use crate::pipeline::counters::Reason;
 use crate::pipeline::packet::{Offload, Packet};
-use crate::pipeline::router::{Egress, What};
+use crate::pipeline::rng::Draw;
+use crate::pipeline::router::{Egress, Headers, What};
 use crate::pipeline::time::Instant;
 
 /// One worker's end of a port.
@@ -59,13 +61,20 @@ pub(super) struct Queues {
     pub(super) records_lost: u64,
     tap: Option<Tap>,
     pub(super) events_lost: u64,
+    journal: Option<journal::Tap>,
 }
 
 impl Queues {
-    pub(super) fn new(ports: Vec<Port>, clock: Clock, records: Option<Records>, tap: Option<Tap>) -> Self {
+    pub(super) fn new(
+        ports: Vec<Port>,
+        clock: Clock,
+        records: Option<Records>,
+        tap: Option<Tap>,
+        journal: Option<journal::Tap>,
+    ) -> Self {
         let lateness = Histogram::new_with_bounds(1, LATENESS_MAX, 2).expect("constant bounds");
         let links = LinkHeaders::default();
-        Self { ports, links, clock, lateness, records, records_lost: 0, tap, events_lost: 0 }
+        Self { ports, links, clock, lateness, records, records_lost: 0, tap, events_lost: 0, journal }
     }
 
     /// Reads one frame. `is_idle`: no packet waits, so no number of a link header is in use.
@@ -140,8 +149,17 @@ impl Egress for Queues {
                 tap::send(writes, reversed.as_ref().unwrap_or(link), frame)
             }
         };
+        let mut left = due;
         if scheduled {
-            self.lateness.saturating_record(self.clock.now().since(due).as_nanos().max(1));
+            left = self.clock.now();
+            self.lateness.saturating_record(left.since(due).as_nanos().max(1));
+        }
+        if let Some(journal) = &mut self.journal
+            && journal.wants(Kind::Sent)
+            && sent.is_ok()
+        {
+            let told = Told { port: Some(port), due: Some(due), left: Some(left), ..Told::of(Kind::Sent) };
+            journal.tell(&told, packet, due, &|_| None);
         }
         sent.map(drop).map_err(|_| Reason::DeviceRefused)
     }
@@ -151,11 +169,61 @@ impl Egress for Queues {
         if let Some(tap) = &self.tap {
             self.events_lost += u64::from(!tap.push(what, packet, at));
         }
+        if let Some(journal) = &mut self.journal {
+            tell(journal, what, packet, at);
+        }
         // A story begins with what was received.
         if let Some(records) =
             self.records.as_ref().filter(|_| !matches!(what, What::Entered | What::Held(..)))
         {
             self.records_lost += u64::from(!records.push(what, packet, at));
         }
+    }
+
+    #[inline]
+    fn transmission(&mut self, packet: &Packet) -> u8 {
+        self.journal.as_mut().map_or(0, |journal| journal.transmission(packet))
+    }
+
+    fn dropped(
+        &mut self,
+        place: Option<(u16, u16)>,
+        reason: Reason,
+        packet: &Packet,
+        at: Instant,
+        draw: &dyn Fn(u32) -> Option<Draw>,
+    ) {
+        self.record(What::Dropped(place, reason), packet, at);
+        if let Some(journal) = &mut self.journal
+            && journal.wants(Kind::Dropped)
+        {
+            let told = Told { place, reason: Some(reason), ..Told::of(Kind::Dropped) };
+            journal.tell(&told, packet, at, draw);
+        }
+    }
+
+    fn wants_headers(&self) -> bool {
+        self.journal.as_ref().is_some_and(|journal| journal.wants(Kind::Rewritten))
+    }
+
+    fn rewritten(&mut self, place: (u16, u16), before: Option<&Headers>, packet: &Packet, at: Instant) {
+        self.record(What::Rewritten(place.0, place.1), packet, at);
+        if let (Some(journal), Some(_)) = (&mut self.journal, before) {
+            let told = Told { place: Some(place), before, ..Told::of(Kind::Rewritten) };
+            journal.tell(&told, packet, at, &|_| None);
+        }
+    }
+}
+
+/// Tells of what has no hook of its own.
+fn tell(journal: &mut journal::Tap, what: What, packet: &Packet, at: Instant) {
+    let told = match what {
+        What::Received(_) => Told::of(Kind::Received),
+        What::Held(place, until) => Told { place: Some(place), due: Some(until), ..Told::of(Kind::Held) },
+        What::Created(place) => Told { place, ..Told::of(Kind::Created) },
+        What::Entered | What::Sent(_) | What::Dropped(..) | What::Rewritten(..) => return,
+    };
+    if journal.wants(told.kind) {
+        journal.tell(&told, packet, at, &|_| None);
     }
 }

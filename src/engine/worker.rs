@@ -51,11 +51,13 @@ pub(super) struct Worker {
 }
 
 impl Worker {
+    #[expect(clippy::too_many_arguments, reason = "the parts that a worker is made of")]
     pub(super) fn new(
         mut router: Router,
         ports: Vec<Port>,
         records: Option<Records>,
         tap: Option<Tap>,
+        journal: Option<crate::journal::Tap>,
         clock: Clock,
         messages: Receiver<Message>,
         bell: Arc<EventFd>,
@@ -68,7 +70,7 @@ impl Worker {
         }
         Self {
             router,
-            queues: Queues::new(ports, clock, records, tap),
+            queues: Queues::new(ports, clock, records, tap, journal),
             clock,
             messages,
             bell,

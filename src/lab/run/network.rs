@@ -42,7 +42,8 @@ impl Lab {
         let records = Records::new(RECORDS);
         let evidence = Evidence::collect(&plan, records.clone());
         let netns = |index: usize, _: &PortPlan| Ok((hosts[index].1.clone(), None));
-        let network = Network::start(&plan, seed, Watch { records: Some(records), events: None }, netns)?;
+        let network =
+            Network::start(&plan, seed, Watch { records: Some(records), ..Watch::default() }, netns)?;
         let addresses = run
             .network
             .hosts

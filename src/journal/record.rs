@@ -1,0 +1,306 @@
+//! One thing that happened to some wire packets that follow each other in a flow, as bytes.
+
+use crate::pipeline::rng::Draw;
+
+/// Bytes of a record before its headers.
+pub const FIXED: usize = 112;
+/// Stands for "none" where a number of 16 bits is expected.
+pub const NONE: u16 = u16::MAX;
+/// The same for a reason.
+pub const NO_REASON: u8 = u8::MAX;
+
+const HAS_DRAW: u8 = 1;
+const HAS_TCP: u8 = 2;
+
+/// What can happen to packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    /// Read from a device.
+    Received = 1,
+    /// Made to wait by a stage.
+    Held = 2,
+    /// Changed by a stage.
+    Rewritten = 3,
+    /// Made by the router or a stage.
+    Created = 4,
+    /// Written to a device.
+    Sent = 5,
+    /// Dropped.
+    Dropped = 6,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Received, Self::Held, Self::Rewritten, Self::Created, Self::Sent, Self::Dropped];
+
+    /// Its name in the output for programs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Received => "received",
+            Self::Held => "held",
+            Self::Rewritten => "rewritten",
+            Self::Created => "created",
+            Self::Sent => "sent",
+            Self::Dropped => "dropped",
+        }
+    }
+
+    /// Its bit in a set of kinds.
+    pub const fn bit(self) -> u8 {
+        1 << self as u8
+    }
+
+    fn of(code: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| *kind as u8 == code)
+    }
+}
+
+/// TCP data of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TcpRange {
+    /// Sequence number of the first byte, relative to that of the flow's SYN, or of the first packet that was seen.
+    pub sequence: u32,
+    /// Bytes of payload, of all wire packets together.
+    pub payload: u32,
+    /// Which transmission of these bytes it is, of several wire packets the first one's: 1 the first; 0 unknown.
+    pub transmission: u8,
+}
+
+/// One thing that happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Record<'a> {
+    /// What.
+    pub kind: Kind,
+    /// For which lanes of a tap it is; zero in files.
+    pub lanes: u16,
+    /// When, in nanoseconds since the start of the router.
+    pub at: u64,
+    /// When the packet came.
+    pub arrived: u64,
+    /// Until when it is held, or when it was to leave; else as `at`.
+    pub due: u64,
+    /// When it left; 0 if it did not.
+    pub left: u64,
+    /// Identity of the flow, the same from run to run; 0 for what belongs to none.
+    pub flow: u64,
+    /// Number of the first wire packet in its flow, from 0.
+    pub index: u64,
+    /// Zero for originals, otherwise the number of a copy or fragment.
+    pub lineage: u32,
+    /// Wire packets.
+    pub wires: u32,
+    /// IP length of each of them but the last.
+    pub each: u32,
+    /// IP length of the last.
+    pub last: u32,
+    /// Payload of each in a train; 0 for a single packet.
+    pub segment: u16,
+    /// Path, or [`NONE`].
+    pub path: u16,
+    /// Stage of the path, or [`NONE`].
+    pub stage: u16,
+    /// Port: of what was sent or made the one that it leaves by, else the one that it came by.
+    pub port: u16,
+    /// Index into the file's list of reasons, or [`NO_REASON`].
+    pub reason: u8,
+    /// The draw that decided.
+    pub draw: Option<Draw>,
+    /// Of TCP with a whole header.
+    pub tcp: Option<TcpRange>,
+    /// The headers before a rewrite.
+    pub before: &'a [u8],
+    /// The first bytes of the packet, or none.
+    pub bytes: &'a [u8],
+}
+
+impl Record<'_> {
+    /// The fixed part and `before` into `out`; what was written. The bytes of the packet follow it.
+    ///
+    /// # Panics
+    /// If `out` is shorter than both.
+    pub fn encode<'o>(&self, out: &'o mut [u8]) -> &'o [u8] {
+        let draw = self.draw.unwrap_or(Draw { value: 0, threshold: 0 });
+        let tcp = self.tcp.unwrap_or(TcpRange { sequence: 0, payload: 0, transmission: 0 });
+        let flags =
+            if self.draw.is_some() { HAS_DRAW } else { 0 } | if self.tcp.is_some() { HAS_TCP } else { 0 };
+        let length = FIXED + self.before.len();
+        let mut words = [0_u64; FIXED / 8];
+        words[0] = (length + self.bytes.len()) as u64
+            | (self.kind as u64) << 32
+            | u64::from(self.reason) << 40
+            | u64::from(tcp.transmission) << 48
+            | u64::from(flags) << 56;
+        words[1] = u64::from(self.path)
+            | u64::from(self.stage) << 16
+            | u64::from(self.port) << 32
+            | u64::from(self.segment) << 48;
+        words[2] = u64::from(self.wires) | u64::from(self.each) << 32;
+        words[3] = u64::from(self.last) | u64::from(self.lineage) << 32;
+        words[4..12].copy_from_slice(&[
+            self.flow,
+            self.index,
+            self.at,
+            self.arrived,
+            self.due,
+            self.left,
+            draw.value,
+            draw.threshold,
+        ]);
+        words[12] = u64::from(tcp.sequence) | u64::from(tcp.payload) << 32;
+        words[13] = self.before.len() as u64 | u64::from(self.lanes) << 16 | (self.bytes.len() as u64) << 32;
+        for (place, word) in out.chunks_exact_mut(8).zip(words) {
+            place.copy_from_slice(&word.to_le_bytes());
+        }
+        out[FIXED..length].copy_from_slice(self.before);
+        &out[..length]
+    }
+}
+
+impl<'a> Record<'a> {
+    /// The record at the front of `bytes`, and what follows it; `None` if there is no whole one.
+    pub fn decode(bytes: &'a [u8]) -> Option<(Self, &'a [u8])> {
+        let fixed = bytes.first_chunk::<FIXED>()?;
+        let word = |at: usize| {
+            let mut word = [0; 8];
+            word.copy_from_slice(&fixed[8 * at..8 * at + 8]);
+            u64::from_le_bytes(word)
+        };
+        let size = word(0) as u32 as usize;
+        let (before, length) = (usize::from(word(13) as u16), (word(13) >> 32) as usize);
+        if size != FIXED + before + length {
+            return None;
+        }
+        let (whole, rest) = bytes.split_at_checked(size)?;
+        let flags = (word(0) >> 56) as u8;
+        let record = Self {
+            kind: Kind::of((word(0) >> 32) as u8)?,
+            reason: (word(0) >> 40) as u8,
+            path: word(1) as u16,
+            stage: (word(1) >> 16) as u16,
+            port: (word(1) >> 32) as u16,
+            segment: (word(1) >> 48) as u16,
+            wires: word(2) as u32,
+            each: (word(2) >> 32) as u32,
+            last: word(3) as u32,
+            lineage: (word(3) >> 32) as u32,
+            flow: word(4),
+            index: word(5),
+            at: word(6),
+            arrived: word(7),
+            due: word(8),
+            left: word(9),
+            draw: (flags & HAS_DRAW != 0).then(|| Draw { value: word(10), threshold: word(11) }),
+            tcp: (flags & HAS_TCP != 0).then(|| TcpRange {
+                sequence: word(12) as u32,
+                payload: (word(12) >> 32) as u32,
+                transmission: (word(0) >> 48) as u8,
+            }),
+            lanes: (word(13) >> 16) as u16,
+            before: &whole[FIXED..FIXED + before],
+            bytes: &whole[FIXED + before..],
+        };
+        Some((record, rest))
+    }
+
+    /// The number of wire packet `wire`, the same in every record of it and in every run with the same traffic; 0 for what
+    /// belongs to no flow.
+    pub const fn id(&self, wire: u32) -> u64 {
+        id(self.flow, self.index.wrapping_add(wire as u64), self.lineage)
+    }
+}
+
+/// See [`Record::id`].
+pub const fn id(flow: u64, index: u64, lineage: u32) -> u64 {
+    if flow == 0 {
+        return 0;
+    }
+    // SplitMix64's finaliser over the packet's place.
+    let mut x = flow ^ index.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (lineage as u64).rotate_left(32);
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    pub(crate) fn record<'a>() -> Record<'a> {
+        Record {
+            kind: Kind::Dropped,
+            lanes: 0,
+            at: 2_000_000,
+            arrived: 1_000_000,
+            due: 2_000_000,
+            left: 0,
+            flow: 77,
+            index: 4101,
+            lineage: 0,
+            wires: 1,
+            each: 1500,
+            last: 1500,
+            segment: 0,
+            path: 0,
+            stage: 0,
+            port: 0,
+            reason: 0,
+            draw: Some(Draw { value: 1 << 55, threshold: 1 << 57 }),
+            tcp: Some(TcpRange { sequence: 1, payload: 1448, transmission: 2 }),
+            before: b"old",
+            bytes: b"newer",
+        }
+    }
+
+    fn encoded(record: &Record<'_>) -> Vec<u8> {
+        let mut out = [0; FIXED + 200];
+        [record.encode(&mut out), record.bytes].concat()
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_safely(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            if let Some((record, rest)) = Record::decode(&bytes) {
+                prop_assert_eq!(encoded(&record).len() + rest.len(), bytes.len());
+            }
+        }
+
+        /// A damaged record is still none, or one of the length that it says.
+        #[test]
+        fn damage_is_read_safely(at in 0_usize..120, to in any::<u8>()) {
+            let mut bytes = encoded(&record());
+            bytes[at] = to;
+            if let Some((_, rest)) = Record::decode(&bytes) {
+                prop_assert!(rest.is_empty());
+            }
+        }
+
+        #[test]
+        fn what_is_written_is_read(
+            numbers in proptest::array::uniform8(any::<u64>()), kind in 0_usize..6, path in any::<u16>(), reason in any::<u8>(),
+            draw in any::<Option<(u64, u64)>>(), tcp in any::<Option<(u32, u32, u8)>>(),
+            before in proptest::collection::vec(any::<u8>(), 0..100), bytes in proptest::collection::vec(any::<u8>(), 0..100),
+        ) {
+            let [at, arrived, due, left, flow, index, a, b] = numbers;
+            let tcp = tcp.map(|(sequence, payload, transmission)| TcpRange { sequence, payload, transmission });
+            let record = Record {
+                kind: Kind::ALL[kind], at, arrived, due, left, flow, index, path, reason, tcp,
+                lineage: a as u32, wires: (a >> 32) as u32, each: b as u32, last: (b >> 32) as u32,
+                segment: a as u16, stage: b as u16, port: (a >> 16) as u16, lanes: (b >> 16) as u16,
+                draw: draw.map(|(value, threshold)| Draw { value, threshold }), before: &before, bytes: &bytes,
+            };
+            let all = [encoded(&record), vec![9; 3]].concat();
+            prop_assert_eq!(Record::decode(&all), Some((record, &[9_u8; 3][..])));
+        }
+    }
+
+    #[test]
+    fn a_record_that_is_cut_short_is_none() {
+        let whole = encoded(&record());
+        for length in 0..whole.len() {
+            assert_eq!(Record::decode(&whole[..length]), None);
+        }
+    }
+}
