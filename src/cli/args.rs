@@ -48,7 +48,7 @@ pub(super) enum Command {
     /// Take a capture through a path in virtual time: the same faults, the same file on every run and machine
     Pcap(Pcap),
     /// Print and filter a journal: what happened to each packet, and why
-    Journal(Journal),
+    Journal(crate::cli::journal::Journal),
     /// Reproduce incidents: build a network, break it, drive traffic, compare what the kernels report
     #[command(subcommand)]
     Case(CaseCommand),
@@ -384,47 +384,6 @@ pub(super) struct Attach {
     pub(super) log: Option<PathBuf>,
     #[command(flatten)]
     pub(super) watching: Watching,
-}
-
-/// Options of `journal`.
-#[derive(Debug, clap::Args)]
-#[command(after_help = "\
-Times are seconds since the router started. Flows have numbers in the order in which they come, their
-packets count from 1.
-
-Examples:
-  faultwire exec --both 'loss 1%' --journal j.fwj -- curl -s http://example.com
-  faultwire journal j.fwj
-  faultwire journal j.fwj --flow 1 --json | jq .draw
-
-Exit code: 0 done, also of a journal that ends in the middle; 2 the file is no journal.")]
-pub(super) struct Journal {
-    /// The file that --journal wrote
-    pub(super) file: PathBuf,
-    /// One JSON object a line
-    #[arg(long)]
-    pub(super) json: bool,
-    /// Only received, held, rewritten, created, sent or dropped
-    #[arg(long, value_parser = crate::cli::journal::kind)]
-    pub(super) kind: Option<crate::journal::Kind>,
-    /// Only at places with this in their name (PATH/STAGE)
-    #[arg(long)]
-    pub(super) place: Option<String>,
-    /// Only dropped for this reason (as loss or aqm)
-    #[arg(long)]
-    pub(super) reason: Option<String>,
-    /// Only of the flow with this number
-    #[arg(long, value_name = "N")]
-    pub(super) flow: Option<u64>,
-    /// Only of the packet with this number in its flow
-    #[arg(long, value_name = "N")]
-    pub(super) packet: Option<u64>,
-    /// Only from this time on (as 1.5s)
-    #[arg(long, value_name = "TIME")]
-    pub(super) from: Option<Duration>,
-    /// Only before this time
-    #[arg(long, value_name = "TIME")]
-    pub(super) until: Option<Duration>,
 }
 
 /// Options of `doctor`.

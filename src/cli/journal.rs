@@ -2,16 +2,58 @@
 
 use std::fs::File;
 use std::io::BufReader;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::cli::args::Journal;
 use crate::cli::{WRONG, fail, out};
 use crate::journal::file::{JournalError, Reader};
 use crate::journal::text::Flows;
 use crate::journal::{Kind, Names, Record};
+use crate::pipeline::time::Duration;
 
 /// Text is written in pieces of about this many bytes.
 const PIECE: usize = 32 << 10;
+
+/// Options of `journal`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Times are seconds since the router started. Flows have numbers in the order in which they come, their
+packets count from 1.
+
+Examples:
+  faultwire exec --both 'loss 1%' --journal j.fwj -- curl -s http://example.com
+  faultwire journal j.fwj
+  faultwire journal j.fwj --flow 1 --json | jq .draw
+
+Exit code: 0 done, also of a journal that ends in the middle; 2 the file is no journal.")]
+pub(super) struct Journal {
+    /// The file that --journal wrote
+    pub(super) file: PathBuf,
+    /// One JSON object a line
+    #[arg(long)]
+    pub(super) json: bool,
+    /// Only received, held, rewritten, created, sent or dropped
+    #[arg(long, value_parser = kind)]
+    pub(super) kind: Option<Kind>,
+    /// Only at places with this in their name (PATH/STAGE)
+    #[arg(long)]
+    pub(super) place: Option<String>,
+    /// Only dropped for this reason (as loss or aqm)
+    #[arg(long)]
+    pub(super) reason: Option<String>,
+    /// Only of the flow with this number
+    #[arg(long, value_name = "N")]
+    pub(super) flow: Option<u64>,
+    /// Only of the packet with this number in its flow
+    #[arg(long, value_name = "N")]
+    pub(super) packet: Option<u64>,
+    /// Only from this time on (as 1.5s)
+    #[arg(long, value_name = "TIME")]
+    pub(super) from: Option<Duration>,
+    /// Only before this time
+    #[arg(long, value_name = "TIME")]
+    pub(super) until: Option<Duration>,
+}
 
 /// Prints the records that are asked for.
 pub(super) fn journal(args: &Journal) -> ExitCode {
