@@ -96,7 +96,7 @@ pub mod stage {
     //!     link.send(End::Left, Duration::ZERO, &Datagram::new(left, right, &payload))?;
     //! }
     //! assert_eq!(std::iter::from_fn(|| link.pull(Duration::ZERO)).count(), 2);
-    //! assert_eq!(link.next_due(), Some(Duration::from_millis(30)));
+    //! assert_eq!(link.pull(Duration::from_millis(30)).map(|last| last.at), Some(Duration::from_millis(30)));
     //! # Ok::<(), Box<dyn std::error::Error>>(())
     //! ```
     #[doc(inline)]

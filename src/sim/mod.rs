@@ -18,7 +18,7 @@
 //!
 //! link.send(End::Left, Duration::ZERO, &Datagram::new(left, right, b"hello"))?;
 //! assert_eq!(link.pull(Duration::ZERO), None);
-//! assert_eq!(link.next_due(), Some(Duration::from_millis(50)));
+//! assert!(link.next_due() <= Some(Duration::from_millis(50)));
 //!
 //! let arrival = link.pull(Duration::from_millis(50)).expect("it is due");
 //! assert_eq!((arrival.to, arrival.at), (End::Right, Duration::from_millis(50)));
@@ -199,8 +199,8 @@ impl Link {
         self.arrived.0.pop_front()
     }
 
-    /// When [`Self::pull`] is next worth a call; `None` while nothing is on the way. A stage may need this time for itself: then
-    /// nothing arrives.
+    /// When [`Self::pull`] is next worth a call; `None` while nothing is on the way. Never later than
+    /// the next arrival, but maybe earlier: then nothing arrives, and the next time is nearer to it.
     pub fn next_due(&self) -> Option<Duration> {
         let arrived = self.arrived.0.front().map(|arrival| arrival.at);
         arrived.or_else(|| self.router.next_due().map(|due| Duration::from_nanos(due.as_nanos())))
