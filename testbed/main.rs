@@ -23,6 +23,7 @@ mod system {
     pub(crate) mod network;
     pub(crate) mod pcap;
     pub(crate) mod refusals;
+    pub(crate) mod repeat;
     pub(crate) mod resets;
     pub(crate) mod rewrite;
     pub(crate) mod run;
