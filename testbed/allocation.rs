@@ -220,7 +220,7 @@ fn no_stage_of_the_reference_allocates_when_warm() {
         let before = ALLOCATIONS.with(Cell::get);
         alone.drive(&packets, 5_000);
         let allocations = ALLOCATIONS.with(Cell::get) - before;
-        let seen = alone.router.paths()[0].stages[0].counters.seen.packets;
+        let seen = alone.router.paths()[0].seats[0].counters.seen.packets;
         if allocations > 0 || seen < 25_000 {
             guilty.push(format!("{}: {allocations} allocations, {seen} packets seen", stage.name));
         }

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 use ipnet::IpNet;
 
-use crate::config::spec;
 use crate::cli::watching::Watching;
+use crate::config::spec;
 use crate::pipeline::params::{Identity, Mode};
 use crate::pipeline::time::Duration;
 

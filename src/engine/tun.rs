@@ -11,6 +11,7 @@ use crate::engine::report::LATENESS_MAX;
 use crate::journal::{self, Kind, tap::Told};
 use crate::pipeline::counters::Reason;
 use crate::pipeline::packet::{Offload, Packet};
+use crate::pipeline::path::SeatId;
 use crate::pipeline::rng::Draw;
 use crate::pipeline::router::{Egress, Headers, What};
 use crate::pipeline::time::Instant;
@@ -187,7 +188,7 @@ impl Egress for Queues {
 
     fn dropped(
         &mut self,
-        place: Option<(u16, u16)>,
+        place: Option<SeatId>,
         reason: Reason,
         packet: &Packet,
         at: Instant,
@@ -206,8 +207,8 @@ impl Egress for Queues {
         self.journal.as_ref().is_some_and(|journal| journal.wants(Kind::Rewritten))
     }
 
-    fn rewritten(&mut self, place: (u16, u16), before: Option<&Headers>, packet: &Packet, at: Instant) {
-        self.record(What::Rewritten(place.0, place.1), packet, at);
+    fn rewritten(&mut self, place: SeatId, before: Option<&Headers>, packet: &Packet, at: Instant) {
+        self.record(What::Rewritten(place), packet, at);
         if let (Some(journal), Some(_)) = (&mut self.journal, before) {
             let told = Told { place: Some(place), before, ..Told::of(Kind::Rewritten) };
             journal.tell(&told, packet, at, &|_| None);

@@ -12,6 +12,7 @@ use crate::pipeline::counters::Reason;
 use crate::pipeline::flow::PerFlow;
 use crate::pipeline::packet::Packet;
 use crate::pipeline::params::Select;
+use crate::pipeline::path::SeatId;
 use crate::pipeline::rng::Draw;
 use crate::pipeline::router::Headers;
 use crate::pipeline::time::Instant;
@@ -41,7 +42,7 @@ impl Lane {
     fn wants(&self, kind: Kind, packet: &Packet) -> bool {
         self.kinds & kind.bit() != 0
             && self.path.is_none_or(|path| path == packet.path)
-            && self.select.as_ref().is_none_or(|select| select.run(packet, packet.wires()).1)
+            && self.select.as_ref().is_none_or(|select| select.run(packet, packet.wires()).acts)
     }
 }
 
@@ -84,7 +85,7 @@ pub struct Told<'a> {
     /// What happened.
     pub kind: Kind,
     /// Where: path and stage.
-    pub place: Option<(u16, u16)>,
+    pub place: Option<SeatId>,
     /// Port, where it is not the one that the packet came by.
     pub port: Option<u16>,
     /// Why it was dropped.
@@ -197,8 +198,8 @@ impl Tap {
             each: packet.wire_length(range.first),
             last: packet.wire_length(range.first + range.count - 1),
             segment: packet.segment(),
-            path: told.place.map_or(packet.path, |(path, _)| path),
-            stage: told.place.map_or(NONE, |(_, stage)| stage),
+            path: told.place.map_or(packet.path, |seat| seat.path),
+            stage: told.place.map_or(NONE, |seat| seat.seat),
             port: told.port.unwrap_or(packet.ingress),
             reason: told.reason.map_or(NO_REASON, |reason| reason as u8),
             draw,
