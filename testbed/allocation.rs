@@ -15,8 +15,8 @@ use faultwire::pipeline::params::{
     Identity, ImpairmentParams, InjectParams, InjectTo, Injected, ListedLossParams, NaptParams, NatClock,
     NatKind, NatParams, NatPlace, NatTimeouts, Numbers, PathParams, PatternFault, PatternParams,
     PawsPerHostParams, PortAllocation, PortParams, Rebind, ReorderParams, RouterParams, RstOrderParams,
-    RstPlace, RstSequence, Scope, Segment, Segments, Select, StageParams, TcpParams, TimestampSet,
-    TimestampsParams, Timetable, Trigger, WindowRewrite,
+    RstPlace, RstSequence, Scope, Segment, Segments, Select, ServiceParams, StageParams, TcpParams,
+    TimestampSet, TimestampsParams, Timetable, Trigger, WindowRewrite,
 };
 use faultwire::pipeline::pool::HEADROOM;
 use faultwire::pipeline::router::{Egress, Router};
@@ -211,6 +211,12 @@ fn no_stage_of_the_reference_allocates_when_warm() {
     for stage in shown {
         // Where a translator stands is tried with one, in the test above.
         if matches!(stage.impairment, ImpairmentParams::Nat(_)) {
+            continue;
+        }
+        // A link that stops at times holds more then than in the last few thousand packets: that may allocate.
+        if let ImpairmentParams::Bottleneck(link) = &stage.impairment
+            && matches!(link.service, ServiceParams::Steps(_))
+        {
             continue;
         }
         let everything =
