@@ -59,11 +59,16 @@ fn captures(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// Times in nanoseconds as they leave: none before an earlier one. `None` if one is before 1970, or after what 64 bits count.
+/// Times in nanoseconds as they leave: none before an earlier one. `None` if one is before 1970, after what 64 bits count,
+/// or no time.
 fn as_they_leave(packets: &mut [Vec<String>]) -> Option<()> {
     let mut latest = 0;
     for packet in packets {
         let (seconds, fraction) = packet[0].split_once('.')?;
+        // tshark's word for a fraction of more than a second, which it takes modulo 32 bits.
+        if fraction.len() > 9 {
+            return None;
+        }
         let fraction: u64 = format!("{fraction:0<9}").parse().ok()?;
         let nanos = seconds.parse::<u64>().ok()?.checked_mul(1_000_000_000)?.checked_add(fraction)?;
         latest = nanos.max(latest);
