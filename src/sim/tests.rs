@@ -139,7 +139,7 @@ fn what_is_no_packet_is_refused_and_not_counted() {
     for bytes in [&b"hello"[..], &[], &[0x45; 10]] {
         assert!(refused(link.push(End::Left, MS, bytes)));
     }
-    assert_eq!(link.push(End::Left, MS, &[0x45; 70_000]), Err(PushError::TooLong(70_000)));
+    assert_eq!(link.push(End::Left, MS, &vec![0x45; 70_000]), Err(PushError::TooLong(70_000)));
     let (v4, v6) = (ends(false).0, ends(true).0);
     let mixed = Datagram::new(v4, v6, b"");
     assert_eq!(link.send(End::Left, MS, &mixed), Err(PushError::MixedFamilies));

@@ -266,7 +266,7 @@ mod tests {
             run.feed(Instant::ZERO, &frame);
             let wires = run.wires();
             assert_eq!(crate::pipeline::testing::flaw(&wires[0].bytes), None);
-            assert_eq!(wires[0].bytes.last(), Some(&(99 ^ 0xff)));
+            assert_eq!(wires[0].bytes.last(), Some(&(0x63 ^ 0xff)));
             assert_eq!(run.stage(0).rewritten.packets, 1);
         }
     }
