@@ -9,6 +9,7 @@
 mod system {
     pub(crate) mod attach;
     pub(crate) mod attach_choice;
+    pub(crate) mod attached_port;
     pub(crate) mod bottleneck;
     pub(crate) mod capture;
     pub(crate) mod captures;

@@ -43,6 +43,8 @@ pub(super) enum Command {
     Exec(Exec),
     /// Put faults on a device that already runs: of a container, a process, a namespace or this host
     Attach(Attach),
+    /// A chained CNI plugin: faults on the interfaces of containers and pods, from their network or annotations
+    Cni,
     /// Say what this machine can do, and what to do about the rest
     Doctor(Doctor),
     /// Take a capture through a path in virtual time: the same faults, the same file on every run and machine

@@ -60,6 +60,11 @@ fn print_plan(plan: &Plan) {
             addresses.join(", ")
         ));
     }
+    for port in &plan.attached {
+        let device = port.device.as_deref().unwrap_or("the device of the default route");
+        out::line(format_args!("port {}: attached to {device}", port.name));
+        print_directions(&port.up, &port.down);
+    }
     for path in &plan.paths {
         out::line(format_args!("path {} -> {}", plan.ports[path.from].name, plan.ports[path.to].name));
         print_stages(&path.stages);
@@ -71,12 +76,7 @@ fn print_plan(plan: &Plan) {
 
 /// What a file for `attach` does.
 fn print_wire(wire: &WireFile) {
-    for (direction, stages) in
-        [("up (what the target sends)", &wire.up), ("down (what it receives)", &wire.down)]
-    {
-        out::line(direction);
-        print_stages(stages);
-    }
+    print_directions(&wire.up, &wire.down);
     for warning in &wire.warnings {
         out::line(format_args!("warning: {warning}"));
     }
@@ -85,5 +85,12 @@ fn print_wire(wire: &WireFile) {
 fn print_stages(stages: &[StageParams]) {
     for stage in stages {
         out::line(format_args!("  {}: {}", stage.name, config::describe(stage)));
+    }
+}
+
+fn print_directions(up: &[StageParams], down: &[StageParams]) {
+    for (direction, stages) in [("up (what the target sends)", up), ("down (what it receives)", down)] {
+        out::line(direction);
+        print_stages(stages);
     }
 }

@@ -14,6 +14,7 @@ mod args;
 mod attach;
 mod case;
 mod check;
+mod cni;
 mod doctor;
 mod exec;
 mod faults;
@@ -39,6 +40,9 @@ const WRONG: u8 = 2;
 
 /// Runs the command line and returns the exit code of the process.
 pub fn main() -> ExitCode {
+    if cni::is_plugin() {
+        return out::verdict(cni::cni());
+    }
     let args = match args::Args::try_parse() {
         Ok(args) => args,
         Err(error) => return mistake::answer(&error),
@@ -49,6 +53,7 @@ pub fn main() -> ExitCode {
         args::Command::Run(args) => run::run(&args),
         args::Command::Exec(args) => exec::exec(&args),
         args::Command::Attach(args) => attach::attach(&args),
+        args::Command::Cni => cni::cni(),
         args::Command::Doctor(args) => doctor::doctor(&args),
         args::Command::Pcap(args) => pcap::pcap(&args),
         args::Command::Journal(args) => journal::journal(&args),

@@ -70,11 +70,18 @@ fn forward(plan: &Plan, args: &Run) -> anyhow::Result<(Summary, Names)> {
     }
     out::note_line(format_args!(
         "forwarding between {} with {} worker(s), seed {}; Ctrl-C ends it",
-        network.ports.iter().map(|port| port.name.as_str()).collect::<Vec<_>>().join(", "),
+        network
+            .ports
+            .iter()
+            .map(|port| &port.name)
+            .chain(network.attached.iter().map(|port| &port.name))
+            .cloned()
+            .collect::<Vec<_>>()
+            .join(", "),
         network.workers,
         network.seed
     ));
-    let names = Names::of(plan, network.seed);
+    let names = Names::of(plan, network.seed).with_attached(&network.attached);
     ready.say()?;
     watch(&network, &signals, plan.duration, &names)?;
     drain(&network, &signals, args.drain)?;
@@ -113,7 +120,14 @@ fn watch(
     let mut live = LiveLine::open();
     let end = duration.map_or(Instant::FAR, |duration| Instant::ZERO + duration);
     let mut before = None;
+    let mut ended = vec![false; network.attached.len()];
     loop {
+        for (port, ended) in network.attached.iter().zip(&mut ended).filter(|(_, ended)| !**ended) {
+            *ended = port.has_ended();
+            if *ended {
+                out::note_line(format_args!("port {}: {} or its device has ended", port.name, port.label()));
+            }
+        }
         let now = network.engine().clock().now();
         if now >= end || network.engine().has_failed() {
             break;

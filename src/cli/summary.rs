@@ -5,7 +5,7 @@ use std::fmt::Write;
 use serde_json::{Map, Value, json};
 
 use crate::config::Plan;
-use crate::engine::network::Summary;
+use crate::engine::network::{Attached, Summary};
 use crate::engine::{NatReport, Report};
 use crate::net::LinkStats;
 use crate::pipeline::counters::{Amount, Drops};
@@ -28,6 +28,15 @@ impl Names {
         let ports = plan.ports.iter().map(|port| port.name.clone()).collect();
         let devices = plan.ports.iter().map(|port| port.device.clone()).collect();
         Self { ports, devices, seed }
+    }
+
+    /// The same with the ports of the devices that it is attached to.
+    pub(super) fn with_attached(mut self, attached: &[Attached]) -> Self {
+        for port in attached {
+            self.ports.extend([port.name.clone(), format!("{}/network", port.name)]);
+            self.devices.extend_from_slice(port.taps());
+        }
+        self
     }
 
     /// Of a wire: the names of its ends and of the devices whose queues lead to faultwire.

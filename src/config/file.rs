@@ -3,13 +3,15 @@
 use std::collections::HashSet;
 use std::num::NonZeroUsize;
 
+use crate::config::attached::MARK;
 use crate::config::impairment::positive;
 use crate::config::nat::read_nats;
 use crate::config::path::read_paths;
 use crate::config::plan::{IcmpPlan, Identity, Plan, RoutePlan, RouteTarget, WorkerCount, set_mode};
-use crate::config::port::{port_index, prefix, read_ports};
+use crate::config::port::{port_index, prefix, read_all_ports};
 use crate::config::reader::{Table, Value};
 use crate::config::warning::warnings;
+use crate::config::wire::wire_warnings;
 use crate::pipeline::params::{ImpairmentParams, Mode, StageParams};
 
 /// Cores and workers beyond any machine.
@@ -17,16 +19,19 @@ const MOST_CORES: usize = 1_024;
 
 /// Reads the document of a configuration.
 pub(super) fn read_plan(root: &mut Table<'_>) -> Plan {
-    let ports = read_ports(root);
-    if ports.is_empty() {
+    let (ports, attached) = read_all_ports(root);
+    if ports.is_empty() && attached.is_empty() {
         root.problem("there is no port", "write a [[port]] for each host");
     }
-    let names: Vec<&str> = ports.iter().map(|port| port.name.as_str()).collect();
+    // The indices of ports come first.
+    let marked: Vec<String> = attached.iter().map(|port| format!("{MARK}{}", port.name)).collect();
+    let names: Vec<&str> =
+        ports.iter().map(|port| port.name.as_str()).chain(marked.iter().map(String::as_str)).collect();
     let routes = read_routes(root, &names);
     let mut paths = read_paths(root, &names);
     let nats = read_nats(root, &ports, &routes, &mut paths);
     let mut plan = Plan::new(ports, paths);
-    (plan.routes, plan.nats) = (routes, nats);
+    (plan.routes, plan.nats, plan.attached) = (routes, nats, attached);
     plan.seed = root.integer("seed", 0..=u64::MAX);
     (plan.workers, plan.pin) = read_workers(root);
     plan.identity = read_identity(root).unwrap_or_default();
@@ -34,18 +39,28 @@ pub(super) fn read_plan(root: &mut Table<'_>) -> Plan {
     plan.duration = root.value("duration").and_then(|value| positive(&value));
     plan.icmp = read_icmp(root);
     let mode = read_mode(root);
-    for path in &mut plan.paths {
-        set_mode(&mut path.stages, mode);
+    for stages in plan.paths.iter_mut().map(|path| &mut path.stages) {
+        set_mode(stages, mode);
+    }
+    for port in &mut plan.attached {
+        set_mode(&mut port.up, mode);
+        set_mode(&mut port.down, mode);
     }
     let stages = plan.paths.iter().flat_map(|path| &path.stages);
     let kernel = |stage: &StageParams| matches!(&stage.impairment, ImpairmentParams::Netem(netem) if netem.mode == Mode::Netem);
-    if !plan.nats.is_empty() {
+    if !plan.attached.is_empty() {
+        plan.workers = one_worker(root, plan.workers, "an attached port");
+    } else if !plan.nats.is_empty() {
         plan.workers = one_worker(root, plan.workers, "[[nat]]");
     } else if stages.into_iter().any(kernel) {
         plan.workers = one_worker(root, plan.workers, "netem in mode netem");
     }
     plan.warnings = root.warnings();
     plan.warnings.extend(warnings(&plan));
+    for port in &plan.attached {
+        let told = wire_warnings(&port.up, &port.down);
+        plan.warnings.extend(told.iter().map(|warning| format!("port {}, {warning}", port.name)));
+    }
     plan
 }
 

@@ -10,6 +10,7 @@
     warn(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_possible_wrap)
 )]
 
+mod attached;
 mod describe;
 mod distribution;
 mod explain;

@@ -41,6 +41,8 @@ pub struct Plan {
     pub paths: Vec<PathPlan>,
     /// Translators of addresses; their places are in the paths.
     pub nats: Vec<NatParams>,
+    /// Devices that somebody else made, each with faults of its own; they take no part in routing.
+    pub attached: Vec<AttachedPort>,
     /// What is allowed, but probably not meant.
     pub warnings: Vec<String>,
 }
@@ -72,6 +74,7 @@ impl Plan {
             routes: Vec::new(),
             paths,
             nats: Vec::new(),
+            attached: Vec::new(),
             warnings: Vec::new(),
         }
     }
@@ -134,6 +137,38 @@ impl PortPlan {
             routes: Vec::new(),
             offload: true,
         }
+    }
+}
+
+/// A device that somebody else made.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AttachedPort {
+    /// Name by which the summary calls it.
+    pub name: String,
+    /// Where the device is.
+    pub target: AttachTarget,
+    /// The device; `None`: that of the target's default route.
+    pub device: Option<String>,
+    /// Stages for what it sends.
+    pub up: Vec<StageParams>,
+    /// Stages for what it receives.
+    pub down: Vec<StageParams>,
+}
+
+/// Whose device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AttachTarget {
+    /// That of a namespace.
+    Netns(NetnsRef),
+    /// That of the namespace of a process.
+    Pid(u32),
+    /// A container's, by its name or the beginning of its ID.
+    Container(String),
+}
+
+impl Default for AttachTarget {
+    fn default() -> Self {
+        Self::Netns(NetnsRef::Own)
     }
 }
 

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use crate::config::plan::{NetnsRef, PortPlan, default_router};
+use crate::config::attached::{MARK, read_attached};
+use crate::config::plan::{AttachedPort, NetnsRef, PortPlan, default_router};
 use crate::config::reader::{Table, Value};
 use crate::config::suggest;
 use crate::pipeline::params::limits;
@@ -26,6 +27,30 @@ pub fn read_ports(root: &mut Table<'_>) -> Vec<PortPlan> {
         ports.push(port);
     }
     ports
+}
+
+/// Reads every `[[port]]` of `root`, also those with `attach`.
+pub(super) fn read_all_ports(root: &mut Table<'_>) -> (Vec<PortPlan>, Vec<AttachedPort>) {
+    let (mut ports, mut attached) = (Vec::new(), Vec::new());
+    let tables = root.tables("port");
+    at_most(limits::PORTS, "ports", &tables);
+    for mut table in tables.into_iter().take(limits::PORTS) {
+        if table.value("attach").is_some() {
+            let port = read_attached(&mut table, &ports, &attached);
+            attached.push(port);
+        } else {
+            let port = read_port(&mut table, &ports);
+            if !port.name.is_empty() && attached.iter().any(|other: &AttachedPort| other.name == port.name) {
+                table.problem(
+                    format!("\"{}\" is the name of another port", port.name),
+                    "names must be unique",
+                );
+            }
+            ports.push(port);
+        }
+        table.finish();
+    }
+    (ports, attached)
 }
 
 /// Reports the first of `tables` that is one too many.
@@ -56,14 +81,22 @@ pub fn port_index(value: &Value<'_>, names: &[&str]) -> Option<usize> {
     let name = value.text()?;
     let index = names.iter().position(|known| *known == name);
     if index.is_none() {
+        if names.iter().any(|known| known.strip_prefix(MARK) == Some(name)) {
+            value.problem(
+                format!("\"{name}\" is attached: its traffic is not routed and takes no path"),
+                "write up, down or both into its [[port]]",
+            );
+            return None;
+        }
         // A port whose own name is wrong has none.
-        let names: Vec<&str> = names.iter().copied().filter(|name| !name.is_empty()).collect();
+        let is_port = |name: &&str| !name.is_empty() && !name.starts_with(MARK);
+        let names: Vec<&str> = names.iter().copied().filter(is_port).collect();
         value.problem(format!("there is no port \"{name}\""), suggest::hint(name, &names));
     }
     index
 }
 
-fn name(value: &Value<'_>, others: &[PortPlan]) -> Option<String> {
+pub(super) fn name(value: &Value<'_>, others: &[PortPlan]) -> Option<String> {
     let name = value.parsed(
         |text| is_name(text).then(|| text.to_owned()),
         "a name of letters, digits, - _ .",
@@ -101,7 +134,7 @@ fn device(table: &mut Table<'_>, name: &str, others: &[PortPlan]) -> String {
     device
 }
 
-fn netns(value: &Value<'_>) -> Option<NetnsRef> {
+pub(super) fn netns(value: &Value<'_>) -> Option<NetnsRef> {
     let read = |text: &str| {
         if text.starts_with('/') {
             Some(NetnsRef::Path(PathBuf::from(text)))

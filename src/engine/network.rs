@@ -5,16 +5,19 @@
 
 use std::num::NonZeroUsize;
 
+use crate::attach::{self, AttachError, Attachment};
 use crate::config::Plan;
-use crate::config::plan::{NetnsRef, PortPlan, WorkerCount};
+use crate::config::plan::{AttachTarget, AttachedPort, NetnsRef, PortPlan, WorkerCount};
 use crate::device::DeviceError;
 use crate::device::steer::{SteerError, Steering};
 use crate::device::tun::{Offload, Queue, Tun, TunOptions};
 use crate::engine::control::{Engine, EngineError, EngineOptions, Watch, total};
 use crate::engine::report::Report;
 use crate::engine::tun::Port as End;
+use crate::engine::wire::{self, NO_MTU};
+use crate::net::target::{Target, TargetError, TargetRef};
 use crate::net::{LinkSetup, LinkStats, NamedNetns, NetError, Netns, link};
-use crate::pipeline::params::{PortParams, RouterParams};
+use crate::pipeline::params::{PathParams, PortParams, RouterParams, StageParams};
 
 /// Why a plan cannot be brought to life. Nothing of it is left behind.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +47,22 @@ pub enum NetworkError {
         /// What.
         source: SteerError,
     },
+    /// The target of an attached port.
+    #[error("port {port}: {source}")]
+    Target {
+        /// Name of the port.
+        port: String,
+        /// What.
+        source: TargetError,
+    },
+    /// The device of an attached port.
+    #[error("port {port}: {source}")]
+    Attach {
+        /// Name of the port.
+        port: String,
+        /// What.
+        source: AttachError,
+    },
     /// The workers.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -61,6 +80,37 @@ pub struct Port {
     _named: Option<NamedNetns>,
 }
 
+/// A device that somebody else made.
+#[derive(Debug)]
+pub struct Attached {
+    /// Its name in the plan.
+    pub name: String,
+    target: Target,
+    attachment: Attachment,
+}
+
+impl Attached {
+    /// How to call whose device it is.
+    pub fn label(&self) -> &str {
+        &self.target.label
+    }
+
+    /// Its name where it is.
+    pub fn device(&self) -> &str {
+        self.attachment.device()
+    }
+
+    /// The names of the TAPs beside it: outer, inner.
+    pub const fn taps(&self) -> &[String; 2] {
+        self.attachment.taps()
+    }
+
+    /// Whether the target or the device is gone.
+    pub fn has_ended(&self) -> bool {
+        self.target.has_ended() || !self.attachment.is_attached()
+    }
+}
+
 /// A running router with its devices.
 #[derive(Debug)]
 pub struct Network {
@@ -68,6 +118,8 @@ pub struct Network {
     engine: Engine,
     /// The ports, in the order of the plan.
     pub ports: Vec<Port>,
+    /// The attached ones, likewise.
+    pub attached: Vec<Attached>,
     /// What was asked for and not granted, in sentences.
     pub notices: Vec<String>,
     /// Settings of created namespaces that the kernel refused, in sentences.
@@ -103,7 +155,8 @@ impl Network {
         netns: impl Fn(usize, &PortPlan) -> Result<(Netns, Option<NamedNetns>), NetError>,
     ) -> Result<Self, NetworkError> {
         let (mut notices, mut refused) = (Vec::new(), Vec::new());
-        let mut workers = worker_count(plan.workers);
+        // Both TAPs of a device have one queue.
+        let mut workers = if plan.attached.is_empty() { worker_count(plan.workers) } else { 1 };
         let steering = (workers > 1).then(Steering::load);
         if let Some(Err(error)) = &steering {
             notices.push(format!(
@@ -125,10 +178,21 @@ impl Network {
             }
             ports.push(Port { name: port.name.clone(), device: port.device.clone(), netns, _named: named });
         }
+        let mut attached = Vec::new();
+        for (index, port) in plan.attached.iter().enumerate() {
+            let (port, both) = open_attached(port, plan.paths.len() + 2 * index, &mut notices)?;
+            ends[0].extend(both);
+            attached.push(port);
+        }
         let seed = plan.seed.unwrap_or(seed);
         let options = EngineOptions { pin: plan.pin.clone(), watch };
         let engine = Engine::start(&router_params(plan, seed), ends, &options)?;
-        Ok(Self { engine, ports, notices, refused, seed, workers })
+        for port in &mut attached {
+            let name = &port.name;
+            let attach = |source| NetworkError::Attach { port: name.clone(), source };
+            port.attachment.attach().map_err(attach)?;
+        }
+        Ok(Self { engine, ports, attached, notices, refused, seed, workers })
     }
 
     /// The workers.
@@ -141,18 +205,24 @@ impl Network {
     /// # Errors
     /// If a worker or a device is gone.
     pub fn summary(&self) -> Result<Summary, NetworkError> {
-        summarize(self.engine.reports()?, &self.ports)
+        summarize(self.engine.reports()?, &self.ports, &self.attached)
     }
 
     /// Stops forwarding and removes everything.
     ///
     /// # Errors
     /// What ended a worker before, if one had ended.
-    pub fn stop(self) -> Result<Summary, NetworkError> {
+    pub fn stop(mut self) -> Result<Summary, NetworkError> {
+        // What attached devices sent and received must not be lost.
+        let released = if self.attached.is_empty() { Ok(Vec::new()) } else { self.engine.release() };
+        for port in &mut self.attached {
+            port.attachment.detach();
+        }
         // The devices' counters have to be read while the devices are there.
-        let links = link_stats(&self.ports);
+        let links = link_stats(&self.ports, &self.attached);
         let workers = self.engine.stop()?;
-        let summary = summarize(workers, &[])?;
+        released?;
+        let summary = summarize(workers, &[], &[])?;
         Ok(Summary { links: links?, ..summary })
     }
 }
@@ -190,14 +260,25 @@ pub fn router_params(plan: &Plan, seed: u64) -> RouterParams {
         addresses: port.addresses.clone(),
         router: port.router.clone(),
     };
+    // Each attached device has two ports, and a path from either to the other.
+    let first = plan.ports.len();
+    let wire = |port: &AttachedPort| {
+        let side = |name: String| PortParams { name, mtu: NO_MTU, addresses: Vec::new(), router: Vec::new() };
+        [side(port.name.clone()), side(format!("{}/network", port.name))]
+    };
+    let paths = |(index, port): (usize, &AttachedPort)| {
+        let (target, network) = (first + 2 * index, first + 2 * index + 1);
+        let path = |from, to, stages: &[StageParams]| PathParams { from, to, stages: stages.to_vec() };
+        [path(target, network, &port.up), path(network, target, &port.down)]
+    };
     RouterParams {
         seed,
         flows: plan.flows,
         identity: plan.identity,
         icmp: plan.icmp,
-        ports: plan.ports.iter().map(port).collect(),
+        ports: plan.ports.iter().map(port).chain(plan.attached.iter().flat_map(wire)).collect(),
         routes: plan.routes.clone(),
-        paths: plan.paths.clone(),
+        paths: plan.paths.iter().cloned().chain(plan.attached.iter().enumerate().flat_map(paths)).collect(),
         nats: plan.nats.clone(),
     }
 }
@@ -243,15 +324,42 @@ fn open_device(
     Ok(queues)
 }
 
-fn link_stats(ports: &[Port]) -> Result<Vec<LinkStats>, NetworkError> {
-    let stats = |port: &Port| {
-        let net = |source| NetworkError::Net { port: port.name.clone(), source };
-        link::stats(&port.netns, &port.device).map_err(net)
+/// Finds an attached port's device and prepares the way through it, by the path `first` and the one behind it.
+fn open_attached(
+    port: &AttachedPort,
+    first: usize,
+    notices: &mut Vec<String>,
+) -> Result<(Attached, [End; 2]), NetworkError> {
+    let target = match &port.target {
+        AttachTarget::Netns(NetnsRef::Own) => TargetRef::Own,
+        AttachTarget::Netns(NetnsRef::Named(name)) => TargetRef::Netns(name.clone()),
+        AttachTarget::Netns(NetnsRef::Path(path)) => TargetRef::Netns(path.display().to_string()),
+        AttachTarget::Pid(pid) => TargetRef::Pid(*pid),
+        AttachTarget::Container(name) => TargetRef::Container(name.clone()),
     };
-    ports.iter().map(stats).collect()
+    let attach = |source| NetworkError::Attach { port: port.name.clone(), source };
+    let target =
+        Target::find(&target).map_err(|source| NetworkError::Target { port: port.name.clone(), source })?;
+    let device = attach::find(&target.netns, port.device.as_deref()).map_err(attach)?;
+    let (mut attachment, taps) = Attachment::prepare(&target.netns, &device, 1).map_err(attach)?;
+    notices.extend(attachment.notices.drain(..).map(|notice| format!("port {}: {notice}", port.name)));
+    let ends = wire::ends(taps, first as u16).map_err(|error| attach(AttachError::Keep(error)))?;
+    Ok((Attached { name: port.name.clone(), target, attachment }, ends))
 }
 
-fn summarize(workers: Vec<Report>, ports: &[Port]) -> Result<Summary, NetworkError> {
+fn link_stats(ports: &[Port], attached: &[Attached]) -> Result<Vec<LinkStats>, NetworkError> {
+    let stats = |name: &String, netns: &Netns, device: &str| {
+        let net = |source| NetworkError::Net { port: name.clone(), source };
+        link::stats(netns, device).map_err(net)
+    };
+    let own = ports.iter().map(|port| stats(&port.name, &port.netns, &port.device));
+    let taps = attached
+        .iter()
+        .flat_map(|port| port.taps().iter().map(|tap| stats(&port.name, port.attachment.netns(), tap)));
+    own.chain(taps).collect()
+}
+
+fn summarize(workers: Vec<Report>, ports: &[Port], attached: &[Attached]) -> Result<Summary, NetworkError> {
     let total = total(&workers).expect("there is at least one worker");
-    Ok(Summary { total, links: link_stats(ports)?, workers })
+    Ok(Summary { total, links: link_stats(ports, attached)?, workers })
 }

@@ -1,6 +1,6 @@
 //! A wire: a device that somebody else made, with a path for what it sends and one for what it receives.
 
-use crate::attach::{AttachError, Attachment};
+use crate::attach::{AttachError, Attachment, Taps};
 use crate::bpf::HookCounters;
 use crate::engine::control::{Engine, EngineError, EngineOptions, Watch, total};
 use crate::engine::network::Summary;
@@ -16,7 +16,7 @@ pub const TARGET: usize = 0;
 pub const NETWORK: usize = 1;
 
 /// Larger than any packet: a wire refuses none.
-const NO_MTU: u32 = 1 << 17;
+pub(super) const NO_MTU: u32 = 1 << 17;
 
 /// What happens on a wire.
 #[derive(Debug, Clone)]
@@ -70,13 +70,7 @@ impl Wire {
     pub fn start(netns: &Netns, device: &Device, plan: &WirePlan, watch: Watch) -> Result<Self, WireError> {
         let (mut attachment, taps) = Attachment::prepare(netns, device, 1)?;
         let notices = std::mem::take(&mut attachment.notices);
-        let [outer, inner] = taps.map(|mut queues| queues.remove(0));
-        let again = |queue: &crate::device::Queue| queue.try_clone().map_err(WireError::Descriptors);
-        let (to_network, to_target) = (again(&outer)?, again(&inner)?);
-        let ends = vec![
-            Port::Wire { reads: outer, writes: to_target, path: 0 },
-            Port::Wire { reads: inner, writes: to_network, path: 1 },
-        ];
+        let ends = ends(taps, 0).map_err(WireError::Descriptors)?.into();
         let options = EngineOptions { pin: Vec::new(), watch };
         let engine = Engine::start(&plan.router(), vec![ends], &options)?;
         attachment.attach()?;
@@ -129,6 +123,16 @@ impl Wire {
         let hooks = self.attachment.counters();
         Ok((Summary { total, workers, links: links.unwrap_or_default() }, hooks))
     }
+}
+
+/// The ends of one worker's queues: what the device sends takes the path `first`, what it receives the one behind it.
+pub(super) fn ends(taps: Taps, first: u16) -> std::io::Result<[Port; 2]> {
+    let [outer, inner] = taps.map(|mut queues| queues.remove(0));
+    let (to_network, to_target) = (outer.try_clone()?, inner.try_clone()?);
+    Ok([
+        Port::Wire { reads: outer, writes: to_target, path: first },
+        Port::Wire { reads: inner, writes: to_network, path: first + 1 },
+    ])
 }
 
 fn sum(workers: &[Report]) -> Report {

@@ -123,6 +123,16 @@ impl Target {
         }
     }
 
+    /// Waits for its end, if it is a process; whether it came within `milliseconds`.
+    ///
+    /// # Errors
+    /// If waiting fails.
+    pub fn wait(&self, milliseconds: u16) -> io::Result<bool> {
+        let Life::Process(process) = &self.life else { return Ok(self.has_ended()) };
+        let mut fds = [PollFd::new(process.as_fd(), PollFlags::POLLIN)];
+        Ok(poll(&mut fds, milliseconds)? > 0)
+    }
+
     /// Becomes readable when the target ends, if it is a process.
     pub fn end(&self) -> Option<BorrowedFd<'_>> {
         match &self.life {
