@@ -343,7 +343,8 @@ fn open_attached(
     let device = attach::find(&target.netns, port.device.as_deref()).map_err(attach)?;
     let (mut attachment, taps) = Attachment::prepare(&target.netns, &device, 1).map_err(attach)?;
     notices.extend(attachment.notices.drain(..).map(|notice| format!("port {}: {notice}", port.name)));
-    let ends = wire::ends(taps, first as u16).map_err(|error| attach(AttachError::Keep(error)))?;
+    let ends = wire::ends(taps, u16::try_from(first).expect("a plan has at most 1,024 ports"))
+        .map_err(|error| attach(AttachError::Keep(error)))?;
     Ok((Attached { name: port.name.clone(), target, attachment }, ends))
 }
 

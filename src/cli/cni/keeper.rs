@@ -46,7 +46,7 @@ impl Keeper {
             // The runtime may signal the plugin's group when it is done with the plugin.
             .process_group(0)
             .spawn()?;
-        let pid = child.id() as i32;
+        let pid = child.id().cast_signed();
         let written = started(pid).ok_or_else(|| io::Error::other("faultwire attach ended at once"));
         let written = written.and_then(|started| fs::write(&self.record, format!("{pid} {started}\n")));
         let mut said = String::new();
@@ -86,7 +86,7 @@ impl Keeper {
 
     fn end_process(&self, pid: i32) -> io::Result<()> {
         // From here on the process is known by a descriptor, not by its number.
-        let Ok(process) = Target::find(&TargetRef::Pid(pid as u32)) else { return Ok(()) };
+        let Ok(process) = Target::find(&TargetRef::Pid(pid.cast_unsigned())) else { return Ok(()) };
         let Running::Yes(_) = self.running() else { return Ok(()) };
         kill(Pid::from_raw(pid), Signal::SIGTERM)?;
         if process.wait(PATIENCE)? {
