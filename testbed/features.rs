@@ -21,7 +21,7 @@ fn packages(features: &str) -> BTreeSet<String> {
 }
 
 /// Checksums, prefixes, the same mathematics everywhere, traits of generators, errors, and TOML and JSON.
-const CORE: [&str; 24] = [
+const CORE: [&str; 25] = [
     "crc",
     "crc-catalog",
     "ipnet",
@@ -37,6 +37,7 @@ const CORE: [&str; 24] = [
     "serde_derive",
     "serde_json",
     "serde_spanned",
+    "strsim",
     "syn",
     "thiserror",
     "thiserror-impl",

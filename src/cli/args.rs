@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 use ipnet::IpNet;
 
+use crate::cli::run::Run;
 use crate::cli::watching::Watching;
 use crate::config::spec;
 use crate::pipeline::params::{Identity, Mode};
@@ -173,42 +174,6 @@ impl From<IdentityName> for Identity {
             IdentityName::Tuple => Self::Tuple,
         }
     }
-}
-
-/// Options of `run`.
-#[derive(Debug, clap::Args)]
-#[command(after_help = "\
-Examples:
-  faultwire run configs/lossy-uplink.toml --seed 7 --json > result.json
-  faultwire run configs/dsl.toml --ready-fd 3 --die-with-parent 3> >(read -r && ./test.sh)
-
-SIGUSR1 prints the summary so far on standard error. Under systemd, Type=notify works.")]
-pub(super) struct Run {
-    /// Configuration file (TOML); see configs/reference.toml for every key
-    pub(super) config: PathBuf,
-    /// Seed of all random decisions; overrides the file's [default: the file's, or random and printed]
-    #[arg(long)]
-    pub(super) seed: Option<u64>,
-    /// End after this time [default: the file's `duration`, or on Ctrl-C]
-    #[arg(long, value_name = "TIME")]
-    pub(super) duration: Option<Duration>,
-    /// How long, at most, packets that are held at the end may take to leave; 0s drops them
-    #[arg(long, value_name = "TIME", default_value = "1s")]
-    pub(super) drain: Duration,
-    /// Write a line to this file descriptor, and close it, once packets are forwarded
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..))]
-    pub(super) ready_fd: Option<i32>,
-    /// End when the process that started faultwire ends
-    #[arg(long)]
-    pub(super) die_with_parent: bool,
-    /// Print the summary as JSON on standard output
-    #[arg(long)]
-    pub(super) json: bool,
-    /// Write a log of each path that Mahimahi's plotting scripts read into this folder, as FROM:TO.log
-    #[arg(long, value_name = "DIR")]
-    pub(super) log: Option<PathBuf>,
-    #[command(flatten)]
-    pub(super) watching: Watching,
 }
 
 /// Options of `pcap`.

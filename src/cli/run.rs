@@ -1,17 +1,17 @@
 //! `faultwire run`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use nix::sys::signal::Signal;
 
 use crate::capture::live::{LiveLog, LogError, Wanted, check_folder};
-use crate::cli::args::Run;
 use crate::cli::kind::{self, Kind};
 use crate::cli::out::LiveLine;
 use crate::cli::ready::{self, Ready};
 use crate::cli::signals::{Signals, millis_until};
 use crate::cli::summary::{self, Names};
+use crate::cli::watching::Watching;
 use crate::cli::{WRONG, fail, out, random_seed};
 use crate::config::plan::PathPlan;
 use crate::config::{self, Plan};
@@ -26,6 +26,42 @@ use crate::pipeline::time::{Duration, Instant};
 const REFRESH: u16 = 1000;
 /// Milliseconds between two looks at what is held, at the end.
 const LOOK: u16 = 5;
+
+/// Options of `run`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  faultwire run configs/lossy-uplink.toml --seed 7 --json > result.json
+  faultwire run configs/dsl.toml --ready-fd 3 --die-with-parent 3> >(read -r && ./test.sh)
+
+SIGUSR1 prints the summary so far on standard error. Under systemd, Type=notify works.")]
+pub(super) struct Run {
+    /// Configuration file (TOML); see configs/reference.toml for every key
+    pub(super) config: PathBuf,
+    /// Seed of all random decisions; overrides the file's [default: the file's, or random and printed]
+    #[arg(long)]
+    pub(super) seed: Option<u64>,
+    /// End after this time [default: the file's `duration`, or on Ctrl-C]
+    #[arg(long, value_name = "TIME")]
+    pub(super) duration: Option<Duration>,
+    /// How long, at most, packets that are held at the end may take to leave; 0s drops them
+    #[arg(long, value_name = "TIME", default_value = "1s")]
+    pub(super) drain: Duration,
+    /// Write a line to this file descriptor, and close it, once packets are forwarded
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..))]
+    pub(super) ready_fd: Option<i32>,
+    /// End when the process that started faultwire ends
+    #[arg(long)]
+    pub(super) die_with_parent: bool,
+    /// Print the summary as JSON on standard output
+    #[arg(long)]
+    pub(super) json: bool,
+    /// Write a log of each path that Mahimahi's plotting scripts read into this folder, as FROM:TO.log
+    #[arg(long, value_name = "DIR")]
+    pub(super) log: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) watching: Watching,
+}
 
 /// Builds the ports of a configuration and forwards until told to stop.
 pub(super) fn run(args: &Run) -> ExitCode {

@@ -761,7 +761,14 @@ fn every_example_is_a_network_that_needs_nothing_but_itself() {
             "{}",
             file.display()
         );
-        assert!(plan.warnings.is_empty() || file.ends_with("reference.toml"), "{:?}", plan.warnings);
+        // A silent MTU black hole is what some examples are for.
+        let meant = |warning: &String| warning.contains("black hole");
+        assert!(
+            plan.warnings.iter().all(meant) || file.ends_with("reference.toml"),
+            "{}: {:?}",
+            file.display(),
+            plan.warnings
+        );
     }
 }
 
@@ -774,7 +781,10 @@ fn the_reference_shows_every_key_and_type() {
     // The stages of a phase are as those of a path.
     let shown =
         |key: &str| present.contains(key) || present.contains(&key.replace("path.phase.stage", "path.stage"));
-    let missing: Vec<String> = problems.asked.borrow().iter().filter(|key| !shown(key)).cloned().collect();
+    // A port with `attach` is of another shape; the reference shows it in a comment.
+    let other = |key: &str| key == "port.attach" && text.contains("# attach = {");
+    let missing = |key: &&String| !shown(key) && !other(key);
+    let missing: Vec<String> = problems.asked.borrow().iter().filter(missing).cloned().collect();
     assert_eq!(missing, [""; 0]);
     assert!(!plan.paths[0].stages.is_empty());
     // A type that the reference lacks would ask for keys that nobody sees above.
