@@ -14,7 +14,7 @@ use crate::pipeline::packet::Packet;
 use crate::pipeline::stage::{Action, Stage, Verdict};
 use crate::pipeline::time::{Duration, Instant};
 
-/// See [`ImpairmentParams::Blackout`]. The link is down in `[start + k*period, start + k*period + down)`.
+/// See [`ImpairmentParams::Blackout`](crate::pipeline::impair::ImpairmentParams::Blackout). The link is down in `[start + k*period, start + k*period + down)`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BlackoutParams {
     /// First time the link goes down, since the start of the run.

@@ -19,7 +19,7 @@ use crate::pipeline::stage::{Action, Stage, Verdict};
 use crate::pipeline::time::Instant;
 use crate::pipeline::units::Probability;
 
-/// See [`ImpairmentParams::Corrupt`].
+/// See [`ImpairmentParams::Corrupt`](crate::pipeline::impair::ImpairmentParams::Corrupt).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct CorruptParams {
     /// Of each wire packet, independently.

@@ -20,7 +20,7 @@ use crate::pipeline::time::Instant;
 use crate::pipeline::units::Probability;
 use crate::pipeline::wander::{Pace, Wander};
 
-/// See [`ImpairmentParams::Delay`].
+/// See [`ImpairmentParams::Delay`](crate::pipeline::impair::ImpairmentParams::Delay).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct DelayParams {
     /// Mean of the delay.

@@ -15,7 +15,7 @@ use crate::pipeline::stage::{Action, Outlet, Stage, Verdict};
 use crate::pipeline::time::Instant;
 use crate::pipeline::units::Probability;
 
-/// See [`ImpairmentParams::Duplicate`].
+/// See [`ImpairmentParams::Duplicate`](crate::pipeline::impair::ImpairmentParams::Duplicate).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct DuplicateParams {
     /// Of each wire packet, independently.

@@ -16,7 +16,7 @@ use crate::pipeline::stage::{Action, Stage, Verdict};
 use crate::pipeline::time::Instant;
 use crate::pipeline::units::Probability;
 
-/// See [`ImpairmentParams::Loss`].
+/// See [`ImpairmentParams::Loss`](crate::pipeline::impair::ImpairmentParams::Loss).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LossParams {
     /// Of each wire packet, independently.

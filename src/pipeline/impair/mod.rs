@@ -1,6 +1,6 @@
 //! The impairments, one file each. They do not know each other.
 //!
-//! [`for_each_stage`] is the list of them. A stage's own file has its parameters, what is said of it, its traps, the
+//! `for_each_stage!` is the list of them. A stage's own file has its parameters, what is said of it, its traps, the
 //! directions in which it works, and how the laws draw it ([`Blueprint`], `laws::Lawful`). A type of stage is read by the
 //! function of its name in `config::impairment`, and shown by a block in `configs/reference.toml`. What is forgotten does not
 //! compile, or fails a test by its name.

@@ -16,7 +16,7 @@ use crate::pipeline::time::Instant;
 use crate::pipeline::wire::tcp::flag::SYN;
 use crate::pipeline::wire::{Tcp, Update};
 
-/// See [`ImpairmentParams::Mss`].
+/// See [`ImpairmentParams::Mss`](crate::pipeline::impair::ImpairmentParams::Mss).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MssParams {
     /// Largest TCP payload in bytes that the SYN shall announce.

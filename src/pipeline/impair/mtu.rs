@@ -16,7 +16,7 @@ use crate::pipeline::stage::{Action, Outlet, Stage, Verdict};
 use crate::pipeline::time::Instant;
 use crate::pipeline::wire::IcmpError;
 
-/// See [`ImpairmentParams::Mtu`].
+/// See [`ImpairmentParams::Mtu`](crate::pipeline::impair::ImpairmentParams::Mtu).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MtuParams {
     /// Largest packet of the link in bytes, overhead included.

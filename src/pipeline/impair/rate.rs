@@ -21,7 +21,7 @@ use crate::pipeline::time::Duration;
 use crate::pipeline::time::Instant;
 use crate::pipeline::units::{Bytes, Rate};
 
-/// See [`ImpairmentParams::Rate`].
+/// See [`ImpairmentParams::Rate`](crate::pipeline::impair::ImpairmentParams::Rate).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RateParams {
     /// Bits per second on the wire.

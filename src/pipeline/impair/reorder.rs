@@ -17,7 +17,7 @@ use crate::pipeline::stage::{Action, Outlet, Stage, Verdict};
 use crate::pipeline::time::{Duration, Instant};
 use crate::pipeline::units::Probability;
 
-/// See [`ImpairmentParams::Reorder`].
+/// See [`ImpairmentParams::Reorder`](crate::pipeline::impair::ImpairmentParams::Reorder).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum ReorderParams {
     /// As netem: packets wait `delay`, but each `gap`-th, with the probability, leaves at once and so overtakes them.
