@@ -22,8 +22,7 @@ pub(super) use words::{MTU, Word, stage};
 #[cfg(feature = "cli")]
 pub(crate) use words::all as words;
 
-#[cfg(feature = "cli")]
-pub(crate) use words::usages;
+pub use words::usages;
 
 use std::fmt;
 use std::ops::Range;

@@ -76,7 +76,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static str> {
 }
 
 /// How each word is written that is a stage of its own, a line for each.
-pub(crate) fn usages() -> impl Iterator<Item = &'static str> {
+pub fn usages() -> impl Iterator<Item = &'static str> {
     WORDS.iter().map(|word| word.usage)
 }
 
