@@ -6,6 +6,7 @@
 //!   1 of it.
 //! - What cannot be said on standard error cannot be said at all.
 
+use std::borrow::Cow;
 use std::fmt::Display;
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, IsTerminal, Write};
@@ -26,14 +27,14 @@ enum Failure {
     Broken(io::Error),
 }
 
-/// Writes `text` to standard output as it is.
+/// Writes `text` to standard output, as [`printable`] makes it.
 pub(super) fn print(text: impl Display) {
     let mut failure = FAILURE.lock().unwrap_or_else(PoisonError::into_inner);
     if failure.is_some() {
         return;
     }
     let mut stdout = io::stdout().lock();
-    let written = stdout.write_all(text.to_string().as_bytes()).and_then(|()| stdout.flush());
+    let written = stdout.write_all(printable(&text.to_string()).as_bytes()).and_then(|()| stdout.flush());
     *failure = match written {
         Ok(()) => None,
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Some(Failure::Gone),
@@ -46,16 +47,30 @@ pub(super) fn is_closed() -> bool {
     FAILURE.lock().unwrap_or_else(PoisonError::into_inner).is_some()
 }
 
+/// The same text without anything that a terminal would obey: control characters are written as `\\u{1b}`, but for ends of
+/// lines and tabs. Titles of case files and the output of programs are other people's text.
+fn printable(text: &str) -> Cow<'_, str> {
+    let plain = |letter: char| !letter.is_control() || letter == '\n' || letter == '\t';
+    if text.chars().all(plain) {
+        return Cow::Borrowed(text);
+    }
+    let mut clean = String::with_capacity(text.len() + 8);
+    for letter in text.chars() {
+        if plain(letter) { clean.push(letter) } else { clean.extend(letter.escape_default()) }
+    }
+    Cow::Owned(clean)
+}
+
 /// Writes a line to standard output.
 pub(super) fn line(text: impl Display) {
     print(format_args!("{text}\n"));
 }
 
-/// Writes `text` to standard error as it is.
+/// Writes `text` to standard error, as [`printable`] makes it.
 pub(super) fn note(text: impl Display) {
     let mut stderr = io::stderr().lock();
     // Nobody is left to be told.
-    let _ = stderr.write_all(text.to_string().as_bytes());
+    let _ = stderr.write_all(printable(&text.to_string()).as_bytes());
 }
 
 /// Writes a line to standard error.
@@ -101,5 +116,17 @@ impl LiveLine {
     /// Takes the line away.
     pub(super) fn clear(&mut self) {
         self.show("");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_terminal_would_obey_is_written_out() {
+        assert_eq!(printable("10 % loss ──►\n\tthere"), "10 % loss ──►\n\tthere");
+        let evil = "a\u{1b}]0;title\u{7}b\u{9b}31m\rc";
+        assert_eq!(printable(evil), "a\\u{1b}]0;title\\u{7}b\\u{9b}31m\\rc");
     }
 }

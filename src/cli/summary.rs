@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use hdrhistogram::Histogram;
 use serde_json::{Map, Value, json};
 
 use crate::config::Plan;
@@ -14,6 +15,8 @@ use crate::pipeline::time::{Duration, Instant};
 
 /// A host that sends more than one scheduled packet in a thousand later than this did not keep up.
 const LATE: Duration = Duration::from_millis(1);
+/// Of fewer scheduled packets, one pause of the host would decide.
+const ENOUGH: u64 = 5_000;
 
 /// Names for the indices of a summary.
 #[derive(Debug, Clone)]
@@ -186,17 +189,23 @@ fn write_lateness(out: &mut String, report: &Report) -> std::fmt::Result {
     )
 }
 
+/// Says so if this host did not keep up: more than one in a thousand left late, of enough to tell that from a single pause.
+fn too_late(lateness: &Histogram<u64>) -> Option<String> {
+    let all = lateness.len();
+    let late = all - lateness.count_between(0, LATE.as_nanos());
+    (all >= ENOUGH && late.saturating_mul(1_000) > all).then(|| {
+        format!(
+            "this host did not keep up: {late} of {all} scheduled packets left more than {LATE} late; delays and rates of \
+             this run are not the network's alone"
+        )
+    })
+}
+
 /// What falsifies results if it is not known.
 fn notices(summary: &Summary, names: &Names) -> Vec<String> {
     let mut notices = Vec::new();
     let report = &summary.total;
-    let late = Duration::from_nanos(report.lateness.value_at_quantile(0.999));
-    if !report.lateness.is_empty() && late > LATE {
-        notices.push(format!(
-            "this host did not keep up: 1 in 1000 scheduled packets left more than {late} late; delays and rates of \
-             this run are not the network's alone"
-        ));
-    }
+    notices.extend(too_late(&report.lateness));
     for (link, (port, device)) in summary.links.iter().zip(names.ports.iter().zip(&names.devices)) {
         if link.tx_dropped > 0 {
             notices.push(format!(
@@ -314,4 +323,27 @@ fn port(link: &LinkStats, name: &str) -> Value {
             "rx_packets": link.rx_packets, "rx_dropped": link.rx_dropped,
         },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(in_time: u64, late: u64) -> Option<String> {
+        let mut lateness = Histogram::new(3).unwrap();
+        lateness.record_n(50_000, in_time).unwrap();
+        lateness.record_n(4_000_000, late).unwrap();
+        too_late(&lateness)
+    }
+
+    #[test]
+    fn a_host_that_is_late_is_told_of_only_with_enough_packets() {
+        assert_eq!(said(0, 0), None);
+        assert_eq!(said(0, 6), None, "six packets tell nothing");
+        assert_eq!(said(4_998, 1), None);
+        assert_eq!(said(9_990, 10), None, "one in a thousand is not more");
+        let text = said(9_990, 11).unwrap();
+        assert!(text.contains("11 of 10001 scheduled packets left more than 1ms late"), "{text}");
+        assert!(said(0, 5_000).is_some());
+    }
 }
