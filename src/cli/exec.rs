@@ -336,7 +336,7 @@ fn wait(child: &mut Child, signals: &Signals) -> anyhow::Result<(ExitStatus, Opt
 fn linger(network: &Network, signals: &Signals, most: Duration) -> anyhow::Result<Option<Signal>> {
     let clock = network.engine().clock();
     let end = clock.now() + most;
-    while clock.now() < end && network.summary()?.total.held.packets > 0 {
+    while clock.now() < end && network.held()? > 0 {
         let Some(received) = signals.wait(LOOK_MILLIS)? else { continue };
         if received.signal != Signal::SIGCHLD {
             return Ok(ending(received.signal));

@@ -40,6 +40,8 @@ const WRONG: u8 = 2;
 
 /// Runs the command line and returns the exit code of the process.
 pub fn main() -> ExitCode {
+    // Who started it, before anything takes time.
+    let parent = nix::unistd::getppid();
     if cni::is_plugin() {
         return out::verdict(cni::cni());
     }
@@ -50,7 +52,7 @@ pub fn main() -> ExitCode {
     signals::wait_for_children();
     let code = match args.command {
         args::Command::Check(args) => check::check(&args),
-        args::Command::Run(args) => run::run(&args),
+        args::Command::Run(args) => run::run(&args, parent),
         args::Command::Exec(args) => exec::exec(&args),
         args::Command::Attach(args) => attach::attach(&args),
         args::Command::Cni => cni::cni(),

@@ -1,13 +1,19 @@
 //! Tells whoever started faultwire that it is ready, and ends with them.
 
+#![expect(
+    unsafe_code,
+    reason = "a descriptor given by its number can only be borrowed by an unsafe function"
+)]
+
 use std::fs::File;
 use std::io::Write;
+use std::os::fd::BorrowedFd;
 
 use anyhow::Context;
 use nix::libc::c_int;
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
-use nix::unistd::{close, getppid};
+use nix::unistd::{Pid, close, getppid};
 
 /// The standard streams are not closed.
 const STDERR: c_int = 2;
@@ -25,14 +31,14 @@ impl Ready {
     /// If it is not open.
     pub(super) fn new(number: Option<c_int>) -> anyhow::Result<Self> {
         let open = |number: c_int| {
-            // A descriptor of our own for the same file: this one may not be open, or not for writing.
-            let path = format!("/proc/self/fd/{number}");
-            let file = std::fs::OpenOptions::new().write(true).open(path).with_context(|| {
+            // SAFETY: it is only duplicated, which fails if it is not open; nothing has closed it since the program started.
+            let given = unsafe { BorrowedFd::borrow_raw(number) };
+            let own = given.try_clone_to_owned().with_context(|| {
                 format!(
-                    "--ready-fd {number}: the descriptor cannot be written to (start it as `faultwire ... {number}>FILE`)"
+                    "--ready-fd {number}: the descriptor is not open (start it as `faultwire ... {number}>FILE`)"
                 )
             })?;
-            anyhow::Ok((number, file))
+            anyhow::Ok((number, File::from(own)))
         };
         Ok(Self { descriptor: number.map(open).transpose()? })
     }
@@ -55,10 +61,9 @@ impl Ready {
     }
 }
 
-/// From now on SIGTERM comes when the parent process ends. Returns whether it has ended already.
-pub(super) fn die_with_parent() -> nix::Result<bool> {
-    let before = getppid();
+/// From now on SIGTERM comes when the parent process ends. Returns whether `parent`, who started it, has ended already.
+pub(super) fn die_with_parent(parent: Pid) -> nix::Result<bool> {
     prctl::set_pdeathsig(Signal::SIGTERM)?;
     // A parent that ended before the call sends nothing; its children then have another one.
-    Ok(getppid() != before)
+    Ok(getppid() != parent)
 }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 
 use crate::capture::live::{LiveLog, LogError, Wanted, check_folder};
 use crate::cli::kind::{self, Kind};
@@ -44,7 +45,7 @@ pub(super) struct Run {
     /// End after this time [default: the file's `duration`, or on Ctrl-C]
     #[arg(long, value_name = "TIME")]
     pub(super) duration: Option<Duration>,
-    /// How long, at most, packets that are held at the end may take to leave; 0s drops them
+    /// How long, at most, packets that are held at the end may take to leave; 0s drops them (unless a port is attached: then all leave at once)
     #[arg(long, value_name = "TIME", default_value = "1s")]
     pub(super) drain: Duration,
     /// Write a line to this file descriptor, and close it, once packets are forwarded
@@ -64,7 +65,7 @@ pub(super) struct Run {
 }
 
 /// Builds the ports of a configuration and forwards until told to stop.
-pub(super) fn run(args: &Run) -> ExitCode {
+pub(super) fn run(args: &Run, parent: Pid) -> ExitCode {
     let mut plan = match config::load(&args.config) {
         Ok(plan) => plan,
         Err(error) => return fail(WRONG, kind::or_other_command(&args.config, Kind::Config, &error)),
@@ -77,17 +78,20 @@ pub(super) fn run(args: &Run) -> ExitCode {
         return fail(WRONG, error);
     }
     plan.duration = args.duration.or(plan.duration);
-    match forward(&plan, args) {
+    let ready = match Ready::new(args.ready_fd) {
+        Ok(ready) => ready,
+        Err(error) => return fail(WRONG, format!("{error:#}")),
+    };
+    match forward(&plan, args, ready, parent) {
         Ok((summary, names)) => finish(&summary, &names, args.json),
         Err(error) => fail(1, error),
     }
 }
 
-fn forward(plan: &Plan, args: &Run) -> anyhow::Result<(Summary, Names)> {
-    let ready = Ready::new(args.ready_fd)?;
+fn forward(plan: &Plan, args: &Run, ready: Ready, parent: Pid) -> anyhow::Result<(Summary, Names)> {
     privilege::check()?;
     let signals = Signals::watch()?;
-    if args.die_with_parent && ready::die_with_parent()? {
+    if args.die_with_parent && ready::die_with_parent(parent)? {
         anyhow::bail!("the process that started faultwire has ended already");
     }
     for name in cleanup::sweep()? {
@@ -196,11 +200,15 @@ const fn ends(signal: Signal) -> bool {
     matches!(signal, Signal::SIGINT | Signal::SIGTERM | Signal::SIGHUP | Signal::SIGQUIT)
 }
 
-/// Goes on until nothing is held any more, for at most `most`, or until another signal comes.
+/// Takes no more packets, and goes on until nothing is held any more, for at most `most`, or until another signal comes.
 fn drain(network: &Network, signals: &Signals, most: Duration) -> anyhow::Result<()> {
     let clock = network.engine().clock();
     let end = clock.now() + most;
-    while clock.now() < end && !network.engine().has_failed() && network.summary()?.total.held.packets > 0 {
+    // A worker that has failed tells why when it is stopped.
+    if network.engine().close().is_err() {
+        return Ok(());
+    }
+    while clock.now() < end && network.held().is_ok_and(|held| held > 0) {
         if signals.wait(LOOK)?.is_some_and(|received| ends(received.signal)) {
             break;
         }

@@ -107,13 +107,8 @@ impl Engine {
         for (worker, ports) in ports.into_iter().enumerate() {
             let router = Router::new(params, &shared);
             let core = options.pin.get(worker).copied();
-            if let Err(error) =
-                engine.start_worker(worker, (router, params.flows), ports, core, &options.watch)
-            {
-                // Those that run already end with their channels.
-                let _ = engine.stop();
-                return Err(error);
-            }
+            // If this fails, those that run already end with the engine.
+            engine.start_worker(worker, (router, params.flows), ports, core, &options.watch)?;
         }
         Ok(engine)
     }
@@ -181,9 +176,29 @@ impl Engine {
     ///
     /// # Errors
     /// The first failure of a worker.
-    pub fn stop(self) -> Result<Vec<Report>, EngineError> {
-        let reports = self.ask(Message::Stop);
-        for (worker, handle) in self.workers.into_iter().enumerate() {
+    pub fn stop(mut self) -> Result<Vec<Report>, EngineError> {
+        self.end(Message::Stop)
+    }
+
+    /// As [`Self::stop`], but what is held leaves at once, in the order in which it was due.
+    ///
+    /// # Errors
+    /// The first failure of a worker.
+    pub fn finish(mut self) -> Result<Vec<Report>, EngineError> {
+        self.end(Message::Finish)
+    }
+
+    /// Reads no more packets from routed ports. What is held leaves when it is due, and what comes by wires goes on.
+    ///
+    /// # Errors
+    /// If a worker has ended.
+    pub fn close(&self) -> Result<Vec<Report>, EngineError> {
+        self.ask(Message::Close)
+    }
+
+    fn end(&mut self, message: impl Fn(Sender<Report>) -> Message) -> Result<Vec<Report>, EngineError> {
+        let reports = self.ask(message);
+        for (worker, handle) in std::mem::take(&mut self.workers).into_iter().enumerate() {
             match handle.thread.join() {
                 Ok(Ok(())) => {}
                 Ok(Err(source)) => return Err(EngineError::Device { worker, source }),
@@ -206,6 +221,14 @@ impl Engine {
             answer.and_then(|answer| answer.recv().ok()).ok_or_else(gone)
         };
         answers.into_iter().enumerate().map(wait).collect()
+    }
+}
+
+impl Drop for Engine {
+    /// Ends the workers, which hold the devices.
+    fn drop(&mut self) {
+        // Whoever wants to know how they ended calls `stop`.
+        let _ = self.end(Message::Stop);
     }
 }
 

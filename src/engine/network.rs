@@ -187,12 +187,30 @@ impl Network {
         let seed = plan.seed.unwrap_or(seed);
         let options = EngineOptions { pin: plan.pin.clone(), watch };
         let engine = Engine::start(&router_params(plan, seed), ends, &options)?;
-        for port in &mut attached {
+        let mut network = Self { engine, ports, attached, notices, refused, seed, workers };
+        if let Err(error) = network.attach() {
+            // What came by those that are attached already leaves in good order.
+            let _ = network.stop();
+            return Err(error);
+        }
+        Ok(network)
+    }
+
+    fn attach(&mut self) -> Result<(), NetworkError> {
+        for port in &mut self.attached {
             let name = &port.name;
             let attach = |source| NetworkError::Attach { port: name.clone(), source };
             port.attachment.attach().map_err(attach)?;
         }
-        Ok(Self { engine, ports, attached, notices, refused, seed, workers })
+        Ok(())
+    }
+
+    /// Wire packets that stages hold, without asking the devices.
+    ///
+    /// # Errors
+    /// If a worker is gone.
+    pub fn held(&self) -> Result<u64, NetworkError> {
+        Ok(self.engine.reports()?.iter().map(|report| report.held.packets).sum())
     }
 
     /// The workers.

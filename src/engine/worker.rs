@@ -34,6 +34,10 @@ pub(super) enum Message {
     Report(Sender<Report>),
     /// Lets go of what waits, and lets pass what comes by wires from now on; then the numbers.
     Release(Sender<Report>),
+    /// Reads no more from routed ports; then the numbers. What is held still leaves when it is due.
+    Close(Sender<Report>),
+    /// Lets go of what waits, and ends as by `Stop`: nothing comes between the two.
+    Finish(Sender<Report>),
     /// The last numbers; then the worker ends.
     Stop(Sender<Report>),
 }
@@ -48,6 +52,8 @@ pub(super) struct Worker {
     pub(super) bell: Arc<EventFd>,
     patience: Patience,
     buffer: Buffer,
+    /// Routed ports are not read any more.
+    is_closed: bool,
 }
 
 impl Worker {
@@ -76,6 +82,7 @@ impl Worker {
             bell,
             patience: Patience::new(),
             buffer,
+            is_closed: false,
         }
     }
 
@@ -108,6 +115,12 @@ impl Worker {
             }
             if is_ready(&polls[bell]) && self.take_messages()? {
                 return Ok(());
+            }
+            if self.is_closed {
+                let ports = self.queues.ports.iter().zip(&mut polls);
+                for (_, poll) in ports.filter(|(port, _)| matches!(port, Port::Routed(_))) {
+                    poll.set_events(PollFlags::empty());
+                }
             }
         }
     }
@@ -169,6 +182,17 @@ impl Worker {
                 Message::Release(reply) => {
                     self.router.let_go(self.clock.now(), &mut self.queues);
                     drop(reply.send(self.report()));
+                }
+                Message::Close(reply) => {
+                    self.is_closed = true;
+                    drop(reply.send(self.report()));
+                }
+                Message::Finish(reply) => {
+                    self.drain()?;
+                    self.router.let_go(self.clock.now(), &mut self.queues);
+                    self.router.shut_down(self.clock.now(), &mut self.queues);
+                    drop(reply.send(self.report()));
+                    return Ok(true);
                 }
                 Message::Stop(reply) => {
                     self.drain()?;

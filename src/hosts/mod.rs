@@ -136,13 +136,14 @@ impl Host {
 /// Some hosts and the router between them.
 #[derive(Debug)]
 pub struct Lab {
+    // Dropped in this order: workers, which hold the devices, then the namespaces.
+    /// None only while one replaces the other.
+    engine: Option<Engine>,
     hosts: Vec<Host>,
     /// A descriptor of each host's device, so that it stays while workers come and go.
     queues: Vec<Queue>,
     plan: Plan,
     seed: u64,
-    /// None only while one replaces the other.
-    engine: Option<Engine>,
 }
 
 impl Lab {
@@ -199,8 +200,7 @@ impl Lab {
         self.plan.paths.retain(|path| (path.from, path.to) != (from, to));
         self.plan.paths.push(PathParams { from, to, stages: faults.stages().to_vec() });
         if let Some(engine) = self.engine.take() {
-            engine.release()?;
-            engine.stop()?;
+            engine.finish()?;
         }
         self.engine = Some(self.engine()?);
         Ok(())
@@ -248,15 +248,6 @@ impl Lab {
             ports.push(Port::Routed(queue.try_clone().map_err(descriptors)?));
         }
         Ok(Engine::start(&router_params(&self.plan, self.seed), vec![ports], &EngineOptions::default())?)
-    }
-}
-
-impl Drop for Lab {
-    fn drop(&mut self) {
-        if let Some(engine) = self.engine.take() {
-            // A failure of the router was told to whoever asked for counters; there is nobody to tell here.
-            let _ = engine.stop();
-        }
     }
 }
 
