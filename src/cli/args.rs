@@ -370,7 +370,8 @@ that the packet was sent to. Several attachments to one device each do their par
 
 SPEC: see `faultwire exec --help`. Needs root and Linux 6.6.
 
-EXPRESSION: conditions, joined by and (or nothing), or, not, and brackets:
+EXPRESSION: conditions, joined by and, or, not, and brackets. Conditions without a word between them
+belong together: 'not tcp port 22' spares SSH.
   tcp | udp | icmp | icmp6 | sctp | proto N | ip | ip6
   [src|dst] port N[-M]    [src|dst] host ADDRESS    [src|dst] net PREFIX
 

@@ -57,7 +57,32 @@ fn select(select: &Select) -> Vec<String> {
     add("DSCP ", numbers(&select.dscp));
     add("ECN ", numbers(&select.ecn));
     conditions.extend(super::select::describe(select));
+    conditions.extend(select.except.iter().map(exception));
     conditions
+}
+
+/// What is left when the packets of `except` are not: `not (tcp, port 22)`; two nots are none.
+fn exception(except: &Select) -> String {
+    let Some(inner) = nots(except) else { return format!("not ({})", select(except).join(", ")) };
+    // A packet is left if one of `inner` takes it.
+    let denied: Option<Vec<_>> = inner.iter().map(|one| nots(one).filter(|nots| nots.len() == 1)).collect();
+    match (inner, denied) {
+        ([one], _) => select(one).join(", "),
+        (_, Some(all)) => {
+            let all: Vec<_> = all.iter().flat_map(|one| select(&one[0])).collect();
+            format!("not ({})", all.join(", "))
+        }
+        (some, None) => {
+            let each: Vec<_> = some.iter().map(|one| format!("({})", select(one).join(", "))).collect();
+            each.join(" or ")
+        }
+    }
+}
+
+/// The exceptions of a selection that has no other conditions.
+fn nots(select: &Select) -> Option<&[Select]> {
+    let others = Select { except: Vec::new(), ..select.clone() };
+    (others.is_any() && !select.except.is_empty()).then_some(&select.except)
 }
 
 fn span<T: PartialEq + fmt::Display>((low, high): (T, T)) -> String {
@@ -106,6 +131,20 @@ mod tests {
 
     fn of(spec: &str) -> Vec<String> {
         spec::parse(spec).unwrap().stages.iter().map(|stage| describe(stage).to_string()).collect()
+    }
+
+    #[test]
+    fn expressions_say_what_they_take() {
+        for (expression, expected) in [
+            ("tcp port 22", "tcp, port 22"),
+            ("not tcp port 22", "not (tcp, port 22)"),
+            ("tcp not port 22", "tcp, not (port 22)"),
+            ("tcp port 1 or udp", "(tcp, port 1) or (udp)"),
+            ("not (tcp or udp)", "not (tcp), not (udp)"),
+        ] {
+            let chosen = crate::config::expression::parse(expression).unwrap();
+            assert_eq!(select(&chosen).join(", "), expected, "{expression}");
+        }
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! ```text
 //! expression = all { "or" all }
 //! all        = one { ["and"] one }
-//! one        = "not" one | "(" expression ")" | condition
+//! one        = "not" one | "(" expression ")" | primitive
+//! primitive  = condition { condition }                          all of them: "not tcp port 22" spares SSH, as in tcpdump
 //! condition  = tcp | udp | icmp | icmp6 | sctp | proto N        protocol
 //!            | ip | ip6                                          version
 //!            | [src | dst] port N[-M]                            ports, of either end unless one is named
@@ -99,6 +100,14 @@ fn not(select: Select) -> Select {
     Select { except: vec![select], ..Select::default() }
 }
 
+/// Every packet that all of `parts` take.
+fn both(mut parts: Vec<Select>) -> Select {
+    if parts.len() == 1 {
+        return parts.remove(0);
+    }
+    Select { except: parts.into_iter().map(not).collect(), ..Select::default() }
+}
+
 impl<'a> Reader<'a> {
     fn any(&mut self) -> Result<Select, ExpressionError> {
         let first = self.all()?;
@@ -123,10 +132,7 @@ impl<'a> Reader<'a> {
         while self.take("and") || self.peek().is_some_and(|word| word != "or" && word != ")") {
             parts.push(self.one()?);
         }
-        if parts.len() == 1 {
-            return Ok(parts.remove(0));
-        }
-        Ok(Select { except: parts.into_iter().map(not).collect(), ..Select::default() })
+        Ok(both(parts))
     }
 
     fn one(&mut self) -> Result<Select, ExpressionError> {
@@ -143,10 +149,19 @@ impl<'a> Reader<'a> {
             }
             Ok(inner)
         } else {
-            self.condition()
+            self.primitive()
         };
         self.depth -= 1;
         read
+    }
+
+    /// Conditions with nothing between them. They belong together, so that a "not" before them is about all of them.
+    fn primitive(&mut self) -> Result<Select, ExpressionError> {
+        let mut parts = vec![self.condition()?];
+        while self.peek().is_some_and(|word| !["and", "or", "not", "(", ")"].contains(&word)) {
+            parts.push(self.condition()?);
+        }
+        Ok(both(parts))
     }
 
     fn condition(&mut self) -> Result<Select, ExpressionError> {
@@ -255,7 +270,7 @@ mod tests {
     use crate::pipeline::time::Instant;
     use proptest::prelude::*;
 
-    /// Whether a datagram (of UDP, from port 40000 to 53) or a segment (to port 80) is taken.
+    /// Whether a datagram of UDP and a segment of TCP are taken, both from port 40000 to 443.
     fn takes(text: &str) -> [bool; 2] {
         let select = parse(text).unwrap_or_else(|error| panic!("{error}"));
         [Spec::udp(10), Spec::tcp(10)].map(|spec| {
@@ -276,6 +291,13 @@ mod tests {
             ("tcp and udp", [false, false]),
             ("not udp", [false, true]),
             ("not (tcp or udp)", [false, false]),
+            ("not tcp port 443", [true, false]),
+            ("not tcp port 81", [true, true]),
+            ("not udp port 443", [false, true]),
+            ("not not tcp port 443", [false, true]),
+            ("not tcp and port 443", [true, false]),
+            ("port 443 not tcp port 443", [true, false]),
+            ("udp or not tcp port 81", [true, true]),
             ("not tcp and not udp", [false, false]),
             ("ip not tcp", [true, false]),
             ("ip6", [false, false]),
