@@ -33,7 +33,7 @@ const LOOK: u16 = 5;
 #[command(after_help = "\
 Examples:
   faultwire run configs/lossy-uplink.toml --seed 7 --json > result.json
-  faultwire run configs/dsl.toml --ready-fd 3 --die-with-parent 3> >(read -r && ./test.sh)
+  faultwire run configs/dsl.toml --ready-fd 3 --die-with-parent 3>ready & read -r _ <ready; ./test.sh; kill $!
 
 SIGUSR1 prints the summary so far on standard error. Under systemd, Type=notify works.")]
 pub(super) struct Run {
@@ -51,7 +51,7 @@ pub(super) struct Run {
     /// Write a line to this file descriptor, and close it, once packets are forwarded
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..))]
     pub(super) ready_fd: Option<i32>,
-    /// End when the process that started faultwire ends
+    /// End when the thread that started faultwire ends, and its process with it
     #[arg(long)]
     pub(super) die_with_parent: bool,
     /// Print the summary as JSON on standard output
