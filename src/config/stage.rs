@@ -8,7 +8,7 @@ use crate::config::reader::{Table, Value};
 use crate::config::select::read_select;
 use crate::config::spec::{self, Spec};
 use crate::config::trigger::read_trigger;
-use crate::pipeline::params::{Phase, StageParams, Trigger, limits};
+use crate::pipeline::params::{ImpairmentParams, Phase, StageParams, Trigger, limits};
 
 /// Reads the stages of one path from `values`, in their order: each a spec (a text) or an array of stage tables. Names
 /// that are not given are made up, unique in the path.
@@ -78,6 +78,12 @@ impl Stages {
         let before = self.read.len();
         self.read(value);
         for stage in &mut self.read[before..] {
+            if matches!(stage.impairment, ImpairmentParams::Nat(_)) {
+                value.problem(
+                    "a translator is there at all times, and a phase is not",
+                    "put the nat stage before the phases",
+                );
+            }
             stage.trigger.phase = Some(phase);
         }
     }

@@ -75,7 +75,8 @@ impl Talk {
             let message = pattern::bytes(number * u64::from(self.size), self.size as usize);
             let deadline = Deadline::after(self.timeout);
             talked.sent += 1;
-            stream.set_write_timeout(deadline.left())?;
+            let late = || io::Error::from(io::ErrorKind::TimedOut);
+            stream.set_write_timeout(Some(deadline.left().ok_or_else(late)?))?;
             stream.write_all(&message)?;
             if hear(stream, message.len(), deadline)? != message {
                 return Err(io::Error::other("the answer is not what was sent"));

@@ -252,6 +252,30 @@ mod tests {
         assert_eq!(counters.rewritten.packets, 0);
     }
 
+    /// What a stage sees has a checksum, draws differ, and what is dropped was not rewritten.
+    #[test]
+    fn a_stage_sees_whole_packets_and_draws_anew() {
+        let mut run = run(|packet| {
+            assert_eq!(crate::pipeline::testing::flaw(packet.bytes()), None);
+            packet.bytes_mut();
+            if packet.random() == packet.random() { Fate::Pass } else { Fate::Drop }
+        });
+        run.feed(Instant::ZERO, &Spec { partial: true, ..Spec::udp(100) }.frame());
+        assert_eq!((run.dropped(Reason::Drop), run.stage(0).rewritten.packets), (1, 0));
+    }
+
+    /// A delay begins when the packet comes to the stage, not when it came to the router.
+    #[test]
+    fn a_delay_adds_to_those_before() {
+        let mut stages = crate::config::spec::parse("delay 5ms").unwrap().stages;
+        let delay = |_: &mut WirePacket<'_>| Fate::Delay(std::time::Duration::from_millis(1));
+        stages.push(stage(ImpairmentParams::Custom(CustomParams::new(move || delay))));
+        let mut run = Run::new(stages);
+        run.feed(Instant::ZERO, &Spec::udp(100).frame());
+        run.finish();
+        assert_eq!(run.times(), [6_000_000]);
+    }
+
     /// Also where the device was to complete the checksum.
     #[test]
     fn changed_bytes_leave_with_right_checksums_if_the_stage_asks() {

@@ -171,6 +171,18 @@ fn what_is_forged_for_the_sender_goes_to_the_host_inside() {
     }
 }
 
+/// A stage behind a translator is asked by its own match.
+#[test]
+fn stages_behind_a_translator_keep_their_match() {
+    let mut stages = crate::config::spec::parse("loss 100%").unwrap().stages;
+    stages[0].select.protocols = vec![6];
+    let mut params = params(NatKind::Napt(Box::new(napt())), Vec::new(), Vec::new());
+    params.paths[0].stages.extend(stages);
+    let mut run = Run::built(&params);
+    run.feed(Instant::ZERO, &Spec::udp(10).frame());
+    assert_eq!(run.wires().len(), 1);
+}
+
 #[test]
 fn a_host_inside_hides_behind_the_router_and_is_answered() {
     for (host, server, public) in [

@@ -339,8 +339,12 @@ fn add_returns(params: &RouterParams, pairs: &mut Pairs, paths: &mut Vec<Path>) 
 mod tests {
     use super::*;
     use crate::config::spec;
-    use crate::pipeline::params::{DuplicateParams, PortParams, Trigger, limits};
+    use crate::pipeline::counters::StageCounters;
+    use crate::pipeline::params::{
+        DuplicateParams, PortParams, TimestampSet, TimestampsParams, Trigger, limits,
+    };
     use crate::pipeline::testing::{Run, Spec, stage};
+    use crate::pipeline::time::Duration;
     use crate::pipeline::units::Probability;
 
     /// A router of so many ports, each with a prefix of its own: port `i` is 10.x.y.2/24 with `i = 256x + y`.
@@ -422,5 +426,37 @@ mod tests {
         // What a thread gets where nobody says otherwise.
         let stack = 2 << 20;
         std::thread::Builder::new().stack_size(stack).spawn(run).unwrap().join().unwrap();
+    }
+
+    /// The last stage on the way out is the first on the way back, and both are counted.
+    #[test]
+    fn the_way_back_meets_stages_in_reverse() {
+        let stages = ["a", "b"].map(|name| {
+            let params = TimestampsParams { set: TimestampSet::RandomOffset, translate: true };
+            StageParams { name: name.to_owned(), ..stage(ImpairmentParams::Timestamps(params)) }
+        });
+        let mut run = Run::new(stages.to_vec());
+        run.feed_by(1, Instant::ZERO, &Spec { back: true, ..Spec::tcp(10) }.frame());
+        let back = run.router.paths().iter().find(|path| (path.from, path.to) == (1, 0)).unwrap();
+        let seen: Vec<_> =
+            back.seats.iter().map(|seat| (seat.name.as_str(), seat.counters.seen.packets)).collect();
+        assert_eq!(seen, [("b/back", 1), ("a/back", 1)]);
+    }
+
+    /// Packets of 1 ms each: the third waits longest, also in the sum of workers.
+    #[test]
+    fn the_longest_wait_is_kept() {
+        let mut stages = spec::parse("rate 8mbit").unwrap().stages;
+        let mut run = Run::new(std::mem::take(&mut stages));
+        for millis in [0, 0, 0, 50] {
+            run.feed(Instant::ZERO + Duration::from_millis(millis), &Spec::tcp(960).frame());
+        }
+        run.finish();
+        let longest = Duration::from_millis(3);
+        assert_eq!(run.stage(0).longest_wait, longest);
+        let mut sum = StageCounters::default();
+        sum += run.stage(0);
+        sum += &StageCounters::default();
+        assert_eq!(sum.longest_wait, longest);
     }
 }
