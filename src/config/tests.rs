@@ -901,6 +901,12 @@ fn translators_that_cannot_work_are_refused_with_the_cure() {
         ),
         (nat("ports = \"0-10\""), "nat[0].ports: port 0 cannot be given out (try \"1024-65535\")"),
         (nat("ports = \"10-9\""), "nat[0].ports: 10-9 is empty (try \"9-10\")"),
+        (
+            nat(
+                "[[path]]\nfrom = \"left\"\nto = \"right\"\n[[path.phase]]\nfor = \"1s\"\nstage = [{ type = \"nat\" }]",
+            ),
+            "path[0].phase[0].stage: a translator is there at all times, and a phase is not (put the nat stage before the phases)",
+        ),
         (nat("table_size = 0"), "nat[0].table_size: 0 is out of range (allowed: 1 to 4194304)"),
         (
             nat("[[nat.forward]]\nprotocol = \"tcp\"\nport = 80\nto = \"[fd00:1::2]:80\""),
