@@ -28,6 +28,9 @@ impl<F: FnMut(&mut WirePacket<'_>) -> Fate + Send> CustomStage for F {
     }
 }
 
+/// As of a `duplicate` stage.
+const MOST_COPIES: u32 = 1_000;
+
 /// What happens to a wire packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
@@ -37,7 +40,7 @@ pub enum Fate {
     Drop,
     /// It goes on to the next stage after this time. Packets that wait for less time overtake it.
     Delay(std::time::Duration),
-    /// It goes on to the next stage at once, and this many copies of it right behind.
+    /// It goes on to the next stage at once, followed by this many copies, at most 1,000.
     Copy(u32),
 }
 
@@ -183,7 +186,7 @@ impl Stage for Custom {
             }
             Fate::Copy(copies) => {
                 let mut previous = packet;
-                for number in 1..=copies {
+                for number in 1..=copies.min(MOST_COPIES) {
                     let copy = previous.copy(out.pool, self.key.salt(number));
                     out.created(&copy);
                     out.forward(std::mem::replace(&mut previous, copy));
@@ -262,6 +265,13 @@ mod tests {
         });
         run.feed(Instant::ZERO, &Spec { partial: true, ..Spec::udp(100) }.frame());
         assert_eq!((run.dropped(Reason::Drop), run.stage(0).rewritten.packets), (1, 0));
+    }
+
+    #[test]
+    fn copies_have_a_limit() {
+        let mut run = run(|_| Fate::Copy(u32::MAX));
+        run.feed(Instant::ZERO, &Spec::udp(10).frame());
+        assert_eq!(run.wires().len(), 1_001);
     }
 
     /// A delay begins when the packet comes to the stage, not when it came to the router.
