@@ -16,6 +16,7 @@ use crate::cli::attach::wanted::Wanted;
 use crate::cli::out::LiveLine;
 use crate::cli::signals::{Signals, millis_until};
 use crate::cli::summary::{self, Names};
+use crate::cli::watching::{Opened, Watcher};
 use crate::cli::{WRONG, fail, out};
 use crate::config::plan::PathPlan;
 use crate::engine::Watch;
@@ -56,6 +57,11 @@ pub(super) fn attach(args: &Attach) -> ExitCode {
         Ok(wanted) => wanted,
         Err(error) => return fail(WRONG, error),
     };
+    let recorded = journal::Names::of(&wanted.plan.router(), &["up", "down"]);
+    let opened = match args.watching.open(&recorded) {
+        Ok(opened) => opened,
+        Err(error) => return fail(WRONG, format!("{error:#}")),
+    };
     if let Err(error) = privilege::check() {
         return fail(1, error);
     }
@@ -63,7 +69,9 @@ pub(super) fn attach(args: &Attach) -> ExitCode {
         Ok(found) => found,
         Err(error) => return fail(WRONG, error),
     };
-    let done = if args.dry_run { dry_run(&target, &device) } else { run(args, &wanted, &target, &device) };
+    let watched = (&opened, &recorded);
+    let done =
+        if args.dry_run { dry_run(&target, &device) } else { run(args, &wanted, watched, &target, &device) };
     done.unwrap_or_else(|error| fail(1, format!("{error:#}")))
 }
 
@@ -123,15 +131,19 @@ fn dry_run(target: &Target, device: &Device) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn run(args: &Attach, wanted: &Wanted, target: &Target, device: &Device) -> anyhow::Result<ExitCode> {
+fn run(
+    args: &Attach,
+    wanted: &Wanted,
+    (opened, recorded): (&Opened<'_>, &journal::Names),
+    target: &Target,
+    device: &Device,
+) -> anyhow::Result<ExitCode> {
     let signals = Signals::watch()?;
     let plan = &wanted.plan;
     let (log, events) = args.log.as_deref().map(|folder| start_log(plan, folder)).transpose()?.unzip();
-    let paths = paths(plan);
-    let ports = ["target", "network"].map(str::to_owned).into();
-    let recorded = journal::Names::new(plan.seed, ports, &paths, &["up", "down"]);
-    let (watcher, journal) = args.watching.start_if_asked(&recorded)?.unzip();
+    let (watcher, journal) = opened.start(recorded)?.unzip();
     let wire = Wire::start(&target.netns, device, plan, Watch { records: None, events, journal })?;
+    watcher.iter().for_each(Watcher::begin);
     for notice in &wire.notices {
         out::note_line(format_args!("notice: {notice}"));
     }

@@ -19,13 +19,14 @@ use crate::cli::faults::Faults;
 use crate::cli::signals::Signals;
 use crate::cli::subnets::Subnets;
 use crate::cli::summary::{self, Names};
+use crate::cli::watching::Opened;
 use crate::cli::{WRONG, fail, out};
 use crate::config::Plan;
 use crate::config::plan::{NetnsRef, PathPlan, PortPlan, WorkerCount};
 use crate::config::spec::Spec;
 use crate::engine::Watch;
 use crate::engine::events::Events;
-use crate::engine::network::{Network, NetworkError, Summary};
+use crate::engine::network::{Network, NetworkError, Summary, router_params};
 use crate::journal;
 use crate::net::{NetError, Netns, link, privilege};
 use crate::pipeline::time::Duration;
@@ -60,10 +61,15 @@ pub(super) fn exec(args: &Exec) -> ExitCode {
         Ok(faults) => faults,
         Err(error) => return fail(WRONG, error),
     };
+    let opened = match args.watching.open(&recorded(&faults, 0)) {
+        Ok(opened) => opened,
+        Err(error) => return fail(WRONG, format!("{error:#}")),
+    };
+    let asked = Asked { args, faults: &faults, opened: &opened };
     let done = if args.seeds.is_some() || args.until_failure {
-        series::series(args, &faults, json)
+        series::series(asked, json)
     } else {
-        single(args, &faults, json)
+        single(asked, json)
     };
     done.unwrap_or_else(|error| match error.downcast::<After>() {
         Ok(After { code: 0, what }) => {
@@ -74,10 +80,19 @@ pub(super) fn exec(args: &Exec) -> ExitCode {
     })
 }
 
-fn single(args: &Exec, faults: &Faults, json: Option<Json<'_>>) -> anyhow::Result<ExitCode> {
+/// What is asked for.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    args: &'a Exec,
+    faults: &'a Faults,
+    opened: &'a Opened<'a>,
+}
+
+fn single(asked: Asked<'_>, json: Option<Json<'_>>) -> anyhow::Result<ExitCode> {
     privilege::check()?;
     let signals = Signals::watch()?;
-    let ended = run(args, faults, &signals, faults.seed(args.seed))?;
+    let args = asked.args;
+    let ended = run(asked, &signals, asked.faults.seed(args.seed))?;
     // From here on a signal ends faultwire, whatever its output waits for.
     drop(signals);
     if args.summary {
@@ -118,7 +133,7 @@ struct Ended {
     interrupted: Option<Signal>,
     summary: Summary,
     names: Names,
-    /// The few drops that mattered.
+    /// The most important drops.
     drops: Vec<String>,
 }
 
@@ -177,15 +192,15 @@ impl<'a> Json<'a> {
 }
 
 /// Runs the command once, on a link of its own.
-fn run(args: &Exec, faults: &Faults, signals: &Signals, seed: u64) -> anyhow::Result<Ended> {
+fn run(asked: Asked<'_>, signals: &Signals, seed: u64) -> anyhow::Result<Ended> {
+    let Asked { args, faults, opened } = asked;
     let inner = Netns::anonymous()?;
     let (log, events) =
         args.log.as_deref().map(|folder| start_log(args, faults, folder)).transpose()?.unzip();
-    let ports = ["host", "cmd"].map(str::to_owned).into();
-    let recorded = journal::Names::new(seed, ports, &paths(faults), &["up", "down"]);
-    let (watcher, taps) = args.watching.start(&recorded)?;
+    let (watcher, taps) = opened.start_with_drops(&recorded(faults, seed))?;
     let watch = Watch { records: None, events, journal: Some(taps) };
     let (network, subnets, plan) = build(args, faults, &inner, (watch, seed))?;
+    watcher.begin();
     // The command's own streams are its own: what a namespace lacks is told with the summary.
     let refused = network.refused.iter().filter(|_| args.summary);
     for notice in network.notices.iter().chain(refused) {
@@ -269,6 +284,12 @@ fn plan(args: &Exec, faults: &Faults, subnets: &Subnets) -> Plan {
     plan.identity = args.identity.into();
     plan.workers = WorkerCount::Exactly(std::num::NonZeroUsize::MIN);
     plan
+}
+
+/// Names for what is recorded.
+fn recorded(faults: &Faults, seed: u64) -> journal::Names {
+    let ports = ["host", "cmd"].map(|name| PortPlan::new(name, NetnsRef::Own, Vec::new()));
+    journal::Names::of(&router_params(&Plan::new(ports.into(), paths(faults)), seed), &["up", "down"])
 }
 
 /// Up and down.

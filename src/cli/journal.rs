@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use crate::cli::{WRONG, fail, out};
 use crate::journal::file::{JournalError, Reader};
-use crate::journal::text::Flows;
+use crate::journal::text::{Flows, numbers};
 use crate::journal::{Kind, Names, Record};
 use crate::pipeline::time::Duration;
 
@@ -95,8 +95,7 @@ pub(super) fn journal(args: &Journal) -> ExitCode {
 fn wanted(args: &Journal, names: &Names, record: &Record<'_>, flows: &Flows) -> bool {
     let seconds = record.at as f64 / 1e9;
     let number = flows.of(record).map(|flow| flow.number);
-    let covers =
-        |packet: u64| (record.index + 1..=record.index + u64::from(record.wires.max(1))).contains(&packet);
+    let covers = |packet: u64| numbers(record).contains(&packet);
     args.kind.is_none_or(|kind| kind == record.kind)
         && args.place.as_ref().is_none_or(|place| names.place(record).contains(place.as_str()))
         && args.reason.as_ref().is_none_or(|reason| names.reason(record) == Some(reason))

@@ -12,13 +12,13 @@ use crate::cli::out::LiveLine;
 use crate::cli::ready::{self, Ready};
 use crate::cli::signals::{Signals, millis_until};
 use crate::cli::summary::{self, Names};
-use crate::cli::watching::Watching;
+use crate::cli::watching::{Opened, Watcher, Watching};
 use crate::cli::{WRONG, fail, out, random_seed};
 use crate::config::plan::PathPlan;
 use crate::config::{self, Plan};
 use crate::engine::Watch;
 use crate::engine::events::Events;
-use crate::engine::network::{Network, Summary, open_netns};
+use crate::engine::network::{Network, Summary, open_netns, router_params};
 use crate::journal;
 use crate::net::{cleanup, privilege};
 use crate::pipeline::time::{Duration, Instant};
@@ -78,17 +78,28 @@ pub(super) fn run(args: &Run, parent: Pid) -> ExitCode {
         return fail(WRONG, error);
     }
     plan.duration = args.duration.or(plan.duration);
+    // First of all: a descriptor that is opened here could get the number.
     let ready = match Ready::new(args.ready_fd) {
         Ok(ready) => ready,
         Err(error) => return fail(WRONG, format!("{error:#}")),
     };
-    match forward(&plan, args, ready, parent) {
+    let opened = match args.watching.open(&journal::Names::of(&router_params(&plan, 0), &[])) {
+        Ok(opened) => opened,
+        Err(error) => return fail(WRONG, format!("{error:#}")),
+    };
+    match forward(&plan, args, &opened, ready, parent) {
         Ok((summary, names)) => finish(&summary, &names, args.json),
         Err(error) => fail(1, error),
     }
 }
 
-fn forward(plan: &Plan, args: &Run, ready: Ready, parent: Pid) -> anyhow::Result<(Summary, Names)> {
+fn forward(
+    plan: &Plan,
+    args: &Run,
+    opened: &Opened<'_>,
+    ready: Ready,
+    parent: Pid,
+) -> anyhow::Result<(Summary, Names)> {
     privilege::check()?;
     let signals = Signals::watch()?;
     if args.die_with_parent && ready::die_with_parent(parent)? {
@@ -100,11 +111,11 @@ fn forward(plan: &Plan, args: &Run, ready: Ready, parent: Pid) -> anyhow::Result
     let log = args.log.as_deref().map(|folder| start_log(plan, folder)).transpose()?;
     let (log, events) = log.unzip();
     let seed = plan.seed.unwrap_or_else(random_seed);
-    let ports = plan.ports.iter().map(|port| port.name.clone()).collect();
-    let names = journal::Names::new(seed, ports, &plan.paths, &[]);
-    let (watcher, journal) = args.watching.start_if_asked(&names)?.unzip();
+    let recorded = journal::Names::of(&router_params(plan, seed), &[]);
+    let (watcher, journal) = opened.start(&recorded)?.unzip();
     let told = Watch { records: None, events, journal };
     let network = Network::start(plan, seed, told, |_, port| open_netns(port))?;
+    watcher.iter().for_each(Watcher::begin);
     for notice in network.notices.iter().chain(&network.refused) {
         out::note_line(format_args!("notice: {notice}"));
     }

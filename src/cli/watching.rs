@@ -1,12 +1,13 @@
 //! `--journal` and what goes with it: who is told what happens to each packet.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context;
 
 use crate::config::expression;
-use crate::journal::file::Writer;
+use crate::journal::file::{self, Writer};
 use crate::journal::recent::Recent;
 use crate::journal::{Hub, Kind, Lane, Names, Sink, Taps};
 
@@ -61,6 +62,11 @@ impl std::str::FromStr for Mode {
     }
 }
 
+/// What is asked for, with its file open.
+pub(super) struct Opened<'a> {
+    journal: Option<(Lane, File, &'a Path)>,
+}
+
 /// Whoever listens while a router runs.
 pub(super) struct Watcher {
     hub: Hub,
@@ -68,33 +74,28 @@ pub(super) struct Watcher {
 }
 
 impl Watching {
-    /// As [`Self::start`], if anything is asked for.
-    pub(super) fn start_if_asked(&self, names: &Names) -> anyhow::Result<Option<(Watcher, Taps)>> {
-        if self.journal.is_some() { self.start(names).map(Some) } else { Ok(None) }
-    }
-
-    /// Starts to listen; the workers have to be given the taps.
-    pub(super) fn start(&self, names: &Names) -> anyhow::Result<(Watcher, Taps)> {
-        let (recent, drops) = Recent::new(names.clone());
-        let mut sinks: Vec<(Lane, Box<dyn Sink>)> = vec![(Lane::of(&[Kind::Dropped]), Box::new(recent))];
-        if let Some(path) = &self.journal {
-            let lane = self.lane(names)?;
-            sinks.push((lane, Box::new(Writer::create(path, names)?)));
-        }
-        let (hub, taps) = Hub::start(sinks)?;
-        Ok((Watcher { hub, drops }, taps))
+    /// Reads the options for a router with these names, and opens the file, before anything else is made. What is in the file
+    /// stays until [`Watcher::begin`].
+    pub(super) fn open(&self, names: &Names) -> anyhow::Result<Opened<'_>> {
+        let journal = match &self.journal {
+            Some(path) => Some((self.lane(names)?, file::open(path)?, path.as_path())),
+            None => None,
+        };
+        Ok(Opened { journal })
     }
 
     fn lane(&self, names: &Names) -> anyhow::Result<Lane> {
-        let mut lane = match self.journal_mode {
-            Mode::Drops => Lane::of(&[Kind::Dropped]),
-            Mode::All(sample) => Lane { sample, ..Lane::of(&Kind::ALL) },
+        let (kinds, sample) = match self.journal_mode {
+            Mode::Drops => (&[Kind::Dropped][..], 1),
+            Mode::All(sample) => (&Kind::ALL[..], sample),
         };
+        let mut lane = Lane { follows: true, sample, ..Lane::of(kinds) };
         if let Some(text) = &self.journal_match {
             lane.select = Some(expression::parse(text).with_context(|| format!("--journal-match '{text}'"))?);
         }
         if let Some(name) = &self.journal_path {
-            let known: Vec<&str> = names.paths.iter().map(|path| path.name.as_str()).collect();
+            let own = names.paths.iter().filter(|path| !path.name.starts_with('*'));
+            let known: Vec<&str> = own.map(|path| path.name.as_str()).collect();
             let path = names.path(name);
             let known = known.join(", ");
             lane.path =
@@ -106,8 +107,43 @@ impl Watching {
     }
 }
 
+impl Opened<'_> {
+    /// Makes ready to listen, if anything is asked for; the workers have to be given the taps.
+    pub(super) fn start(&self, names: &Names) -> anyhow::Result<Option<(Watcher, Taps)>> {
+        if self.journal.is_none() {
+            Ok(None)
+        } else {
+            self.listen(names, Vec::new(), Arc::default()).map(Some)
+        }
+    }
+
+    /// As [`Self::start`], but the most important drops are asked for in any case.
+    pub(super) fn start_with_drops(&self, names: &Names) -> anyhow::Result<(Watcher, Taps)> {
+        let (recent, drops) = Recent::new(names.clone());
+        self.listen(names, vec![(Lane::of(&[Kind::Dropped]), Box::new(recent))], drops)
+    }
+
+    fn listen(
+        &self,
+        names: &Names,
+        mut sinks: Vec<(Lane, Box<dyn Sink>)>,
+        drops: Arc<Mutex<Vec<String>>>,
+    ) -> anyhow::Result<(Watcher, Taps)> {
+        if let Some((lane, file, path)) = &self.journal {
+            sinks.push((lane.clone(), Box::new(Writer::new(file.try_clone()?, path, names))));
+        }
+        let (hub, taps) = Hub::start(sinks)?;
+        Ok((Watcher { hub, drops }, taps))
+    }
+}
+
 impl Watcher {
-    /// Once the workers have ended: what has to be said, and the few drops that mattered.
+    /// The router runs: from now on the journal is written.
+    pub(super) fn begin(&self) {
+        self.hub.begin();
+    }
+
+    /// Once the workers have ended: what has to be said, and the most important drops.
     pub(super) fn finish(self) -> (Vec<String>, Vec<String>) {
         let said = self.hub.finish();
         let drops = std::mem::take(&mut *self.drops.lock().unwrap_or_else(PoisonError::into_inner));

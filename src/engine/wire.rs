@@ -140,8 +140,8 @@ fn sum(workers: &[Report]) -> Report {
 }
 
 impl WirePlan {
-    /// Up is path 0, down is path 1.
-    fn router(&self) -> RouterParams {
+    /// The core's view of a wire: up is path 0, down is path 1.
+    pub fn router(&self) -> RouterParams {
         let port = |name: &str| PortParams {
             name: name.to_owned(),
             mtu: NO_MTU,

@@ -4,9 +4,11 @@
 //! 1 names ([`Names`], JSON), first and once; 2 records, one after the other ([`Record::decode`]); 3 the end (JSON: `lost`).
 //! Readers skip kinds that they do not know.
 
-use std::fs::File;
-use std::io::{Read, Write};
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -21,9 +23,9 @@ const RECORDS: u32 = 2;
 const END: u32 = 3;
 /// A block of records is written when it has so many bytes ...
 const BLOCK: usize = 64 << 10;
-/// ... or after so many pauses of the hub, some 200 ms.
-const PAUSES: u32 = 40;
-/// Longest block that is read: a file that says more lies.
+/// ... or after so much time.
+const OFTEN: Duration = Duration::from_millis(200);
+/// Longest block that is read: a longer length is treated as damage.
 const LONGEST: usize = 16 << 20;
 
 /// Why a file is no journal that can be read.
@@ -56,9 +58,10 @@ struct End {
 pub struct Writer {
     path: PathBuf,
     file: File,
+    names: Names,
     block: Vec<u8>,
-    /// Pauses since the last block.
-    pauses: u32,
+    /// Time since the last block.
+    waited: Duration,
     /// Length of the whole blocks in the file.
     good: u64,
     failed: Option<std::io::Error>,
@@ -68,27 +71,43 @@ pub struct Writer {
     count: u64,
 }
 
+/// Opens a journal to be written, and makes one that only its owner may read if there is none; what is in it stays until the
+/// [`Writer`] begins.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn open(path: &Path) -> Result<File, JournalError> {
+    let opened = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
+    opened.map_err(|source| JournalError::File { file: path.to_owned(), source })
+}
+
 impl Writer {
-    /// Makes the file, with the names.
-    ///
-    /// # Errors
-    /// If it cannot be written.
-    pub fn create(path: &Path, names: &Names) -> Result<Self, JournalError> {
-        let broken = |source| JournalError::File { file: path.to_owned(), source };
-        let mut file = File::create(path).map_err(broken)?;
-        let header = serde_json::to_vec(names).map_err(|error| broken(error.into()))?;
-        let start = [&MAGIC[..], &framed(NAMES, &header)].concat();
-        file.write_all(&start).map_err(broken)?;
-        Ok(Self {
+    /// Writes to `file`, which is called `path`, from [`Sink::begin`] on.
+    pub fn new(file: File, path: &Path, names: &Names) -> Self {
+        Self {
             path: path.to_owned(),
             file,
+            names: names.clone(),
             block: Vec::with_capacity(BLOCK + 4096),
-            pauses: 0,
-            good: start.len() as u64,
+            waited: Duration::ZERO,
+            good: 0,
             failed: None,
             unwritten: 0,
             count: 0,
-        })
+        }
+    }
+
+    /// Puts the names in place of what the file held.
+    fn start(&mut self) -> std::io::Result<()> {
+        // A pipe has no length to cut.
+        if self.file.metadata()?.is_file() {
+            self.file.set_len(0)?;
+            self.file.seek(SeekFrom::Start(0))?;
+        }
+        let start = [&MAGIC[..], &framed(NAMES, &serde_json::to_vec(&self.names)?)].concat();
+        self.file.write_all(&start)?;
+        self.good = start.len() as u64;
+        Ok(())
     }
 
     fn flush(&mut self, kind: u32) {
@@ -96,22 +115,30 @@ impl Writer {
             let framed = framed(kind, &self.block);
             match self.file.write_all(&framed) {
                 Ok(()) => self.good += framed.len() as u64,
-                Err(error) => {
-                    // What is there of the block would only be read as damage. A pipe has no length to cut.
-                    let _ = self.file.set_len(self.good);
-                    self.failed = Some(error);
-                }
+                Err(error) => self.fail(error),
             }
         }
         if self.failed.is_some() {
             self.unwritten += self.count;
         }
         self.block.clear();
-        (self.count, self.pauses) = (0, 0);
+        (self.count, self.waited) = (0, Duration::ZERO);
+    }
+
+    fn fail(&mut self, error: std::io::Error) {
+        // What is there of the block would only be read as damage. A pipe has no length to cut.
+        let _ = self.file.set_len(self.good);
+        self.failed = Some(error);
     }
 }
 
 impl Sink for Writer {
+    fn begin(&mut self) {
+        if let Err(error) = self.start() {
+            self.fail(error);
+        }
+    }
+
     fn record(&mut self, record: &Record<'_>) {
         // Whole packets are for captures.
         let bytes = &record.bytes[..record.bytes.len().min(Headers::LEN)];
@@ -125,9 +152,9 @@ impl Sink for Writer {
         }
     }
 
-    fn pause(&mut self) {
-        self.pauses += 1;
-        if self.pauses >= PAUSES && !self.block.is_empty() {
+    fn pause(&mut self, length: Duration) {
+        self.waited += length;
+        if self.waited >= OFTEN && !self.block.is_empty() {
             self.flush(RECORDS);
         }
     }
@@ -198,7 +225,7 @@ impl<R: Read> Reader<R> {
         if version != VERSION {
             return Err(JournalError::Version(path.to_owned(), version));
         }
-        let names = serde_json::from_value(value).map_err(|_| foreign())?;
+        let names = serde_json::from_value::<Names>(value).map_err(|_| foreign())?.escaped();
         block.clear();
         Ok(Self { input, names, block, at: 0, lost: None, is_cut: false })
     }
@@ -208,16 +235,18 @@ impl<R: Read> Reader<R> {
         loop {
             while let Some((record, rest)) = Record::decode(&self.block[self.at..]) {
                 let at = self.block.len() - rest.len();
-                if !each(&self.names, &record) {
+                if record.is_some_and(|record| !each(&self.names, &record)) {
                     return;
                 }
                 self.at = at;
             }
+            self.is_cut |= self.at < self.block.len();
             self.at = 0;
             match read_block(&mut self.input, &mut self.block) {
                 Some(RECORDS) => {}
                 Some(END) => {
                     self.lost = serde_json::from_slice(&self.block).ok().map(|end: End| end.lost);
+                    self.block.clear();
                     return;
                 }
                 Some(_) => self.block.clear(),
@@ -252,20 +281,93 @@ fn read_block(input: &mut impl Read, block: &mut Vec<u8>) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::journal::names::tests::names;
     use crate::journal::record::tests::record;
     use proptest::prelude::*;
+    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    /// A folder of this test's own: nobody can have put a file or a link in it.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new() -> Self {
+            static NEXT: AtomicU32 = AtomicU32::new(0);
+            let name = format!("fw-journal-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+            let path = std::env::temp_dir().join(name);
+            // Fails if there is anything of that name.
+            std::fs::DirBuilder::new().mode(0o700).create(&path).unwrap();
+            Self(path)
+        }
+
+        fn file(&self) -> PathBuf {
+            self.0.join("journal")
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn writer(path: &Path) -> Box<Writer> {
+        Box::new(Writer::new(open(path).unwrap(), path, &names()))
+    }
 
     fn written(records: u64) -> Vec<u8> {
-        let path = std::env::temp_dir().join(format!("fw-journal-{}-{records}", std::process::id()));
-        let names = Names::new(5, vec!["a".into(), "b".into()], &[], &[]);
-        let mut writer = Box::new(Writer::create(&path, &names).unwrap());
+        let folder = Folder::new();
+        let path = folder.file();
+        let mut writer = writer(&path);
+        writer.begin();
         for index in 0..records {
             writer.record(&Record { index, lanes: 3, ..record() });
         }
         assert_eq!(writer.finish(0), Vec::<String>::new());
-        let bytes = std::fs::read(&path).unwrap();
-        std::fs::remove_file(path).unwrap();
-        bytes
+        std::fs::read(&path).unwrap()
+    }
+
+    /// Only its owner may read it, and an old one stays until the router runs.
+    #[test]
+    fn a_journal_is_private_and_replaces_an_old_one_when_it_begins() {
+        let folder = Folder::new();
+        let path = folder.file();
+        let mut first = writer(&path);
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        first.begin();
+        first.record(&record());
+        first.finish(0);
+        let old = std::fs::read(&path).unwrap();
+        drop(writer(&path));
+        assert_eq!(std::fs::read(&path).unwrap(), old);
+        let mut next = writer(&path);
+        next.begin();
+        next.finish(0);
+        assert_eq!(read(&std::fs::read(&path).unwrap()), Some((vec![], false)));
+    }
+
+    #[test]
+    fn a_pause_writes_what_there_is() {
+        let folder = Folder::new();
+        let mut writer = writer(&folder.file());
+        writer.begin();
+        writer.record(&record());
+        writer.pause(OFTEN);
+        let file = std::fs::read(folder.file()).unwrap();
+        assert_eq!(read(&file), Some((vec![4101], true)));
+    }
+
+    #[test]
+    fn a_device_that_is_full_is_told_once() {
+        let path = Path::new("/dev/full");
+        let mut writer = writer(path);
+        writer.begin();
+        for _ in 0..2_000 {
+            writer.record(&record());
+        }
+        let said = writer.finish(0);
+        assert_eq!(said.len(), 1, "{said:?}");
+        assert!(said[0].contains("2000 records were not written"), "{said:?}");
     }
 
     fn read(bytes: &[u8]) -> Option<(Vec<u64>, bool)> {
@@ -292,6 +394,41 @@ mod tests {
         }
         lengths.dedup();
         assert!(lengths.len() > 3, "{lengths:?}");
+    }
+
+    fn file_of(names: &Names, records: &[u8]) -> Vec<u8> {
+        let names = serde_json::to_vec(names).unwrap();
+        [&MAGIC[..], &framed(NAMES, &names), &framed(RECORDS, records), &framed(END, b"{\"lost\":0}")]
+            .concat()
+    }
+
+    #[test]
+    fn records_of_unknown_kinds_hide_nothing_and_damaged_ones_are_told() {
+        let names = names();
+        let mut space = [0; FIXED + 8];
+        let mut known = record().encode(&mut space).to_vec();
+        known.extend(record().bytes);
+        let mut unknown = known.clone();
+        unknown[4] = 77;
+        let records = [&known[..], &unknown, &known].concat();
+        assert_eq!(read(&file_of(&names, &records)), Some((vec![4101, 4101], false)));
+        assert_eq!(read(&file_of(&names, &records[..records.len() - 1])), Some((vec![4101], true)));
+    }
+
+    #[test]
+    fn names_of_a_file_cannot_command_a_terminal() {
+        let evil = "a\u{1b}]0;title\u{7}\n\u{9b}31m";
+        let mut names = names();
+        (names.ports[0], names.reasons[0]) = (evil.into(), evil.into());
+        (names.paths[0].name, names.paths[0].stages[0]) = (evil.into(), evil.into());
+        let file = file_of(&names, &[]);
+        let names = Reader::new(&file[..], Path::new("x")).unwrap().names;
+        let all = format!(
+            "{}{}{}{}",
+            names.ports[0], names.paths[0].name, names.paths[0].stages[0], names.reasons[0]
+        );
+        assert!(!all.contains(char::is_control), "{all}");
+        assert!(all.starts_with("a\\u{1b}]0;title"), "{all}");
     }
 
     proptest! {

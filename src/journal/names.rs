@@ -4,10 +4,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::journal::record::{NO_REASON, NONE, Record};
 use crate::pipeline::counters::Reason;
-use crate::pipeline::params::PathParams;
+use crate::pipeline::params::RouterParams;
+use crate::pipeline::path::Path;
+use crate::pipeline::router::Router;
 
 /// The version of the format.
 pub const VERSION: u32 = 1;
+
+/// Flows of the router that is built for its names only.
+const FEWEST: usize = 8;
 
 /// What the records of a run are about.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,7 +25,7 @@ pub struct Names {
     pub started_ns: u64,
     /// The ports.
     pub ports: Vec<String>,
-    /// The paths that the configuration has; others have no name.
+    /// All paths of the router; those of the configuration first.
     pub paths: Vec<PathNames>,
     /// Names of the reasons, by their number.
     pub reasons: Vec<String>,
@@ -31,28 +36,52 @@ pub struct Names {
 pub struct PathNames {
     /// What the path is called: `FROM>TO` or, of `exec` and `attach`, `up` and `down`.
     pub name: String,
-    /// Its stages, in order.
+    /// Its seats, in order: the stages, and `STAGE/back` for the other direction of one that works in both.
     pub stages: Vec<String>,
 }
 
 impl Names {
-    /// Names for a router of `paths`, which are called `labels` where there are some, whose clock began now.
+    /// Names for the router that is built from `params`, with the seats that it adds to the paths itself, whose clock began now.
+    /// The first paths are called `labels`, the others by their ports.
     #[expect(
         clippy::disallowed_methods,
         reason = "the time of day is for the reader of the file, no packet sees it"
     )]
-    pub fn new(seed: u64, ports: Vec<String>, paths: &[PathParams], labels: &[&str]) -> Self {
-        let path = |(number, path): (usize, &PathParams)| PathNames {
-            name: labels.get(number).map_or_else(
-                || format!("{}>{}", ports[path.from], ports[path.to]),
-                |label| (*label).to_owned(),
-            ),
-            stages: path.stages.iter().map(|stage| stage.name.clone()).collect(),
+    pub fn of(params: &RouterParams, labels: &[&str]) -> Self {
+        let params = RouterParams { flows: FEWEST, ..params.clone() };
+        let router = Router::new(&params, &Router::shared(&params));
+        let port = |port: u16| params.ports[usize::from(port)].name.as_str();
+        let path = |(number, path): (usize, &Path)| PathNames {
+            name: match labels.get(number) {
+                Some(label) => (*label).to_owned(),
+                // All pairs of ports without stages share one.
+                None if path.from == path.to && number >= params.paths.len() => {
+                    format!("*>{}", port(path.to))
+                }
+                None => format!("{}>{}", port(path.from), port(path.to)),
+            },
+            stages: path.seats.iter().map(|seat| seat.name.clone()).collect(),
         };
-        let paths = paths.iter().enumerate().map(path).collect();
+        let paths = router.paths().iter().enumerate().map(path).collect();
+        let ports = params.ports.iter().map(|port| port.name.clone()).collect();
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         let reasons = Reason::ALL.map(|reason| reason.name().to_owned()).into();
-        Self { version: VERSION, seed, started_ns: since.as_nanos() as u64, ports, paths, reasons }
+        let (version, seed) = (VERSION, params.seed);
+        Self { version, seed, started_ns: since.as_nanos() as u64, ports, paths, reasons }
+    }
+
+    /// The same with control characters escaped: a file may come from anybody, and a terminal obeys them.
+    pub(super) fn escaped(mut self) -> Self {
+        let paths = self.paths.iter_mut().flat_map(|path| path.stages.iter_mut().chain([&mut path.name]));
+        for name in paths.chain(&mut self.ports).chain(&mut self.reasons) {
+            if name.contains(char::is_control) {
+                let letter = |letter: char| {
+                    if letter.is_control() { letter.escape_default().to_string() } else { letter.to_string() }
+                };
+                *name = name.chars().map(letter).collect();
+            }
+        }
+        self
     }
 
     /// Name of a port.
@@ -113,14 +142,24 @@ fn short(number: f64) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+    use crate::config::spec;
     use crate::journal::record::tests::record;
+    use crate::pipeline::impair::{TimestampSet, TimestampsParams};
+    use crate::pipeline::params::ImpairmentParams;
+    use crate::pipeline::testing::{Run, stage};
+
+    /// Of a router with a stage `loss` from port a to port b; that path is called "up".
+    pub(crate) fn names() -> Names {
+        let mut stages = spec::parse("loss 1%").unwrap().stages;
+        stages[0].name = "loss".into();
+        Names::of(&Run::params(1, stages), &["up"])
+    }
 
     #[test]
     fn a_verdict_says_where_what_and_why() {
-        let mut names = Names::new(1, vec!["a".into(), "b".into()], &[], &[]);
-        names.paths.push(PathNames { name: "up".into(), stages: vec!["loss".into()] });
+        let names = names();
         assert_eq!(names.verdict(&record()), "up/loss: dropped, 0.001953 < 0.007812");
         assert_eq!(names.verdict(&Record { draw: None, ..record() }), "up/loss: dropped, loss");
         assert_eq!(
@@ -132,5 +171,24 @@ mod tests {
             "router: dropped"
         );
         assert_eq!([1.0, 0.01, 0.5, 0.003_123].map(short), ["1", "0.01", "0.5", "0.003123"]);
+    }
+
+    /// Whatever path and seat a record names, the router has it, and so do the names.
+    #[test]
+    fn every_seat_of_the_router_has_a_name() {
+        let both = TimestampsParams { set: TimestampSet::Constant(0), translate: true };
+        let params = Run::params(1, vec![stage(ImpairmentParams::Timestamps(both))]);
+        let router = Router::new(&params, &Router::shared(&params));
+        let names = Names::of(&params, &[]);
+        assert_eq!(names.paths.len(), router.paths().len());
+        for (path, named) in router.paths().iter().zip(&names.paths) {
+            let seats: Vec<&str> = path.seats.iter().map(|seat| seat.name.as_str()).collect();
+            assert_eq!(named.stages, seats);
+        }
+        let back = names.path("b>a").unwrap();
+        let places =
+            [(0, 0), (back, 0)].map(|(path, stage)| names.place(&Record { path, stage, ..record() }));
+        assert_eq!(places, ["a>b/under-test", "b>a/under-test/back"]);
+        assert!(names.path("*>b").is_some(), "{names:?}");
     }
 }

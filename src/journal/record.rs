@@ -4,6 +4,8 @@ use crate::pipeline::rng::Draw;
 
 /// Bytes of a record before its headers.
 pub const FIXED: usize = 112;
+/// Bytes that records of all kinds begin with: size, kind.
+const START: usize = 8;
 /// Stands for "none" where a number of 16 bits is expected.
 pub const NONE: u16 = u16::MAX;
 /// The same for a reason.
@@ -60,7 +62,8 @@ impl Kind {
 /// TCP data of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TcpRange {
-    /// Sequence number of the first byte, relative to that of the flow's SYN, or of the first packet that was seen.
+    /// Sequence number of the first byte, relative to that of the flow's SYN, or of the first packet that was seen; as it is in
+    /// the packet where no lane follows flows.
     pub sequence: u32,
     /// Bytes of payload, of all wire packets together.
     pub payload: u32,
@@ -159,8 +162,19 @@ impl Record<'_> {
 }
 
 impl<'a> Record<'a> {
-    /// The record at the front of `bytes`, and what follows it; `None` if there is no whole one.
-    pub fn decode(bytes: &'a [u8]) -> Option<(Self, &'a [u8])> {
+    /// The record at the front of `bytes`, and what follows it; `None` if there is no whole one. The record is `None` if it is of
+    /// a kind that this version does not know: it is skipped by its size.
+    pub fn decode(bytes: &'a [u8]) -> Option<(Option<Self>, &'a [u8])> {
+        let start = bytes.first_chunk::<START>()?;
+        if Kind::of(start[4]).is_none() {
+            let size = u32::from_le_bytes([start[0], start[1], start[2], start[3]]) as usize;
+            let (_, rest) = bytes.split_at_checked(size).filter(|_| size >= START)?;
+            return Some((None, rest));
+        }
+        Self::decode_known(bytes).map(|(record, rest)| (Some(record), rest))
+    }
+
+    fn decode_known(bytes: &'a [u8]) -> Option<(Self, &'a [u8])> {
         let fixed = bytes.first_chunk::<FIXED>()?;
         let word = |at: usize| {
             let mut word = [0; 8];
@@ -263,7 +277,10 @@ pub(crate) mod tests {
         #[test]
         fn any_bytes_are_read_safely(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             if let Some((record, rest)) = Record::decode(&bytes) {
-                prop_assert_eq!(encoded(&record).len() + rest.len(), bytes.len());
+                prop_assert!(rest.len() < bytes.len());
+                if let Some(record) = record {
+                    prop_assert_eq!(encoded(&record).len() + rest.len(), bytes.len());
+                }
             }
         }
 
@@ -292,8 +309,25 @@ pub(crate) mod tests {
                 draw: draw.map(|(value, threshold)| Draw { value, threshold }), before: &before, bytes: &bytes,
             };
             let all = [encoded(&record), vec![9; 3]].concat();
-            prop_assert_eq!(Record::decode(&all), Some((record, &[9_u8; 3][..])));
+            prop_assert_eq!(Record::decode(&all), Some((Some(record), &[9_u8; 3][..])));
         }
+    }
+
+    #[test]
+    fn a_record_of_an_unknown_kind_is_skipped_by_its_size() {
+        for size in [8_u32, 31, 112] {
+            let mut unknown = vec![9; size as usize];
+            unknown[..4].copy_from_slice(&size.to_le_bytes());
+            let known = encoded(&record());
+            let both = [&unknown[..], &known].concat();
+            assert_eq!(Record::decode(&both), Some((None, &known[..])));
+            assert_eq!(Record::decode(&unknown[..unknown.len() - 1]), None);
+        }
+        assert_eq!(
+            Record::decode(&[7, 0, 0, 0, 9, 0, 0, 0, 0]),
+            None,
+            "no record is shorter than its size and kind"
+        );
     }
 
     #[test]

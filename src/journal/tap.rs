@@ -22,8 +22,9 @@ use crate::pipeline::time::Instant;
 pub struct Lane {
     /// Bits of [`Kind::bit`].
     pub kinds: u8,
-    /// Bytes of each packet; 0: the headers once a flow.
-    pub snap: u32,
+    /// Whether flows are followed: headers come once a flow, and transmissions of TCP data are counted, which takes a table of
+    /// all flows. Otherwise each record has headers.
+    pub follows: bool,
     /// One in so many packets; 1: all.
     pub sample: u64,
     /// Only what happens on this path; a packet that just came is on none yet.
@@ -33,10 +34,10 @@ pub struct Lane {
 }
 
 impl Lane {
-    /// A lane of these kinds, with headers once a flow.
+    /// A lane of these kinds that follows no flows.
     pub fn of(kinds: &[Kind]) -> Self {
         let kinds = kinds.iter().fold(0, |set, kind| set | kind.bit());
-        Self { kinds, snap: 0, sample: 1, path: None, select: None }
+        Self { kinds, follows: false, sample: 1, path: None, select: None }
     }
 
     fn wants(&self, kind: Kind, packet: &Packet) -> bool {
@@ -51,20 +52,20 @@ impl Lane {
 pub struct Taps {
     lanes: Arc<[Lane]>,
     capacity: usize,
-    lost: Arc<AtomicU64>,
+    lost: Arc<[AtomicU64]>,
     rings: Sender<Consumer<u8>>,
 }
 
 impl Taps {
-    /// Taps with these lanes, each with a ring of `capacity` bytes. The other ends of the rings come by the receiver, the count of
-    /// records that found no room is shared.
+    /// Taps with these lanes, each with a ring of `capacity` bytes. The other ends of the rings come by the receiver, the counts of
+    /// records that found no room are shared, one of each lane.
     ///
     /// # Panics
     /// If there are more than 16 lanes.
-    pub(super) fn new(lanes: Vec<Lane>, capacity: usize) -> (Self, Receiver<Consumer<u8>>, Arc<AtomicU64>) {
+    pub(super) fn new(lanes: Vec<Lane>, capacity: usize) -> (Self, Receiver<Consumer<u8>>, Arc<[AtomicU64]>) {
         assert!(lanes.len() <= 16, "a record has 16 bits for lanes");
         let (rings, receiver) = unbounded();
-        let lost = Arc::new(AtomicU64::new(0));
+        let lost: Arc<[AtomicU64]> = lanes.iter().map(|_| AtomicU64::new(0)).collect();
         (Self { lanes: lanes.into(), capacity, lost: Arc::clone(&lost), rings }, receiver, lost)
     }
 
@@ -75,7 +76,9 @@ impl Taps {
         let _ = self.rings.send(consumer);
         let lanes = Arc::clone(&self.lanes);
         let kinds = lanes.iter().fold(0, |set, lane| set | lane.kinds);
-        Tap { lanes, kinds, ring, lost: Arc::clone(&self.lost), flows: PerFlow::new(flows.max(8)) }
+        let followed = lanes.iter().zip(0..).fold(0, |set, (lane, at)| set | u16::from(lane.follows) << at);
+        let flows = (followed != 0).then(|| PerFlow::new(flows.max(8)));
+        Tap { lanes, kinds, ring, lost: Arc::clone(&self.lost), followed, flows }
     }
 }
 
@@ -111,8 +114,10 @@ pub struct Tap {
     lanes: Arc<[Lane]>,
     kinds: u8,
     ring: Producer<u8>,
-    lost: Arc<AtomicU64>,
-    flows: PerFlow<Transmissions>,
+    lost: Arc<[AtomicU64]>,
+    /// The lanes that follow flows.
+    followed: u16,
+    flows: Option<PerFlow<Transmissions>>,
 }
 
 impl Tap {
@@ -122,10 +127,13 @@ impl Tap {
         self.kinds & kind.bit() != 0
     }
 
-    /// Which transmission of its data this is, which has just come.
+    /// Which transmission of its data this is, which has just come; 0 if no lane follows flows.
     #[inline]
     pub fn transmission(&mut self, packet: &Packet) -> u8 {
-        if packet.is_tcp() { self.flows.of(packet.flow).count(packet) } else { 0 }
+        match &mut self.flows {
+            Some(flows) if packet.is_tcp() => flows.of(packet.flow).count(packet),
+            _ => 0,
+        }
     }
 
     /// Tells of `packet`; `draw` of the draw about each wire packet, if one decided.
@@ -136,54 +144,59 @@ impl Tap {
         at: Instant,
         draw: &dyn Fn(u32) -> Option<Draw>,
     ) {
-        let (mut whole, mut snap) = (0, 0);
+        let mut whole = 0;
         for at_lane in 0..self.lanes.len() {
             let lane = &self.lanes[at_lane];
             if !lane.wants(told.kind, packet) {
                 continue;
             }
-            let (bit, sample, wanted) = (1 << at_lane, lane.sample, lane.snap);
+            let (lanes, sample) = (1 << at_lane, lane.sample);
             if sample <= 1 {
-                whole |= bit;
-                snap = snap.max(wanted);
+                whole |= lanes;
                 continue;
             }
-            for wire in 0..packet.wires() {
-                let number = id(packet.flow.identity, packet.index + u64::from(wire), packet.lineage);
+            for first in 0..packet.wires() {
+                let number = id(packet.flow.identity, packet.index + u64::from(first), packet.lineage);
                 if number.is_multiple_of(sample) {
-                    let range = Range { first: wire, count: 1, lanes: bit, snap: wanted };
-                    self.put(told, packet, at, draw(wire), range);
+                    self.put(told, packet, at, draw(first), Range { first, count: 1, lanes });
                 }
             }
         }
         if whole == 0 {
             return;
         }
-        if packet.wires() > 1 && draw(0).is_some() && snap <= Headers::LEN as u32 {
+        if packet.wires() > 1 && draw(0).is_some() {
             // Each has a draw of its own.
-            for wire in 0..packet.wires() {
-                self.put(told, packet, at, draw(wire), Range { first: wire, count: 1, lanes: whole, snap });
+            for first in 0..packet.wires() {
+                self.put(told, packet, at, draw(first), Range { first, count: 1, lanes: whole });
             }
         } else {
-            let range = Range { first: 0, count: packet.wires(), lanes: whole, snap };
-            self.put(told, packet, at, draw(0), range);
+            self.put(told, packet, at, draw(0), Range { first: 0, count: packet.wires(), lanes: whole });
         }
     }
 
     fn put(&mut self, told: &Told<'_>, packet: &Packet, at: Instant, draw: Option<Draw>, range: Range) {
-        let of_flow = packet.flow.identity != 0;
-        let flow = self.flows.of(packet.flow);
+        let follows = self.flows.is_some();
+        let flow =
+            self.flows.as_mut().filter(|_| packet.flow.identity != 0).map(|flows| flows.of(packet.flow));
+        let (base, known) = flow.as_ref().map_or((None, 0), |flow| (flow.base, flow.told));
         let tcp = header(packet).map(|(sequence, _)| TcpRange {
             sequence: sequence
-                .wrapping_sub(flow.base.unwrap_or(sequence))
+                .wrapping_sub(base.unwrap_or(if follows { sequence } else { 0 }))
                 .wrapping_add(range.payload_before(packet)),
             payload: range.payload(packet),
-            transmission: packet.transmission,
+            // Only the first wire packet of a train was counted.
+            transmission: if range.first == 0 { packet.transmission } else { 0 },
         });
-        // Without its first record a reader would not know the addresses of a flow.
-        let is_new = !(of_flow && flow.is_told);
-        let least = if is_new { packet.header_length().min(Headers::LEN) } else { 0 };
-        let bytes = &packet.bytes()[..packet.bytes().len().min((range.snap as usize).max(least))];
+        // Without a first record with headers, a lane's reader would not know the addresses of a flow.
+        let length = if told.before.is_some() {
+            Headers::LEN
+        } else if range.lanes & !known != 0 {
+            packet.header_length().min(Headers::LEN)
+        } else {
+            0
+        };
+        let bytes = &packet.bytes()[..packet.bytes().len().min(length)];
         let record = Record {
             kind: told.kind,
             lanes: range.lanes,
@@ -210,10 +223,14 @@ impl Tap {
         let mut space = [0; FIXED + Headers::LEN];
         let head = record.encode(&mut space);
         if self.ring.slots() < head.len() + bytes.len() {
-            self.lost.fetch_add(1, Ordering::Relaxed);
+            for (_, lost) in self.lost.iter().enumerate().filter(|(lane, _)| range.lanes >> lane & 1 == 1) {
+                lost.fetch_add(1, Ordering::Relaxed);
+            }
             return;
         }
-        flow.is_told |= is_new;
+        if let Some(flow) = flow {
+            flow.told |= range.lanes & self.followed;
+        }
         // There is room for both: only the reader changes it meanwhile, and makes it larger.
         let _ = self.ring.push_entire_slice(head);
         let _ = self.ring.push_entire_slice(bytes);
@@ -226,7 +243,6 @@ struct Range {
     first: u32,
     count: u32,
     lanes: u16,
-    snap: u32,
 }
 
 impl Range {
@@ -237,5 +253,130 @@ impl Range {
     fn payload(self, packet: &Packet) -> u32 {
         let last = packet.wire_payload(self.first + self.count - 1);
         (self.count - 1) * u32::from(packet.segment()) + last
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::flow::FlowRef;
+    use crate::pipeline::pool::{HEADROOM, Pool};
+    use crate::pipeline::testing::Spec;
+
+    /// A tap and the other end of its ring, and the counts of what was lost.
+    fn tap(lanes: Vec<Lane>, capacity: usize) -> (Tap, Consumer<u8>, Arc<[AtomicU64]>) {
+        let (taps, rings, lost) = Taps::new(lanes, capacity);
+        (taps.tap(64), rings.recv().unwrap(), lost)
+    }
+
+    /// Packet `index` of a flow.
+    fn packet(spec: &Spec, flow: u32, index: u64) -> Packet {
+        let frame = spec.frame();
+        let mut buffer = Pool::new().scratch();
+        buffer[HEADROOM..HEADROOM + frame.bytes.len()].copy_from_slice(&frame.bytes);
+        let mut packet = Packet::parse(buffer, frame.bytes.len(), frame.offload, 0).unwrap();
+        packet.flow = FlowRef { identity: 1000 + u64::from(flow), slot: flow, generation: 1 };
+        packet.index = index;
+        packet
+    }
+
+    fn told(mut ring: Consumer<u8>, mut each: impl FnMut(&Record<'_>)) {
+        let chunk = ring.read_chunk(ring.slots()).unwrap();
+        let (first, second) = chunk.as_slices();
+        let all = [first, second].concat();
+        chunk.commit_all();
+        let mut rest = &all[..];
+        while let Some((Some(record), behind)) = Record::decode(rest) {
+            each(&record);
+            rest = behind;
+        }
+        assert!(rest.is_empty());
+    }
+
+    fn followed(lane: Lane) -> Lane {
+        Lane { follows: true, ..lane }
+    }
+
+    /// Each lane that follows flows is told the headers of every flow that it is told of, whatever other lanes have been told,
+    /// and one that does not is told them each time.
+    #[test]
+    fn every_lane_learns_the_addresses_of_its_flows() {
+        let drops = Lane::of(&[Kind::Dropped]);
+        let sampled = followed(Lane { sample: 3, ..Lane::of(&Kind::ALL) });
+        let select = Some(Select { ip_length: Some((200, 65_535)), ..Select::default() });
+        let large = Lane { select, ..Lane::of(&Kind::ALL) };
+        let lanes = vec![drops, sampled, followed(large), followed(Lane::of(&[Kind::Dropped, Kind::Sent]))];
+        let (mut tap, ring, _) = tap(lanes, 1 << 20);
+        for index in 0..60 {
+            let kind = if index % 4 == 0 { Kind::Dropped } else { Kind::Sent };
+            let packet = packet(&Spec::udp(if index < 6 { 10 } else { 600 }), index as u32 % 3, index / 3);
+            tap.tell(&Told::of(kind), &packet, Instant::ZERO, &|_| None);
+        }
+        let mut seen = std::collections::HashMap::<(u16, u64), u32>::new();
+        told(ring, |record| {
+            for lane in (0..4).filter(|lane| record.lanes >> lane & 1 == 1) {
+                let records = seen.entry((lane, record.flow)).or_default();
+                *records += 1;
+                assert!(*records > 1 || !record.bytes.is_empty(), "lane {lane}: no addresses");
+                assert!(lane != 0 || !record.bytes.is_empty(), "not followed");
+            }
+        });
+        assert_eq!(seen.len(), 4 * 3, "{seen:?}");
+    }
+
+    #[test]
+    fn what_is_lost_is_counted_for_the_lanes_that_wanted_it() {
+        let lanes = vec![Lane::of(&[Kind::Dropped]), followed(Lane::of(&[Kind::Sent]))];
+        let (mut tap, ring, lost) = tap(lanes, 400);
+        for index in 0..5 {
+            tap.tell(&Told::of(Kind::Dropped), &packet(&Spec::udp(10), 1, index), Instant::ZERO, &|_| None);
+        }
+        let mut found = 0;
+        told(ring, |_| found += 1);
+        assert!(found > 0);
+        let lost: Vec<u64> = lost.iter().map(|lost| lost.load(Ordering::Relaxed)).collect();
+        assert_eq!(lost, [5 - found, 0]);
+    }
+
+    #[test]
+    fn without_a_lane_that_follows_flows_there_is_no_table() {
+        let (mut tap, _ring, _) = tap(vec![Lane::of(&[Kind::Dropped])], 400);
+        assert!(tap.flows.is_none());
+        assert_eq!(tap.transmission(&packet(&Spec::tcp(100), 1, 0)), 0);
+    }
+
+    /// Wire packets of a train that have a record each: only the first one's transmission is known.
+    #[test]
+    fn the_transmission_of_a_train_is_that_of_its_first_wire_packet() {
+        let (mut tap, ring, _) = tap(vec![followed(Lane::of(&[Kind::Dropped]))], 1 << 16);
+        let mut train = packet(&Spec::tcp(3000).train(1000), 1, 0);
+        train.transmission = tap.transmission(&train);
+        assert_eq!(train.transmission, 1);
+        let draw = Draw { value: 1, threshold: 2 };
+        tap.tell(&Told::of(Kind::Dropped), &train, Instant::ZERO, &|_| Some(draw));
+        let mut found = Vec::new();
+        told(ring, |record| {
+            let tcp = record.tcp.unwrap();
+            found.push((tcp.sequence, tcp.payload, tcp.transmission));
+        });
+        assert_eq!(found, [(0, 1000, 1), (1000, 1000, 0), (2000, 1000, 0)]);
+    }
+
+    /// A rewrite is told with the headers before and after, of each packet.
+    #[test]
+    fn a_rewrite_has_both_headers() {
+        let (mut tap, ring, _) = tap(vec![followed(Lane::of(&Kind::ALL))], 1 << 16);
+        for index in 0..3 {
+            let packet = packet(&Spec::udp(300), 1, index);
+            let before = Headers::of(&packet);
+            let told = Told { before: Some(&before), ..Told::of(Kind::Rewritten) };
+            tap.tell(&told, &packet, Instant::ZERO, &|_| None);
+        }
+        let mut found = 0;
+        told(ring, |record| {
+            assert_eq!(record.before, record.bytes);
+            found += 1;
+        });
+        assert_eq!(found, 3);
     }
 }

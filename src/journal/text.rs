@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 
 use serde_json::{Value, json};
 
 use crate::journal::names::Names;
 use crate::journal::record::{Kind, Record};
-use crate::pipeline::router::Headers;
-use crate::pipeline::wire::{FlowKey, Layout, protocol};
+use crate::pipeline::wire::tcp::Tcp;
+use crate::pipeline::wire::{FlowKey, Layout, ipv6, protocol};
 
 /// Flows that are known by number and addresses.
 const KNOWN: usize = 1 << 20;
@@ -30,13 +31,14 @@ pub struct Flow {
 impl Flows {
     /// Takes in what a record tells of its flow.
     pub fn learn(&mut self, record: &Record<'_>) {
-        if record.flow == 0 || self.flows.len() >= KNOWN {
+        if record.flow == 0 {
             return;
         }
-        let number = self.flows.len() as u64 + 1;
-        let flow = self.flows.entry(record.flow).or_insert(Flow { number, key: None });
-        if flow.key.is_none() {
-            flow.key = key(record.bytes);
+        if let Some(flow) = self.flows.get_mut(&record.flow) {
+            flow.key = flow.key.or_else(|| key(record.bytes));
+        } else if self.flows.len() < KNOWN {
+            let number = self.flows.len() as u64 + 1;
+            self.flows.insert(record.flow, Flow { number, key: key(record.bytes) });
         }
     }
 
@@ -50,17 +52,6 @@ impl Flows {
         key(record.bytes).or_else(|| self.of(record)?.key)
     }
 
-    /// What captures say about wire packet `wire` of a record.
-    pub fn comment(&self, names: &Names, record: &Record<'_>, wire: u32) -> String {
-        let verdict = names.verdict(record);
-        match self.of(record) {
-            Some(flow) => {
-                format!("{verdict} (flow {}, packet {})", flow.number, record.index + u64::from(wire) + 1)
-            }
-            None => verdict,
-        }
-    }
-
     /// Two lines at most, each within 80 columns: what happened, and to which packet.
     pub fn lines(&self, names: &Names, record: &Record<'_>) -> String {
         let at = record.at as f64 / 1e9;
@@ -68,7 +59,7 @@ impl Flows {
             Kind::Sent if record.due > record.arrived => {
                 format!(" after {}", span(record.left.max(record.due) - record.arrived))
             }
-            Kind::Held => format!(" for {}", span(record.due - record.at)),
+            Kind::Held => format!(" for {}", span(record.due.saturating_sub(record.at))),
             Kind::Dropped if record.at > record.arrived => {
                 format!(" after {}", span(record.at - record.arrived))
             }
@@ -86,22 +77,15 @@ impl Flows {
 
     fn packet(&self, record: &Record<'_>) -> String {
         let number = self.of(record).map_or_else(String::new, |flow| {
-            let first = record.index + 1;
-            let last = record.index + u64::from(record.wires.max(1));
+            let packets = numbers(record);
+            let (first, last) = (packets.start(), packets.end());
             if first == last {
                 format!("flow {} packet {first}: ", flow.number)
             } else {
                 format!("flow {} packets {first}-{last}: ", flow.number)
             }
         });
-        let ends = self.ends(record).map_or_else(String::new, |key| {
-            format!(
-                "{} {} > {}",
-                protocol_name(key.protocol()),
-                end(key.source(), key.source_port()),
-                end(key.destination(), key.destination_port())
-            )
-        });
+        let ends = self.ends(record).map_or_else(String::new, |key| ends(&key));
         let tcp = record.tcp.map_or_else(String::new, |tcp| {
             let again = if tcp.transmission > 1 {
                 format!(", transmission {}", tcp.transmission)
@@ -155,16 +139,46 @@ fn bytes(record: &Record<'_>) -> u64 {
     u64::from(record.wires.saturating_sub(1)) * u64::from(record.each) + u64::from(record.last)
 }
 
+/// Numbers of the wire packets of a record in their flow, from 1.
+pub fn numbers(record: &Record<'_>) -> RangeInclusive<u64> {
+    let first = record.index.saturating_add(1);
+    first..=record.index.saturating_add(u64::from(record.wires.max(1)))
+}
+
 fn key(bytes: &[u8]) -> Option<FlowKey> {
-    // The headers alone: their lengths speak of the whole packet.
-    let mut headers = [0; Headers::LEN];
-    let length = bytes.len().min(Headers::LEN);
-    let headers = &mut headers[..length];
-    headers.copy_from_slice(&bytes[..length]);
-    let (at, told) = if bytes.first()? >> 4 == 4 { (2, length) } else { (4, length.checked_sub(40)?) };
-    headers.get_mut(at..at + 2)?.copy_from_slice(&(told as u16).to_be_bytes());
-    let (layout, _) = Layout::parse(headers).ok()?;
-    Some(FlowKey::new(headers, layout))
+    headers(bytes).map(|(key, _)| key)
+}
+
+/// Flow and TCP flags (0: no TCP) of a packet that begins with these bytes; `None` if they are no IP packet, or not all of its IP
+/// header.
+pub(super) fn headers(bytes: &[u8]) -> Option<(FlowKey, u8)> {
+    // All lengths in the headers are those of the whole packet: what was cut off becomes zeros.
+    let total = match bytes.first()? >> 4 {
+        4 => be16(bytes, 2)?,
+        _ => be16(bytes, 4)? + ipv6::HEADER,
+    };
+    let mut packet = vec![0; total.max(bytes.len())];
+    packet[..bytes.len()].copy_from_slice(bytes);
+    let (layout, length) =
+        Layout::parse(&packet).ok().filter(|(layout, _)| layout.transport_offset() <= bytes.len())?;
+    let is_tcp = layout.protocol() == protocol::TCP && layout.has_ports() && !layout.is_fragment();
+    let segment = is_tcp.then(|| Tcp::new(&packet[layout.transport_offset()..length]).ok()).flatten();
+    let flags = segment.map_or(0, |segment| segment.flags());
+    Some((FlowKey::new(&packet[..length], layout), flags))
+}
+
+fn be16(bytes: &[u8], at: usize) -> Option<usize> {
+    bytes.get(at..)?.first_chunk().map(|two| usize::from(u16::from_be_bytes(*two)))
+}
+
+/// `PROTOCOL SOURCE > DESTINATION`.
+pub(super) fn ends(key: &FlowKey) -> String {
+    format!(
+        "{} {} > {}",
+        protocol_name(key.protocol()),
+        end(key.source(), key.source_port()),
+        end(key.destination(), key.destination_port())
+    )
 }
 
 fn end(address: IpAddr, port: u16) -> String {
@@ -204,4 +218,103 @@ fn hex(bytes: &[u8]) -> String {
         let _ = write!(text, "{byte:02x}");
         text
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::names::tests::names;
+    use crate::journal::record::FIXED;
+    use crate::journal::record::tests::record;
+    use crate::pipeline::packet::Packet;
+    use crate::pipeline::pool::{HEADROOM, Pool};
+    use crate::pipeline::router::Headers;
+    use crate::pipeline::testing::{Frame, Spec};
+    use proptest::prelude::*;
+
+    fn parsed(frame: &Frame) -> Packet {
+        let mut buffer = Pool::new().scratch();
+        buffer[HEADROOM..HEADROOM + frame.bytes.len()].copy_from_slice(&frame.bytes);
+        Packet::parse(buffer, frame.bytes.len(), frame.offload, 0).unwrap()
+    }
+
+    /// The headers alone tell the same flow as the whole packet, whatever is in it.
+    #[test]
+    fn the_first_bytes_of_a_packet_tell_its_flow() {
+        let large =
+            [Spec::udp(1400), Spec::tcp(1400), Spec::udp(4000).train(1000), Spec::tcp(4000).train(1000)];
+        for spec in large.into_iter().flat_map(|spec| [spec.clone(), spec.v6()]) {
+            let packet = parsed(&spec.frame());
+            let headers = &packet.bytes()[..packet.header_length().min(Headers::LEN)];
+            let whole = FlowKey::new(packet.bytes(), packet.layout);
+            assert_ne!(whole.source_port(), 0);
+            assert_eq!(key(headers), Some(whole), "{spec:?}");
+        }
+    }
+
+    #[test]
+    fn udp_is_printed_with_ports() {
+        let packet = parsed(&Spec::udp(900).frame());
+        let record = Record { tcp: None, bytes: &packet.bytes()[..28], ..record() };
+        let flow = FlowKey::new(packet.bytes(), packet.layout);
+        let port = format!(":{} >", flow.source_port());
+        let mut flows = Flows::default();
+        flows.learn(&record);
+        assert!(flows.lines(&names(), &record).contains(&port), "{}", flows.lines(&names(), &record));
+        let value = flows.json(&names(), &Record { bytes: &[], ..record });
+        assert!(value["source"].as_str().unwrap().ends_with(&port[..port.len() - 2]), "{value}");
+    }
+
+    /// A known flow learns its addresses however many others there are.
+    #[test]
+    fn a_full_table_still_knows_its_flows() {
+        let packet = parsed(&Spec::udp(900).frame());
+        let mut flows = Flows::default();
+        for flow in 1..=KNOWN as u64 + 9 {
+            flows.learn(&Record { flow, bytes: &[], ..record() });
+        }
+        assert_eq!(flows.flows.len(), KNOWN);
+        let first = Record { flow: 1, bytes: packet.bytes(), ..record() };
+        flows.learn(&first);
+        assert!(flows.ends(&Record { bytes: &[], ..first }).is_some());
+    }
+
+    #[test]
+    fn the_greatest_numbers_do_not_overflow() {
+        let record =
+            Record { kind: Kind::Held, at: u64::MAX, due: 0, index: u64::MAX, wires: u32::MAX, ..record() };
+        assert_eq!(numbers(&record), u64::MAX..=u64::MAX);
+        let mut flows = Flows::default();
+        flows.learn(&record);
+        assert!(flows.lines(&names(), &record).contains("for 0.0 us"));
+    }
+
+    proptest! {
+        /// Whatever a file says is printed: in two lines, and as JSON.
+        #[test]
+        fn any_record_is_printed_safely(
+            mut bytes in proptest::collection::vec(any::<u8>(), FIXED..FIXED + 200), kind in 1_u8..7, before in 0_u16..3,
+            extreme in proptest::collection::vec((0_usize..14, prop_oneof![Just(0), Just(u64::MAX), any::<u64>()]), 0..6),
+            version in prop_oneof![Just(0x45_u8), Just(0x60), any::<u8>()],
+        ) {
+            for (word, value) in extreme {
+                bytes[8 * word..8 * word + 8].copy_from_slice(&value.to_le_bytes());
+            }
+            let (size, before) = (bytes.len(), usize::from(before).min(bytes.len() - FIXED));
+            bytes[..4].copy_from_slice(&(size as u32).to_le_bytes());
+            bytes[4] = kind;
+            bytes[104..106].copy_from_slice(&(before as u16).to_le_bytes());
+            bytes[108..112].copy_from_slice(&((size - FIXED - before) as u32).to_le_bytes());
+            if let Some(first) = bytes.get_mut(FIXED + before) {
+                *first = version;
+            }
+            let (record, _) = Record::decode(&bytes).unwrap();
+            let record = record.unwrap();
+            let mut flows = Flows::default();
+            flows.learn(&record);
+            prop_assert_eq!(flows.lines(&names(), &record).lines().count(), 2);
+            prop_assert!(flows.json(&names(), &record).is_object());
+            prop_assert!(!numbers(&record).is_empty());
+        }
+    }
 }

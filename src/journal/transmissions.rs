@@ -16,8 +16,8 @@ pub(super) struct Transmissions {
     /// What was sent more than once: from, until, how often.
     again: [(u32, u32, u8); AGAIN],
     next: u8,
-    /// Whether the headers of the flow have been told.
-    pub(super) is_told: bool,
+    /// The lanes that have been told the headers of the flow.
+    pub(super) told: u16,
 }
 
 impl Transmissions {

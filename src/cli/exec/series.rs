@@ -7,9 +7,7 @@ use std::process::ExitCode;
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use super::{Ended, Json, ending, run};
-use crate::cli::args::Exec;
-use crate::cli::faults::Faults;
+use super::{Asked, Ended, Json, ending, run};
 use crate::cli::out;
 use crate::cli::signals::Signals;
 use crate::net::privilege;
@@ -26,11 +24,12 @@ enum How {
 
 /// Runs the command under as many seeds as are asked for, each on a link of its own, and returns the exit code of the
 /// first run that fails; 0 if none does.
-pub(super) fn series(args: &Exec, faults: &Faults, file: Option<Json<'_>>) -> anyhow::Result<ExitCode> {
+pub(super) fn series(asked: Asked<'_>, file: Option<Json<'_>>) -> anyhow::Result<ExitCode> {
     privilege::check()?;
     let signals = Signals::watch()?;
-    let first = faults.seed(args.seed);
-    let (how, passed, last) = under_seeds(args, faults, &signals, first)?;
+    let args = asked.args;
+    let first = asked.faults.seed(args.seed);
+    let (how, passed, last) = under_seeds(asked, &signals, first)?;
     // From here on a signal ends faultwire, whatever its output waits for.
     drop(signals);
     let code = last.as_ref().map_or(0, |ended| ended.code);
@@ -63,12 +62,8 @@ pub(super) fn series(args: &Exec, faults: &Faults, file: Option<Json<'_>>) -> an
 }
 
 /// How it ended, how many runs had passed, and the last one.
-fn under_seeds(
-    args: &Exec,
-    faults: &Faults,
-    signals: &Signals,
-    first: u64,
-) -> anyhow::Result<(How, u64, Option<Ended>)> {
+fn under_seeds(asked: Asked<'_>, signals: &Signals, first: u64) -> anyhow::Result<(How, u64, Option<Ended>)> {
+    let args = asked.args;
     let most = args.seeds.map_or(u64::MAX, std::num::NonZeroU64::get);
     let of = args.seeds.map_or_else(String::new, |most| format!(" of {most}"));
     let mut last: Option<Ended> = None;
@@ -78,7 +73,7 @@ fn under_seeds(
         }
         let seed = first.wrapping_add(passed);
         out::note_line(format_args!("faultwire: run {}{of}, seed {seed}", passed + 1));
-        let ended = run(args, faults, signals, seed)?;
+        let ended = run(asked, signals, seed)?;
         if let Some(signal) = ended.interrupted {
             return Ok((How::Interrupted(signal), passed, Some(ended)));
         }
