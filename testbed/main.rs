@@ -19,6 +19,7 @@ mod system {
     pub(crate) mod evidence;
     pub(crate) mod exec;
     pub(crate) mod hosts;
+    pub(crate) mod journal;
     pub(crate) mod log;
     pub(crate) mod nat;
     pub(crate) mod network;
