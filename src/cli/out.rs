@@ -7,7 +7,7 @@
 //! - What cannot be said on standard error cannot be said at all.
 
 use std::borrow::Cow;
-use std::fmt::Display;
+use std::fmt::{Display, Write as _};
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -47,8 +47,8 @@ pub(super) fn is_closed() -> bool {
     FAILURE.lock().unwrap_or_else(PoisonError::into_inner).is_some()
 }
 
-/// The same text without anything that a terminal would obey: control characters are written as `\\u{1b}`, but for ends of
-/// lines and tabs. Titles of case files and the output of programs are other people's text.
+/// The same text without anything that a terminal would obey: control characters are written as `\u001b`, as JSON has them, but
+/// for ends of lines and tabs. Titles of case files and the output of programs are other people's text.
 fn printable(text: &str) -> Cow<'_, str> {
     let plain = |letter: char| !letter.is_control() || letter == '\n' || letter == '\t';
     if text.chars().all(plain) {
@@ -56,7 +56,11 @@ fn printable(text: &str) -> Cow<'_, str> {
     }
     let mut clean = String::with_capacity(text.len() + 8);
     for letter in text.chars() {
-        if plain(letter) { clean.push(letter) } else { clean.extend(letter.escape_default()) }
+        if plain(letter) {
+            clean.push(letter);
+        } else {
+            write!(clean, "\\u{:04x}", u32::from(letter)).expect("writing to a string");
+        }
     }
     Cow::Owned(clean)
 }
@@ -127,6 +131,9 @@ mod tests {
     fn what_a_terminal_would_obey_is_written_out() {
         assert_eq!(printable("10 % loss ──►\n\tthere"), "10 % loss ──►\n\tthere");
         let evil = "a\u{1b}]0;title\u{7}b\u{9b}31m\rc";
-        assert_eq!(printable(evil), "a\\u{1b}]0;title\\u{7}b\\u{9b}31m\\rc");
+        assert_eq!(printable(evil), "a\\u001b]0;title\\u0007b\\u009b31m\\u000dc");
+        let json = serde_json::json!({ "title": evil }).to_string();
+        let read: serde_json::Value = serde_json::from_str(&printable(&json)).unwrap();
+        assert_eq!(read["title"], evil);
     }
 }

@@ -76,6 +76,9 @@ pub struct Unnamed<'a> {
     pub egress: u16,
 }
 
+/// Tells connections whose beginning was not seen from others of the same service.
+const MIDDLE: u64 = 0x6D69_6464_6C65_0001;
+
 /// What a packet says about who opened its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Sign {
@@ -161,7 +164,9 @@ impl Identities {
         let called = if is_turned { key.reversed() } else { *key };
         let ports =
             if is_turned { (flow.egress, flow.packet.ingress) } else { (flow.packet.ingress, flow.egress) };
-        let service = self.service(&called, routes);
+        // What begins in its middle is numbered apart: the leftovers of an earlier run must not shift the numbers of connections.
+        let middle = if sign == Sign::Middle { MIDDLE } else { 0 };
+        let service = self.service(&called, routes) ^ middle;
         let counter = mix(service ^ u64::from(ports.0) << 32 ^ u64::from(ports.1));
         let Ordinal { number, is_close, is_shared } = self.ordinals.next(counter, now);
         self.named += Named { connections: 1, close: is_close.into(), shared: is_shared.into() };

@@ -137,6 +137,19 @@ fn the_lower_port_is_the_service_if_nobody_saw_the_beginning() {
     assert_eq!(synack[0], opened[1]);
 }
 
+/// A segment that the server still owes to an earlier connection comes first, from its port to one that nobody has now.
+#[test]
+fn leftovers_of_an_earlier_run_do_not_matter() {
+    let kind = Spec::tcp(10);
+    let packets = on(0, connection(&kind, 40_000, 7));
+    let leftover =
+        Spec { flags: ACK, sequence: 9, back: true, ..kind.clone() }.with_source_port(51_000).frame();
+    let clean = verdicts(&params(), &packets);
+    let mut after = vec![(0, 1, leftover)];
+    after.extend(packets);
+    assert_eq!(verdicts(&params(), &after)[1..], clean);
+}
+
 /// Echo requests by their order, not by the identifier that the kernel or ping has chosen.
 #[test]
 fn an_echo_identifier_does_not_matter() {
