@@ -313,6 +313,9 @@ pub(super) struct Attach {
     /// Faults from a file, with every stage, match, trigger and phase: its keys are up, down and both
     #[arg(long, value_name = "FILE", conflicts_with_all = ["up", "down", "both", "mode"])]
     pub(super) config: Option<PathBuf>,
+    /// Refuse faults that name a file (a trace, a distribution), for a SPEC of somebody else's
+    #[arg(long, conflicts_with = "config")]
+    pub(super) no_files: bool,
     /// Whether the line is right, or the kernel's netem, where the two differ
     #[arg(long, default_value = "exact")]
     pub(super) mode: ModeName,

@@ -23,7 +23,7 @@ use crate::cli::watching::Opened;
 use crate::cli::{WRONG, fail, out};
 use crate::config::Plan;
 use crate::config::plan::{NetnsRef, PathPlan, PortPlan, WorkerCount};
-use crate::config::spec::Spec;
+use crate::config::spec::{Files, Spec};
 use crate::engine::Watch;
 use crate::engine::events::Events;
 use crate::engine::network::{Network, NetworkError, Summary, router_params};
@@ -55,8 +55,8 @@ pub(super) fn exec(args: &Exec) -> ExitCode {
         Ok(json) => json,
         Err(error) => return fail(WRONG, format!("{error:#}")),
     };
-    let parsed =
-        Faults::parse(args.up.as_deref(), args.down.as_deref(), args.both.as_deref(), args.mode.into());
+    let [up, down, both] = [&args.up, &args.down, &args.both].map(Option::as_deref);
+    let parsed = Faults::parse(up, down, both, args.mode.into(), Files::Any);
     let faults = match parsed {
         Ok(faults) => faults,
         Err(error) => return fail(WRONG, error),

@@ -2,7 +2,7 @@
 
 use crate::cli::{out, random_seed};
 use crate::config::plan::set_mode;
-use crate::config::spec::{self, Spec, SpecError};
+use crate::config::spec::{self, Files, Spec, SpecError};
 use crate::pipeline::params::Mode;
 
 /// What is done to what goes up, and to what comes down.
@@ -12,15 +12,17 @@ pub(super) struct Faults {
 }
 
 impl Faults {
-    /// Each direction's own spec, or else the one of `both`.
+    /// Each direction's own spec, or else the one of `both`; they may name only these files.
     pub(super) fn parse(
         up: Option<&str>,
         down: Option<&str>,
         both: Option<&str>,
         mode: Mode,
+        files: Files,
     ) -> Result<Self, SpecError> {
-        let of =
-            |own: Option<&str>| own.or(both).map_or_else(|| Ok(Spec::default()), |text| spec(text, mode));
+        let of = |own: Option<&str>| {
+            own.or(both).map_or_else(|| Ok(Spec::default()), |text| spec(text, mode, files))
+        };
         let faults = Self { up: of(up)?, down: of(down)? };
         warn(&[&faults.up, &faults.down]);
         Ok(faults)
@@ -34,13 +36,13 @@ impl Faults {
 
 /// Reads a spec for `mode`, and says what is allowed in it but probably not meant.
 pub(super) fn read(text: &str, mode: Mode) -> Result<Spec, SpecError> {
-    let spec = spec(text, mode)?;
+    let spec = spec(text, mode, Files::Any)?;
     warn(&[&spec]);
     Ok(spec)
 }
 
-fn spec(text: &str, mode: Mode) -> Result<Spec, SpecError> {
-    let mut spec = spec::parse(text)?;
+fn spec(text: &str, mode: Mode, files: Files) -> Result<Spec, SpecError> {
+    let mut spec = spec::parse_with(text, files)?;
     set_mode(&mut spec.stages, mode);
     Ok(spec)
 }

@@ -18,8 +18,16 @@ static TABLES: Mutex<Vec<&'static Table>> = Mutex::new(Vec::new());
 /// What is wrong with a name, and what would be right.
 pub(super) type Refusal = (String, String);
 
-/// The distribution of this name, or in this file (a name with a / or that ends in .dist), relative to `base`.
-pub(super) fn find(name: &str, base: &Path) -> Result<Distribution, Refusal> {
+/// That a file may not be named where this was.
+pub(super) fn no_files(name: &str) -> Refusal {
+    let hint =
+        format!("allowed: {}, or a name of tc's; only the host's administrator names files", OWN.join(", "));
+    (format!("\"{name}\" is a file, and none may be named here"), hint)
+}
+
+/// The distribution of this name, or in this file (a name with a / or that ends in .dist), relative to `base`. Without a base
+/// no file may be named.
+pub(super) fn find(name: &str, base: Option<&Path>) -> Result<Distribution, Refusal> {
     match name {
         "uniform" => return Ok(Distribution::Uniform),
         "normal" => return Ok(Distribution::Normal),
@@ -29,7 +37,7 @@ pub(super) fn find(name: &str, base: &Path) -> Result<Distribution, Refusal> {
     }
     let is_path = name.contains('/') || Path::new(name).extension().is_some_and(|end| end == "dist");
     if is_path {
-        return read(name, &base.join(name));
+        return base.ok_or_else(|| no_files(name)).and_then(|base| read(name, &base.join(name)));
     }
     let own = std::env::var_os("TC_LIB_DIR").map(PathBuf::from);
     let folders = own.into_iter().chain(multiarch(Path::new("/usr/lib"))).chain(TC.map(PathBuf::from));
@@ -88,7 +96,7 @@ mod tests {
             Distribution::Table(table) => std::ptr::from_ref(table),
             other => panic!("{other:?}"),
         };
-        let find = |name: &str| find(name, Path::new("")).unwrap();
+        let find = |name: &str| find(name, None).unwrap();
         assert_eq!(address(find("pareto")), address(find("pareto")));
         assert_ne!(address(find("pareto")), address(find("paretonormal")));
     }
@@ -111,13 +119,14 @@ mod tests {
         std::fs::create_dir_all(&folder).unwrap();
         std::fs::write(folder.join("mine.dist"), "-8192 0 8192\n").unwrap();
         std::fs::write(folder.join("bad.dist"), "1\nx\n").unwrap();
-        let found = find("mine.dist", &folder).unwrap();
+        let find = |name: &str| find(name, Some(&folder));
+        let found = find("mine.dist").unwrap();
         assert!(matches!(found, Distribution::Table(table) if table.entries() == [-8_192, 0, 8_192]));
-        let (what, _) = find("bad.dist", &folder).unwrap_err();
+        let (what, _) = find("bad.dist").unwrap_err();
         assert!(what.contains("bad.dist: line 2"), "{what}");
-        let (what, _) = find("./none.dist", &folder).unwrap_err();
+        let (what, _) = find("./none.dist").unwrap_err();
         assert!(what.contains("cannot be read"), "{what}");
-        let (what, hint) = find("paretto", &folder).unwrap_err();
+        let (what, hint) = find("paretto").unwrap_err();
         assert!(what.contains("not a known distribution") && hint.contains("pareto"), "{what} {hint}");
         std::fs::remove_dir_all(folder).unwrap();
     }

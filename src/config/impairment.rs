@@ -168,7 +168,7 @@ fn line(table: &mut Table<'_>) -> Option<DelayParams> {
         value.problem("there is no jitter to shape", "write jitter = \"1ms\"");
     }
     let shape = |value: Value<'_>| {
-        let found = distribution::find(value.text()?, &value.directory());
+        let found = distribution::find(value.text()?, Some(&value.directory()));
         found.map_err(|(what, hint)| value.problem(what, hint)).ok()
     };
     let distribution = distribution.map_or(Some(Distribution::Uniform), shape)?;

@@ -73,7 +73,7 @@ pub fn parse(text: &str, name: &str) -> Result<Plan, ConfigError> {
 /// # Errors
 /// A problem that says why it cannot be read.
 pub fn read(path: &Path) -> Result<String, ConfigError> {
-    text::read(path).map_err(|error| {
+    text::read_any(path).map_err(|error| {
         let hint = match error.kind() {
             std::io::ErrorKind::NotFound => "give the path of an existing file",
             std::io::ErrorKind::InvalidData => "a configuration is UTF-8 text",

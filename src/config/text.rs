@@ -1,18 +1,50 @@
-//! Files that a configuration, a case or a SPEC names: they are only read, wherever they are, and not without end.
+//! Files of a configuration, a case or a SPEC: regular files, which are only read, wherever they are, and not without end.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// Bytes of a file at most.
 const MOST: u64 = 1 << 30;
+/// `O_NONBLOCK` of Linux's asm-generic/fcntl.h: to open a pipe without a writer does not wait for one.
+const NONBLOCK: i32 = if cfg!(all(
+    target_os = "linux",
+    not(any(target_arch = "mips", target_arch = "mips64", target_arch = "sparc64"))
+)) {
+    0o4000
+} else {
+    0
+};
 
 /// The whole text of the file at `path`.
 ///
 /// # Errors
-/// It cannot be opened or read, is no text, or does not end (such as `/dev/zero`).
+/// It cannot be opened or read, is no regular file (a pipe could block for ever, to open a device can have effects), has no
+/// text, or more than 1 GiB.
 pub(super) fn read(path: &Path) -> io::Result<String> {
+    read_at_most(open(path)?, MOST)
+}
+
+/// The whole text of the file that the user named on the command line: it may be a pipe too, as of a shell's `<(...)`.
+///
+/// # Errors
+/// It cannot be opened or read, is no text, or does not end (such as `/dev/zero`).
+pub(super) fn read_any(path: &Path) -> io::Result<String> {
     read_at_most(File::open(path)?, MOST)
+}
+
+/// Opens a regular file, and waits for nobody at anything else.
+fn open(path: &Path) -> io::Result<File> {
+    let check = |is_file: bool| {
+        let other = || io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file");
+        is_file.then_some(()).ok_or_else(other)
+    };
+    // Before opening, because that has effects on some devices; and after it, because the name may lead elsewhere by then.
+    check(path.metadata()?.is_file())?;
+    let file = OpenOptions::new().read(true).custom_flags(NONBLOCK).open(path)?;
+    check(file.metadata()?.is_file())?;
+    Ok(file)
 }
 
 fn read_at_most(file: impl Read, most: u64) -> io::Result<String> {
@@ -26,6 +58,14 @@ fn read_at_most(file: impl Read, most: u64) -> io::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_regular_file_is_opened() {
+        for path in ["/dev/zero", "/dev/null", "/"] {
+            let error = read(Path::new(path)).unwrap_err().to_string();
+            assert!(error.contains("not a regular file"), "{path}: {error}");
+        }
+    }
 
     #[test]
     fn a_file_without_end_is_an_error_and_not_a_full_memory() {

@@ -3,6 +3,7 @@
 use crate::cli::args::Attach;
 use crate::cli::faults::Faults;
 use crate::cli::{out, random_seed};
+use crate::config::spec::Files;
 use crate::config::{self, WireFile, expression};
 use crate::engine::wire::WirePlan;
 use crate::pipeline::params::{IcmpParams, Opened, StageParams};
@@ -46,7 +47,9 @@ impl Wanted {
 /// The faults of `--up`, `--down` and `--both`.
 fn words(args: &Attach) -> anyhow::Result<(WireFile, u64)> {
     let mode = args.mode.into();
-    let faults = Faults::parse(args.up.as_deref(), args.down.as_deref(), args.both.as_deref(), mode)?;
+    let files = if args.no_files { Files::Named } else { Files::Any };
+    let [up, down, both] = [&args.up, &args.down, &args.both].map(Option::as_deref);
+    let faults = Faults::parse(up, down, both, mode, files)?;
     let seed = faults.seed(args.seed);
     let file = WireFile {
         up: faults.up.stages,

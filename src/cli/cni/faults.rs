@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 
-use crate::config::{expression, spec};
+use crate::config::expression;
+use crate::config::spec::{self, Files};
 
 /// What containerd hands over with the capability of this name; CRI-O has the same in `args`.
 const ANNOTATIONS: &str = "io.kubernetes.cri.pod-annotations";
@@ -24,6 +25,8 @@ pub(super) struct Wanted {
 
 /// The faults that `config` and `arguments` (`CNI_ARGS`) ask for; `None` if none. A pod that says anything replaces what its
 /// network says: first `CNI_ARGS`, then the annotations, then `args.cni.faultwire`, then the configuration itself.
+///
+/// Only the configuration itself may name files of the node: whoever makes a pod may not read them.
 pub(super) fn wanted(config: &Value, arguments: &str) -> Result<Option<Wanted>, String> {
     let argument = |key: &str| {
         let name = format!("{ARGUMENT}{}", key.to_uppercase());
@@ -31,17 +34,17 @@ pub(super) fn wanted(config: &Value, arguments: &str) -> Result<Option<Wanted>, 
     };
     let annotations = &config["runtimeConfig"][ANNOTATIONS];
     let annotation = |key: &str| text(&annotations[format!("{PREFIX}{key}")]);
-    let places: [(&str, Place<'_>); 4] = [
-        ("CNI_ARGS", &argument),
-        ("the pod's annotations", &annotation),
-        ("args.cni.faultwire", &|key| text(&config["args"]["cni"]["faultwire"][key])),
-        ("the network's configuration", &|key| text(&config[key])),
+    let places: [(&str, Files, Place<'_>); 4] = [
+        ("CNI_ARGS", Files::Named, &argument),
+        ("the pod's annotations", Files::Named, &annotation),
+        ("args.cni.faultwire", Files::Named, &|key| text(&config["args"]["cni"]["faultwire"][key])),
+        ("the network's configuration", Files::Any, &|key| text(&config[key])),
     ];
-    for (place, of) in places {
+    for (place, files, of) in places {
         let mut wanted = Wanted::default();
         for key in KEYS {
             if let Some(value) = of(key) {
-                test(key, &value).map_err(|error| format!("{key} in {place}: {error}"))?;
+                test(key, &value, files).map_err(|error| format!("{key} in {place}: {error}"))?;
                 wanted.options.extend([format!("--{key}"), value]);
             }
         }
@@ -50,10 +53,12 @@ pub(super) fn wanted(config: &Value, arguments: &str) -> Result<Option<Wanted>, 
             if has("both") && (has("up") || has("down")) {
                 return Err(format!("{place}: both stands for up and down, and excludes them"));
             }
+            if files == Files::Named {
+                wanted.options.push("--no-files".to_owned());
+            }
             return Ok(Some(wanted));
         }
     }
-    // A file of the node is the administrator's to name, not the pod's.
     Ok(text(&config["config"]).map(|file| Wanted { options: vec!["--config".to_owned(), file] }))
 }
 
@@ -65,11 +70,11 @@ fn text(value: &Value) -> Option<String> {
     }
 }
 
-fn test(key: &str, value: &str) -> Result<(), String> {
+fn test(key: &str, value: &str, files: Files) -> Result<(), String> {
     match key {
         "match" => expression::parse(value).map(drop).map_err(|error| error.to_string()),
         "seed" => value.parse::<u64>().map(drop).map_err(|error| error.to_string()),
-        _ => spec::parse(value).map(drop).map_err(|error| error.to_string()),
+        _ => spec::parse_with(value, files).map(drop).map_err(|error| error.to_string()),
     }
 }
 
@@ -84,17 +89,36 @@ mod tests {
     }
 
     #[test]
-    fn what_is_nearest_to_the_pod_counts() {
+    fn the_most_specific_source_wins() {
         let mut config = json!({ "type": "faultwire", "both": "loss 1%", "seed": 7 });
         assert_eq!(options(&config, ""), ["--both", "loss 1%", "--seed", "7"]);
         config["args"] = json!({ "cni": { "faultwire": { "up": "delay 1ms" } } });
-        assert_eq!(options(&config, ""), ["--up", "delay 1ms"]);
+        assert_eq!(options(&config, ""), ["--up", "delay 1ms", "--no-files"]);
         config["runtimeConfig"] = json!({ ANNOTATIONS: { "faultwire/down": "delay 2ms", "other/up": "x" } });
-        assert_eq!(options(&config, "IgnoreUnknown=1"), ["--down", "delay 2ms"]);
+        assert_eq!(options(&config, "IgnoreUnknown=1"), ["--down", "delay 2ms", "--no-files"]);
         let arguments = "IgnoreUnknown=1;FAULTWIRE_BOTH=delay 3ms;FAULTWIRE_MATCH=tcp port 80";
-        assert_eq!(options(&config, arguments), ["--both", "delay 3ms", "--match", "tcp port 80"]);
+        let expected = ["--both", "delay 3ms", "--match", "tcp port 80", "--no-files"];
+        assert_eq!(options(&config, arguments), expected);
         assert_eq!(options(&json!({ "type": "faultwire" }), "K8S_POD_NAME=x"), [""; 0]);
         assert_eq!(options(&json!({ "config": "/etc/a.toml" }), ""), ["--config", "/etc/a.toml"]);
+    }
+
+    #[test]
+    fn only_the_network_s_own_configuration_names_files() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/configs/traces/sawtooth.trace");
+        for key in ["up", "down", "both"] {
+            let spec = format!("trace {file}");
+            let own = json!({ key: spec });
+            assert_eq!(options(&own, ""), [format!("--{key}"), spec.clone()]);
+            let annotations =
+                json!({ "runtimeConfig": { ANNOTATIONS: { format!("faultwire/{key}"): spec } } });
+            let arguments = json!({ "args": { "cni": { "faultwire": own } } });
+            let variable = format!("FAULTWIRE_{}={spec}", key.to_uppercase());
+            for (config, variable) in [(annotations, ""), (arguments, ""), (json!({}), variable.as_str())] {
+                let error = wanted(&config, variable).unwrap_err();
+                assert!(error.contains("none may be named here"), "{config} {variable}: {error}");
+            }
+        }
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub(super) const TRACE: Word = Word {
     options: &["once"],
     usage: "trace FILE [once] (a Mahimahi trace)",
     read: |arguments| {
-        let file = arguments.name("a file", "trace uplink.trace")?;
+        let file = arguments.file("a file", "trace uplink.trace")?;
         if Path::new(file.text).extension().is_some_and(|end| end == "json") {
             let what = format!("{} is not a trace of Mahimahi", file.text);
             return Err(

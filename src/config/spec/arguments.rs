@@ -7,7 +7,7 @@ use crate::config::distribution;
 use crate::config::reader::Integer;
 use crate::config::spec::lexer::{Token, Tokens};
 use crate::config::spec::words::at;
-use crate::config::spec::{SpecProblem, units};
+use crate::config::spec::{Files, SpecProblem, units};
 use crate::pipeline::params::{
     Correlated, Distribution, GilbertElliott, LinkLayer, LossModel, MtuAction, NetemRate, Slot, SlotGap,
     StateLoss,
@@ -24,12 +24,19 @@ fn bits(written: &str) -> String {
 pub(in crate::config) struct Arguments<'t, 'a> {
     pub(super) word: &'t str,
     pub(super) tokens: &'t mut Tokens<'a>,
+    /// Which files it may name.
+    pub(super) files: Files,
 }
 
 impl<'a> Arguments<'_, 'a> {
-    /// Any text, such as the name of a file.
-    pub(in crate::config) fn name(&mut self, what: &str, example: &str) -> Result<Token<'a>, SpecProblem> {
-        self.tokens.next().ok_or_else(|| self.missing(what, example))
+    /// The path of a file, if files may be named.
+    pub(in crate::config) fn file(&mut self, what: &str, example: &str) -> Result<Token<'a>, SpecProblem> {
+        let token = self.tokens.next().ok_or_else(|| self.missing(what, example))?;
+        if self.files == Files::Named {
+            let (what, hint) = distribution::no_files(token.text);
+            return Err(token.problem(what, hint));
+        }
+        Ok(token)
     }
 }
 
@@ -235,7 +242,8 @@ impl Arguments<'_, '_> {
             return Err(self.missing("a name", "distribution normal"));
         };
         // A path in a spec is relative to where the command is given.
-        distribution::find(token.text, Path::new("")).map_err(|(what, hint)| at(&token, what, hint))
+        let base = (self.files == Files::Any).then(|| Path::new(""));
+        distribution::find(token.text, base).map_err(|(what, hint)| at(&token, what, hint))
     }
 
     pub(super) fn action(&mut self) -> MtuAction {

@@ -49,6 +49,17 @@ impl Spec {
     }
 }
 
+/// Which files the words of a spec may name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Files {
+    /// All: whoever wrote the spec may read what faultwire may read.
+    #[default]
+    Any,
+    /// None, for a spec of somebody who has no access to this host. Distributions that tc's packages install still have their
+    /// names.
+    Named,
+}
+
 /// One thing that is wrong with a spec.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpecProblem {
@@ -93,7 +104,15 @@ impl std::error::Error for SpecError {}
 /// # Errors
 /// Every word that is not understood, each with its place and what was expected.
 pub fn parse(spec: &str) -> Result<Spec, SpecError> {
-    words::read(spec).map_err(|mut problems| {
+    parse_with(spec, Files::Any)
+}
+
+/// Reads a spec, whose words may name only these files.
+///
+/// # Errors
+/// As [`parse`], and every word that names a file which is not allowed; that file is not looked at.
+pub fn parse_with(spec: &str, files: Files) -> Result<Spec, SpecError> {
+    words::read(spec, files).map_err(|mut problems| {
         problems.sort_by_key(|problem| problem.at.start);
         SpecError { spec: spec.to_owned(), problems }
     })
@@ -274,6 +293,36 @@ mod tests {
         assert_eq!(spec.stages[0].impairment, ImpairmentParams::Mtu(mtu));
         let set = parse("mss 1460 set").unwrap();
         assert_eq!(set.stages[0].impairment, ImpairmentParams::Mss(MssParams { mss: 1_460, set: true }));
+    }
+
+    /// The files exist and are right, so that only the rule can refuse them.
+    #[test]
+    fn without_files_no_word_reads_one() {
+        let folder = std::env::temp_dir().join(format!("faultwire-spec-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let (trace, table) = (folder.join("a.trace"), folder.join("a.dist"));
+        std::fs::write(&trace, "1\n").unwrap();
+        std::fs::write(&table, "-8192 0 8192\n").unwrap();
+        let (trace, table) = (trace.display(), table.display());
+        for spec in [
+            format!("trace {trace}"),
+            format!("trace {trace} once"),
+            format!("delay 1ms 1ms distribution {table}"),
+            format!("slot distribution {table} 1ms 1ms"),
+        ] {
+            assert!(parse(&spec).is_ok(), "{spec}");
+            let error = parse_with(&spec, Files::Named).unwrap_err();
+            assert!(error.problems[0].what.ends_with("is a file, and none may be named here"), "{error}");
+        }
+        std::fs::remove_dir_all(folder).unwrap();
+        // Also where nothing is, where a word is given twice, and in the folder of the process.
+        for spec in ["trace x", "loss 1% trace /no/x trace /no/y", "delay 1ms 1ms distribution x.dist"] {
+            let error = parse_with(spec, Files::Named).unwrap_err();
+            assert!(error.problems.iter().all(|problem| !problem.what.contains("cannot be read")), "{error}");
+        }
+        for spec in ["delay 1ms 1ms distribution pareto", "slot distribution normal 1ms 1ms", "loss 1%"] {
+            assert_eq!(parse_with(spec, Files::Named), parse(spec));
+        }
     }
 
     #[test]

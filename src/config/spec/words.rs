@@ -5,7 +5,7 @@ use std::ops::{Range, RangeInclusive};
 use crate::config::impairment::WORDS;
 use crate::config::spec::arguments::Arguments;
 use crate::config::spec::lexer::{Token, Tokens};
-use crate::config::spec::{Spec, SpecProblem, units};
+use crate::config::spec::{Files, Spec, SpecProblem, units};
 use crate::config::suggest;
 use crate::pipeline::impair::TYPES;
 use crate::pipeline::params::{
@@ -90,8 +90,8 @@ fn options() -> impl Iterator<Item = (&'static str, &'static [&'static str])> {
 pub(in crate::config) const MTU: RangeInclusive<u32> = 68..=65_535;
 
 /// Reads a whole spec.
-pub(super) fn read(spec: &str) -> Result<Spec, Vec<SpecProblem>> {
-    let mut words = Words::default();
+pub(super) fn read(spec: &str, files: Files) -> Result<Spec, Vec<SpecProblem>> {
+    let mut words = Words { files, ..Words::default() };
     let mut tokens = Tokens::new(spec);
     while let Some(token) = tokens.next() {
         if let Err(problem) = words.word(&token, &mut tokens) {
@@ -139,6 +139,7 @@ fn abbreviated(text: &str) -> Option<&'static str> {
 /// What has been read so far.
 #[derive(Debug, Default)]
 struct Words {
+    files: Files,
     netem: NetemParams,
     distribution: Option<Distribution>,
     mtu: Option<(u32, MtuAction)>,
@@ -157,7 +158,7 @@ impl Words {
         let Some(word) = canonical(token.text) else {
             return Err(unknown(token));
         };
-        let mut arguments = Arguments { word: token.text, tokens };
+        let mut arguments = Arguments { word: token.text, tokens, files: self.files };
         if self.place(word).is_some() {
             // Its arguments are its own: none of them is a word that stands alone.
             let _ = Self::default().arguments(word, &mut arguments);
