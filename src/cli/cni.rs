@@ -44,6 +44,12 @@ impl Refusal {
     fn new(code: u16, message: impl Into<String>) -> Self {
         Self { code, message: message.into() }
     }
+
+    /// The faults could not be attached, looked for or detached.
+    #[expect(clippy::needless_pass_by_value, reason = "it stands in map_err")]
+    fn faults(error: std::io::Error) -> Self {
+        Self::new(Self::FAULTS, error.to_string())
+    }
 }
 
 /// Whether this process was started as a plugin: runtimes give no arguments.
@@ -92,9 +98,7 @@ fn command(config: &Value, version: &str) -> Result<Option<Value>, Refusal> {
     let keeper = Keeper { record: record(Path::new(FOLDER), &container, &device)? };
     match command.as_str() {
         "ADD" => add(config, &keeper, &device).map(Some),
-        "DEL" => {
-            keeper.end().map(|()| None).map_err(|error| Refusal::new(Refusal::FAULTS, error.to_string()))
-        }
+        "DEL" => keeper.end().map(|()| None).map_err(Refusal::faults),
         "CHECK" => check(config, &keeper).map(|()| None),
         other => Err(Refusal::new(
             Refusal::ENVIRONMENT,
@@ -110,11 +114,12 @@ fn add(config: &Value, keeper: &Keeper, device: &str) -> Result<Value, Refusal> 
         return Err(Refusal::new(Refusal::CONFIGURATION, message));
     };
     let netns = variable("CNI_NETNS")?;
-    let Some(wanted) = read(config)? else { return Ok(before.clone()) };
-    let failed = |error: std::io::Error| Refusal::new(Refusal::FAULTS, error.to_string());
-    // Of a runtime that repeats itself the last one counts.
-    keeper.end().map_err(failed)?;
-    keeper.start(&netns, device, &wanted).map_err(failed)?;
+    let wanted = read(config)?;
+    // A repeated ADD replaces the first.
+    keeper.end().map_err(Refusal::faults)?;
+    if let Some(wanted) = wanted {
+        keeper.start(&netns, device, &wanted).map_err(Refusal::faults)?;
+    }
     Ok(before.clone())
 }
 
@@ -122,7 +127,7 @@ fn check(config: &Value, keeper: &Keeper) -> Result<(), Refusal> {
     if read(config)?.is_none() {
         return Ok(());
     }
-    match keeper.running() {
+    match keeper.running().map_err(Refusal::faults)? {
         Running::Yes(_) => Ok(()),
         Running::Ended => {
             Err(Refusal::new(Refusal::FAULTS, "the faults are not attached any more: faultwire has ended"))

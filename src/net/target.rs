@@ -1,13 +1,13 @@
 //! Whom a user means: a namespace by name or path, a process, a container, or this namespace itself.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::net::container::{self, ContainerError};
+use crate::net::process::Process;
 use crate::net::{NetError, Netns};
 
 /// How a user names a target.
@@ -65,7 +65,7 @@ enum Life {
     /// It outlives us.
     Forever,
     /// A process ends.
-    Process(OwnedFd),
+    Process(Process),
     /// The file of the namespace goes, or becomes another's.
     File(PathBuf, u64),
 }
@@ -103,10 +103,14 @@ impl Target {
     }
 
     fn of_process(pid: u32, label: String) -> Result<Self, TargetError> {
-        let process = pidfd_open(pid).map_err(|errno| match errno {
-            Errno::ESRCH | Errno::EINVAL => TargetError::NoProcess(pid),
-            _ => TargetError::Watch { pid, source: errno.into() },
-        })?;
+        let process = match Process::open(pid) {
+            Ok(process) => process.ok_or(TargetError::NoProcess(pid))?,
+            // The number of a thread.
+            Err(error) if error.raw_os_error() == Some(Errno::EINVAL as i32) => {
+                return Err(TargetError::NoProcess(pid));
+            }
+            Err(source) => return Err(TargetError::Watch { pid, source }),
+        };
         let netns = Netns::path(format!("/proc/{pid}/ns/net"))?.labelled(&label);
         Ok(Self { is_own: is_own(&netns)?, netns, label, life: Life::Process(process) })
     }
@@ -115,28 +119,15 @@ impl Target {
     pub fn has_ended(&self) -> bool {
         match &self.life {
             Life::Forever => false,
-            Life::Process(process) => {
-                let mut fds = [PollFd::new(process.as_fd(), PollFlags::POLLIN)];
-                poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
-            }
+            Life::Process(process) => process.has_ended(),
             Life::File(path, was) => inode(path) != Some(*was),
         }
-    }
-
-    /// Waits for its end, if it is a process; whether it came within `milliseconds`.
-    ///
-    /// # Errors
-    /// If waiting fails.
-    pub fn wait(&self, milliseconds: u16) -> io::Result<bool> {
-        let Life::Process(process) = &self.life else { return Ok(self.has_ended()) };
-        let mut fds = [PollFd::new(process.as_fd(), PollFlags::POLLIN)];
-        Ok(poll(&mut fds, milliseconds)? > 0)
     }
 
     /// Becomes readable when the target ends, if it is a process.
     pub fn end(&self) -> Option<BorrowedFd<'_>> {
         match &self.life {
-            Life::Process(process) => Some(process.as_fd()),
+            Life::Process(process) => Some(process.end()),
             Life::Forever | Life::File(..) => None,
         }
     }
@@ -149,13 +140,4 @@ fn is_own(netns: &Netns) -> Result<bool, NetError> {
 fn inode(path: &Path) -> Option<u64> {
     use std::os::unix::fs::MetadataExt;
     std::fs::metadata(path).ok().map(|file| file.ino())
-}
-
-#[expect(unsafe_code, reason = "pidfd_open(2) has no wrapper in nix")]
-fn pidfd_open(pid: u32) -> nix::Result<OwnedFd> {
-    use nix::libc;
-    // SAFETY: no memory is involved.
-    let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid as libc::pid_t, 0) })?;
-    // SAFETY: the call that succeeded returns a new descriptor that nobody else owns.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) })
 }

@@ -1,23 +1,27 @@
 //! The `faultwire attach` of an interface: started by ADD, found again by DEL and CHECK.
 
-use std::fs;
-use std::io::{self, BufRead, BufReader, ErrorKind};
+use std::ffi::OsStr;
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{self, BufRead, BufReader, ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::errno::Errno;
+use nix::sys::signal::Signal;
 
 use crate::cli::cni::faults::Wanted;
-use crate::net::target::{Target, TargetRef};
+use crate::cli::random_seed;
+use crate::net::process::Process;
 
 /// Milliseconds that an attachment may take to let go of what it holds.
 const PATIENCE: u16 = 10_000;
 
 /// Whether the attachment runs.
+#[derive(Debug)]
 pub(super) enum Running {
-    Yes(i32),
+    Yes(Process),
     /// It has run, by its record.
     Ended,
     /// There is no record.
@@ -26,18 +30,45 @@ pub(super) enum Running {
 
 /// The attachment of one interface.
 pub(super) struct Keeper {
-    /// Its process, and when that was started: a number that was given again is another process.
+    /// The file that says which process it is.
     pub(super) record: PathBuf,
+}
+
+/// A process, and when it was started: a number that was given again is another process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Record {
+    pid: u32,
+    /// In the kernel's own unit.
+    started: u64,
+}
+
+/// An attachment under way. Whatever goes wrong, nothing of it is left.
+struct Starting<'a> {
+    child: Child,
+    keeper: &'a Keeper,
+    is_attached: bool,
+}
+
+impl Drop for Starting<'_> {
+    fn drop(&mut self) {
+        if !self.is_attached {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+            let _ = fs::remove_file(&self.keeper.record);
+        }
+    }
 }
 
 impl Keeper {
     /// Starts an attachment, and returns once traffic goes through it.
     pub(super) fn start(&self, netns: &str, device: &str, wanted: &Wanted) -> io::Result<()> {
-        let folder = self.record.parent().unwrap_or(&self.record);
-        fs::create_dir_all(folder)?;
-        let mut child = Command::new("/proc/self/exe")
-            .args(["attach", "--netns", netns, "--dev", device])
-            .args(&wanted.options)
+        let mut command = Command::new("/proc/self/exe");
+        command.arg0("faultwire").args(["attach", "--netns", netns, "--dev", device]).args(&wanted.options);
+        self.start_command(&mut command)
+    }
+
+    fn start_command(&self, command: &mut Command) -> io::Result<()> {
+        let child = command
             .env_clear()
             .current_dir("/")
             .stdin(Stdio::null())
@@ -46,37 +77,48 @@ impl Keeper {
             // The runtime may signal the plugin's group when it is done with the plugin.
             .process_group(0)
             .spawn()?;
-        let pid = child.id().cast_signed();
-        let written = started(pid).ok_or_else(|| io::Error::other("faultwire attach ended at once"));
-        let written = written.and_then(|started| fs::write(&self.record, format!("{pid} {started}\n")));
-        let mut said = String::new();
-        let mut lines = BufReader::new(child.stderr.take().ok_or(ErrorKind::BrokenPipe)?);
-        while written.is_ok() && lines.read_line(&mut said)? > 0 {
-            if said.lines().last().is_some_and(|line| line.starts_with("attached to")) {
+        let mut starting = Starting { child, keeper: self, is_attached: false };
+        let stderr = starting.child.stderr.take().ok_or(ErrorKind::BrokenPipe)?;
+        // One that has ended already has no start; why it has ended is on its standard error.
+        let pid = starting.child.id();
+        if let Some(started) = started(pid)? {
+            self.write(Record { pid, started })?;
+        }
+        let (mut lines, mut said) = (BufReader::new(stderr), Vec::new());
+        let mut line = 0;
+        while lines.read_until(b'\n', &mut said)? > 0 {
+            if said[line..].starts_with(b"attached to") {
+                starting.is_attached = true;
                 return Ok(());
             }
+            line = said.len();
         }
-        let _ = child.kill();
-        let _ = child.wait();
-        let _ = fs::remove_file(&self.record);
-        written?;
-        Err(io::Error::other(said.trim().to_owned()))
+        let said = String::from_utf8_lossy(&said).trim().to_owned();
+        Err(io::Error::other(if said.is_empty() {
+            "faultwire attach ended at once".to_owned()
+        } else {
+            said
+        }))
     }
 
     /// Whether it runs.
-    pub(super) fn running(&self) -> Running {
-        let Ok(text) = fs::read_to_string(&self.record) else { return Running::Never };
-        let mut words = text.split_whitespace();
-        match words.next().and_then(|pid| pid.parse().ok()) {
-            Some(pid) if started(pid).as_deref() == words.next() => Running::Yes(pid),
-            _ => Running::Ended,
+    pub(super) fn running(&self) -> io::Result<Running> {
+        let Some(record) = self.read()? else { return Ok(Running::Never) };
+        let is_the_same = || Ok::<_, io::Error>(started(record.pid)? == Some(record.started));
+        if !is_the_same()? {
+            return Ok(Running::Ended);
         }
+        // From here on the process is known by a descriptor, and not by its number, which must not have changed hands before.
+        Ok(match Process::open(record.pid)? {
+            Some(process) if is_the_same()? => Running::Yes(process),
+            _ => Running::Ended,
+        })
     }
 
     /// Ends it, if it runs, and waits until it has let go of what it holds.
     pub(super) fn end(&self) -> io::Result<()> {
-        if let Running::Yes(pid) = self.running() {
-            self.end_process(pid)?;
+        if let Running::Yes(process) = self.running()? {
+            end_process(&process)?;
         }
         match fs::remove_file(&self.record) {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
@@ -84,24 +126,220 @@ impl Keeper {
         }
     }
 
-    fn end_process(&self, pid: i32) -> io::Result<()> {
-        // From here on the process is known by a descriptor, not by its number.
-        let Ok(process) = Target::find(&TargetRef::Pid(pid.cast_unsigned())) else { return Ok(()) };
-        let Running::Yes(_) = self.running() else { return Ok(()) };
-        kill(Pid::from_raw(pid), Signal::SIGTERM)?;
-        if process.wait(PATIENCE)? {
-            return Ok(());
+    /// The record, if there is one.
+    fn read(&self) -> io::Result<Option<Record>> {
+        let unreadable = |what: String| {
+            let record = self.record.display();
+            io::Error::other(format!(
+                "the record {record} of what is attached cannot be read: {what}; end its faultwire attach, if one runs, and \
+                 remove the file"
+            ))
+        };
+        let text = match fs::read_to_string(&self.record) {
+            Ok(text) => text,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(unreadable(error.to_string())),
+        };
+        let record = || {
+            let (pid, started) = text.strip_suffix('\n')?.split_once(' ')?;
+            Some(Record { pid: pid.parse().ok()?, started: started.parse().ok()? })
+        };
+        record()
+            .map(Some)
+            .ok_or_else(|| unreadable(format!("it holds {text:?}, not a process and its start")))
+    }
+
+    /// Writes the record: it is there as a whole, or not.
+    fn write(&self, Record { pid, started }: Record) -> io::Result<()> {
+        let (Some(folder), Some(name)) = (self.record.parent(), self.record.file_name()) else {
+            return Err(ErrorKind::InvalidInput.into());
+        };
+        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        // Records begin with a letter or digit.
+        let temporary = folder.join(temporary(name));
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+        let written = file.write_all(format!("{pid} {started}\n").as_bytes());
+        let written = written.and_then(|()| fs::rename(&temporary, &self.record));
+        if written.is_err() {
+            let _ = fs::remove_file(&temporary);
         }
-        kill(Pid::from_raw(pid), Signal::SIGKILL)?;
-        process.wait(PATIENCE).map(drop)
+        written
     }
 }
 
-/// When a process was started, in the kernel's own unit (`proc_pid_stat(5)`, field 22); `None` if it does not run.
-fn started(pid: i32) -> Option<String> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name before it is in brackets, and may have spaces and brackets.
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
-    let is_zombie = fields.next()? == "Z";
-    fields.nth(18).filter(|_| !is_zombie).map(str::to_owned)
+fn temporary(name: &OsStr) -> String {
+    format!(".{}.{:08x}", name.to_string_lossy(), random_seed())
+}
+
+fn end_process(process: &Process) -> io::Result<()> {
+    for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+        if !process.signal(signal)? || process.wait(PATIENCE)? {
+            return Ok(());
+        }
+    }
+    Err(io::Error::new(ErrorKind::TimedOut, "faultwire attach does not end, even by SIGKILL"))
+}
+
+/// When a process was started (`proc_pid_stat(5)`, field 22); `None` if it does not run.
+fn started(pid: u32) -> io::Result<Option<u64>> {
+    let stat = match fs::read(format!("/proc/{pid}/stat")) {
+        Ok(stat) => stat,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.raw_os_error() == Some(Errno::ESRCH as i32) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    // The name is in brackets, and may have any bytes, also spaces and brackets.
+    let text = String::from_utf8_lossy(&stat);
+    let fields = || {
+        let mut fields = text.rsplit_once(')')?.1.split_whitespace();
+        let has_ended = ["Z", "X"].contains(&fields.next()?);
+        Some((has_ended, fields.nth(18)?.parse().ok()?))
+    };
+    let (has_ended, started) =
+        fields().ok_or_else(|| io::Error::other(format!("/proc/{pid}/stat: {text}")))?;
+    Ok((!has_ended).then_some(started))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::process::ExitStatusExt;
+
+    use super::*;
+
+    /// A folder for one record, which goes with the test.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Self {
+            let folder = std::env::temp_dir().join(format!("faultwire-{name}-{}", std::process::id()));
+            fs::create_dir_all(&folder).unwrap();
+            Self(folder)
+        }
+
+        fn keeper(&self) -> Keeper {
+            Keeper { record: self.0.join("abc@eth0") }
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn own() -> Record {
+        let pid = std::process::id();
+        Record { pid, started: started(pid).unwrap().unwrap() }
+    }
+
+    #[test]
+    fn a_record_is_private_and_whole_and_alone() {
+        let folder = Folder::new("record");
+        let keeper = folder.keeper();
+        assert!(matches!(keeper.running().unwrap(), Running::Never));
+        for record in [Record { pid: 7, started: 7 }, own()] {
+            keeper.write(record).unwrap();
+            assert_eq!(keeper.read().unwrap(), Some(record));
+        }
+        assert!(matches!(keeper.running().unwrap(), Running::Yes(_)));
+        assert_eq!(fs::metadata(&keeper.record).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(&folder.0).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_number_that_is_another_process_s_is_not_ours() {
+        let folder = Folder::new("number");
+        let keeper = folder.keeper();
+        let mut ended = Command::new("true").spawn().unwrap();
+        ended.wait().unwrap();
+        let later = Record { started: own().started + 1, ..own() };
+        for record in [later, Record { pid: ended.id(), started: 1 }] {
+            keeper.write(record).unwrap();
+            assert!(matches!(keeper.running().unwrap(), Running::Ended), "{record:?}");
+            keeper.end().unwrap();
+            assert!(matches!(keeper.running().unwrap(), Running::Never), "{record:?}");
+        }
+    }
+
+    #[test]
+    fn a_record_that_cannot_be_read_is_an_error_and_stays() {
+        let folder = Folder::new("unreadable");
+        let keeper = folder.keeper();
+        let Record { pid, started } = own();
+        for text in
+            [String::new(), format!("{pid}\n"), format!("{pid} "), format!("{pid} {started}"), "x 1\n".into()]
+        {
+            fs::write(&keeper.record, &text).unwrap();
+            for error in [keeper.running().map(drop).unwrap_err(), keeper.end().unwrap_err()] {
+                assert!(error.to_string().contains("cannot be read"), "{text:?}: {error}");
+            }
+            assert!(keeper.record.exists(), "{text:?}");
+        }
+        fs::remove_file(&keeper.record).unwrap();
+        fs::create_dir(&keeper.record).unwrap();
+        assert!(keeper.running().is_err());
+    }
+
+    #[test]
+    fn the_end_is_signalled_and_waited_for() {
+        let folder = Folder::new("end");
+        let keeper = folder.keeper();
+        let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
+        let started = started(child.id()).unwrap().unwrap();
+        keeper.write(Record { pid: child.id(), started }).unwrap();
+        keeper.end().unwrap();
+        assert_eq!(child.wait().unwrap().signal(), Some(Signal::SIGTERM as i32));
+        assert!(!keeper.record.exists());
+        keeper.end().unwrap();
+    }
+
+    fn shell(script: &str) -> Command {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", script]);
+        command
+    }
+
+    /// The reason is what the child said, also if it has ended before anybody looked at it.
+    #[test]
+    fn a_start_that_fails_says_why_and_leaves_nothing() {
+        let folder = Folder::new("start");
+        let keeper = folder.keeper();
+        for (script, reason) in [
+            ("echo the reason >&2; exit 1", "the reason"),
+            ("printf '\\377 the reason' >&2", "the reason"),
+            ("exit 1", "ended at once"),
+            ("echo it is attached to >&2; exec 2>&-; exec sleep 1000", "it is attached to"),
+        ] {
+            let error = keeper.start_command(&mut shell(script)).unwrap_err().to_string();
+            assert!(error.contains(reason), "{script}: {error}");
+            assert!(!keeper.record.exists(), "{script}");
+        }
+    }
+
+    #[test]
+    fn a_child_without_a_record_is_ended() {
+        let folder = Folder::new("no-record");
+        let id = folder.0.join("id");
+        // Where the folder should be is a file.
+        fs::write(folder.0.join("file"), "").unwrap();
+        let keeper = Keeper { record: folder.0.join("file/abc@eth0") };
+        let script = format!("echo $$ > {}; echo attached to >&2; exec sleep 1000", id.display());
+        keeper.start_command(&mut shell(&script)).unwrap_err();
+        if let Ok(pid) = fs::read_to_string(&id)
+            && let Ok(pid) = pid.trim().parse()
+        {
+            assert_eq!(started(pid).unwrap(), None);
+        }
+    }
+
+    #[test]
+    fn a_start_that_succeeds_is_found_again() {
+        let folder = Folder::new("found");
+        let keeper = folder.keeper();
+        keeper.start_command(&mut shell("echo so >&2; echo attached to eth0 >&2; exec sleep 1000")).unwrap();
+        assert!(matches!(keeper.running().unwrap(), Running::Yes(_)));
+        keeper.end().unwrap();
+        assert!(matches!(keeper.running().unwrap(), Running::Never));
+    }
 }
