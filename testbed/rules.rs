@@ -5,6 +5,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use faultwire::config::Kind;
+
 /// A layer may use itself and those before it.
 const LAYERS: [&[&str]; 8] = [
     &["pipeline"],
@@ -136,7 +138,7 @@ fn every_configuration_loads() {
     for file in fs::read_dir(root().join("configs")).unwrap().map(|entry| entry.unwrap().path()) {
         if file.is_file() {
             let text = fs::read_to_string(&file).unwrap();
-            let loaded = if faultwire::config::is_wire(&text) {
+            let loaded = if Kind::of(&text) == Some(Kind::Wire) {
                 faultwire::config::load_wire(&file).map(drop)
             } else {
                 faultwire::config::load(&file).map(drop)

@@ -7,8 +7,9 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use crate::cli::args::{CaseCommand, CaseExplain, CaseRun};
-use crate::cli::kind::{self, Kind};
+use crate::cli::kind;
 use crate::cli::{WRONG, fail, out};
+use crate::config::Kind;
 use crate::lab::case::Case;
 use crate::lab::catalogue;
 use crate::lab::report::CaseStory;
@@ -184,7 +185,8 @@ fn find(name: &Path) -> Result<Case, String> {
             name.display()
         ));
     }
-    Case::load(name).map_err(|error| kind::or_other_command(name, Kind::Case, &error))
+    let stem = name.file_stem().unwrap_or_default().to_string_lossy();
+    kind::load(name, Kind::Case, |text, shown| Case::parse(text, shown, &stem))
 }
 
 #[cfg(test)]

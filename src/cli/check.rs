@@ -3,10 +3,10 @@
 use std::process::ExitCode;
 
 use crate::cli::args::Check;
-use crate::cli::kind::{self, Kind};
+use crate::cli::kind;
 use crate::cli::{WRONG, fail, out};
 use crate::config;
-use crate::config::{Plan, WireFile};
+use crate::config::{Kind, Plan, WireFile};
 use crate::pipeline::params::StageParams;
 
 /// Validates a configuration and says in words what it does.
@@ -16,16 +16,17 @@ pub(super) fn check(args: &Check) -> ExitCode {
     }
     let Some(file) = &args.config else { return fail(WRONG, "give a configuration, or --explain SPEC") };
     let name = file.display().to_string();
-    let checked = config::read(file).and_then(|text| {
-        if config::is_wire(&text) {
-            config::parse_wire(&text, &name).map(|wire| print_wire(&wire))
-        } else {
-            config::parse(&text, &name).map(|plan| print_plan(&plan))
-        }
-    });
+    let text = match config::read(file) {
+        Ok(text) => text,
+        Err(error) => return fail(WRONG, error),
+    };
+    let (kind, checked) = match Kind::of(&text) {
+        Some(Kind::Wire) => (Kind::Wire, config::parse_wire(&text, &name).map(|wire| print_wire(&wire))),
+        _ => (Kind::Config, config::parse(&text, &name).map(|plan| print_plan(&plan))),
+    };
     match checked {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(WRONG, kind::or_other_command(file, Kind::Config, &error)),
+        Err(error) => fail(WRONG, kind::or_other_command(file, &text, kind, &error)),
     }
 }
 

@@ -1,40 +1,49 @@
-//! Which command a file is for, so that a file given to the wrong one is answered by the right one.
+//! Files given to the wrong command are answered by the right one.
 
 use std::path::Path;
 
-/// Keys that only case files have.
-const CASE: [&str; 7] = ["story", "fault", "traffic", "expect", "control", "explain", "sweep"];
+use crate::config::{self, ConfigError, Kind};
 
-/// What a file of faultwire's is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// A configuration: `run`, `check`, `pcap --config`.
-    Config,
-    /// A case: `case run`, `case explain`.
-    Case,
+/// What `parse` makes of the file, whose name in messages is its second argument; or what is wrong with the file, or with
+/// giving it to a command that wants another kind.
+pub(super) fn load<T>(
+    file: &Path,
+    wanted: Kind,
+    parse: impl FnOnce(&str, &str) -> Result<T, ConfigError>,
+) -> Result<T, String> {
+    let text = config::read(file).map_err(|error| error.to_string())?;
+    parse(&text, &file.display().to_string()).map_err(|error| or_other_command(file, &text, wanted, &error))
 }
 
-/// What the file is for, if it can be read and its keys tell.
-pub(super) fn of(file: &Path) -> Option<Kind> {
-    let table: toml::Table = std::fs::read_to_string(file).ok()?.parse().ok()?;
-    if CASE.iter().any(|key| table.contains_key(*key)) {
-        Some(Kind::Case)
-    } else {
-        table.contains_key("port").then_some(Kind::Config)
+/// What to say instead of `error` about a file of this text that is for another command.
+pub(super) fn or_other_command(file: &Path, text: &str, wanted: Kind, error: &ConfigError) -> String {
+    match Kind::of(text) {
+        Some(kind) if kind != wanted => {
+            let shown = file.display();
+            format!(
+                "{shown} is {}, not {}: use `faultwire {} {shown}`",
+                name(kind),
+                name(wanted),
+                command(kind)
+            )
+        }
+        _ => error.to_string(),
     }
 }
 
-/// What to say instead of `error` about a file that is for another command.
-pub(super) fn or_other_command(file: &Path, wanted: Kind, error: &impl std::fmt::Display) -> String {
-    let shown = file.display();
-    match of(file) {
-        Some(Kind::Case) if wanted == Kind::Config => {
-            format!("{shown} is a case, not a configuration: use `faultwire case run {shown}`")
-        }
-        Some(Kind::Config) if wanted == Kind::Case => {
-            format!("{shown} is a configuration, not a case: use `faultwire run {shown}`")
-        }
-        _ => error.to_string(),
+const fn name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Config => "a configuration",
+        Kind::Case => "a case",
+        Kind::Wire => "a file of faults for attach",
+    }
+}
+
+const fn command(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Config => "run",
+        Kind::Case => "case run",
+        Kind::Wire => "attach --config",
     }
 }
 
@@ -43,24 +52,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_tell_what_they_are_for() {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs");
-        assert_eq!(of(&root.join("dsl.toml")), Some(Kind::Config));
-        assert_eq!(of(&root.join("reference.toml")), Some(Kind::Config));
-        for entry in std::fs::read_dir(root.join("cases")).unwrap() {
-            let path = entry.unwrap().path();
-            assert_eq!(of(&path), Some(Kind::Case), "{}", path.display());
-        }
-        assert_eq!(of(&root.join("cases")), None);
-    }
-
-    #[test]
     fn a_file_for_another_command_is_answered_by_its_name() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs");
-        let text = or_other_command(&root.join("cases/mss-clamp.toml"), Kind::Config, &"wrong");
-        assert!(text.contains("`faultwire case run"), "{text}");
-        let text = or_other_command(&root.join("dsl.toml"), Kind::Case, &"wrong");
-        assert!(text.contains("`faultwire run"), "{text}");
-        assert_eq!(or_other_command(&root.join("dsl.toml"), Kind::Config, &"wrong"), "wrong");
+        let files = [
+            ("cases/mss-clamp.toml", Kind::Case, "`faultwire case run "),
+            ("dsl.toml", Kind::Config, "`faultwire run "),
+            ("attach.toml", Kind::Wire, "`faultwire attach --config "),
+        ];
+        for (file, kind, command) in files {
+            for wanted in [Kind::Config, Kind::Case, Kind::Wire] {
+                let wrong = |_: &str, name: &str| config::parse("x = 1", name).map(drop);
+                let said = load(&root.join(file), wanted, wrong).unwrap_err();
+                assert_eq!(said.contains(command), kind != wanted, "{file} as {wanted:?}: {said}");
+            }
+        }
     }
 }

@@ -18,9 +18,9 @@ use crate::capture::{Format, LinkType, Outcome, Outputs, Replay, Sink, Source};
 use crate::cli::args::Pcap;
 use crate::cli::signals::{Received, Signals};
 use crate::cli::summary::{self, Names};
-use crate::cli::{WRONG, fail, faults, out};
+use crate::cli::{WRONG, fail, faults, kind, out};
 use crate::config::plan::{NetnsRef, PathPlan, PortPlan};
-use crate::config::{self, Plan};
+use crate::config::{self, Kind, Plan};
 use crate::engine::network::{Summary, router_params};
 
 /// The capture broke, or an output did.
@@ -163,7 +163,7 @@ fn plan(args: &Pcap) -> anyhow::Result<(Plan, usize)> {
         return Ok((plan, 0));
     }
     let file = args.config.as_deref().context("give --spec or --config")?;
-    let plan = config::load(file)?;
+    let plan = kind::load(file, Kind::Config, config::parse).map_err(anyhow::Error::msg)?;
     for warning in &plan.warnings {
         out::note_line(format_args!("warning: {warning}"));
     }

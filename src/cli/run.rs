@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use crate::capture::live::{LiveLog, LogError, Wanted, check_folder};
-use crate::cli::kind::{self, Kind};
+use crate::cli::kind;
 use crate::cli::out::LiveLine;
 use crate::cli::ready::{self, Ready};
 use crate::cli::signals::{Signals, millis_until};
@@ -15,7 +15,7 @@ use crate::cli::summary::{self, Names};
 use crate::cli::watching::{Opened, Watcher, Watching};
 use crate::cli::{WRONG, fail, out, random_seed};
 use crate::config::plan::PathPlan;
-use crate::config::{self, Plan};
+use crate::config::{self, Kind, Plan};
 use crate::engine::Watch;
 use crate::engine::events::Events;
 use crate::engine::network::{Network, Summary, open_netns, router_params};
@@ -66,9 +66,9 @@ pub(super) struct Run {
 
 /// Builds the ports of a configuration and forwards until told to stop.
 pub(super) fn run(args: &Run, parent: Pid) -> ExitCode {
-    let mut plan = match config::load(&args.config) {
+    let mut plan = match kind::load(&args.config, Kind::Config, config::parse) {
         Ok(plan) => plan,
-        Err(error) => return fail(WRONG, kind::or_other_command(&args.config, Kind::Config, &error)),
+        Err(error) => return fail(WRONG, error),
     };
     plan.seed = args.seed.or(plan.seed);
     for warning in &plan.warnings {

@@ -17,6 +17,7 @@ mod explain;
 pub mod expression;
 mod file;
 mod impairment;
+mod kind;
 mod nat;
 mod numbers;
 mod path;
@@ -39,6 +40,7 @@ use std::path::Path;
 pub use describe::{Description, describe};
 pub use explain::{Explanation, Numbers, explain};
 pub use file::{read_icmp, read_routes};
+pub use kind::Kind;
 pub use nat::read_nats;
 pub use path::read_paths;
 pub use plan::Plan;
@@ -49,7 +51,7 @@ pub use spec::{Spec, SpecError};
 pub use stage::read_stages;
 pub use trigger::read_trigger;
 pub use warning::warnings;
-pub use wire::{WireFile, is_wire, load_wire, parse_wire};
+pub use wire::{WireFile, load_wire, parse_wire};
 
 /// Reads the configuration at `path`.
 ///

@@ -747,7 +747,7 @@ fn config_file(name: &str) -> std::path::PathBuf {
 fn config_files() -> Vec<std::path::PathBuf> {
     let entries = std::fs::read_dir(config_file("")).unwrap().map(|entry| entry.unwrap().path());
     let files = entries.filter(|path| path.extension().is_some_and(|extension| extension == "toml"));
-    files.filter(|path| !is_wire(&read(path).unwrap())).collect()
+    files.filter(|path| Kind::of(&read(path).unwrap()) == Some(Kind::Config)).collect()
 }
 
 #[test]

@@ -54,13 +54,6 @@ pub fn parse_wire(text: &str, name: &str) -> Result<WireFile, ConfigError> {
     reader::document(text, name, |root| Some(read_wire(root)))
 }
 
-/// Whether `text` is a file for `attach` rather than for `run`: it has directions, and no ports.
-pub fn is_wire(text: &str) -> bool {
-    let Ok(root) = text.parse::<toml::Table>() else { return false };
-    let has = |key: &&str| root.contains_key(*key);
-    ["up", "down", "both", "phase", "match"].iter().any(has) && !["port", "path", "link"].iter().any(has)
-}
-
 fn read_wire(root: &mut Table<'_>) -> WireFile {
     for key in ["port", "path", "link", "nat", "route"] {
         if let Some(value) = root.value(key) {
@@ -140,7 +133,6 @@ mod tests {
     fn the_example_is_read_in_both_directions() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/attach.toml");
         let wire = load_wire(&path).unwrap();
-        assert!(is_wire(&read(&path).unwrap()));
         let names =
             |stages: &[StageParams]| stages.iter().map(|stage| stage.name.clone()).collect::<Vec<_>>();
         assert_eq!(names(&wire.up), ["netem", "drop", "netem-2"]);
@@ -171,20 +163,6 @@ mod tests {
         ] {
             let error = refused(text);
             assert!(error.contains(words), "{text}: {error}");
-        }
-    }
-
-    #[test]
-    fn a_file_is_for_a_wire_if_it_has_directions_and_no_ports() {
-        for (text, expected) in [
-            ("up = \"loss\"", true),
-            ("[[phase]]\nfor = \"1s\"", true),
-            ("seed = 1", false),
-            ("[[port]]\nname = \"a\"", false),
-            ("[[link]]\nup = \"loss\"", false),
-            ("up = ", false),
-        ] {
-            assert_eq!(is_wire(text), expected, "{text}");
         }
     }
 }

@@ -2,9 +2,9 @@
 
 use crate::cli::args::Attach;
 use crate::cli::faults::Faults;
-use crate::cli::{out, random_seed};
+use crate::cli::{kind, out, random_seed};
 use crate::config::spec::Files;
-use crate::config::{self, WireFile, expression};
+use crate::config::{self, Kind, WireFile, expression};
 use crate::engine::wire::WirePlan;
 use crate::pipeline::params::{IcmpParams, Opened, StageParams};
 use crate::pipeline::time::Duration;
@@ -21,7 +21,7 @@ impl Wanted {
     pub(super) fn read(args: &Attach) -> anyhow::Result<Self> {
         let (mut file, seed) = match &args.config {
             Some(path) => {
-                let file = config::load_wire(path)?;
+                let file = kind::load(path, Kind::Wire, config::parse_wire).map_err(anyhow::Error::msg)?;
                 for warning in &file.warnings {
                     out::note_line(format_args!("warning: {warning}"));
                 }
