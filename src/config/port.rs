@@ -19,27 +19,22 @@ const IPV6_MTU: u32 = 1_280;
 /// Reads every `[[port]]` of `root`. A port with a mistake is there nevertheless, so that others can refer to it.
 pub fn read_ports(root: &mut Table<'_>) -> Vec<PortPlan> {
     let mut ports: Vec<PortPlan> = Vec::new();
-    let tables = root.tables("port");
-    at_most(limits::PORTS, "ports", &tables);
-    for mut table in tables.into_iter().take(limits::PORTS) {
-        let port = read_port(&mut table, &ports);
-        table.finish();
+    for_each_port(root, |table| {
+        let port = read_port(table, &ports);
         ports.push(port);
-    }
+    });
     ports
 }
 
 /// Reads every `[[port]]` of `root`, also those with `attach`.
 pub(super) fn read_all_ports(root: &mut Table<'_>) -> (Vec<PortPlan>, Vec<AttachedPort>) {
     let (mut ports, mut attached) = (Vec::new(), Vec::new());
-    let tables = root.tables("port");
-    at_most(limits::PORTS, "ports", &tables);
-    for mut table in tables.into_iter().take(limits::PORTS) {
+    for_each_port(root, |table| {
         if table.value("attach").is_some() {
-            let port = read_attached(&mut table, &ports, &attached);
+            let port = read_attached(table, &ports, &attached);
             attached.push(port);
         } else {
-            let port = read_port(&mut table, &ports);
+            let port = read_port(table, &ports);
             if !port.name.is_empty() && attached.iter().any(|other: &AttachedPort| other.name == port.name) {
                 table.problem(
                     format!("\"{}\" is the name of another port", port.name),
@@ -48,9 +43,18 @@ pub(super) fn read_all_ports(root: &mut Table<'_>) -> (Vec<PortPlan>, Vec<Attach
             }
             ports.push(port);
         }
+    });
+    (ports, attached)
+}
+
+/// Calls `read` with each `[[port]]` of `root`, as many as there may be.
+fn for_each_port(root: &mut Table<'_>, mut read: impl FnMut(&mut Table<'_>)) {
+    let tables = root.tables("port");
+    at_most(limits::PORTS, "ports", &tables);
+    for mut table in tables.into_iter().take(limits::PORTS) {
+        read(&mut table);
         table.finish();
     }
-    (ports, attached)
 }
 
 /// Reports the first of `tables` that is one too many.
