@@ -25,7 +25,7 @@ const MTU: u32 = 65_521;
 /// Packets or trains that the queue of a TAP holds.
 const QUEUE: u32 = 4_096;
 /// Names that are tried for the TAP devices.
-const TRIES: usize = 16;
+const TRIES: u16 = 16;
 /// What the names of the TAP devices begin with.
 const PREFIX: &str = "fw-";
 
@@ -117,8 +117,7 @@ pub fn find(netns: &Netns, device: Option<&str>) -> Result<lookup::Device, Attac
     if found.is_loopback {
         return Err(AttachError::Loopback(name));
     }
-    // Ports are TUN devices, attachments TAPs; both have a tun_flags file, other people's devices seldom such a name.
-    if name.starts_with(PREFIX) || name == "fw0" {
+    if found.is_ours {
         return Err(AttachError::Own(name));
     }
     if !found.is_ethernet {
@@ -137,10 +136,12 @@ impl Attachment {
         device: &lookup::Device,
         workers: usize,
     ) -> Result<(Self, Taps), AttachError> {
-        let (number, outer) = open_first(netns, workers)?;
+        // The standard library's hash maps are keyed from the system's randomness.
+        let random = RandomState::new().build_hasher().finish() as u16;
+        let open =
+            |name: &str| Tun::open_tap(&TunOptions { name, netns, queues: workers, offload: Offload::Uso });
+        let (number, [(outer, _), (inner, granted)]) = open_both(random, open)?;
         let [outer_name, inner_name] = names(number);
-        let options = TunOptions { name: &inner_name, netns, queues: workers, offload: Offload::Uso };
-        let (inner, granted) = Tun::open_tap(&options)?;
         for name in [&outer_name, &inner_name] {
             set_up(netns, name)?;
         }
@@ -150,7 +151,7 @@ impl Attachment {
         };
         let devices =
             Devices { device: device.index, outer: index(&outer_name)?, inner: index(&inner_name)? };
-        let programs = Programs::load(devices, number as u16)?;
+        let programs = Programs::load(devices, number)?;
         let mut notices = Vec::new();
         if granted.offload != Offload::Uso {
             notices.push(format!(
@@ -216,23 +217,24 @@ impl Attachment {
     }
 }
 
-fn names(number: u32) -> [String; 2] {
+fn names(number: u16) -> [String; 2] {
     ["out", "in"].map(|side| format!("{PREFIX}{number:04x}-{side}"))
 }
 
-/// Opens the outer TAP by a name that is free; its number, which the inner one and the mark have too.
-fn open_first(netns: &Netns, workers: usize) -> Result<(u32, Vec<Queue>), DeviceError> {
-    // The standard library's hash maps are keyed from the system's randomness.
-    let random = RandomState::new().build_hasher().finish() as u32;
+/// Opens both TAPs by names that are free; also their number, which the mark has too.
+fn open_both<T>(
+    first: u16,
+    open: impl Fn(&str) -> Result<T, DeviceError>,
+) -> Result<(u16, [T; 2]), DeviceError> {
     let mut tries = 0;
     loop {
-        let number = random.wrapping_add(tries) & 0xffff;
-        let [name, _] = names(number);
-        let options = TunOptions { name: &name, netns, queues: workers, offload: Offload::Uso };
+        let number = first.wrapping_add(tries);
+        let [outer, inner] = names(number);
         tries += 1;
-        match Tun::open_tap(&options) {
-            Ok((queues, _)) => return Ok((number, queues)),
-            Err(DeviceError::Exists { .. }) if tries < TRIES as u32 => {}
+        // Of a pair whose second name is taken the first is closed again.
+        match open(&outer).and_then(|outer| Ok([outer, open(&inner)?])) {
+            Ok(both) => return Ok((number, both)),
+            Err(DeviceError::Exists { .. }) if tries < TRIES => {}
             Err(error) => return Err(error),
         }
     }
@@ -246,4 +248,27 @@ fn set_up(netns: &Netns, name: &str) -> Result<(), NetError> {
     }
     let setup = LinkSetup { mtu: MTU, tx_queue_len: Some(QUEUE), addresses: Vec::new(), routes: Vec::new() };
     link::configure(netns, name, &setup)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Opens nothing, and finds these names taken.
+    fn open_beside(taken: &[&str]) -> Result<(u16, [String; 2]), DeviceError> {
+        let exists = |name: &str| DeviceError::Exists { name: name.to_owned(), netns: "x".to_owned() };
+        open_both(0xffff, |name| if taken.contains(&name) { Err(exists(name)) } else { Ok(name.to_owned()) })
+    }
+
+    #[test]
+    fn a_name_that_is_taken_on_either_side_is_passed_over() {
+        for taken in [&[][..], &["fw-ffff-out"], &["fw-ffff-in"], &["fw-ffff-in", "fw-0000-out"]] {
+            let (number, both) = open_beside(taken).unwrap();
+            assert_eq!(number, 0xffff_u16.wrapping_add(taken.len() as u16), "{taken:?}");
+            assert_eq!(both, names(number), "{taken:?}");
+        }
+        let all: Vec<_> = (0..TRIES).map(|tries| names(0xffff_u16.wrapping_add(tries))[1].clone()).collect();
+        let all: Vec<_> = all.iter().map(String::as_str).collect();
+        assert!(matches!(open_beside(&all), Err(DeviceError::Exists { .. })));
+    }
 }

@@ -21,6 +21,9 @@ use crate::net::sysctl;
 /// `RTAX_CC_ALGO` of `linux/rtnetlink.h`: the name of a congestion control, which ends with a zero byte.
 const CONGESTION_CONTROL: u16 = 16;
 
+/// The alias (`ip link show`) of every device that faultwire made.
+pub const ALIAS: &str = "made by faultwire";
+
 /// What a device gets before traffic flows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinkSetup {
@@ -50,7 +53,7 @@ pub struct LinkStats {
     pub tx_errors: u64,
 }
 
-/// Sets a device up: MTU and queue length first, then addresses, up, and routes.
+/// Sets a device of faultwire's up: MTU, queue length and alias first, then addresses, up, and routes.
 ///
 /// The kernel's own chatter (link-local address, router solicitations) is switched off on it, so that the device
 /// carries what applications send. Nothing that exists is replaced: an address or route that is there already is an
@@ -62,7 +65,8 @@ pub fn configure(netns: &Netns, name: &str, setup: &LinkSetup) -> Result<(), Net
     quieten(netns, name)?;
     in_netns(netns, async |netlink: Netlink| {
         let index = netlink.index(name).await?;
-        let mut link = LinkUnspec::new_with_index(index).mtu(setup.mtu);
+        let alias = LinkAttribute::IfAlias(ALIAS.to_owned());
+        let mut link = LinkUnspec::new_with_index(index).mtu(setup.mtu).append_extra_attribute(alias);
         if let Some(packets) = setup.tx_queue_len {
             link = link.txqueuelen(packets);
         }

@@ -6,11 +6,12 @@ use rtnetlink::packet_route::link::{LinkFlags, LinkLayerType};
 use rtnetlink::packet_route::route::{RouteAttribute, RouteHeader, RouteMessage};
 
 use crate::net::error::NetError;
-use crate::net::link::in_netns;
+use crate::net::link::{ALIAS, in_netns};
 use crate::net::netns::Netns;
 
 /// A device that exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "facts that do not depend on each other")]
 pub struct Device {
     /// Its number in its namespace.
     pub index: u32,
@@ -22,6 +23,8 @@ pub struct Device {
     pub is_loopback: bool,
     /// It is up.
     pub is_up: bool,
+    /// It has the alias that faultwire gives to what it makes.
+    pub is_ours: bool,
 }
 
 /// The device of that name; `None` if there is none.
@@ -53,6 +56,10 @@ pub fn devices(netns: &Netns) -> Result<Vec<Device>, NetError> {
             is_ethernet: link.header.link_layer_type == LinkLayerType::Ether,
             is_loopback: link.header.flags.contains(LinkFlags::Loopback),
             is_up: link.header.flags.contains(LinkFlags::Up),
+            is_ours: link
+                .attributes
+                .iter()
+                .any(|attribute| matches!(attribute, LinkAttribute::IfAlias(alias) if alias == ALIAS)),
         })
     };
     Ok(links.into_iter().filter_map(device).collect())
