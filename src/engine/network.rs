@@ -7,7 +7,7 @@ use std::num::NonZeroUsize;
 
 use crate::attach::{self, AttachError, Attachment};
 use crate::config::Plan;
-use crate::config::plan::{AttachTarget, AttachedPort, NetnsRef, PortPlan, WorkerCount};
+use crate::config::plan::{AttachedPort, NetnsRef, PortPlan, WorkerCount};
 use crate::device::DeviceError;
 use crate::device::steer::{SteerError, Steering};
 use crate::device::tun::{Offload, Queue, Tun, TunOptions};
@@ -63,6 +63,9 @@ pub enum NetworkError {
         /// What.
         source: AttachError,
     },
+    /// More paths than have a number, those of attached ports included.
+    #[error("the plan has more than 65,536 paths, two of each attached port included")]
+    TooManyPaths,
     /// The workers.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -348,22 +351,21 @@ fn open_attached(
     first: usize,
     notices: &mut Vec<String>,
 ) -> Result<(Attached, [End; 2]), NetworkError> {
-    let target = match &port.target {
-        AttachTarget::Netns(NetnsRef::Own) => TargetRef::Own,
-        AttachTarget::Netns(NetnsRef::Named(name)) => TargetRef::Netns(name.clone()),
-        AttachTarget::Netns(NetnsRef::Path(path)) => TargetRef::Netns(path.display().to_string()),
-        AttachTarget::Pid(pid) => TargetRef::Pid(*pid),
-        AttachTarget::Container(name) => TargetRef::Container(name.clone()),
-    };
+    let target = TargetRef::from(&port.target);
     let attach = |source| NetworkError::Attach { port: port.name.clone(), source };
     let target =
         Target::find(&target).map_err(|source| NetworkError::Target { port: port.name.clone(), source })?;
     let device = attach::find(&target.netns, port.device.as_deref()).map_err(attach)?;
     let (mut attachment, taps) = Attachment::prepare(&target.netns, &device, 1).map_err(attach)?;
     notices.extend(attachment.notices.drain(..).map(|notice| format!("port {}: {notice}", port.name)));
-    let ends = wire::ends(taps, u16::try_from(first).expect("a plan has at most 1,024 ports"))
-        .map_err(|error| attach(AttachError::Keep(error)))?;
+    let ends = wire::ends(taps, path_number(first)?).map_err(|error| attach(AttachError::Keep(error)))?;
     Ok((Attached { name: port.name.clone(), target, attachment }, ends))
+}
+
+/// The number of an attached port's first path; the one behind it has a number too.
+fn path_number(first: usize) -> Result<u16, NetworkError> {
+    let number = u16::try_from(first).ok().filter(|first| *first < u16::MAX);
+    number.ok_or(NetworkError::TooManyPaths)
 }
 
 fn link_stats(ports: &[Port], attached: &[Attached]) -> Result<Vec<LinkStats>, NetworkError> {
@@ -381,4 +383,17 @@ fn link_stats(ports: &[Port], attached: &[Attached]) -> Result<Vec<LinkStats>, N
 fn summarize(workers: Vec<Report>, ports: &[Port], attached: &[Attached]) -> Result<Summary, NetworkError> {
     let total = total(&workers).expect("there is at least one worker");
     Ok(Summary { total, links: link_stats(ports, attached)?, workers })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_paths_of_an_attached_port_have_a_number() {
+        assert_eq!(path_number(65_534).unwrap(), 65_534);
+        for first in [65_535, 65_536, usize::MAX] {
+            assert!(matches!(path_number(first), Err(NetworkError::TooManyPaths)), "{first}");
+        }
+    }
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 
+use crate::config::plan::{AttachTarget, NetnsRef};
 use crate::net::container::{self, ContainerError};
 use crate::net::process::Process;
 use crate::net::{NetError, Netns};
@@ -22,6 +23,18 @@ pub enum TargetRef {
     Pid(u32),
     /// The namespace of a container, by its name or the beginning of its ID.
     Container(String),
+}
+
+impl From<&AttachTarget> for TargetRef {
+    fn from(target: &AttachTarget) -> Self {
+        match target {
+            AttachTarget::Netns(NetnsRef::Own) => Self::Own,
+            AttachTarget::Netns(NetnsRef::Named(name)) => Self::Netns(name.clone()),
+            AttachTarget::Netns(NetnsRef::Path(path)) => Self::Netns(path.display().to_string()),
+            AttachTarget::Pid(pid) => Self::Pid(*pid),
+            AttachTarget::Container(name) => Self::Container(name.clone()),
+        }
+    }
 }
 
 /// A target cannot be found or entered.
