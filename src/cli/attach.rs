@@ -2,25 +2,25 @@
 
 mod wanted;
 
-use std::path::Path;
 use std::process::ExitCode;
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::attach::{self, AttachError};
+use crate::attach;
 use crate::bpf::HookCounters;
-use crate::capture::live::{self, LiveLog, LogError, check_folder};
+use crate::capture::live::{LiveLog, check_folder};
 use crate::cli::args::Attach;
 use crate::cli::attach::wanted::Wanted;
+use crate::cli::log::start_log;
 use crate::cli::out::LiveLine;
+use crate::cli::session;
 use crate::cli::signals::{Signals, millis_until};
 use crate::cli::summary::{self, Names};
 use crate::cli::watching::{Opened, Watcher};
 use crate::cli::{WRONG, fail, out};
 use crate::config::plan::PathPlan;
 use crate::engine::Watch;
-use crate::engine::events::Events;
 use crate::engine::network::Summary;
 use crate::engine::wire::{NETWORK, TARGET, Wire, WirePlan};
 use crate::journal;
@@ -65,7 +65,7 @@ pub(super) fn attach(args: &Attach) -> ExitCode {
     if let Err(error) = privilege::check() {
         return fail(1, error);
     }
-    let (target, device) = match find(args) {
+    let (target, device) = match find(args, &wanted) {
         Ok(found) => found,
         Err(error) => return fail(WRONG, error),
     };
@@ -76,7 +76,7 @@ pub(super) fn attach(args: &Attach) -> ExitCode {
 }
 
 /// The target and its device, if they can be attached to.
-fn find(args: &Attach) -> anyhow::Result<(Target, Device)> {
+fn find(args: &Attach, wanted: &Wanted) -> anyhow::Result<(Target, Device)> {
     let target = match args {
         Attach { netns: Some(name), .. } => TargetRef::Netns(name.clone()),
         Attach { pid: Some(pid), .. } => TargetRef::Pid(*pid),
@@ -90,26 +90,15 @@ fn find(args: &Attach) -> anyhow::Result<(Target, Device)> {
         );
     }
     let device = attach::find(&target.netns, args.dev.as_deref())?;
-    if target.is_own && !args.yes && !args.dry_run && args.select.is_none() && carries_session(&device)? {
+    let stages = [&wanted.plan.up[..], &wanted.plan.down];
+    if !args.yes && !args.dry_run && session::may_be_cut(&target, &device, stages)? {
         anyhow::bail!(
-            "{} carries the SSH session in which this is typed: faults may cut it. Aim them by --match (as 'not tcp port \
-             22'), or add --yes if that is meant, and --for TIME so that it ends by itself",
-            device.name
+            "{}. Aim them by --match (as 'not tcp port 22'), or add --yes if that is meant, and --for TIME so that it ends \
+             by itself",
+            session::danger(&device)
         );
     }
     Ok((target, device))
-}
-
-/// Whether the session in which this is typed comes by a device of this host.
-fn carries_session(device: &Device) -> Result<bool, AttachError> {
-    let session = std::env::var("SSH_CONNECTION").unwrap_or_default();
-    // Client's address and port, server's address and port.
-    let Some(Ok(server)) = session.split(' ').nth(2).map(str::parse::<std::net::IpAddr>) else {
-        return Ok(false);
-    };
-    let own = crate::net::Netns::own()?;
-    let on_device = link::addresses_of(&own, device.index)?;
-    Ok(on_device.iter().any(|net| net.addr() == server))
 }
 
 /// Says what would be attached to, and counts for a second.
@@ -140,7 +129,9 @@ fn run(
 ) -> anyhow::Result<ExitCode> {
     let signals = Signals::watch()?;
     let plan = &wanted.plan;
-    let (log, events) = args.log.as_deref().map(|folder| start_log(plan, folder)).transpose()?.unzip();
+    let paths = paths(plan);
+    let start = |folder| start_log(folder, "attach", &paths);
+    let (log, events) = args.log.as_deref().map(start).transpose()?.unzip();
     let (watcher, journal) = opened.start(recorded)?.unzip();
     let wire = Wire::start(&target.netns, device, plan, Watch { records: None, events, journal })?;
     watcher.iter().for_each(Watcher::begin);
@@ -173,18 +164,6 @@ fn paths(plan: &WirePlan) -> [PathPlan; 2] {
     let up = PathPlan { from: TARGET, to: NETWORK, stages: plan.up.clone() };
     let down = PathPlan { from: NETWORK, to: TARGET, stages: plan.down.clone() };
     [up, down]
-}
-
-/// A log of each direction.
-fn start_log(plan: &WirePlan, folder: &Path) -> Result<(LiveLog, Events), LogError> {
-    let [up, down] = &paths(plan);
-    let wanted = [("up", "Uplink", up), ("down", "Downlink", down)];
-    let wanted = wanted.map(|(name, direction, path)| live::Wanted {
-        file: format!("{name}.log"),
-        direction: direction.into(),
-        path,
-    });
-    LiveLog::start(folder, "attach", &wanted)
 }
 
 /// Shows a live line until a signal comes, the time is over, or the target, its device or the worker ends.

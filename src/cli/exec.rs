@@ -13,9 +13,10 @@ use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
 
-use crate::capture::live::{LiveLog, LogError, Wanted, check_folder};
+use crate::capture::live::{LiveLog, check_folder};
 use crate::cli::args::Exec;
 use crate::cli::faults::Faults;
+use crate::cli::log::start_log;
 use crate::cli::signals::Signals;
 use crate::cli::subnets::Subnets;
 use crate::cli::summary::{self, Names};
@@ -25,7 +26,6 @@ use crate::config::Plan;
 use crate::config::plan::{NetnsRef, PathPlan, PortPlan, WorkerCount};
 use crate::config::spec::{Files, Spec};
 use crate::engine::Watch;
-use crate::engine::events::Events;
 use crate::engine::network::{Network, NetworkError, Summary, router_params};
 use crate::journal;
 use crate::net::{NetError, Netns, link, privilege};
@@ -195,8 +195,8 @@ impl<'a> Json<'a> {
 fn run(asked: Asked<'_>, signals: &Signals, seed: u64) -> anyhow::Result<Ended> {
     let Asked { args, faults, opened } = asked;
     let inner = Netns::anonymous()?;
-    let (log, events) =
-        args.log.as_deref().map(|folder| start_log(args, faults, folder)).transpose()?.unzip();
+    let start = |folder| start_log(folder, &command_line(args), &paths(faults));
+    let (log, events) = args.log.as_deref().map(start).transpose()?.unzip();
     let (watcher, taps) = opened.start_with_drops(&recorded(faults, seed))?;
     let watch = Watch { records: None, events, journal: Some(taps) };
     let (network, subnets, plan) = build(args, faults, &inner, (watch, seed))?;
@@ -280,7 +280,7 @@ fn plan(args: &Exec, faults: &Faults, subnets: &Subnets) -> Plan {
     for port in [&mut host, &mut inner] {
         port.mtu = args.mtu;
     }
-    let mut plan = Plan::new(vec![host, inner], paths(faults));
+    let mut plan = Plan::new(vec![host, inner], paths(faults).into());
     plan.identity = args.identity.into();
     plan.workers = WorkerCount::Exactly(std::num::NonZeroUsize::MIN);
     plan
@@ -289,26 +289,19 @@ fn plan(args: &Exec, faults: &Faults, subnets: &Subnets) -> Plan {
 /// Names for what is recorded.
 fn recorded(faults: &Faults, seed: u64) -> journal::Names {
     let ports = ["host", "cmd"].map(|name| PortPlan::new(name, NetnsRef::Own, Vec::new()));
-    journal::Names::of(&router_params(&Plan::new(ports.into(), paths(faults)), seed), &["up", "down"])
+    journal::Names::of(&router_params(&Plan::new(ports.into(), paths(faults).into()), seed), &["up", "down"])
 }
 
 /// Up and down.
-fn paths(faults: &Faults) -> Vec<PathPlan> {
+fn paths(faults: &Faults) -> [PathPlan; 2] {
     let path = |from, to, spec: &Spec| PathPlan { from, to, stages: spec.stages.clone() };
-    vec![path(INNER, HOST, &faults.up), path(HOST, INNER, &faults.down)]
+    [path(INNER, HOST, &faults.up), path(HOST, INNER, &faults.down)]
 }
 
-/// A log of each direction.
-fn start_log(args: &Exec, faults: &Faults, folder: &Path) -> Result<(LiveLog, Events), LogError> {
-    let paths = paths(faults);
-    let wanted = [("up", "Uplink", &paths[0]), ("down", "Downlink", &paths[1])];
-    let wanted = wanted.map(|(name, direction, path)| Wanted {
-        file: format!("{name}.log"),
-        direction: direction.into(),
-        path,
-    });
+/// The command line, for the heads of logs.
+fn command_line(args: &Exec) -> String {
     let command: Vec<_> = args.command.iter().map(|word| word.to_string_lossy()).collect();
-    LiveLog::start(folder, &format!("exec {}", command.join(" ").replace('\n', " ")), &wanted)
+    format!("exec {}", command.join(" ").replace('\n', " "))
 }
 
 fn default_route(v4: bool) -> ipnet::IpNet {

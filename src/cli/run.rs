@@ -6,20 +6,23 @@ use std::process::ExitCode;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
+use crate::attach;
 use crate::capture::live::{LiveLog, LogError, Wanted, check_folder};
 use crate::cli::kind;
 use crate::cli::out::LiveLine;
 use crate::cli::ready::{self, Ready};
+use crate::cli::session;
 use crate::cli::signals::{Signals, millis_until};
 use crate::cli::summary::{self, Names};
 use crate::cli::watching::{Opened, Watcher, Watching};
 use crate::cli::{WRONG, fail, out, random_seed};
-use crate::config::plan::PathPlan;
+use crate::config::plan::{AttachedPort, PathPlan};
 use crate::config::{self, Kind, Plan};
 use crate::engine::Watch;
 use crate::engine::events::Events;
 use crate::engine::network::{Network, Summary, open_netns, router_params};
 use crate::journal;
+use crate::net::target::{Target, TargetRef};
 use crate::net::{cleanup, privilege};
 use crate::pipeline::time::{Duration, Instant};
 
@@ -54,6 +57,9 @@ pub(super) struct Run {
     /// End when the thread that started faultwire ends, and its process with it
     #[arg(long)]
     pub(super) die_with_parent: bool,
+    /// Attach to this host's own device although that may cut the session in which this is typed
+    #[arg(long)]
+    pub(super) yes: bool,
     /// Print the summary as JSON on standard output
     #[arg(long)]
     pub(super) json: bool,
@@ -83,6 +89,9 @@ pub(super) fn run(args: &Run, parent: Pid) -> ExitCode {
         Ok(ready) => ready,
         Err(error) => return fail(WRONG, format!("{error:#}")),
     };
+    if let Some(danger) = plan.attached.iter().find_map(|port| danger(port).filter(|_| !args.yes)) {
+        return fail(WRONG, danger);
+    }
     let opened = match args.watching.open(&journal::Names::of(&router_params(&plan, 0), &[])) {
         Ok(opened) => opened,
         Err(error) => return fail(WRONG, format!("{error:#}")),
@@ -91,6 +100,20 @@ pub(super) fn run(args: &Run, parent: Pid) -> ExitCode {
         Ok((summary, names)) => finish(&summary, &names, args.json),
         Err(error) => fail(1, error),
     }
+}
+
+/// Why the port's faults may cut the session in which this is typed. A target that is not there is told when it is opened.
+fn danger(port: &AttachedPort) -> Option<String> {
+    let target = Target::find(&TargetRef::from(&port.target)).ok()?;
+    let device = attach::find(&target.netns, port.device.as_deref()).ok()?;
+    session::may_be_cut(&target, &device, [&port.up, &port.down]).ok()?.then(|| {
+        format!(
+            "port {}: {}. Aim them by match = \"not tcp port 22\" in the [[port]], or add --yes if that is meant, and \
+             --duration TIME so that it ends by itself",
+            port.name,
+            session::danger(&device)
+        )
+    })
 }
 
 fn forward(

@@ -24,7 +24,7 @@ pub(super) fn read_attached(
         if let Some(value) = table.value(key) {
             value.problem(
                 "belongs to a port that faultwire makes: an attached device stays as it is",
-                "remove it, or remove attach; the target is said by attach = { netns = ..., dev = ... }",
+                "remove it, or remove attach; name the target with attach = { netns = ..., dev = ... }",
             );
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use crate::system::attach::{Hosts, PEER, exchange, field, round_trip};
-use crate::system::common::{Running, Scratch, config, output, said, unique};
+use crate::system::common::{Running, Scratch, config, faultwire, ip, output, said, unique};
 
 #[test]
 fn one_configuration_has_attached_devices_and_ports() {
@@ -54,4 +54,33 @@ fn a_target_that_is_not_there_is_refused_by_name_and_nothing_is_left() {
         assert!(said(&output).contains(reason), "{}", said(&output));
         assert_eq!(hosts.left_behind(), [""; 0]);
     }
+}
+
+#[test]
+fn the_ssh_session_of_this_host_is_not_cut_unasked() {
+    let (name, other) = (unique(), unique());
+    ip(&["link", "add", &name, "type", "veth", "peer", "name", &other]);
+    ip(&["addr", "add", "10.87.98.1/32", "dev", &name]);
+    let port = |faults: &str| {
+        Scratch::file(&format!("[[port]]\nname = \"nic\"\nattach = {{ dev = \"{name}\" }}\n{faults}\n"))
+    };
+    let run = |file: &Scratch, options: &[&str]| {
+        faultwire()
+            .args([&["run", file.path(), "--duration", "10ms"], options].concat())
+            .env("SSH_CONNECTION", "10.87.98.2 40000 10.87.98.1 22")
+            .output()
+            .unwrap()
+    };
+    let all = port("both = \"delay 1ms\"");
+    let aimed = port("both = \"delay 1ms\"\nmatch = \"not tcp port 22\"");
+    let (refused, asked, spared) = (run(&all, &[]), run(&all, &["--yes"]), run(&aimed, &[]));
+    ip(&["link", "del", &name]);
+    assert_eq!(refused.status.code(), Some(2), "{}", said(&refused));
+    assert!(
+        said(&refused).contains("port nic: ") && said(&refused).contains("SSH session"),
+        "{}",
+        said(&refused)
+    );
+    assert!(asked.status.success(), "{}", said(&asked));
+    assert!(spared.status.success(), "{}", said(&spared));
 }
