@@ -14,6 +14,7 @@ mod system {
     pub(crate) mod capture;
     pub(crate) mod captures;
     pub(crate) mod cases;
+    pub(crate) mod cni;
     pub(crate) mod common;
     pub(crate) mod containers;
     pub(crate) mod evidence;
