@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 
 use faultwire::net::Netns;
 
-use crate::system::common::{Foreign, faultwire, ip, output, said, tool, unique};
+use crate::system::common::{Foreign, faultwire, ip, output, said, tool, unique, until};
 
 /// Two hosts on one wire, `eth0` in both: `10.87.0.1` and `fd87::1` at the target, `.2` and `::2` at its peer.
 pub(crate) struct Hosts {
@@ -61,6 +61,19 @@ impl Hosts {
         let names = links.lines().filter_map(|line| line.split(": ").nth(1).map(str::to_owned));
         names.filter(|name| name != "lo" && !name.starts_with("eth0@")).collect()
     }
+}
+
+/// The kernel's numbers of the links by which a process holds programs at hooks.
+fn links_of(process: u32) -> Vec<u64> {
+    let descriptors = std::fs::read_dir(format!("/proc/{process}/fdinfo")).unwrap().flatten();
+    let texts = descriptors.filter_map(|entry| std::fs::read_to_string(entry.path()).ok());
+    texts.filter_map(|text| text.split("link_id:").nth(1)?.lines().next()?.trim().parse().ok()).collect()
+}
+
+/// Whether the kernel still has a link of this number.
+fn is_link(number: u64) -> bool {
+    let words = ["-j", "link", "show", "id", &number.to_string()];
+    tool("bpftool").args(words).output().expect("testbed/run installs bpftool").status.success()
 }
 
 pub(crate) fn netns(foreign: &Foreign) -> Netns {
@@ -457,14 +470,25 @@ fn an_ssh_session_of_this_host_is_not_cut_unasked() {
     assert!(done.status.success(), "{}", said(&done));
 }
 
+/// Kills of the test below, and how many of them come before it has attached.
+const KILLS: usize = 200;
+const EARLY: usize = 40;
+
 /// Whenever it is killed, traffic flows at once, and nothing is left.
 #[test]
-#[expect(clippy::disallowed_methods, reason = "the moment of the kill is random, and not waited for")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the moment of an early kill is random, and nothing is waited for"
+)]
 fn two_hundred_kills_under_load_lose_no_connection() {
     let hosts = Hosts::new();
     let mut connection = hosts.connect(PEER[0]);
+    for stream in &connection {
+        stream.set_nodelay(true).unwrap();
+    }
     let load = hosts.connect(PEER[1]);
     let stop = std::sync::atomic::AtomicBool::new(false);
+    let mut attached_rounds = 0;
     std::thread::scope(|scope| {
         let ([from, to], stop) = (&load, &stop);
         scope.spawn(move || {
@@ -478,34 +502,67 @@ fn two_hundred_kills_under_load_lose_no_connection() {
             let mut to = to;
             std::io::copy(&mut to, &mut std::io::sink()).unwrap();
         });
+        // A round that fails must end the load too.
+        let _stop = Stop(stop);
+        let words = ["attach", "--netns", &hosts.target.0, "--dev", "eth0", "--both", "delay 1ms loss 0.1%"];
         let mut random = 12_345_u64;
-        for round in 0..200 {
-            let mut child = faultwire()
-                .args([
-                    "attach",
-                    "--netns",
-                    &hosts.target.0,
-                    "--dev",
-                    "eth0",
-                    "--both",
-                    "delay 1ms loss 0.1%",
-                ])
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .spawn()
-                .unwrap();
-            // At a random moment, of the start too: the moment is what is tested, nothing is waited for.
+        for round in 0..KILLS {
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            std::thread::sleep(Duration::from_micros((random >> 33) % 150_000));
+            let number = random >> 33;
+            let mut child =
+                faultwire().args(words).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+            let mut stderr = BufReader::new(child.stderr.take().unwrap());
+            let mut held = Vec::new();
+            if round % (KILLS / EARLY) == 0 {
+                // At a random moment of the start: the moment is what is tested.
+                std::thread::sleep(Duration::from_micros(number % 50_000));
+            } else {
+                let mut heard = String::new();
+                while !heard.contains("attached to") {
+                    assert!(stderr.read_line(&mut heard).unwrap() > 0, "round {round}: {heard}");
+                }
+                for _ in 0..number % 8 {
+                    round_trip(&mut connection);
+                }
+                held = links_of(child.id());
+                // Two at the device, and one at each TAP.
+                assert_eq!(held.len(), 4, "round {round}");
+                assert!(is_link(held[0]), "round {round}: {held:?}");
+                attached_rounds += 1;
+            }
             child.kill().unwrap();
             child.wait().unwrap();
             let took = round_trip(&mut connection);
             assert!(took < Duration::from_secs(1), "round {round}: {took:?}");
+            // Once the process has been waited for, all of its descriptors are closed.
+            assert!(!held.iter().any(|link| is_link(*link)), "round {round}: {held:?}");
+            until("the devices of a killed attachment are gone", || hosts.left_behind().is_empty());
         }
-        stop.store(true, std::sync::atomic::Ordering::Relaxed);
     });
+    assert_eq!(attached_rounds, KILLS - EARLY);
     exchange(&mut connection, 1_000_000);
-    assert_eq!(hosts.left_behind(), [""; 0]);
+}
+
+/// Ends the load when it goes.
+struct Stop<'a>(&'a std::sync::atomic::AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+/// A device of others may have such a name.
+#[test]
+fn a_foreign_device_is_not_ours_by_its_name() {
+    let hosts = Hosts::new();
+    let netns = hosts.target.0.as_str();
+    for name in ["fw-lan", "fw0"] {
+        ip(&["-n", netns, "link", "add", name, "type", "veth", "peer", "name", "other"]);
+        let dry = output(&["attach", "--netns", netns, "--dev", name, "--both", "loss 1%", "--dry-run"]);
+        assert!(dry.status.success(), "{name}: {}", said(&dry));
+        ip(&["-n", netns, "link", "del", name]);
+    }
 }
 
 /// What the doctor says of a capability is what the commands find.
