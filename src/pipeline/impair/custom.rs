@@ -261,7 +261,7 @@ mod tests {
         let mut run = run(|packet| {
             assert_eq!(crate::pipeline::testing::flaw(packet.bytes()), None);
             packet.bytes_mut();
-            if packet.random() == packet.random() { Fate::Pass } else { Fate::Drop }
+            if packet.random().to_bits() == packet.random().to_bits() { Fate::Pass } else { Fate::Drop }
         });
         run.feed(Instant::ZERO, &Spec { partial: true, ..Spec::udp(100) }.frame());
         assert_eq!((run.dropped(Reason::Drop), run.stage(0).rewritten.packets), (1, 0));
