@@ -56,7 +56,7 @@ pub struct Wanted<'a> {
 /// A thread that writes logs until the workers have ended.
 #[derive(Debug)]
 pub struct LiveLog {
-    thread: JoinHandle<Result<(), LogError>>,
+    thread: Option<JoinHandle<Result<(), LogError>>>,
 }
 
 impl LiveLog {
@@ -81,15 +81,23 @@ impl LiveLog {
         let (events, rings) = Events::new(CAPACITY, logs.len());
         let writer = Writer { logs, rings: Vec::new(), waiting: Vec::new(), latest: Instant::ZERO };
         let thread = std::thread::Builder::new().name("log".into()).spawn(move || writer.run(&rings));
-        Ok((Self { thread: thread.map_err(named)? }, events))
+        Ok((Self { thread: Some(thread.map_err(named)?) }, events))
     }
 
     /// Waits until all is written that the workers, which must have ended, have told.
     ///
     /// # Errors
     /// The first file that could not be written.
-    pub fn finish(self) -> Result<(), LogError> {
-        self.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    pub fn finish(mut self) -> Result<(), LogError> {
+        let ended = self.thread.take().map(JoinHandle::join);
+        ended.map_or(Ok(()), |ended| ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    }
+}
+
+impl Drop for LiveLog {
+    /// What was told until an error ended the run is written, too.
+    fn drop(&mut self) {
+        let _ = self.thread.take().map(JoinHandle::join);
     }
 }
 

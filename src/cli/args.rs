@@ -385,6 +385,8 @@ Examples:
   faultwire attach --dev eth0 --match 'not tcp port 22' --both 'loss 2%' --for 1m
   faultwire attach --container web --config configs/attach.toml --established
 
+SIGUSR1 prints the summary so far on standard error.
+
 Exit code: 0 detached (by Ctrl-C, --for, or because the target has ended); 1 something failed; 2 the
 command line or the target is wrong; 3 fewer packets were hit than --expect-hit asks for.";
 

@@ -15,7 +15,7 @@ use crate::cli::attach::wanted::Wanted;
 use crate::cli::log::start_log;
 use crate::cli::out::LiveLine;
 use crate::cli::session;
-use crate::cli::signals::{Signals, millis_until};
+use crate::cli::signals::{Received, Signals, millis_until};
 use crate::cli::summary::{self, Names};
 use crate::cli::watching::{Opened, Watcher};
 use crate::cli::{WRONG, fail, out};
@@ -143,7 +143,7 @@ fn run(
         "attached to {} of {}, seed {}; Ctrl-C detaches",
         device.name, target.label, plan.seed
     ));
-    let end = watch(&wire, target, &signals, wanted.duration)?;
+    let end = watch(&wire, target, (&signals, &names), wanted.duration)?;
     match end {
         End::Target => out::note_line(format_args!("{} has ended", target.label)),
         End::Device => out::note_line(format_args!("the device {} is gone", device.name)),
@@ -167,7 +167,12 @@ fn paths(plan: &WirePlan) -> [PathPlan; 2] {
 }
 
 /// Shows a live line until a signal comes, the time is over, or the target, its device or the worker ends.
-fn watch(wire: &Wire, target: &Target, signals: &Signals, duration: Option<Duration>) -> anyhow::Result<End> {
+fn watch(
+    wire: &Wire,
+    target: &Target,
+    (signals, names): (&Signals, &Names),
+    duration: Option<Duration>,
+) -> anyhow::Result<End> {
     let mut live = LiveLine::open();
     let clock = wire.engine().clock();
     let over = duration.map_or(Instant::FAR, |duration| clock.now() + duration);
@@ -176,6 +181,12 @@ fn watch(wire: &Wire, target: &Target, signals: &Signals, duration: Option<Durat
         let now = clock.now();
         let left = millis_until(over, now).min(LOOK);
         match signals.wait_or(target.end(), left)? {
+            Some(Received { signal: Signal::SIGUSR1, .. }) => {
+                if let Some(live) = &mut live {
+                    live.clear();
+                }
+                out::note(summary::table(&wire.summary()?, names));
+            }
             Some(received) if received.signal != Signal::SIGCHLD => break End::Signal,
             _ => {}
         }

@@ -40,8 +40,9 @@ pub trait Sink: Send {
 /// A running thread. Dropped before [`Hub::begin`], it ends and its sinks have not been touched.
 #[derive(Debug)]
 pub struct Hub {
-    begun: Sender<()>,
-    thread: JoinHandle<Vec<String>>,
+    /// Both are there until it ends.
+    begun: Option<Sender<()>>,
+    thread: Option<JoinHandle<Vec<String>>>,
 }
 
 impl Hub {
@@ -58,19 +59,30 @@ impl Hub {
         let (begun, begins) = bounded(1);
         let thread =
             std::thread::Builder::new().name("journal".into()).spawn(move || desk.run(&rings, &begins))?;
-        Ok((Self { begun, thread }, taps))
+        Ok((Self { begun: Some(begun), thread: Some(thread) }, taps))
     }
 
     /// The router runs: from now on the sinks are given what the workers tell.
     pub fn begin(&self) {
         // A thread that has panicked is found when it is waited for.
-        let _ = self.begun.send(());
+        let _ = self.begun.as_ref().map(|begun| begun.send(()));
     }
 
     /// Waits until all is written that the workers, which must have ended, have told; what has to be said about it.
-    pub fn finish(self) -> Vec<String> {
-        drop(self.begun);
-        self.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    pub fn finish(mut self) -> Vec<String> {
+        self.end().map_or_else(Vec::new, |said| said.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    }
+
+    fn end(&mut self) -> Option<std::thread::Result<Vec<String>>> {
+        self.begun = None;
+        self.thread.take().map(JoinHandle::join)
+    }
+}
+
+impl Drop for Hub {
+    /// What was told until an error ended the run is written, too: that is when a journal is needed.
+    fn drop(&mut self) {
+        let _ = self.end();
     }
 }
 

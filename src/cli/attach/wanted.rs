@@ -30,6 +30,11 @@ impl Wanted {
             }
             None => words(args)?,
         };
+        if file.up.is_empty() && file.down.is_empty() && !args.dry_run {
+            anyhow::bail!(
+                "no faults: add --both, --up or --down, or --config FILE with some (--dry-run needs none)"
+            );
+        }
         aim(args, &mut file.up)?;
         aim(args, &mut file.down)?;
         let plan = WirePlan {

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use crate::config::expression;
 use crate::config::spec::{self, Files};
+use crate::config::suggest;
 
 /// What containerd hands over with the capability of this name; CRI-O has the same in `args`.
 const ANNOTATIONS: &str = "io.kubernetes.cri.pod-annotations";
@@ -13,9 +14,8 @@ const PREFIX: &str = "faultwire/";
 const ARGUMENT: &str = "FAULTWIRE_";
 /// What can be said in each of the places, and by which option `attach` takes it.
 const KEYS: [&str; 5] = ["up", "down", "both", "match", "seed"];
-
-/// Where a key is looked up.
-type Place<'a> = &'a dyn Fn(&str) -> Option<String>;
+/// A file of faults, which only the network's configuration may name.
+const FILE: &str = "config";
 
 /// Options of `attach`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -23,51 +23,98 @@ pub(super) struct Wanted {
     pub(super) options: Vec<String>,
 }
 
+/// Where faults are said, and what: keys with their values.
+struct Place<'a> {
+    name: &'static str,
+    files: Files,
+    keys: Vec<(&'a str, Value)>,
+}
+
 /// The faults that `config` and `arguments` (`CNI_ARGS`) ask for; `None` if none. A pod that says anything replaces what its
 /// network says: first `CNI_ARGS`, then the annotations, then `args.cni.faultwire`, then the configuration itself.
 ///
 /// Only the configuration itself may name files of the node: whoever makes a pod may not read them.
 pub(super) fn wanted(config: &Value, arguments: &str) -> Result<Option<Wanted>, String> {
-    let argument = |key: &str| {
-        let name = format!("{ARGUMENT}{}", key.to_uppercase());
-        arguments.split(';').find_map(|pair| pair.strip_prefix(&name)?.strip_prefix('=').map(str::to_owned))
-    };
-    let annotations = &config["runtimeConfig"][ANNOTATIONS];
-    let annotation = |key: &str| text(&annotations[format!("{PREFIX}{key}")]);
-    let places: [(&str, Files, Place<'_>); 4] = [
-        ("CNI_ARGS", Files::Named, &argument),
-        ("the pod's annotations", Files::Named, &annotation),
-        ("args.cni.faultwire", Files::Named, &|key| text(&config["args"]["cni"]["faultwire"][key])),
-        ("the network's configuration", Files::Any, &|key| text(&config[key])),
+    let variables: Vec<(String, Value)> = (arguments.split(';'))
+        .filter_map(|pair| pair.strip_prefix(ARGUMENT)?.split_once('='))
+        .map(|(key, value)| (key.to_lowercase(), value.into()))
+        .collect();
+    let variables = variables.iter().map(|(key, value)| (&key[..], value.clone())).collect();
+    let annotations = members(&config["runtimeConfig"][ANNOTATIONS], "the pod's annotations")?;
+    let annotations =
+        annotations.filter_map(|(key, value)| Some((key.strip_prefix(PREFIX)?, value))).collect();
+    let places = [
+        Place { name: "CNI_ARGS", files: Files::Named, keys: variables },
+        Place { name: "the pod's annotations", files: Files::Named, keys: annotations },
+        Place {
+            name: "args.cni.faultwire",
+            files: Files::Named,
+            keys: members(&config["args"]["cni"]["faultwire"], "args.cni.faultwire")?.collect(),
+        },
+        Place { name: "the network's configuration", files: Files::Any, keys: own(config)? },
     ];
-    for (place, files, of) in places {
-        let mut wanted = Wanted::default();
-        for key in KEYS {
-            if let Some(value) = of(key) {
-                test(key, &value, files).map_err(|error| format!("{key} in {place}: {error}"))?;
-                wanted.options.extend([format!("--{key}"), value]);
-            }
-        }
-        if !wanted.options.is_empty() {
-            let has = |key: &str| of(key).is_some();
-            if has("both") && (has("up") || has("down")) {
-                return Err(format!("{place}: both stands for up and down, and excludes them"));
-            }
-            if files == Files::Named {
-                wanted.options.push("--no-files".to_owned());
-            }
-            return Ok(Some(wanted));
-        }
-    }
-    Ok(text(&config["config"]).map(|file| Wanted { options: vec!["--config".to_owned(), file] }))
+    places.iter().find(|place| !place.keys.is_empty()).map(options).transpose()
 }
 
-fn text(value: &Value) -> Option<String> {
-    match value {
-        Value::String(text) => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
-        _ => None,
+/// What the configuration says for faultwire. It has other keys too: those of the specification and of runtimes.
+fn own(config: &Value) -> Result<Vec<(&str, Value)>, String> {
+    let mut keys = Vec::new();
+    for (key, value) in members(config, "the network's configuration")? {
+        if key == FILE || KEYS.contains(&key) {
+            keys.push((key, value));
+        } else if let Some(meant) = suggest::nearest(key, KEYS.into_iter().chain([FILE]))
+            && key != "type"
+        {
+            return Err(format!("{key} is not a key of faultwire (did you mean \"{meant}\"?)"));
+        }
     }
+    Ok(keys)
+}
+
+/// The members of an object; none where there is nothing.
+fn members<'a>(value: &'a Value, name: &str) -> Result<impl Iterator<Item = (&'a str, Value)>, String> {
+    let members = match value {
+        Value::Null => None,
+        Value::Object(members) => Some(members),
+        _ => return Err(format!("{name}: this should be an object")),
+    };
+    Ok(members.into_iter().flatten().map(|(key, value)| (&key[..], value.clone())))
+}
+
+/// The options of `attach` for what one place says.
+fn options(place: &Place<'_>) -> Result<Wanted, String> {
+    let wrong = |key: &str, what: &str| format!("{key} in {}: {what}", place.name);
+    let has = |key: &str| place.keys.iter().any(|(known, _)| *known == key);
+    let mut options = Vec::new();
+    for (key, value) in &place.keys {
+        let is_file = *key == FILE && place.files == Files::Any;
+        if !is_file && !KEYS.contains(key) {
+            return Err(wrong(key, &format!("is not known ({})", suggest::hint(key, &KEYS))));
+        }
+        let text = match value {
+            Value::String(text) => text.clone(),
+            Value::Number(number) => number.to_string(),
+            _ => return Err(wrong(key, "this should be a text")),
+        };
+        if !is_file {
+            test(key, &text, place.files).map_err(|error| wrong(key, &error))?;
+        }
+        options.extend([format!("--{key}"), text]);
+    }
+    let directions = ["up", "down"].into_iter().any(has);
+    if has("both") && directions {
+        return Err(format!("{}: both stands for up and down, and excludes them", place.name));
+    }
+    if has(FILE) && (has("both") || directions) {
+        return Err(format!("{}: the faults are in the file of config, or in up, down and both", place.name));
+    }
+    if !has("both") && !directions && !has(FILE) {
+        return Err(format!("{}: no faults: add up, down or both", place.name));
+    }
+    if place.files == Files::Named {
+        options.push("--no-files".to_owned());
+    }
+    Ok(Wanted { options })
 }
 
 fn test(key: &str, value: &str, files: Files) -> Result<(), String> {
@@ -101,6 +148,8 @@ mod tests {
         assert_eq!(options(&config, arguments), expected);
         assert_eq!(options(&json!({ "type": "faultwire" }), "K8S_POD_NAME=x"), [""; 0]);
         assert_eq!(options(&json!({ "config": "/etc/a.toml" }), ""), ["--config", "/etc/a.toml"]);
+        let aimed = json!({ "config": "a.toml", "match": "tcp", "name": "net", "cniVersion": "1.0.0" });
+        assert_eq!(options(&aimed, ""), ["--config", "a.toml", "--match", "tcp"]);
     }
 
     #[test]
@@ -128,6 +177,14 @@ mod tests {
             (json!({}), "FAULTWIRE_MATCH=tcp prt 1", "match in CNI_ARGS"),
             (json!({ "both": "loss 1%", "up": "loss 1%" }), "", "excludes them"),
             (json!({ "seed": "x" }), "", "seed in the network's configuration"),
+            (json!({ "bothh": "loss 1%" }), "", "did you mean \"both\"?"),
+            (json!({ "both": ["loss 1%"] }), "", "this should be a text"),
+            (json!({ "match": "tcp" }), "", "no faults"),
+            (json!({ "both": "loss 1%" }), "FAULTWIRE_SEED=4", "CNI_ARGS: no faults"),
+            (json!({}), "FAULTWIRE_DELAY=1", "delay in CNI_ARGS: is not known"),
+            (json!({ "config": "a.toml", "both": "loss 1%" }), "", "in the file of config, or"),
+            (json!({ "args": { "cni": { "faultwire": { "config": "/etc/passwd" } } } }), "", "is not known"),
+            (json!({ "args": { "cni": { "faultwire": ["up"] } } }), "", "should be an object"),
         ] {
             let error = wanted(&config, arguments).unwrap_err();
             assert!(error.contains(words), "{error}");
