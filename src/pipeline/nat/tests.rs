@@ -174,10 +174,10 @@ fn what_is_forged_for_the_sender_goes_to_the_host_inside() {
 /// A stage behind a translator is asked by its own match.
 #[test]
 fn stages_behind_a_translator_keep_their_match() {
-    let mut stages = crate::config::spec::parse("loss 100%").unwrap().stages;
-    stages[0].select.protocols = vec![6];
+    let mut drops = stage(ImpairmentParams::Drop(DropParams));
+    drops.select.protocols = vec![6];
     let mut params = params(NatKind::Napt(Box::new(napt())), Vec::new(), Vec::new());
-    params.paths[0].stages.extend(stages);
+    params.paths[0].stages.push(drops);
     let mut run = Run::built(&params);
     run.feed(Instant::ZERO, &Spec::udp(10).frame());
     assert_eq!(run.wires().len(), 1);
