@@ -441,7 +441,8 @@ fn wrong_targets_are_refused_each_with_its_reason() {
         (&["--netns", netns, "--dev", "eth0", "--up", "los 1%"], "loss"),
         (&["--netns", netns, "--dev", "eth0", "--match", "tcp prt 1"], "is no condition"),
     ] {
-        let output = output(&[&["attach"], options].concat());
+        let faults: &[&str] = if options.contains(&"--up") { &[] } else { &["--both", "delay 1ms"] };
+        let output = output(&[&["attach"], options, faults].concat());
         assert_eq!(output.status.code(), Some(2), "{options:?}: {}", said(&output));
         assert!(said(&output).contains(reason), "{options:?}: {}", said(&output));
     }

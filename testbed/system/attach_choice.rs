@@ -73,7 +73,7 @@ fn a_wrong_file_is_refused_at_its_line_and_changes_nothing() {
     let target = ["--netns", &hosts.target.0, "--dev", "eth0"];
     for (text, reason) in [
         ("up = \"los 1%\"\n", ":1:7: up: \"los\" is not a known word"),
-        ("[[port]]\nname = \"left\"\n", "belongs to a router of its own"),
+        ("[[port]]\nname = \"left\"\n", "is a configuration, not a file of faults for attach"),
         ("[[up]]\ntype = \"nat\"\n", "no place on a wire"),
     ] {
         let file = Scratch::file(text);

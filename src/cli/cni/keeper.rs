@@ -180,7 +180,11 @@ fn end_process(process: &Process) -> io::Result<()> {
     Err(io::Error::new(ErrorKind::TimedOut, "faultwire attach does not end, even by SIGKILL"))
 }
 
-/// When a process was started (`proc_pid_stat(5)`, field 22); `None` if it does not run.
+/// The kernel's `PF_EXITING`, in field 9 of `proc_pid_stat(5)`: the process gives back its descriptors, or has done so, but is
+/// not a zombie yet.
+const EXITING: u64 = 0x4;
+
+/// When a process was started (`proc_pid_stat(5)`, field 22); `None` if it does not run any more.
 fn started(pid: u32) -> io::Result<Option<u64>> {
     let stat = match fs::read(format!("/proc/{pid}/stat")) {
         Ok(stat) => stat,
@@ -192,8 +196,9 @@ fn started(pid: u32) -> io::Result<Option<u64>> {
     let text = String::from_utf8_lossy(&stat);
     let fields = || {
         let mut fields = text.rsplit_once(')')?.1.split_whitespace();
-        let has_ended = ["Z", "X"].contains(&fields.next()?);
-        Some((has_ended, fields.nth(18)?.parse().ok()?))
+        let is_over = ["Z", "X"].contains(&fields.next()?);
+        let flags: u64 = fields.nth(5)?.parse().ok()?;
+        Some((is_over || flags & EXITING != 0, fields.nth(12)?.parse().ok()?))
     };
     let (has_ended, started) =
         fields().ok_or_else(|| io::Error::other(format!("/proc/{pid}/stat: {text}")))?;
