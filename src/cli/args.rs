@@ -274,11 +274,12 @@ pub(super) struct Exec {
     /// Write logs that Mahimahi's plotting scripts read into this folder, as up.log and down.log
     #[arg(long, value_name = "DIR")]
     pub(super) log: Option<PathBuf>,
-    #[command(flatten)]
-    pub(super) watching: Watching,
-    /// How long, at most, packets that are under way when the command ends may take to arrive
+    /// How long, at most, what the command has sent when it ends may take to arrive: packets that are held, and what
+    /// connections that it closed send again
     #[arg(long, value_name = "TIME", default_value = "1s")]
     pub(super) linger: Duration,
+    #[command(flatten)]
+    pub(super) watching: Watching,
     /// The command and its arguments
     #[arg(last = true, required = true, value_name = "CMD")]
     pub(super) command: Vec<OsString>,

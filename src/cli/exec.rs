@@ -28,6 +28,7 @@ use crate::config::spec::{Files, Spec};
 use crate::engine::Watch;
 use crate::engine::network::{Network, NetworkError, Summary, router_params};
 use crate::journal;
+use crate::lab::observe::sockets::{TcpSocket, tcp_sockets};
 use crate::net::{NetError, Netns, link, privilege};
 use crate::pipeline::time::Duration;
 
@@ -219,7 +220,7 @@ fn run(asked: Asked<'_>, signals: &Signals, seed: u64) -> anyhow::Result<Ended> 
             (if error.kind() == ErrorKind::NotFound { NOT_FOUND } else { NOT_RUN }, None)
         }
     };
-    let (summary, also) = settle(args, network, signals, log).map_err(After::of(code))?;
+    let (summary, also) = settle(args, network, (&inner, signals), log).map_err(After::of(code))?;
     let (said, drops) = watcher.finish();
     for sentence in said {
         out::note_line(format_args!("faultwire: {sentence}"));
@@ -231,10 +232,10 @@ fn run(asked: Asked<'_>, signals: &Signals, seed: u64) -> anyhow::Result<Ended> 
 fn settle(
     args: &Exec,
     network: Network,
-    signals: &Signals,
+    (inner, signals): (&Netns, &Signals),
     log: Option<LiveLog>,
 ) -> anyhow::Result<(Summary, Option<Signal>)> {
-    let interrupted = linger(&network, signals, args.linger)?;
+    let interrupted = linger(&network, inner, signals, args.linger)?;
     let summary = network.stop()?;
     log.map_or(Ok(()), LiveLog::finish)?;
     Ok((summary, interrupted))
@@ -345,18 +346,30 @@ fn wait(child: &mut Child, signals: &Signals) -> anyhow::Result<(ExitStatus, Opt
     }
 }
 
-/// Goes on forwarding until nothing is under way, for `most` at most: else the last words of the command (the FIN of its
-/// connection, say) would be lost in the delay of the link, and its peer would wait for them.
-fn linger(network: &Network, signals: &Signals, most: Duration) -> anyhow::Result<Option<Signal>> {
+/// Goes on forwarding, for `most` at most, until no packet is held and the kernel has nothing left to send for connections that
+/// the command closed. Otherwise its last words would be lost in the delay of the link, or by one lost packet, and its peer
+/// would wait for them.
+fn linger(
+    network: &Network,
+    inner: &Netns,
+    signals: &Signals,
+    most: Duration,
+) -> anyhow::Result<Option<Signal>> {
     let clock = network.engine().clock();
     let end = clock.now() + most;
-    while clock.now() < end && network.held()? > 0 {
+    while clock.now() < end && (network.held()? > 0 || are_closing(inner)?) {
         let Some(received) = signals.wait(LOOK_MILLIS)? else { continue };
         if received.signal != Signal::SIGCHLD {
             return Ok(ending(received.signal));
         }
     }
     Ok(None)
+}
+
+/// Whether connections of the command are closed by it and not by its peer yet.
+fn are_closing(inner: &Netns) -> anyhow::Result<bool> {
+    let sockets = inner.run(tcp_sockets)?.context("cannot list the command's connections")?;
+    Ok(sockets.iter().any(TcpSocket::is_closing))
 }
 
 /// The signal, if it is one that ends a run.

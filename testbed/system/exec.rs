@@ -1,6 +1,6 @@
 //! `faultwire exec`.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::process::Stdio;
 
 use crate::system::common::{faultwire, output, said};
@@ -83,6 +83,27 @@ fn what_is_under_way_when_the_command_ends_still_arrives() {
         let output = output(&["exec", "--linger", linger, "--up", delay, "--", "sh", "-c", &script]);
         assert!(output.status.success(), "{}", said(&output));
         assert_eq!(receiver.recv(&mut buffer).is_ok(), arrives, "with --linger {linger}");
+    }
+}
+
+/// Where the last bytes or the FIN of a connection are lost, the command has ended when the kernel sends them again.
+#[test]
+fn what_a_closed_connection_sends_again_still_arrives() {
+    let listener = std::net::TcpListener::bind(("0.0.0.0", 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let script = format!("echo last words > /dev/tcp/$FAULTWIRE_HOST/{port}");
+    for seed in ["1", "2", "3", "4", "5", "6"] {
+        let faults = ["--linger", "60s", "--seed", seed, "--up", "loss 30%"];
+        let output = output(&[&["exec"], &faults[..], &["--", "bash", "-c", &script]].concat());
+        assert!(output.status.success(), "{}", said(&output));
+        let mut text = String::new();
+        let mut stream = listener.accept().unwrap().0;
+        stream.set_read_timeout(Some(std::time::Duration::from_millis(1))).unwrap();
+        assert_eq!(
+            stream.read_to_string(&mut text).ok(),
+            Some("last words\n".len()),
+            "seed {seed}: {text:?}"
+        );
     }
 }
 

@@ -102,6 +102,8 @@ fn lossy(folder: &Folder, mode: &str) -> (Value, Vec<Value>, [u16; 2]) {
         "exec",
         "--seed",
         "4",
+        "--linger",
+        "60s",
         "--up",
         "loss 5%",
         "--journal",

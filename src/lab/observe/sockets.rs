@@ -53,6 +53,13 @@ pub fn tcp_sockets() -> io::Result<Vec<TcpSocket>> {
     sock_diag::tcp_sockets().or_else(|_| from_proc())
 }
 
+impl TcpSocket {
+    /// Whether its owner has closed it and its last bytes, or its FIN, are not acknowledged: the kernel still sends for it.
+    pub fn is_closing(&self) -> bool {
+        ["FIN_WAIT1", "CLOSING", "LAST_ACK"].contains(&self.state)
+    }
+}
+
 fn from_proc() -> io::Result<Vec<TcpSocket>> {
     let mut all = Vec::new();
     for file in ["tcp", "tcp6"] {
