@@ -9,9 +9,9 @@ use proptest::prelude::*;
 
 use crate::pipeline::counters::Reason;
 use crate::pipeline::params::{
-    Dependence, Forward, ImpairmentParams, InjectParams, InjectTo, Injected, MidStream, MtuAction, MtuParams,
-    NaptParams, NatClock, NatKind, NatParams, NatPlace, NatTimeouts, PathParams, PortAllocation,
-    PrefixParams, Rebind, RouterParams, RstSequence, StageParams,
+    Dependence, DropParams, Forward, ImpairmentParams, InjectParams, InjectTo, Injected, MidStream,
+    MtuAction, MtuParams, NaptParams, NatClock, NatKind, NatParams, NatPlace, NatTimeouts, PathParams,
+    PortAllocation, PrefixParams, Rebind, RouterParams, RstSequence, StageParams,
 };
 use crate::pipeline::testing::frame::{fix_checksums, in_fragments};
 use crate::pipeline::testing::{Frame, Run, Spec, flaw, stage};
