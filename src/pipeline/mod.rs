@@ -41,6 +41,7 @@ mod select;
 pub mod serialiser;
 pub mod service;
 pub mod shared;
+mod shelf;
 mod slots;
 pub mod stage;
 #[cfg(test)]

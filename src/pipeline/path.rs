@@ -128,12 +128,19 @@ impl Path {
         self.phases.iter().find(|phase| phase.is_at(now)).map_or(0, |phase| phase.number)
     }
 
-    /// Builds one worker's copy. `names` are the ports' names, which the draws depend on; `shared` has an entry a stage.
-    pub fn new(params: &PathParams, seed: u64, names: (&str, &str), flows: usize, shared: &[Shared]) -> Self {
+    /// Builds one worker's copy of the path of that index. `names` are the ports' names, which the draws depend on; `shared` has an entry a stage.
+    pub fn new(
+        index: u16,
+        params: &PathParams,
+        seed: u64,
+        names: (&str, &str),
+        flows: usize,
+        shared: &[Shared],
+    ) -> Self {
         let stage = |(stage, shared): (&StageParams, &Shared)| {
             let key =
                 |part: &str| StageKey::new(seed, &format!("{}>{}/{}{part}", names.0, names.1, stage.name));
-            let setting = Setting { key: key(""), shared: Shared::clone(shared), flows };
+            let setting = Setting { key: key(""), path: index, shared: Shared::clone(shared), flows };
             let occupant = match stage.impairment {
                 ImpairmentParams::Nat(place) => Occupant::Translator(place),
                 _ => Occupant::Stage(Impairment::new(&stage.impairment, &setting)),

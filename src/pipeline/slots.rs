@@ -9,9 +9,9 @@
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
-use crate::pipeline::packet::Packet;
 use crate::pipeline::params::{DelayParams, Slot, SlotGap};
 use crate::pipeline::rng::StageKey;
+use crate::pipeline::stage::Kept;
 use crate::pipeline::time::{Duration, Instant};
 
 /// Slots of one path.
@@ -76,7 +76,7 @@ struct Entry {
     due: Instant,
     number: u64,
     bytes: u64,
-    packet: Packet,
+    packet: Kept,
 }
 
 impl Ord for Entry {
@@ -108,13 +108,13 @@ impl Queue {
     }
 
     /// Adds a packet that is due at `due` and takes `bytes` of a slot.
-    pub(super) fn push(&mut self, due: Instant, packet: Packet, bytes: u64) {
+    pub(super) fn push(&mut self, due: Instant, packet: Kept, bytes: u64) {
         self.came += 1;
         self.waiting.push(Entry { due, number: self.came, bytes, packet });
     }
 
     /// The next packet that leaves at `now`.
-    pub(super) fn pop(&mut self, now: Instant) -> Option<Packet> {
+    pub(super) fn pop(&mut self, now: Instant) -> Option<Kept> {
         let due = self.waiting.peek()?.due;
         if self.opens < due {
             self.open(now);
@@ -158,7 +158,7 @@ impl Queue {
     }
 
     /// A packet that still waits, at the end of the run.
-    pub(super) fn relinquish(&mut self) -> Option<Packet> {
+    pub(super) fn relinquish(&mut self) -> Option<Kept> {
         self.waiting.pop().map(|entry| entry.packet)
     }
 }

@@ -2,11 +2,18 @@
 //!
 //! A stage first *decides*: how many wire packets at the front of what came fare alike, and how. Deciding reads the
 //! packet but does not change it. The path then cuts the train there, if the decision falls inside it, and carries the
-//! decision out; only what changes bytes or makes packets comes back to the stage. A stage that always answers for one
-//! wire packet is correct; one that answers for long runs is also fast. Both must give the same wire packets.
+//! decision out. Only what changes bytes, makes packets or keeps them comes back to the stage, with the plan that its decision
+//! made: nothing is drawn or classified twice. A stage that always answers for one wire packet is correct; one that answers for
+//! long runs is also fast. Both must give the same wire packets.
+//!
+//! What becomes of a packet is said in one vocabulary, [`Outcome`], by decisions and by stages that take packets.
+//! A stage that works in both directions sees the packets of the opposite path too: [`Packet::path`] tells which it is.
 //!
 //! Laws, each a property test over every stage (`impair::laws`): what comes in and is created goes out, is dropped with
 //! a reason or is held; nothing leaves before it came; a train fares as its segments; the same seed gives the same result.
+
+use std::fmt;
+use std::ops::Deref;
 
 use crate::pipeline::counters::{Amount, Reason, StageCounters};
 use crate::pipeline::packet::Packet;
@@ -15,76 +22,115 @@ use crate::pipeline::rng::Draw;
 use crate::pipeline::time::Instant;
 use crate::pipeline::wire::IcmpError;
 
+/// What becomes of a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It goes on to the next stage at once.
+    Pass,
+    /// It is dropped.
+    Drop(Reason),
+    /// It waits, and goes on to the next stage at this instant; at once, if that is not in the future.
+    Hold(Instant),
+    /// It is dropped, and its sender is told.
+    Reject(Reason, IcmpError),
+}
+
 /// What happens to some wire packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Action {
+pub enum Action<P = ()> {
+    /// This becomes of them.
+    Settle(Outcome),
+    /// [`Stage::rewrite`] changes them in place by the plan, then they go on.
+    Rewrite(P),
+    /// [`Stage::take`] deals with them by the plan.
+    Take(P),
+}
+
+impl<P> Action<P> {
     /// They go on to the next stage at once.
-    Pass,
+    pub const PASS: Self = Self::Settle(Outcome::Pass);
+
     /// They are dropped.
-    Drop(Reason),
-    /// They wait, and go on to the next stage at this instant.
-    Hold(Instant),
-    /// [`Stage::rewrite`] changes them in place, then they go on.
-    Rewrite,
-    /// [`Stage::take`] deals with them.
-    Take,
+    pub const fn drop(reason: Reason) -> Self {
+        Self::Settle(Outcome::Drop(reason))
+    }
+
+    /// They wait until then.
+    pub const fn hold(until: Instant) -> Self {
+        Self::Settle(Outcome::Hold(until))
+    }
+
+    /// As `self`, with another plan.
+    #[inline]
+    pub fn map<Q>(self, plan: impl FnOnce(P) -> Q) -> Action<Q> {
+        match self {
+            Self::Settle(outcome) => Action::Settle(outcome),
+            Self::Rewrite(found) => Action::Rewrite(plan(found)),
+            Self::Take(found) => Action::Take(plan(found)),
+        }
+    }
 }
 
 impl Action {
-    /// What a loss does to packets like this one: with `ecn` one that is ECN-capable is to be marked (RFC 3168), by
+    /// [`Stage::rewrite`] without a plan.
+    pub const REWRITE: Self = Self::Rewrite(());
+    /// [`Stage::take`] without a plan.
+    pub const TAKE: Self = Self::Take(());
+
+    /// What a loss does with packets like this one. With `ecn`, one that is ECN-capable is to be marked (RFC 3168) by
     /// [`Stage::rewrite`]; any other is dropped.
     pub fn lose(packet: &Packet, ecn: bool) -> Self {
-        if ecn && packet.is_ecn_capable() { Self::Rewrite } else { Self::Drop(Reason::Loss) }
+        if ecn && packet.is_ecn_capable() { Self::REWRITE } else { Self::drop(Reason::Loss) }
     }
 }
 
 /// A decision of a stage about the first `count` wire packets of what it was shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Verdict {
+pub struct Verdict<P = ()> {
     /// At least 1, at most the limit that was given.
     pub count: u32,
     /// What happens to them.
-    pub action: Action,
+    pub action: Action<P>,
 }
 
-impl Verdict {
+impl<P> Verdict<P> {
     /// `action` for the first `count`.
-    pub const fn new(count: u32, action: Action) -> Self {
+    pub const fn new(count: u32, action: Action<P>) -> Self {
         Self { count, action }
+    }
+
+    /// As `self`, with another plan.
+    #[inline]
+    pub fn map<Q>(self, plan: impl FnOnce(P) -> Q) -> Verdict<Q> {
+        Verdict { count: self.count, action: self.action.map(plan) }
     }
 }
 
 /// One impairment. Pure: no I/O, no clock, no allocation once warm.
 pub trait Stage {
+    /// What a decision hands to what carries it out.
+    type Plan: fmt::Debug + Copy;
+
     /// Decides about the first wire packets of `packet`, `limit` of them at the most (at least 1). Whatever state the
     /// stage keeps moves on by exactly the count that it answers for.
-    fn decide(&mut self, packet: &Packet, limit: u32, now: Instant) -> Verdict;
+    ///
+    /// About a packet of the opposite path a stage answers [`Outcome::Pass`], [`Outcome::Drop`] or [`Action::Rewrite`].
+    fn decide(&mut self, packet: &Packet, limit: u32, now: Instant) -> Verdict<Self::Plan>;
 
     /// Changes the bytes of `packet` (all its wire packets alike), keeping its length. True if something changed.
-    fn rewrite(&mut self, _packet: &mut Packet, _now: Instant) -> bool {
+    fn rewrite(&mut self, _packet: &mut Packet, _plan: Self::Plan, _now: Instant) -> bool {
         false
     }
 
     /// Deals with `packet` by the verbs of `out`; it must account for the packet, by [`Packet::take`] or
     /// [`Outlet::drop`].
-    fn take(&mut self, _packet: &mut Packet, _now: Instant, _out: &mut Outlet<'_>) {}
+    fn take(&mut self, _packet: &mut Packet, _plan: Self::Plan, _now: Instant, _out: &mut Outlet<'_>) {}
 
-    /// A packet that this stage made wait by [`Action::Hold`] or [`Outlet::hold`] goes on now.
+    /// A packet that this stage made wait by [`Outcome::Hold`] goes on now.
     fn released(&mut self, _packet: &Packet, _now: Instant) {}
 
     /// The time asked for by [`Outlet::wake_at`] has come.
     fn wake(&mut self, _now: Instant, _out: &mut Outlet<'_>) {}
-
-    /// As [`Stage::decide`], about a packet of the opposite path: only of a stage that works in both directions. What it
-    /// answers is [`Action::Pass`], [`Action::Drop`] or [`Action::Rewrite`].
-    fn decide_back(&mut self, _packet: &Packet, limit: u32, _now: Instant) -> Verdict {
-        Verdict::new(limit, Action::Pass)
-    }
-
-    /// As [`Stage::rewrite`], of a packet of the opposite path.
-    fn rewrite_back(&mut self, _packet: &mut Packet, _now: Instant) -> bool {
-        false
-    }
 
     /// The draw by which the stage lost wire packet `wire` of `packet`; `None` if no single draw decides that.
     fn drawn(&self, _packet: &Packet, _wire: u32) -> Option<Draw> {
@@ -96,33 +142,53 @@ pub trait Stage {
         0
     }
 
-    /// A packet that the stage itself keeps (not by `Hold`), at the end of the run; `None` when there is no more.
-    fn relinquish(&mut self) -> Option<Packet> {
+    /// A packet that the stage itself keeps, at the end of the run; `None` when there is no more.
+    fn relinquish(&mut self) -> Option<Kept> {
         None
+    }
+}
+
+/// A packet that a stage keeps itself, and that counts as held: [`Outlet::keep`] makes one, [`Outlet::unkeep`] and the end of the
+/// run end it.
+#[derive(Debug)]
+pub struct Kept(Packet);
+
+impl Kept {
+    /// One that does not count.
+    #[cfg(test)]
+    pub(crate) const fn uncounted(packet: Packet) -> Self {
+        Self(packet)
+    }
+
+    /// What is kept, at the end of the run, when the router counts what was held.
+    pub(crate) fn into_packet(self) -> Packet {
+        self.0
+    }
+}
+
+impl Deref for Kept {
+    type Target = Packet;
+
+    fn deref(&self) -> &Packet {
+        &self.0
     }
 }
 
 /// What a stage did with what it took; the path carries it out when the stage has returned.
 #[derive(Debug)]
 pub enum Emission {
-    /// Goes on to the next stage.
-    Forward(Packet),
-    /// Goes on to the next stage at this instant.
-    Hold(Packet, Instant),
-    /// Is dropped.
-    Drop(Packet, Reason),
-    /// Is dropped, and its sender is told.
-    Reject(Packet, Reason, IcmpError),
+    /// This becomes of the packet.
+    Settle(Packet, Outcome),
     /// A segment made by the stage goes back to where the packet came from that it was made of.
     Answer(Packet),
     /// The stage wants to be woken.
     Wake(Instant),
 }
 
-/// The verbs of a stage that takes packets.
+/// The verbs of a stage that takes packets. What they make, change or keep they also count.
 #[derive(Debug)]
 pub struct Outlet<'a> {
-    /// Buffers for copies.
+    /// Buffers for what is taken.
     pub pool: &'a mut Pool,
     pub(crate) emissions: &'a mut Vec<Emission>,
     pub(crate) counters: &'a mut StageCounters,
@@ -131,24 +197,24 @@ pub struct Outlet<'a> {
 }
 
 impl Outlet<'_> {
+    /// `outcome` becomes of `packet`.
+    pub fn settle(&mut self, packet: Packet, outcome: Outcome) {
+        self.emissions.push(Emission::Settle(packet, outcome));
+    }
+
     /// `packet` goes on to the next stage.
     pub fn forward(&mut self, packet: Packet) {
-        self.emissions.push(Emission::Forward(packet));
+        self.settle(packet, Outcome::Pass);
     }
 
     /// `packet` goes on to the next stage at `until`.
     pub fn hold(&mut self, packet: Packet, until: Instant) {
-        self.emissions.push(Emission::Hold(packet, until));
+        self.settle(packet, Outcome::Hold(until));
     }
 
     /// `packet` is dropped.
     pub fn drop(&mut self, packet: Packet, reason: Reason) {
-        self.emissions.push(Emission::Drop(packet, reason));
-    }
-
-    /// `packet` is dropped and its sender told.
-    pub fn reject(&mut self, packet: Packet, reason: Reason, error: IcmpError) {
-        self.emissions.push(Emission::Reject(packet, reason, error));
+        self.settle(packet, Outcome::Drop(reason));
     }
 
     /// `segment`, TCP made by this stage of a packet and in its direction, is turned round and sent to that packet's
@@ -158,30 +224,51 @@ impl Outlet<'_> {
         self.emissions.push(Emission::Answer(segment));
     }
 
-    /// Says that `packet`, about to be forwarded or held, was made by this stage.
-    pub fn created(&mut self, packet: &Packet) {
+    /// A packet made by this stage, which it is about to settle.
+    pub fn created(&mut self, packet: Packet) -> Packet {
         self.counters.created += packet.amount();
         *self.created += packet.amount();
+        packet
     }
 
-    /// Says that `packet`, about to be forwarded or held, was changed by this stage.
+    /// A copy of `packet`, as [`Packet::copy`] makes it.
+    pub fn copy(&mut self, packet: &Packet, salt: u64) -> Packet {
+        let copy = packet.copy(self.pool, salt);
+        self.created(copy)
+    }
+
+    /// Says that `packet`, about to be settled, was changed by this stage.
     pub fn rewritten(&mut self, packet: &Packet) {
         self.counters.rewritten += packet.amount();
     }
 
-    /// The stage keeps `packet` itself, until it says [`Outlet::unkeep`] or [`Stage::relinquish`] is asked for it.
-    pub fn keep(&mut self, packet: &Packet) {
+    /// Marks `packet` with congestion experienced (RFC 3168), if it is ECN-capable and not marked.
+    pub fn mark(&mut self, packet: &mut Packet) {
+        if packet.mark_congestion() {
+            self.rewritten(packet);
+        }
+    }
+
+    /// As [`Self::mark`], of a packet that the stage keeps.
+    pub fn mark_kept(&mut self, packet: &mut Kept) {
+        self.mark(&mut packet.0);
+    }
+
+    /// The stage keeps `packet` itself, until [`Self::unkeep`], or until [`Stage::relinquish`] is asked for it.
+    pub fn keep(&mut self, packet: Packet) -> Kept {
         let amount = packet.amount();
         self.kept.packets = self.kept.packets.wrapping_add(amount.packets);
         self.kept.bytes = self.kept.bytes.wrapping_add(amount.bytes);
         self.counters.delayed += amount;
+        Kept(packet)
     }
 
-    /// The stage no longer keeps `packet`, and is about to forward, hold or drop it.
-    pub fn unkeep(&mut self, packet: &Packet) {
+    /// The stage no longer keeps the packet, and is about to settle it.
+    pub fn unkeep(&mut self, packet: Kept) -> Packet {
         let amount = packet.amount();
         self.kept.packets = self.kept.packets.wrapping_sub(amount.packets);
         self.kept.bytes = self.kept.bytes.wrapping_sub(amount.bytes);
+        packet.0
     }
 
     /// Calls [`Stage::wake`] at `at`.

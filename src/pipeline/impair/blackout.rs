@@ -76,12 +76,14 @@ impl Blackout {
 }
 
 impl Stage for Blackout {
+    type Plan = ();
+
     #[inline]
     fn decide(&mut self, _packet: &Packet, limit: u32, now: Instant) -> Verdict {
         let action = match self.up_again(now) {
-            None => Action::Pass,
-            Some(up) if self.params.hold => Action::Hold(up),
-            Some(_) => Action::Drop(Reason::Blackout),
+            None => Action::PASS,
+            Some(up) if self.params.hold => Action::hold(up),
+            Some(_) => Action::drop(Reason::Blackout),
         };
         Verdict::new(limit, action)
     }

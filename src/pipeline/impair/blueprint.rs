@@ -28,6 +28,8 @@ pub trait Blueprint: fmt::Display + fmt::Debug + Clone + PartialEq {
 pub struct Setting {
     /// Key of its draws.
     pub key: StageKey,
+    /// Index of its path in the router: of packets of any other path a stage for both directions sees the other direction.
+    pub path: u16,
     /// What the copies of the stage on all workers share.
     pub shared: Shared,
     /// Number of flows for [`crate::pipeline::flow::PerFlow`].

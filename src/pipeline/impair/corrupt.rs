@@ -92,18 +92,20 @@ impl Corrupt {
 }
 
 impl Stage for Corrupt {
+    type Plan = ();
+
     #[inline]
     fn decide(&mut self, packet: &Packet, limit: u32, _now: Instant) -> Verdict {
         match self.chance.run(packet.stream(self.key), packet.index, limit) {
-            (count, false) => Verdict::new(count, Action::Pass),
+            (count, false) => Verdict::new(count, Action::PASS),
             (_, true) if self.params.area == CorruptArea::Payload && packet.payload_length() == 0 => {
-                Verdict::new(1, Action::Pass)
+                Verdict::new(1, Action::PASS)
             }
-            (_, true) => Verdict::new(1, Action::Rewrite),
+            (_, true) => Verdict::new(1, Action::REWRITE),
         }
     }
 
-    fn rewrite(&mut self, packet: &mut Packet, _now: Instant) -> bool {
+    fn rewrite(&mut self, packet: &mut Packet, (): (), _now: Instant) -> bool {
         let stream = packet.stream(self.key.part(1));
         damage(packet, self.params.area, self.params.bits, self.params.fix_checksum, stream)
     }

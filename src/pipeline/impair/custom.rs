@@ -164,11 +164,13 @@ impl fmt::Debug for Custom {
 }
 
 impl Stage for Custom {
+    type Plan = ();
+
     fn decide(&mut self, _packet: &Packet, _limit: u32, _now: Instant) -> Verdict {
-        Verdict::new(1, Action::Take)
+        Verdict::new(1, Action::TAKE)
     }
 
-    fn take(&mut self, packet: &mut Packet, now: Instant, out: &mut Outlet<'_>) {
+    fn take(&mut self, packet: &mut Packet, (): (), now: Instant, out: &mut Outlet<'_>) {
         let mut packet = packet.take(out.pool);
         packet.complete_checksum();
         let stream = packet.stream(self.key);
@@ -187,8 +189,7 @@ impl Stage for Custom {
             Fate::Copy(copies) => {
                 let mut previous = packet;
                 for number in 1..=copies.min(MOST_COPIES) {
-                    let copy = previous.copy(out.pool, self.key.salt(number));
-                    out.created(&copy);
+                    let copy = out.copy(&previous, self.key.salt(number));
                     out.forward(std::mem::replace(&mut previous, copy));
                 }
                 out.forward(previous);

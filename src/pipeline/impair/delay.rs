@@ -102,27 +102,29 @@ impl Delay {
 }
 
 impl Stage for Delay {
+    type Plan = ();
+
     #[inline]
     fn decide(&mut self, packet: &Packet, limit: u32, now: Instant) -> Verdict {
         if self.params.jitter.is_zero() {
             let action = if self.params.delay.is_zero() {
-                Action::Pass
+                Action::PASS
             } else {
-                Action::Hold(now + self.params.delay)
+                Action::hold(now + self.params.delay)
             };
             return Verdict::new(limit, action);
         }
         let stream = packet.stream(self.key);
         let first = stream.word(packet.index, 0);
         let Some(flows) = &mut self.flows else {
-            return Verdict::new(1, Action::Hold(now + self.params.draw(first)));
+            return Verdict::new(1, Action::hold(now + self.params.draw(first)));
         };
         let flow = flows.of(packet.flow);
         let words = [first, stream.word(packet.index, 1)];
         let due = now + self.params.draw(flow.wander.uniform(self.pace, now, words));
         self.clamped += u64::from(due < flow.last);
         flow.last = flow.last.max(due);
-        Verdict::new(1, Action::Hold(flow.last))
+        Verdict::new(1, Action::hold(flow.last))
     }
 
     fn clamped(&self) -> u64 {

@@ -65,6 +65,8 @@ impl DelayModel {
 }
 
 impl Stage for DelayModel {
+    type Plan = ();
+
     #[inline]
     fn decide(&mut self, packet: &Packet, limit: u32, now: Instant) -> Verdict {
         let mut due = now + *self.delays.at(now);
@@ -74,7 +76,7 @@ impl Stage for DelayModel {
             due = due.max(*last);
             *last = due;
         }
-        Verdict::new(limit, Action::Hold(due))
+        Verdict::new(limit, Action::hold(due))
     }
 
     fn clamped(&self) -> u64 {

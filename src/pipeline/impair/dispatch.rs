@@ -2,36 +2,53 @@
 
 use crate::pipeline::packet::Packet;
 use crate::pipeline::rng::Draw;
-use crate::pipeline::stage::{Outlet, Stage, Verdict};
+use crate::pipeline::stage::{Kept, Outlet, Stage, Verdict};
 use crate::pipeline::time::Instant;
 
-/// Implements [`Stage`] for an enum of stages by `match`.
+/// Implements [`Stage`] for an enum of stages by `match`. Its plans are those of its stages, in the enum that `plan` names.
 macro_rules! dispatch {
-    ($set:ident { $($name:ident),* $(,)? }) => {
+    ($set:ident, $plan:ident { $($name:ident($stage:ty)),* $(,)? }) => {
+        /// What a decision of a stage of the set hands to what carries it out.
+        #[derive(Debug, Clone, Copy)]
+        pub enum $plan {
+            $(#[doc = concat!("Of `", stringify!($name), "`.")] $name(<$stage as $crate::pipeline::stage::Stage>::Plan)),*
+        }
+
         impl $crate::pipeline::stage::Stage for $set {
+            type Plan = $plan;
+
             #[inline]
             fn decide(
                 &mut self,
                 packet: &$crate::pipeline::packet::Packet,
                 limit: u32,
                 now: $crate::pipeline::time::Instant,
-            ) -> $crate::pipeline::stage::Verdict {
-                match self { $(Self::$name(stage) => stage.decide(packet, limit, now)),* }
+            ) -> $crate::pipeline::stage::Verdict<$plan> {
+                match self { $(Self::$name(stage) => stage.decide(packet, limit, now).map($plan::$name)),* }
             }
             fn rewrite(
                 &mut self,
                 packet: &mut $crate::pipeline::packet::Packet,
+                plan: $plan,
                 now: $crate::pipeline::time::Instant,
             ) -> bool {
-                match self { $(Self::$name(stage) => stage.rewrite(packet, now)),* }
+                match (self, plan) {
+                    $((Self::$name(stage), $plan::$name(plan)) => stage.rewrite(packet, plan, now),)*
+                    // A plan goes to the stage that made it.
+                    _ => unreachable!(),
+                }
             }
             fn take(
                 &mut self,
                 packet: &mut $crate::pipeline::packet::Packet,
+                plan: $plan,
                 now: $crate::pipeline::time::Instant,
                 out: &mut $crate::pipeline::stage::Outlet<'_>,
             ) {
-                match self { $(Self::$name(stage) => stage.take(packet, now, out)),* }
+                match (self, plan) {
+                    $((Self::$name(stage), $plan::$name(plan)) => stage.take(packet, plan, now, out),)*
+                    _ => unreachable!(),
+                }
             }
             fn released(
                 &mut self,
@@ -47,21 +64,6 @@ macro_rules! dispatch {
             ) {
                 match self { $(Self::$name(stage) => stage.wake(now, out)),* }
             }
-            fn decide_back(
-                &mut self,
-                packet: &$crate::pipeline::packet::Packet,
-                limit: u32,
-                now: $crate::pipeline::time::Instant,
-            ) -> $crate::pipeline::stage::Verdict {
-                match self { $(Self::$name(stage) => stage.decide_back(packet, limit, now)),* }
-            }
-            fn rewrite_back(
-                &mut self,
-                packet: &mut $crate::pipeline::packet::Packet,
-                now: $crate::pipeline::time::Instant,
-            ) -> bool {
-                match self { $(Self::$name(stage) => stage.rewrite_back(packet, now)),* }
-            }
             fn drawn(
                 &self,
                 packet: &$crate::pipeline::packet::Packet,
@@ -72,7 +74,7 @@ macro_rules! dispatch {
             fn clamped(&self) -> u64 {
                 match self { $(Self::$name(stage) => stage.clamped()),* }
             }
-            fn relinquish(&mut self) -> Option<$crate::pipeline::packet::Packet> {
+            fn relinquish(&mut self) -> Option<$crate::pipeline::stage::Kept> {
                 match self { $(Self::$name(stage) => stage.relinquish()),* }
             }
         }
@@ -83,15 +85,17 @@ pub(crate) use dispatch;
 
 /// A large stage in a box, so that the others stay small.
 impl<S: Stage> Stage for Box<S> {
+    type Plan = S::Plan;
+
     #[inline]
-    fn decide(&mut self, packet: &Packet, limit: u32, now: Instant) -> Verdict {
+    fn decide(&mut self, packet: &Packet, limit: u32, now: Instant) -> Verdict<S::Plan> {
         (**self).decide(packet, limit, now)
     }
-    fn rewrite(&mut self, packet: &mut Packet, now: Instant) -> bool {
-        (**self).rewrite(packet, now)
+    fn rewrite(&mut self, packet: &mut Packet, plan: S::Plan, now: Instant) -> bool {
+        (**self).rewrite(packet, plan, now)
     }
-    fn take(&mut self, packet: &mut Packet, now: Instant, out: &mut Outlet<'_>) {
-        (**self).take(packet, now, out);
+    fn take(&mut self, packet: &mut Packet, plan: S::Plan, now: Instant, out: &mut Outlet<'_>) {
+        (**self).take(packet, plan, now, out);
     }
     fn released(&mut self, packet: &Packet, now: Instant) {
         (**self).released(packet, now);
@@ -99,19 +103,13 @@ impl<S: Stage> Stage for Box<S> {
     fn wake(&mut self, now: Instant, out: &mut Outlet<'_>) {
         (**self).wake(now, out);
     }
-    fn decide_back(&mut self, packet: &Packet, limit: u32, now: Instant) -> Verdict {
-        (**self).decide_back(packet, limit, now)
-    }
-    fn rewrite_back(&mut self, packet: &mut Packet, now: Instant) -> bool {
-        (**self).rewrite_back(packet, now)
-    }
     fn drawn(&self, packet: &Packet, wire: u32) -> Option<Draw> {
         (**self).drawn(packet, wire)
     }
     fn clamped(&self) -> u64 {
         (**self).clamped()
     }
-    fn relinquish(&mut self) -> Option<Packet> {
+    fn relinquish(&mut self) -> Option<Kept> {
         (**self).relinquish()
     }
 }

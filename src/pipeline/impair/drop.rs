@@ -44,9 +44,11 @@ impl Blueprint for DropParams {
 pub struct Discard;
 
 impl Stage for Discard {
+    type Plan = ();
+
     #[inline]
     fn decide(&mut self, _packet: &Packet, limit: u32, _now: Instant) -> Verdict {
-        Verdict::new(limit, Action::Drop(Reason::Drop))
+        Verdict::new(limit, Action::drop(Reason::Drop))
     }
 }
 

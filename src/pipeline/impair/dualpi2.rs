@@ -14,15 +14,15 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::atomic::Ordering;
 
 use crate::pipeline::counters::Reason;
+use crate::pipeline::impair::line::{Fate, Line, Queues, Waiting};
 use crate::pipeline::impair::{Blueprint, Directions, Place, Setting, text};
 use crate::pipeline::packet::Packet;
 use crate::pipeline::rng::StageKey;
 use crate::pipeline::service::Service;
 use crate::pipeline::shared::Shared;
-use crate::pipeline::stage::{Action, Outlet, Stage, Verdict};
+use crate::pipeline::stage::{Action, Kept, Outlet, Stage, Verdict};
 use crate::pipeline::time::{Duration, Instant};
 use crate::pipeline::units::Rate;
 
@@ -83,34 +83,21 @@ impl Blueprint for DualPi2Params {
 /// Two queues in front of a link.
 #[derive(Debug)]
 pub struct DualPi2 {
-    params: DualPi2Params,
-    service: Service,
+    line: Line,
+    overhead: i32,
+    packets: u64,
+    queues: Dual,
+}
+
+/// The queues and their coupled AQM.
+#[derive(Debug)]
+struct Dual {
+    target: Duration,
+    threshold: Duration,
     controller: Controller,
     key: StageKey,
-    shared: Shared,
     classic: VecDeque<Waiting>,
     l4s: VecDeque<Waiting>,
-    sending: Option<(Waiting, Instant)>,
-    /// The last wake-up that was asked for.
-    wake: Option<Instant>,
-}
-
-#[derive(Debug)]
-struct Waiting {
-    packet: Packet,
-    since: Instant,
-    /// What it takes of the link.
-    bytes: u64,
-    /// The AQM has let it go.
-    cleared: bool,
-}
-
-/// What the AQM does with a packet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fate {
-    Go,
-    Mark,
-    Drop,
 }
 
 /// Which queue a packet waits in.
@@ -130,19 +117,20 @@ impl Queue {
 impl DualPi2 {
     /// An idle link with empty queues.
     fn new(params: DualPi2Params, setting: &Setting) -> Self {
-        Self {
-            params,
-            service: Service::Rate(params.rate, 0),
+        let queues = Dual {
+            target: params.target,
+            threshold: params.threshold,
             controller: Controller::new(params.target),
             key: setting.key,
-            shared: Shared::clone(&setting.shared),
             classic: VecDeque::new(),
             l4s: VecDeque::new(),
-            sending: None,
-            wake: None,
-        }
+        };
+        let line = Line::new(Service::Rate(params.rate, 0), None, Shared::clone(&setting.shared));
+        Self { line, overhead: params.overhead, packets: params.packets, queues }
     }
+}
 
+impl Dual {
     fn queue(&mut self, queue: Queue) -> &mut VecDeque<Waiting> {
         match queue {
             Queue::Classic => &mut self.classic,
@@ -157,7 +145,7 @@ impl DualPi2 {
             (Some(_), None) => Some(Queue::Classic),
             (None, Some(_)) => Some(Queue::L4s),
             (Some(classic), Some(l4s)) => {
-                let head_start = self.params.target + self.params.target;
+                let head_start = self.target + self.target;
                 let is_classic = classic.since + head_start < l4s.since;
                 Some(if is_classic { Queue::Classic } else { Queue::L4s })
             }
@@ -168,15 +156,29 @@ impl DualPi2 {
     fn oldest(&self) -> Option<Instant> {
         [self.classic.front(), self.l4s.front()].into_iter().flatten().map(|head| head.since).min()
     }
+}
 
-    /// What the AQM does with the head of `queue`, whose turn has come.
-    fn departure(&mut self, queue: Queue, now: Instant) -> Fate {
+impl Queues for Dual {
+    fn head(&mut self) -> Option<&mut Waiting> {
+        let queue = self.next()?;
+        self.queue(queue).front_mut()
+    }
+
+    fn pop(&mut self) -> Option<Waiting> {
+        let queue = self.next()?;
+        self.queue(queue).pop_front()
+    }
+
+    fn departure(&mut self, _shared: &Shared, now: Instant) -> Fate {
         let oldest = self.oldest();
         self.controller.catch_up(oldest, now);
         let is_last = self.l4s.len() == 1;
-        let (key, threshold) = (self.key, self.params.threshold);
-        let Some(head) = self.queue(queue).front_mut().filter(|head| !head.cleared) else { return Fate::Go };
-        head.cleared = true;
+        let (key, threshold) = (self.key, self.threshold);
+        let Some(queue) = self.next() else { return Fate::Go };
+        let Some(head) = self.queue(queue).front_mut().filter(|head| !head.is_cleared) else {
+            return Fate::Go;
+        };
+        head.is_cleared = true;
         let (waited, packet) = (now.since(head.since), &head.packet);
         match queue {
             Queue::Classic => {
@@ -188,110 +190,44 @@ impl DualPi2 {
         }
     }
 
-    /// Takes `waiting` off the books.
-    fn exit(&self, waiting: &Waiting, out: &mut Outlet<'_>) {
-        self.shared.packets.fetch_sub(1, Ordering::AcqRel);
-        out.unkeep(&waiting.packet);
+    fn rest(&mut self, now: Instant) {
+        self.controller.catch_up(None, now);
     }
 
-    /// Carries on with everything that the link can do by `now`.
-    fn serve(&mut self, now: Instant, out: &mut Outlet<'_>) {
-        loop {
-            if self.sending.as_ref().is_some_and(|(_, end)| *end > now) {
-                return;
-            }
-            if let Some((sent, _)) = self.sending.take() {
-                self.exit(&sent, out);
-                out.forward(sent.packet);
-            }
-            let next = self.next().and_then(|queue| Some((queue, self.queue(queue).front()?.since)));
-            let Some((queue, since)) = next else { return self.controller.catch_up(None, now) };
-            let free = self.shared.clock.load(Ordering::Acquire);
-            let from = self.service.at(since);
-            let start = self.service.starts(free, from);
-            if start > now && !self.has_rivals() {
-                return self.wake_at(start, out);
-            }
-            // Where others wait too, the head takes its turn on the link in advance, and then waits for it.
-            match self.departure(queue, start.max(now)) {
-                Fate::Drop => {
-                    if let Some(head) = self.queue(queue).pop_front() {
-                        self.exit(&head, out);
-                        out.drop(head.packet, Reason::Aqm);
-                    }
-                }
-                Fate::Mark => {
-                    if let Some(head) = self.queue(queue).front_mut()
-                        && head.packet.mark_congestion()
-                    {
-                        out.rewritten(&head.packet);
-                    }
-                }
-                Fate::Go => self.send(queue, free, from, now, out),
-            }
-        }
-    }
-
-    /// Whether other workers' packets wait for the link.
-    fn has_rivals(&self) -> bool {
-        let own = (self.classic.len() + self.l4s.len()) as u64;
-        self.shared.packets.load(Ordering::Acquire) > own
-    }
-
-    /// Gives the link to the head of `queue`, unless another worker took it since it was seen to be free.
-    fn send(&mut self, queue: Queue, free: u64, from: u64, now: Instant, out: &mut Outlet<'_>) {
-        let Some(bytes) = self.queue(queue).front().map(|head| head.bytes) else { return };
-        let (end, service) = self.service.after(free, from, bytes);
-        let clock = &self.shared.clock;
-        if clock.compare_exchange(free, end, Ordering::AcqRel, Ordering::Acquire).is_err() {
-            return;
-        }
-        self.service = service;
-        let end = self.service.ends(end).max(now);
-        self.sending = self.queue(queue).pop_front().map(|head| (head, end));
-        self.wake_at(end, out);
-    }
-
-    fn wake_at(&mut self, at: Instant, out: &mut Outlet<'_>) {
-        if at < Instant::FAR && self.wake != Some(at) {
-            self.wake = Some(at);
-            out.wake_at(at);
-        }
+    fn len(&self) -> usize {
+        self.classic.len() + self.l4s.len()
     }
 }
 
 impl Stage for DualPi2 {
+    type Plan = ();
+
     fn decide(&mut self, _packet: &Packet, _limit: u32, _now: Instant) -> Verdict {
-        Verdict::new(1, Action::Take)
+        Verdict::new(1, Action::TAKE)
     }
 
-    fn take(&mut self, packet: &mut Packet, now: Instant, out: &mut Outlet<'_>) {
+    fn take(&mut self, packet: &mut Packet, (): (), now: Instant, out: &mut Outlet<'_>) {
+        let Self { line, overhead, packets, queues } = self;
         // What ends at this very time makes room first.
-        self.serve(now, out);
-        let bytes = packet.wire_length(0).saturating_add_signed(self.params.overhead).into();
+        line.serve(queues, now, out);
+        let bytes = packet.wire_length(0).saturating_add_signed(*overhead).into();
         let queue = Queue::of(packet);
         let packet = packet.take(out.pool);
-        let most = self.params.packets;
-        let enter = |held: u64| (held < most).then_some(held + 1);
-        if self.shared.packets.fetch_update(Ordering::AcqRel, Ordering::Acquire, enter).is_err() {
+        if !line.admit(bytes, Some(*packets), None) {
             return out.drop(packet, Reason::QueueFull);
         }
-        let oldest = self.oldest();
-        self.controller.catch_up(oldest, now);
-        out.keep(&packet);
-        self.queue(queue).push_back(Waiting { packet, since: now, bytes, cleared: false });
-        self.serve(now, out);
+        let oldest = queues.oldest();
+        queues.controller.catch_up(oldest, now);
+        queues.queue(queue).push_back(Line::waiting(packet, bytes, now, out));
+        line.serve(queues, now, out);
     }
 
     fn wake(&mut self, now: Instant, out: &mut Outlet<'_>) {
-        self.serve(now, out);
+        self.line.serve(&mut self.queues, now, out);
     }
 
-    fn relinquish(&mut self) -> Option<Packet> {
-        let sending = self.sending.take().map(|(sending, _)| sending);
-        let waiting = sending.or_else(|| self.l4s.pop_front()).or_else(|| self.classic.pop_front())?;
-        self.shared.packets.fetch_sub(1, Ordering::AcqRel);
-        Some(waiting.packet)
+    fn relinquish(&mut self) -> Option<Kept> {
+        self.line.relinquish(&mut self.queues)
     }
 }
 

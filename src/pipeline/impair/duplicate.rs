@@ -63,20 +63,21 @@ impl Duplicate {
 }
 
 impl Stage for Duplicate {
+    type Plan = ();
+
     #[inline]
     fn decide(&mut self, packet: &Packet, limit: u32, _now: Instant) -> Verdict {
         match self.chance.run(packet.stream(self.key), packet.index, limit) {
-            (count, false) => Verdict::new(count, Action::Pass),
+            (count, false) => Verdict::new(count, Action::PASS),
             // One by one, so that each copy follows its own original.
-            (_, true) => Verdict::new(1, Action::Take),
+            (_, true) => Verdict::new(1, Action::TAKE),
         }
     }
 
-    fn take(&mut self, packet: &mut Packet, _now: Instant, out: &mut Outlet<'_>) {
+    fn take(&mut self, packet: &mut Packet, (): (), _now: Instant, out: &mut Outlet<'_>) {
         let mut previous = packet.take(out.pool);
         for number in 1..=self.copies {
-            let copy = previous.copy(out.pool, self.key.salt(number));
-            out.created(&copy);
+            let copy = out.copy(&previous, self.key.salt(number));
             out.forward(std::mem::replace(&mut previous, copy));
         }
         out.forward(previous);

@@ -46,10 +46,12 @@ impl Blueprint for FragmentFilterParams {
 pub struct FragmentFilter;
 
 impl Stage for FragmentFilter {
+    type Plan = ();
+
     #[inline]
     fn decide(&mut self, packet: &Packet, limit: u32, _now: Instant) -> Verdict {
         let action =
-            if packet.layout.is_later_fragment() { Action::Drop(Reason::Fragment) } else { Action::Pass };
+            if packet.layout.is_later_fragment() { Action::drop(Reason::Fragment) } else { Action::PASS };
         Verdict::new(limit, action)
     }
 }

@@ -159,12 +159,14 @@ impl Inject {
 }
 
 impl Stage for Inject {
+    type Plan = ();
+
     #[inline]
     fn decide(&mut self, packet: &Packet, limit: u32, _now: Instant) -> Verdict {
-        if self.takes(packet) { Verdict::new(1, Action::Take) } else { Verdict::new(limit, Action::Pass) }
+        if self.takes(packet) { Verdict::new(1, Action::TAKE) } else { Verdict::new(limit, Action::PASS) }
     }
 
-    fn take(&mut self, packet: &mut Packet, _now: Instant, out: &mut Outlet<'_>) {
+    fn take(&mut self, packet: &mut Packet, (): (), _now: Instant, out: &mut Outlet<'_>) {
         let mut previous = packet.take(out.pool);
         let forged = conn::tcp(&previous).map(|tcp| self.forge(&previous, &tcp));
         let Some(bare) = forged else { return out.forward(previous) };
@@ -185,7 +187,7 @@ impl Stage for Inject {
             match self.params.to {
                 InjectTo::Sender => out.answer(segment),
                 InjectTo::Receiver => {
-                    out.created(&segment);
+                    let segment = out.created(segment);
                     out.forward(std::mem::replace(&mut previous, segment));
                 }
             }

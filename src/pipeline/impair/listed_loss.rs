@@ -101,6 +101,8 @@ fn take(seen: &AtomicU64, list: &Numbers, limit: u32) -> (u32, bool) {
 }
 
 impl Stage for ListedLoss {
+    type Plan = ();
+
     #[inline]
     fn decide(&mut self, packet: &Packet, limit: u32, _now: Instant) -> Verdict {
         let (count, hit) = match &mut self.seen {
@@ -113,11 +115,11 @@ impl Stage for ListedLoss {
             // `counts` is the trigger's.
             Seen::Path(shared) => take(&shared.packets, &self.list, limit),
         };
-        let action = if hit { Action::lose(packet, self.ecn) } else { Action::Pass };
+        let action = if hit { Action::lose(packet, self.ecn) } else { Action::PASS };
         Verdict::new(count, action)
     }
 
-    fn rewrite(&mut self, packet: &mut Packet, _now: Instant) -> bool {
+    fn rewrite(&mut self, packet: &mut Packet, (): (), _now: Instant) -> bool {
         packet.mark_congestion()
     }
 }

@@ -64,19 +64,21 @@ impl Loss {
 }
 
 impl Stage for Loss {
+    type Plan = ();
+
     #[inline]
     fn decide(&mut self, packet: &Packet, limit: u32, _now: Instant) -> Verdict {
         let (count, hit) = self.chance.run(packet.stream(self.key), packet.index, limit);
         // As `Action::lose`, written out: by a call the four losses of a path of five stages cost 12 ns more.
         let action = match hit {
-            false => Action::Pass,
-            true if self.ecn && packet.is_ecn_capable() => Action::Rewrite,
-            true => Action::Drop(Reason::Loss),
+            false => Action::PASS,
+            true if self.ecn && packet.is_ecn_capable() => Action::REWRITE,
+            true => Action::drop(Reason::Loss),
         };
         Verdict::new(count, action)
     }
 
-    fn rewrite(&mut self, packet: &mut Packet, _now: Instant) -> bool {
+    fn rewrite(&mut self, packet: &mut Packet, (): (), _now: Instant) -> bool {
         packet.mark_congestion()
     }
 

@@ -18,6 +18,7 @@ mod dualpi2;
 mod duplicate;
 mod fragment_filter;
 mod inject;
+mod line;
 mod listed_loss;
 mod loss;
 mod mss;
@@ -118,7 +119,9 @@ macro_rules! define {
             Custom(custom::Custom),
         }
 
-        dispatch::dispatch!(Impairment { $($($form,)*)* Custom });
+        dispatch::dispatch!(Impairment, Plan {
+            $($($form(<$params as Blueprint>::Stage),)*)* Custom(custom::Custom)
+        });
 
         impl Impairment {
             /// Builds the stage that `params` describe.

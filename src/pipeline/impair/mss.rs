@@ -72,12 +72,14 @@ impl Mss {
 }
 
 impl Stage for Mss {
+    type Plan = ();
+
     #[inline]
     fn decide(&mut self, packet: &Packet, limit: u32, _now: Instant) -> Verdict {
-        Verdict::new(limit, if self.changes(packet) { Action::Rewrite } else { Action::Pass })
+        Verdict::new(limit, if self.changes(packet) { Action::REWRITE } else { Action::PASS })
     }
 
-    fn rewrite(&mut self, packet: &mut Packet, _now: Instant) -> bool {
+    fn rewrite(&mut self, packet: &mut Packet, (): (), _now: Instant) -> bool {
         let at = packet.layout.transport_offset();
         // A sum over the pseudo-header alone does not know of options.
         let update = match packet.checksum() {

@@ -12,7 +12,7 @@ use crate::pipeline::counters::Reason;
 use crate::pipeline::impair::Setting;
 use crate::pipeline::impair::blueprint::{Blueprint, Directions, Place};
 use crate::pipeline::packet::Packet;
-use crate::pipeline::stage::{Action, Outlet, Stage, Verdict};
+use crate::pipeline::stage::{Action, Outcome, Outlet, Stage, Verdict};
 use crate::pipeline::time::Instant;
 use crate::pipeline::wire::IcmpError;
 
@@ -98,31 +98,33 @@ impl Mtu {
 }
 
 impl Stage for Mtu {
+    type Plan = ();
+
     #[inline]
     fn decide(&mut self, packet: &Packet, limit: u32, _now: Instant) -> Verdict {
         let last = packet.wires() - 1;
         if packet.wire_length(0) <= self.longest {
             // The last of a train is never longer than the others.
-            return Verdict::new(limit, Action::Pass);
+            return Verdict::new(limit, Action::PASS);
         }
         let too_long = if packet.wire_length(last) > self.longest { last + 1 } else { last };
         match self.action {
-            MtuAction::Drop => Verdict::new(too_long.min(limit), Action::Drop(Reason::MtuSilent)),
-            MtuAction::Icmp | MtuAction::Fragment => Verdict::new(1, Action::Take),
+            MtuAction::Drop => Verdict::new(too_long.min(limit), Action::drop(Reason::MtuSilent)),
+            MtuAction::Icmp | MtuAction::Fragment => Verdict::new(1, Action::TAKE),
         }
     }
 
-    fn take(&mut self, packet: &mut Packet, _now: Instant, out: &mut Outlet<'_>) {
+    fn take(&mut self, packet: &mut Packet, (): (), _now: Instant, out: &mut Outlet<'_>) {
         packet.complete_checksum();
         let packet = packet.take(out.pool);
         let plan =
             (self.action == MtuAction::Fragment).then(|| packet.fragments(self.longest).ok()).flatten();
         let Some(mut plan) = plan else {
             let error = IcmpError::PacketTooBig { mtu: self.longest };
-            return out.reject(packet, Reason::MtuIcmp, error);
+            return out.settle(packet, Outcome::Reject(Reason::MtuIcmp, error));
         };
         while let Some(fragment) = packet.next_fragment(&mut plan, out.pool) {
-            out.created(&fragment);
+            let fragment = out.created(fragment);
             out.forward(fragment);
         }
         out.drop(packet, Reason::Fragmented);

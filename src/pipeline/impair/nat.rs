@@ -37,8 +37,10 @@ impl Blueprint for NatPlace {
 }
 
 impl Stage for NatPlace {
+    type Plan = ();
+
     fn decide(&mut self, _packet: &Packet, limit: u32, _now: Instant) -> Verdict {
-        Verdict::new(limit, Action::Pass)
+        Verdict::new(limit, Action::PASS)
     }
 }
 

@@ -142,6 +142,8 @@ fn take(word: &AtomicU64, decide: impl Fn(u64, u64) -> (u32, bool)) -> (u32, boo
 }
 
 impl Stage for Pattern {
+    type Plan = ();
+
     #[inline]
     fn decide(&mut self, packet: &Packet, limit: u32, now: Instant) -> Verdict {
         let pattern = self.patterns.at(now);
@@ -160,21 +162,20 @@ impl Stage for Pattern {
             }
         };
         let action = match (hit, self.fault) {
-            (false, _) => Action::Pass,
+            (false, _) => Action::PASS,
             (true, PatternFault::Loss { ecn }) => Action::lose(packet, ecn),
-            (true, PatternFault::Duplicate) => Action::Take,
+            (true, PatternFault::Duplicate) => Action::TAKE,
         };
         Verdict::new(count, action)
     }
 
-    fn rewrite(&mut self, packet: &mut Packet, _now: Instant) -> bool {
+    fn rewrite(&mut self, packet: &mut Packet, (): (), _now: Instant) -> bool {
         packet.mark_congestion()
     }
 
-    fn take(&mut self, packet: &mut Packet, _now: Instant, out: &mut Outlet<'_>) {
+    fn take(&mut self, packet: &mut Packet, (): (), _now: Instant, out: &mut Outlet<'_>) {
         let packet = packet.take(out.pool);
-        let copy = packet.copy(out.pool, self.key.salt(1));
-        out.created(&copy);
+        let copy = out.copy(&packet, self.key.salt(1));
         out.forward(packet);
         out.forward(copy);
     }

@@ -88,17 +88,19 @@ impl PawsPerHost {
 }
 
 impl Stage for PawsPerHost {
+    type Plan = ();
+
     #[inline]
     fn decide(&mut self, packet: &Packet, limit: u32, now: Instant) -> Verdict {
         // Only the last wire packet of a train can have the FIN.
-        let Some(flags) = packet.wire_flags(limit - 1) else { return Verdict::new(limit, Action::Pass) };
+        let Some(flags) = packet.wire_flags(limit - 1) else { return Verdict::new(limit, Action::PASS) };
         if flags & FIN != 0
             && let Some(stamp) = timestamp(packet)
         {
             self.shared.hosts().put(key(packet.source()), stamp, now.as_nanos());
         }
         let rejected = flags & (SYN | ACK) == SYN && self.rejects(packet, now);
-        let action = if rejected { Action::Drop(Reason::PawsPerHost) } else { Action::Pass };
+        let action = if rejected { Action::drop(Reason::PawsPerHost) } else { Action::PASS };
         Verdict::new(limit, action)
     }
 }

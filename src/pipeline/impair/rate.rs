@@ -130,22 +130,24 @@ impl RateLimit {
         let fit = self.link.draw(self.cost(packet, 0), alike, burst, now);
         match fit {
             // Nothing was taken, so the others of this length do not fit either.
-            0 => Verdict::new(alike, Action::Drop(Reason::Policed)),
-            _ => Verdict::new(fit, Action::Pass),
+            0 => Verdict::new(alike, Action::drop(Reason::Policed)),
+            _ => Verdict::new(fit, Action::PASS),
         }
     }
 }
 
 impl Stage for RateLimit {
+    type Plan = ();
+
     fn decide(&mut self, packet: &Packet, limit: u32, now: Instant) -> Verdict {
         match self.excess {
             Excess::Queue { packets, bytes, time } => {
                 let cost = self.cost(packet, 0);
                 let in_time = time.is_none_or(|most| self.link.wait(now) <= most);
                 let action = if in_time && self.enter(cost, packets, bytes) {
-                    Action::Hold(self.link.send(cost, now).end)
+                    Action::hold(self.link.send(cost, now).end)
                 } else {
-                    Action::Drop(Reason::QueueFull)
+                    Action::drop(Reason::QueueFull)
                 };
                 // Each leaves at its own time.
                 Verdict::new(1, action)

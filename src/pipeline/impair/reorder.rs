@@ -8,12 +8,13 @@
 
 use std::fmt;
 
-use crate::pipeline::flow::{FlowRef, PerFlow};
+use crate::pipeline::flow::PerFlow;
 use crate::pipeline::impair::Setting;
 use crate::pipeline::impair::blueprint::{Blueprint, Directions, Place};
 use crate::pipeline::packet::Packet;
 use crate::pipeline::rng::{Chance, StageKey};
-use crate::pipeline::stage::{Action, Outlet, Stage, Verdict};
+use crate::pipeline::shelf::Shelf;
+use crate::pipeline::stage::{Action, Kept, Outlet, Stage, Verdict};
 use crate::pipeline::time::{Duration, Instant};
 use crate::pipeline::units::Probability;
 
@@ -71,9 +72,6 @@ impl Blueprint for ReorderParams {
     }
 }
 
-/// Most packets that one worker keeps out of order; what would be more passes in order.
-const MAX_KEPT: usize = 1024;
-
 /// Either kind of reordering.
 #[derive(Debug)]
 pub enum Reorder {
@@ -99,20 +97,18 @@ pub struct Overtake {
 pub struct Displace {
     chance: Chance,
     by: u32,
-    timeout: Duration,
     key: StageKey,
-    /// In order of arrival, and so of their timeouts.
-    kept: Vec<Kept>,
-    /// Whether a wake-up has been asked for and has not come: there is at most one, whatever comes and goes.
-    is_waiting: bool,
+    /// With how many still have to pass.
+    waiting: Shelf<u32>,
 }
 
-#[derive(Debug)]
-struct Kept {
-    packet: Packet,
-    /// How many still have to pass.
-    missing: u32,
-    until: Instant,
+/// What a packet that a displacement takes does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Move {
+    /// It waits for others.
+    Waits,
+    /// It passes those of its flow that wait.
+    Passes,
 }
 
 impl Reorder {
@@ -125,102 +121,78 @@ impl Reorder {
                 Self::Overtake(Overtake { chance: Chance::new(probability), gap, delay, key, waited })
             }
             ReorderParams::Displace { probability, by, timeout } => {
-                let kept = Vec::with_capacity(MAX_KEPT);
                 let chance = Chance::new(probability);
-                Self::Displace(Displace { chance, by, timeout, key, kept, is_waiting: false })
+                Self::Displace(Displace { chance, by, key, waiting: Shelf::new(timeout) })
             }
         }
     }
 }
 
 impl Stage for Reorder {
-    fn decide(&mut self, packet: &Packet, limit: u32, now: Instant) -> Verdict {
+    type Plan = Move;
+
+    fn decide(&mut self, packet: &Packet, limit: u32, now: Instant) -> Verdict<Move> {
         match self {
             Self::Overtake(overtake) => overtake.decide(packet, now),
             Self::Displace(displace) => displace.decide(packet, limit),
         }
     }
 
-    fn take(&mut self, packet: &mut Packet, now: Instant, out: &mut Outlet<'_>) {
+    fn take(&mut self, packet: &mut Packet, plan: Move, now: Instant, out: &mut Outlet<'_>) {
         if let Self::Displace(displace) = self {
-            displace.take(packet, now, out);
+            displace.take(packet, plan, now, out);
         }
     }
 
     fn wake(&mut self, now: Instant, out: &mut Outlet<'_>) {
         if let Self::Displace(displace) = self {
-            displace.is_waiting = false;
-            displace.release(out, |kept| kept.until <= now);
-            displace.ask_for_wake(out);
+            displace.waiting.wake(now, out);
         }
     }
 
-    fn relinquish(&mut self) -> Option<Packet> {
+    fn relinquish(&mut self) -> Option<Kept> {
         match self {
             Self::Overtake(_) => None,
-            Self::Displace(displace) => displace.kept.pop().map(|kept| kept.packet),
+            Self::Displace(displace) => displace.waiting.relinquish(),
         }
     }
 }
 
 impl Overtake {
-    fn decide(&mut self, packet: &Packet, now: Instant) -> Verdict {
+    fn decide(&mut self, packet: &Packet, now: Instant) -> Verdict<Move> {
         let waited = self.waited.of(packet.flow);
         let is_candidate = *waited + 1 >= self.gap;
         if is_candidate && self.chance.hit(packet.stream(self.key), packet.index) {
             *waited = 0;
-            return Verdict::new(1, Action::Pass);
+            return Verdict::new(1, Action::PASS);
         }
         *waited = waited.saturating_add(1);
-        Verdict::new(1, Action::Hold(now + self.delay))
+        Verdict::new(1, Action::hold(now + self.delay))
     }
 }
 
 impl Displace {
-    fn decide(&self, packet: &Packet, limit: u32) -> Verdict {
+    fn decide(&self, packet: &Packet, limit: u32) -> Verdict<Move> {
         let (count, hit) = self.chance.run(packet.stream(self.key), packet.index, limit);
         match hit {
-            true if self.kept.len() < MAX_KEPT => Verdict::new(1, Action::Take),
-            _ if self.waits_for(packet.flow) => Verdict::new(1, Action::Take),
-            _ => Verdict::new(count, Action::Pass),
+            true if !self.waiting.is_full() => Verdict::new(1, Action::Take(Move::Waits)),
+            _ if self.waiting.has(packet.flow) => Verdict::new(1, Action::Take(Move::Passes)),
+            _ => Verdict::new(count, Action::PASS),
         }
     }
 
-    /// Whether a kept packet waits for those of `flow`.
-    fn waits_for(&self, flow: FlowRef) -> bool {
-        self.kept.iter().any(|kept| kept.packet.flow == flow)
-    }
-
-    fn take(&mut self, packet: &mut Packet, now: Instant, out: &mut Outlet<'_>) {
-        let hit = self.chance.hit(packet.stream(self.key), packet.index);
+    fn take(&mut self, packet: &mut Packet, plan: Move, now: Instant, out: &mut Outlet<'_>) {
         let packet = packet.take(out.pool);
-        if hit && self.kept.len() < MAX_KEPT {
-            let until = now + self.timeout;
-            out.keep(&packet);
-            self.kept.push(Kept { packet, missing: self.by, until });
-            return self.ask_for_wake(out);
-        }
-        let flow = packet.flow;
-        out.forward(packet);
-        for kept in self.kept.iter_mut().filter(|kept| kept.packet.flow == flow) {
-            kept.missing -= 1;
-        }
-        self.release(out, |kept| kept.missing == 0);
-    }
-
-    /// Asks for a wake-up at the first timeout, unless one is on its way.
-    fn ask_for_wake(&mut self, out: &mut Outlet<'_>) {
-        if let Some(first) = self.kept.first().filter(|_| !self.is_waiting) {
-            self.is_waiting = true;
-            out.wake_at(first.until);
-        }
-    }
-
-    /// Forwards the kept packets that are `ready`, in order of arrival.
-    fn release(&mut self, out: &mut Outlet<'_>, ready: impl Fn(&Kept) -> bool) {
-        for Kept { packet, .. } in self.kept.extract_if(.., |kept| ready(kept)) {
-            out.unkeep(&packet);
-            out.forward(packet);
+        match plan {
+            Move::Waits => self.waiting.put(packet, self.by, now, out),
+            Move::Passes => {
+                let flow = packet.flow;
+                out.forward(packet);
+                self.waiting.release(flow, out, |missing| {
+                    *missing -= 1;
+                    *missing == 0
+                });
+            }
         }
     }
 }

@@ -115,8 +115,8 @@ impl Replay {
         Self { params: params.clone(), key: setting.key, shared: Shared::clone(&setting.shared), carried: 0 }
     }
 
-    /// The row for `now`; `None` once all is over.
-    fn row(&self, now: Instant) -> Option<ReplayRow> {
+    /// The number of the row for `now`; `None` once all is over.
+    fn row(&self, now: Instant) -> Option<usize> {
         let nanos = now.as_nanos();
         let begin = |started: u64| (started == 0).then_some(nanos.saturating_add(1));
         let memory = &self.shared.memory[STARTED];
@@ -132,7 +132,7 @@ impl Replay {
             ReplayEnd::Clear => return None,
         };
         let index = self.params.rows.partition_point(|row| row.from.as_nanos() <= at);
-        self.params.rows.get(index.saturating_sub(1)).copied()
+        Some(index.saturating_sub(1))
     }
 
     fn admit(&self, limit: Option<u64>) -> bool {
@@ -174,32 +174,34 @@ impl Replay {
 }
 
 impl Stage for Replay {
-    fn decide(&mut self, packet: &Packet, limit: u32, now: Instant) -> Verdict {
-        let Some(row) = self.row(now) else { return Verdict::new(limit, Action::Pass) };
+    /// The row by which the packet fares, of which there is to be a copy.
+    type Plan = usize;
+
+    fn decide(&mut self, packet: &Packet, limit: u32, now: Instant) -> Verdict<usize> {
+        let Some(at) = self.row(now) else { return Verdict::new(limit, Action::PASS) };
+        let row = self.params.rows[at];
         let hits = |chance, part| Chance::new(chance).hit(packet.stream(self.key.part(part)), packet.index);
         if row.loss > Probability::ZERO && hits(row.loss, 2) {
-            return Verdict::new(1, Action::Drop(Reason::Loss));
+            return Verdict::new(1, Action::drop(Reason::Loss));
         }
         if row.duplicate > Probability::ZERO && hits(row.duplicate, 3) {
-            return Verdict::new(1, Action::Take);
+            return Verdict::new(1, Action::Take(at));
         }
         if !self.admit(row.limit) {
-            return Verdict::new(1, Action::Drop(Reason::Limit));
+            return Verdict::new(1, Action::drop(Reason::Limit));
         }
-        Verdict::new(1, Action::Hold(self.departure(packet, &row, now)))
+        Verdict::new(1, Action::hold(self.departure(packet, &row, now)))
     }
 
-    /// A packet of which there is to be a copy.
-    fn take(&mut self, packet: &mut Packet, now: Instant, out: &mut Outlet<'_>) {
+    fn take(&mut self, packet: &mut Packet, at: usize, now: Instant, out: &mut Outlet<'_>) {
         let packet = packet.take(out.pool);
-        let Some(row) = self.row(now) else { return out.forward(packet) };
+        let row = self.params.rows[at];
         if !self.admit(row.limit) {
             return out.drop(packet, Reason::Limit);
         }
-        let copy = packet.copy(out.pool, self.key.salt(1));
+        let copy = out.copy(&packet, self.key.salt(1));
         let due = self.departure(&packet, &row, now);
         out.hold(packet, due);
-        out.created(&copy);
         if self.admit(row.limit) {
             out.hold(copy, due + row.duplicate_delay);
         } else {

@@ -9,11 +9,12 @@
 
 use std::fmt;
 
-use crate::pipeline::flow::{FlowRef, PerFlow};
+use crate::pipeline::flow::PerFlow;
 use crate::pipeline::impair::Setting;
 use crate::pipeline::impair::blueprint::{Blueprint, Directions, Place};
 use crate::pipeline::packet::Packet;
-use crate::pipeline::stage::{Action, Outlet, Stage, Verdict};
+use crate::pipeline::shelf::Shelf;
+use crate::pipeline::stage::{Action, Kept, Outlet, Stage, Verdict};
 use crate::pipeline::time::Duration;
 use crate::pipeline::time::Instant;
 use crate::pipeline::wire::tcp::flag;
@@ -78,19 +79,13 @@ impl Blueprint for RstOrderParams {
     }
 }
 
-/// Most packets that one worker keeps; what would be more passes in order.
-const MAX_KEPT: usize = 1024;
-
 /// Keeps what loses the race.
 #[derive(Debug)]
 pub struct RstOrder {
     params: RstOrderParams,
     /// Whether the next ACK of the flow ends a handshake.
     opens: PerFlow<bool>,
-    /// In order of arrival, and so of their timeouts.
-    kept: Vec<(Packet, Instant)>,
-    /// Whether a wake-up has been asked for and has not come: there is at most one, whatever comes and goes.
-    is_waiting: bool,
+    waiting: Shelf<()>,
 }
 
 /// What a segment is in the race.
@@ -108,11 +103,7 @@ impl RstOrder {
     pub fn new(params: RstOrderParams, setting: &Setting) -> Self {
         let remembers = params.rst == RstPlace::First && params.acks == HeldAcks::Handshake;
         let flows = if remembers { setting.flows } else { 1 };
-        Self { params, opens: PerFlow::new(flows), kept: Vec::with_capacity(MAX_KEPT), is_waiting: false }
-    }
-
-    fn has_kept(&self, flow: FlowRef) -> bool {
-        self.kept.iter().any(|(kept, _)| kept.flow == flow)
+        Self { params, opens: PerFlow::new(flows), waiting: Shelf::new(params.timeout) }
     }
 
     /// Whether this ACK waits for a RST; moves the handshake of its flow on.
@@ -123,64 +114,55 @@ impl RstOrder {
         let opens = self.opens.of(packet.flow);
         let was = *opens;
         *opens = kind == Kind::Syn;
-        kind == Kind::Ack && (was || self.has_kept(packet.flow))
-    }
-
-    /// Asks for a wake-up at the first timeout, unless one is on its way.
-    fn ask_for_wake(&mut self, out: &mut Outlet<'_>) {
-        if let Some((_, until)) = self.kept.first().filter(|_| !self.is_waiting) {
-            self.is_waiting = true;
-            out.wake_at(*until);
-        }
-    }
-
-    /// Forwards what is kept and `ready`, in order of arrival.
-    fn release(&mut self, out: &mut Outlet<'_>, ready: impl Fn(&Packet, Instant) -> bool) {
-        for (packet, _) in self.kept.extract_if(.., |(packet, until)| ready(packet, *until)) {
-            out.unkeep(&packet);
-            out.forward(packet);
-        }
+        kind == Kind::Ack && (was || self.waiting.has(packet.flow))
     }
 }
 
+/// What becomes of a segment in the race.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Race {
+    /// It waits.
+    Loses,
+    /// It passes, and those of its flow that wait come behind it.
+    Wins,
+}
+
 impl Stage for RstOrder {
+    type Plan = Race;
+
     #[inline]
-    fn decide(&mut self, packet: &Packet, limit: u32, _now: Instant) -> Verdict {
-        let Some(kind) = kind(packet) else { return Verdict::new(limit, Action::Pass) };
-        let takes = match self.params.rst {
+    fn decide(&mut self, packet: &Packet, limit: u32, _now: Instant) -> Verdict<Race> {
+        let Some(kind) = kind(packet) else { return Verdict::new(limit, Action::PASS) };
+        let (race, takes) = match self.params.rst {
             RstPlace::First if kind == Kind::Rst => {
                 *self.opens.of(packet.flow) = false;
-                self.has_kept(packet.flow)
+                (Race::Wins, self.waiting.has(packet.flow))
             }
-            RstPlace::First => self.is_held(packet, kind) && self.kept.len() < MAX_KEPT,
-            RstPlace::Last if kind == Kind::Rst => self.kept.len() < MAX_KEPT,
-            RstPlace::Last => self.has_kept(packet.flow),
+            RstPlace::First => (Race::Loses, self.is_held(packet, kind) && !self.waiting.is_full()),
+            RstPlace::Last if kind == Kind::Rst => (Race::Loses, !self.waiting.is_full()),
+            RstPlace::Last => (Race::Wins, self.waiting.has(packet.flow)),
         };
-        if takes { Verdict::new(1, Action::Take) } else { Verdict::new(limit, Action::Pass) }
+        if takes { Verdict::new(1, Action::Take(race)) } else { Verdict::new(limit, Action::PASS) }
     }
 
-    fn take(&mut self, packet: &mut Packet, now: Instant, out: &mut Outlet<'_>) {
-        let loses = (kind(packet) == Some(Kind::Rst)) == (self.params.rst == RstPlace::Last);
+    fn take(&mut self, packet: &mut Packet, race: Race, now: Instant, out: &mut Outlet<'_>) {
         let packet = packet.take(out.pool);
-        if loses {
-            let until = now + self.params.timeout;
-            out.keep(&packet);
-            self.kept.push((packet, until));
-            return self.ask_for_wake(out);
+        match race {
+            Race::Loses => self.waiting.put(packet, (), now, out),
+            Race::Wins => {
+                let flow = packet.flow;
+                out.forward(packet);
+                self.waiting.release(flow, out, |()| true);
+            }
         }
-        let flow = packet.flow;
-        out.forward(packet);
-        self.release(out, |kept, _| kept.flow == flow);
     }
 
     fn wake(&mut self, now: Instant, out: &mut Outlet<'_>) {
-        self.is_waiting = false;
-        self.release(out, |_, until| until <= now);
-        self.ask_for_wake(out);
+        self.waiting.wake(now, out);
     }
 
-    fn relinquish(&mut self) -> Option<Packet> {
-        self.kept.pop().map(|(packet, _)| packet)
+    fn relinquish(&mut self) -> Option<Kept> {
+        self.waiting.relinquish()
     }
 }
 
@@ -326,7 +308,7 @@ mod tests {
         for sequence in 0..1_100 {
             run.feed(Instant::ZERO, &Spec { sequence, ..Spec::tcp(0) }.frame());
         }
-        assert_eq!(run.wires().len(), 1_100 - MAX_KEPT);
+        assert_eq!(run.wires().len(), 1_100 - 1_024);
         run.shut_down();
     }
 }

@@ -127,17 +127,19 @@ impl TcpRewrite {
 }
 
 impl Stage for TcpRewrite {
+    type Plan = ();
+
     #[inline]
     fn decide(&mut self, packet: &Packet, limit: u32, _now: Instant) -> Verdict {
         if !packet.is_tcp() && !self.params.bleach_ecn {
-            return Verdict::new(limit, Action::Pass);
+            return Verdict::new(limit, Action::PASS);
         }
         // CWR stands in the first segment of a train only, and counts in a SYN: no kernel makes a train of SYNs.
         let is_syn = packet.tcp_flags().is_some_and(|flags| flags & flag::SYN != 0);
-        Verdict::new(if is_syn { 1 } else { limit }, Action::Rewrite)
+        Verdict::new(if is_syn { 1 } else { limit }, Action::REWRITE)
     }
 
-    fn rewrite(&mut self, packet: &mut Packet, _now: Instant) -> bool {
+    fn rewrite(&mut self, packet: &mut Packet, (): (), _now: Instant) -> bool {
         let bleached = self.params.bleach_ecn && packet.clear_congestion();
         conn::change(packet, |tcp, update| self.change(tcp, update)) | bleached
     }

@@ -89,6 +89,8 @@ const PIECES: usize = 4;
 #[derive(Debug)]
 pub struct Timestamps {
     params: TimestampsParams,
+    /// Its own path.
+    path: u16,
     key: StageKey,
     connections: Table<Clock>,
 }
@@ -116,7 +118,7 @@ impl Timestamps {
         // Only what has a memory needs a place for it.
         let remembers = params.translates() || params.set == TimestampSet::Freeze;
         let capacity = if remembers { setting.flows } else { 0 };
-        Self { params, key: setting.key, connections: Table::new(capacity) }
+        Self { params, path: setting.path, key: setting.key, connections: Table::new(capacity) }
     }
 
     /// What becomes of `TSval`; the connection remembers it.
@@ -156,14 +158,38 @@ impl Timestamps {
     }
 }
 
+/// What is rewritten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// `TSval` of a segment of the stage's own path.
+    Value,
+    /// `TSecr` of a segment that goes back.
+    Echo {
+        /// The `TSval` beside it, which stays.
+        value: u32,
+        /// What the sender had meant.
+        meant: u32,
+    },
+}
+
 impl Stage for Timestamps {
+    type Plan = Side;
+
     #[inline]
-    fn decide(&mut self, packet: &Packet, limit: u32, _now: Instant) -> Verdict {
+    fn decide(&mut self, packet: &Packet, limit: u32, now: Instant) -> Verdict<Side> {
+        if packet.path != self.path {
+            let echo = self.meant(packet, now);
+            let rewrite = |(value, meant)| Action::Rewrite(Side::Echo { value, meant });
+            return Verdict::new(limit, echo.map_or(Action::PASS, rewrite));
+        }
         let has = conn::tcp(packet).is_some_and(|tcp| tcp.timestamps().is_some());
-        Verdict::new(limit, if has { Action::Rewrite } else { Action::Pass })
+        Verdict::new(limit, if has { Action::Rewrite(Side::Value) } else { Action::PASS })
     }
 
-    fn rewrite(&mut self, packet: &mut Packet, now: Instant) -> bool {
+    fn rewrite(&mut self, packet: &mut Packet, side: Side, now: Instant) -> bool {
+        if let Side::Echo { value, meant } = side {
+            return change(packet, |tcp, update| tcp.set_timestamps(value, meant, update));
+        }
         let Some((flags, (meant, echo))) =
             conn::tcp(packet).and_then(|tcp| Some((tcp.flags(), tcp.timestamps()?)))
         else {
@@ -174,17 +200,6 @@ impl Stage for Timestamps {
         }
         let sent = self.reading(packet, flags, meant, now);
         sent != meant && change(packet, |tcp, update| tcp.set_timestamps(sent, echo, update))
-    }
-
-    fn decide_back(&mut self, packet: &Packet, limit: u32, now: Instant) -> Verdict {
-        let translated = self.meant(packet, now).is_some();
-        Verdict::new(limit, if translated { Action::Rewrite } else { Action::Pass })
-    }
-
-    fn rewrite_back(&mut self, packet: &mut Packet, now: Instant) -> bool {
-        self.meant(packet, now).is_some_and(|(value, meant)| {
-            change(packet, |tcp, update| tcp.set_timestamps(value, meant, update))
-        })
     }
 }
 

@@ -30,7 +30,7 @@ use crate::pipeline::pool::{Buffer, Pool};
 use crate::pipeline::routes::Routes;
 use crate::pipeline::schedule::Schedule;
 use crate::pipeline::shared::{Hosts, Shared};
-use crate::pipeline::stage::Stage;
+use crate::pipeline::stage::{Kept, Stage};
 use crate::pipeline::time::Instant;
 
 /// What waits in the schedule.
@@ -114,9 +114,16 @@ impl Router {
         let flows = FlowTable::new(params.flows);
         let names =
             |from: usize, to: usize| (params.ports[from].name.as_str(), params.ports[to].name.as_str());
-        let mut paths: Vec<Path> = (params.paths.iter().zip(&shared.paths))
-            .map(|(path, shared)| {
-                Path::new(path, params.seed, names(path.from, path.to), flows.capacity(), shared)
+        let mut paths: Vec<Path> = (params.paths.iter().zip(&shared.paths).enumerate())
+            .map(|(index, (path, shared))| {
+                Path::new(
+                    index as u16,
+                    path,
+                    params.seed,
+                    names(path.from, path.to),
+                    flows.capacity(),
+                    shared,
+                )
             })
             .collect();
         let ports: Vec<Port> = (params.ports.iter())
@@ -302,7 +309,7 @@ impl Router {
         for path in 0..self.paths.len() {
             for seat in 0..self.paths[path].seats.len() {
                 while let Some(stage) = self.paths[path].seats[seat].occupant.stage_mut()
-                    && let Some(packet) = stage.relinquish()
+                    && let Some(packet) = stage.relinquish().map(Kept::into_packet)
                 {
                     self.release(&packet);
                     self.drop(packet, None, Reason::Shutdown, now, egress);

@@ -3,10 +3,10 @@
 use super::{Egress, Event, Headers, Router, What};
 use crate::pipeline::counters::Amount;
 use crate::pipeline::gate::Claim;
-use crate::pipeline::impair::Impairment;
+use crate::pipeline::impair::{Impairment, Plan};
 use crate::pipeline::packet::Packet;
 use crate::pipeline::path::{Occupant, SeatId};
-use crate::pipeline::stage::{Action, Emission, Outlet, Stage, Verdict};
+use crate::pipeline::stage::{Action, Emission, Outcome, Outlet, Stage, Verdict};
 use crate::pipeline::time::Instant;
 use crate::pipeline::wire::bare;
 
@@ -35,7 +35,7 @@ impl Router {
                     let amount = if claim.count == wires { whole } else { packet.amount_of(claim.count) };
                     seat.counters.seen += amount;
                     seat.counters.spared += amount;
-                    Verdict::new(claim.count, Action::Pass)
+                    Verdict::new(claim.count, Action::PASS)
                 }
                 &mut Occupant::Back(home) => {
                     let verdict = self.decide_back(home, packet, claim.count, now);
@@ -64,13 +64,13 @@ impl Router {
             claim.count -= verdict.count;
             if verdict.count < wires {
                 let rest = packet.detach(verdict.count);
-                self.fate(packet, at, verdict.action, now, egress);
+                self.act(packet, at, verdict.action, now, egress);
                 packet.attach(&rest);
                 (wires, whole) = (packet.wires(), packet.amount());
                 continue;
             }
-            if verdict.action != Action::Pass {
-                return self.fate(packet, at, verdict.action, now, egress);
+            if !matches!(verdict.action, Action::Settle(Outcome::Pass)) {
+                return self.act(packet, at, verdict.action, now, egress);
             }
             at += 1;
         }
@@ -79,52 +79,31 @@ impl Router {
 
     /// What a stage says about a packet of the opposite path.
     #[inline(never)]
-    pub(super) fn decide_back(&mut self, home: SeatId, packet: &Packet, limit: u32, now: Instant) -> Verdict {
+    fn decide_back(&mut self, home: SeatId, packet: &Packet, limit: u32, now: Instant) -> Verdict<Plan> {
         let stage = self.seat(home).occupant.stage_mut();
-        stage.map_or_else(|| Verdict::new(limit, Action::Pass), |stage| stage.decide_back(packet, limit, now))
-    }
-
-    /// As [`Self::decide_back`], of what is to be changed.
-    #[inline(never)]
-    pub(super) fn rewrite_back(&mut self, home: SeatId, packet: &mut Packet, now: Instant) -> bool {
-        self.seat(home).occupant.stage_mut().is_some_and(|stage| stage.rewrite_back(packet, now))
+        stage.map_or_else(|| Verdict::new(limit, Action::PASS), |stage| stage.decide(packet, limit, now))
     }
 
     /// Carries out what stage `at` decided about all of `packet`.
-    pub(super) fn fate<E: Egress>(
+    fn act<E: Egress>(
         &mut self,
         packet: &mut Packet,
         at: usize,
-        action: Action,
+        action: Action<Plan>,
         now: Instant,
         egress: &mut E,
     ) {
         let place = SeatId { path: packet.path, seat: at as u16 };
-        let seat = self.seat(place);
         match action {
-            Action::Pass => self.run(packet, at + 1, now, egress),
-            Action::Drop(reason) => self.drop_whole(packet, Some(place), reason, now, egress),
-            // What need not wait keeps its place among what does not wait either.
-            Action::Hold(until) if until <= now => {
-                seat.released(packet, now);
-                self.run(packet, at + 1, now, egress);
-            }
-            Action::Hold(until) => {
-                seat.counters.held(packet.amount(), until.since(now));
-                if E::RECORDS {
-                    egress.record(What::Held(place, until), packet, now);
-                }
-                let packet = packet.take(&mut self.pool);
-                self.hold(packet, at, until);
-            }
-            Action::Rewrite => {
+            Action::Settle(outcome) => self.settle(packet, place, outcome, now, egress),
+            Action::Rewrite(plan) => {
                 let before = (E::RECORDS && egress.wants_headers()).then(|| Headers::of(packet));
-                let changed = match &mut seat.occupant {
-                    Occupant::Stage(stage) => stage.rewrite(packet, now),
-                    &mut Occupant::Back(home) => self.rewrite_back(home, packet, now),
-                    Occupant::Translator(_) => false,
+                let home = match self.seat(place).occupant {
+                    Occupant::Back(home) => home,
+                    Occupant::Stage(_) | Occupant::Translator(_) => place,
                 };
-                if changed {
+                let stage = self.seat(home).occupant.stage_mut();
+                if stage.is_some_and(|stage| stage.rewrite(packet, plan, now)) {
                     self.seat(place).counters.rewritten += packet.amount();
                     if E::RECORDS {
                         egress.rewritten(place, before.as_ref(), packet, now);
@@ -132,8 +111,40 @@ impl Router {
                 }
                 self.run(packet, at + 1, now, egress);
             }
-            Action::Take => {
-                self.with_stage(place, now, egress, |stage, out| stage.take(packet, now, out));
+            Action::Take(plan) => {
+                self.with_stage(place, now, egress, |stage, out| stage.take(packet, plan, now, out));
+            }
+        }
+    }
+
+    /// What the stage at `place` said becomes of all of `packet`.
+    fn settle<E: Egress>(
+        &mut self,
+        packet: &mut Packet,
+        place: SeatId,
+        outcome: Outcome,
+        now: Instant,
+        egress: &mut E,
+    ) {
+        let next = usize::from(place.seat) + 1;
+        match outcome {
+            Outcome::Pass => self.run(packet, next, now, egress),
+            Outcome::Drop(reason) => self.drop_whole(packet, Some(place), reason, now, egress),
+            // Already due: it goes on now, so that it keeps its place among packets that are not delayed.
+            Outcome::Hold(until) if until <= now => {
+                self.seat(place).released(packet, now);
+                self.run(packet, next, now, egress);
+            }
+            Outcome::Hold(until) => {
+                self.seat(place).counters.held(packet.amount(), until.since(now));
+                if E::RECORDS {
+                    egress.record(What::Held(place, until), packet, now);
+                }
+                let packet = packet.take(&mut self.pool);
+                self.hold(packet, usize::from(place.seat), until);
+            }
+            Outcome::Reject(reason, error) => {
+                self.reject_each(packet, Some(place), reason, error, now, egress);
             }
         }
     }
@@ -177,28 +188,12 @@ impl Router {
         egress: &mut E,
     ) {
         match emission {
-            Emission::Forward(mut packet) => {
-                self.run(&mut packet, usize::from(at.seat) + 1, now, egress);
-                self.pool.give(packet.into_buffer());
-            }
-            Emission::Hold(packet, until) if until <= now => {
-                self.seat(at).released(&packet, now);
-                self.carry_out(Emission::Forward(packet), at, now, egress);
-            }
-            Emission::Hold(packet, until) => {
-                if E::RECORDS {
-                    egress.record(What::Held(at, until), &packet, now);
-                }
-                self.seat(at).counters.held(packet.amount(), until.since(now));
-                self.hold(packet, usize::from(at.seat), until);
-            }
-            Emission::Drop(packet, reason) => self.drop(packet, Some(at), reason, now, egress),
-            Emission::Reject(mut packet, reason, error) => {
-                self.reject_each(&mut packet, Some(at), reason, error, now, egress);
+            Emission::Settle(mut packet, outcome) => {
+                self.settle(&mut packet, at, outcome, now, egress);
                 self.pool.give(packet.into_buffer());
             }
             Emission::Answer(mut segment) => {
-                // Whom a translator does not know any more is told nothing.
+                // If the translator's session has expired, no answer is sent.
                 if !self.restore(&mut segment, at.path, Some(at.seat), now) {
                     return self.pool.give(segment.into_buffer());
                 }

@@ -17,46 +17,34 @@ pub use params::{
 };
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use crate::pipeline::counters::Reason;
 use crate::pipeline::impair::Setting;
+use crate::pipeline::impair::line::{Fate, Line, Queues, Waiting};
 use crate::pipeline::packet::Packet;
 use crate::pipeline::rng::StageKey;
 use crate::pipeline::service::Service;
 use crate::pipeline::shared::Shared;
-use crate::pipeline::stage::{Action, Outlet, Stage, Verdict};
+use crate::pipeline::stage::{Action, Kept, Outlet, Stage, Verdict};
 use crate::pipeline::time::Instant;
-
-/// Where the shared memory keeps the clock of the peak.
-const PEAK: usize = 0;
 
 /// A queue in front of a link.
 #[derive(Debug)]
 pub struct Bottleneck {
-    service: Service,
-    /// What a burst is slowed down to, at least.
-    peak: Option<Service>,
+    line: Line,
     overhead: i32,
     packets: Option<u64>,
     bytes: Option<u64>,
-    manager: Manager,
-    key: StageKey,
-    shared: Shared,
-    queue: VecDeque<Waiting>,
-    sending: Option<(Waiting, Instant)>,
-    /// The last wake-up that was asked for.
-    wake: Option<Instant>,
+    queue: Managed,
 }
 
+/// The queue and its discipline.
 #[derive(Debug)]
-struct Waiting {
-    packet: Packet,
-    since: Instant,
-    /// What it takes of the link.
-    bytes: u64,
-    /// The discipline lets it go.
-    cleared: bool,
+struct Managed {
+    manager: Manager,
+    key: StageKey,
+    queue: VecDeque<Waiting>,
 }
 
 /// Who manages the queue.
@@ -67,14 +55,6 @@ enum Manager {
     CoDel(codel::CoDel, bool),
     Pie(pie::Pie),
     Red(red::Red),
-}
-
-/// What a discipline does with a packet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fate {
-    Go,
-    Mark,
-    Drop,
 }
 
 impl Bottleneck {
@@ -98,55 +78,56 @@ impl Bottleneck {
             Discipline::Red(red) => Manager::Red(red::Red::new(red, service.typical())),
         };
         Self {
-            service,
-            peak,
+            line: Line::new(service, peak, Shared::clone(&setting.shared)),
             overhead: params.overhead,
             packets: params.packets,
             bytes: params.bytes,
-            manager,
-            key: setting.key,
-            shared: Shared::clone(&setting.shared),
-            queue: VecDeque::new(),
-            sending: None,
-            wake: None,
+            queue: Managed { manager, key: setting.key, queue: VecDeque::new() },
         }
     }
+}
 
-    fn is_full(&self, bytes: u64) -> bool {
-        let over = |counter: &AtomicU64, more: u64, most: Option<u64>| {
-            most.is_some_and(|most| counter.load(Ordering::Acquire) + more > most)
-        };
-        over(&self.shared.packets, 1, self.packets) || over(&self.shared.bytes, bytes, self.bytes)
-    }
-
-    /// What the discipline does with a packet that comes.
-    fn arrival(&mut self, packet: &Packet, bytes: u64, now: Instant) -> Fate {
+impl Managed {
+    /// What the discipline does with a packet that comes while another is sent that came at `sending`.
+    fn arrival(
+        &mut self,
+        (packet, bytes): (&Packet, u64),
+        sending: Option<Instant>,
+        shared: &Shared,
+        now: Instant,
+    ) -> Fate {
         let draw = || packet.stream(self.key).unit(packet.index, 0);
-        let head = self.sending.as_ref().map(|(first, _)| first).or_else(|| self.queue.front());
         match &mut self.manager {
             Manager::Tail | Manager::Head | Manager::CoDel(..) => Fate::Go,
             Manager::Pie(pie) => {
-                pie.catch_up(head.map(|head| head.since), now);
-                let waiting = self.shared.bytes.load(Ordering::Acquire);
+                let oldest = sending.or_else(|| self.queue.front().map(|head| head.since));
+                pie.catch_up(oldest, now);
+                let waiting = shared.bytes.load(Ordering::Acquire);
                 pie.arrival(waiting, packet.is_ecn_capable(), draw())
             }
             Manager::Red(red) => {
-                let waiting = self.shared.packets.load(Ordering::Acquire);
+                let waiting = shared.packets.load(Ordering::Acquire);
                 red.arrival(waiting, bytes, packet.is_ecn_capable(), draw(), now)
             }
         }
     }
+}
 
-    /// What the discipline does with the head of the queue, whose turn has come.
-    fn departure(&mut self, now: Instant) -> Fate {
-        let Some(head) = self.queue.front_mut() else { return Fate::Go };
-        if head.cleared {
-            return Fate::Go;
-        }
-        head.cleared = true;
+impl Queues for Managed {
+    fn head(&mut self) -> Option<&mut Waiting> {
+        self.queue.front_mut()
+    }
+
+    fn pop(&mut self) -> Option<Waiting> {
+        self.queue.pop_front()
+    }
+
+    fn departure(&mut self, shared: &Shared, now: Instant) -> Fate {
+        let Some(head) = self.queue.front_mut().filter(|head| !head.is_cleared) else { return Fate::Go };
+        head.is_cleared = true;
         match &mut self.manager {
             Manager::CoDel(codel, ecn) => {
-                let behind = self.shared.bytes.load(Ordering::Acquire).saturating_sub(head.bytes);
+                let behind = shared.bytes.load(Ordering::Acquire).saturating_sub(head.bytes);
                 let marks = *ecn && head.packet.is_ecn_capable();
                 match codel.hits(now.since(head.since), head.bytes, behind, marks, now) {
                     false => Fate::Go,
@@ -162,105 +143,6 @@ impl Bottleneck {
         }
     }
 
-    fn enter(&mut self, packet: Packet, bytes: u64, now: Instant, out: &mut Outlet<'_>) {
-        self.shared.packets.fetch_add(1, Ordering::AcqRel);
-        self.shared.bytes.fetch_add(bytes, Ordering::AcqRel);
-        out.keep(&packet);
-        self.queue.push_back(Waiting { packet, since: now, bytes, cleared: false });
-    }
-
-    /// Takes `waiting` off the books.
-    fn exit(&self, waiting: &Waiting, out: &mut Outlet<'_>) {
-        self.shared.packets.fetch_sub(1, Ordering::AcqRel);
-        self.shared.bytes.fetch_sub(waiting.bytes, Ordering::AcqRel);
-        out.unkeep(&waiting.packet);
-    }
-
-    /// Drops the head of the queue.
-    fn drop_head(&mut self, reason: Reason, out: &mut Outlet<'_>) {
-        if let Some(head) = self.queue.pop_front() {
-            self.exit(&head, out);
-            out.drop(head.packet, reason);
-        }
-    }
-
-    /// Carries on with everything that the link can do by `now`.
-    fn serve(&mut self, now: Instant, out: &mut Outlet<'_>) {
-        loop {
-            if self.sending.as_ref().is_some_and(|(_, end)| *end > now) {
-                return;
-            }
-            if let Some((sent, _)) = self.sending.take() {
-                self.exit(&sent, out);
-                out.forward(sent.packet);
-            }
-            let Some(head) = self.queue.front() else { return self.rest(now) };
-            let free = self.shared.clock.load(Ordering::Acquire);
-            let from = self.service.at(head.since);
-            let start = self.service.starts(free, from);
-            if start > now && !self.has_rivals() {
-                return self.wake_at(start, out);
-            }
-            // Where others wait too, the head takes its turn on the link in advance, and then waits for it.
-            match self.departure(start.max(now)) {
-                Fate::Drop => self.drop_head(Reason::Aqm, out),
-                Fate::Mark => self.mark_head(out),
-                Fate::Go => self.send_head(free, from, now, out),
-            }
-        }
-    }
-
-    /// Whether other workers' packets wait for the link.
-    fn has_rivals(&self) -> bool {
-        self.shared.packets.load(Ordering::Acquire) > self.queue.len() as u64
-    }
-
-    fn mark_head(&mut self, out: &mut Outlet<'_>) {
-        if let Some(head) = self.queue.front_mut()
-            && head.packet.mark_congestion()
-        {
-            out.rewritten(&head.packet);
-        }
-    }
-
-    /// Gives the link to the head of the queue, unless another worker took it since it was seen to be free.
-    fn send_head(&mut self, free: u64, from: u64, now: Instant, out: &mut Outlet<'_>) {
-        let Some(bytes) = self.queue.front().map(|head| head.bytes) else { return };
-        let (end, service) = self.service.after(free, from, bytes);
-        let clock = &self.shared.clock;
-        if clock.compare_exchange(free, end, Ordering::AcqRel, Ordering::Acquire).is_err() {
-            return;
-        }
-        self.service = service;
-        let end = self.service.ends(end);
-        let end = self.slowed(bytes, end.max(now));
-        self.sending = self.queue.pop_front().map(|head| (head, end));
-        self.wake_at(end, out);
-    }
-
-    /// When `bytes` that may leave at `at` have left at the rate of the peak.
-    ///
-    /// Two buckets in a row are as strict as two side by side: while something waits for the second one, the first is never
-    /// full, so that it loses nothing by being asked early.
-    fn slowed(&mut self, bytes: u64, at: Instant) -> Instant {
-        let Some(peak) = &mut self.peak else { return at };
-        let from = peak.at(at);
-        let clock = &self.shared.memory[PEAK];
-        let send = |free| Some(peak.after(free, from, bytes).0);
-        let free = clock.fetch_update(Ordering::AcqRel, Ordering::Acquire, send).unwrap_or_default();
-        let (end, after) = peak.after(free, from, bytes);
-        *peak = after;
-        at.max(peak.ends(end))
-    }
-
-    fn wake_at(&mut self, at: Instant, out: &mut Outlet<'_>) {
-        if at < Instant::FAR && self.wake != Some(at) {
-            self.wake = Some(at);
-            out.wake_at(at);
-        }
-    }
-
-    /// Nothing waits.
     fn rest(&mut self, now: Instant) {
         match &mut self.manager {
             Manager::CoDel(codel, _) => codel.empty(),
@@ -269,46 +151,49 @@ impl Bottleneck {
             Manager::Tail | Manager::Head => {}
         }
     }
+
+    fn len(&self) -> usize {
+        self.queue.len()
+    }
 }
 
 impl Stage for Bottleneck {
+    type Plan = ();
+
     fn decide(&mut self, _packet: &Packet, _limit: u32, _now: Instant) -> Verdict {
-        Verdict::new(1, Action::Take)
+        Verdict::new(1, Action::TAKE)
     }
 
-    fn take(&mut self, packet: &mut Packet, now: Instant, out: &mut Outlet<'_>) {
+    fn take(&mut self, packet: &mut Packet, (): (), now: Instant, out: &mut Outlet<'_>) {
+        let Self { line, overhead, packets, bytes: most, queue } = self;
         // What ends at this very time makes room first.
-        self.serve(now, out);
-        let bytes = u64::from(packet.wire_length(0).saturating_add_signed(self.overhead));
-        let fate = self.arrival(packet, bytes, now);
+        line.serve(queue, now, out);
+        let bytes = u64::from(packet.wire_length(0).saturating_add_signed(*overhead));
+        let fate = queue.arrival((packet, bytes), line.sending_since(), &line.shared, now);
         let mut packet = packet.take(out.pool);
-        if fate == Fate::Mark && packet.mark_congestion() {
-            out.rewritten(&packet);
+        if fate == Fate::Mark {
+            out.mark(&mut packet);
         }
-        if matches!(self.manager, Manager::Head) {
-            while self.is_full(bytes) && !self.queue.is_empty() {
-                self.drop_head(Reason::QueueFull, out);
-            }
+        let drops_head = matches!(queue.manager, Manager::Head);
+        let mut has_room = fate != Fate::Drop && line.admit(bytes, *packets, *most);
+        while drops_head && !has_room && queue.len() > 0 {
+            line.drop_head(queue, Reason::QueueFull, out);
+            has_room = line.admit(bytes, *packets, *most);
         }
-        if fate == Fate::Drop {
-            out.drop(packet, Reason::Aqm);
-        } else if self.is_full(bytes) {
-            out.drop(packet, Reason::QueueFull);
+        if has_room {
+            queue.queue.push_back(Line::waiting(packet, bytes, now, out));
         } else {
-            self.enter(packet, bytes, now, out);
+            out.drop(packet, if fate == Fate::Drop { Reason::Aqm } else { Reason::QueueFull });
         }
-        self.serve(now, out);
+        line.serve(queue, now, out);
     }
 
     fn wake(&mut self, now: Instant, out: &mut Outlet<'_>) {
-        self.serve(now, out);
+        self.line.serve(&mut self.queue, now, out);
     }
 
-    fn relinquish(&mut self) -> Option<Packet> {
-        let waiting = self.sending.take().map(|(sending, _)| sending).or_else(|| self.queue.pop_front())?;
-        self.shared.packets.fetch_sub(1, Ordering::AcqRel);
-        self.shared.bytes.fetch_sub(waiting.bytes, Ordering::AcqRel);
-        Some(waiting.packet)
+    fn relinquish(&mut self) -> Option<Kept> {
+        self.line.relinquish(&mut self.queue)
     }
 }
 

@@ -164,7 +164,10 @@ fn a_queue_shorter_than_the_target_is_a_trap() {
 }
 
 fn alone(params: DualPi2Params) -> DualPi2 {
-    DualPi2::new(params, &Setting { key: StageKey::new(1, "dualpi2"), shared: Shared::default(), flows: 8 })
+    DualPi2::new(
+        params,
+        &Setting { key: StageKey::new(1, "dualpi2"), path: 0, shared: Shared::default(), flows: 8 },
+    )
 }
 
 fn waiting(ecn: u8, index: u64, since: Instant) -> Waiting {
@@ -173,19 +176,19 @@ fn waiting(ecn: u8, index: u64, since: Instant) -> Waiting {
     buffer[HEADROOM..HEADROOM + frame.len()].copy_from_slice(&frame);
     let mut packet = Packet::parse(buffer, frame.len(), Offload::default(), 0).unwrap();
     packet.index = index;
-    Waiting { packet, since, bytes: 1_000, cleared: false }
+    Waiting { packet: Kept::uncounted(packet), since, bytes: 1_000, is_cleared: false }
 }
 
 /// The square of p by two draws of their own: of 20,000 packets at p = 0.2 800, with a standard deviation of 28.
 #[test]
 fn classic_packets_are_hit_with_the_square_and_marked_if_they_can_be() {
     for (ecn, hit) in [(0, Fate::Drop), (ECT0, Fate::Mark)] {
-        let mut stage = alone(params(10));
+        let mut stage = alone(params(10)).queues;
         (stage.controller.p, stage.controller.next_update) = (0.2, Instant::FAR);
         let mut hits = 0_i32;
         for index in 0..20_000 {
             stage.classic.push_back(waiting(ecn, index, at(0)));
-            let fate = stage.departure(Queue::Classic, at(0));
+            let fate = stage.departure(&Shared::default(), at(0));
             assert!(fate == Fate::Go || fate == hit);
             hits += i32::from(fate == hit);
             stage.classic.clear();
@@ -197,7 +200,7 @@ fn classic_packets_are_hit_with_the_square_and_marked_if_they_can_be() {
 #[test]
 fn the_delay_is_that_of_the_queue_that_waits_longer() {
     for (classic, l4s) in [(0, 5), (5, 0)] {
-        let mut stage = alone(params(10));
+        let mut stage = alone(params(10)).queues;
         stage.classic.push_back(waiting(0, 0, at(classic)));
         stage.l4s.push_back(waiting(ECT1, 0, at(l4s)));
         assert_eq!(stage.oldest(), Some(at(0)));

@@ -22,7 +22,7 @@ use crate::pipeline::params::{Correlated, CorruptArea, Distribution, LossModel};
 use crate::pipeline::rng::StageKey;
 use crate::pipeline::shared::Shared;
 use crate::pipeline::slots::Queue;
-use crate::pipeline::stage::{Action, Outlet, Stage, Verdict};
+use crate::pipeline::stage::{Action, Kept, Outlet, Stage, Verdict};
 use crate::pipeline::time::{Duration, Instant};
 
 /// netem in the kernel's way.
@@ -129,14 +129,13 @@ impl KernelNetem {
         let copies = may_copy && self.duplicate.hits(&packet, &self.shared);
         let lost = self.is_lost(&packet);
         let marks = lost && self.params.ecn && packet.is_ecn_capable();
-        if marks && packet.mark_congestion() {
-            out.rewritten(&packet);
+        if marks {
+            out.mark(&mut packet);
         }
         match (lost && !marks, copies) {
             (true, false) => return out.drop(packet, Reason::Loss),
             (false, true) => {
-                let copy = packet.copy(out.pool, self.copy.salt(1));
-                out.created(&copy);
+                let copy = out.copy(&packet, self.copy.salt(1));
                 self.enqueue(copy, false, now, out);
             }
             // Lost and copied at once leaves one.
@@ -155,9 +154,8 @@ impl KernelNetem {
         let due = self.departure(&packet, now);
         match (&mut self.queue, due) {
             (Some(queue), Some(due)) => {
-                out.keep(&packet);
                 let bytes = packet.wire_length(0) + self.params.link_header();
-                queue.push(due, packet, bytes.into());
+                queue.push(due, out.keep(packet), bytes.into());
             }
             // What overtakes waits for no slot either.
             (_, due) => out.hold(packet, due.unwrap_or(now)),
@@ -169,7 +167,7 @@ impl KernelNetem {
         let Some(queue) = &mut self.queue else { return };
         while let Some(packet) = queue.pop(now) {
             self.shared.packets.fetch_sub(1, Ordering::AcqRel);
-            out.unkeep(&packet);
+            let packet = out.unkeep(packet);
             out.forward(packet);
         }
         if let Some(at) = queue.next_wake() {
@@ -225,11 +223,13 @@ impl KernelNetem {
 }
 
 impl Stage for KernelNetem {
+    type Plan = ();
+
     fn decide(&mut self, _packet: &Packet, _limit: u32, _now: Instant) -> Verdict {
-        Verdict::new(1, Action::Take)
+        Verdict::new(1, Action::TAKE)
     }
 
-    fn take(&mut self, packet: &mut Packet, now: Instant, out: &mut Outlet<'_>) {
+    fn take(&mut self, packet: &mut Packet, (): (), now: Instant, out: &mut Outlet<'_>) {
         let packet = packet.take(out.pool);
         self.enqueue(packet, true, now, out);
         self.serve(now, out);
@@ -241,7 +241,7 @@ impl Stage for KernelNetem {
         }
     }
 
-    fn relinquish(&mut self) -> Option<Packet> {
+    fn relinquish(&mut self) -> Option<Kept> {
         let packet = self.queue.as_mut()?.relinquish()?;
         self.shared.packets.fetch_sub(1, Ordering::AcqRel);
         Some(packet)

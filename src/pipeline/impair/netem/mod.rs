@@ -53,7 +53,7 @@ pub enum NetemLine {
     Kernel(Box<kernel::KernelNetem>),
 }
 
-dispatch!(NetemLine { Exact, Kernel });
+dispatch!(NetemLine, LinePlan { Exact(Box<Netem>), Kernel(Box<kernel::KernelNetem>) });
 
 /// A whole netem line.
 #[derive(Debug)]
@@ -80,8 +80,6 @@ pub struct Netem {
     keys: Keys,
     shared: Shared,
     flows: PerFlow<Flow>,
-    /// Set by `decide` for the `take` that follows.
-    fate: Fate,
 }
 
 /// How packets are lost.
@@ -156,7 +154,7 @@ struct Flow {
 
 /// What becomes of one wire packet, timing apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-struct Fate {
+pub struct Fate {
     duplicate: bool,
     mark: bool,
     corrupt: bool,
@@ -202,7 +200,6 @@ impl Netem {
             },
             shared,
             flows: PerFlow::new(setting.flows),
-            fate: Fate::default(),
         }
     }
 
@@ -341,8 +338,8 @@ impl Netem {
 
     /// Sends on a packet that was taken.
     fn send(&mut self, mut packet: Packet, fate: Fate, now: Instant, out: &mut Outlet<'_>) {
-        if fate.mark && packet.mark_congestion() {
-            out.rewritten(&packet);
+        if fate.mark {
+            out.mark(&mut packet);
         }
         let stream = packet.stream(self.keys.bit);
         if fate.corrupt && damage(&mut packet, CorruptArea::Any, 1, false, stream) {
@@ -360,35 +357,34 @@ impl Netem {
 }
 
 impl Stage for Netem {
+    type Plan = Fate;
+
     fn drawn(&self, packet: &Packet, wire: u32) -> Option<Draw> {
         let Loss::Random(chance) = &self.loss else { return None };
         chance.drawn(packet.stream(self.keys.loss), packet.index + u64::from(wire))
     }
 
-    fn decide(&mut self, packet: &Packet, limit: u32, now: Instant) -> Verdict {
+    fn decide(&mut self, packet: &Packet, limit: u32, now: Instant) -> Verdict<Fate> {
         let (count, fate) = self.draw(packet, limit);
-        let Some(fate) = fate else { return Verdict::new(count, Action::Drop(Reason::Loss)) };
+        let Some(fate) = fate else { return Verdict::new(count, Action::drop(Reason::Loss)) };
         if fate != Fate::default() {
-            self.fate = fate;
-            return Verdict::new(1, Action::Take);
+            return Verdict::new(1, Action::Take(fate));
         }
         if !self.waits() {
-            return Verdict::new(count, Action::Pass);
+            return Verdict::new(count, Action::PASS);
         }
         let count = if self.times_each() { 1 } else { count };
         match self.admit(count, now) {
-            0 => Verdict::new(count, Action::Drop(Reason::Limit)),
-            count => Verdict::new(count, Action::Hold(self.departure(packet, now))),
+            0 => Verdict::new(count, Action::drop(Reason::Limit)),
+            count => Verdict::new(count, Action::hold(self.departure(packet, now))),
         }
     }
 
-    fn take(&mut self, packet: &mut Packet, now: Instant, out: &mut Outlet<'_>) {
-        let fate = self.fate;
+    fn take(&mut self, packet: &mut Packet, fate: Fate, now: Instant, out: &mut Outlet<'_>) {
         let packet = packet.take(out.pool);
-        let copy = fate.duplicate.then(|| packet.copy(out.pool, self.keys.duplicate.salt(1)));
+        let copy = fate.duplicate.then(|| out.copy(&packet, self.keys.duplicate.salt(1)));
         self.send(packet, fate, now, out);
         let Some(copy) = copy else { return };
-        out.created(&copy);
         match self.draw_copy(&copy) {
             Some(fate) => self.send(copy, fate, now, out),
             None => out.drop(copy, Reason::Loss),

@@ -1,0 +1,206 @@
+//! A link that sends the packets of queues one after the other, and what is common to the stages that have one.
+//!
+//! With several workers each has queues of its own; the link and its limits are one. A worker whose packet is next takes its
+//! turn on the link by a compare-and-swap of the time at which the link is free.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::pipeline::counters::Reason;
+use crate::pipeline::packet::Packet;
+use crate::pipeline::service::Service;
+use crate::pipeline::shared::Shared;
+use crate::pipeline::stage::{Kept, Outlet};
+use crate::pipeline::time::Instant;
+
+/// Where the shared memory keeps the clock of the peak.
+const PEAK: usize = 0;
+
+/// A packet in a queue.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) packet: Kept,
+    /// When it came.
+    pub(super) since: Instant,
+    /// What it takes of the link.
+    pub(super) bytes: u64,
+    /// The discipline has let it go.
+    pub(super) is_cleared: bool,
+}
+
+/// What a queue discipline does with a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    Go,
+    Mark,
+    Drop,
+}
+
+/// The queues in front of a link, and their discipline.
+pub(super) trait Queues {
+    /// The packet whose turn is next.
+    fn head(&mut self) -> Option<&mut Waiting>;
+
+    /// Takes it out.
+    fn pop(&mut self) -> Option<Waiting>;
+
+    /// What the discipline does with it, whose turn comes at `now`; `shared` has what all workers hold.
+    fn departure(&mut self, shared: &Shared, now: Instant) -> Fate;
+
+    /// Nothing waits.
+    fn rest(&mut self, now: Instant);
+
+    /// Wire packets that wait.
+    fn len(&self) -> usize;
+}
+
+/// The link.
+#[derive(Debug)]
+pub(super) struct Line {
+    service: Service,
+    /// What a burst is slowed down to, at least.
+    peak: Option<Service>,
+    pub(super) shared: Shared,
+    sending: Option<(Waiting, Instant)>,
+    /// The last wake-up that was asked for.
+    wake: Option<Instant>,
+}
+
+impl Line {
+    /// An idle link.
+    pub(super) const fn new(service: Service, peak: Option<Service>, shared: Shared) -> Self {
+        Self { service, peak, shared, sending: None, wake: None }
+    }
+
+    /// When the packet came that is being sent.
+    pub(super) fn sending_since(&self) -> Option<Instant> {
+        self.sending.as_ref().map(|(waiting, _)| waiting.since)
+    }
+
+    /// Whether there is room for a packet that takes `bytes`, which then counts: `packets` and `bytes` are held at most, by all
+    /// workers, the one being sent included.
+    pub(super) fn admit(&self, bytes: u64, packets: Option<u64>, most: Option<u64>) -> bool {
+        let enter = |counter: &AtomicU64, more: u64, most: Option<u64>| {
+            let most = most.unwrap_or(u64::MAX);
+            let add = |held: u64| held.checked_add(more).filter(|&held| held <= most);
+            counter.fetch_update(Ordering::AcqRel, Ordering::Acquire, add).is_ok()
+        };
+        if !enter(&self.shared.packets, 1, packets) {
+            return false;
+        }
+        let has_room = enter(&self.shared.bytes, bytes, most);
+        if !has_room {
+            self.shared.packets.fetch_sub(1, Ordering::AcqRel);
+        }
+        has_room
+    }
+
+    /// A packet that was admitted, for a queue.
+    pub(super) fn waiting(packet: Packet, bytes: u64, now: Instant, out: &mut Outlet<'_>) -> Waiting {
+        Waiting { packet: out.keep(packet), since: now, bytes, is_cleared: false }
+    }
+
+    /// Drops the head of the queues.
+    pub(super) fn drop_head(&self, queues: &mut impl Queues, reason: Reason, out: &mut Outlet<'_>) {
+        if let Some(head) = queues.pop() {
+            let packet = self.leave(head, out);
+            out.drop(packet, reason);
+        }
+    }
+
+    /// Carries on with everything that the link can do by `now`.
+    pub(super) fn serve(&mut self, queues: &mut impl Queues, now: Instant, out: &mut Outlet<'_>) {
+        loop {
+            if self.sending.as_ref().is_some_and(|(_, end)| *end > now) {
+                return;
+            }
+            if let Some((sent, _)) = self.sending.take() {
+                let packet = self.leave(sent, out);
+                out.forward(packet);
+            }
+            let Some(head) = queues.head() else { return queues.rest(now) };
+            let free = self.shared.clock.load(Ordering::Acquire);
+            let from = self.service.at(head.since);
+            let start = self.service.starts(free, from);
+            if start > now && !self.has_rivals(queues) {
+                return self.wake_at(start, out);
+            }
+            // Where others wait too, the head takes its turn on the link in advance, and then waits for it.
+            match queues.departure(&self.shared, start.max(now)) {
+                Fate::Drop => self.drop_head(queues, Reason::Aqm, out),
+                Fate::Mark => {
+                    if let Some(head) = queues.head() {
+                        out.mark_kept(&mut head.packet);
+                    }
+                }
+                Fate::Go => self.send_head(queues, free, from, now, out),
+            }
+        }
+    }
+
+    /// A packet that it still keeps, at the end of the run.
+    pub(super) fn relinquish(&mut self, queues: &mut impl Queues) -> Option<Kept> {
+        let waiting = self.sending.take().map(|(sending, _)| sending).or_else(|| queues.pop())?;
+        self.forget(&waiting);
+        Some(waiting.packet)
+    }
+
+    /// Takes `waiting` off the books.
+    fn forget(&self, waiting: &Waiting) {
+        self.shared.packets.fetch_sub(1, Ordering::AcqRel);
+        self.shared.bytes.fetch_sub(waiting.bytes, Ordering::AcqRel);
+    }
+
+    fn leave(&self, waiting: Waiting, out: &mut Outlet<'_>) -> Packet {
+        self.forget(&waiting);
+        out.unkeep(waiting.packet)
+    }
+
+    /// Whether other workers' packets wait for the link.
+    fn has_rivals(&self, queues: &impl Queues) -> bool {
+        self.shared.packets.load(Ordering::Acquire) > queues.len() as u64
+    }
+
+    /// Gives the link to the head of the queues, unless another worker took it since it was seen to be free.
+    fn send_head(
+        &mut self,
+        queues: &mut impl Queues,
+        free: u64,
+        from: u64,
+        now: Instant,
+        out: &mut Outlet<'_>,
+    ) {
+        let Some(bytes) = queues.head().map(|head| head.bytes) else { return };
+        let (end, service) = self.service.after(free, from, bytes);
+        let clock = &self.shared.clock;
+        if clock.compare_exchange(free, end, Ordering::AcqRel, Ordering::Acquire).is_err() {
+            return;
+        }
+        self.service = service;
+        let end = self.service.ends(end);
+        let end = self.slowed(bytes, end.max(now));
+        self.sending = queues.pop().map(|head| (head, end));
+        self.wake_at(end, out);
+    }
+
+    /// When `bytes` that may leave at `at` have left at the rate of the peak.
+    ///
+    /// Two buckets in a row are as strict as two side by side: while something waits for the second one, the first is never
+    /// full, so that it loses nothing by being asked early.
+    fn slowed(&mut self, bytes: u64, at: Instant) -> Instant {
+        let Some(peak) = &mut self.peak else { return at };
+        let from = peak.at(at);
+        let clock = &self.shared.memory[PEAK];
+        let send = |free| Some(peak.after(free, from, bytes).0);
+        let free = clock.fetch_update(Ordering::AcqRel, Ordering::Acquire, send).unwrap_or_default();
+        let (end, after) = peak.after(free, from, bytes);
+        *peak = after;
+        at.max(peak.ends(end))
+    }
+
+    fn wake_at(&mut self, at: Instant, out: &mut Outlet<'_>) {
+        if at < Instant::FAR && self.wake != Some(at) {
+            self.wake = Some(at);
+            out.wake_at(at);
+        }
+    }
+}

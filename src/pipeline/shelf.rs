@@ -1,0 +1,86 @@
+//! Packets that a stage puts aside until others have passed, each for a time at the most.
+
+use crate::pipeline::flow::FlowRef;
+use crate::pipeline::packet::Packet;
+use crate::pipeline::stage::{Kept, Outlet};
+use crate::pipeline::time::{Duration, Instant};
+
+/// Most packets that one worker puts aside; what would be more passes in order.
+const MOST: usize = 1024;
+
+/// What is put aside, in order of arrival; `T` is what the stage notes of each packet.
+#[derive(Debug)]
+pub(crate) struct Shelf<T> {
+    /// The same for all, so that they time out in order of arrival.
+    timeout: Duration,
+    kept: Vec<Entry<T>>,
+    /// Whether a wake-up has been asked for and has not come: there is at most one, whatever comes and goes.
+    is_waiting: bool,
+}
+
+#[derive(Debug)]
+struct Entry<T> {
+    packet: Kept,
+    until: Instant,
+    note: T,
+}
+
+impl<T> Shelf<T> {
+    /// An empty one, on which a packet stays for `timeout` at the most.
+    pub(crate) fn new(timeout: Duration) -> Self {
+        Self { timeout, kept: Vec::with_capacity(MOST), is_waiting: false }
+    }
+
+    /// Whether there is no room.
+    pub(crate) fn is_full(&self) -> bool {
+        self.kept.len() >= MOST
+    }
+
+    /// Whether a packet of `flow` is put aside.
+    pub(crate) fn has(&self, flow: FlowRef) -> bool {
+        self.kept.iter().any(|entry| entry.packet.flow == flow)
+    }
+
+    /// Puts `packet` aside.
+    pub(crate) fn put(&mut self, packet: Packet, note: T, now: Instant, out: &mut Outlet<'_>) {
+        self.kept.push(Entry { packet: out.keep(packet), until: now + self.timeout, note });
+        self.ask_for_wake(out);
+    }
+
+    /// Forwards what is put aside of `flow` and `ready`, in order of arrival; `ready` may change the note.
+    pub(crate) fn release(
+        &mut self,
+        flow: FlowRef,
+        out: &mut Outlet<'_>,
+        mut ready: impl FnMut(&mut T) -> bool,
+    ) {
+        self.forward(out, |entry| entry.packet.flow == flow && ready(&mut entry.note));
+    }
+
+    /// Forwards what has timed out, when the stage is woken.
+    pub(crate) fn wake(&mut self, now: Instant, out: &mut Outlet<'_>) {
+        self.is_waiting = false;
+        self.forward(out, |entry| entry.until <= now);
+        self.ask_for_wake(out);
+    }
+
+    /// The last packet, at the end of the run.
+    pub(crate) fn relinquish(&mut self) -> Option<Kept> {
+        self.kept.pop().map(|entry| entry.packet)
+    }
+
+    fn forward(&mut self, out: &mut Outlet<'_>, ready: impl FnMut(&mut Entry<T>) -> bool) {
+        for Entry { packet, .. } in self.kept.extract_if(.., ready) {
+            let packet = out.unkeep(packet);
+            out.forward(packet);
+        }
+    }
+
+    /// Asks for a wake-up at the first timeout, unless one is on its way.
+    fn ask_for_wake(&mut self, out: &mut Outlet<'_>) {
+        if let Some(first) = self.kept.first().filter(|_| !self.is_waiting) {
+            self.is_waiting = true;
+            out.wake_at(first.until);
+        }
+    }
+}
