@@ -9,6 +9,7 @@ use crate::config::select::read_select;
 use crate::config::spec::{self, Spec};
 use crate::config::trigger::read_trigger;
 use crate::pipeline::params::{ImpairmentParams, Phase, StageParams, Trigger, limits};
+use crate::pipeline::units::Probability;
 
 /// Reads the stages of one path from `values`, in their order: each a spec (a text) or an array of stage tables. Names
 /// that are not given are made up, unique in the path.
@@ -18,6 +19,13 @@ pub fn read_stages(values: &[Value<'_>]) -> Vec<StageParams> {
         stages.read(value);
     }
     stages.finish()
+}
+
+/// How many packets a stage makes of one on average, with its trigger met as often as its probability allows. What is dropped
+/// is not subtracted.
+fn growth(stage: &StageParams) -> f64 {
+    let share = stage.trigger.probability.map_or(1.0, Probability::as_f64);
+    1.0 + share * stage.impairment.extra_packets()
 }
 
 /// The stages of a path while they are read.
@@ -32,6 +40,8 @@ pub(super) struct Stages {
     is_full: bool,
     /// They are of a device that somebody else made.
     is_wire: bool,
+    /// It was said that they make too many packets of one.
+    is_explosive: bool,
 }
 
 impl Stages {
@@ -50,6 +60,7 @@ impl Stages {
                 stage.name = self.name(&stage.name, None);
                 self.read.push(stage);
             }
+            self.check_growth(value);
             return;
         }
         for item in value.items() {
@@ -59,6 +70,7 @@ impl Stages {
             }
             let stage = self.stage(&mut table);
             self.read.extend(stage);
+            self.check_growth(&item);
         }
     }
 
@@ -71,6 +83,25 @@ impl Stages {
             self.is_full = true;
         }
         has_room
+    }
+
+    /// A problem if the stages make too many packets of one: told once, at the stage with which they do. Stages of different
+    /// phases never meet.
+    fn check_growth(&mut self, value: &Value<'_>) {
+        let Some(last) = self.read.last().filter(|_| !self.is_explosive) else { return };
+        let phase = last.trigger.phase;
+        let together = |stage: &&StageParams| stage.trigger.phase.is_none() || stage.trigger.phase == phase;
+        let growth: f64 = self.read.iter().filter(together).map(growth).product();
+        if growth > limits::GROWTH {
+            self.is_explosive = true;
+            value.problem(
+                "makes too many packets of one, together with the stages before it",
+                format!(
+                    "copies of copies multiply; at most {} on average, so use fewer stages, copies or a lower probability",
+                    limits::GROWTH
+                ),
+            );
+        }
     }
 
     /// Adds those of one phase.

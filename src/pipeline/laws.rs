@@ -5,7 +5,7 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
-use crate::pipeline::counters::Amount;
+use crate::pipeline::counters::{Amount, Reason};
 use crate::pipeline::impair::*;
 use crate::pipeline::params::{
     CustomParams, Distribution, FragmentSelect, Identity, NatPlace, Opened, Phase, QuicSelect, RouterParams,
@@ -383,6 +383,19 @@ proptest! {
         let sent = by_port(&run, 1);
         let bytes = sent.iter().map(|wire| wire.bytes.len() as u64).sum();
         prop_assert_eq!(left, Amount { packets: sent.len() as u64, bytes });
+    }
+
+    /// Only stages that say so make packets; fragments are of the packet that was cut.
+    #[test]
+    fn only_stages_that_say_so_make_packets(stages in stages(), traffic in both_ways()) {
+        let mut run = run(stages.clone(), &traffic, as_is);
+        run.finish();
+        for (number, stage) in stages.iter().enumerate() {
+            let counters = run.stage(number);
+            let makes = counters.created.packets + counters.answered.packets;
+            let cut = counters.drops.of(Reason::Fragmented).packets;
+            prop_assert!(makes == 0 || cut > 0 || stage.impairment.extra_packets() > 0.0, "{stage:?}");
+        }
     }
 
     /// What leaves has right lengths and checksums, unless a fault meant to break them.

@@ -64,3 +64,39 @@ fn a_hundred_thousand_mistakes_are_all_told() {
     let lines: Vec<usize> = unknown.iter().map(|problem| problem.place.unwrap().line).collect();
     assert_eq!(lines, (1..=100_000).collect::<Vec<_>>());
 }
+
+/// Copies of copies are refused where they become too many; copies alone, or of few packets, are not.
+#[test]
+fn a_path_that_makes_too_many_packets_of_one_is_refused() {
+    let stages = |lines: &[&str]| {
+        let stage = |line: &&str| format!("[[path.stage]]\n{line}\n");
+        let stages: String = lines.iter().map(stage).collect();
+        told(&format!("{}[[path]]\nfrom = \"p0\"\nto = \"p1\"\n{stages}", ports(2)))
+    };
+    let twice = "type = \"duplicate\"\nprobability = \"100%\"";
+    let many = "type = \"duplicate\"\nprobability = \"100%\"\ncopies = 1000";
+    let acks = "type = \"inject\"\nkind = \"dup-ack\"\ncount = 100";
+    let netem = "type = \"netem\"\nspec = \"duplicate 100%\"";
+    for few in [
+        vec![twice; 13],
+        vec![many, twice],
+        vec!["type = \"duplicate\"\nprobability = \"1%\""; 500],
+        vec![netem; 13],
+    ] {
+        assert_eq!(stages(&few), [""; 0]);
+    }
+    for (explosive, at) in [
+        (vec![twice; 14], 13),
+        (vec![twice; 30], 13),
+        (vec![many; 3], 1),
+        (vec![acks, many], 1),
+        (vec![netem; 20], 13),
+    ] {
+        let all = stages(&explosive);
+        let place = format!("path[0].stage[{at}]: makes too many packets of one");
+        assert!(all.len() == 1 && all[0].starts_with(&place), "{all:?}");
+    }
+    // A trigger that is seldom met makes few copies.
+    let seldom = "type = \"duplicate\"\ntrigger = { probability = \"1%\" }";
+    assert_eq!(stages(&[seldom; 100]), [""; 0]);
+}

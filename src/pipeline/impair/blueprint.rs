@@ -21,6 +21,12 @@ pub trait Blueprint: fmt::Display + fmt::Debug + Clone + PartialEq {
 
     /// What is allowed at this place but probably not meant, a sentence for each.
     fn traps(&self, place: &Place) -> Vec<String>;
+
+    /// How many packets it makes of each one that it acts on, on average, beside the packet itself. Fragments do not count:
+    /// together they are no longer than the packet. A stage that makes packets and leaves this at 0 breaks a law.
+    fn extra_packets(&self) -> f64 {
+        0.0
+    }
 }
 
 /// What a stage is built with besides its parameters.
@@ -59,6 +65,10 @@ impl<B: Blueprint> Blueprint for Box<B> {
 
     fn build(&self, setting: &Setting) -> Self::Stage {
         (**self).build(setting)
+    }
+
+    fn extra_packets(&self) -> f64 {
+        (**self).extra_packets()
     }
 
     fn directions(&self) -> Directions {

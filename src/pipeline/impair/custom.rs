@@ -149,6 +149,11 @@ impl Blueprint for CustomParams {
     fn traps(&self, _place: &Place) -> Vec<String> {
         Vec::new()
     }
+
+    /// As many as it may make: what it does is not known.
+    fn extra_packets(&self) -> f64 {
+        f64::from(MOST_COPIES)
+    }
 }
 
 /// Puts a [`CustomStage`] into a path.

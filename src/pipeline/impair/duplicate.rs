@@ -45,6 +45,10 @@ impl Blueprint for DuplicateParams {
     fn traps(&self, _place: &Place) -> Vec<String> {
         Vec::new()
     }
+
+    fn extra_packets(&self) -> f64 {
+        self.probability.as_f64() * f64::from(self.copies)
+    }
 }
 
 /// Copies wire packets.

@@ -98,6 +98,10 @@ impl Blueprint for InjectParams {
     fn traps(&self, _place: &Place) -> Vec<String> {
         Vec::new()
     }
+
+    fn extra_packets(&self) -> f64 {
+        f64::from(self.count)
+    }
 }
 
 /// Forges segments.

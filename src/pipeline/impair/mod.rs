@@ -142,6 +142,14 @@ macro_rules! define {
                 }
             }
 
+            /// How many packets it makes of each one that it acts on, on average, beside the packet itself.
+            pub fn extra_packets(&self) -> f64 {
+                match self {
+                    $($(Self::$form(params) => params.extra_packets(),)*)*
+                    Self::Custom(params) => params.extra_packets(),
+                }
+            }
+
             /// What is allowed at this place but probably not meant, a sentence for each.
             pub fn traps(&self, place: &Place) -> Vec<String> {
                 match self {

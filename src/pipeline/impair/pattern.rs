@@ -79,6 +79,12 @@ impl Blueprint for PatternParams {
     fn traps(&self, _place: &Place) -> Vec<String> {
         Vec::new()
     }
+
+    /// At the highest of its probabilities.
+    fn extra_packets(&self) -> f64 {
+        let chances = self.patterns.values().flatten().map(|chance| chance.as_f64());
+        if self.fault == PatternFault::Duplicate { chances.fold(0.0, f64::max) } else { 0.0 }
+    }
 }
 
 /// Hits wire packets by a pattern.

@@ -92,6 +92,11 @@ impl Blueprint for ReplayParams {
     fn traps(&self, _place: &Place) -> Vec<String> {
         Vec::new()
     }
+
+    /// Of the row that makes most.
+    fn extra_packets(&self) -> f64 {
+        self.rows.iter().map(|row| row.duplicate.as_f64()).fold(0.0, f64::max)
+    }
 }
 
 /// Where the shared memory keeps the time of the first packet (and one), the route of the last packet and its departure.

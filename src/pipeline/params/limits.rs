@@ -7,6 +7,9 @@ pub const PORTS: usize = 1_024;
 pub const PATHS: usize = 16_384;
 /// Stages of a path. A packet may nest a call for each stage, so the stack of a worker bounds them.
 pub const STAGES: usize = 512;
+/// Packets that one packet may become on a path on average. Copies of copies multiply: without a limit, 20 stages that copy
+/// each packet once would make a million of it, and a stage behind them that delays would hold them all.
+pub const GROWTH: f64 = 10_000.0;
 /// Translators of a router.
 pub const NATS: usize = 1_024;
 

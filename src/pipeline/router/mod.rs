@@ -270,7 +270,7 @@ impl Router {
         while let Some((due, event)) = self.schedule.pop_due(now) {
             match event {
                 Event::Resume(packet) => self.resume(packet, due, egress),
-                Event::Wake(at) => self.with_stage(at, due, egress, |stage, out| stage.wake(due, out)),
+                Event::Wake(at) => self.wake(at, due, egress),
                 Event::Fragments => self.release_fragments(due, egress),
             }
         }

@@ -174,38 +174,49 @@ impl Router {
         // What a stage gave up counts negative.
         self.held.packets = self.held.packets.wrapping_add(kept.packets);
         self.held.bytes = self.held.bytes.wrapping_add(kept.bytes);
+        let mut is_woken = false;
         for emission in emissions.drain(..) {
-            self.carry_out(emission, at, now, egress);
+            match emission {
+                // When all else is carried out, so that the list of emissions is free again.
+                Emission::Wake(due) if due <= now => is_woken = true,
+                Emission::Wake(due) => self.plan(due, Event::Wake(at)),
+                Emission::Settle(packet, outcome) => self.settle_owned(packet, at, outcome, now, egress),
+                Emission::Answer(segment) => self.send_back(segment, at, now, egress),
+            }
         }
         self.seat(at).emissions = emissions;
+        if is_woken {
+            self.wake(at, now, egress);
+        }
     }
 
-    pub(super) fn carry_out<E: Egress>(
+    /// Tells a stage that the time has come for which it asked.
+    pub(super) fn wake<E: Egress>(&mut self, at: SeatId, now: Instant, egress: &mut E) {
+        self.with_stage(at, now, egress, |stage, out| stage.wake(now, out));
+    }
+
+    /// As [`Self::settle`], of a packet that the stage had taken.
+    fn settle_owned<E: Egress>(
         &mut self,
-        emission: Emission,
-        at: SeatId,
+        mut packet: Packet,
+        place: SeatId,
+        outcome: Outcome,
         now: Instant,
         egress: &mut E,
     ) {
-        match emission {
-            Emission::Settle(mut packet, outcome) => {
-                self.settle(&mut packet, at, outcome, now, egress);
-                self.pool.give(packet.into_buffer());
-            }
-            Emission::Answer(mut segment) => {
-                // If the translator's session has expired, no answer is sent.
-                if !self.restore(&mut segment, at.path, Some(at.seat), now) {
-                    return self.pool.give(segment.into_buffer());
-                }
-                let (version, transport) = (segment.layout.version(), segment.layout.transport_offset());
-                bare::turn_round(segment.bytes_mut(), version, transport);
-                self.send_own(segment, Some(at), now, egress);
-            }
-            Emission::Wake(due) if due <= now => {
-                self.with_stage(at, now, egress, |stage, out| stage.wake(now, out));
-            }
-            Emission::Wake(due) => self.plan(due, Event::Wake(at)),
+        self.settle(&mut packet, place, outcome, now, egress);
+        self.pool.give(packet.into_buffer());
+    }
+
+    /// Sends a segment that the stage at `place` made back to where the packet came from that it was made of.
+    fn send_back<E: Egress>(&mut self, mut segment: Packet, place: SeatId, now: Instant, egress: &mut E) {
+        // If the translator's session has expired, no answer is sent.
+        if !self.restore(&mut segment, place.path, Some(place.seat), now) {
+            return self.pool.give(segment.into_buffer());
         }
+        let (version, transport) = (segment.layout.version(), segment.layout.transport_offset());
+        bare::turn_round(segment.bytes_mut(), version, transport);
+        self.send_own(segment, Some(place), now, egress);
     }
 
     pub(super) fn hold(&mut self, mut packet: Packet, seat: usize, until: Instant) {

@@ -92,6 +92,10 @@ impl Blueprint for NetemParams {
     fn traps(&self, _place: &Place) -> Vec<String> {
         traps::of(self)
     }
+
+    fn extra_packets(&self) -> f64 {
+        self.duplicate.probability.as_f64()
+    }
 }
 
 #[cfg(test)]
