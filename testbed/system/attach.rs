@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use faultwire::lab::check::binomial_interval;
 use faultwire::net::Netns;
 
 use crate::system::common::{Foreign, faultwire, ip, output, said, tool, unique, until};
@@ -212,7 +213,7 @@ fn an_open_connection_survives_attach_faults_detach_and_kill() {
     assert_eq!(hosts.left_behind(), [""; 0]);
 }
 
-/// 10 % of 4,000 datagrams, in each direction: a binomial count with deviation 19, and bounds of 5 of them.
+/// 10 % of the datagrams that came, in each direction: a slow host's queues drop some before.
 #[test]
 fn loss_hits_each_direction_by_itself() {
     let hosts = Hosts::new();
@@ -233,8 +234,10 @@ fn loss_hits_each_direction_by_itself() {
     let summary = attached.summary(0);
     assert_eq!(summary["ended_by"], "time");
     for path in 0..2 {
-        let lost = field(&summary, &format!("/paths/{path}/stages/0/dropped/loss/packets"));
-        assert!((305..=495).contains(&lost), "{lost} of path {path}");
+        let stage = |what: &str| field(&summary, &format!("/paths/{path}/stages/0/{what}/packets"));
+        let (lost, seen) = (stage("dropped/loss"), stage("seen"));
+        let (low, high) = binomial_interval(seen, 0.1);
+        assert!(seen >= 500 && (low..=high).contains(&lost), "{lost} of {seen} of path {path}");
     }
 }
 

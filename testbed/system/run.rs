@@ -160,15 +160,28 @@ pub(crate) fn numbered(running: &Running, port: u16) -> Vec<u32> {
     let receiver = right.run(|| std::net::UdpSocket::bind(("10.88.2.2", port)).unwrap()).unwrap();
     let sender = left.run(|| std::net::UdpSocket::bind(("10.88.1.2", port)).unwrap()).unwrap();
     let mut seen = Vec::new();
-    // One by one, each with the kernel's own counters as proof that it got through or was dropped: the router's path
-    // takes microseconds, the wait is long.
+    let send = |number: u32| sender.send_to(&number.to_be_bytes(), ("10.88.2.2", port)).unwrap();
+    // So few at once that no queue of a device overflows. The order is kept: when a later one has come, or one of those that
+    // mark the end, all before it have come or were lost. How long that takes is not asked.
     receiver.set_read_timeout(Some(std::time::Duration::from_millis(20))).unwrap();
-    for number in 0..200_u32 {
-        sender.send_to(&number.to_be_bytes(), ("10.88.2.2", port)).unwrap();
+    let (mut next, mut buffer) = (0, [0; 64]);
+    while next < NUMBERED {
+        send(next);
+        next += 1;
     }
-    let mut buffer = [0; 64];
-    while let Ok(length) = receiver.recv(&mut buffer) {
-        seen.push(u32::from_be_bytes(buffer[..length].try_into().unwrap()));
+    loop {
+        let Ok(length) = receiver.recv(&mut buffer) else {
+            send(next);
+            next += 1;
+            continue;
+        };
+        let number = u32::from_be_bytes(buffer[..length].try_into().unwrap());
+        if number >= NUMBERED {
+            return seen;
+        }
+        seen.push(number);
     }
-    seen
 }
+
+/// How many datagrams [`numbered`] sends, before those that mark the end.
+pub(crate) const NUMBERED: u32 = 200;
