@@ -3,12 +3,11 @@
 use std::fmt::Write;
 
 use hdrhistogram::Histogram;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::config::Plan;
 use crate::engine::network::{Attached, Summary};
-use crate::engine::{NatReport, Report};
-use crate::net::LinkStats;
+use crate::engine::{self, NatReport, Report};
 use crate::pipeline::counters::{Amount, Drops};
 use crate::pipeline::ordinals::Ordinals;
 use crate::pipeline::time::{Duration, Instant};
@@ -261,68 +260,20 @@ fn notices(summary: &Summary, names: &Names) -> Vec<String> {
 /// The same for programs.
 pub(super) fn json(summary: &Summary, names: &Names) -> Value {
     let report = &summary.total;
-    let counters = &report.counters;
     let paths = report.paths.iter().map(|path| {
-        let stages = path.stages.iter().map(|stage| {
-            let c = &stage.counters;
-            json!({
-                "name": stage.name, "seen": c.seen, "acted": c.acted(), "dropped": drops(&c.drops),
-                "created": c.created, "answered": c.answered, "rewritten": c.rewritten, "delayed": c.delayed, "clamped": c.clamped,
-            })
-        });
         json!({
-            "from": names.ports[path.from], "to": names.ports[path.to], "stages": stages.collect::<Vec<_>>(),
+            "from": names.ports[path.from], "to": names.ports[path.to],
+            "stages": path.stages.iter().map(engine::json::stage).collect::<Vec<_>>(),
         })
     });
-    let nats = report.nats.iter().map(|NatReport { name, fill }| {
-        json!({
-            "name": name, "sessions": fill.sessions, "peak": fill.peak, "table_size": fill.places,
-            "refused": fill.refused,
-        })
-    });
-    let at = |quantile| report.lateness.value_at_quantile(quantile);
-    json!({
-        "seed": names.seed,
-        "workers": summary.workers.len(),
-        "conserved": report.is_conserved(),
-        "received": counters.received,
-        "created": counters.created,
-        "sent": counters.sent,
-        "dropped": drops(&counters.drops),
-        "held": report.held,
-        "icmp": { "sent": counters.icmp_sent, "withheld": counters.icmp_withheld },
-        "evicted_flows": report.evicted_flows,
-        "connections": {
-            "named": report.named.connections, "close": report.named.close, "shared": report.named.shared,
-        },
-        "paths": paths.collect::<Vec<_>>(),
-        "nats": nats.collect::<Vec<_>>(),
-        "lateness_ns": {
-            "count": report.lateness.len(), "p50": at(0.5), "p99": at(0.99), "p99.9": at(0.999),
-            "max": report.lateness.max(),
-        },
-        "ports": summary.links.iter().zip(&names.ports).map(|(link, name)| port(link, name)).collect::<Vec<_>>(),
-        "notices": notices(summary, names),
-    })
-}
-
-fn drops(drops: &Drops) -> Value {
-    let reason = |(reason, amount): (crate::pipeline::counters::Reason, Amount)| {
-        let value =
-            json!({ "packets": amount.packets, "bytes": amount.bytes, "ordered": reason.is_ordered() });
-        (reason.name().to_owned(), value)
-    };
-    Value::Object(drops.iter().map(reason).collect::<Map<_, _>>())
-}
-
-fn port(link: &LinkStats, name: &str) -> Value {
-    json!({
-        "name": name,
-        "device": {
-            "tx_packets": link.tx_packets, "tx_dropped": link.tx_dropped,
-            "rx_packets": link.rx_packets, "rx_dropped": link.rx_dropped,
-        },
-    })
+    let mut value = engine::json::totals(report);
+    value["seed"] = names.seed.into();
+    value["workers"] = summary.workers.len().into();
+    value["paths"] = paths.collect();
+    let ports = summary.links.iter().zip(&names.ports);
+    value["ports"] = ports.map(|(link, name)| engine::json::link(link, name)).collect();
+    value["notices"] = notices(summary, names).into();
+    value
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use nix::unistd::Pid;
 
 use crate::engine::clock::Clock;
 use crate::engine::events::Events;
+use crate::engine::line::{self, Line, Workers};
 use crate::engine::record::Records;
 use crate::engine::report::Report;
 use crate::engine::tun::Port;
@@ -87,8 +88,7 @@ pub struct Engine {
 
 #[derive(Debug)]
 struct Handle {
-    messages: Sender<Message>,
-    bell: Arc<EventFd>,
+    line: Line,
     thread: JoinHandle<std::io::Result<()>>,
 }
 
@@ -142,8 +142,13 @@ impl Engine {
             std::thread::Builder::new().name(format!("worker-{worker}")).spawn(body).map_err(start)?;
         let result = outcome.recv().unwrap_or(Ok(()));
         result.map_err(|source| EngineError::Pin { worker, core: core.unwrap_or_default(), source })?;
-        self.workers.push(Handle { messages, bell, thread });
+        self.workers.push(Handle { line: Line { messages, bell }, thread });
         Ok(())
+    }
+
+    /// The way to the workers, for other threads.
+    pub fn workers(&self) -> Workers {
+        Workers { lines: self.workers.iter().map(|handle| handle.line.clone()).collect(), clock: self.clock }
     }
 
     /// The clock of the run.
@@ -209,18 +214,9 @@ impl Engine {
     }
 
     fn ask(&self, message: impl Fn(Sender<Report>) -> Message) -> Result<Vec<Report>, EngineError> {
-        let ask = |handle: &Handle| {
-            let (reply, answer) = bounded(1);
-            let sent = handle.messages.send(message(reply)).is_ok() && handle.bell.write(1).is_ok();
-            sent.then_some(answer)
-        };
-        // All are asked before the first is waited for.
-        let answers: Vec<_> = self.workers.iter().map(ask).collect();
-        let wait = |(worker, answer): (usize, Option<crossbeam_channel::Receiver<Report>>)| {
-            let gone = || EngineError::Device { worker, source: std::io::Error::other("it has ended") };
-            answer.and_then(|answer| answer.recv().ok()).ok_or_else(gone)
-        };
-        answers.into_iter().enumerate().map(wait).collect()
+        let lines = self.workers.iter().map(|handle| &handle.line);
+        line::ask(lines, message)
+            .map_err(|worker| EngineError::Device { worker, source: std::io::Error::other("it has ended") })
     }
 }
 
@@ -233,7 +229,7 @@ impl Drop for Engine {
 }
 
 /// The sum of several workers' reports; `None` of none.
-pub(super) fn total(reports: &[Report]) -> Option<Report> {
+pub fn total(reports: &[Report]) -> Option<Report> {
     let (first, others) = reports.split_first()?;
     let mut sum = first.clone();
     for other in others {

@@ -14,6 +14,9 @@ mod control;
 pub mod events;
 #[cfg(test)]
 mod extremes;
+pub mod json;
+mod line;
+mod listeners;
 pub mod network;
 mod patience;
 #[cfg(test)]
@@ -25,7 +28,8 @@ pub mod wire;
 mod worker;
 
 pub use clock::Clock;
-pub use control::{Engine, EngineError, EngineOptions, Watch};
+pub use control::{Engine, EngineError, EngineOptions, Watch, total};
+pub use line::{Ended, Listener, Workers};
 pub use network::{Network, NetworkError, Summary};
 pub use record::{HEADER, Record, Records};
 pub use report::{LATENESS_MAX, NatReport, PathReport, Report, StageReport};

@@ -108,6 +108,11 @@ impl Attached {
         self.attachment.taps()
     }
 
+    /// Where they are.
+    pub const fn netns(&self) -> &Netns {
+        self.attachment.netns()
+    }
+
     /// Whether the target or the device is gone.
     pub fn has_ended(&self) -> bool {
         self.target.has_ended() || !self.attachment.is_attached()

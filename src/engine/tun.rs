@@ -6,6 +6,7 @@ use crate::device::tap::{self, LinkHeaders};
 use crate::device::{Queue, vnet};
 use crate::engine::clock::Clock;
 use crate::engine::events::Tap;
+use crate::engine::listeners::Listeners;
 use crate::engine::record::Records;
 use crate::engine::report::LATENESS_MAX;
 use crate::journal::{self, Kind, tap::Told};
@@ -62,7 +63,7 @@ pub(super) struct Queues {
     pub(super) records_lost: u64,
     tap: Option<Tap>,
     pub(super) events_lost: u64,
-    journal: Option<journal::Tap>,
+    pub(super) listeners: Listeners,
 }
 
 impl Queues {
@@ -75,7 +76,8 @@ impl Queues {
     ) -> Self {
         let lateness = Histogram::new_with_bounds(1, LATENESS_MAX, 2).expect("constant bounds");
         let links = LinkHeaders::default();
-        Self { ports, links, clock, lateness, records, records_lost: 0, tap, events_lost: 0, journal }
+        let listeners = Listeners::new(journal);
+        Self { ports, links, clock, lateness, records, records_lost: 0, tap, events_lost: 0, listeners }
     }
 
     /// Reads one frame. `is_idle`: no packet waits, so no number of a link header is in use.
@@ -155,12 +157,9 @@ impl Egress for Queues {
             left = self.clock.now();
             self.lateness.saturating_record(left.since(due).as_nanos().max(1));
         }
-        if let Some(journal) = &mut self.journal
-            && journal.wants(Kind::Sent)
-            && sent.is_ok()
-        {
+        if self.listeners.wants(Kind::Sent) && sent.is_ok() {
             let told = Told { port: Some(port), due: Some(due), left: Some(left), ..Told::of(Kind::Sent) };
-            journal.tell(&told, packet, due, &|_| None);
+            self.listeners.tell(&told, packet, due, &|_| None);
         }
         sent.map(drop).map_err(|_| Reason::DeviceRefused)
     }
@@ -170,9 +169,7 @@ impl Egress for Queues {
         if let Some(tap) = &self.tap {
             self.events_lost += u64::from(!tap.push(what, packet, at));
         }
-        if let Some(journal) = &mut self.journal {
-            tell(journal, what, packet, at);
-        }
+        tell(&mut self.listeners, what, packet, at);
         // A story begins with what was received.
         if let Some(records) =
             self.records.as_ref().filter(|_| !matches!(what, What::Entered | What::Held(..)))
@@ -183,7 +180,7 @@ impl Egress for Queues {
 
     #[inline]
     fn transmission(&mut self, packet: &Packet) -> u8 {
-        self.journal.as_mut().map_or(0, |journal| journal.transmission(packet))
+        self.listeners.transmission(packet)
     }
 
     fn dropped(
@@ -195,36 +192,34 @@ impl Egress for Queues {
         draw: &dyn Fn(u32) -> Option<Draw>,
     ) {
         self.record(What::Dropped(place, reason), packet, at);
-        if let Some(journal) = &mut self.journal
-            && journal.wants(Kind::Dropped)
-        {
+        if self.listeners.wants(Kind::Dropped) {
             let told = Told { place, reason: Some(reason), ..Told::of(Kind::Dropped) };
-            journal.tell(&told, packet, at, draw);
+            self.listeners.tell(&told, packet, at, draw);
         }
     }
 
     fn wants_headers(&self) -> bool {
-        self.journal.as_ref().is_some_and(|journal| journal.wants(Kind::Rewritten))
+        self.listeners.wants(Kind::Rewritten)
     }
 
     fn rewritten(&mut self, place: SeatId, before: Option<&Headers>, packet: &Packet, at: Instant) {
         self.record(What::Rewritten(place), packet, at);
-        if let (Some(journal), Some(_)) = (&mut self.journal, before) {
+        if before.is_some() {
             let told = Told { place: Some(place), before, ..Told::of(Kind::Rewritten) };
-            journal.tell(&told, packet, at, &|_| None);
+            self.listeners.tell(&told, packet, at, &|_| None);
         }
     }
 }
 
 /// Tells of what has no hook of its own.
-fn tell(journal: &mut journal::Tap, what: What, packet: &Packet, at: Instant) {
+fn tell(listeners: &mut Listeners, what: What, packet: &Packet, at: Instant) {
     let told = match what {
         What::Received(_) => Told::of(Kind::Received),
         What::Held(place, until) => Told { place: Some(place), due: Some(until), ..Told::of(Kind::Held) },
         What::Created(place) => Told { place, ..Told::of(Kind::Created) },
         What::Entered | What::Sent(_) | What::Dropped(..) | What::Rewritten(..) => return,
     };
-    if journal.wants(told.kind) {
-        journal.tell(&told, packet, at, &|_| None);
+    if listeners.wants(told.kind) {
+        listeners.tell(&told, packet, at, &|_| None);
     }
 }

@@ -97,6 +97,11 @@ impl Wire {
         self.attachment.taps()
     }
 
+    /// Where they are.
+    pub const fn netns(&self) -> &Netns {
+        self.attachment.netns()
+    }
+
     /// The numbers so far.
     ///
     /// # Errors

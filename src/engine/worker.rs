@@ -40,6 +40,10 @@ pub(super) enum Message {
     Finish(Sender<Report>),
     /// The last numbers; then the worker ends.
     Stop(Sender<Report>),
+    /// Another tap to tell what happens, under a number.
+    Listen(u64, Box<crate::journal::Tap>),
+    /// No more for the tap of this number.
+    Deafen(u64),
 }
 
 /// The parts that a worker is made of.
@@ -179,6 +183,8 @@ impl Worker {
         while let Ok(message) = self.messages.try_recv() {
             match message {
                 Message::Report(reply) => drop(reply.send(self.report())),
+                Message::Listen(number, tap) => self.queues.listeners.add(number, *tap),
+                Message::Deafen(number) => self.queues.listeners.remove(number),
                 Message::Release(reply) => {
                     self.router.let_go(self.clock.now(), &mut self.queues);
                     drop(reply.send(self.report()));

@@ -69,6 +69,12 @@ impl Taps {
         (Self { lanes: lanes.into(), capacity, lost: Arc::clone(&lost), rings }, receiver, lost)
     }
 
+    /// Taps to which nobody listens.
+    #[cfg(test)]
+    pub(crate) fn unheard(lanes: Vec<Lane>) -> Self {
+        Self::new(lanes, 1024).0
+    }
+
     /// The tap of a worker whose flow table holds so many flows.
     pub fn tap(&self, flows: usize) -> Tap {
         let (ring, consumer) = RingBuffer::new(self.capacity);
@@ -121,6 +127,11 @@ pub struct Tap {
 }
 
 impl Tap {
+    /// What anybody wants to hear of: bits of [`Kind::bit`].
+    pub const fn kinds(&self) -> u8 {
+        self.kinds
+    }
+
     /// Whether anybody wants to hear of this.
     #[inline]
     pub const fn wants(&self, kind: Kind) -> bool {

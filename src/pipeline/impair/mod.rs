@@ -134,6 +134,14 @@ macro_rules! define {
         }
 
         impl ImpairmentParams {
+            /// Its type, as configuration files name it; `custom` of a stage of the program that uses the library.
+            pub const fn type_name(&self) -> &'static str {
+                match self {
+                    $($(Self::$form(_) => $name,)*)*
+                    Self::Custom(_) => "custom",
+                }
+            }
+
             /// The directions whose packets the stage sees.
             pub fn directions(&self) -> Directions {
                 match self {

@@ -1,0 +1,110 @@
+//! The way to the workers: a channel and a bell each.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use nix::sys::eventfd::EventFd;
+
+use crate::engine::clock::Clock;
+use crate::engine::report::Report;
+use crate::engine::worker::Message;
+use crate::journal::Taps;
+
+/// The way to one worker.
+#[derive(Debug, Clone)]
+pub(super) struct Line {
+    pub(super) messages: Sender<Message>,
+    pub(super) bell: Arc<EventFd>,
+}
+
+impl Line {
+    /// False if the worker has ended.
+    fn send(&self, message: Message) -> bool {
+        self.messages.send(message).is_ok() && self.bell.write(1).is_ok()
+    }
+}
+
+/// Asks all workers, before the first answer is waited for.
+///
+/// # Errors
+/// The number of a worker that has ended.
+pub(super) fn ask<'l, R>(
+    lines: impl Iterator<Item = &'l Line>,
+    message: impl Fn(Sender<R>) -> Message,
+) -> Result<Vec<R>, usize> {
+    let ask = |line: &Line| {
+        let (reply, answer) = bounded(1);
+        line.send(message(reply)).then_some(answer)
+    };
+    let answers: Vec<_> = lines.map(ask).collect();
+    let wait = |(worker, answer): (usize, Option<Receiver<R>>)| {
+        answer.and_then(|answer| answer.recv().ok()).ok_or(worker)
+    };
+    answers.into_iter().enumerate().map(wait).collect()
+}
+
+/// A worker has ended, and the run with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the run has ended")]
+pub struct Ended;
+
+/// The way to the workers of a run, for any thread. The run may end meanwhile.
+#[derive(Debug, Clone)]
+pub struct Workers {
+    pub(super) lines: Arc<[Line]>,
+    pub(super) clock: Clock,
+}
+
+impl Workers {
+    /// How many.
+    pub fn count(&self) -> usize {
+        self.lines.len()
+    }
+
+    /// The clock of the run.
+    pub const fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// The numbers of all workers at about this moment, one report a worker. Waits for the workers.
+    ///
+    /// # Errors
+    /// If a worker has ended.
+    pub fn reports(&self) -> Result<Vec<Report>, Ended> {
+        ask(self.lines.iter(), Message::Report).map_err(|_| Ended)
+    }
+
+    /// From now on the workers tell these taps, too, what happens, until the returned listener is dropped. The lanes must not
+    /// follow flows.
+    ///
+    /// # Errors
+    /// If a worker has ended.
+    pub fn listen(&self, taps: &Taps) -> Result<Listener, Ended> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let listener = Listener { workers: self.clone(), number };
+        for line in self.lines.iter() {
+            if !line.send(Message::Listen(number, Box::new(taps.tap(0)))) {
+                return Err(Ended);
+            }
+        }
+        Ok(listener)
+    }
+}
+
+/// Dropped, it takes its taps from the workers.
+#[derive(Debug)]
+pub struct Listener {
+    workers: Workers,
+    number: u64,
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        for line in self.workers.lines.iter() {
+            // A worker that has ended has no taps any more.
+            line.send(Message::Deafen(self.number));
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! Who is told what happens to each packet of a worker: the journal of the run, and whoever listens for a while.
+
+use crate::journal::tap::Told;
+use crate::journal::{Kind, Tap};
+use crate::pipeline::packet::Packet;
+use crate::pipeline::rng::Draw;
+use crate::pipeline::time::Instant;
+
+/// The taps of one worker. Without any, being asked what is wanted is all it costs.
+#[derive(Debug)]
+pub(super) struct Listeners {
+    /// What any of them wants to hear of: bits of [`Kind::bit`].
+    kinds: u8,
+    /// Each with its number; that of the run has none.
+    taps: Vec<(Option<u64>, Tap)>,
+}
+
+impl Listeners {
+    pub(super) fn new(journal: Option<Tap>) -> Self {
+        let mut listeners = Self { kinds: 0, taps: journal.map(|tap| (None, tap)).into_iter().collect() };
+        listeners.changed();
+        listeners
+    }
+
+    fn changed(&mut self) {
+        self.kinds = self.taps.iter().fold(0, |set, (_, tap)| set | tap.kinds());
+    }
+
+    pub(super) fn add(&mut self, number: u64, tap: Tap) {
+        self.taps.push((Some(number), tap));
+        self.changed();
+    }
+
+    pub(super) fn remove(&mut self, number: u64) {
+        self.taps.retain(|(own, _)| *own != Some(number));
+        self.changed();
+    }
+
+    #[inline]
+    pub(super) const fn wants(&self, kind: Kind) -> bool {
+        self.kinds & kind.bit() != 0
+    }
+
+    /// Which transmission of its data this is; 0 if nobody follows flows.
+    #[inline]
+    pub(super) fn transmission(&mut self, packet: &Packet) -> u8 {
+        // Only the run's own may follow flows.
+        self.taps.first_mut().map_or(0, |(_, tap)| tap.transmission(packet))
+    }
+
+    pub(super) fn tell(
+        &mut self,
+        told: &Told<'_>,
+        packet: &Packet,
+        at: Instant,
+        draw: &dyn Fn(u32) -> Option<Draw>,
+    ) {
+        for (_, tap) in self.taps.iter_mut().filter(|(_, tap)| tap.wants(told.kind)) {
+            tap.tell(told, packet, at, draw);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::{Lane, Taps};
+
+    #[test]
+    fn each_listener_comes_and_goes_by_itself() {
+        let tap = |kinds: &[Kind]| Taps::unheard(vec![Lane::of(kinds)]).tap(0);
+        let mut listeners = Listeners::new(Some(tap(&[Kind::Dropped])));
+        let wants = |listeners: &Listeners| Kind::ALL.map(|kind| listeners.wants(kind));
+        let before = wants(&listeners);
+        listeners.add(7, tap(&[Kind::Sent]));
+        listeners.add(8, tap(&[Kind::Sent, Kind::Held]));
+        assert!(listeners.wants(Kind::Held) && listeners.wants(Kind::Sent));
+        listeners.remove(8);
+        assert!(!listeners.wants(Kind::Held) && listeners.wants(Kind::Sent));
+        listeners.remove(7);
+        assert_eq!(wants(&listeners), before);
+        assert_eq!(before.iter().filter(|wanted| **wanted).count(), 1);
+    }
+}
