@@ -10,7 +10,8 @@
 //! - [`counters`]: what became of the packets.
 //!
 //! Cargo features: `cli` (default) builds the program `faultwire` and brings all others; `lab` (hosts in namespaces and
-//! cases), `capture` (pcap files), `net` (TUN devices, namespaces, worker threads). With `default-features = false` there
+//! cases), `capture` (pcap files), `control` (the HTTP interface of a running instance), `net` (TUN devices, namespaces, worker
+//! threads). With `default-features = false` there
 //! remain the packet core, the configuration and the modules above, without any system call.
 //!
 //! The modules that are not listed here are the program's own. They are public for its tests, benches and fuzz targets only,
@@ -27,6 +28,7 @@
 //! - `hosts`: see above.
 //! - `capture`: captures through the core, in virtual time.
 //! - `lab`: cases: build a network, break it, drive traffic, compare what the kernels report.
+//! - `control`: what a running instance tells, over HTTP.
 //! - `cli`: the commands.
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
@@ -124,6 +126,9 @@ pub mod capture;
 pub mod cli;
 #[doc(hidden)]
 pub mod config;
+#[cfg(feature = "control")]
+#[doc(hidden)]
+pub mod control;
 #[cfg(feature = "net")]
 #[doc(hidden)]
 pub mod device;

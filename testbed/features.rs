@@ -64,6 +64,7 @@ fn a_feature_brings_what_it_is_for_and_no_more() {
         ),
         ("lab", &["nix", "rtnetlink"], &["clap", "anyhow", "flate2", "ruzstd"]),
         ("capture", &["flate2", "ruzstd"], &["clap", "anyhow"]),
+        ("control", &["axum", "hyper", "tokio"], &["clap", "anyhow", "flate2", "ruzstd"]),
         ("cli", &["clap", "anyhow", "flate2", "nix"], &["criterion", "proptest"]),
     ] {
         let packages = packages(features);
@@ -83,5 +84,5 @@ fn every_feature_is_known() {
     let table = manifest.split("[features]\n").nth(1).unwrap().split("\n[").next().unwrap();
     let names: BTreeSet<&str> =
         table.lines().filter_map(|line| line.split_once(" = [")).map(|(name, _)| name).collect();
-    assert_eq!(names, ["capture", "cli", "default", "lab", "net"].into());
+    assert_eq!(names, ["capture", "cli", "control", "default", "lab", "net"].into());
 }

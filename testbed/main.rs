@@ -17,6 +17,7 @@ mod system {
     pub(crate) mod cni;
     pub(crate) mod common;
     pub(crate) mod containers;
+    pub(crate) mod control;
     pub(crate) mod evidence;
     pub(crate) mod exec;
     pub(crate) mod hosts;

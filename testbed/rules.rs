@@ -16,7 +16,7 @@ const LAYERS: [&[&str]; 8] = [
     &["attach"],
     &["journal"],
     &["engine"],
-    &["capture", "hosts", "lab"],
+    &["capture", "control", "hosts", "lab"],
 ];
 
 fn root() -> &'static Path {

@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 use ipnet::IpNet;
 
 use crate::cli::run::Run;
+use crate::cli::serving::Serving;
 use crate::cli::watching::Watching;
 use crate::config::spec;
 use crate::pipeline::params::{Identity, Mode};
@@ -280,6 +281,8 @@ pub(super) struct Exec {
     pub(super) linger: Duration,
     #[command(flatten)]
     pub(super) watching: Watching,
+    #[command(flatten)]
+    pub(super) serving: Serving,
     /// The command and its arguments
     #[arg(last = true, required = true, value_name = "CMD")]
     pub(super) command: Vec<OsString>,
@@ -355,6 +358,8 @@ pub(super) struct Attach {
     pub(super) log: Option<PathBuf>,
     #[command(flatten)]
     pub(super) watching: Watching,
+    #[command(flatten)]
+    pub(super) serving: Serving,
 }
 
 /// Options of `doctor`.

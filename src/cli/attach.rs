@@ -14,12 +14,14 @@ use crate::cli::args::Attach;
 use crate::cli::attach::wanted::Wanted;
 use crate::cli::log::start_log;
 use crate::cli::out::LiveLine;
+use crate::cli::serving::{self, Served};
 use crate::cli::session;
 use crate::cli::signals::{Received, Signals, millis_until};
 use crate::cli::summary::{self, Names};
 use crate::cli::watching::{Opened, Watcher};
 use crate::cli::{WRONG, fail, out};
 use crate::config::plan::PathPlan;
+use crate::control::{Device as Tap, Door};
 use crate::engine::Watch;
 use crate::engine::network::Summary;
 use crate::engine::wire::{NETWORK, TARGET, Wire, WirePlan};
@@ -69,9 +71,14 @@ pub(super) fn attach(args: &Attach) -> ExitCode {
         Ok(found) => found,
         Err(error) => return fail(WRONG, error),
     };
-    let watched = (&opened, &recorded);
-    let done =
-        if args.dry_run { dry_run(&target, &device) } else { run(args, &wanted, watched, &target, &device) };
+    if args.dry_run {
+        return dry_run(&target, &device).unwrap_or_else(|error| fail(1, format!("{error:#}")));
+    }
+    let door = match args.serving.open(|text| out::note_line(format_args!("notice: {text}"))) {
+        Ok(door) => door,
+        Err(error) => return fail(WRONG, error),
+    };
+    let done = run(args, &wanted, (&opened, &recorded, door), &target, &device);
     done.unwrap_or_else(|error| fail(1, format!("{error:#}")))
 }
 
@@ -123,7 +130,7 @@ fn dry_run(target: &Target, device: &Device) -> anyhow::Result<ExitCode> {
 fn run(
     args: &Attach,
     wanted: &Wanted,
-    (opened, recorded): (&Opened<'_>, &journal::Names),
+    (opened, recorded, door): (&Opened<'_>, &journal::Names, Door),
     target: &Target,
     device: &Device,
 ) -> anyhow::Result<ExitCode> {
@@ -143,6 +150,19 @@ fn run(
         "attached to {} of {}, seed {}; Ctrl-C detaches",
         device.name, target.label, plan.seed
     ));
+    let device_of = |(port, tap): (&str, &String)| Tap {
+        port: port.to_owned(),
+        name: tap.clone(),
+        netns: wire.netns().clone(),
+    };
+    let served = Served {
+        command: "attach",
+        config: args.config.as_deref(),
+        params: plan.router(),
+        names: recorded,
+        devices: ["target", "network"].into_iter().zip(wire.taps()).map(device_of).collect(),
+    };
+    let control = serving::serve(door, wire.engine(), served)?;
     let end = watch(&wire, target, (&signals, &names), wanted.duration)?;
     match end {
         End::Target => out::note_line(format_args!("{} has ended", target.label)),
@@ -150,6 +170,7 @@ fn run(
         End::Signal | End::Time | End::Worker => {}
     }
     let (summary, hooks) = wire.stop()?;
+    drop(control);
     log.map_or(Ok(()), LiveLog::finish)?;
     for sentence in watcher.map_or_else(Vec::new, |watcher| watcher.finish().0) {
         out::note_line(format_args!("notice: {sentence}"));

@@ -17,6 +17,7 @@ use crate::capture::live::{LiveLog, check_folder};
 use crate::cli::args::Exec;
 use crate::cli::faults::Faults;
 use crate::cli::log::start_log;
+use crate::cli::serving::{self, Served};
 use crate::cli::signals::Signals;
 use crate::cli::subnets::Subnets;
 use crate::cli::summary::{self, Names};
@@ -196,6 +197,13 @@ impl<'a> Json<'a> {
 fn run(asked: Asked<'_>, signals: &Signals, seed: u64) -> anyhow::Result<Ended> {
     let Asked { args, faults, opened } = asked;
     let inner = Netns::anonymous()?;
+    let told = |text: &str| out::note_line(format_args!("faultwire: {text}"));
+    let door = args.serving.open(|text| {
+        if args.summary {
+            told(text);
+        }
+    })?;
+    let socket = door.path().map(std::path::absolute).transpose()?;
     let start = |folder| start_log(folder, &command_line(args), &paths(faults));
     let (log, events) = args.log.as_deref().map(start).transpose()?.unzip();
     let (watcher, taps) = opened.start_with_drops(&recorded(faults, seed))?;
@@ -208,7 +216,15 @@ fn run(asked: Asked<'_>, signals: &Signals, seed: u64) -> anyhow::Result<Ended> 
         out::note_line(format_args!("faultwire: {notice}"));
     }
     let names = Names::of(&plan, network.seed);
-    let spawned = spawn(args, &inner, &subnets)?;
+    let served = Served {
+        command: "exec",
+        config: None,
+        params: router_params(&plan, network.seed),
+        names: &recorded(faults, network.seed),
+        devices: serving::devices(&network.ports, &[]),
+    };
+    let control = serving::serve(door, network.engine(), served)?;
+    let spawned = spawn(args, &inner, (&subnets, socket.as_deref()))?;
     let has_run = spawned.is_ok();
     let (code, interrupted) = match spawned {
         Ok(mut child) => {
@@ -221,6 +237,7 @@ fn run(asked: Asked<'_>, signals: &Signals, seed: u64) -> anyhow::Result<Ended> 
         }
     };
     let (summary, also) = settle(args, network, (&inner, signals), log).map_err(After::of(code))?;
+    drop(control);
     let (said, drops) = watcher.finish();
     for sentence in said {
         out::note_line(format_args!("faultwire: {sentence}"));
@@ -310,13 +327,20 @@ fn default_route(v4: bool) -> ipnet::IpNet {
 }
 
 /// Starts the command inside; the inner error is the command's.
-fn spawn(args: &Exec, inner: &Netns, subnets: &Subnets) -> Result<std::io::Result<Child>, NetError> {
+fn spawn(
+    args: &Exec,
+    inner: &Netns,
+    (subnets, socket): (&Subnets, Option<&Path>),
+) -> Result<std::io::Result<Child>, NetError> {
     let mut command = Command::new(&args.command[0]);
     command.args(&args.command[1..]);
     for (variable, v4) in [("FAULTWIRE_HOST", true), ("FAULTWIRE_HOST6", false)] {
         if let Some(address) = subnets.host_address(v4) {
             command.env(variable, address.to_string());
         }
+    }
+    if let Some(socket) = socket {
+        command.env("FAULTWIRE_CONTROL", socket);
     }
     // A child starts in the namespace of the thread that makes it, and with its signal mask: the signals that faultwire
     // only reads must not be blocked in the command.

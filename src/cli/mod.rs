@@ -26,6 +26,7 @@ mod out;
 mod pcap;
 mod ready;
 mod run;
+mod serving;
 mod session;
 mod signals;
 mod subnets;

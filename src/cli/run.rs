@@ -11,6 +11,7 @@ use crate::capture::live::{LiveLog, LogError, Wanted, check_folder};
 use crate::cli::kind;
 use crate::cli::out::LiveLine;
 use crate::cli::ready::{self, Ready};
+use crate::cli::serving::{self, Served, Serving};
 use crate::cli::session;
 use crate::cli::signals::{Signals, millis_until};
 use crate::cli::summary::{self, Names};
@@ -18,6 +19,7 @@ use crate::cli::watching::{Opened, Watcher, Watching};
 use crate::cli::{WRONG, fail, out, random_seed};
 use crate::config::plan::{AttachedPort, PathPlan};
 use crate::config::{self, Kind, Plan};
+use crate::control::Door;
 use crate::engine::Watch;
 use crate::engine::events::Events;
 use crate::engine::network::{Network, Summary, open_netns, router_params};
@@ -68,6 +70,8 @@ pub(super) struct Run {
     pub(super) log: Option<PathBuf>,
     #[command(flatten)]
     pub(super) watching: Watching,
+    #[command(flatten)]
+    pub(super) serving: Serving,
 }
 
 /// Builds the ports of a configuration and forwards until told to stop.
@@ -96,7 +100,11 @@ pub(super) fn run(args: &Run, parent: Pid) -> ExitCode {
         Ok(opened) => opened,
         Err(error) => return fail(WRONG, format!("{error:#}")),
     };
-    match forward(&plan, args, &opened, ready, parent) {
+    let door = match args.serving.open(|text| out::note_line(format_args!("notice: {text}"))) {
+        Ok(door) => door,
+        Err(error) => return fail(WRONG, error),
+    };
+    match forward(&plan, args, (&opened, door), ready, parent) {
         Ok((summary, names)) => finish(&summary, &names, args.json),
         Err(error) => fail(1, error),
     }
@@ -119,7 +127,7 @@ fn danger(port: &AttachedPort) -> Option<String> {
 fn forward(
     plan: &Plan,
     args: &Run,
-    opened: &Opened<'_>,
+    (opened, door): (&Opened<'_>, Door),
     ready: Ready,
     parent: Pid,
 ) -> anyhow::Result<(Summary, Names)> {
@@ -156,10 +164,19 @@ fn forward(
         network.seed
     ));
     let names = Names::of(plan, network.seed).with_attached(&network.attached);
+    let served = Served {
+        command: "run",
+        config: Some(&args.config),
+        params: router_params(plan, seed),
+        names: &recorded,
+        devices: serving::devices(&network.ports, &network.attached),
+    };
+    let control = serving::serve(door, network.engine(), served)?;
     ready.say()?;
     watch(&network, &signals, plan.duration, &names)?;
     drain(&network, &signals, args.drain)?;
     let summary = network.stop()?;
+    drop(control);
     log.map_or(Ok(()), LiveLog::finish)?;
     for sentence in watcher.map_or_else(Vec::new, |watcher| watcher.finish().0) {
         out::note_line(format_args!("notice: {sentence}"));

@@ -1,0 +1,113 @@
+//! `--control` and `--metrics`: what a running instance tells, and where.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
+
+use crate::cli::out;
+use crate::control::{Choice, Control, ControlError, Device, Door, Instance};
+use crate::engine::Engine;
+use crate::engine::network::{Attached, Port};
+use crate::journal::Names;
+use crate::pipeline::params::RouterParams;
+
+/// Where a running instance can be asked.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Asking a running instance")]
+pub(super) struct Serving {
+    /// Name or path of the control socket, or none; see docs/control.md [default: the number of the process]
+    #[arg(long, value_name = "NAME|PATH")]
+    pub(super) control: Option<Choice>,
+    /// Serve Prometheus metrics (/metrics) at this address; a port alone is one of the loopback address
+    #[arg(long, value_name = "ADDRESS", value_parser = address)]
+    pub(super) metrics: Option<SocketAddr>,
+}
+
+/// An address with a port, or a port.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let port = text.strip_prefix(':').unwrap_or(text).parse();
+    let loopback = port.map(|port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port));
+    loopback
+        .or_else(|_| text.parse())
+        .map_err(|_| "try a port or an address with a port, such as 9464 or 127.0.0.1:9464".to_owned())
+}
+
+/// What is served.
+pub(super) struct Served<'a> {
+    pub(super) command: &'static str,
+    pub(super) config: Option<&'a Path>,
+    pub(super) params: RouterParams,
+    pub(super) names: &'a Names,
+    pub(super) devices: Vec<Device>,
+}
+
+impl Serving {
+    /// Opens what is asked for, before anything else is made. A socket that nobody asked for is not worth a failure: then the
+    /// reason is given to `notice`.
+    pub(super) fn open(&self, notice: impl Fn(&str)) -> Result<Door, ControlError> {
+        if let Some(choice) = &self.control {
+            return Door::open(choice, self.metrics);
+        }
+        let own = Choice::Name(std::process::id().to_string());
+        match Door::open(&own, self.metrics) {
+            Err(ControlError::Socket(error)) => {
+                notice(&format!("this run cannot be asked or changed: {error}"));
+                Door::open(&Choice::None, self.metrics)
+            }
+            opened => opened,
+        }
+    }
+}
+
+/// Serves a run from now on.
+pub(super) fn serve(
+    door: Door,
+    engine: &Engine,
+    served: Served<'_>,
+) -> Result<Option<Control>, ControlError> {
+    if let Some(address) = door.metrics() {
+        out::note_line(format_args!("metrics at http://{address}/metrics"));
+    }
+    door.serve(Instance {
+        command: served.command,
+        config: served.config.map(|path| path.display().to_string()),
+        params: served.params,
+        names: served.names.clone(),
+        workers: engine.workers(),
+        devices: served.devices,
+    })
+}
+
+/// The devices of a network's ports.
+pub(super) fn devices(ports: &[Port], attached: &[Attached]) -> Vec<Device> {
+    let own = ports.iter().map(|port| Device {
+        port: port.name.clone(),
+        name: port.device.clone(),
+        netns: port.netns.clone(),
+    });
+    let taps = attached.iter().flat_map(|port| {
+        let names = [port.name.clone(), format!("{}/network", port.name)];
+        let tap = |(port_name, tap): (String, &String)| Device {
+            port: port_name,
+            name: tap.clone(),
+            netns: port.netns().clone(),
+        };
+        names.into_iter().zip(port.taps()).map(tap).collect::<Vec<_>>()
+    });
+    own.chain(taps).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_alone_is_of_the_loopback_address() {
+        for text in ["9464", ":9464", "127.0.0.1:9464"] {
+            assert_eq!(address(text), Ok("127.0.0.1:9464".parse().unwrap()), "{text}");
+        }
+        assert_eq!(address("[::]:1"), Ok("[::]:1".parse().unwrap()));
+        for wrong in ["", "x", "localhost:1", "1.2.3.4", "70000"] {
+            assert!(address(wrong).is_err(), "{wrong}");
+        }
+    }
+}

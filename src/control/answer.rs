@@ -1,0 +1,49 @@
+//! What is answered when a request is wrong.
+
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+/// A refusal: why, and which part of the request it is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Refusal {
+    pub(super) status: StatusCode,
+    /// The field, parameter or part of the path; empty: the whole request.
+    pub(super) field: String,
+    pub(super) what: String,
+}
+
+impl Refusal {
+    pub(super) fn new(status: StatusCode, field: impl Into<String>, what: impl Into<String>) -> Self {
+        Self { status, field: field.into(), what: what.into() }
+    }
+
+    pub(super) fn bad(field: impl Into<String>, what: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, field, what)
+    }
+
+    /// There is no `what` that is called so; there are `known`.
+    pub(super) fn unknown<'k>(what: &str, name: &str, known: impl Iterator<Item = &'k str>) -> Self {
+        const MOST: usize = 20;
+        let mut known: Vec<&str> = known.take(MOST + 1).collect();
+        if known.len() > MOST {
+            known.truncate(MOST);
+            known.push("...");
+        }
+        let text = format!("there is no {what} {name}; there are: {}", known.join(", "));
+        Self::new(StatusCode::NOT_FOUND, what, text)
+    }
+
+    /// The workers are gone.
+    pub(super) fn ended() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "", "the run has ended")
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let body = json!({ "error": self.what, "field": self.field, "status": self.status.as_u16() });
+        (self.status, Json(body)).into_response()
+    }
+}

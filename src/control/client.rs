@@ -1,0 +1,312 @@
+//! The other end of a control socket: for `ctl`, `top` and other programs.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::control::socket::{Choice, ENDING, SocketError, folder};
+
+/// A running instance answers within this.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Bytes of an answer, at most.
+const LONGEST: u64 = 256 << 20;
+
+/// The variable that `exec` sets for its command: the path of its socket.
+pub const VARIABLE: &str = "FAULTWIRE_CONTROL";
+
+/// No answer, or none that says yes.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClientError {
+    /// The socket has no place.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// Nothing runs.
+    #[error("no instance of faultwire runs here that can be asked (looked in {0})")]
+    Nobody(String),
+    /// Several run.
+    #[error("several instances run: {0}; say which (--control NAME)")]
+    Several(String),
+    /// Nobody answers.
+    #[error("cannot ask {path}: {source}")]
+    Lost {
+        /// The socket.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// What is answered is not what an instance of faultwire answers.
+    #[error("{path} answers in a way that is not faultwire's: {what}")]
+    Strange {
+        /// The socket.
+        path: PathBuf,
+        /// What.
+        what: String,
+    },
+    /// The request was refused.
+    #[error("{}{what}", if field.is_empty() { String::new() } else { format!("{field}: ") })]
+    Refused {
+        /// HTTP status.
+        status: u16,
+        /// The part of the request that it is about; empty: all of it.
+        field: String,
+        /// Why.
+        what: String,
+    },
+}
+
+/// A running instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Client {
+    path: PathBuf,
+}
+
+impl Client {
+    /// The instance whose socket is at `path`.
+    pub fn at(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into() }
+    }
+
+    /// The instance that `choice` names; without one that of [`VARIABLE`], or the only one that runs.
+    ///
+    /// # Errors
+    /// If there is none, or several and nothing says which.
+    pub fn find(choice: Option<&Choice>) -> Result<Self, ClientError> {
+        if let Some(choice) = choice {
+            let nobody = || ClientError::Nobody("none".to_owned());
+            return choice.path()?.map(Self::at).ok_or_else(nobody);
+        }
+        if let Some(path) = std::env::var_os(VARIABLE) {
+            return Ok(Self::at(path));
+        }
+        match &Self::all()[..] {
+            [only] => Ok(only.clone()),
+            [] => {
+                let looked =
+                    folder().map_or_else(|| "no folder".to_owned(), |path| path.display().to_string());
+                Err(ClientError::Nobody(looked))
+            }
+            several => {
+                let names: Vec<String> = several.iter().map(Self::name).collect();
+                Err(ClientError::Several(names.join(", ")))
+            }
+        }
+    }
+
+    /// All instances of this user that run and have a name, in the order of their names.
+    pub fn all() -> Vec<Self> {
+        let files = folder().and_then(|folder| std::fs::read_dir(folder).ok());
+        let paths = files.into_iter().flatten().flatten().map(|entry| entry.path());
+        let sockets = paths.filter(|path| path.to_string_lossy().ends_with(ENDING));
+        let mut running: Vec<PathBuf> = sockets.filter(|path| UnixStream::connect(path).is_ok()).collect();
+        running.sort();
+        running.into_iter().map(Self::at).collect()
+    }
+
+    /// What the instance is called: the name of its socket, or its path.
+    pub fn name(&self) -> String {
+        let name = self.path.file_name().map(|name| name.to_string_lossy().into_owned());
+        let own = folder().is_some_and(|folder| self.path.parent() == Some(&folder));
+        let name = name.and_then(|name| name.strip_suffix(ENDING).map(str::to_owned)).filter(|_| own);
+        name.unwrap_or_else(|| self.path.display().to_string())
+    }
+
+    /// Its socket.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What is at `resource`, as `/v1/counters`.
+    ///
+    /// # Errors
+    /// If nobody answers, or a refusal is answered.
+    pub fn get(&self, resource: &str) -> Result<Value, ClientError> {
+        Ok(self.send("GET", resource, None, None)?.body)
+    }
+
+    /// What a request is answered by. `version` is that which the resource must have (`If-Match`).
+    ///
+    /// # Errors
+    /// If nobody answers, or a refusal is answered.
+    pub fn send(
+        &self,
+        method: &str,
+        resource: &str,
+        body: Option<&Value>,
+        version: Option<&str>,
+    ) -> Result<Answer, ClientError> {
+        let stream = self.ask(method, resource, body, version)?;
+        let mut stream = BufReader::new(stream);
+        let (status, version) = self.head(&mut stream)?;
+        let mut text = String::new();
+        stream.take(LONGEST).read_to_string(&mut text).map_err(|source| self.lost(source))?;
+        let body = self.body(&text)?;
+        refused(status, &body)?;
+        Ok(Answer { status, version, body })
+    }
+
+    /// Events as they happen; `query` as in `kinds=dropped&path=up`. The first says that all later ones are told.
+    ///
+    /// # Errors
+    /// If nobody answers, or a refusal is answered.
+    pub fn events(&self, query: &str) -> Result<Events, ClientError> {
+        let stream = self.ask("GET", &format!("/v1/events?{query}"), None, None)?;
+        let unlimited = stream.try_clone().and_then(|stream| stream.set_read_timeout(None).map(|()| stream));
+        let mut lines = BufReader::new(unlimited.map_err(|source| self.lost(source))?);
+        let (status, _) = self.head(&mut lines)?;
+        if status >= 300 {
+            let mut text = String::new();
+            lines.take(LONGEST).read_to_string(&mut text).map_err(|source| self.lost(source))?;
+            refused(status, &self.body(&text)?)?;
+            return Err(self.strange("a refusal without a reason"));
+        }
+        Ok(Events { client: self.clone(), lines })
+    }
+
+    fn ask(
+        &self,
+        method: &str,
+        resource: &str,
+        body: Option<&Value>,
+        version: Option<&str>,
+    ) -> Result<UnixStream, ClientError> {
+        let body = body.map(Value::to_string).unwrap_or_default();
+        let mut head = vec![format!("{method} {resource} HTTP/1.0"), "Host: faultwire".to_owned()];
+        if !body.is_empty() {
+            head.push("Content-Type: application/json".to_owned());
+            head.push(format!("Content-Length: {}", body.len()));
+        }
+        head.extend(version.map(|version| format!("If-Match: {version}")));
+        let head = head.join("\r\n");
+        let send = || {
+            let mut stream = UnixStream::connect(&self.path)?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            stream.write_all(format!("{head}\r\n\r\n{body}").as_bytes())?;
+            Ok(stream)
+        };
+        send().map_err(|source| self.lost(source))
+    }
+
+    /// Status and version.
+    fn head(&self, stream: &mut impl BufRead) -> Result<(u16, Option<String>), ClientError> {
+        let mut line = String::new();
+        let mut next = |line: &mut String| {
+            line.clear();
+            stream.take(LONGEST).read_line(line).map_err(|source| self.lost(source))
+        };
+        next(&mut line)?;
+        let status = line.strip_prefix("HTTP/1.").and_then(|rest| rest.split(' ').nth(1)?.parse().ok());
+        let status = status.ok_or_else(|| self.strange(&format!("{:?}", line.trim())))?;
+        let mut version = None;
+        while next(&mut line)? > 0 && !line.trim().is_empty() {
+            if let Some((name, value)) = line.split_once(':')
+                && name.eq_ignore_ascii_case("etag")
+            {
+                version = Some(value.trim().to_owned());
+            }
+        }
+        Ok((status, version))
+    }
+
+    fn body(&self, text: &str) -> Result<Value, ClientError> {
+        if text.is_empty() {
+            return Ok(Value::Null);
+        }
+        serde_json::from_str(text).map_err(|error| self.strange(&error.to_string()))
+    }
+
+    fn lost(&self, source: io::Error) -> ClientError {
+        ClientError::Lost { path: self.path.clone(), source }
+    }
+
+    fn strange(&self, what: &str) -> ClientError {
+        ClientError::Strange { path: self.path.clone(), what: what.to_owned() }
+    }
+}
+
+fn refused(status: u16, body: &Value) -> Result<(), ClientError> {
+    if status < 300 {
+        return Ok(());
+    }
+    let text = |key: &str| body[key].as_str().unwrap_or_default().to_owned();
+    Err(ClientError::Refused { status, field: text("field"), what: text("error") })
+}
+
+/// What a request is answered by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// HTTP status, below 300.
+    pub status: u16,
+    /// The version of the resource (`ETag`).
+    pub version: Option<String>,
+    /// What it says; null if nothing.
+    pub body: Value,
+}
+
+/// Events as they happen. Ends with the run.
+#[derive(Debug)]
+pub struct Events {
+    client: Client,
+    lines: BufReader<UnixStream>,
+}
+
+impl Events {
+    /// What is waited for when the next event is.
+    pub const fn stream(&self) -> &BufReader<UnixStream> {
+        &self.lines
+    }
+}
+
+impl Iterator for Events {
+    type Item = Result<Value, ClientError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut line = String::new();
+        match self.lines.read_line(&mut line) {
+            Ok(0) => None,
+            Ok(_) => Some(self.client.body(line.trim_end())),
+            Err(source) => Some(Err(self.client.lost(source))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    /// What a client makes of what a server says.
+    fn heard(answer: &str) -> Result<Answer, ClientError> {
+        let path =
+            std::env::temp_dir().join(format!("faultwire-client-{}-{}", std::process::id(), answer.len()));
+        let listener = UnixListener::bind(&path).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let (mut stream, _) = listener.accept().unwrap();
+                stream.write_all(answer.as_bytes()).unwrap();
+                // The request is read, or closing would be a reset.
+                let mut lines = BufReader::new(stream).lines();
+                while lines.next().is_some_and(|line| !line.unwrap().is_empty()) {}
+            });
+            let heard = Client::at(&path).get("/v1/state");
+            std::fs::remove_file(&path).unwrap();
+            heard.map(|body| Answer { status: 200, version: None, body })
+        })
+    }
+
+    #[test]
+    fn answers_and_refusals_are_told_apart() {
+        let answer = heard("HTTP/1.0 200 OK\r\nContent-Type: x\r\n\r\n{\"a\":1}").unwrap();
+        assert_eq!(answer.body["a"], 1);
+        let refusal = "HTTP/1.0 404 x\r\n\r\n{\"error\":\"none\",\"field\":\"path\",\"status\":404}";
+        assert_eq!(heard(refusal).unwrap_err().to_string(), "path: none");
+        for strange in ["", "SSH-2.0\r\n", "HTTP/1.0 200 OK\r\n\r\nno json"] {
+            let error = heard(strange).unwrap_err();
+            assert!(matches!(error, ClientError::Strange { .. }), "{strange:?}: {error}");
+        }
+    }
+}

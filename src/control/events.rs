@@ -1,0 +1,196 @@
+//! `GET /v1/events`: what happens to packets, as it happens, a JSON object a line.
+
+use std::convert::Infallible;
+use std::fmt::Write;
+
+use axum::body::{Body, Bytes};
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use futures_util::stream;
+use serde::Deserialize;
+use serde_json::json;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::task::spawn_blocking;
+
+use crate::config::expression;
+use crate::control::answer::Refusal;
+use crate::control::instance::Instance;
+use crate::control::server::over;
+use crate::engine::Listener;
+use crate::journal::text::Flows;
+use crate::journal::{Hub, Kind, Lane, Names, Record, Sink};
+
+/// Lines that wait for a slow reader; more are lost, and counted.
+const WAITING: usize = 1_024;
+
+/// Which events somebody wants.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Wanted {
+    /// Kinds, with commas between them; by default `dropped`.
+    kinds: Option<String>,
+    /// Only what happens on this path.
+    path: Option<String>,
+    /// Only packets like these.
+    #[serde(rename = "match")]
+    select: Option<String>,
+    /// About one in so many packets.
+    sample: Option<u64>,
+}
+
+impl Wanted {
+    fn lane(&self, names: &Names) -> Result<Lane, Refusal> {
+        let mut kinds = Vec::new();
+        for word in self.kinds.as_deref().unwrap_or("dropped").split(',') {
+            let kind = Kind::ALL.into_iter().find(|kind| kind.name() == word);
+            let known = Kind::ALL.map(Kind::name).join(", ");
+            kinds.push(kind.ok_or_else(|| Refusal::bad("kinds", format!("{word:?} is none of: {known}")))?);
+        }
+        let mut lane = Lane::of(&kinds);
+        if let Some(name) = &self.path {
+            let known = names.paths.iter().map(|path| path.name.as_str());
+            lane.path = Some(names.path(name).ok_or_else(|| Refusal::unknown("path", name, known))?);
+        }
+        if let Some(text) = &self.select {
+            let select = expression::parse(text).map_err(|error| Refusal::bad("match", error.to_string()))?;
+            lane.select = Some(select);
+        }
+        if let Some(sample) = self.sample {
+            if sample == 0 {
+                return Err(Refusal::bad("sample", "one in 0 packets is none; it is at least 1"));
+            }
+            lane.sample = sample;
+        }
+        Ok(lane)
+    }
+}
+
+/// Where the records of a lane become lines.
+struct Lines {
+    names: Names,
+    out: mpsc::Sender<String>,
+    /// Not told yet.
+    lost: u64,
+}
+
+impl Lines {
+    /// Says how many were lost; false if there is no room for that either.
+    fn tell_lost(&mut self) -> bool {
+        if self.lost > 0 && self.out.try_send(lost_line(self.lost)).is_ok() {
+            self.lost = 0;
+        }
+        self.lost == 0
+    }
+}
+
+impl Sink for Lines {
+    fn record(&mut self, record: &Record<'_>) {
+        if !self.tell_lost() {
+            self.lost += 1;
+            return;
+        }
+        // Each record has headers: nothing has to be known of its flow.
+        let mut line = Flows::default().json(&self.names, record).to_string();
+        line.push('\n');
+        if let Err(TrySendError::Full(_)) = self.out.try_send(line) {
+            self.lost += 1;
+        }
+    }
+
+    fn pause(&mut self, _length: std::time::Duration) {
+        self.tell_lost();
+    }
+
+    fn finish(mut self: Box<Self>, lost: u64) -> Vec<String> {
+        self.lost += lost;
+        self.tell_lost();
+        Vec::new()
+    }
+}
+
+fn lost_line(lost: u64) -> String {
+    let mut line = String::new();
+    // Writing to a string cannot fail.
+    let _ = writeln!(line, "{}", json!({ "kind": "lost", "events": lost }));
+    line
+}
+
+/// What has to end when the reader goes, in this order.
+struct Source {
+    listener: Listener,
+    hub: Hub,
+}
+
+impl Source {
+    /// Off the thread that serves: the hub waits for the workers.
+    fn end(self) {
+        spawn_blocking(move || {
+            drop(self.listener);
+            self.hub.finish()
+        });
+    }
+}
+
+struct Stream {
+    lines: mpsc::Receiver<String>,
+    source: Option<Source>,
+    ends: watch::Receiver<bool>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        if let Some(source) = self.source.take() {
+            source.end();
+        }
+    }
+}
+
+impl Stream {
+    async fn next(mut self) -> Option<(Result<Bytes, Infallible>, Self)> {
+        let mut lines = Vec::new();
+        loop {
+            let came = tokio::select! {
+                count = self.lines.recv_many(&mut lines, WAITING) => Some(count),
+                () = over(&mut self.ends), if self.source.is_some() => None,
+            };
+            match (came, self.source.take()) {
+                // Nothing comes any more.
+                (Some(0), source) => {
+                    self.source = source;
+                    return None;
+                }
+                (Some(_), source) => {
+                    self.source = source;
+                    return Some((Ok(lines.concat().into()), self));
+                }
+                // The run ends: what it still told comes first.
+                (None, source) => source.into_iter().for_each(Source::end),
+            }
+        }
+    }
+}
+
+/// Begins to listen.
+pub(super) fn listen(
+    instance: &Instance,
+    wanted: &Wanted,
+    place: OwnedSemaphorePermit,
+    ends: watch::Receiver<bool>,
+) -> Result<Response, Refusal> {
+    let lane = wanted.lane(&instance.names)?;
+    let (out, lines) = mpsc::channel(WAITING);
+    // The first line says that from now on all is told.
+    let at = instance.workers.clock().now().as_nanos();
+    let _ = out.try_send(format!("{}\n", json!({ "kind": "listening", "at_ns": at })));
+    let sink = Lines { names: instance.names.clone(), out, lost: 0 };
+    let started = Hub::start(vec![(lane, Box::new(sink))]);
+    let (hub, taps) = started
+        .map_err(|error| Refusal::new(axum::http::StatusCode::SERVICE_UNAVAILABLE, "", error.to_string()))?;
+    let listener = instance.workers.listen(&taps).map_err(|_| Refusal::ended())?;
+    hub.begin();
+    let source = Some(Source { listener, hub });
+    let body = stream::unfold(Stream { lines, source, ends, _place: place }, Stream::next);
+    Ok(([(CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(body)).into_response())
+}

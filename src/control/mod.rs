@@ -1,0 +1,46 @@
+//! What a running instance tells: HTTP with JSON on a Unix socket of its own, and Prometheus metrics.
+//!
+//! A thread of its own with a small runtime serves it. The workers are asked by messages that they take between bursts, for all
+//! requests of a moment at once; while nobody asks, nothing here wakes up. [`client`] is the other end.
+
+// Numbers come from outside here: each conversion is checked, or says why it need not be.
+#![cfg_attr(
+    not(test),
+    warn(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_possible_wrap)
+)]
+
+mod answer;
+pub mod client;
+mod events;
+mod gauge;
+mod instance;
+mod metrics;
+mod routes;
+mod server;
+mod socket;
+mod view;
+
+pub use client::{Client, ClientError};
+pub use instance::{Device, Instance};
+pub use server::{Control, Door};
+pub use socket::{Choice, SocketError, folder};
+
+/// Why nothing can be served.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ControlError {
+    /// The socket.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// The address of the metrics.
+    #[error("cannot serve metrics on {address}: {source}")]
+    Metrics {
+        /// Which.
+        address: std::net::SocketAddr,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// The thread or its runtime.
+    #[error("cannot start the thread that serves the control socket: {0}")]
+    Start(std::io::Error),
+}

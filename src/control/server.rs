@@ -1,0 +1,187 @@
+//! The thread that serves: connections, their limits, and the end.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use axum::Router;
+use axum::serve::Listener;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::TcpUserTimeout;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+
+use crate::control::ControlError;
+use crate::control::instance::Instance;
+use crate::control::routes::{self, Desk};
+use crate::control::socket::{Choice, Socket};
+
+/// Connections that are served at a time, of each listener; more wait in its backlog.
+const CONNECTIONS: usize = 64;
+/// The headers of a request have to come within so long; an idle connection is closed after it.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Bytes of a request's headers.
+const HEADERS: usize = 16 << 10;
+/// What is being answered when the run ends has so long.
+const GRACE: Duration = Duration::from_millis(500);
+/// A thread that waited for workers or devices stays so long for the next.
+const KEEP_ALIVE: Duration = Duration::from_secs(1);
+/// A TCP client that takes nothing for so long, in milliseconds, is given up.
+const STALLED: u32 = 30_000;
+
+/// Sockets that are open, and not served yet.
+#[derive(Debug)]
+pub struct Door {
+    socket: Option<Socket>,
+    metrics: Option<TcpListener>,
+}
+
+impl Door {
+    /// Opens what is asked for: the control socket, and an address for metrics.
+    ///
+    /// # Errors
+    /// If one of the two cannot be opened; then neither is.
+    pub fn open(control: &Choice, metrics: Option<SocketAddr>) -> Result<Self, ControlError> {
+        let listen = |address| {
+            let bind = || {
+                let listener = TcpListener::bind(address)?;
+                listener.set_nonblocking(true)?;
+                setsockopt(&listener, TcpUserTimeout, &STALLED)?;
+                Ok(listener)
+            };
+            bind().map_err(|source| ControlError::Metrics { address, source })
+        };
+        let metrics = metrics.map(listen).transpose()?;
+        Ok(Self { socket: Socket::open(control)?, metrics })
+    }
+
+    /// Where the socket is.
+    pub fn path(&self) -> Option<&Path> {
+        self.socket.as_ref().map(|socket| socket.path.as_path())
+    }
+
+    /// Where the metrics are.
+    pub fn metrics(&self) -> Option<SocketAddr> {
+        self.metrics.as_ref().and_then(|listener| listener.local_addr().ok())
+    }
+
+    /// Serves `instance` from now on; `None` if nothing is open.
+    ///
+    /// # Errors
+    /// If no thread can be started.
+    pub fn serve(self, instance: Instance) -> Result<Option<Control>, ControlError> {
+        if self.socket.is_none() && self.metrics.is_none() {
+            return Ok(None);
+        }
+        let (end, ends) = watch::channel(false);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(4)
+            .thread_keep_alive(KEEP_ALIVE)
+            .build()
+            .map_err(ControlError::Start)?;
+        let serve = move || {
+            runtime.block_on(serve(self, instance, ends));
+            runtime.shutdown_timeout(GRACE);
+        };
+        let thread =
+            std::thread::Builder::new().name("control".into()).spawn(serve).map_err(ControlError::Start)?;
+        Ok(Some(Control { end, thread: Some(thread) }))
+    }
+}
+
+/// A run that is served. Dropped, it is not served any more, and its socket is gone.
+#[derive(Debug)]
+pub struct Control {
+    end: watch::Sender<bool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        self.end.send_replace(true);
+        if let Some(thread) = self.thread.take() {
+            // A panic there has been printed, and packets do not mind.
+            let _ = thread.join();
+        }
+    }
+}
+
+async fn serve(door: Door, instance: Instance, ends: watch::Receiver<bool>) {
+    let desk = Desk::new(instance, ends.clone());
+    let mut listeners = JoinSet::new();
+    let Door { socket, metrics } = door;
+    if let Some(socket) = socket {
+        let (router, ends) = (routes::all(Arc::clone(&desk)), ends.clone());
+        listeners.spawn(async move {
+            let listener = socket.listener.try_clone().and_then(tokio::net::UnixListener::from_std);
+            let Ok(listener) = listener else { return };
+            accept(listener, router, ends).await;
+            // Taken away here, when nobody is served any more.
+            drop(socket);
+        });
+    }
+    if let Some(metrics) = metrics {
+        let router = routes::metrics_alone(desk);
+        listeners.spawn(async move {
+            let Ok(listener) = tokio::net::TcpListener::from_std(metrics) else { return };
+            accept(listener, router, ends).await;
+        });
+    }
+    while listeners.join_next().await.is_some() {}
+}
+
+/// Takes connections and serves each, until the end.
+async fn accept(mut listener: impl Listener, router: Router, mut ends: watch::Receiver<bool>) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut connections = JoinSet::new();
+    let end = ends.clone();
+    loop {
+        let next = async {
+            let place = Arc::clone(&places).acquire_owned().await;
+            (place, listener.accept().await.0)
+        };
+        tokio::select! {
+            (place, stream) = next => {
+                let (router, end) = (router.clone(), end.clone());
+                connections.spawn(async move {
+                    connection(stream, router, end).await;
+                    drop(place);
+                });
+            }
+            Some(_) = connections.join_next() => {}
+            () = over(&mut ends) => break,
+        }
+    }
+    let all = async { while connections.join_next().await.is_some() {} };
+    let _ = tokio::time::timeout(GRACE, all).await;
+}
+
+async fn connection<S>(stream: S, router: Router, mut ends: watch::Receiver<bool>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(PATIENCE).max_buf_size(HEADERS);
+    let service = TowerToHyperService::new(router);
+    let connection = http.serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        () = over(&mut ends) => connection.as_mut().graceful_shutdown(),
+    }
+    // How a client left is its own affair.
+    let _ = connection.await;
+}
+
+/// Waits for the end of the run.
+pub(super) async fn over(ends: &mut watch::Receiver<bool>) {
+    // Without its sender it has ended, too.
+    let _ = ends.wait_for(|ends| *ends).await;
+}

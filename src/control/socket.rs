@@ -1,0 +1,340 @@
+//! The Unix socket: where it is, who may use it, and what is left of instances that were killed.
+
+use std::fs::{self, DirBuilder, Metadata};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::sys::signal::kill;
+use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket};
+use nix::sys::stat::{Mode, fchmod};
+use nix::unistd::{Pid, geteuid};
+
+/// What the names of sockets end in.
+pub(super) const ENDING: &str = ".sock";
+/// Connections that wait to be taken.
+const BACKLOG: i32 = 128;
+
+/// The socket cannot be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SocketError {
+    /// There is no folder for a name.
+    #[error(
+        "there is no folder for control sockets: XDG_RUNTIME_DIR is not set; give a path (--control ./faultwire.sock)"
+    )]
+    NoFolder,
+    /// The folder is not ours alone.
+    #[error("{0} cannot hold control sockets: {1}")]
+    Folder(PathBuf, String),
+    /// Something is at the path.
+    #[error("{path}: {what}")]
+    Taken {
+        /// Where.
+        path: PathBuf,
+        /// What is there.
+        what: String,
+    },
+    /// The system refuses it.
+    #[error("cannot make the control socket {path}: {source}")]
+    Refused {
+        /// Where.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+}
+
+/// Which socket is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Choice {
+    /// None.
+    None,
+    /// In the folder of this user, by this name.
+    Name(String),
+    /// At this path.
+    Path(PathBuf),
+}
+
+impl std::str::FromStr for Choice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "-_.".contains(letter);
+        match text {
+            "none" => Ok(Self::None),
+            _ if text.contains('/') => Ok(Self::Path(text.into())),
+            _ if !text.is_empty() && !text.starts_with('.') && text.chars().all(is_plain) => {
+                Ok(Self::Name(text.to_owned()))
+            }
+            _ => Err("it is a name of letters, digits, - _ . or a path with a /, or none".to_owned()),
+        }
+    }
+}
+
+impl Choice {
+    /// The path of the socket; `None` if none is wanted.
+    ///
+    /// # Errors
+    /// If there is no folder for a name.
+    pub fn path(&self) -> Result<Option<PathBuf>, SocketError> {
+        match self {
+            Self::None => Ok(None),
+            Self::Path(path) => Ok(Some(path.clone())),
+            Self::Name(name) => {
+                let folder = folder().ok_or(SocketError::NoFolder)?;
+                Ok(Some(folder.join(format!("{name}{ENDING}"))))
+            }
+        }
+    }
+}
+
+/// Where the sockets of this user are by default: `/run/faultwire` for root, else `$XDG_RUNTIME_DIR/faultwire`.
+pub fn folder() -> Option<PathBuf> {
+    if geteuid().is_root() {
+        return Some("/run/faultwire".into());
+    }
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR").filter(|folder| !folder.is_empty());
+    runtime.map(|folder| Path::new(&folder).join("faultwire"))
+}
+
+/// A socket that listens. Dropped, it is taken away.
+#[derive(Debug)]
+pub(super) struct Socket {
+    pub(super) listener: UnixListener,
+    pub(super) path: PathBuf,
+    /// Device and inode.
+    identity: (u64, u64),
+}
+
+impl Socket {
+    pub(super) fn open(choice: &Choice) -> Result<Option<Self>, SocketError> {
+        let Some(path) = choice.path()? else { return Ok(None) };
+        if let (Choice::Name(_), Some(folder)) = (choice, path.parent()) {
+            own_folder(folder)?;
+            sweep(folder);
+        }
+        make_way(&path)?;
+        let refused = |source: io::Error| match source.kind() {
+            io::ErrorKind::AddrInUse => {
+                let what = "something else was made there just now".to_owned();
+                SocketError::Taken { path: path.clone(), what }
+            }
+            _ => SocketError::Refused { path: path.clone(), source },
+        };
+        let listener = listen_at(&path).map_err(refused)?;
+        let found = fs::symlink_metadata(&path).map_err(refused)?;
+        Ok(Some(Self { listener, identity: (found.dev(), found.ino()), path }))
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        // Whatever stands there by now instead is not ours.
+        let is_own = |found: Metadata| (found.dev(), found.ino()) == self.identity;
+        if fs::symlink_metadata(&self.path).is_ok_and(is_own) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Makes the folder, and checks that nobody else can put something into it.
+fn own_folder(folder: &Path) -> Result<(), SocketError> {
+    let refused = |what: String| SocketError::Folder(folder.to_owned(), what);
+    match DirBuilder::new().mode(0o700).create(folder) {
+        Ok(()) => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(refused(format!("it cannot be made: {error}"))),
+    }
+    let found = match fs::symlink_metadata(folder) {
+        Ok(found) => found,
+        // Taken away just now: whoever binds finds out.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(refused(error.to_string())),
+    };
+    if !found.is_dir() {
+        return Err(refused("it is no folder".to_owned()));
+    }
+    if found.uid() != geteuid().as_raw() {
+        return Err(refused("it belongs to somebody else".to_owned()));
+    }
+    if found.permissions().mode() & 0o022 != 0 {
+        return Err(refused("others may write into it; chmod it to 0700".to_owned()));
+    }
+    Ok(())
+}
+
+/// Takes away the sockets that are called after processes which are gone: killed instances left them.
+fn sweep(folder: &Path) {
+    for path in fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()) {
+        let name = path.file_name().and_then(|name| name.to_str()?.strip_suffix(ENDING)?.parse().ok());
+        let is_gone = |pid: i32| pid > 0 && kill(Pid::from_raw(pid), None) == Err(Errno::ESRCH);
+        let is_socket = |found: Metadata| found.file_type().is_socket();
+        if name.is_some_and(is_gone) && fs::symlink_metadata(&path).is_ok_and(is_socket) {
+            // Another instance may be as quick.
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// Takes away the socket of an instance that was killed; anything else at the path is an error.
+fn make_way(path: &Path) -> Result<(), SocketError> {
+    let taken = |what: &str| SocketError::Taken { path: path.to_owned(), what: what.to_owned() };
+    let found = match fs::symlink_metadata(path) {
+        Ok(found) => found,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => return Err(SocketError::Refused { path: path.to_owned(), source }),
+    };
+    if found.is_symlink() {
+        return Err(taken("a symbolic link is there, which a control socket does not follow"));
+    }
+    if !found.file_type().is_socket() {
+        return Err(taken("something is there already that is no socket"));
+    }
+    if found.uid() != geteuid().as_raw() {
+        return Err(taken("a socket of somebody else is there"));
+    }
+    match UnixStream::connect(path) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            fs::remove_file(path).map_err(|source| SocketError::Refused { path: path.to_owned(), source })
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        _ => Err(taken("a running program listens there; give another name (--control NAME)")),
+    }
+}
+
+fn listen_at(path: &Path) -> io::Result<UnixListener> {
+    let address = UnixAddr::new(path)?;
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let fd = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    // Before the file is there, so that it never has another mode.
+    fchmod(fd.as_fd(), Mode::S_IRUSR | Mode::S_IWUSR)?;
+    bind(fd.as_raw_fd(), &address)?;
+    listen(&fd, Backlog::new(BACKLOG)?)?;
+    Ok(fd.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    /// A folder for one test.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("faultwire-{name}-{}", std::process::id()));
+            fs::create_dir_all(&path).unwrap();
+            Self(path)
+        }
+
+        fn open(&self, name: &str) -> Result<Socket, SocketError> {
+            Socket::open(&Choice::Path(self.0.join(name))).map(Option::unwrap)
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            fs::remove_dir_all(&self.0).unwrap();
+        }
+    }
+
+    #[test]
+    fn only_the_owner_may_connect_and_nothing_is_left() {
+        let folder = Folder::new("socket");
+        let socket = folder.open("a").unwrap();
+        let path = socket.path.clone();
+        assert_eq!(fs::symlink_metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        drop(socket);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn what_exists_is_refused_and_stays() {
+        let folder = Folder::new("taken");
+        let path = |name: &str| folder.0.join(name);
+        fs::write(path("file"), "x").unwrap();
+        symlink(path("nowhere"), path("link")).unwrap();
+        fs::create_dir(path("folder")).unwrap();
+        let running = folder.open("running").unwrap();
+        for (name, words) in [
+            ("file", "no socket"),
+            ("link", "symbolic link"),
+            ("folder", "no socket"),
+            ("running", "listens"),
+        ] {
+            let error = folder.open(name).unwrap_err().to_string();
+            assert!(error.contains(words), "{error}");
+            assert!(fs::symlink_metadata(path(name)).is_ok());
+        }
+        assert_eq!(fs::read(path("file")).unwrap(), b"x");
+        drop(running);
+        let error = folder.open("no/such").unwrap_err().to_string();
+        assert!(error.contains("No such file"), "{error}");
+    }
+
+    #[test]
+    fn the_socket_of_a_killed_instance_is_taken_over() {
+        let folder = Folder::new("stale");
+        let mut socket = folder.open("a").unwrap();
+        // As SIGKILL does: nobody listens any more, and the file stays.
+        let path = std::mem::replace(&mut socket.path, folder.0.join("elsewhere"));
+        drop(socket);
+        assert!(path.exists());
+        let again = folder.open("a").unwrap();
+        assert!(UnixStream::connect(&again.path).is_ok());
+    }
+
+    /// Somebody else's file at the path is not taken away at the end.
+    #[test]
+    fn only_the_own_socket_is_removed() {
+        let folder = Folder::new("replaced");
+        let socket = folder.open("a").unwrap();
+        let path = socket.path.clone();
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "x").unwrap();
+        drop(socket);
+        assert!(path.exists());
+    }
+
+    #[test]
+    fn folders_of_others_are_refused() {
+        let folder = Folder::new("folder");
+        let path = folder.0.join("sockets");
+        own_folder(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(own_folder(&path).unwrap_err().to_string().contains("chmod"));
+        let link = folder.0.join("link");
+        symlink(&path, &link).unwrap();
+        assert!(own_folder(&link).unwrap_err().to_string().contains("no folder"));
+    }
+
+    /// Those of processes that run, of names and what is no socket stay.
+    #[test]
+    fn only_sockets_of_processes_that_are_gone_are_swept() {
+        let folder = Folder::new("sweep");
+        // No process has so large a number (PID_MAX_LIMIT is 2^22).
+        let (gone, named) = (folder.open("4194999.sock").unwrap(), folder.open("name.sock").unwrap());
+        let own = folder.open(&format!("{}.sock", std::process::id())).unwrap();
+        fs::write(folder.0.join("4194998.sock"), "x").unwrap();
+        sweep(&folder.0);
+        assert!(!gone.path.exists());
+        assert!(named.path.exists() && own.path.exists() && folder.0.join("4194998.sock").exists());
+    }
+
+    #[test]
+    fn names_and_paths_are_told_apart() {
+        assert_eq!("none".parse(), Ok(Choice::None));
+        assert_eq!("web-1".parse(), Ok(Choice::Name("web-1".into())));
+        assert_eq!("./a".parse(), Ok(Choice::Path("./a".into())));
+        for wrong in ["", ".", ".hidden", "a b", "a\n"] {
+            assert!(wrong.parse::<Choice>().is_err(), "{wrong:?}");
+        }
+    }
+}

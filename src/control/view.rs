@@ -1,0 +1,131 @@
+//! A run as JSON.
+
+use serde_json::{Value, json};
+
+use crate::config::describe;
+use crate::control::instance::Instance;
+use crate::engine::{PathReport, Report, json as numbers};
+use crate::journal::names::PathNames;
+use crate::net::LinkStats;
+use crate::pipeline::params::{PortParams, StageParams};
+
+/// Version of the interface.
+pub(super) const API: u32 = 1;
+
+/// What the numbers of a moment are: the sum of the workers.
+#[derive(Debug, Clone)]
+pub(super) struct Moment {
+    /// Nanoseconds since the start of the run.
+    pub(super) at_ns: u64,
+    pub(super) total: Report,
+}
+
+/// A path that has stages, with its names and, if it is one of the configuration, its stages.
+pub(super) struct PathView<'a> {
+    pub(super) names: &'a PathNames,
+    pub(super) report: &'a PathReport,
+    params: &'a [StageParams],
+}
+
+impl PathView<'_> {
+    /// The parameters of a seat; none for the other direction of a stage of the opposite path.
+    pub(super) fn stage(&self, seat: usize) -> Option<&StageParams> {
+        self.params.get(seat)
+    }
+
+    /// The type of a seat's stage; `back` for the other direction of one.
+    pub(super) fn kind(&self, seat: usize) -> &'static str {
+        self.stage(seat).map_or("back", |stage| stage.impairment.type_name())
+    }
+}
+
+/// The paths that have stages, in the order of the report.
+pub(super) fn paths<'a>(
+    instance: &'a Instance,
+    report: &'a Report,
+) -> impl Iterator<Item = PathView<'a>> + 'a {
+    let named = instance.names.paths.iter().enumerate().filter(|(_, path)| !path.stages.is_empty());
+    named.zip(&report.paths).map(|((number, names), report)| {
+        let params = instance.params.paths.get(number).map_or(&[][..], |path| &path.stages);
+        PathView { names, report, params }
+    })
+}
+
+/// `GET /v1/state`.
+pub(super) fn state(instance: &Instance, moment: &Moment) -> Value {
+    let mut value = numbers::totals(&moment.total);
+    value["api"] = API.into();
+    value["version"] = env!("CARGO_PKG_VERSION").into();
+    value["command"] = instance.command.into();
+    value["config"] = instance.config.clone().into();
+    value["pid"] = std::process::id().into();
+    value["seed"] = instance.params.seed.into();
+    value["workers"] = instance.workers.count().into();
+    value["started_ns"] = instance.names.started_ns.into();
+    value["at_ns"] = moment.at_ns.into();
+    value
+}
+
+/// `GET /v1/counters`: everything that changes, in one answer.
+pub(super) fn counters(instance: &Instance, moment: &Moment) -> Value {
+    let mut value = numbers::totals(&moment.total);
+    value["at_ns"] = moment.at_ns.into();
+    value["paths"] = paths(instance, &moment.total).map(|path| path_json(&path)).collect();
+    value
+}
+
+fn path_json(path: &PathView<'_>) -> Value {
+    let stages = path.report.stages.iter().enumerate().map(|(seat, stage)| {
+        let mut value = numbers::stage(stage);
+        value["type"] = path.kind(seat).into();
+        value
+    });
+    json!({ "name": path.names.name, "stages": stages.collect::<Vec<_>>() })
+}
+
+/// `GET /v1/paths`.
+pub(super) fn all_paths(instance: &Instance) -> Value {
+    let port = |port: usize| instance.names.ports.get(port).map_or("", String::as_str);
+    let configured = instance.params.paths.iter().zip(&instance.names.paths);
+    let path = configured.map(|(path, names)| {
+        json!({
+            "name": names.name, "from": port(path.from), "to": port(path.to), "stages": names.stages,
+        })
+    });
+    path.collect()
+}
+
+/// `GET /v1/stages`: each with what it does and its counters.
+pub(super) fn stages(instance: &Instance, moment: &Moment) -> Value {
+    let stages = paths(instance, &moment.total).flat_map(|path| {
+        let stage = |(seat, report)| {
+            let mut value = numbers::stage(report);
+            value["id"] = format!("{}/{}", path.names.name, report.name).into();
+            value["path"] = path.names.name.as_str().into();
+            value["type"] = path.kind(seat).into();
+            value["text"] = path.stage(seat).map(|stage| describe(stage).to_string()).into();
+            value
+        };
+        path.report.stages.iter().enumerate().map(stage).collect::<Vec<_>>()
+    });
+    stages.collect()
+}
+
+/// `GET /v1/ports`.
+pub(super) fn ports(instance: &Instance, links: &[Option<LinkStats>]) -> Value {
+    let port = |port: &PortParams| {
+        let addresses: Vec<String> = port.addresses.iter().map(ToString::to_string).collect();
+        let mut value = json!({
+            "name": port.name, "mtu": port.mtu, "addresses": addresses, "router": port.router, "device": null,
+        });
+        let device = instance.devices.iter().zip(links).find(|(device, _)| device.port == port.name);
+        if let Some((device, link)) = device {
+            let mut counters = numbers::link(&link.unwrap_or_default(), &device.name);
+            value["device"] = counters["device"].take();
+            value["device"]["name"] = device.name.as_str().into();
+            value["device"]["is_there"] = link.is_some().into();
+        }
+        value
+    };
+    instance.params.ports.iter().map(port).collect()
+}
