@@ -72,6 +72,8 @@ struct Lines {
     out: mpsc::Sender<String>,
     /// Not told yet.
     lost: u64,
+    /// How many of them the workers had no room for, those that were told included.
+    without_room: u64,
 }
 
 impl Lines {
@@ -98,12 +100,17 @@ impl Sink for Lines {
         }
     }
 
+    fn lost(&mut self, total: u64) {
+        self.lost += total - self.without_room;
+        self.without_room = total;
+    }
+
     fn pause(&mut self, _length: std::time::Duration) {
         self.tell_lost();
     }
 
     fn finish(mut self: Box<Self>, lost: u64) -> Vec<String> {
-        self.lost += lost;
+        self.lost(lost);
         self.tell_lost();
         Vec::new()
     }
@@ -184,7 +191,7 @@ pub(super) fn listen(
     // The first line says that from now on all is told.
     let at = instance.workers.clock().now().as_nanos();
     let _ = out.try_send(format!("{}\n", json!({ "kind": "listening", "at_ns": at })));
-    let sink = Lines { names: instance.names.clone(), out, lost: 0 };
+    let sink = Lines { names: instance.names.clone(), out, lost: 0, without_room: 0 };
     let started = Hub::start(vec![(lane, Box::new(sink))]);
     let (hub, taps) = started
         .map_err(|error| Refusal::new(axum::http::StatusCode::SERVICE_UNAVAILABLE, "", error.to_string()))?;

@@ -30,6 +30,9 @@ pub trait Sink: Send {
     /// A record of its lane, in the order in which its worker told them.
     fn record(&mut self, record: &Record<'_>);
 
+    /// So many records of its lane have found no room since the beginning. Said before each [`Self::pause`].
+    fn lost(&mut self, _total: u64) {}
+
     /// All that there was has been handed over, and nothing comes for so long.
     fn pause(&mut self, _length: Duration) {}
 
@@ -110,7 +113,10 @@ impl Desk {
                 break;
             }
             pause = if found { LOOK } else { (2 * pause).min(self.longest) };
-            self.sinks.iter_mut().for_each(|sink| sink.pause(pause));
+            for (sink, lost) in self.sinks.iter_mut().zip(&*self.lost) {
+                sink.lost(lost.load(Ordering::Relaxed));
+                sink.pause(pause);
+            }
             // Poll: waking this thread would cost the workers a system call.
             if is_over {
                 let _ = never::<()>().recv_timeout(LOOK);
