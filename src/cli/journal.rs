@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::cli::{WRONG, fail, out};
-use crate::journal::file::{JournalError, Reader};
+use crate::journal::file::{End, JournalError, Reader};
 use crate::journal::text::{Flows, numbers};
 use crate::journal::{Kind, Names, Record};
 use crate::pipeline::time::Duration;
@@ -83,11 +83,16 @@ pub(super) fn journal(args: &Journal) -> ExitCode {
     if let Some(lost) = reader.lost.filter(|lost| *lost > 0) {
         out::note_line(format_args!("faultwire: {lost} records were lost while it was written"));
     }
-    if reader.is_cut {
-        out::note_line(format_args!(
-            "faultwire: {} ends in the middle, or is damaged: what is whole was read",
+    match reader.end {
+        End::Whole => {}
+        End::Cut => out::note_line(format_args!(
+            "faultwire: {} ends in the middle: what is whole was read",
             args.file.display()
-        ));
+        )),
+        End::Damaged(at) => out::note_line(format_args!(
+            "faultwire: {} is damaged from byte {at} on: what is whole was read",
+            args.file.display()
+        )),
     }
     ExitCode::SUCCESS
 }

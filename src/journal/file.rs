@@ -1,7 +1,7 @@
 //! Journal files: blocks with checksums, so that of a file that was cut short all whole blocks can be read.
 //!
-//! `FWJOURN1`, then blocks: kind, length and CRC-32 of the content (32 bits each, little endian), and the content. Kinds:
-//! 1 names ([`Names`], JSON), first and once; 2 records, one after the other ([`Record::decode`]); 3 the end (JSON: `lost`).
+//! `FWJOURN2`, then blocks: kind, length and CRC-32 of kind, length and content (32 bits each, little endian), and the content.
+//! Kinds: 1 names ([`Names`], JSON), first and once; 2 records, one after the other ([`Record::decode`]); 3 the end (JSON: `lost`).
 //! Readers skip kinds that they do not know.
 
 use std::fs::{File, OpenOptions};
@@ -17,10 +17,14 @@ use crate::journal::names::{Names, VERSION};
 use crate::journal::record::{FIXED, Record};
 use crate::pipeline::router::Headers;
 
-const MAGIC: &[u8; 8] = b"FWJOURN1";
+/// What files of all versions begin with; one digit, the version, follows.
+const FAMILY: &[u8; 7] = b"FWJOURN";
+const MAGIC: &[u8; 8] = b"FWJOURN2";
 const NAMES: u32 = 1;
 const RECORDS: u32 = 2;
-const END: u32 = 3;
+const LAST: u32 = 3;
+/// Bytes of a block before its content.
+const HEAD: usize = 12;
 /// A block of records is written when it has so many bytes ...
 const BLOCK: usize = 64 << 10;
 /// ... or after so much time.
@@ -41,15 +45,19 @@ pub enum JournalError {
         source: std::io::Error,
     },
     /// It does not begin as journals do.
-    #[error("{0}: not a journal of faultwire, or not even its first block is whole")]
+    #[error("{0}: not a journal of faultwire")]
     Foreign(PathBuf),
+    /// Its first block is cut short or damaged.
+    #[error("{0}: the journal's first block is cut short or damaged, so that nothing of it can be read")]
+    Headless(PathBuf),
     /// Of another version.
     #[error("{0}: a journal of version {1}; this faultwire reads version {VERSION}")]
     Version(PathBuf, u32),
 }
 
+/// Content of the last block.
 #[derive(Debug, Serialize, Deserialize)]
-struct End {
+struct Last {
     lost: u64,
 }
 
@@ -164,7 +172,7 @@ impl Sink for Writer {
             self.flush(RECORDS);
         }
         self.block.extend(format!("{{\"lost\":{lost}}}").as_bytes());
-        self.flush(END);
+        self.flush(LAST);
         let mut said = Vec::new();
         if let Some(error) = &self.failed {
             said.push(format!(
@@ -183,9 +191,28 @@ impl Sink for Writer {
 }
 
 fn framed(kind: u32, content: &[u8]) -> Vec<u8> {
-    let crc = crc32fast::hash(content);
-    let head = [kind, content.len() as u32, crc].map(u32::to_le_bytes);
-    [&head.concat(), content].concat()
+    let head = [kind, content.len() as u32].map(u32::to_le_bytes).concat();
+    [&head, &checksum(&head, content).to_le_bytes()[..], content].concat()
+}
+
+/// Of a block: its kind and length, and its content.
+fn checksum(head: &[u8], content: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(head);
+    hasher.update(content);
+    hasher.finalize()
+}
+
+/// How the file of a [`Reader`] ends, as far as it has been read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// Nothing is missing so far.
+    Whole,
+    /// In the middle: whoever wrote it was killed, or its disk was full.
+    Cut,
+    /// The block that begins at this byte is not what was written. Nothing behind a damaged block is read; behind a damaged record
+    /// in a whole block the next block is.
+    Damaged(u64),
 }
 
 /// A journal that is being read.
@@ -194,11 +221,15 @@ pub struct Reader<R: Read> {
     /// The first block.
     pub names: Names,
     block: Vec<u8>,
+    /// How much of the block has been handed on.
     at: usize,
+    /// Where in the file the block begins, and where the next one does.
+    place: u64,
+    next: u64,
     /// Records that found no room, once the end has been read.
     pub lost: Option<u64>,
-    /// Whether the file ends in the middle, or is damaged from here on.
-    pub is_cut: bool,
+    /// Whether what has been read so far is what was written.
+    pub end: End,
 }
 
 impl<R: Read> std::fmt::Debug for Reader<R> {
@@ -213,21 +244,27 @@ impl<R: Read> Reader<R> {
     /// # Errors
     /// If it is none.
     pub fn new(mut input: R, path: &Path) -> Result<Self, JournalError> {
-        let foreign = || JournalError::Foreign(path.to_owned());
         let mut magic = [0; MAGIC.len()];
-        input.read_exact(&mut magic).map_err(|_| foreign())?;
+        let is_read = input.read_exact(&mut magic).is_ok();
+        if !is_read || !magic.starts_with(FAMILY) || !magic[FAMILY.len()].is_ascii_digit() {
+            return Err(JournalError::Foreign(path.to_owned()));
+        }
+        let version = |version: u32| JournalError::Version(path.to_owned(), version);
+        if magic != *MAGIC {
+            return Err(version((magic[FAMILY.len()] - b'0').into()));
+        }
+        let headless = || JournalError::Headless(path.to_owned());
         let mut block = Vec::new();
-        if magic != *MAGIC || read_block(&mut input, &mut block) != Some(NAMES) {
-            return Err(foreign());
+        let Ok((NAMES, length)) = read_block(&mut input, &mut block) else { return Err(headless()) };
+        let value: serde_json::Value = serde_json::from_slice(&block).map_err(|_| headless())?;
+        let told = value["version"].as_u64().unwrap_or(0) as u32;
+        if told != VERSION {
+            return Err(version(told));
         }
-        let value: serde_json::Value = serde_json::from_slice(&block).map_err(|_| foreign())?;
-        let version = value["version"].as_u64().unwrap_or(0) as u32;
-        if version != VERSION {
-            return Err(JournalError::Version(path.to_owned(), version));
-        }
-        let names = serde_json::from_value::<Names>(value).map_err(|_| foreign())?.escaped();
+        let names = serde_json::from_value::<Names>(value).map_err(|_| headless())?.escaped();
         block.clear();
-        Ok(Self { input, names, block, at: 0, lost: None, is_cut: false })
+        let next = MAGIC.len() as u64 + length;
+        Ok(Self { input, names, block, at: 0, place: next, next, lost: None, end: End::Whole })
     }
 
     /// Calls `each` with every record that is whole, until it says false.
@@ -240,42 +277,66 @@ impl<R: Read> Reader<R> {
                 }
                 self.at = at;
             }
-            self.is_cut |= self.at < self.block.len();
-            self.at = 0;
-            match read_block(&mut self.input, &mut self.block) {
-                Some(RECORDS) => {}
-                Some(END) => {
-                    self.lost = serde_json::from_slice(&self.block).ok().map(|end: End| end.lost);
-                    self.block.clear();
-                    return;
-                }
-                Some(_) => self.block.clear(),
-                None => {
-                    self.is_cut = true;
-                    return;
-                }
+            if self.at < self.block.len() {
+                self.damaged();
             }
+            self.at = 0;
+            self.place = self.next;
+            match read_block(&mut self.input, &mut self.block) {
+                Ok((RECORDS, length)) => self.next += length,
+                Ok((LAST, length)) => return self.read_last(length),
+                Ok((_, length)) => {
+                    self.next += length;
+                    self.block.clear();
+                }
+                Err(End::Cut) => {
+                    self.end = if self.end == End::Whole { End::Cut } else { self.end };
+                    return;
+                }
+                Err(_) => return self.damaged(),
+            }
+        }
+    }
+
+    fn read_last(&mut self, length: u64) {
+        match serde_json::from_slice(&self.block) {
+            Ok(Last { lost }) => self.lost = Some(lost),
+            Err(_) => self.damaged(),
+        }
+        self.block.clear();
+        self.place += length;
+        if matches!(self.input.read(&mut [0]), Ok(1..)) {
+            self.damaged();
+        }
+    }
+
+    /// Remembers the first place that is damaged.
+    fn damaged(&mut self) {
+        if !matches!(self.end, End::Damaged(_)) {
+            self.end = End::Damaged(self.place);
         }
     }
 }
 
-/// The kind of the next block, whose content is in `block`; `None` if there is no whole one.
-fn read_block(input: &mut impl Read, block: &mut Vec<u8>) -> Option<u32> {
+/// The kind of the next block, whose content is in `block`, and its length in the file.
+fn read_block(input: &mut impl Read, block: &mut Vec<u8>) -> Result<(u32, u64), End> {
     block.clear();
-    let mut head = [0; 12];
-    input.read_exact(&mut head).ok()?;
+    let mut head = [0; HEAD];
+    input.read_exact(&mut head).map_err(|_| End::Cut)?;
     let number = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
     let length = number(4) as usize;
     if length > LONGEST {
-        return None;
+        return Err(End::Damaged(0));
     }
     // As much as there is, not as much as the file says.
-    let is_whole = input.take(length as u64).read_to_end(block).is_ok() && block.len() == length;
-    if is_whole && crc32fast::hash(block) == number(8) {
-        return Some(number(0));
+    let is_read = input.take(length as u64).read_to_end(block).is_ok();
+    let is_right = checksum(&head[..8], block) == number(8);
+    if is_read && block.len() == length && is_right {
+        return Ok((number(0), (HEAD + length) as u64));
     }
+    let is_short = !is_read || block.len() < length;
     block.clear();
-    None
+    Err(if is_short { End::Cut } else { End::Damaged(0) })
 }
 
 #[cfg(test)]
@@ -377,7 +438,7 @@ mod tests {
             found.push(record.index);
             true
         });
-        Some((found, reader.is_cut))
+        Some((found, reader.end != End::Whole))
     }
 
     #[test]
@@ -398,7 +459,7 @@ mod tests {
 
     fn file_of(names: &Names, records: &[u8]) -> Vec<u8> {
         let names = serde_json::to_vec(names).unwrap();
-        [&MAGIC[..], &framed(NAMES, &names), &framed(RECORDS, records), &framed(END, b"{\"lost\":0}")]
+        [&MAGIC[..], &framed(NAMES, &names), &framed(RECORDS, records), &framed(LAST, b"{\"lost\":0}")]
             .concat()
     }
 
@@ -429,6 +490,66 @@ mod tests {
         );
         assert!(!all.contains(char::is_control), "{all}");
         assert!(all.starts_with("a\\u{1b}]0;title"), "{all}");
+    }
+
+    /// Of every block, its header and its content, whatever it holds.
+    #[test]
+    fn no_changed_bit_goes_unnoticed() {
+        let file = written(3);
+        assert_eq!(read(&file), Some((vec![0, 1, 2], false)));
+        for at in 0..file.len() {
+            for bit in 0..8 {
+                let mut changed = file.clone();
+                changed[at] ^= 1 << bit;
+                let found = read(&changed);
+                let is_noticed = found.as_ref().is_none_or(|(_, is_damaged)| *is_damaged);
+                assert!(is_noticed, "bit {bit} of byte {at}: {found:?}");
+            }
+        }
+        assert_eq!(read(&[&file[..], b"more"].concat()), Some((vec![0, 1, 2], true)));
+    }
+
+    /// What ends in the middle is told from what is damaged, and where that is.
+    #[test]
+    fn damage_is_told_with_its_place() {
+        let end = |file: &[u8]| {
+            let mut reader = Reader::new(file, Path::new("x")).unwrap();
+            let mut records = 0;
+            reader.for_each(|_, _| {
+                records += 1;
+                true
+            });
+            (reader.end, records)
+        };
+        let file = written(3);
+        assert_eq!(end(&file), (End::Whole, 3));
+        let size = FIXED + record().before.len() + record().bytes.len();
+        let last = file.len() - HEAD - "{\"lost\":0}".len();
+        let records = last - HEAD - 3 * size;
+        assert_eq!(end(&file[..last]), (End::Cut, 3));
+        assert_eq!(end(&file[..last - 1]), (End::Cut, 0));
+        let mut damaged = file.clone();
+        damaged[records + HEAD + 50] ^= 1;
+        assert_eq!(end(&damaged), (End::Damaged(records as u64), 0));
+        // Its checksum is right, and what it says is not.
+        let mut space = [0; FIXED + 8];
+        let mut known = record().encode(&mut space).to_vec();
+        known.extend(record().bytes);
+        let blocks = [framed(RECORDS, &[&known[..], &[3; 9]].concat()), framed(RECORDS, &known)].concat();
+        let file = [&file[..records], &blocks, &framed(LAST, b"{\"lost\":0}")].concat();
+        assert_eq!(end(&file), (End::Damaged(records as u64), 2));
+        let broken_end = [&file[..records], &framed(LAST, b"{\"lo")].concat();
+        assert_eq!(end(&broken_end), (End::Damaged(records as u64), 0));
+    }
+
+    #[test]
+    fn a_journal_of_another_version_is_told_from_other_files() {
+        let mut file = written(1);
+        file[FAMILY.len()] = b'1';
+        let told = |bytes: &[u8]| Reader::new(bytes, Path::new("x")).unwrap_err().to_string();
+        assert_eq!(told(&file), format!("x: a journal of version 1; this faultwire reads version {VERSION}"));
+        assert_eq!(told(b"FWJOURNA and more"), "x: not a journal of faultwire");
+        assert!(told(b"FWJOURN2 and more").contains("first block"));
     }
 
     proptest! {

@@ -9,7 +9,7 @@ use crate::pipeline::path::Path;
 use crate::pipeline::router::Router;
 
 /// The version of the format.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Flows of the router that is built for its names only.
 const FEWEST: usize = 8;
