@@ -75,8 +75,8 @@ pub struct Watch {
     pub records: Option<Records>,
     /// The writer of a log: what came and left.
     pub events: Option<Events>,
-    /// The journal and captures.
-    pub journal: Option<Taps>,
+    /// The journal and captures, each by itself.
+    pub journal: Vec<Taps>,
 }
 
 /// Running workers.
@@ -128,7 +128,7 @@ impl Engine {
         let (messages, inbox) = unbounded();
         let (pinned, outcome) = bounded(1);
         let tap = watch.events.as_ref().map(Events::tap);
-        let journal = watch.journal.as_ref().map(|taps| taps.tap(flows));
+        let journal = watch.journal.iter().map(|taps| taps.tap(flows)).collect();
         let (records, own) = (watch.records.clone(), Arc::clone(&bell));
         let worker_state = Worker::new(router, ports, records, tap, journal, self.clock, inbox, own);
         let body = move || {

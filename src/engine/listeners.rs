@@ -1,4 +1,4 @@
-//! Who is told what happens to each packet of a worker: the journal of the run, and whoever listens for a while.
+//! Who is told what happens to each packet of a worker: the journal of the run, its capture, and whoever listens for a while.
 
 use crate::journal::tap::Told;
 use crate::journal::{Kind, Tap};
@@ -11,13 +11,13 @@ use crate::pipeline::time::Instant;
 pub(super) struct Listeners {
     /// What any of them wants to hear of: bits of [`Kind::bit`].
     kinds: u8,
-    /// Each with its number; that of the run has none.
+    /// Each with its number; those of the run have none.
     taps: Vec<(Option<u64>, Tap)>,
 }
 
 impl Listeners {
-    pub(super) fn new(journal: Option<Tap>) -> Self {
-        let mut listeners = Self { kinds: 0, taps: journal.map(|tap| (None, tap)).into_iter().collect() };
+    pub(super) fn new(taps: Vec<Tap>) -> Self {
+        let mut listeners = Self { kinds: 0, taps: taps.into_iter().map(|tap| (None, tap)).collect() };
         listeners.changed();
         listeners
     }
@@ -41,22 +41,33 @@ impl Listeners {
         self.kinds & kind.bit() != 0
     }
 
+    /// Whether anybody wants to hear of one of these.
+    #[inline]
+    pub(super) fn wants_any(&self, kinds: &[Kind]) -> bool {
+        kinds.iter().any(|kind| self.wants(*kind))
+    }
+
     /// Which transmission of its data this is; 0 if nobody follows flows.
     #[inline]
     pub(super) fn transmission(&mut self, packet: &Packet) -> u8 {
         // Only the run's own may follow flows.
-        self.taps.first_mut().map_or(0, |(_, tap)| tap.transmission(packet))
+        let own = self.taps.iter_mut().filter(|(number, _)| number.is_none());
+        own.fold(0, |count, (_, tap)| count.max(tap.transmission(packet)))
     }
 
+    /// Tells those who want to hear of it.
+    #[inline]
     pub(super) fn tell(
         &mut self,
         told: &Told<'_>,
         packet: &Packet,
         at: Instant,
-        draw: &dyn Fn(u32) -> Option<Draw>,
+        draw: &dyn Fn() -> Option<Draw>,
     ) {
-        for (_, tap) in self.taps.iter_mut().filter(|(_, tap)| tap.wants(told.kind)) {
-            tap.tell(told, packet, at, draw);
+        if self.wants(told.kind) {
+            for (_, tap) in self.taps.iter_mut().filter(|(_, tap)| tap.wants(told.kind)) {
+                tap.tell(told, packet, at, draw);
+            }
         }
     }
 }
@@ -69,7 +80,7 @@ mod tests {
     #[test]
     fn each_listener_comes_and_goes_by_itself() {
         let tap = |kinds: &[Kind]| Taps::unheard(vec![Lane::of(kinds)]).tap(0);
-        let mut listeners = Listeners::new(Some(tap(&[Kind::Dropped])));
+        let mut listeners = Listeners::new(vec![tap(&[Kind::Dropped])]);
         let wants = |listeners: &Listeners| Kind::ALL.map(|kind| listeners.wants(kind));
         let before = wants(&listeners);
         listeners.add(7, tap(&[Kind::Sent]));

@@ -9,8 +9,11 @@ use crate::engine::events::Tap;
 use crate::engine::listeners::Listeners;
 use crate::engine::record::Records;
 use crate::engine::report::LATENESS_MAX;
-use crate::journal::{self, Kind, tap::Told};
+use crate::journal::record::UNKNOWN;
+use crate::journal::tap::Told;
+use crate::journal::{self, Kind};
 use crate::pipeline::counters::Reason;
+use crate::pipeline::ear::Deed;
 use crate::pipeline::packet::{Offload, Packet};
 use crate::pipeline::path::SeatId;
 use crate::pipeline::rng::Draw;
@@ -72,7 +75,7 @@ impl Queues {
         clock: Clock,
         records: Option<Records>,
         tap: Option<Tap>,
-        journal: Option<journal::Tap>,
+        journal: Vec<journal::Tap>,
     ) -> Self {
         let lateness = Histogram::new_with_bounds(1, LATENESS_MAX, 2).expect("constant bounds");
         let links = LinkHeaders::default();
@@ -157,9 +160,9 @@ impl Egress for Queues {
             left = self.clock.now();
             self.lateness.saturating_record(left.since(due).as_nanos().max(1));
         }
-        if self.listeners.wants(Kind::Sent) && sent.is_ok() {
+        if sent.is_ok() && self.listeners.wants(Kind::Sent) {
             let told = Told { port: Some(port), due: Some(due), left: Some(left), ..Told::of(Kind::Sent) };
-            self.listeners.tell(&told, packet, due, &|_| None);
+            self.listeners.tell(&told, packet, due, &|| None);
         }
         sent.map(drop).map_err(|_| Reason::DeviceRefused)
     }
@@ -183,19 +186,22 @@ impl Egress for Queues {
         self.listeners.transmission(packet)
     }
 
+    #[inline]
+    fn wants_draws(&self) -> bool {
+        self.listeners.wants(Kind::Dropped)
+    }
+
     fn dropped(
         &mut self,
         place: Option<SeatId>,
         reason: Reason,
         packet: &Packet,
         at: Instant,
-        draw: &dyn Fn(u32) -> Option<Draw>,
+        draw: &dyn Fn() -> Option<Draw>,
     ) {
         self.record(What::Dropped(place, reason), packet, at);
-        if self.listeners.wants(Kind::Dropped) {
-            let told = Told { place, reason: Some(reason), ..Told::of(Kind::Dropped) };
-            self.listeners.tell(&told, packet, at, draw);
-        }
+        let told = Told { place, reason: Some(reason), ..Told::of(Kind::Dropped) };
+        self.listeners.tell(&told, packet, at, draw);
     }
 
     fn wants_headers(&self) -> bool {
@@ -206,12 +212,30 @@ impl Egress for Queues {
         self.record(What::Rewritten(place), packet, at);
         if before.is_some() {
             let told = Told { place: Some(place), before, ..Told::of(Kind::Rewritten) };
-            self.listeners.tell(&told, packet, at, &|_| None);
+            self.listeners.tell(&told, packet, at, &|| None);
         }
+    }
+
+    #[inline]
+    fn hears(&self) -> bool {
+        self.listeners.wants_any(&Kind::DEEDS)
+    }
+
+    #[cold]
+    fn did(&mut self, place: SeatId, deed: Deed<'_>, packet: &Packet, at: Instant) {
+        let (kind, due, before) = match deed {
+            Deed::Created => (Kind::Created, None, None),
+            Deed::Rewritten(before) => (Kind::Rewritten, None, Some(before)),
+            Deed::Kept => (Kind::Held, Some(UNKNOWN), None),
+            Deed::Released => (Kind::Released, None, None),
+        };
+        let told = Told { place: Some(place), due, before, ..Told::of(kind) };
+        self.listeners.tell(&told, packet, at, &|| None);
     }
 }
 
 /// Tells of what has no hook of its own.
+#[inline]
 fn tell(listeners: &mut Listeners, what: What, packet: &Packet, at: Instant) {
     let told = match what {
         What::Received(_) => Told::of(Kind::Received),
@@ -219,7 +243,5 @@ fn tell(listeners: &mut Listeners, what: What, packet: &Packet, at: Instant) {
         What::Created(place) => Told { place, ..Told::of(Kind::Created) },
         What::Entered | What::Sent(_) | What::Dropped(..) | What::Rewritten(..) => return,
     };
-    if listeners.wants(told.kind) {
-        listeners.tell(&told, packet, at, &|_| None);
-    }
+    listeners.tell(&told, packet, at, &|| None);
 }

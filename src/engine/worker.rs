@@ -67,7 +67,7 @@ impl Worker {
         ports: Vec<Port>,
         records: Option<Records>,
         tap: Option<Tap>,
-        journal: Option<crate::journal::Tap>,
+        journal: Vec<crate::journal::Tap>,
         clock: Clock,
         messages: Receiver<Message>,
         bell: Arc<EventFd>,

@@ -13,7 +13,7 @@ pub mod tap;
 pub mod text;
 mod transmissions;
 
-pub use hub::{Hub, Sink};
+pub use hub::{Finished, Hub, Sink};
 pub use names::Names;
 pub use record::{Kind, Record};
 pub use tap::{Lane, Tap, Taps};

@@ -1,6 +1,7 @@
 //! One thing that happened to some wire packets that follow each other in a flow, as bytes.
 
 use crate::pipeline::rng::Draw;
+use crate::pipeline::time::Instant;
 
 /// Bytes of a record before its headers.
 pub const FIXED: usize = 112;
@@ -8,11 +9,14 @@ pub const FIXED: usize = 112;
 const START: usize = 8;
 /// Stands for "none" where a number of 16 bits is expected.
 pub const NONE: u16 = u16::MAX;
+/// Until when a stage keeps a packet, if it cannot say.
+pub const UNKNOWN: Instant = Instant::ZERO;
 /// The same for a reason.
 pub const NO_REASON: u8 = u8::MAX;
 
 const HAS_DRAW: u8 = 1;
 const HAS_TCP: u8 = 2;
+const IS_PARTIAL: u8 = 4;
 
 /// What can happen to packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,12 +34,23 @@ pub enum Kind {
     Sent = 5,
     /// Dropped.
     Dropped = 6,
+    /// Let go by a stage that could not say until when it would keep it.
+    Released = 7,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Received, Self::Held, Self::Rewritten, Self::Created, Self::Sent, Self::Dropped];
+    pub const ALL: [Self; 7] = [
+        Self::Received,
+        Self::Held,
+        Self::Rewritten,
+        Self::Created,
+        Self::Sent,
+        Self::Dropped,
+        Self::Released,
+    ];
+    /// What stages do to packets that they have taken.
+    pub const DEEDS: [Self; 4] = [Self::Held, Self::Rewritten, Self::Created, Self::Released];
 
     /// Its name in the output for programs.
     pub const fn name(self) -> &'static str {
@@ -46,6 +61,7 @@ impl Kind {
             Self::Created => "created",
             Self::Sent => "sent",
             Self::Dropped => "dropped",
+            Self::Released => "released",
         }
     }
 
@@ -82,7 +98,7 @@ pub struct Record<'a> {
     pub at: u64,
     /// When the packet came.
     pub arrived: u64,
-    /// Until when it is held, or when it was to leave; else as `at`.
+    /// Until when it is held (0: unknown), or when it was to leave; else as `at`.
     pub due: u64,
     /// When it left; 0 if it did not.
     pub left: u64,
@@ -100,6 +116,8 @@ pub struct Record<'a> {
     pub last: u32,
     /// Payload of each in a train; 0 for a single packet.
     pub segment: u16,
+    /// Whether the transport checksum in `bytes` is the sum over the pseudo-header alone. Never in files.
+    pub is_partial: bool,
     /// Path, or [`NONE`].
     pub path: u16,
     /// Stage of the path, or [`NONE`].
@@ -126,8 +144,10 @@ impl Record<'_> {
     pub fn encode<'o>(&self, out: &'o mut [u8]) -> &'o [u8] {
         let draw = self.draw.unwrap_or(Draw { value: 0, threshold: 0 });
         let tcp = self.tcp.unwrap_or(TcpRange { sequence: 0, payload: 0, transmission: 0 });
-        let flags =
-            if self.draw.is_some() { HAS_DRAW } else { 0 } | if self.tcp.is_some() { HAS_TCP } else { 0 };
+        let flag = |is_set: bool, flag: u8| if is_set { flag } else { 0 };
+        let flags = flag(self.draw.is_some(), HAS_DRAW)
+            | flag(self.tcp.is_some(), HAS_TCP)
+            | flag(self.is_partial, IS_PARTIAL);
         let length = FIXED + self.before.len();
         let mut words = [0_u64; FIXED / 8];
         words[0] = (length + self.bytes.len()) as u64
@@ -195,6 +215,7 @@ impl<'a> Record<'a> {
             stage: (word(1) >> 16) as u16,
             port: (word(1) >> 32) as u16,
             segment: (word(1) >> 48) as u16,
+            is_partial: flags & IS_PARTIAL != 0,
             wires: word(2) as u32,
             each: (word(2) >> 32) as u32,
             last: word(3) as u32,
@@ -257,6 +278,7 @@ pub(crate) mod tests {
             each: 1500,
             last: 1500,
             segment: 0,
+            is_partial: false,
             path: 0,
             stage: 0,
             port: 0,
@@ -296,7 +318,7 @@ pub(crate) mod tests {
 
         #[test]
         fn what_is_written_is_read(
-            numbers in proptest::array::uniform8(any::<u64>()), kind in 0_usize..6, path in any::<u16>(), reason in any::<u8>(),
+            numbers in proptest::array::uniform8(any::<u64>()), kind in 0_usize..7, path in any::<u16>(), reason in any::<u8>(),
             draw in any::<Option<(u64, u64)>>(), tcp in any::<Option<(u32, u32, u8)>>(),
             before in proptest::collection::vec(any::<u8>(), 0..100), bytes in proptest::collection::vec(any::<u8>(), 0..100),
         ) {
@@ -305,7 +327,7 @@ pub(crate) mod tests {
             let record = Record {
                 kind: Kind::ALL[kind], at, arrived, due, left, flow, index, path, reason, tcp,
                 lineage: a as u32, wires: (a >> 32) as u32, each: b as u32, last: (b >> 32) as u32,
-                segment: a as u16, stage: b as u16, port: (a >> 16) as u16, lanes: (b >> 16) as u16,
+                segment: a as u16, is_partial: a & 1 == 1, stage: b as u16, port: (a >> 16) as u16, lanes: (b >> 16) as u16,
                 draw: draw.map(|(value, threshold)| Draw { value, threshold }), before: &before, bytes: &bytes,
             };
             let all = [encoded(&record), vec![9; 3]].concat();

@@ -25,6 +25,8 @@ pub struct Lane {
     /// Whether flows are followed: headers come once a flow, and transmissions of TCP data are counted, which takes a table of
     /// all flows. Otherwise each record has headers.
     pub follows: bool,
+    /// Whether what came, left or was dropped is told with all its bytes, of a train too; it has one record then, also in a sample.
+    pub is_whole: bool,
     /// One in so many packets; 1: all.
     pub sample: u64,
     /// Only what happens on this path; a packet that just came is on none yet.
@@ -37,7 +39,7 @@ impl Lane {
     /// A lane of these kinds that follows no flows.
     pub fn of(kinds: &[Kind]) -> Self {
         let kinds = kinds.iter().fold(0, |set, kind| set | kind.bit());
-        Self { kinds, follows: false, sample: 1, path: None, select: None }
+        Self { kinds, follows: false, is_whole: false, sample: 1, path: None, select: None }
     }
 
     fn wants(&self, kind: Kind, packet: &Packet) -> bool {
@@ -82,9 +84,12 @@ impl Taps {
         let _ = self.rings.send(consumer);
         let lanes = Arc::clone(&self.lanes);
         let kinds = lanes.iter().fold(0, |set, lane| set | lane.kinds);
-        let followed = lanes.iter().zip(0..).fold(0, |set, (lane, at)| set | u16::from(lane.follows) << at);
+        let set = |has: fn(&Lane) -> bool| {
+            lanes.iter().zip(0..).fold(0, |set, (lane, at)| set | u16::from(has(lane)) << at)
+        };
+        let (followed, whole) = (set(|lane| lane.follows), set(|lane| lane.is_whole));
         let flows = (followed != 0).then(|| PerFlow::new(flows.max(8)));
-        Tap { lanes, kinds, ring, lost: Arc::clone(&self.lost), followed, flows }
+        Tap { lanes, kinds, ring, lost: Arc::clone(&self.lost), followed, whole, flows }
     }
 }
 
@@ -123,6 +128,8 @@ pub struct Tap {
     lost: Arc<[AtomicU64]>,
     /// The lanes that follow flows.
     followed: u16,
+    /// Those that are told whole packets.
+    whole: u16,
     flows: Option<PerFlow<Transmissions>>,
 }
 
@@ -147,15 +154,9 @@ impl Tap {
         }
     }
 
-    /// Tells of `packet`; `draw` of the draw about each wire packet, if one decided.
-    pub fn tell(
-        &mut self,
-        told: &Told<'_>,
-        packet: &Packet,
-        at: Instant,
-        draw: &dyn Fn(u32) -> Option<Draw>,
-    ) {
-        let mut whole = 0;
+    /// Tells of `packet`; `draw` of the draw about it (of a train, about its first wire packet), if one decided.
+    pub fn tell(&mut self, told: &Told<'_>, packet: &Packet, at: Instant, draw: &dyn Fn() -> Option<Draw>) {
+        let mut all = 0;
         for at_lane in 0..self.lanes.len() {
             let lane = &self.lanes[at_lane];
             if !lane.wants(told.kind, packet) {
@@ -163,26 +164,27 @@ impl Tap {
             }
             let (lanes, sample) = (1 << at_lane, lane.sample);
             if sample <= 1 {
-                whole |= lanes;
+                all |= lanes;
                 continue;
             }
             for first in 0..packet.wires() {
                 let number = id(packet.flow.identity, packet.index + u64::from(first), packet.lineage);
                 if number.is_multiple_of(sample) {
-                    self.put(told, packet, at, draw(first), Range { first, count: 1, lanes });
+                    let draw = if first == 0 { draw() } else { None };
+                    self.put(told, packet, at, draw, Range { first, count: 1, lanes, is_whole: false });
                 }
             }
         }
-        if whole == 0 {
+        if all == 0 {
             return;
         }
-        if packet.wires() > 1 && draw(0).is_some() {
-            // Each has a draw of its own.
-            for first in 0..packet.wires() {
-                self.put(told, packet, at, draw(first), Range { first, count: 1, lanes: whole });
+        let is_wire = matches!(told.kind, Kind::Received | Kind::Sent | Kind::Dropped);
+        let whole = if is_wire { all & self.whole } else { 0 };
+        for (lanes, is_whole) in [(all & !whole, false), (whole, true)] {
+            if lanes != 0 {
+                let range = Range { first: 0, count: packet.wires(), lanes, is_whole };
+                self.put(told, packet, at, draw(), range);
             }
-        } else {
-            self.put(told, packet, at, draw(0), Range { first: 0, count: packet.wires(), lanes: whole });
         }
     }
 
@@ -200,7 +202,9 @@ impl Tap {
             transmission: if range.first == 0 { packet.transmission } else { 0 },
         });
         // Without a first record with headers, a lane's reader would not know the addresses of a flow.
-        let length = if told.before.is_some() {
+        let length = if range.is_whole {
+            usize::MAX
+        } else if told.before.is_some() {
             Headers::LEN
         } else if range.lanes & !known != 0 {
             packet.header_length().min(Headers::LEN)
@@ -222,6 +226,7 @@ impl Tap {
             each: packet.wire_length(range.first),
             last: packet.wire_length(range.first + range.count - 1),
             segment: packet.segment(),
+            is_partial: range.is_whole && packet.partial().is_some(),
             path: told.place.map_or(packet.path, |seat| seat.path),
             stage: told.place.map_or(NONE, |seat| seat.seat),
             port: told.port.unwrap_or(packet.ingress),
@@ -254,6 +259,8 @@ struct Range {
     first: u32,
     count: u32,
     lanes: u16,
+    /// With all bytes of the packet, of which these are all wire packets.
+    is_whole: bool,
 }
 
 impl Range {
@@ -321,7 +328,7 @@ mod tests {
         for index in 0..60 {
             let kind = if index % 4 == 0 { Kind::Dropped } else { Kind::Sent };
             let packet = packet(&Spec::udp(if index < 6 { 10 } else { 600 }), index as u32 % 3, index / 3);
-            tap.tell(&Told::of(kind), &packet, Instant::ZERO, &|_| None);
+            tap.tell(&Told::of(kind), &packet, Instant::ZERO, &|| None);
         }
         let mut seen = std::collections::HashMap::<(u16, u64), u32>::new();
         told(ring, |record| {
@@ -340,7 +347,7 @@ mod tests {
         let lanes = vec![Lane::of(&[Kind::Dropped]), followed(Lane::of(&[Kind::Sent]))];
         let (mut tap, ring, lost) = tap(lanes, 400);
         for index in 0..5 {
-            tap.tell(&Told::of(Kind::Dropped), &packet(&Spec::udp(10), 1, index), Instant::ZERO, &|_| None);
+            tap.tell(&Told::of(Kind::Dropped), &packet(&Spec::udp(10), 1, index), Instant::ZERO, &|| None);
         }
         let mut found = 0;
         told(ring, |_| found += 1);
@@ -356,21 +363,51 @@ mod tests {
         assert_eq!(tap.transmission(&packet(&Spec::tcp(100), 1, 0)), 0);
     }
 
-    /// Wire packets of a train that have a record each: only the first one's transmission is known.
+    /// A sample has a record of each wire packet: only the first one's transmission is known.
     #[test]
     fn the_transmission_of_a_train_is_that_of_its_first_wire_packet() {
-        let (mut tap, ring, _) = tap(vec![followed(Lane::of(&[Kind::Dropped]))], 1 << 16);
-        let mut train = packet(&Spec::tcp(3000).train(1000), 1, 0);
-        train.transmission = tap.transmission(&train);
-        assert_eq!(train.transmission, 1);
-        let draw = Draw { value: 1, threshold: 2 };
-        tap.tell(&Told::of(Kind::Dropped), &train, Instant::ZERO, &|_| Some(draw));
+        let sampled = followed(Lane { sample: 2, ..Lane::of(&[Kind::Sent]) });
+        let (mut tap, ring, _) = tap(vec![sampled], 1 << 16);
+        for index in 0..20 {
+            let mut train = packet(&Spec::tcp(3000).train(1000), 1, 3 * index);
+            train.transmission = tap.transmission(&train);
+            tap.tell(&Told::of(Kind::Sent), &train, Instant::ZERO, &|| None);
+        }
+        let (mut firsts, mut others) = (0, 0);
+        told(ring, |record| {
+            let (tcp, is_first) = (record.tcp.unwrap(), record.index.is_multiple_of(3));
+            assert_eq!((tcp.payload, tcp.sequence), (1000, 1000 * (record.index % 3) as u32));
+            assert_eq!(tcp.transmission > 0, is_first);
+            firsts += u32::from(is_first);
+            others += u32::from(!is_first);
+        });
+        assert!(firsts > 0 && others > 0);
+    }
+
+    /// A lane for whole packets gets all bytes of what is on the wire, and no other lane does.
+    #[test]
+    fn whole_packets_are_told_to_those_who_ask() {
+        let whole = Lane { is_whole: true, ..Lane::of(&Kind::ALL) };
+        let (mut tap, ring, _) = tap(vec![whole, Lane::of(&Kind::ALL)], 1 << 16);
+        let train = packet(&Spec::tcp(3000).train(1000), 1, 0);
+        for kind in Kind::ALL {
+            tap.tell(&Told::of(kind), &train, Instant::ZERO, &|| None);
+        }
         let mut found = Vec::new();
         told(ring, |record| {
-            let tcp = record.tcp.unwrap();
-            found.push((tcp.sequence, tcp.payload, tcp.transmission));
+            let is_whole = record.bytes == train.bytes();
+            assert!(is_whole || record.bytes.len() == train.header_length());
+            assert_eq!(record.is_partial, is_whole);
+            found.push((record.lanes, record.kind, is_whole));
         });
-        assert_eq!(found, [(0, 1000, 1), (1000, 1000, 0), (2000, 1000, 0)]);
+        for kind in Kind::ALL {
+            let of_kind: Vec<_> = found.iter().filter(|(_, other, _)| *other == kind).collect();
+            if matches!(kind, Kind::Received | Kind::Sent | Kind::Dropped) {
+                assert_eq!(of_kind, [&(0b10, kind, false), &(0b01, kind, true)]);
+            } else {
+                assert_eq!(of_kind, [&(0b11, kind, false)]);
+            }
+        }
     }
 
     /// A rewrite is told with the headers before and after, of each packet.
@@ -381,7 +418,7 @@ mod tests {
             let packet = packet(&Spec::udp(300), 1, index);
             let before = Headers::of(&packet);
             let told = Told { before: Some(&before), ..Told::of(Kind::Rewritten) };
-            tap.tell(&told, &packet, Instant::ZERO, &|_| None);
+            tap.tell(&told, &packet, Instant::ZERO, &|| None);
         }
         let mut found = 0;
         told(ring, |record| {

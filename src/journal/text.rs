@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 use serde_json::{Value, json};
 
 use crate::journal::names::Names;
-use crate::journal::record::{Kind, Record};
+use crate::journal::record::{Kind, Record, UNKNOWN};
 use crate::pipeline::wire::tcp::Tcp;
 use crate::pipeline::wire::{FlowKey, Layout, ipv6, protocol};
 
@@ -47,6 +47,20 @@ impl Flows {
         self.flows.get(&record.flow)
     }
 
+    /// Whether there is a flow of this number.
+    pub fn has(&self, number: u64) -> bool {
+        (1..=self.flows.len() as u64).contains(&number)
+    }
+
+    /// Which numbers there are, in words.
+    pub fn range(&self) -> String {
+        match self.flows.len() {
+            0 => "there is none".to_owned(),
+            1 => "there is only flow 1".to_owned(),
+            flows => format!("there are flows 1 to {flows}"),
+        }
+    }
+
     /// Who sends to whom.
     fn ends(&self, record: &Record<'_>) -> Option<FlowKey> {
         key(record.bytes).or_else(|| self.of(record)?.key)
@@ -59,8 +73,9 @@ impl Flows {
             Kind::Sent if record.due > record.arrived => {
                 format!(" after {}", span(record.left.max(record.due) - record.arrived))
             }
+            Kind::Held if record.due == UNKNOWN.as_nanos() => String::new(),
             Kind::Held => format!(" for {}", span(record.due.saturating_sub(record.at))),
-            Kind::Dropped if record.at > record.arrived => {
+            Kind::Dropped | Kind::Released if record.at > record.arrived => {
                 format!(" after {}", span(record.at - record.arrived))
             }
             _ => String::new(),
@@ -103,8 +118,11 @@ impl Flows {
             "at_ns": record.at, "kind": record.kind.name(), "place": names.place(record), "arrived_ns": record.arrived,
             "packets": record.wires, "bytes": bytes(record), "port": names.port(record.port),
             "packet_id": format!("{:016x}", record.id(0)), "flow_id": format!("{:016x}", record.flow),
-            "index": record.index, "lineage": record.lineage, "due_ns": record.due,
+            "index": record.index, "lineage": record.lineage,
         });
+        if record.due != UNKNOWN.as_nanos() || record.kind != Kind::Held {
+            value["due_ns"] = record.due.into();
+        }
         if let Some(reason) = names.reason(record) {
             value["reason"] = reason.into();
         }
@@ -199,7 +217,8 @@ fn protocol_name(number: u8) -> String {
     }
 }
 
-fn span(nanos: u64) -> String {
+/// A time in words.
+pub(crate) fn span(nanos: u64) -> String {
     match nanos {
         0..1_000_000 => format!("{:.1} us", nanos as f64 / 1e3),
         1_000_000..10_000_000_000 => format!("{:.3} ms", nanos as f64 / 1e6),
@@ -286,6 +305,8 @@ mod tests {
         assert_eq!(numbers(&record), u64::MAX..=u64::MAX);
         let mut flows = Flows::default();
         flows.learn(&record);
+        assert!(!flows.lines(&names(), &record).contains(" for "));
+        let record = Record { due: 1, ..record };
         assert!(flows.lines(&names(), &record).contains("for 0.0 us"));
     }
 
@@ -293,7 +314,7 @@ mod tests {
         /// Whatever a file says is printed: in two lines, and as JSON.
         #[test]
         fn any_record_is_printed_safely(
-            mut bytes in proptest::collection::vec(any::<u8>(), FIXED..FIXED + 200), kind in 1_u8..7, before in 0_u16..3,
+            mut bytes in proptest::collection::vec(any::<u8>(), FIXED..FIXED + 200), kind in 1_u8..8, before in 0_u16..3,
             extreme in proptest::collection::vec((0_usize..14, prop_oneof![Just(0), Just(u64::MAX), any::<u64>()]), 0..6),
             version in prop_oneof![Just(0x45_u8), Just(0x60), any::<u8>()],
         ) {

@@ -106,12 +106,12 @@ impl Gate {
 }
 
 impl Gate {
-    /// The draw by which the trigger let wire packet `wire` of `packet` through to the stage; `None` if there is none, or it goes by
-    /// arrival.
-    pub(crate) fn drawn(&self, packet: &Packet, wire: u32) -> Option<Draw> {
+    /// The draw by which the trigger let the first wire packet of `packet` through to the stage; `None` if there is none, or it goes
+    /// by arrival.
+    pub(crate) fn drawn(&self, packet: &Packet) -> Option<Draw> {
         let armed = self.trigger.as_ref().filter(|armed| armed.trigger.scope == Scope::Flow)?;
         let chance = armed.chance.as_ref()?;
-        Some(chance.draw(packet.stream(armed.key), packet.index + u64::from(wire)))
+        Some(chance.draw(packet.stream(armed.key), packet.index))
     }
 
     /// [`Self::claim`] where it matters what the flow has sent; out of the way of gates that do not ask. Every packet of the

@@ -14,6 +14,7 @@ pub mod counters;
 pub mod crandom;
 mod damage;
 pub mod distribution;
+pub mod ear;
 pub mod flow;
 pub mod gate;
 #[cfg(test)]

@@ -64,11 +64,11 @@ pub struct Seat {
 }
 
 impl Seat {
-    /// The draw that decided that wire packet `wire` of `packet` is dropped for `reason`, if one did.
-    pub(crate) fn drawn(&self, reason: Reason, packet: &Packet, wire: u32) -> Option<Draw> {
+    /// The draw that decided that the first wire packet of `packet` is dropped for `reason`, if one did.
+    pub(crate) fn drawn(&self, reason: Reason, packet: &Packet) -> Option<Draw> {
         match reason {
-            Reason::Loss => self.occupant.stage()?.drawn(packet, wire),
-            Reason::Drop => self.gate.drawn(packet, wire),
+            Reason::Loss => self.occupant.stage()?.drawn(packet),
+            Reason::Drop => self.gate.drawn(packet),
             _ => None,
         }
     }

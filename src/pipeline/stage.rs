@@ -16,6 +16,7 @@ use std::fmt;
 use std::ops::Deref;
 
 use crate::pipeline::counters::{Amount, Reason, StageCounters};
+use crate::pipeline::ear::{Deed, Ear, Headers};
 use crate::pipeline::packet::Packet;
 use crate::pipeline::pool::Pool;
 use crate::pipeline::rng::Draw;
@@ -132,8 +133,8 @@ pub trait Stage {
     /// The time asked for by [`Outlet::wake_at`] has come.
     fn wake(&mut self, _now: Instant, _out: &mut Outlet<'_>) {}
 
-    /// The draw by which the stage lost wire packet `wire` of `packet`; `None` if no single draw decides that.
-    fn drawn(&self, _packet: &Packet, _wire: u32) -> Option<Draw> {
+    /// The draw by which the stage lost the first wire packet of `packet`; `None` if no single draw decides that.
+    fn drawn(&self, _packet: &Packet) -> Option<Draw> {
         None
     }
 
@@ -194,6 +195,8 @@ pub struct Outlet<'a> {
     pub(crate) counters: &'a mut StageCounters,
     pub(crate) created: &'a mut Amount,
     pub(crate) kept: &'a mut Amount,
+    /// Who is told of what the stage does, if anybody is.
+    pub(crate) ear: Option<&'a mut (dyn Ear + 'a)>,
 }
 
 impl Outlet<'_> {
@@ -228,6 +231,7 @@ impl Outlet<'_> {
     pub fn created(&mut self, packet: Packet) -> Packet {
         self.counters.created += packet.amount();
         *self.created += packet.amount();
+        self.hear(Deed::Created, &packet);
         packet
     }
 
@@ -237,16 +241,20 @@ impl Outlet<'_> {
         self.created(copy)
     }
 
-    /// Says that `packet`, about to be settled, was changed by this stage.
-    pub fn rewritten(&mut self, packet: &Packet) {
-        self.counters.rewritten += packet.amount();
+    /// Changes `packet`, about to be settled or kept, by `change`; it counts as rewritten if that says so.
+    pub fn rewrite(&mut self, packet: &mut Packet, change: impl FnOnce(&mut Packet) -> bool) {
+        let before = self.ear.is_some().then(|| Headers::of(packet));
+        if change(packet) {
+            self.counters.rewritten += packet.amount();
+            if let Some(before) = &before {
+                self.hear(Deed::Rewritten(before), packet);
+            }
+        }
     }
 
     /// Marks `packet` with congestion experienced (RFC 3168), if it is ECN-capable and not marked.
     pub fn mark(&mut self, packet: &mut Packet) {
-        if packet.mark_congestion() {
-            self.rewritten(packet);
-        }
+        self.rewrite(packet, Packet::mark_congestion);
     }
 
     /// As [`Self::mark`], of a packet that the stage keeps.
@@ -260,6 +268,7 @@ impl Outlet<'_> {
         self.kept.packets = self.kept.packets.wrapping_add(amount.packets);
         self.kept.bytes = self.kept.bytes.wrapping_add(amount.bytes);
         self.counters.delayed += amount;
+        self.hear(Deed::Kept, &packet);
         Kept(packet)
     }
 
@@ -268,11 +277,19 @@ impl Outlet<'_> {
         let amount = packet.amount();
         self.kept.packets = self.kept.packets.wrapping_sub(amount.packets);
         self.kept.bytes = self.kept.bytes.wrapping_sub(amount.bytes);
+        self.hear(Deed::Released, &packet);
         packet.0
     }
 
     /// Calls [`Stage::wake`] at `at`.
     pub fn wake_at(&mut self, at: Instant) {
         self.emissions.push(Emission::Wake(at));
+    }
+
+    #[inline]
+    fn hear(&mut self, deed: Deed<'_>, packet: &Packet) {
+        if let Some(ear) = &mut self.ear {
+            ear.hear(deed, packet);
+        }
     }
 }

@@ -13,13 +13,15 @@ pub(crate) mod strategy;
 pub(crate) use frame::{Frame, Spec, flaw};
 
 use crate::pipeline::counters::{Amount, Reason, StageCounters};
+use crate::pipeline::ear::Deed;
 use crate::pipeline::packet::Packet;
 use crate::pipeline::params::{
     IcmpParams, Identity, ImpairmentParams, PathParams, PortParams, RouterParams, Select, StageParams,
     Trigger,
 };
+use crate::pipeline::path::SeatId;
 use crate::pipeline::pool::{Buffer, HEADROOM};
-use crate::pipeline::router::{Egress, Router, SharedState};
+use crate::pipeline::router::{Egress, Router, SharedState, What};
 use crate::pipeline::time::Instant;
 
 /// A stage that acts on every packet.
@@ -40,15 +42,71 @@ pub(crate) struct Wire {
     pub(crate) bytes: Vec<u8>,
 }
 
-/// Keeps what leaves.
+/// Keeps what leaves, and sums up what it is told.
 #[derive(Debug, Default)]
 struct Collector {
     frames: Vec<(Instant, u16, Frame)>,
+    heard: Heard,
+    /// Its devices take nothing.
+    refuses: bool,
+}
+
+/// What was told, in wire packets and bytes.
+#[derive(Debug, Default)]
+struct Heard {
+    received: Amount,
+    created: Amount,
+    sent: Amount,
+    dropped: Amount,
+    rewritten: Amount,
+    /// What stages keep for a time that they do not know, and have not let go.
+    kept: Amount,
 }
 
 impl Egress for Collector {
+    const RECORDS: bool = true;
+
+    fn record(&mut self, what: What, packet: &Packet, _at: Instant) {
+        let sum = match what {
+            What::Received(_) => &mut self.heard.received,
+            What::Created(_) => &mut self.heard.created,
+            What::Sent(_) => &mut self.heard.sent,
+            What::Dropped(..) => &mut self.heard.dropped,
+            What::Rewritten(_) => &mut self.heard.rewritten,
+            What::Entered | What::Held(..) => return,
+        };
+        *sum += packet.amount();
+    }
+
+    fn wants_draws(&self) -> bool {
+        true
+    }
+
+    fn hears(&self) -> bool {
+        true
+    }
+
+    fn did(&mut self, _place: SeatId, deed: Deed<'_>, packet: &Packet, _at: Instant) {
+        match deed {
+            Deed::Created => self.heard.created += packet.amount(),
+            Deed::Rewritten(before) => {
+                assert!(!before.bytes().is_empty());
+                self.heard.rewritten += packet.amount();
+            }
+            Deed::Kept => self.heard.kept += packet.amount(),
+            Deed::Released => {
+                let amount = packet.amount();
+                self.heard.kept.packets -= amount.packets;
+                self.heard.kept.bytes -= amount.bytes;
+            }
+        }
+    }
+
     fn send(&mut self, port: u16, packet: &mut Packet, due: Instant) -> Result<(), Reason> {
         assert!(self.frames.last().is_none_or(|last| last.0 <= due), "time goes on");
+        if self.refuses {
+            return Err(Reason::DeviceRefused);
+        }
         let mut frame = Frame::plain(packet.bytes().to_vec());
         frame.offload.segment = packet.segment();
         frame.offload.partial = packet.partial();
@@ -59,7 +117,7 @@ impl Egress for Collector {
 
 /// A router with port 0 (10.0.1.0/24, `fd00:1::/64`), port 1 (10.0.2.0/24, `fd00:2::/64`) and stages from 0 to 1.
 ///
-/// Every step checks that received + created = sent + dropped + held.
+/// Every step checks that received + created = sent + dropped + held, and that all of it was told.
 #[derive(Debug)]
 pub(crate) struct Run {
     pub(crate) router: Router,
@@ -150,6 +208,8 @@ impl Run {
     /// The run ends now, whatever waits.
     pub(crate) fn shut_down(&mut self) {
         self.router.shut_down(self.now, &mut self.collector);
+        // What stages still keep is dropped, not let go.
+        self.collector.heard.kept = Amount::default();
         self.check();
         assert_eq!(self.router.held(), Amount::default());
     }
@@ -195,5 +255,31 @@ impl Run {
         went += counters.drops.total();
         went += self.router.held();
         assert_eq!(came, went, "received + created = sent + dropped + held: {counters:?}");
+        let heard = &self.collector.heard;
+        let rewritten = self.router.paths().iter().flat_map(|path| &path.seats);
+        let rewritten = rewritten.fold(Amount::default(), |mut sum, seat| {
+            sum += seat.counters.rewritten;
+            sum
+        });
+        // What is malformed has no flow, and nobody is told of it.
+        let malformed = counters.drops.of(Reason::Malformed);
+        let (mut received, mut dropped) = (heard.received, heard.dropped);
+        received += malformed;
+        dropped += malformed;
+        let told = [received, heard.created, heard.sent, dropped, heard.rewritten];
+        let counted = [counters.received, counters.created, counters.sent, counters.drops.total(), rewritten];
+        assert_eq!(told, counted, "received, created, sent, dropped, rewritten: as told and as counted");
+        let held = self.router.held();
+        assert!(heard.kept.packets <= held.packets && heard.kept.bytes <= held.bytes, "{heard:?} {held:?}");
+    }
+
+    /// From now on the devices take nothing.
+    pub(crate) fn refuse(&mut self) {
+        self.collector.refuses = true;
+    }
+
+    /// What stages keep and have not let go, as told.
+    pub(crate) fn kept(&self) -> Amount {
+        self.collector.heard.kept
     }
 }

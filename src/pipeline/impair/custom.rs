@@ -179,11 +179,12 @@ impl Stage for Custom {
         let mut packet = packet.take(out.pool);
         packet.complete_checksum();
         let stream = packet.stream(self.key);
-        let mut view = WirePacket { packet: &mut packet, stream, draws: 0, now, changed: false };
-        let fate = self.stage.packet(&mut view);
-        if view.changed && fate != Fate::Drop {
-            out.rewritten(&packet);
-        }
+        let mut fate = Fate::Pass;
+        out.rewrite(&mut packet, |packet| {
+            let mut view = WirePacket { packet, stream, draws: 0, now, changed: false };
+            fate = self.stage.packet(&mut view);
+            view.changed && fate != Fate::Drop
+        });
         match fate {
             Fate::Pass => out.forward(packet),
             Fate::Drop => out.drop(packet, Reason::Drop),

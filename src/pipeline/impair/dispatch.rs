@@ -67,9 +67,8 @@ macro_rules! dispatch {
             fn drawn(
                 &self,
                 packet: &$crate::pipeline::packet::Packet,
-                wire: u32,
             ) -> Option<$crate::pipeline::rng::Draw> {
-                match self { $(Self::$name(stage) => stage.drawn(packet, wire)),* }
+                match self { $(Self::$name(stage) => stage.drawn(packet)),* }
             }
             fn clamped(&self) -> u64 {
                 match self { $(Self::$name(stage) => stage.clamped()),* }
@@ -103,8 +102,8 @@ impl<S: Stage> Stage for Box<S> {
     fn wake(&mut self, now: Instant, out: &mut Outlet<'_>) {
         (**self).wake(now, out);
     }
-    fn drawn(&self, packet: &Packet, wire: u32) -> Option<Draw> {
-        (**self).drawn(packet, wire)
+    fn drawn(&self, packet: &Packet) -> Option<Draw> {
+        (**self).drawn(packet)
     }
     fn clamped(&self) -> u64 {
         (**self).clamped()

@@ -82,8 +82,8 @@ impl Stage for Loss {
         packet.mark_congestion()
     }
 
-    fn drawn(&self, packet: &Packet, wire: u32) -> Option<Draw> {
-        Some(self.chance.draw(packet.stream(self.key), packet.index + u64::from(wire)))
+    fn drawn(&self, packet: &Packet) -> Option<Draw> {
+        Some(self.chance.draw(packet.stream(self.key), packet.index))
     }
 }
 

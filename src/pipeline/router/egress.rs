@@ -1,6 +1,7 @@
 //! What the router asks of whoever runs it: a way out for packets, and, if wanted, an ear for what happens to them.
 
 use crate::pipeline::counters::Reason;
+use crate::pipeline::ear::{Deed, Ear, Headers};
 use crate::pipeline::packet::Packet;
 use crate::pipeline::path::SeatId;
 use crate::pipeline::rng::Draw;
@@ -25,15 +26,20 @@ pub trait Egress {
         0
     }
 
-    /// `packet` was dropped at `place`, or outside of paths. `draw` tells the draw that decided about each of its wire packets,
-    /// if one did.
+    /// Whether trains that are dropped have to be told one wire packet at a time where a draw decided about each.
+    fn wants_draws(&self) -> bool {
+        false
+    }
+
+    /// `packet` was dropped at `place`, or outside of paths. `draw` tells the draw that decided about it (of a train, about its
+    /// first wire packet), if one did.
     fn dropped(
         &mut self,
         place: Option<SeatId>,
         reason: Reason,
         packet: &Packet,
         at: Instant,
-        _draw: &dyn Fn(u32) -> Option<Draw>,
+        _draw: &dyn Fn() -> Option<Draw>,
     ) {
         self.record(What::Dropped(place, reason), packet, at);
     }
@@ -47,6 +53,27 @@ pub trait Egress {
     fn rewritten(&mut self, place: SeatId, _before: Option<&Headers>, packet: &Packet, at: Instant) {
         self.record(What::Rewritten(place), packet, at);
     }
+
+    /// Whether [`Egress::did`] wants to be called.
+    fn hears(&self) -> bool {
+        false
+    }
+
+    /// The stage at `place` did this to `packet`, which it has taken.
+    fn did(&mut self, _place: SeatId, _deed: Deed<'_>, _packet: &Packet, _at: Instant) {}
+}
+
+/// Tells an egress of the deeds of a stage.
+pub(super) struct Hearing<'e, E> {
+    pub(super) egress: &'e mut E,
+    pub(super) place: SeatId,
+    pub(super) now: Instant,
+}
+
+impl<E: Egress> Ear for Hearing<'_, E> {
+    fn hear(&mut self, deed: Deed<'_>, packet: &Packet) {
+        self.egress.did(self.place, deed, packet, self.now);
+    }
 }
 
 /// What can happen to a packet.
@@ -56,7 +83,7 @@ pub enum What {
     Entered,
     /// It was read from the device of this port.
     Received(u16),
-    /// It left by this port.
+    /// The device of this port has taken it.
     Sent(u16),
     /// It was dropped, at this seat or outside of paths.
     Dropped(Option<SeatId>, Reason),
@@ -66,29 +93,4 @@ pub enum What {
     Held(SeatId, Instant),
     /// The router (or a stage) made it.
     Created(Option<SeatId>),
-}
-
-/// The first bytes of a packet.
-#[derive(Debug, Clone, Copy)]
-pub struct Headers {
-    bytes: [u8; Self::LEN],
-    length: usize,
-}
-
-impl Headers {
-    /// Bytes that are kept at most: IPv6, TCP and its options.
-    pub const LEN: usize = 100;
-
-    /// Those of `packet`.
-    pub fn of(packet: &Packet) -> Self {
-        let length = packet.bytes().len().min(Self::LEN);
-        let mut bytes = [0; Self::LEN];
-        bytes[..length].copy_from_slice(&packet.bytes()[..length]);
-        Self { bytes, length }
-    }
-
-    /// The bytes.
-    pub fn bytes(&self) -> &[u8] {
-        &self.bytes[..self.length]
-    }
 }

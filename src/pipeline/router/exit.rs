@@ -21,13 +21,13 @@ impl Router {
     }
 
     pub(super) fn send<E: Egress>(&mut self, port: u16, packet: &mut Packet, now: Instant, egress: &mut E) {
-        let amount = packet.amount();
-        // Before the device fills in its header and possibly merges the packet away.
-        if E::RECORDS {
-            egress.record(What::Sent(port), packet, now);
-        }
         match egress.send(port, packet, now) {
-            Ok(()) => self.counters.sent += amount,
+            Ok(()) => {
+                self.counters.sent += packet.amount();
+                if E::RECORDS {
+                    egress.record(What::Sent(port), packet, now);
+                }
+            }
             Err(reason) => self.drop_whole(packet, None, reason, now, egress),
         }
     }
@@ -77,9 +77,31 @@ impl Router {
             self.seat(place).counters.drops.add(reason, amount);
         }
         if E::RECORDS {
-            let seat = place.map(|at| &self.paths[usize::from(at.path)].seats[usize::from(at.seat)]);
-            let draw = |wire| seat.and_then(|seat| seat.drawn(reason, packet, wire));
-            egress.dropped(place, reason, packet, now, &draw);
+            self.tell_dropped(packet, place, reason, now, egress);
+        }
+    }
+
+    /// Tells of a drop; of a train one wire packet at a time, if a draw decided about each.
+    fn tell_dropped<E: Egress>(
+        &self,
+        packet: &mut Packet,
+        place: Option<SeatId>,
+        reason: Reason,
+        now: Instant,
+        egress: &mut E,
+    ) {
+        let seat = place.map(|at| &self.paths[usize::from(at.path)].seats[usize::from(at.seat)]);
+        let draw = |packet: &Packet| seat.and_then(|seat| seat.drawn(reason, packet));
+        let cuts = packet.wires() > 1 && egress.wants_draws() && draw(packet).is_some();
+        loop {
+            let rest = (cuts && packet.wires() > 1).then(|| packet.detach(1));
+            egress.dropped(place, reason, packet, now, &|| draw(packet));
+            match rest {
+                Some(rest) => packet.attach(&rest),
+                None => return,
+            }
+            // Only the first one's is known.
+            packet.transmission = 0;
         }
     }
 

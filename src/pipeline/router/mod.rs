@@ -13,7 +13,8 @@ mod walk;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-pub use egress::{Egress, Headers, What};
+pub use crate::pipeline::ear::Headers;
+pub use egress::{Egress, What};
 pub use route::Route;
 
 use crate::pipeline::answer::Answers;
@@ -448,6 +449,28 @@ mod tests {
         let seen: Vec<_> =
             back.seats.iter().map(|seat| (seat.name.as_str(), seat.counters.seen.packets)).collect();
         assert_eq!(seen, [("b/back", 1), ("a/back", 1)]);
+    }
+
+    /// What a device does not take was not sent.
+    #[test]
+    fn a_refused_packet_is_told_as_dropped() {
+        let mut run = Run::new(Vec::new());
+        run.refuse();
+        run.feed(Instant::ZERO, &Spec::tcp(3_000).train(1_000).frame());
+        assert_eq!((run.dropped(Reason::DeviceRefused), run.router.counters().sent.packets), (3, 0));
+    }
+
+    /// What waits in a bottleneck is told when it begins to wait and when it goes on.
+    #[test]
+    fn the_waits_of_a_bottleneck_are_told() {
+        let mut run = Run::new(spec::parse("dualpi2 8mbit").unwrap().stages);
+        for _ in 0..9 {
+            run.feed(Instant::ZERO, &Spec::tcp(960).frame());
+        }
+        assert_eq!(run.kept(), run.router.held());
+        assert_eq!(run.kept().packets, 9);
+        run.finish();
+        assert_eq!(run.kept(), Amount::default());
     }
 
     /// Packets of 1 ms each: the third waits longest, also in the sum of workers.

@@ -1,5 +1,6 @@
 //! A packet on its path: from seat to seat, and what the stages there decide.
 
+use super::egress::Hearing;
 use super::{Egress, Event, Headers, Router, What};
 use crate::pipeline::counters::Amount;
 use crate::pipeline::gate::Claim;
@@ -162,7 +163,10 @@ impl Router {
         let mut emissions = std::mem::take(&mut seat.emissions);
         let mut created = Amount::default();
         let mut kept = Amount::default();
+        let hears = E::RECORDS && egress.hears();
+        let mut hearing = Hearing { egress: &mut *egress, place: at, now };
         let mut out = Outlet {
+            ear: if hears { Some(&mut hearing) } else { None },
             pool: &mut self.pool,
             emissions: &mut emissions,
             counters: &mut seat.counters,

@@ -142,9 +142,8 @@ impl KernelNetem {
             (true, true) | (false, false) => {}
         }
         let stream = packet.stream(self.bit);
-        if self.corrupt.hits(&packet, &self.shared) && damage(&mut packet, CorruptArea::Any, 1, false, stream)
-        {
-            out.rewritten(&packet);
+        if self.corrupt.hits(&packet, &self.shared) {
+            out.rewrite(&mut packet, |packet| damage(packet, CorruptArea::Any, 1, false, stream));
         }
         let limit = self.params.limit.unwrap_or(TC_LIMIT);
         let enter = |held: u64| (held < limit).then_some(held + 1);

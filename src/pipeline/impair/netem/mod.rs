@@ -342,8 +342,8 @@ impl Netem {
             out.mark(&mut packet);
         }
         let stream = packet.stream(self.keys.bit);
-        if fate.corrupt && damage(&mut packet, CorruptArea::Any, 1, false, stream) {
-            out.rewritten(&packet);
+        if fate.corrupt {
+            out.rewrite(&mut packet, |packet| damage(packet, CorruptArea::Any, 1, false, stream));
         }
         if !self.waits() {
             return out.forward(packet);
@@ -359,9 +359,9 @@ impl Netem {
 impl Stage for Netem {
     type Plan = Fate;
 
-    fn drawn(&self, packet: &Packet, wire: u32) -> Option<Draw> {
+    fn drawn(&self, packet: &Packet) -> Option<Draw> {
         let Loss::Random(chance) = &self.loss else { return None };
-        chance.drawn(packet.stream(self.keys.loss), packet.index + u64::from(wire))
+        chance.drawn(packet.stream(self.keys.loss), packet.index)
     }
 
     fn decide(&mut self, packet: &Packet, limit: u32, now: Instant) -> Verdict<Fate> {

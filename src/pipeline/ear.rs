@@ -1,0 +1,53 @@
+//! An ear for what a stage does to packets that it has taken: what the path alone does not see.
+
+use crate::pipeline::packet::Packet;
+
+/// What a stage did to a packet.
+#[derive(Debug, Clone, Copy)]
+pub enum Deed<'a> {
+    /// It made the packet: a copy, a fragment, a forged segment.
+    Created,
+    /// It changed the packet, whose first bytes were these.
+    Rewritten(&'a Headers),
+    /// It keeps the packet, and cannot say until when.
+    Kept,
+    /// It does not keep the packet any more, and is about to forward, hold or drop it.
+    Released,
+}
+
+/// Is told of each deed when it is done.
+pub(crate) trait Ear {
+    /// The stage that is being called did this to `packet`.
+    fn hear(&mut self, deed: Deed<'_>, packet: &Packet);
+}
+
+impl std::fmt::Debug for dyn Ear + '_ {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Ear")
+    }
+}
+
+/// The first bytes of a packet.
+#[derive(Debug, Clone, Copy)]
+pub struct Headers {
+    bytes: [u8; Self::LEN],
+    length: usize,
+}
+
+impl Headers {
+    /// Bytes that are kept at most: IPv6, TCP and its options.
+    pub const LEN: usize = 100;
+
+    /// Those of `packet`.
+    pub fn of(packet: &Packet) -> Self {
+        let length = packet.bytes().len().min(Self::LEN);
+        let mut bytes = [0; Self::LEN];
+        bytes[..length].copy_from_slice(&packet.bytes()[..length]);
+        Self { bytes, length }
+    }
+
+    /// The bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+}
