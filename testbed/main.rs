@@ -26,6 +26,7 @@ mod system {
     pub(crate) mod nat;
     pub(crate) mod network;
     pub(crate) mod pcap;
+    pub(crate) mod recorder;
     pub(crate) mod refusals;
     pub(crate) mod repeat;
     pub(crate) mod resets;

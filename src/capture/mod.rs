@@ -3,6 +3,7 @@
 //! - [`source`]: packets out of a pcap or pcapng file, and what else it says; [`link`]: where in them the IP packet is.
 //! - [`sink`]: packets and the rest into such files.
 //! - [`mahimahi`]: a log for plotting; [`live`]: such logs of a running router.
+//! - [`recorder`]: a capture of a running router; [`files`]: the files that it goes to.
 //! - [`replay`]: what goes through the path and what does not, what leaves and what is dropped; [`outcome`]: the sums.
 //!
 //! Everything streams: only what a stage holds is in memory.
@@ -14,6 +15,7 @@
 )]
 
 mod bytes;
+pub mod files;
 mod frame;
 mod input;
 pub mod link;
@@ -21,6 +23,7 @@ pub mod live;
 pub mod mahimahi;
 mod options;
 pub mod outcome;
+pub mod recorder;
 pub mod replay;
 pub mod sink;
 pub mod source;

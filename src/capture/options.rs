@@ -6,6 +6,10 @@ use crate::capture::bytes::{Order, padded};
 
 /// A comment, of any block.
 pub(super) const COMMENT: u16 = 1;
+/// Of an interface: its name.
+pub(super) const IF_NAME: u16 = 2;
+/// Of an interface: what it is.
+pub(super) const IF_DESCRIPTION: u16 = 3;
 /// Of an interface: the resolution of its times.
 pub(super) const IF_TSRESOL: u16 = 9;
 /// Of an interface: bytes of frame check sequence behind each packet.
@@ -16,6 +20,12 @@ pub(super) const IF_TSOFFSET: u16 = 14;
 pub(super) const EPB_FLAGS: u16 = 2;
 /// Of a packet: packets lost before it.
 pub(super) const EPB_DROPCOUNT: u16 = 4;
+/// Of a packet: its number, the same wherever it was seen.
+pub(super) const EPB_PACKETID: u16 = 5;
+/// Of a packet: what was decided about it.
+pub(super) const EPB_VERDICT: u16 = 7;
+/// Of statistics: packets that found no room.
+pub(super) const ISB_DROPPED: u16 = 5;
 /// Of statistics: when the capture began.
 pub(super) const ISB_START: u16 = 2;
 /// Of statistics: when the capture ended.

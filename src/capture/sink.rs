@@ -198,6 +198,11 @@ impl<W: Write> Sink<W> {
         Ok(true)
     }
 
+    /// What is written to.
+    pub(super) const fn output(&mut self) -> &mut W {
+        &mut self.output
+    }
+
     /// Ends the file.
     ///
     /// # Errors

@@ -93,6 +93,10 @@ Examples:
   faultwire case run --all
   faultwire case run ./my-incident.toml --json
 
+With --journal or --pcap each run of a case has files of its own: FILE that of the case itself, with -control-1 ...
+before its ending those of the controls, with -value-N those of a sweep; of several cases, each with the
+case's name before that.
+
 Works as an ordinary user where user namespaces are allowed and /dev/net/tun may be opened.")]
 pub(super) struct CaseRun {
     /// Names of cases that come with faultwire, or case files
@@ -110,6 +114,8 @@ pub(super) struct CaseRun {
     /// Print the whole story also of cases that pass [default with one case]
     #[arg(long, short)]
     pub(super) verbose: bool,
+    #[command(flatten)]
+    pub(super) watching: Watching,
 }
 
 impl CaseRun {
@@ -427,7 +433,7 @@ With --seeds or --until-failure the seeds are S, S+1, S+2 ... where S is --seed,
 random one; --summary, --json and --log tell of the last run.
 
 Exit code: the command's; 128 + n if signal n ended it; 125 if the network could not be made, or a
-summary or log not be written after a command that succeeded; 126 or 127 if the command could not be
+summary, log, journal or capture not be written after a command that succeeded; 126 or 127 if the command could not be
 run or found; 2 if the command line is wrong or the summary has no place.";
 
 /// An address or a prefix.

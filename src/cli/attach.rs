@@ -18,7 +18,7 @@ use crate::cli::serving::{self, Served};
 use crate::cli::session;
 use crate::cli::signals::{Received, Signals, millis_until};
 use crate::cli::summary::{self, Names};
-use crate::cli::watching::{Opened, Watcher};
+use crate::cli::watching::Opened;
 use crate::cli::{WRONG, fail, out};
 use crate::config::plan::PathPlan;
 use crate::control::{Device as Tap, Door};
@@ -139,9 +139,9 @@ fn run(
     let paths = paths(plan);
     let start = |folder| start_log(folder, "attach", &paths);
     let (log, events) = args.log.as_deref().map(start).transpose()?.unzip();
-    let (watcher, journal) = opened.start(recorded)?.unzip();
+    let (watcher, journal) = opened.start(recorded)?;
     let wire = Wire::start(&target.netns, device, plan, Watch { records: None, events, journal })?;
-    watcher.iter().for_each(Watcher::begin);
+    watcher.begin();
     for notice in &wire.notices {
         out::note_line(format_args!("notice: {notice}"));
     }
@@ -172,12 +172,14 @@ fn run(
     let (summary, hooks) = wire.stop()?;
     drop(control);
     log.map_or(Ok(()), LiveLog::finish)?;
-    for sentence in watcher.map_or_else(Vec::new, |watcher| watcher.finish().0) {
+    let (recorded, _) = watcher.finish();
+    for sentence in &recorded.said {
         out::note_line(format_args!("notice: {sentence}"));
     }
     // From here on a signal ends faultwire, whatever its output waits for.
     drop(signals);
-    Ok(finish(args, &summary, &hooks, &names, end))
+    let code = finish(args, &summary, &hooks, &names, end);
+    Ok(if recorded.has_failed { ExitCode::FAILURE } else { code })
 }
 
 /// Up and down.

@@ -1,5 +1,7 @@
 //! `faultwire case`.
 
+mod recording;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -7,6 +9,7 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use crate::cli::args::{CaseCommand, CaseExplain, CaseRun};
+use crate::cli::case::recording::Recording;
 use crate::cli::kind;
 use crate::cli::{WRONG, fail, out};
 use crate::config::Kind;
@@ -14,7 +17,7 @@ use crate::lab::case::Case;
 use crate::lab::catalogue;
 use crate::lab::report::CaseStory;
 use crate::lab::report::page::{book, page};
-use crate::lab::run::run_case;
+use crate::lab::run::record_case;
 use crate::net::privilege;
 
 /// Lists, explains or runs cases.
@@ -61,7 +64,7 @@ fn explain(args: &CaseExplain) -> ExitCode {
 }
 
 fn run(args: &CaseRun) -> ExitCode {
-    let cases = match chosen(args) {
+    let cases = match chosen(args).and_then(|cases| args.watching.check().map(|()| cases)) {
         Ok(cases) => cases,
         Err(error) => return fail(WRONG, error),
     };
@@ -70,15 +73,19 @@ fn run(args: &CaseRun) -> ExitCode {
         return fail(1, error);
     }
     let mut results = Vec::new();
+    let mut recording = Recording::new(&args.watching);
+    let many = cases.len() > 1;
     for mut case in cases {
         case.seed = args.seed.unwrap_or(case.seed);
-        let result = run_one(&case);
+        recording.case(many.then_some(case.name.as_str()));
+        let result = run_one(&case, &mut recording);
         if !args.json {
             out::line(said(&result, args.brief()));
         }
         results.push(result);
     }
-    finish(&results, args.json)
+    let code = finish(&results, args.json);
+    if recording.has_failed() { ExitCode::FAILURE } else { code }
 }
 
 /// What came of a case.
@@ -109,9 +116,9 @@ impl Ran {
 }
 
 /// Runs a case. Whatever goes wrong with it is its own affair: the others run, and are told of.
-fn run_one(case: &Case) -> Ran {
+fn run_one(case: &Case, recording: &mut Recording<'_>) -> Ran {
     let progress = |trial: &str| out::note_line(format_args!("running {} ({trial})", case.name));
-    let ran = catch_unwind(AssertUnwindSafe(|| run_case(case, progress)));
+    let ran = catch_unwind(AssertUnwindSafe(|| record_case(case, progress, recording)));
     let error = match ran {
         Ok(Ok(story)) => return Ran::Whole(story),
         Ok(Err(error)) => error.to_string(),

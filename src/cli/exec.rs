@@ -33,7 +33,7 @@ use crate::lab::observe::sockets::{TcpSocket, tcp_sockets};
 use crate::net::{NetError, Netns, link, privilege};
 use crate::pipeline::time::Duration;
 
-/// The network could not be made.
+/// The network could not be made, or what was asked for beside the command not be written.
 const NO_NETWORK: u8 = 125;
 /// The command was found but could not be run.
 const NOT_RUN: u8 = 126;
@@ -106,7 +106,7 @@ fn single(asked: Asked<'_>, json: Option<Json<'_>>) -> anyhow::Result<ExitCode> 
         out::note_line(format_args!("faultwire:   {drop}"));
     }
     ended.write(json, &ended.json())?;
-    Ok(ExitCode::from(ended.code))
+    Ok(ExitCode::from(ended.exit_code()))
 }
 
 /// What failed once the command had ended: nothing of that may hide how it ended.
@@ -131,6 +131,8 @@ struct Ended {
     code: u8,
     /// Whether it could be started.
     has_run: bool,
+    /// What was to be recorded could not all be written.
+    lacks_records: bool,
     /// What came to end faultwire itself meanwhile.
     interrupted: Option<Signal>,
     summary: Summary,
@@ -140,6 +142,11 @@ struct Ended {
 }
 
 impl Ended {
+    /// The command's, unless it succeeded and something that it does not know of failed.
+    const fn exit_code(&self) -> u8 {
+        if self.code == 0 && self.lacks_records { NO_NETWORK } else { self.code }
+    }
+
     fn table(&self) -> String {
         summary::table(&self.summary, &self.names)
     }
@@ -207,7 +214,7 @@ fn run(asked: Asked<'_>, signals: &Signals, seed: u64) -> anyhow::Result<Ended> 
     let start = |folder| start_log(folder, &command_line(args), &paths(faults));
     let (log, events) = args.log.as_deref().map(start).transpose()?.unzip();
     let (watcher, taps) = opened.start_with_drops(&recorded(faults, seed))?;
-    let watch = Watch { records: None, events, journal: Some(taps) };
+    let watch = Watch { records: None, events, journal: taps };
     let (network, subnets, plan) = build(args, faults, &inner, (watch, seed))?;
     watcher.begin();
     // The command's own streams are its own: what a namespace lacks is told with the summary.
@@ -238,11 +245,12 @@ fn run(asked: Asked<'_>, signals: &Signals, seed: u64) -> anyhow::Result<Ended> 
     };
     let (summary, also) = settle(args, network, (&inner, signals), log).map_err(After::of(code))?;
     drop(control);
-    let (said, drops) = watcher.finish();
-    for sentence in said {
+    let (recorded, drops) = watcher.finish();
+    for sentence in recorded.said {
         out::note_line(format_args!("faultwire: {sentence}"));
     }
-    Ok(Ended { code, has_run, interrupted: interrupted.or(also), summary, names, drops })
+    let lacks_records = recorded.has_failed;
+    Ok(Ended { code, has_run, lacks_records, interrupted: interrupted.or(also), summary, names, drops })
 }
 
 /// What is done once the command has ended.

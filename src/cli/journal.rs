@@ -1,11 +1,12 @@
 //! `faultwire journal`: prints and filters a journal.
 
 use std::fs::File;
-use std::io::BufReader;
-use std::path::PathBuf;
+use std::io::{BufReader, Read};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use crate::cli::{WRONG, fail, out};
+use crate::config::suggest::hint;
 use crate::journal::file::{End, JournalError, Reader};
 use crate::journal::text::{Flows, numbers};
 use crate::journal::{Kind, Names, Record};
@@ -25,9 +26,10 @@ Examples:
   faultwire journal j.fwj
   faultwire journal j.fwj --flow 1 --json | jq .draw
 
-Exit code: 0 done, also of a journal that ends in the middle; 2 the file is no journal.")]
+Exit code: 0 done, also of a journal that ends in the middle; 2 the file is no journal, or has no such
+place, reason or flow.")]
 pub(super) struct Journal {
-    /// The file that --journal wrote
+    /// The file that --journal wrote; - reads standard input
     pub(super) file: PathBuf,
     /// One JSON object a line
     #[arg(long)]
@@ -57,13 +59,13 @@ pub(super) struct Journal {
 
 /// Prints the records that are asked for.
 pub(super) fn journal(args: &Journal) -> ExitCode {
-    let opened = File::open(&args.file)
-        .map_err(|source| JournalError::File { file: args.file.clone(), source })
-        .and_then(|file| Reader::new(BufReader::new(file), &args.file));
-    let mut reader = match opened {
+    let mut reader = match open(&args.file).and_then(|file| Reader::new(file, &args.file)) {
         Ok(reader) => reader,
         Err(error) => return fail(WRONG, error),
     };
+    if let Some(unknown) = unknown(args, &reader.names) {
+        return fail(WRONG, unknown);
+    }
     let (mut flows, mut text) = (Flows::default(), String::new());
     reader.for_each(|names, record| {
         flows.learn(record);
@@ -94,7 +96,31 @@ pub(super) fn journal(args: &Journal) -> ExitCode {
             args.file.display()
         )),
     }
-    ExitCode::SUCCESS
+    match args.flow.filter(|flow| !out::is_closed() && !flows.has(*flow)) {
+        Some(flow) => fail(WRONG, format!("--flow: there is no flow {flow}; {}", flows.range())),
+        None => ExitCode::SUCCESS,
+    }
+}
+
+fn open(file: &Path) -> Result<Box<dyn Read>, JournalError> {
+    if file == Path::new("-") {
+        return Ok(Box::new(std::io::stdin().lock()));
+    }
+    let opened = File::open(file).map_err(|source| JournalError::File { file: file.to_owned(), source });
+    Ok(Box::new(BufReader::new(opened?)))
+}
+
+/// What is asked for and is not among the names of the file.
+fn unknown(args: &Journal, names: &Names) -> Option<String> {
+    let places = names.places();
+    if let Some(place) = args.place.as_ref().filter(|place| !places.iter().any(|name| name.contains(*place)))
+    {
+        let known: Vec<&str> = places.iter().map(String::as_str).collect();
+        return Some(format!("--place: no place is called {place} ({})", hint(place, &known)));
+    }
+    let reason = args.reason.as_ref().filter(|reason| !names.reasons.contains(reason))?;
+    let known: Vec<&str> = names.reasons.iter().map(String::as_str).collect();
+    Some(format!("--reason: no reason is called {reason} ({})", hint(reason, &known)))
 }
 
 fn wanted(args: &Journal, names: &Names, record: &Record<'_>, flows: &Flows) -> bool {

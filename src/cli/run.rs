@@ -15,7 +15,7 @@ use crate::cli::serving::{self, Served, Serving};
 use crate::cli::session;
 use crate::cli::signals::{Signals, millis_until};
 use crate::cli::summary::{self, Names};
-use crate::cli::watching::{Opened, Watcher, Watching};
+use crate::cli::watching::{Opened, Watching};
 use crate::cli::{WRONG, fail, out, random_seed};
 use crate::config::plan::{AttachedPort, PathPlan};
 use crate::config::{self, Kind, Plan};
@@ -23,7 +23,7 @@ use crate::control::Door;
 use crate::engine::Watch;
 use crate::engine::events::Events;
 use crate::engine::network::{Network, Summary, open_netns, router_params};
-use crate::journal;
+use crate::journal::{self, Finished};
 use crate::net::target::{Target, TargetRef};
 use crate::net::{cleanup, privilege};
 use crate::pipeline::time::{Duration, Instant};
@@ -105,7 +105,10 @@ pub(super) fn run(args: &Run, parent: Pid) -> ExitCode {
         Err(error) => return fail(WRONG, error),
     };
     match forward(&plan, args, (&opened, door), ready, parent) {
-        Ok((summary, names)) => finish(&summary, &names, args.json),
+        Ok((summary, names, recorded)) => {
+            let code = finish(&summary, &names, args.json);
+            if recorded.has_failed { ExitCode::FAILURE } else { code }
+        }
         Err(error) => fail(1, error),
     }
 }
@@ -130,7 +133,7 @@ fn forward(
     (opened, door): (&Opened<'_>, Door),
     ready: Ready,
     parent: Pid,
-) -> anyhow::Result<(Summary, Names)> {
+) -> anyhow::Result<(Summary, Names, Finished)> {
     privilege::check()?;
     let signals = Signals::watch()?;
     if args.die_with_parent && ready::die_with_parent(parent)? {
@@ -143,10 +146,10 @@ fn forward(
     let (log, events) = log.unzip();
     let seed = plan.seed.unwrap_or_else(random_seed);
     let recorded = journal::Names::of(&router_params(plan, seed), &[]);
-    let (watcher, journal) = opened.start(&recorded)?.unzip();
+    let (watcher, journal) = opened.start(&recorded)?;
     let told = Watch { records: None, events, journal };
     let network = Network::start(plan, seed, told, |_, port| open_netns(port))?;
-    watcher.iter().for_each(Watcher::begin);
+    watcher.begin();
     for notice in network.notices.iter().chain(&network.refused) {
         out::note_line(format_args!("notice: {notice}"));
     }
@@ -178,10 +181,11 @@ fn forward(
     let summary = network.stop()?;
     drop(control);
     log.map_or(Ok(()), LiveLog::finish)?;
-    for sentence in watcher.map_or_else(Vec::new, |watcher| watcher.finish().0) {
+    let (recorded, _) = watcher.finish();
+    for sentence in &recorded.said {
         out::note_line(format_args!("notice: {sentence}"));
     }
-    Ok((summary, names))
+    Ok((summary, names, recorded))
 }
 
 /// A log of each path of the plan.

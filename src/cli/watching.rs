@@ -1,18 +1,24 @@
-//! `--journal` and what goes with it: who is told what happens to each packet.
+//! `--journal`, `--pcap` and what goes with them: who is told what happens to each packet.
 
 use std::fs::File;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context;
 
+use crate::capture::files::{self, Rotation};
+use crate::capture::recorder::{Recorder, Style};
 use crate::config::expression;
 use crate::journal::file::{self, Writer};
 use crate::journal::recent::Recent;
-use crate::journal::{Hub, Kind, Lane, Names, Sink, Taps};
+use crate::journal::{Finished, Hub, Kind, Lane, Names, Sink, Taps};
+use crate::pipeline::params::Select;
+use crate::pipeline::time::Duration;
+use crate::pipeline::units::{Bytes, UnitError};
 
 /// What is recorded of each packet.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Recording")]
 pub(super) struct Watching {
     /// Write what happened to each packet, and why, to this file; `faultwire journal FILE` prints it
@@ -24,9 +30,62 @@ pub(super) struct Watching {
     /// Only packets like these, in the words of `attach --match`
     #[arg(long, value_name = "EXPRESSION", requires = "journal")]
     pub(super) journal_match: Option<String>,
-    /// Only what happens on this path: up or down, of `run` FROM>TO
+    /// Only what happens on this path: up or down, of `run` and cases FROM>TO
     #[arg(long, value_name = "PATH", requires = "journal")]
     pub(super) journal_path: Option<String>,
+    /// Capture all packets into this pcapng file, where they came in and where they left or were dropped, with the reason
+    #[arg(long, value_name = "FILE")]
+    pub(super) pcap: Option<PathBuf>,
+    /// What the capture has: all or drops
+    #[arg(long, value_name = "MODE", requires = "pcap", default_value = "all")]
+    pub(super) pcap_mode: PcapMode,
+    /// Only packets like these, in the words of `attach --match`
+    #[arg(long, value_name = "EXPRESSION", requires = "pcap")]
+    pub(super) pcap_match: Option<String>,
+    /// Bytes of each packet that are kept
+    #[arg(long, value_name = "BYTES", requires = "pcap", default_value_t = 262_144, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) pcap_snaplen: u32,
+    /// Begin another file (FILE with -2, -3 ... before its ending) at this size or age: 100MB, 60s
+    #[arg(long, value_name = "SIZE|TIME", requires = "pcap")]
+    pub(super) pcap_rotate: Option<Rotate>,
+    /// Remove the oldest file once there are more than so many
+    #[arg(long, value_name = "N", requires = "pcap_rotate")]
+    pub(super) pcap_keep: Option<NonZeroU32>,
+}
+
+/// Which packets a capture has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum PcapMode {
+    /// Every packet where it came in, and where it left or was dropped
+    All,
+    /// Those that were dropped
+    Drops,
+}
+
+/// When another file is begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rotate {
+    /// Once it has so many bytes.
+    Size(u64),
+    /// Once it is so old.
+    Age(std::time::Duration),
+}
+
+impl std::str::FromStr for Rotate {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let age = |age: Duration| std::time::Duration::from_nanos(age.as_nanos());
+        let read = text
+            .parse()
+            .map(|Bytes(size)| Self::Size(size))
+            .or_else(|_| text.parse().map(|time| Self::Age(age(time))));
+        match read {
+            Ok(Self::Size(1..)) => read.map_err(|error: UnitError| error.to_string()),
+            Ok(Self::Age(age)) if !age.is_zero() => Ok(Self::Age(age)),
+            _ => Err("it is a size or a time, as 100MB or 60s".to_owned()),
+        }
+    }
 }
 
 /// Which packets a journal tells of.
@@ -65,11 +124,12 @@ impl std::str::FromStr for Mode {
 /// What is asked for, with its file open.
 pub(super) struct Opened<'a> {
     journal: Option<(Lane, File, &'a Path)>,
+    pcap: Option<(Lane, File, &'a Path, Style)>,
 }
 
 /// Whoever listens while a router runs.
 pub(super) struct Watcher {
-    hub: Hub,
+    hubs: Vec<Hub>,
     drops: Arc<Mutex<Vec<String>>>,
 }
 
@@ -78,10 +138,52 @@ impl Watching {
     /// stays until [`Watcher::begin`].
     pub(super) fn open(&self, names: &Names) -> anyhow::Result<Opened<'_>> {
         let journal = match &self.journal {
-            Some(path) => Some((self.lane(names)?, file::open(path)?, path.as_path())),
+            Some(path) => Some((self.lane(names)?, file::open(named(path)?)?, path.as_path())),
             None => None,
         };
-        Ok(Opened { journal })
+        let pcap = match &self.pcap {
+            Some(path) => {
+                Some((self.pcap_lane()?, open_capture(named(path)?)?, path.as_path(), self.style()))
+            }
+            None => None,
+        };
+        Ok(Opened { journal, pcap })
+    }
+
+    fn pcap_lane(&self) -> anyhow::Result<Lane> {
+        let select = selection("--pcap-match", self.pcap_match.as_ref())?;
+        Ok(Lane { select, ..Recorder::lane(self.pcap_mode == PcapMode::Drops) })
+    }
+
+    const fn style(&self) -> Style {
+        let (bytes, time) = match self.pcap_rotate {
+            Some(Rotate::Size(bytes)) => (Some(bytes), None),
+            Some(Rotate::Age(age)) => (None, Some(age)),
+            None => (None, None),
+        };
+        Style { snaplen: self.pcap_snaplen, rotation: Rotation { bytes, time, keep: self.pcap_keep } }
+    }
+
+    /// What can be said about the options before there is a router.
+    pub(super) fn check(&self) -> Result<(), String> {
+        let check = || -> anyhow::Result<()> {
+            for path in self.journal.iter().chain(&self.pcap) {
+                named(path)?;
+            }
+            selection("--journal-match", self.journal_match.as_ref())?;
+            selection("--pcap-match", self.pcap_match.as_ref()).map(drop)
+        };
+        check().map_err(|error| format!("{error:#}"))
+    }
+
+    /// The same for files with `label` before their ending.
+    pub(super) fn labelled(&self, label: &str) -> Self {
+        let labelled = |path: &PathBuf| if label.is_empty() { path.clone() } else { beside(path, label) };
+        Self {
+            journal: self.journal.as_ref().map(labelled),
+            pcap: self.pcap.as_ref().map(labelled),
+            ..self.clone()
+        }
     }
 
     fn lane(&self, names: &Names) -> anyhow::Result<Lane> {
@@ -89,10 +191,8 @@ impl Watching {
             Mode::Drops => (&[Kind::Dropped][..], 1),
             Mode::All(sample) => (&Kind::ALL[..], sample),
         };
-        let mut lane = Lane { follows: true, sample, ..Lane::of(kinds) };
-        if let Some(text) = &self.journal_match {
-            lane.select = Some(expression::parse(text).with_context(|| format!("--journal-match '{text}'"))?);
-        }
+        let select = selection("--journal-match", self.journal_match.as_ref())?;
+        let mut lane = Lane { follows: true, sample, select, ..Lane::of(kinds) };
         if let Some(name) = &self.journal_path {
             let own = names.paths.iter().filter(|path| !path.name.starts_with('*'));
             let known: Vec<&str> = own.map(|path| path.name.as_str()).collect();
@@ -109,16 +209,12 @@ impl Watching {
 
 impl Opened<'_> {
     /// Makes ready to listen, if anything is asked for; the workers have to be given the taps.
-    pub(super) fn start(&self, names: &Names) -> anyhow::Result<Option<(Watcher, Taps)>> {
-        if self.journal.is_none() {
-            Ok(None)
-        } else {
-            self.listen(names, Vec::new(), Arc::default()).map(Some)
-        }
+    pub(super) fn start(&self, names: &Names) -> anyhow::Result<(Watcher, Vec<Taps>)> {
+        self.listen(names, Vec::new(), Arc::default())
     }
 
     /// As [`Self::start`], but the most important drops are asked for in any case.
-    pub(super) fn start_with_drops(&self, names: &Names) -> anyhow::Result<(Watcher, Taps)> {
+    pub(super) fn start_with_drops(&self, names: &Names) -> anyhow::Result<(Watcher, Vec<Taps>)> {
         let (recent, drops) = Recent::new(names.clone());
         self.listen(names, vec![(Lane::of(&[Kind::Dropped]), Box::new(recent))], drops)
     }
@@ -128,32 +224,89 @@ impl Opened<'_> {
         names: &Names,
         mut sinks: Vec<(Lane, Box<dyn Sink>)>,
         drops: Arc<Mutex<Vec<String>>>,
-    ) -> anyhow::Result<(Watcher, Taps)> {
+    ) -> anyhow::Result<(Watcher, Vec<Taps>)> {
         if let Some((lane, file, path)) = &self.journal {
             sinks.push((lane.clone(), Box::new(Writer::new(file.try_clone()?, path, names))));
         }
-        let (hub, taps) = Hub::start(sinks)?;
-        Ok((Watcher { hub, drops }, taps))
+        let (mut hubs, mut taps) = (Vec::new(), Vec::new());
+        let mut captures: Vec<(Lane, Box<dyn Sink>)> = Vec::new();
+        if let Some((lane, file, path, style)) = &self.pcap {
+            let recorder = Recorder::new(file.try_clone()?, path, *style, names)?;
+            captures.push((lane.clone(), Box::new(recorder)));
+        }
+        // A thread each: the journal does not wait for the disk of the capture.
+        for sinks in [sinks, captures].into_iter().filter(|sinks| !sinks.is_empty()) {
+            let (hub, tap) = Hub::start(sinks)?;
+            hubs.push(hub);
+            taps.push(tap);
+        }
+        Ok((Watcher { hubs, drops }, taps))
     }
 }
 
 impl Watcher {
     /// The router runs: from now on the journal is written.
     pub(super) fn begin(&self) {
-        self.hub.begin();
+        self.hubs.iter().for_each(Hub::begin);
     }
 
-    /// Once the workers have ended: what has to be said, and the most important drops.
-    pub(super) fn finish(self) -> (Vec<String>, Vec<String>) {
-        let said = self.hub.finish();
+    /// Once the workers have ended: what came of it, and the most important drops.
+    pub(super) fn finish(self) -> (Finished, Vec<String>) {
+        let mut finished = Finished::default();
+        self.hubs.into_iter().for_each(|hub| finished.add(hub.finish()));
         let drops = std::mem::take(&mut *self.drops.lock().unwrap_or_else(PoisonError::into_inner));
-        (said, drops)
+        (finished, drops)
     }
+}
+
+/// Which packets an option chooses, in words.
+fn selection(option: &str, text: Option<&String>) -> anyhow::Result<Option<Select>> {
+    let parse = |text: &String| expression::parse(text).with_context(|| format!("{option} '{text}'"));
+    text.map(parse).transpose()
+}
+
+fn open_capture(path: &Path) -> anyhow::Result<File> {
+    files::open(path).with_context(|| format!("{} cannot be written", path.display()))
+}
+
+/// The file `path` with `-label` before its ending.
+pub(super) fn beside(path: &Path, label: &str) -> PathBuf {
+    let mut name = path.file_stem().unwrap_or_default().to_os_string();
+    name.push(format!("-{label}"));
+    if let Some(ending) = path.extension() {
+        name.push(".");
+        name.push(ending);
+    }
+    path.with_file_name(name)
+}
+
+/// A file that is not standard output: that has the summary or belongs to the command.
+fn named(path: &Path) -> anyhow::Result<&Path> {
+    anyhow::ensure!(
+        path != Path::new("-"),
+        "-: what is recorded goes to a file: name one, or a named pipe (mkfifo); ./- is a file of that name"
+    );
+    Ok(path)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn labels_stand_before_the_ending() {
+        let names = ["a/b.fwj", "b", "a.b/c.d.e"].map(|path| beside(Path::new(path), "x-1"));
+        assert_eq!(names, ["a/b-x-1.fwj", "b-x-1", "a.b/c.d-x-1.e"].map(PathBuf::from));
+    }
+
+    #[test]
+    fn files_are_rotated_by_size_or_time() {
+        assert_eq!("2MB".parse(), Ok(Rotate::Size(2_000_000)));
+        assert_eq!("1.5s".parse(), Ok(Rotate::Age(std::time::Duration::from_millis(1_500))));
+        for wrong in ["", "0s", "0 MB", "7", "often"] {
+            assert!(wrong.parse::<Rotate>().is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn modes_are_read_as_they_are_written() {

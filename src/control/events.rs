@@ -19,7 +19,7 @@ use crate::control::instance::Instance;
 use crate::control::server::over;
 use crate::engine::Listener;
 use crate::journal::text::Flows;
-use crate::journal::{Hub, Kind, Lane, Names, Record, Sink};
+use crate::journal::{Finished, Hub, Kind, Lane, Names, Record, Sink};
 
 /// Lines that wait for a slow reader; more are lost, and counted.
 const WAITING: usize = 1_024;
@@ -109,10 +109,10 @@ impl Sink for Lines {
         self.tell_lost();
     }
 
-    fn finish(mut self: Box<Self>, lost: u64) -> Vec<String> {
+    fn finish(mut self: Box<Self>, lost: u64) -> Finished {
         self.lost(lost);
         self.tell_lost();
-        Vec::new()
+        Finished::default()
     }
 }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::journal::hub::Sink;
+use crate::journal::hub::{Finished, Sink};
 use crate::journal::names::{Names, VERSION};
 use crate::journal::record::{FIXED, Record};
 use crate::pipeline::router::Headers;
@@ -151,7 +151,7 @@ impl Sink for Writer {
         // Whole packets are for captures.
         let bytes = &record.bytes[..record.bytes.len().min(Headers::LEN)];
         let mut space = [0; FIXED + Headers::LEN];
-        let record = Record { lanes: 0, bytes, ..*record };
+        let record = Record { lanes: 0, is_partial: false, bytes, ..*record };
         self.block.extend(record.encode(&mut space));
         self.block.extend(bytes);
         self.count += 1;
@@ -167,7 +167,7 @@ impl Sink for Writer {
         }
     }
 
-    fn finish(mut self: Box<Self>, lost: u64) -> Vec<String> {
+    fn finish(mut self: Box<Self>, lost: u64) -> Finished {
         if !self.block.is_empty() {
             self.flush(RECORDS);
         }
@@ -186,7 +186,7 @@ impl Sink for Writer {
                 "the journal lacks {lost} records: this host did not write them as fast as packets came"
             ));
         }
-        said
+        Finished { said, has_failed: self.failed.is_some() }
     }
 }
 
@@ -384,7 +384,7 @@ mod tests {
         for index in 0..records {
             writer.record(&Record { index, lanes: 3, ..record() });
         }
-        assert_eq!(writer.finish(0), Vec::<String>::new());
+        assert_eq!(writer.finish(0), Finished::default());
         std::fs::read(&path).unwrap()
     }
 
@@ -426,8 +426,8 @@ mod tests {
         for _ in 0..2_000 {
             writer.record(&record());
         }
-        let said = writer.finish(0);
-        assert_eq!(said.len(), 1, "{said:?}");
+        let Finished { said, has_failed } = writer.finish(0);
+        assert!(has_failed && said.len() == 1, "{said:?}");
         assert!(said[0].contains("2000 records were not written"), "{said:?}");
     }
 

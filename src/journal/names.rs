@@ -110,6 +110,15 @@ impl Names {
         }
     }
 
+    /// All that [`Self::place`] can say of a whole file.
+    pub fn places(&self) -> Vec<String> {
+        let of_path = |path: &PathNames| {
+            let stages = path.stages.iter().map(|stage| format!("{}/{stage}", path.name));
+            std::iter::once(path.name.clone()).chain(stages).collect::<Vec<_>>()
+        };
+        self.paths.iter().flat_map(of_path).chain(["router".to_owned()]).collect()
+    }
+
     /// Name of the reason of a record.
     pub fn reason(&self, record: &Record<'_>) -> Option<&str> {
         (record.reason != NO_REASON)

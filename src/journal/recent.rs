@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::journal::hub::Sink;
+use crate::journal::hub::{Finished, Sink};
 use crate::journal::names::Names;
 use crate::journal::record::{Record, id};
 use crate::journal::text::{ends, headers};
@@ -98,11 +98,11 @@ impl Sink for Recent {
         self.kept.push(Kept { weight, data, line });
     }
 
-    fn finish(mut self: Box<Self>, _lost: u64) -> Vec<String> {
+    fn finish(mut self: Box<Self>, _lost: u64) -> Finished {
         self.kept.sort_by_key(|kept| std::cmp::Reverse(kept.weight));
         let lines = self.kept.into_iter().map(|kept| kept.line).collect();
         *self.out.lock().unwrap_or_else(PoisonError::into_inner) = lines;
-        Vec::new()
+        Finished::default()
     }
 }
 
@@ -136,7 +136,7 @@ mod tests {
             drop_of(&mut recent, &segment(sequence), 100 + index as u64);
         }
         drop_of(&mut recent, &Spec { flags: flag::SYN, ..Spec::tcp(0) }, 200);
-        assert_eq!(Box::new(recent).finish(0), Vec::<String>::new());
+        assert_eq!(Box::new(recent).finish(0), Finished::default());
         let lines = out.lock().unwrap().clone();
         assert_eq!(lines.len(), TOLD, "{lines:#?}");
         assert!(lines[0].contains("packet 105; lost 3 times"), "{lines:#?}");

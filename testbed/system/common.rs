@@ -2,7 +2,9 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::process::{Child, ChildStderr, Command, Output, Stdio};
 use std::sync::Once;
@@ -280,4 +282,77 @@ pub(crate) fn config(left: &str, right: &str, top: &str, paths: &str) -> String 
         )
     };
     format!("{top}\n{}{}{paths}", port("left", left, 1), port("right", right, 2))
+}
+
+/// A folder of this test's own, that goes with it.
+pub(crate) struct Folder {
+    pub(crate) path: PathBuf,
+    is_mounted: bool,
+}
+
+impl Folder {
+    pub(crate) fn new() -> Self {
+        let path = std::env::temp_dir().join(unique());
+        // Fails if there is anything of that name.
+        std::fs::DirBuilder::new().mode(0o700).create(&path).unwrap();
+        Self { path, is_mounted: false }
+    }
+
+    /// One with room for 64 KiB.
+    pub(crate) fn small() -> Self {
+        let mut folder = Self::new();
+        let mount =
+            tool("mount").args(["-t", "tmpfs", "-o", "size=64k", "none"]).arg(&folder.path).output().unwrap();
+        assert!(mount.status.success(), "{}", said(&mount));
+        folder.is_mounted = true;
+        folder
+    }
+
+    pub(crate) fn file(&self, name: &str) -> String {
+        self.path.join(name).to_str().unwrap().to_owned()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if self.is_mounted {
+            let _ = tool("umount").arg(&self.path).status();
+        }
+        let _ = std::fs::remove_dir_all(&self.path);
+    }
+}
+
+/// A UDP and a TCP service on this host; the TCP one reads one connection to its end.
+pub(crate) struct Services {
+    udp: u16,
+    tcp: u16,
+    _socket: UdpSocket,
+    reader: std::thread::JoinHandle<usize>,
+}
+
+impl Services {
+    pub(crate) fn start() -> Self {
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        let listener = TcpListener::bind("0.0.0.0:0").unwrap();
+        let (udp, tcp) = (socket.local_addr().unwrap().port(), listener.local_addr().unwrap().port());
+        let reader = std::thread::spawn(move || {
+            let mut all = Vec::new();
+            listener.accept().unwrap().0.read_to_end(&mut all).unwrap()
+        });
+        Self { udp, tcp, _socket: socket, reader }
+    }
+
+    /// Sends 300 datagrams of one flow and 200,000 bytes.
+    pub(crate) fn script(&self) -> String {
+        format!(
+            "exec 3>/dev/udp/$FAULTWIRE_HOST/{}; for i in $(seq 300); do echo $i >&3; done; \
+             head -c 200000 /dev/zero >/dev/tcp/$FAULTWIRE_HOST/{}",
+            self.udp, self.tcp
+        )
+    }
+    /// Waits until the TCP service has read all of it; the ports.
+    pub(crate) fn end(self) -> [u16; 2] {
+        assert_eq!(self.reader.join().unwrap(), 200_000);
+        [self.udp, self.tcp]
+    }
 }

@@ -1,54 +1,13 @@
 //! `--journal` end to end: what the journal says against what the summary counts.
 
-use std::io::Read;
-use std::net::{TcpListener, UdpSocket};
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Output;
 
 use faultwire::lab::check::binomial_interval;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::system::common::{Running, Scratch, config, output, said, tool, unique};
-
-/// A folder of this test's own, that goes with it.
-struct Folder {
-    path: PathBuf,
-    is_mounted: bool,
-}
-
-impl Folder {
-    fn new() -> Self {
-        let path = std::env::temp_dir().join(unique());
-        // Fails if there is anything of that name.
-        std::fs::DirBuilder::new().mode(0o700).create(&path).unwrap();
-        Self { path, is_mounted: false }
-    }
-
-    /// One with room for 64 KiB.
-    fn small() -> Self {
-        let mut folder = Self::new();
-        let mount =
-            tool("mount").args(["-t", "tmpfs", "-o", "size=64k", "none"]).arg(&folder.path).output().unwrap();
-        assert!(mount.status.success(), "{}", said(&mount));
-        folder.is_mounted = true;
-        folder
-    }
-
-    fn file(&self, name: &str) -> String {
-        self.path.join(name).to_str().unwrap().to_owned()
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        if self.is_mounted {
-            let _ = tool("umount").arg(&self.path).status();
-        }
-        let _ = std::fs::remove_dir_all(&self.path);
-    }
-}
+use crate::system::common::{Folder, Running, Scratch, Services, config, output, said, tool, unique};
 
 /// The records of a journal, and the numbers of its packets; what was said besides.
 fn read(file: &str) -> (Vec<Value>, String) {
@@ -64,38 +23,13 @@ fn packets(records: &[Value], meets: impl Fn(&Value) -> bool) -> u64 {
     records.iter().filter(|record| meets(record)).map(|record| record["packets"].as_u64().unwrap()).sum()
 }
 
-/// A UDP and a TCP service on this host; the TCP one reads one connection to its end.
-struct Services {
-    udp: u16,
-    tcp: u16,
-    _socket: UdpSocket,
-    reader: std::thread::JoinHandle<usize>,
-}
-
-impl Services {
-    fn start() -> Self {
-        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
-        let listener = TcpListener::bind("0.0.0.0:0").unwrap();
-        let (udp, tcp) = (socket.local_addr().unwrap().port(), listener.local_addr().unwrap().port());
-        let reader = std::thread::spawn(move || {
-            let mut all = Vec::new();
-            listener.accept().unwrap().0.read_to_end(&mut all).unwrap()
-        });
-        Self { udp, tcp, _socket: socket, reader }
-    }
-
-    /// Sends 300 datagrams of one flow and 200,000 bytes.
-    fn script(&self) -> String {
-        format!(
-            "exec 3>/dev/udp/$FAULTWIRE_HOST/{}; for i in $(seq 300); do echo $i >&3; done; \
-             head -c 200000 /dev/zero >/dev/tcp/$FAULTWIRE_HOST/{}",
-            self.udp, self.tcp
-        )
-    }
-}
-
 /// `exec` with a journal of this mode, under loss.
 fn lossy(folder: &Folder, mode: &str) -> (Value, Vec<Value>, [u16; 2]) {
+    faulty(folder, mode, "loss 5%")
+}
+
+/// `exec` with a journal of this mode, with these faults on the way up.
+fn faulty(folder: &Folder, mode: &str, faults: &str) -> (Value, Vec<Value>, [u16; 2]) {
     let services = Services::start();
     let (journal, summary) = (folder.file("journal"), folder.file("json"));
     let arguments = [
@@ -105,7 +39,7 @@ fn lossy(folder: &Folder, mode: &str) -> (Value, Vec<Value>, [u16; 2]) {
         "--linger",
         "60s",
         "--up",
-        "loss 5%",
+        faults,
         "--journal",
         &journal,
         "--journal-mode",
@@ -115,11 +49,11 @@ fn lossy(folder: &Folder, mode: &str) -> (Value, Vec<Value>, [u16; 2]) {
     ];
     let ended = output(&[&arguments[..], &["--", "bash", "-c", &services.script()]].concat());
     assert!(ended.status.success(), "{}", said(&ended));
-    assert_eq!(services.reader.join().unwrap(), 200_000);
+    let ports = services.end();
     let (records, noted) = read(&journal);
     assert_eq!(noted, "", "nothing is lost, and the file is whole");
     let summary = serde_json::from_str(&std::fs::read_to_string(summary).unwrap()).unwrap();
-    (summary, records, [services.udp, services.tcp])
+    (summary, records, ports)
 }
 
 fn lost(records: &[Value]) -> u64 {
@@ -181,6 +115,36 @@ fn a_journal_of_all_adds_up_to_the_summary() {
     are_addressed(&records, ports);
 }
 
+/// What a stage of the way up did, by the summary.
+fn done(summary: &Value, what: &str) -> u64 {
+    let path = summary["paths"].as_array().unwrap().iter().find(|path| path["from"] == "cmd").unwrap();
+    let stages = path["stages"].as_array().unwrap().iter();
+    stages.map(|stage| stage[what]["packets"].as_u64().unwrap()).sum()
+}
+
+/// Copies, changed bits and what waits in a queue are told as the summary counts them, with the headers before a change.
+#[test]
+fn a_journal_of_all_tells_what_stages_do_to_packets() {
+    let folder = Folder::new();
+    let (summary, records, _) = faulty(&folder, "all", "duplicate 20% corrupt 10% dualpi2 20mbit");
+    let on_way_up = |record: &Value, kind: &str| {
+        record["kind"] == kind && record["place"].as_str().unwrap().starts_with("up/")
+    };
+    for (kind, counted) in [("created", "created"), ("rewritten", "rewritten"), ("held", "delayed")] {
+        let (told, counted) = (packets(&records, |record| on_way_up(record, kind)), done(&summary, counted));
+        assert!(told == counted && told > 0, "{kind}: {told}, {counted}");
+    }
+    let released = packets(&records, |record| on_way_up(record, "released"));
+    assert_eq!(released, packets(&records, |record| on_way_up(record, "held")));
+    for record in records.iter().filter(|record| record["kind"] == "rewritten") {
+        let (before, after) = (record["before"].as_str().unwrap(), record["after"].as_str().unwrap());
+        assert_eq!(before.len(), after.len());
+    }
+    assert!(
+        records.iter().any(|record| on_way_up(record, "rewritten") && record["before"] != record["after"])
+    );
+}
+
 #[test]
 fn a_sampled_journal_has_one_in_n_with_addresses() {
     let (summary, records, ports) = lossy(&Folder::new(), "1/4");
@@ -209,7 +173,8 @@ fn a_full_disk_ends_the_journal_and_not_the_run() {
         ["exec", "--journal", &journal, "--journal-mode", "all", "--summary", "--", "sh", "-c", &script];
     let ended = output(&arguments);
     let text = said(&ended);
-    assert!(ended.status.success() && text.contains("400 received"), "{text}");
+    assert_eq!(ended.status.code(), Some(125), "{text}");
+    assert!(text.contains("400 received"), "{text}");
     assert_eq!(text.matches("the journal ends early").count(), 1, "{text}");
     let (records, noted) = read(&journal);
     assert!(packets(&records, |record| record["kind"] == "received") >= 10, "{}", records.len());
@@ -263,4 +228,79 @@ fn wrong_options_of_a_journal_are_refused_before_anything_is_made() {
     }
     assert_eq!(std::fs::read_to_string(&journal).unwrap(), "old");
     assert!(!Path::new(&made).exists());
+}
+
+/// Standard output is the summary's or the command's.
+#[test]
+fn no_journal_goes_to_standard_output() {
+    let folder = Folder::new();
+    let config = Scratch::file(&config(&unique(), &unique(), "", ""));
+    for (command, rest) in [
+        (&["exec"][..], &["--", "true"][..]),
+        (&["run", config.path()], &[]),
+        (&["case", "run", "mtu-100-receive"], &[]),
+    ] {
+        let arguments = [command, &["--journal", "-"], rest].concat();
+        let mut faultwire = tool(env!("CARGO_BIN_EXE_faultwire"));
+        let ended = faultwire.args(&arguments).current_dir(&folder.path).output().unwrap();
+        assert_eq!(ended.status.code(), Some(2), "{arguments:?}: {}", said(&ended));
+        assert!(said(&ended).contains("goes to a file"), "{}", said(&ended));
+        assert_eq!(std::fs::read_dir(&folder.path).unwrap().count(), 0);
+    }
+}
+
+/// What no record can have is a mistake, not an empty answer.
+#[test]
+fn filters_with_unknown_names_are_refused() {
+    let folder = Folder::new();
+    lossy(&folder, "drops");
+    let journal = folder.file("journal");
+    for (option, value, hint) in [
+        ("--reason", "los", "did you mean \"loss\"?"),
+        ("--place", "up/netme", "did you mean \"up/netem\"?"),
+        ("--flow", "99999", "there are flows 1 to"),
+    ] {
+        let printed = output(&["journal", &journal, option, value]);
+        assert_eq!(printed.status.code(), Some(2), "{option}: {}", said(&printed));
+        assert!(said(&printed).contains(hint), "{option}: {}", said(&printed));
+    }
+    // Known, though nothing was dropped for it.
+    let printed = output(&["journal", &journal, "--reason", "aqm", "--place", "down"]);
+    assert!(printed.status.success() && printed.stdout.is_empty(), "{}", said(&printed));
+    let piped = tool(env!("CARGO_BIN_EXE_faultwire"))
+        .args(["journal", "-", "--json"])
+        .stdin(std::fs::File::open(&journal).unwrap())
+        .output()
+        .unwrap();
+    assert_eq!(piped.stdout, output(&["journal", &journal, "--json"]).stdout);
+}
+
+/// A case has a file for each router, and its story ends with the drops that mattered.
+#[test]
+fn cases_are_recorded() {
+    let folder = Folder::new();
+    let (journal, control) = (folder.file("case.fwj"), folder.file("case-control-1.fwj"));
+    let ended = output(&["case", "run", "mtu-100-receive", "--journal", &journal]);
+    assert!(ended.status.success(), "{}", said(&ended));
+    let dropped = |file: &str| packets(&read(file).0, |record| record["reason"] == "mtu_silent");
+    assert!(dropped(&journal) > 5);
+    assert_eq!(dropped(&control), 0);
+    let story = String::from_utf8(ended.stdout).unwrap();
+    let drop = "client>server/mtu: dropped, mtu_silent (TCP 10.77.1.2:";
+    assert!(story.contains("what mattered most") && story.contains(drop), "{story}");
+
+    let full = Folder::small();
+    let filler = vec![0_u8; 60 << 10];
+    std::fs::write(full.file("filler"), filler).unwrap();
+    let ended = output(&[
+        "case",
+        "run",
+        "mtu-100-receive",
+        "--journal",
+        &full.file("journal"),
+        "--journal-mode",
+        "all",
+    ]);
+    assert_eq!(ended.status.code(), Some(1), "{}", said(&ended));
+    assert!(said(&ended).contains("the journal ends early"), "{}", said(&ended));
 }

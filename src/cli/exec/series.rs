@@ -32,10 +32,10 @@ pub(super) fn series(asked: Asked<'_>, file: Option<Json<'_>>) -> anyhow::Result
     let (how, passed, last) = under_seeds(asked, &signals, first)?;
     // From here on a signal ends faultwire, whatever its output waits for.
     drop(signals);
-    let code = last.as_ref().map_or(0, |ended| ended.code);
+    let code = last.as_ref().map_or(0, Ended::exit_code);
     let mut again = None;
     let (words, code) = match how {
-        How::Passed => (format!("{}: none failed", runs(passed, first)), 0),
+        How::Passed => (format!("{}: none failed", runs(passed, first)), code),
         How::Failed => {
             let line: Vec<OsString> = std::env::args_os().collect();
             let line = again.insert(self::again(&line, first.wrapping_add(passed)));

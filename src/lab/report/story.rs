@@ -38,6 +38,9 @@ pub struct TrialStory {
     /// Who sent what when, and where it was dropped.
     #[serde(skip)]
     pub diagram: String,
+    /// The drops that mattered most, as a journal has them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub drops: Vec<String>,
     /// Each expectation, and what was seen.
     pub verdicts: Vec<Verdict>,
     /// Everything that was observed.
@@ -94,7 +97,14 @@ impl fmt::Display for TrialStory {
                 writeln!(f, "  {name:<52} +{value}")?;
             }
         }
-        self.drops(f)?;
+        self.kernel_drops(f)?;
+        for (at, drop) in self.drops.iter().enumerate() {
+            writeln!(
+                f,
+                "{}  {drop}",
+                if at == 0 { "\ndropped by the router: what mattered most\n" } else { "" }
+            )?;
+        }
         for (at, notice) in self.notices.iter().enumerate() {
             writeln!(f, "{}notice: {notice}", if at == 0 { "\n" } else { "" })?;
         }
@@ -115,7 +125,7 @@ impl fmt::Display for TrialStory {
 
 impl TrialStory {
     /// Why the kernels dropped what the hosts received, if that was recorded.
-    fn drops(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn kernel_drops(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let drops = self
             .observed
             .iter()
@@ -163,6 +173,7 @@ mod tests {
             traffic: vec!["get: 75 bytes".into()],
             notices: Vec::new(),
             diagram: "time\n".into(),
+            drops: Vec::new(),
             verdicts: vec![verdict],
             observed,
         }

@@ -6,7 +6,10 @@ mod drops;
 mod evidence;
 mod limits;
 mod network;
+mod recording;
 mod step;
+
+pub use recording::{Recorded, Recorder, RunId};
 
 use std::time::Duration;
 
@@ -43,6 +46,9 @@ pub enum RunError {
     /// The router stopped by itself.
     #[error("the router: {0}")]
     Engine(#[from] EngineError),
+    /// What was to be recorded cannot be.
+    #[error("{0}")]
+    Record(String),
     /// Traffic that could not even be tried.
     #[error("traffic {step}: {source}")]
     Traffic {
@@ -65,13 +71,25 @@ pub enum RunError {
 ///
 /// # Errors
 /// The first thing that could not be made or done. Nothing is left behind.
-pub fn run_case(case: &Case, mut progress: impl FnMut(&str)) -> Result<CaseStory, RunError> {
-    let trials = case
-        .trials
-        .iter()
-        .map(|trial| {
+pub fn run_case(case: &Case, progress: impl FnMut(&str)) -> Result<CaseStory, RunError> {
+    record_case(case, progress, &mut recording::Nobody)
+}
+
+/// As [`run_case`], recorded by `recorder`.
+///
+/// # Errors
+/// As there, or if it cannot be recorded.
+pub fn record_case(
+    case: &Case,
+    mut progress: impl FnMut(&str),
+    recorder: &mut dyn Recorder,
+) -> Result<CaseStory, RunError> {
+    let trials = (0..)
+        .zip(&case.trials)
+        .map(|(number, trial)| {
             progress(trial.control.as_deref().unwrap_or("the case itself"));
-            run_trial(trial, case.seed)
+            let control = trial.control.as_ref().map(|_| number);
+            run_trial(trial, control, case.seed, recorder)
         })
         .collect::<Result<Vec<_>, _>>()?;
     let (name, title, story) = (case.name.clone(), case.title.clone(), case.story.clone());
@@ -83,26 +101,34 @@ struct Outcome {
     observed: Observations,
     verdicts: Vec<Verdict>,
     diagram: String,
+    drops: Vec<String>,
     notices: Vec<String>,
 }
 
-fn run_trial(trial: &Trial, seed: u64) -> Result<TrialStory, RunError> {
+fn run_trial(
+    trial: &Trial,
+    control: Option<usize>,
+    seed: u64,
+    recorder: &mut dyn Recorder,
+) -> Result<TrialStory, RunError> {
     let first = trial.runs.first();
     let mut worked = Vec::new();
     let mut last = None;
     for run in &trial.runs {
         // Within a sweep each run is judged by whether it works; the trial's expectations are about all of them.
         let expect: &[Expectation] = if trial.sweep.is_some() { &[] } else { &trial.expect };
-        let outcome = run_once(run, seed, expect)?;
+        let id = RunId { control, value: run.value };
+        let outcome = run_once(run, seed, expect, (id, recorder))?;
         if let Some(Sweep { works, .. }) = &trial.sweep {
             worked.push((run.value.unwrap_or_default(), works.judge(&outcome.observed).pass));
         }
         last = Some(outcome);
     }
-    let Outcome { mut observed, mut verdicts, diagram, notices } = last.unwrap_or_else(|| Outcome {
+    let Outcome { mut observed, mut verdicts, diagram, drops, notices } = last.unwrap_or_else(|| Outcome {
         observed: Observations::default(),
         verdicts: Vec::new(),
         diagram: String::new(),
+        drops: Vec::new(),
         notices: Vec::new(),
     });
     if trial.sweep.is_some() {
@@ -116,6 +142,7 @@ fn run_trial(trial: &Trial, seed: u64) -> Result<TrialStory, RunError> {
             .map(|run| run.traffic.iter().map(|step| describe(step, run)).collect())
             .unwrap_or_default(),
         diagram,
+        drops,
         notices,
         verdicts,
         observed,
@@ -134,8 +161,14 @@ fn observe_sweep(worked: &[(i64, bool)], observed: &mut Observations) {
     }
 }
 
-fn run_once(run: &Run, seed: u64, expect: &[Expectation]) -> Result<Outcome, RunError> {
-    let mut lab = Lab::start(run, seed, expect)?;
+fn run_once(
+    run: &Run,
+    seed: u64,
+    expect: &[Expectation],
+    (id, recorder): (RunId, &mut dyn Recorder),
+) -> Result<Outcome, RunError> {
+    let mut lab = Lab::start(run, seed, expect, |params| recorder.prepare(id, params))?;
+    recorder.begin();
     let before = lab.counters()?;
     let mut observed = Observations::default();
     let servers = step::play(run, &lab, &mut observed)?;
@@ -151,9 +184,11 @@ fn run_once(run: &Run, seed: u64, expect: &[Expectation]) -> Result<Outcome, Run
     servers.stop(&mut observed)?;
     let mut notices = lab.notices();
     let records = lab.stop(&mut observed)?;
+    let Recorded { drops, notices: unrecorded } = recorder.finish();
+    notices.extend(unrecorded);
     notices.extend(limits::notices(run, &observed));
     let diagram = draw(run, &records);
-    Ok(Outcome { observed, verdicts, diagram, notices })
+    Ok(Outcome { observed, verdicts, diagram, drops, notices })
 }
 
 /// The server, or whoever is second, is on the right; everybody else on the left.

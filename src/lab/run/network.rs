@@ -4,7 +4,9 @@ use std::num::NonZeroUsize;
 
 use crate::config::Plan;
 use crate::config::plan::{PortPlan, WorkerCount};
+use crate::engine::network::router_params;
 use crate::engine::{Network, Records, Watch};
+use crate::journal::Taps;
 use crate::lab::case::{Host, Run};
 use crate::lab::check::Expectation;
 use crate::lab::observe::counters::Counters;
@@ -19,6 +21,7 @@ use crate::lab::run::step::set;
 use crate::lab::value::Observations;
 use crate::net::Netns;
 use crate::net::defaults::{CONGESTION_CONTROL, Refused};
+use crate::pipeline::params::RouterParams;
 
 /// Records that wait for the collector.
 const RECORDS: usize = 1 << 16;
@@ -35,15 +38,21 @@ pub(super) struct Lab {
 
 impl Lab {
     /// Makes the namespaces and starts the router.
-    pub(super) fn start(run: &Run, seed: u64, expect: &[Expectation]) -> Result<Self, RunError> {
+    pub(super) fn start(
+        run: &Run,
+        seed: u64,
+        expect: &[Expectation],
+        prepare: impl FnOnce(&RouterParams) -> Result<Vec<Taps>, String>,
+    ) -> Result<Self, RunError> {
         let drops = Drops::start(run, expect);
         let hosts = run.network.hosts.iter().map(make_host).collect::<Result<Vec<_>, _>>()?;
         let plan = plan(run, seed);
         let records = Records::new(RECORDS);
         let evidence = Evidence::collect(&plan, records.clone());
         let netns = |index: usize, _: &PortPlan| Ok((hosts[index].1.clone(), None));
-        let network =
-            Network::start(&plan, seed, Watch { records: Some(records), ..Watch::default() }, netns)?;
+        let journal = prepare(&router_params(&plan, seed)).map_err(RunError::Record)?;
+        let watch = Watch { records: Some(records), journal, ..Watch::default() };
+        let network = Network::start(&plan, seed, watch, netns)?;
         let addresses = run
             .network
             .hosts

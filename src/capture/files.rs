@@ -1,0 +1,157 @@
+//! The files of a capture that is written while a router runs: one, or one after the other.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Seek, SeekFrom, Write};
+use std::num::NonZeroU32;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// When another file is begun, and how many stay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Rotation {
+    /// Once a file has so many bytes.
+    pub bytes: Option<u64>,
+    /// Once a file is so old, with the next packet.
+    pub time: Option<Duration>,
+    /// The latest so many stay; `None`: all.
+    pub keep: Option<NonZeroU32>,
+}
+
+impl Rotation {
+    /// Whether a file with so many bytes and of this age is followed by another.
+    pub(super) fn is_due(&self, bytes: u64, age: Duration) -> bool {
+        self.bytes.is_some_and(|most| bytes >= most) || self.time.is_some_and(|most| age >= most)
+    }
+}
+
+/// Opens a file to be written, and makes one that only its owner may read if there is none; what is in it stays for now.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn open(path: &Path) -> std::io::Result<File> {
+    OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)
+}
+
+/// The file that is written.
+#[derive(Debug)]
+pub(super) struct Files {
+    /// Of the first.
+    path: PathBuf,
+    file: File,
+    keep: Option<NonZeroU32>,
+    /// Number of the file, from 1.
+    number: u32,
+    /// Length of the whole blocks in it.
+    good: u64,
+}
+
+impl Files {
+    /// Begins with `file`, which is called `path`.
+    pub(super) fn new(file: File, path: &Path, keep: Option<NonZeroU32>) -> Self {
+        Self { path: path.to_owned(), file, keep, number: 1, good: 0 }
+    }
+
+    /// Name of the file.
+    pub(super) fn name(&self) -> PathBuf {
+        name(&self.path, self.number)
+    }
+
+    /// How many there were.
+    pub(super) const fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// Bytes in the file.
+    pub(super) const fn len(&self) -> u64 {
+        self.good
+    }
+
+    /// Empties the file.
+    ///
+    /// # Errors
+    /// If the system does not let it.
+    pub(super) fn clear(&mut self) -> std::io::Result<()> {
+        // A pipe has no length to cut.
+        if self.file.metadata()?.is_file() {
+            self.file.set_len(0)?;
+            self.file.seek(SeekFrom::Start(0))?;
+        }
+        self.good = 0;
+        Ok(())
+    }
+
+    /// Begins the next file, and removes the oldest one if that is too many.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub(super) fn next(&mut self) -> std::io::Result<()> {
+        self.number += 1;
+        self.file = open(&self.name())?;
+        self.clear()?;
+        if let Some(old) = self.keep.and_then(|keep| self.number.checked_sub(keep.get()))
+            && old > 0
+        {
+            // Somebody may have moved it away.
+            let _ = std::fs::remove_file(name(&self.path, old));
+        }
+        Ok(())
+    }
+
+    /// Appends whole blocks. If they do not fit, the file ends before them.
+    ///
+    /// # Errors
+    /// If they cannot be written.
+    pub(super) fn write(&mut self, blocks: &[u8]) -> std::io::Result<()> {
+        match self.file.write_all(blocks) {
+            Ok(()) => {
+                self.good += blocks.len() as u64;
+                Ok(())
+            }
+            Err(error) => {
+                // A pipe has no length to cut.
+                let _ = self.file.set_len(self.good);
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Name of file `number`: `a.pcapng`, `a-2.pcapng`, `a-3.pcapng`.
+fn name(path: &Path, number: u32) -> PathBuf {
+    if number == 1 {
+        return path.to_owned();
+    }
+    let mut name = path.file_stem().unwrap_or_default().to_os_string();
+    name.push(format!("-{number}"));
+    if let Some(ending) = path.extension() {
+        name.push(".");
+        name.push(ending);
+    }
+    path.with_file_name(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_numbered_before_their_ending() {
+        let names = |path: &str| [1, 2, 13].map(|number| name(Path::new(path), number));
+        assert_eq!(
+            names("x/a.b.pcapng"),
+            ["x/a.b.pcapng", "x/a.b-2.pcapng", "x/a.b-13.pcapng"].map(PathBuf::from)
+        );
+        assert_eq!(names("a")[1], PathBuf::from("a-2"));
+    }
+
+    #[test]
+    fn a_file_is_followed_by_another_when_it_is_large_or_old_enough() {
+        let second = Duration::from_secs(1);
+        let by_size = Rotation { bytes: Some(10), ..Rotation::default() };
+        assert!(!by_size.is_due(9, 9 * second) && by_size.is_due(10, second));
+        let by_time = Rotation { time: Some(second), ..Rotation::default() };
+        assert!(!by_time.is_due(99, second / 2) && by_time.is_due(0, second));
+        assert!(!Rotation::default().is_due(u64::MAX, Duration::MAX));
+    }
+}

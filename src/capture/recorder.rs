@@ -1,0 +1,371 @@
+//! A capture of a running router: each packet where it came in and where it left or was dropped, with the verdict.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::capture::bytes::{Order, halves, length32};
+use crate::capture::files::{Files, Rotation};
+use crate::capture::link::LinkType;
+use crate::capture::options::{self, EPB_PACKETID, EPB_VERDICT, IF_DESCRIPTION, IF_NAME, ISB_DROPPED};
+use crate::capture::sink::{self, Format};
+use crate::capture::source::{Block, Interface, Notes, block};
+use crate::journal::text::span;
+use crate::journal::{Finished, Kind, Lane, Names, Record, Sink};
+use crate::pipeline::packet::{Offload, Packet};
+use crate::pipeline::pool::{Buffer, HEADROOM, MAX_PACKET};
+use crate::pipeline::wire::{Layout, transport};
+
+/// Blocks are written when they have so many bytes ...
+const ENOUGH: usize = 256 << 10;
+/// ... or after so much time.
+const OFTEN: Duration = Duration::from_millis(200);
+/// Packets of which it is known what was done to them on their way.
+const REMEMBERED: usize = 1 << 16;
+/// Flows that are known by number.
+const FLOWS: usize = 1 << 20;
+/// Sides of a port: each is an interface of the capture.
+const SIDES: [(&str, &str); 3] = [
+    ("in", "packets that came in by this port"),
+    ("out", "packets that left by this port"),
+    ("dropped", "packets that came in by this port and were dropped"),
+];
+/// Indices of sides.
+const IN: u32 = 0;
+const OUT: u32 = 1;
+const DROPPED: u32 = 2;
+/// `TC_ACT_OK` of Linux' traffic control, in whose words verdicts are written.
+const PASSED: u64 = 0;
+/// `TC_ACT_SHOT`, likewise.
+const SHOT: u64 = 2;
+/// The first byte of such a verdict in an option of a packet.
+const OF_TRAFFIC_CONTROL: u8 = 1;
+
+/// How a capture is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Style {
+    /// Bytes of each packet that are kept.
+    pub snaplen: u32,
+    /// When another file is begun.
+    pub rotation: Rotation,
+}
+
+/// Writes a capture.
+pub struct Recorder {
+    names: Names,
+    style: Style,
+    files: Files,
+    /// Blocks that are not in the file yet.
+    sink: sink::Sink<Vec<u8>>,
+    /// Packets among them.
+    pending: u64,
+    waited: Duration,
+    /// Time since 1970 of the file's first packet.
+    since: Option<Duration>,
+    flows: HashMap<u64, u64>,
+    /// What was done to packets on their way, by their numbers.
+    done: HashMap<u64, String>,
+    buffer: Buffer,
+    failed: Option<std::io::Error>,
+    unwritten: u64,
+}
+
+impl std::fmt::Debug for Recorder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Recorder").field("files", &self.files).finish_non_exhaustive()
+    }
+}
+
+/// What stands in a block besides the packet.
+struct About<'a> {
+    at: Duration,
+    interface: u32,
+    verdict: Option<u64>,
+    record: &'a Record<'a>,
+    flow: u64,
+}
+
+impl Recorder {
+    /// What a capture has to be told of: `drops` only, or everything.
+    pub fn lane(drops: bool) -> Lane {
+        let all = [Kind::Received, Kind::Sent, Kind::Dropped, Kind::Created, Kind::Rewritten];
+        let kinds: &[Kind] = if drops { &[Kind::Dropped] } else { &all };
+        Lane { is_whole: true, ..Lane::of(kinds) }
+    }
+
+    /// Writes to `file`, which is called `path`, from [`Sink::begin`] on.
+    ///
+    /// # Errors
+    /// None of the system's: nothing is written yet.
+    pub fn new(file: File, path: &Path, style: Style, names: &Names) -> std::io::Result<Self> {
+        Ok(Self {
+            names: names.clone(),
+            style,
+            files: Files::new(file, path, style.rotation.keep),
+            sink: empty()?,
+            pending: 0,
+            waited: Duration::ZERO,
+            since: None,
+            flows: HashMap::new(),
+            done: HashMap::new(),
+            buffer: vec![0; HEADROOM + MAX_PACKET].into(),
+            failed: None,
+            unwritten: 0,
+        })
+    }
+
+    /// The beginning of a file: all interfaces.
+    fn describe(&mut self) -> std::io::Result<()> {
+        self.sink = empty()?;
+        for (index, (port, (side, description))) in
+            (0..).zip(self.names.ports.iter().flat_map(|port| SIDES.iter().map(move |side| (port, side))))
+        {
+            let mut about = Vec::new();
+            options::put(Order::Little, &mut about, IF_NAME, format!("{port}/{side}").as_bytes());
+            options::put(Order::Little, &mut about, IF_DESCRIPTION, description.as_bytes());
+            let notes = Notes { order: Order::Little, options: &about };
+            let (number, snaplen) = (LinkType::RAW, self.style.snaplen);
+            self.sink.interface(&Interface { index, number, snaplen, notes }).map_err(io)?;
+        }
+        Ok(())
+    }
+
+    fn fail(&mut self, error: std::io::Error) {
+        self.failed = Some(error);
+        self.unwritten += self.pending;
+        (self.pending, self.waited) = (0, Duration::ZERO);
+        self.sink.output().clear();
+    }
+
+    fn flush(&mut self) {
+        if self.failed.is_none() {
+            match self.files.write(self.sink.output()) {
+                Ok(()) => {
+                    self.sink.output().clear();
+                    (self.pending, self.waited) = (0, Duration::ZERO);
+                }
+                Err(error) => self.fail(error),
+            }
+        }
+    }
+
+    /// Begins another file if one is due at `at`.
+    fn rotate(&mut self, at: Duration) {
+        let age = self.since.map_or(Duration::ZERO, |since| at.saturating_sub(since));
+        let length = self.files.len() + self.sink.output().len() as u64;
+        if self.since.is_none() || !self.style.rotation.is_due(length, age) {
+            return;
+        }
+        self.flush();
+        if self.failed.is_some() {
+            return;
+        }
+        if let Err(error) = self.files.next().and_then(|()| self.describe()) {
+            self.fail(error);
+        }
+        self.since = None;
+    }
+
+    /// Remembers what was done to these packets.
+    fn remember(&mut self, record: &Record<'_>) {
+        if self.done.len() > REMEMBERED {
+            self.done.clear();
+        }
+        for wire in 0..record.wires {
+            let number = record.id(wire);
+            if number != 0 {
+                let verdict = self.names.verdict(record);
+                let done = self.done.entry(number).or_default();
+                done.push_str(&verdict);
+                done.push_str("; ");
+            }
+        }
+    }
+
+    fn flow(&mut self, identity: u64) -> u64 {
+        let next = self.flows.len() as u64 + 1;
+        match self.flows.get(&identity) {
+            Some(number) => *number,
+            None if identity == 0 || self.flows.len() >= FLOWS => 0,
+            None => *self.flows.entry(identity).or_insert(next),
+        }
+    }
+
+    /// Writes each wire packet of what came, left or was dropped.
+    fn packets(&mut self, record: &Record<'_>, side: u32, verdict: Option<u64>) {
+        let nanos = if record.kind == Kind::Sent { record.left.max(record.at) } else { record.at };
+        let at = Duration::from_nanos(self.names.started_ns.saturating_add(nanos));
+        self.rotate(at);
+        let flow = self.flow(record.flow);
+        let interface = u32::from(record.port) * length32(SIDES.len()) + side;
+        let about = About { at, interface, verdict, record, flow };
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let length = record.bytes.len().min(MAX_PACKET);
+        buffer[HEADROOM..HEADROOM + length].copy_from_slice(&record.bytes[..length]);
+        let offload = Offload { segment: record.segment, partial: partial(record) };
+        self.buffer = match Packet::parse(buffer, length, offload, record.port) {
+            Ok(mut packet) => {
+                let mut wire = 0;
+                loop {
+                    let rest = (packet.wires() > 1).then(|| packet.detach(1));
+                    packet.complete_checksum();
+                    self.packet(&about, wire, packet.bytes());
+                    wire += 1;
+                    match rest {
+                        Some(rest) => packet.attach(&rest),
+                        None => break packet.into_buffer(),
+                    }
+                }
+            }
+            // Its headers were damaged on purpose.
+            Err((buffer, _)) => {
+                self.packet(&about, 0, record.bytes);
+                buffer
+            }
+        };
+    }
+
+    /// Writes wire packet `wire` of a record.
+    fn packet(&mut self, about: &About<'_>, wire: u32, bytes: &[u8]) {
+        if self.failed.is_some() {
+            self.unwritten += 1;
+            return;
+        }
+        let record = about.record;
+        let number = record.id(wire);
+        let mut said = Vec::with_capacity(28);
+        if number != 0 {
+            options::put(Order::Little, &mut said, EPB_PACKETID, &number.to_le_bytes());
+        }
+        if let Some(verdict) = about.verdict {
+            let mut value = [OF_TRAFFIC_CONTROL; 9];
+            value[1..].copy_from_slice(&verdict.to_le_bytes());
+            options::put(Order::Little, &mut said, EPB_VERDICT, &value);
+        }
+        let comment = self.comment(about, wire, number);
+        let kept = bytes.len().min(self.style.snaplen as usize);
+        let written = self.sink.write(&sink::Record {
+            at: about.at,
+            original: length32(bytes.len()),
+            data: &bytes[..kept],
+            interface: about.interface,
+            number: LinkType::RAW,
+            notes: Notes { order: Order::Little, options: &said },
+            comment: comment.as_deref(),
+        });
+        self.since.get_or_insert(about.at);
+        match written {
+            Ok(_) => self.pending += 1,
+            Err(error) => self.fail(io(error)),
+        }
+        if self.sink.output().len() >= ENOUGH {
+            self.flush();
+        }
+    }
+
+    /// What is said about a packet that left or was dropped; nothing if it left as it came, at once.
+    fn comment(&mut self, about: &About<'_>, wire: u32, number: u64) -> Option<String> {
+        let record = about.record;
+        about.verdict?;
+        let done = self.done.remove(&number).unwrap_or_default();
+        let until = record.left.max(record.due).max(record.at);
+        let is_plain = record.kind == Kind::Sent && done.is_empty() && record.due <= record.arrived;
+        if is_plain {
+            return None;
+        }
+        let held = if until > record.arrived {
+            format!(", held {}", span(until - record.arrived))
+        } else {
+            String::new()
+        };
+        let place = match about.flow {
+            0 => String::new(),
+            flow => format!(" (flow {flow}, packet {})", record.index.saturating_add(u64::from(wire) + 1)),
+        };
+        Some(format!("{done}{}{held}{place}", self.names.verdict(record)))
+    }
+
+    /// How many records found no room, in the file's own words.
+    fn statistics(&mut self, lost: u64) {
+        let at = self.names.started_ns;
+        let mut body = Vec::new();
+        body.extend([0; 4]);
+        for half in halves(at) {
+            body.extend(half.to_le_bytes());
+        }
+        options::put(Order::Little, &mut body, ISB_DROPPED, &lost.to_le_bytes());
+        body.extend([0; 4]);
+        let statistics = Block { kind: block::STATISTICS, interface: Some(0), body: &body };
+        if let Err(error) = self.sink.block(&statistics) {
+            self.fail(io(error));
+        }
+    }
+}
+
+impl Sink for Recorder {
+    fn begin(&mut self) {
+        if let Err(error) = self.files.clear().and_then(|()| self.describe()) {
+            self.fail(error);
+        }
+    }
+
+    fn record(&mut self, record: &Record<'_>) {
+        match record.kind {
+            Kind::Received => self.packets(record, IN, None),
+            Kind::Sent => self.packets(record, OUT, Some(PASSED)),
+            Kind::Dropped => self.packets(record, DROPPED, Some(SHOT)),
+            Kind::Created | Kind::Rewritten => self.remember(record),
+            Kind::Held | Kind::Released => {}
+        }
+    }
+
+    fn pause(&mut self, length: Duration) {
+        self.waited += length;
+        if self.waited >= OFTEN && !self.sink.output().is_empty() {
+            self.flush();
+        }
+    }
+
+    fn finish(mut self: Box<Self>, lost: u64) -> Finished {
+        if lost > 0 {
+            self.statistics(lost);
+        }
+        self.flush();
+        let (name, mut said) = (self.files.name(), Vec::new());
+        if let Some(error) = &self.failed {
+            said.push(format!(
+                "{}: the capture ends early: {error}; {} packets were not written",
+                name.display(),
+                self.unwritten
+            ));
+        }
+        if self.files.number() > 1 {
+            said.push(format!("the capture has {} files, up to {}", self.files.number(), name.display()));
+        }
+        if lost > 0 {
+            said.push(format!(
+                "the capture lacks {lost} packets or trains: this host did not write them as fast as they came"
+            ));
+        }
+        Finished { said, has_failed: self.failed.is_some() }
+    }
+}
+
+fn empty() -> std::io::Result<sink::Sink<Vec<u8>>> {
+    sink::Sink::new(Vec::with_capacity(ENOUGH + (64 << 10)), Format::PcapNg, LinkType::RAW, 0).map_err(io)
+}
+
+fn io(error: sink::SinkError) -> std::io::Error {
+    match error {
+        sink::SinkError::Write(error) => error,
+        other => std::io::Error::other(other),
+    }
+}
+
+/// Where the transport checksum of a packet is to be completed.
+fn partial(record: &Record<'_>) -> Option<(u16, u16)> {
+    let (layout, _) = Layout::parse(record.bytes).ok().filter(|_| record.is_partial)?;
+    let offset = transport::checksum_offset(layout.protocol())?;
+    Some((u16::try_from(layout.transport_offset()).ok()?, u16::try_from(offset).ok()?))
+}

@@ -1,0 +1,272 @@
+//! `--pcap` of a running router, read by tshark: against the summary, and with the fields of the Lua file in contrib.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::Path;
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use crate::system::common::{Folder, Running, Scratch, Services, config, output, said, tool, unique};
+
+/// A wire packet as tshark has it.
+#[derive(Debug, Clone)]
+struct Wire {
+    /// Port and side: `host/in`.
+    interface: String,
+    id: String,
+    verdict: String,
+    length: u64,
+    /// Of the IPv4 header, TCP and UDP: 0 is a bad one.
+    checksums: [String; 3],
+    comment: String,
+}
+
+impl Wire {
+    fn side(&self) -> &str {
+        self.interface.rsplit('/').next().unwrap()
+    }
+}
+
+/// Runs tshark on a file, which must be whole; the lines it prints.
+fn tshark(file: &Path, arguments: &[&str]) -> Vec<String> {
+    let checks = ["ip.check_checksum:TRUE", "tcp.check_checksum:TRUE", "udp.check_checksum:TRUE"];
+    let checks = checks.iter().flat_map(|check| ["-o", check]);
+    let ended = tool("tshark").arg("-r").arg(file).args(checks).args(arguments).output();
+    let ended = ended.expect("tshark is installed (testbed/run does that)");
+    let noted =
+        String::from_utf8_lossy(&ended.stderr).replace("Running as user \"root\" and group \"root\".", "");
+    let noted = noted.replace("This could be dangerous.", "");
+    assert!(ended.status.success() && noted.trim().is_empty(), "{}", said(&ended));
+    String::from_utf8(ended.stdout).unwrap().lines().map(str::to_owned).collect()
+}
+
+/// The packets of a file, none of them malformed.
+fn wires(file: &Path) -> Vec<Wire> {
+    assert_eq!(tshark(file, &["-Y", "_ws.malformed || !ip && !ipv6"]), [""; 0]);
+    let fields = [
+        "frame.interface_name",
+        "frame.packet_id",
+        "frame.verdict.ebpf_tc",
+        "frame.len",
+        "ip.checksum.status",
+        "tcp.checksum.status",
+        "udp.checksum.status",
+        "frame.comment",
+    ];
+    let fields = fields.iter().flat_map(|field| ["-e", field]);
+    let arguments: Vec<&str> = ["-T", "fields", "-E", "occurrence=f"].into_iter().chain(fields).collect();
+    let wire = |line: String| {
+        let mut parts = line.split('\t').map(str::to_owned);
+        let mut next = || parts.next().unwrap();
+        Wire {
+            interface: next(),
+            id: next(),
+            verdict: next(),
+            length: next().parse().unwrap(),
+            checksums: [next(), next(), next()],
+            comment: next(),
+        }
+    };
+    tshark(file, &arguments).into_iter().map(wire).collect()
+}
+
+/// Packets and bytes of a side.
+fn amount(wires: &[Wire], side: &str) -> (u64, u64) {
+    let of_side = wires.iter().filter(|wire| wire.side() == side);
+    of_side.fold((0, 0), |(packets, bytes), wire| (packets + 1, bytes + wire.length))
+}
+
+/// What the capture has is what the summary counts; only malformed packets are missing.
+fn agree(wires: &[Wire], summary: &Value) {
+    let counted = |amount: &Value| (amount["packets"].as_u64().unwrap(), amount["bytes"].as_u64().unwrap());
+    let mut dropped = (0, 0);
+    let mut malformed = (0, 0);
+    for (reason, amount) in summary["dropped"].as_object().unwrap() {
+        let sum = if reason == "malformed" { &mut malformed } else { &mut dropped };
+        let (packets, bytes) = counted(amount);
+        *sum = (sum.0 + packets, sum.1 + bytes);
+    }
+    let (packets, bytes) = counted(&summary["received"]);
+    assert_eq!(amount(wires, "in"), (packets - malformed.0, bytes - malformed.1));
+    assert_eq!(amount(wires, "out"), counted(&summary["sent"]));
+    assert_eq!(amount(wires, "dropped"), dropped);
+}
+
+/// `exec` with a capture, faults each way, and traffic in trains; its summary.
+fn captured(folder: &Folder, options: &[&str], faults: [&str; 2]) -> Value {
+    let services = Services::start();
+    let (capture, json) = (folder.file("c.pcapng"), folder.file("json"));
+    let [up, down] = faults;
+    let mut arguments = vec![
+        "exec", "--seed", "4", "--linger", "60s", "--up", up, "--down", down, "--pcap", &capture, "--json",
+        &json,
+    ];
+    let script = services.script();
+    arguments.extend(options);
+    arguments.extend(["--", "bash", "-c", &script]);
+    let ended = output(&arguments);
+    assert!(ended.status.success(), "{}", said(&ended));
+    assert!(!said(&ended).contains("lacks"), "{}", said(&ended));
+    services.end();
+    serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap()
+}
+
+#[test]
+fn a_capture_adds_up_to_the_summary() {
+    let folder = Folder::new();
+    let summary = captured(&folder, &[], ["loss 5% delay 2ms", "duplicate 10%"]);
+    let wires = wires(&folder.path.join("c.pcapng"));
+    agree(&wires, &summary);
+    for wire in &wires {
+        assert!(wire.checksums.iter().all(|status| status != "0"), "a bad checksum: {wire:?}");
+        let verdict = match wire.side() {
+            "in" => "",
+            "out" => "0",
+            _ => "2",
+        };
+        assert_eq!(wire.verdict, verdict, "{wire:?}");
+    }
+    let came: HashSet<&str> = ids(&wires, "in").collect();
+    let (mut joined, mut copies) = (0, 0);
+    for wire in wires.iter().filter(|wire| wire.side() != "in" && !wire.id.is_empty()) {
+        joined += u64::from(came.contains(wire.id.as_str()));
+        copies += u64::from(wire.comment.contains("down/netem: created"));
+    }
+    assert!(joined > 200 && copies > 0, "{joined} {copies}");
+    let lost: Vec<&Wire> = wires.iter().filter(|wire| wire.comment.contains("up/netem: dropped")).collect();
+    assert_eq!(lost.len() as u64, summary["dropped"]["loss"]["packets"]);
+    for wire in lost {
+        let (value, rest) =
+            wire.comment.strip_prefix("up/netem: dropped, ").unwrap().split_once(" < ").unwrap();
+        assert!(value.parse::<f64>().unwrap() < 0.05, "{wire:?}");
+        assert!(
+            rest.starts_with("0.05") && rest.contains("(flow ") && rest.contains(", packet "),
+            "{wire:?}"
+        );
+    }
+    assert!(wires.iter().any(|wire| wire.comment.contains("up: sent, held 2.")), "no wait is told");
+}
+
+fn ids<'w>(wires: &'w [Wire], side: &'w str) -> impl Iterator<Item = &'w str> {
+    wires.iter().filter(move |wire| wire.side() == side).map(|wire| wire.id.as_str())
+}
+
+/// Whoever reads the file in Wireshark filters and sorts by what happened.
+#[test]
+fn the_lua_file_has_verdict_stage_and_held_time() {
+    let folder = Folder::new();
+    let summary = captured(&folder, &[], ["loss 5% delay 2ms", "delay 1ms"]);
+    let script = format!("lua_script:{}/contrib/wireshark/faultwire.lua", env!("CARGO_MANIFEST_DIR"));
+    let file = folder.path.join("c.pcapng");
+    let filtered = |filter: &str, fields: &[&str]| {
+        let fields = fields.iter().flat_map(|field| ["-e", field]);
+        let arguments: Vec<&str> =
+            ["-X", &script, "-Y", filter, "-T", "fields"].into_iter().chain(fields).collect();
+        tshark(&file, &arguments)
+    };
+    let lost = filtered(
+        "faultwire.verdict == \"dropped\" && faultwire.stage == \"up/netem\"",
+        &["faultwire.reason"],
+    );
+    assert_eq!(lost.len() as u64, summary["dropped"]["loss"]["packets"]);
+    assert!(lost.iter().all(|reason| reason.contains(" < 0.05")), "{lost:?}");
+    let sent =
+        filtered("faultwire.verdict == \"sent\"", &["faultwire.held", "faultwire.flow", "faultwire.port"]);
+    assert_eq!(sent.len() as u64, summary["sent"]["packets"]);
+    let mut held: HashMap<&str, Vec<f64>> = HashMap::new();
+    for line in &sent {
+        let parts: Vec<&str> = line.split('\t').collect();
+        if !parts[0].is_empty() {
+            held.entry(parts[2]).or_default().push(parts[0].parse().unwrap());
+        }
+    }
+    // To the host by way of `up`, to the command by `down`.
+    for (port, least) in [("host", 0.002), ("cmd", 0.001)] {
+        let times = &held[port];
+        assert!(times.iter().all(|time| *time >= least) && times.len() > 10, "{port}: {times:?}");
+    }
+    let info = tshark(&file, &["-X", &script, "-Y", "faultwire.verdict == \"dropped\""]);
+    assert!(info.iter().all(|line| line.contains("[dropped by ")), "{info:?}");
+}
+
+#[test]
+fn captures_are_rotated_and_old_files_removed() {
+    let folder = Folder::new();
+    captured(&folder, &["--pcap-rotate", "100kB", "--pcap-keep", "2"], ["loss 1%", "delay 1ms"]);
+    let mut files: BTreeMap<u64, u64> = BTreeMap::new();
+    for entry in std::fs::read_dir(&folder.path).unwrap().map(Result::unwrap) {
+        let name = entry.file_name().into_string().unwrap();
+        let Some(number) = name.strip_prefix("c").and_then(|rest| rest.strip_suffix(".pcapng")) else {
+            continue;
+        };
+        let number = number.strip_prefix('-').map_or(1, |number| number.parse().unwrap());
+        files.insert(number, entry.metadata().unwrap().len());
+        assert!(!wires(&entry.path()).is_empty(), "{name}");
+    }
+    // 200,000 bytes came, and left.
+    let last = *files.last_key_value().unwrap().0;
+    assert!(last >= 4, "{files:?}");
+    assert_eq!(files.keys().copied().collect::<Vec<_>>(), [last - 1, last]);
+    assert!((100_000..170_000).contains(&files[&(last - 1)]), "{files:?}");
+}
+
+/// What a file of this length kept is read, however short each packet was cut.
+#[test]
+fn a_capture_of_drops_has_no_other_packets_and_what_was_cut_is_told() {
+    let folder = Folder::new();
+    let options = ["--pcap-mode", "drops", "--pcap-snaplen", "60", "--pcap-match", "udp"];
+    let summary = captured(&folder, &options, ["loss 20%", "delay 1ms"]);
+    let file = folder.path.join("c.pcapng");
+    let fields = ["-T", "fields", "-e", "frame.interface_name", "-e", "frame.cap_len", "-e", "udp.dstport"];
+    let lines = tshark(&file, &fields);
+    assert!(
+        !lines.is_empty() && (lines.len() as u64) < summary["dropped"]["loss"]["packets"].as_u64().unwrap()
+    );
+    for line in lines {
+        let parts: Vec<&str> = line.split('\t').collect();
+        assert!(parts[0].ends_with("/dropped") && !parts[2].is_empty(), "{line}");
+        assert!(parts[1].parse::<u32>().unwrap() <= 60, "{line}");
+    }
+}
+
+/// Forwarding goes on, it is said once, and what was written before is read.
+#[test]
+fn a_full_disk_ends_the_capture_and_not_the_run() {
+    let folder = Folder::small();
+    let capture = folder.file("c.pcapng");
+    // First as much as fits, until it is there; then more than the disk has room for.
+    let script = format!(
+        "ping -q -c 20 -i 0.002 $FAULTWIRE_HOST && until [ $(stat -c %s {capture}) -gt 4000 ]; do :; done; \
+         ping -q -f -c 400 -s 1000 $FAULTWIRE_HOST"
+    );
+    let ended = output(&["exec", "--pcap", &capture, "--summary", "--", "sh", "-c", &script]);
+    let text = said(&ended);
+    assert_eq!(ended.status.code(), Some(125), "{text}");
+    assert!(text.contains("400 received"), "{text}");
+    assert_eq!(text.matches("the capture ends early").count(), 1, "{text}");
+    assert!(wires(Path::new(&capture)).len() >= 40);
+}
+
+#[test]
+fn run_and_cases_are_captured() {
+    let folder = Folder::new();
+    let capture = folder.file("run.pcapng");
+    let (left, right) = (unique(), unique());
+    let paths = "[[path]]\nfrom = \"left\"\nto = \"right\"\nspec = \"loss 30%\"\n";
+    let text = config(&left, &right, "seed = 5", paths);
+    let running = Running::with(Scratch::file(&text), [left.clone(), right], &["--pcap", &capture]);
+    let ping = ["ping", "-q", "-c", "100", "-i", "0.002", "-W", "1", "10.88.2.2"];
+    let ping = Running::inside(&left, &ping).output().expect("ping is installed (testbed/run does that)");
+    assert!(said(&ping).contains("100 packets transmitted"), "{}", said(&ping));
+    agree(&wires(Path::new(&capture)), &running.stop(Signal::SIGTERM));
+
+    let capture = folder.file("case.pcapng");
+    let ended = output(&["case", "run", "mtu-100-receive", "--pcap", &capture]);
+    assert!(ended.status.success(), "{}", said(&ended));
+    let lost = |file: &str| {
+        let wires = wires(&folder.path.join(file));
+        wires.iter().filter(|wire| wire.comment.contains("client>server/mtu: dropped, mtu_silent")).count()
+    };
+    assert!(lost("case.pcapng") > 5);
+    assert_eq!(lost("case-control-1.pcapng"), 0);
+}
