@@ -433,8 +433,8 @@ With --seeds or --until-failure the seeds are S, S+1, S+2 ... where S is --seed,
 random one; --summary, --json and --log tell of the last run.
 
 Exit code: the command's; 128 + n if signal n ended it; 125 if the network could not be made, or a
-summary, log, journal or capture not be written after a command that succeeded; 126 or 127 if the command could not be
-run or found; 2 if the command line is wrong or the summary has no place.";
+summary, log, journal or capture not be written after a command that succeeded; 126 or 127 if the
+command could not be run or found; 2 if the command line is wrong or the summary has no place.";
 
 /// An address or a prefix.
 fn prefix(text: &str) -> Result<IpNet, String> {
