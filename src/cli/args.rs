@@ -1,5 +1,7 @@
 //! The command line as typed: clap structs only.
 
+mod help;
+
 use std::ffi::OsString;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
@@ -7,6 +9,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 use ipnet::IpNet;
 
+use crate::cli::args::help::{ATTACH_HELP, EXEC_AFTER, EXEC_BEFORE};
 use crate::cli::run::Run;
 use crate::cli::serving::Serving;
 use crate::cli::watching::Watching;
@@ -376,65 +379,6 @@ pub(super) struct Doctor {
     #[arg(long)]
     pub(super) json: bool,
 }
-
-const ATTACH_HELP: &str = "\
-IPv4 and IPv6 traffic of the device goes through the faults; all else stays in the kernel. Nothing of
-the device changes, open connections go on, and however faultwire ends, traffic flows as before. It is
-a wire, not a hop: no TTL is decremented. ICMP errors of a fault (mtu ... icmp) come from the address
-that the packet was sent to. Several attachments to one device each do their part.
-
-SPEC: see `faultwire exec --help`. Needs root and Linux 6.6.
-
-EXPRESSION: conditions, joined by and, or, not, and brackets. Conditions without a word between them
-belong together: 'not tcp port 22' spares SSH.
-  tcp | udp | icmp | icmp6 | sctp | proto N | ip | ip6
-  [src|dst] port N[-M]    [src|dst] host ADDRESS    [src|dst] net PREFIX
-
-Examples:
-  faultwire attach --container web --both 'delay 50ms 5ms loss 1%' --for 5m
-  faultwire attach --netns blue --dev eth0 --up 'rate 10mbit limit 50'
-  faultwire attach --pid 4711 --down 'mtu 1400 drop' --expect-hit 1
-  faultwire attach --dev eth0 --match 'not tcp port 22' --both 'loss 2%' --for 1m
-  faultwire attach --container web --config configs/attach.toml --established
-
-SIGUSR1 prints the summary so far on standard error.
-
-Exit code: 0 detached (by Ctrl-C, --for, or because the target has ended); 1 something failed; 2 the
-command line or the target is wrong; 3 fewer packets were hit than --expect-hit asks for.";
-
-const EXEC_BEFORE: &str = "\
-The command finds the host at $FAULTWIRE_HOST (IPv4) and $FAULTWIRE_HOST6; there is no other network
-in its namespace. Servers on the host must listen on that address or on all.
-
-SPEC: tc-netem's words, applied in netem's order of decisions:
-  delay TIME [JITTER [CORR%]] [distribution uniform|normal|pareto|paretonormal|NAME|FILE]
-  loss [random] P% [CORR%] [ecn]      loss gemodel P [R [1-H [1-K]]] [ecn]
-  loss state P13 [P31 [P32 [P23 [P14]]]] [ecn]
-  duplicate P% [CORR%]    corrupt P% [CORR%]    reorder P% [CORR%] [gap N]
-  rate RATE [OVERHEAD [CELLSIZE [CELLOVERHEAD]]]    limit N    seed N
-  slot MIN [MAX] | slot distribution NAME DELAY JITTER    [packets N] [bytes N]
-  linklayer ethernet|ip
-and before them, in the order written, faultwire's own:
-  mtu BYTES [drop|icmp|fragment]    overhead BYTES
-";
-
-/// What follows the words of a spec in the help of `exec`.
-const EXEC_AFTER: &str = "\
-faultwire check --explain SPEC says what it will do. All other stages, and aiming at some packets,
-are for configuration files: see configs/reference.toml.
-
-Examples:
-  faultwire exec --both 'delay 50ms 5ms' -- sh -c 'ping -c 5 $FAULTWIRE_HOST'
-  faultwire exec --up 'mtu 1400 drop' --summary -- sh -c 'curl -m 5 http://$FAULTWIRE_HOST/'
-  faultwire exec --both 'loss 5%' --until-failure -- ./test.sh
-  faultwire exec --down 'rate 10mbit limit 50' -- sh -c 'iperf3 -c $FAULTWIRE_HOST -R'
-
-With --seeds or --until-failure the seeds are S, S+1, S+2 ... where S is --seed, the SPEC's or a
-random one; --summary, --json and --log tell of the last run.
-
-Exit code: the command's; 128 + n if signal n ended it; 125 if the network could not be made, or a
-summary, log, journal or capture not be written after a command that succeeded; 126 or 127 if the
-command could not be run or found; 2 if the command line is wrong or the summary has no place.";
 
 /// An address or a prefix.
 fn prefix(text: &str) -> Result<IpNet, String> {
