@@ -1,5 +1,6 @@
 //! The SSH session in which a command is typed: faults on this host's own device may cut it.
 
+use std::fs;
 use std::net::IpAddr;
 
 use crate::net::lookup::Device;
@@ -19,9 +20,7 @@ pub(super) fn may_be_cut(
     if !target.is_own || !stages.iter().any(|stages| stages.iter().any(is_unaimed)) {
         return Ok(false);
     }
-    let Some(server) = server(&std::env::var("SSH_CONNECTION").unwrap_or_default()) else {
-        return Ok(false);
-    };
+    let Some(server) = connection().as_deref().and_then(server) else { return Ok(false) };
     let on_device = link::addresses_of(&target.netns, device.index)?;
     Ok(on_device.iter().any(|net| net.addr() == server))
 }
@@ -38,6 +37,32 @@ fn is_unaimed(stage: &StageParams) -> bool {
         _ => stage.select.clone(),
     };
     selected.is_any()
+}
+
+/// The variable by which sshd tells the session's connection to what runs in it.
+const CONNECTION: &str = "SSH_CONNECTION";
+
+/// The session's connection: of this process or of the nearest one above it that has one. `sudo` and `su` take the variable away,
+/// but the shell in which they were typed has it.
+fn connection() -> Option<String> {
+    /// Processes that are asked at most.
+    const MOST: usize = 64;
+    if let Ok(own) = std::env::var(CONNECTION) {
+        return Some(own);
+    }
+    let mut pid = std::os::unix::process::parent_id();
+    for _ in 0..MOST {
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        let variables =
+            environment.split(|&byte| byte == 0).filter_map(|variable| str::from_utf8(variable).ok());
+        let mut named = variables.filter_map(|variable| variable.strip_prefix(CONNECTION)?.strip_prefix('='));
+        if let Some(value) = named.next() {
+            return Some(value.to_owned());
+        }
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        pid = status.lines().find_map(|line| line.strip_prefix("PPid:")?.trim().parse().ok())?;
+    }
+    None
 }
 
 /// The server's address in `SSH_CONNECTION`, which is the client's address and port, and the server's.

@@ -9,6 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use faultwire::lab::check::binomial_interval;
+use faultwire::lab::clock;
 use faultwire::net::Netns;
 
 use crate::system::common::{Foreign, faultwire, ip, output, said, tool, unique, until};
@@ -468,9 +469,20 @@ fn an_ssh_session_of_this_host_is_not_cut_unasked() {
             .unwrap()
     };
     let (refused, done) = (attach(&[]), attach(&["--yes"]));
+    // As sudo does: the variable is only that of the shell above.
+    let binary = env!("CARGO_BIN_EXE_faultwire");
+    let script =
+        format!("env -u SSH_CONNECTION {binary} attach --dev {name} --both 'delay 1ms' --for 10ms; exit $?");
+    let by_sudo = tool("sh")
+        .args(["-c", &script])
+        .env("SSH_CONNECTION", "10.87.99.2 40000 10.87.99.1 22")
+        .output()
+        .unwrap();
     ip(&["link", "del", &name]);
-    assert_eq!(refused.status.code(), Some(2));
-    assert!(said(&refused).contains("SSH session"), "{}", said(&refused));
+    for refused in [refused, by_sudo] {
+        assert_eq!(refused.status.code(), Some(2));
+        assert!(said(&refused).contains("SSH session"), "{}", said(&refused));
+    }
     assert!(done.status.success(), "{}", said(&done));
 }
 
@@ -519,7 +531,7 @@ fn two_hundred_kills_under_load_lose_no_connection() {
             let mut held = Vec::new();
             if round % (KILLS / EARLY) == 0 {
                 // At a random moment of the start: the moment is what is tested.
-                std::thread::sleep(Duration::from_micros(number % 50_000));
+                clock::pause(Duration::from_micros(number % 50_000));
             } else {
                 let mut heard = String::new();
                 while !heard.contains("attached to") {
