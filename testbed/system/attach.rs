@@ -492,10 +492,6 @@ const EARLY: usize = 40;
 
 /// Whenever it is killed, traffic flows at once, and nothing is left.
 #[test]
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the moment of an early kill is random, and nothing is waited for"
-)]
 fn two_hundred_kills_under_load_lose_no_connection() {
     let hosts = Hosts::new();
     let mut connection = hosts.connect(PEER[0]);
