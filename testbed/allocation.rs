@@ -5,10 +5,15 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use etherparse::PacketBuilder;
 use faultwire::config::spec;
+use faultwire::journal::tap::Told;
+use faultwire::journal::{self, Finished, Hub, Kind, Lane, Record, Tap};
 use faultwire::pipeline::counters::Reason;
+use faultwire::pipeline::ear::Deed;
 use faultwire::pipeline::packet::{Offload, Packet};
 use faultwire::pipeline::params::{
     BlackoutParams, DelayModelParams, Dependence, DropParams, FragmentFilterParams, HeldAcks, IcmpParams,
@@ -18,8 +23,9 @@ use faultwire::pipeline::params::{
     RstPlace, RstSequence, Scope, Segment, Segments, Select, ServiceParams, StageParams, TcpParams,
     TimestampSet, TimestampsParams, Timetable, Trigger, WindowRewrite,
 };
+use faultwire::pipeline::path::SeatId;
 use faultwire::pipeline::pool::HEADROOM;
-use faultwire::pipeline::router::{Egress, Router};
+use faultwire::pipeline::router::{Egress, Headers, Router, What};
 use faultwire::pipeline::time::{Duration, Instant};
 use faultwire::pipeline::units::Probability;
 
@@ -93,14 +99,14 @@ fn stages() -> Vec<StageParams> {
     stages.push(stage("tcp", ImpairmentParams::Tcp(tcp)));
     let mut numbers = Numbers::default();
     (1..5_000).for_each(|number| numbers.push(10 * number, 10 * number + 1).unwrap());
-    let list = ListedLossParams { list: std::sync::Arc::new(numbers), scope: Scope::Path, ecn: false };
+    let list = ListedLossParams { list: Arc::new(numbers), scope: Scope::Path, ecn: false };
     let chances = [0.5, 0.2].map(|chance| Probability::new(chance).unwrap());
     let patterns = Timetable::new(vec![(Duration::from_millis(3), chances.to_vec())], true).unwrap();
     let fault = PatternFault::Loss { ecn: true };
-    let pattern = PatternParams { patterns: std::sync::Arc::new(patterns), fault, scope: Scope::Flow };
+    let pattern = PatternParams { patterns: Arc::new(patterns), fault, scope: Scope::Flow };
     stages.push(stage("pattern", ImpairmentParams::Pattern(pattern)));
     let delays = Timetable::new(vec![(Duration::from_millis(5), Duration::from_millis(1))], true).unwrap();
-    let model = DelayModelParams { delays: std::sync::Arc::new(delays), reorder: false };
+    let model = DelayModelParams { delays: Arc::new(delays), reorder: false };
     stages.push(stage("model", ImpairmentParams::DelayModel(model)));
     stages.push(stage("listed", ImpairmentParams::ListedLoss(list)));
     let inject = |kind, to| ImpairmentParams::Inject(InjectParams { kind, to, count: 2 });
@@ -159,45 +165,155 @@ fn packets() -> Vec<(Vec<u8>, Offload)> {
     packets
 }
 
+/// A router with all of [`stages`], and how it is driven.
+struct Driven {
+    router: Router,
+    buffer: faultwire::pipeline::pool::Buffer,
+    packets: Vec<(Vec<u8>, Offload)>,
+    now: Instant,
+}
+
+impl Driven {
+    fn new() -> Self {
+        let port = |name: &str, net: u8| PortParams {
+            name: name.into(),
+            mtu: 1500,
+            addresses: vec![format!("10.0.{net}.2/24").parse().unwrap()],
+            router: vec![format!("10.0.{net}.1").parse().unwrap()],
+        };
+        let params = RouterParams {
+            seed: 1,
+            flows: 1024,
+            identity: Identity::default(),
+            icmp: IcmpParams::default(),
+            ports: vec![port("left", 1), port("right", 2)],
+            routes: Vec::new(),
+            paths: vec![PathParams { from: 0, to: 1, stages: stages() }],
+            nats: vec![NatParams { name: "nat".into(), kind: NatKind::Napt(Box::new(napt())) }],
+        };
+        let mut router = Router::new(&params, &Router::shared(&params));
+        let buffer = router.pool.scratch();
+        Self { router, buffer, packets: packets(), now: Instant::ZERO }
+    }
+
+    fn drive(&mut self, rounds: usize, egress: &mut impl Egress) {
+        for round in 0..rounds {
+            self.now += Duration::from_micros(400);
+            self.router.poll(self.now, egress);
+            let (bytes, offload) = &self.packets[round % self.packets.len()];
+            self.buffer[HEADROOM..HEADROOM + bytes.len()].copy_from_slice(bytes);
+            self.router.receive(0, &mut self.buffer, bytes.len(), *offload, self.now, egress);
+        }
+    }
+
+    /// Allocations of the calling thread once the router is warm.
+    fn allocations(&mut self, egress: &mut impl Egress) -> u64 {
+        self.drive(200_000, egress);
+        let before = ALLOCATIONS.with(Cell::get);
+        assert!(before > 0, "the allocator counts");
+        self.drive(50_000, egress);
+        let after = ALLOCATIONS.with(Cell::get);
+        let seats = &self.router.paths()[0].seats;
+        let acted: Vec<_> = seats.iter().map(|seat| seat.counters.acted().packets).collect();
+        assert!(acted.iter().all(|&packets| packets > 1000), "every stage was at work: {acted:?}");
+        after - before
+    }
+}
+
 #[test]
 fn a_warm_router_allocates_nothing() {
-    let port = |name: &str, net: u8| PortParams {
-        name: name.into(),
-        mtu: 1500,
-        addresses: vec![format!("10.0.{net}.2/24").parse().unwrap()],
-        router: vec![format!("10.0.{net}.1").parse().unwrap()],
-    };
-    let params = RouterParams {
-        seed: 1,
-        flows: 1024,
-        identity: Identity::default(),
-        icmp: IcmpParams::default(),
-        ports: vec![port("left", 1), port("right", 2)],
-        routes: Vec::new(),
-        paths: vec![PathParams { from: 0, to: 1, stages: stages() }],
-        nats: vec![NatParams { name: "nat".into(), kind: NatKind::Napt(Box::new(napt())) }],
-    };
-    let mut router = Router::new(&params, &Router::shared(&params));
-    let mut buffer = router.pool.scratch();
-    let packets = packets();
-    let mut now = Instant::ZERO;
-    let mut drive = |rounds: u32| {
-        for round in 0..rounds {
-            now += Duration::from_micros(400);
-            router.poll(now, &mut Sink);
-            let (bytes, offload) = &packets[round as usize % packets.len()];
-            buffer[HEADROOM..HEADROOM + bytes.len()].copy_from_slice(bytes);
-            router.receive(0, &mut buffer, bytes.len(), *offload, now, &mut Sink);
+    assert_eq!(Driven::new().allocations(&mut Sink), 0);
+}
+
+/// Everything that happens is told to a journal and, with whole packets, to a capture; their thread allocates, the worker's not.
+#[test]
+fn a_warm_router_that_is_recorded_allocates_nothing() {
+    let journal = Lane { follows: true, ..Lane::of(&Kind::ALL) };
+    let capture = Lane { is_whole: true, ..Lane::of(&[Kind::Received, Kind::Sent, Kind::Dropped]) };
+    let heard = Arc::new(AtomicU64::new(0));
+    let sink = |lane| (lane, Box::new(Counted(Arc::clone(&heard))) as Box<dyn journal::Sink>);
+    let (hub, taps) = Hub::start(vec![sink(journal), sink(capture)]).unwrap();
+    hub.begin();
+    let mut egress = Recorded(taps.tap(1024));
+    assert_eq!(Driven::new().allocations(&mut egress), 0);
+    drop((egress, taps));
+    hub.finish();
+    assert!(heard.load(Ordering::Relaxed) > 100_000, "records came");
+}
+
+/// Counts the records that come.
+struct Counted(Arc<AtomicU64>);
+
+impl journal::Sink for Counted {
+    fn record(&mut self, _record: &Record<'_>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn finish(self: Box<Self>, _lost: u64) -> Finished {
+        Finished::default()
+    }
+}
+
+/// Tells all there is to a worker's end of a ring.
+struct Recorded(Tap);
+
+impl Recorded {
+    fn tell(&mut self, told: &Told<'_>, packet: &Packet, at: Instant) {
+        self.0.tell(told, packet, at, &|| None);
+    }
+}
+
+impl Egress for Recorded {
+    const RECORDS: bool = true;
+
+    fn send(&mut self, port: u16, packet: &mut Packet, due: Instant) -> Result<(), Reason> {
+        self.tell(&Told { port: Some(port), due: Some(due), ..Told::of(Kind::Sent) }, packet, due);
+        Ok(())
+    }
+
+    fn record(&mut self, what: What, packet: &Packet, at: Instant) {
+        match what {
+            What::Received(_) => self.tell(&Told::of(Kind::Received), packet, at),
+            What::Held(place, _) => {
+                self.tell(&Told { place: Some(place), ..Told::of(Kind::Held) }, packet, at);
+            }
+            What::Created(place) => self.tell(&Told { place, ..Told::of(Kind::Created) }, packet, at),
+            What::Dropped(place, reason) => {
+                self.tell(&Told { place, reason: Some(reason), ..Told::of(Kind::Dropped) }, packet, at);
+            }
+            What::Entered | What::Sent(_) | What::Rewritten(_) => {}
         }
-    };
-    drive(200_000);
-    let before = ALLOCATIONS.with(Cell::get);
-    assert!(before > 0, "the allocator counts");
-    drive(50_000);
-    let after = ALLOCATIONS.with(Cell::get);
-    let acted: Vec<_> = router.paths()[0].seats.iter().map(|seat| seat.counters.acted().packets).collect();
-    assert!(acted.iter().all(|&packets| packets > 1000), "every stage was at work: {acted:?}");
-    assert_eq!(after - before, 0, "allocations of a warm router");
+    }
+
+    fn transmission(&mut self, packet: &Packet) -> u8 {
+        self.0.transmission(packet)
+    }
+
+    fn wants_draws(&self) -> bool {
+        true
+    }
+
+    fn wants_headers(&self) -> bool {
+        true
+    }
+
+    fn rewritten(&mut self, place: SeatId, before: Option<&Headers>, packet: &Packet, at: Instant) {
+        self.tell(&Told { place: Some(place), before, ..Told::of(Kind::Rewritten) }, packet, at);
+    }
+
+    fn hears(&self) -> bool {
+        true
+    }
+
+    fn did(&mut self, place: SeatId, deed: Deed<'_>, packet: &Packet, at: Instant) {
+        let (kind, before) = match deed {
+            Deed::Created => (Kind::Created, None),
+            Deed::Rewritten(before) => (Kind::Rewritten, Some(before)),
+            Deed::Kept => (Kind::Held, None),
+            Deed::Released => (Kind::Released, None),
+        };
+        self.tell(&Told { place: Some(place), before, ..Told::of(kind) }, packet, at);
+    }
 }
 
 /// The stages that `configs/reference.toml` shows, which has a block of every type, each by itself and on all packets.
