@@ -8,7 +8,8 @@
 //!   mounts, and their records in /run/faultwire;
 //! - of `case run`: an empty tracefs instance, until the next case that looks at drop reasons (not looked at here, since
 //!   the trace is the machine's and other tests use it);
-//! - of `exec`: the command, which goes on without a network, as under any program that starts another.
+//! - of `exec`: the command, which goes on without a network, as under any program that starts another;
+//! - of `run` and `exec`: the file of the control socket, until the next start.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
