@@ -6,10 +6,10 @@
 //! made: nothing is drawn or classified twice. A stage that always answers for one wire packet is correct; one that answers for
 //! long runs is also fast. Both must give the same wire packets.
 //!
-//! What becomes of a packet is said in one vocabulary, [`Outcome`], by decisions and by stages that take packets.
+//! What becomes of a packet is an [`Outcome`], whether a decision says it or a stage that has taken the packet.
 //! A stage that works in both directions sees the packets of the opposite path too: [`Packet::path`] tells which it is.
 //!
-//! Laws, each a property test over every stage (`impair::laws`): what comes in and is created goes out, is dropped with
+//! Laws, each a property test over every stage (`pipeline::laws`): what comes in and is created goes out, is dropped with
 //! a reason or is held; nothing leaves before it came; a train fares as its segments; the same seed gives the same result.
 
 use std::fmt;
@@ -149,8 +149,8 @@ pub trait Stage {
     }
 }
 
-/// A packet that a stage keeps itself, and that counts as held: [`Outlet::keep`] makes one, [`Outlet::unkeep`] and the end of the
-/// run end it.
+/// A packet that a stage keeps itself, and that counts as held. [`Outlet::keep`] makes one; [`Outlet::unkeep`], or the router at the
+/// end of the run, makes it a packet again.
 #[derive(Debug)]
 pub struct Kept(Packet);
 
@@ -186,7 +186,7 @@ pub enum Emission {
     Wake(Instant),
 }
 
-/// The verbs of a stage that takes packets. What they make, change or keep they also count.
+/// What a stage can do with packets that it has taken. The methods that make, change or keep packets also count them.
 #[derive(Debug)]
 pub struct Outlet<'a> {
     /// Buffers for what is taken.
