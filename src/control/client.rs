@@ -1,4 +1,4 @@
-//! The other end of a control socket: for `ctl`, `top` and other programs.
+//! The other end of a control socket: finds running instances and asks them.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -148,7 +148,7 @@ impl Client {
         Ok(Answer { status, version, body })
     }
 
-    /// Events as they happen; `query` as in `kinds=dropped&path=up`. The first says that all later ones are told.
+    /// Events as they happen; `query` as in `kinds=dropped&path=up`. The first says that the workers have been told to report.
     ///
     /// # Errors
     /// If nobody answers, or a refusal is answered.

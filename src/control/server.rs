@@ -28,7 +28,7 @@ const CONNECTIONS: usize = 64;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Bytes of a request's headers.
 const HEADERS: usize = 16 << 10;
-/// What is being answered when the run ends has so long.
+/// How long answers that are under way when the run ends may still take.
 const GRACE: Duration = Duration::from_millis(500);
 /// A thread that waited for workers or devices stays so long for the next.
 const KEEP_ALIVE: Duration = Duration::from_secs(1);
@@ -96,7 +96,7 @@ impl Door {
     }
 }
 
-/// A run that is served. Dropped, it is not served any more, and its socket is gone.
+/// A run that is served. When this is dropped, serving ends and the socket is removed.
 #[derive(Debug)]
 pub struct Control {
     end: watch::Sender<bool>,

@@ -101,7 +101,7 @@ pub fn folder() -> Option<PathBuf> {
     runtime.map(|folder| Path::new(&folder).join("faultwire"))
 }
 
-/// A socket that listens. Dropped, it is taken away.
+/// A socket that listens. When this is dropped, its file is removed.
 #[derive(Debug)]
 pub(super) struct Socket {
     pub(super) listener: UnixListener,
@@ -167,7 +167,8 @@ fn own_folder(folder: &Path) -> Result<(), SocketError> {
     Ok(())
 }
 
-/// Takes away the sockets that are called after processes which are gone: killed instances left them.
+/// Removes the sockets that killed instances left: those that are called by the number of a process that is gone. A process of
+/// another PID namespace looks gone, too.
 fn sweep(folder: &Path) {
     for path in fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()) {
         let name = path.file_name().and_then(|name| name.to_str()?.strip_suffix(ENDING)?.parse().ok());
@@ -180,7 +181,7 @@ fn sweep(folder: &Path) {
     }
 }
 
-/// Takes away the socket of an instance that was killed; anything else at the path is an error.
+/// Removes the socket of an instance that was killed; anything else at the path is an error.
 fn make_way(path: &Path) -> Result<(), SocketError> {
     let taken = |what: &str| SocketError::Taken { path: path.to_owned(), what: what.to_owned() };
     let found = match fs::symlink_metadata(path) {

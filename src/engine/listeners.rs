@@ -6,7 +6,7 @@ use crate::pipeline::packet::Packet;
 use crate::pipeline::rng::Draw;
 use crate::pipeline::time::Instant;
 
-/// The taps of one worker. Without any, being asked what is wanted is all it costs.
+/// The taps of one worker. Without any, the only cost is the question whether something is wanted.
 #[derive(Debug)]
 pub(super) struct Listeners {
     /// What any of them wants to hear of: bits of [`Kind::bit`].

@@ -11,7 +11,7 @@ const START: usize = 8;
 pub const NONE: u16 = u16::MAX;
 /// Until when a stage keeps a packet, if it cannot say.
 pub const UNKNOWN: Instant = Instant::ZERO;
-/// The same for a reason.
+/// Stands for "none" where a reason is expected.
 pub const NO_REASON: u8 = u8::MAX;
 
 const HAS_DRAW: u8 = 1;

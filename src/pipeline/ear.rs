@@ -1,4 +1,4 @@
-//! An ear for what a stage does to packets that it has taken: what the path alone does not see.
+//! Reports of what a stage does to packets that it has taken, which the path cannot see by itself.
 
 use crate::pipeline::packet::Packet;
 
@@ -15,7 +15,7 @@ pub enum Deed<'a> {
     Released,
 }
 
-/// Is told of each deed when it is done.
+/// Who listens to a stage: is told of each thing that it does, as it is done.
 pub(crate) trait Ear {
     /// The stage that is being called did this to `packet`.
     fn hear(&mut self, deed: Deed<'_>, packet: &Packet);

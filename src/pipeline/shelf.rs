@@ -1,4 +1,4 @@
-//! Packets that a stage puts aside until others have passed, each for a time at the most.
+//! Packets that a stage puts aside until others have passed, or until a timeout.
 
 use crate::pipeline::flow::FlowRef;
 use crate::pipeline::packet::Packet;
