@@ -34,7 +34,7 @@ pub(super) struct Journal {
     /// One JSON object a line
     #[arg(long)]
     pub(super) json: bool,
-    /// Only received, held, rewritten, created, sent or dropped
+    /// Only received, held, released, rewritten, created, sent or dropped
     #[arg(long, value_parser = kind)]
     pub(super) kind: Option<Kind>,
     /// Only at places with this in their name (PATH/STAGE)
