@@ -19,7 +19,7 @@ use crate::cli::session;
 use crate::cli::signals::{Received, Signals, millis_until};
 use crate::cli::summary::{self, Names};
 use crate::cli::watching::Opened;
-use crate::cli::{WRONG, fail, out};
+use crate::cli::{WRONG, fail, out, reasons};
 use crate::config::plan::PathPlan;
 use crate::control::{Device as Tap, Door};
 use crate::engine::Watch;
@@ -62,7 +62,7 @@ pub(super) fn attach(args: &Attach) -> ExitCode {
     let recorded = journal::Names::of(&wanted.plan.router(), &["up", "down"]);
     let opened = match args.watching.open(&recorded) {
         Ok(opened) => opened,
-        Err(error) => return fail(WRONG, format!("{error:#}")),
+        Err(error) => return fail(WRONG, reasons(&error)),
     };
     if let Err(error) = privilege::check() {
         return fail(1, error);
@@ -72,14 +72,14 @@ pub(super) fn attach(args: &Attach) -> ExitCode {
         Err(error) => return fail(WRONG, error),
     };
     if args.dry_run {
-        return dry_run(&target, &device).unwrap_or_else(|error| fail(1, format!("{error:#}")));
+        return dry_run(&target, &device).unwrap_or_else(|error| fail(1, reasons(&error)));
     }
     let door = match args.serving.open(|text| out::note_line(format_args!("notice: {text}"))) {
         Ok(door) => door,
         Err(error) => return fail(WRONG, error),
     };
     let done = run(args, &wanted, (&opened, &recorded, door), &target, &device);
-    done.unwrap_or_else(|error| fail(1, format!("{error:#}")))
+    done.unwrap_or_else(|error| fail(1, reasons(&error)))
 }
 
 /// The target and its device, if they can be attached to.

@@ -22,7 +22,7 @@ use crate::cli::signals::Signals;
 use crate::cli::subnets::Subnets;
 use crate::cli::summary::{self, Names};
 use crate::cli::watching::Opened;
-use crate::cli::{WRONG, fail, out};
+use crate::cli::{WRONG, fail, out, reasons};
 use crate::config::Plan;
 use crate::config::plan::{NetnsRef, PathPlan, PortPlan, WorkerCount};
 use crate::config::spec::{Files, Spec};
@@ -55,7 +55,7 @@ pub(super) fn exec(args: &Exec) -> ExitCode {
     // Once the command has run it is too late to say that its summary has no place.
     let json = match args.json.as_deref().map(Json::open).transpose() {
         Ok(json) => json,
-        Err(error) => return fail(WRONG, format!("{error:#}")),
+        Err(error) => return fail(WRONG, reasons(&error)),
     };
     let [up, down, both] = [&args.up, &args.down, &args.both].map(Option::as_deref);
     let parsed = Faults::parse(up, down, both, args.mode.into(), Files::Any);
@@ -65,7 +65,7 @@ pub(super) fn exec(args: &Exec) -> ExitCode {
     };
     let opened = match args.watching.open(&recorded(&faults, 0)) {
         Ok(opened) => opened,
-        Err(error) => return fail(WRONG, format!("{error:#}")),
+        Err(error) => return fail(WRONG, reasons(&error)),
     };
     let asked = Asked { args, faults: &faults, opened: &opened };
     let done = if args.seeds.is_some() || args.until_failure {
@@ -75,10 +75,10 @@ pub(super) fn exec(args: &Exec) -> ExitCode {
     };
     done.unwrap_or_else(|error| match error.downcast::<After>() {
         Ok(After { code: 0, what }) => {
-            fail(NO_NETWORK, format!("{what:#}; the command ended with exit code 0"))
+            fail(NO_NETWORK, format!("{}; the command ended with exit code 0", reasons(&what)))
         }
-        Ok(After { code, what }) => fail(code, format!("{what:#}")),
-        Err(error) => fail(NO_NETWORK, format!("{error:#}")),
+        Ok(After { code, what }) => fail(code, reasons(&what)),
+        Err(error) => fail(NO_NETWORK, reasons(&error)),
     })
 }
 
@@ -111,7 +111,7 @@ fn single(asked: Asked<'_>, json: Option<Json<'_>>) -> anyhow::Result<ExitCode> 
 
 /// What failed once the command had ended: nothing of that may hide how it ended.
 #[derive(Debug, thiserror::Error)]
-#[error("{what:#}")]
+#[error("{}", reasons(what))]
 struct After {
     /// The command's.
     code: u8,

@@ -73,9 +73,32 @@ fn fail(code: u8, error: impl Display) -> ExitCode {
     ExitCode::from(code)
 }
 
+/// What went wrong and why, down to the first cause. A cause that the text before it names already is not named again.
+fn reasons(error: &anyhow::Error) -> String {
+    error.chain().fold(String::new(), |said, cause| match cause.to_string() {
+        cause if said.is_empty() => cause,
+        cause if said.contains(&cause) => said,
+        cause => format!("{said}: {cause}"),
+    })
+}
+
 /// A seed for a run that was given none. Short enough to be typed again.
 fn random_seed() -> u64 {
     use std::hash::{BuildHasher, Hasher};
     // The standard library's hash maps are keyed from the system's randomness.
     std::collections::hash_map::RandomState::new().build_hasher().finish() >> 32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_cause_is_named_twice() {
+        let cause = || std::io::Error::other("no room");
+        let named = anyhow::Error::from(cause()).context("cannot write a: no room");
+        assert_eq!(reasons(&named), "cannot write a: no room");
+        let unnamed = anyhow::Error::from(cause()).context("cannot write a").context("stopped");
+        assert_eq!(reasons(&unnamed), "stopped: cannot write a: no room");
+    }
 }

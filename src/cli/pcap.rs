@@ -18,7 +18,7 @@ use crate::capture::{Format, LinkType, Outcome, Outputs, Replay, Sink, Source};
 use crate::cli::args::Pcap;
 use crate::cli::signals::{Received, Signals};
 use crate::cli::summary::{self, Names};
-use crate::cli::{WRONG, fail, faults, kind, out};
+use crate::cli::{WRONG, fail, faults, kind, out, reasons};
 use crate::config::plan::{NetnsRef, PathPlan, PortPlan};
 use crate::config::{self, Kind, Plan};
 use crate::engine::network::{Summary, router_params};
@@ -107,11 +107,11 @@ impl Read for Input {
 pub(super) fn pcap(args: &Pcap) -> ExitCode {
     let mut ready = match prepare(args) {
         Ok(ready) => ready,
-        Err(error) => return fail(WRONG, format!("{error:#}")),
+        Err(error) => return fail(WRONG, reasons(&error)),
     };
     let outcome = match run(args, &mut ready) {
         Ok(outcome) => outcome,
-        Err(error) => return fail(FAILED, format!("{error:#}")),
+        Err(error) => return fail(FAILED, reasons(&error)),
     };
     let Ready { names, source, .. } = ready;
     // From here on a signal ends the process, whatever the output waits for.

@@ -16,7 +16,7 @@ use crate::cli::session;
 use crate::cli::signals::{Signals, millis_until};
 use crate::cli::summary::{self, Names};
 use crate::cli::watching::{Opened, Watching};
-use crate::cli::{WRONG, fail, out, random_seed};
+use crate::cli::{WRONG, fail, out, random_seed, reasons};
 use crate::config::plan::{AttachedPort, PathPlan};
 use crate::config::{self, Kind, Plan};
 use crate::control::Door;
@@ -38,7 +38,8 @@ const LOOK: u16 = 5;
 #[command(after_help = "\
 Examples:
   faultwire run configs/lossy-uplink.toml --seed 7 --json > result.json
-  faultwire run configs/dsl.toml --ready-fd 3 --die-with-parent 3>ready & read -r _ <ready; ./test.sh; kill $!
+  faultwire run configs/dsl.toml --ready-fd 3 --die-with-parent 3>ready & read -r _ <ready
+  ./test.sh; kill $!
 
 SIGUSR1 prints the summary so far on standard error. Under systemd, Type=notify works.")]
 pub(super) struct Run {
@@ -91,14 +92,14 @@ pub(super) fn run(args: &Run, parent: Pid) -> ExitCode {
     // First of all: a descriptor that is opened here could get the number.
     let ready = match Ready::new(args.ready_fd) {
         Ok(ready) => ready,
-        Err(error) => return fail(WRONG, format!("{error:#}")),
+        Err(error) => return fail(WRONG, reasons(&error)),
     };
     if let Some(danger) = plan.attached.iter().find_map(|port| danger(port).filter(|_| !args.yes)) {
         return fail(WRONG, danger);
     }
     let opened = match args.watching.open(&journal::Names::of(&router_params(&plan, 0), &[])) {
         Ok(opened) => opened,
-        Err(error) => return fail(WRONG, format!("{error:#}")),
+        Err(error) => return fail(WRONG, reasons(&error)),
     };
     let door = match args.serving.open(|text| out::note_line(format_args!("notice: {text}"))) {
         Ok(door) => door,

@@ -173,7 +173,7 @@ impl Watching {
             selection("--journal-match", self.journal_match.as_ref())?;
             selection("--pcap-match", self.pcap_match.as_ref()).map(drop)
         };
-        check().map_err(|error| format!("{error:#}"))
+        check().map_err(|error| crate::cli::reasons(&error))
     }
 
     /// The same for files with `label` before their ending.

@@ -188,14 +188,16 @@ pub(super) fn listen(
 ) -> Result<Response, Refusal> {
     let lane = wanted.lane(&instance.names)?;
     let (out, lines) = mpsc::channel(WAITING);
-    // The first line says that from now on all is told.
-    let at = instance.workers.clock().now().as_nanos();
-    let _ = out.try_send(format!("{}\n", json!({ "kind": "listening", "at_ns": at })));
+    let first = out.clone();
     let sink = Lines { names: instance.names.clone(), out, lost: 0, without_room: 0 };
     let started = Hub::start(vec![(lane, Box::new(sink))]);
     let (hub, taps) = started
         .map_err(|error| Refusal::new(axum::http::StatusCode::SERVICE_UNAVAILABLE, "", error.to_string()))?;
     let listener = instance.workers.listen(&taps).map_err(|_| Refusal::ended())?;
+    // The first line says that from now on all is told. What was told since the workers listen comes behind it.
+    let at = instance.workers.clock().now().as_nanos();
+    let _ = first.try_send(format!("{}\n", json!({ "kind": "listening", "at_ns": at })));
+    drop(first);
     hub.begin();
     let source = Some(Source { listener, hub });
     let body = stream::unfold(Stream { lines, source, ends, _place: place }, Stream::next);

@@ -12,6 +12,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, watch};
+use tokio::task::spawn_blocking;
 
 use crate::control::answer::Refusal;
 use crate::control::events::{self, Wanted};
@@ -130,7 +131,9 @@ async fn listen(
         let what = format!("{LISTENERS} readers of events are all that there may be at a time");
         Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "", what)
     })?;
-    events::listen(&desk.instance, &wanted, place, desk.ends.clone())
+    // It waits for the workers.
+    let listen = move || events::listen(&desk.instance, &wanted, place, desk.ends.clone());
+    spawn_blocking(listen).await.map_err(|_| Refusal::ended())?
 }
 
 async fn unknown(uri: Uri) -> Refusal {

@@ -167,14 +167,17 @@ fn own_folder(folder: &Path) -> Result<(), SocketError> {
     Ok(())
 }
 
-/// Removes the sockets that killed instances left: those that are called by the number of a process that is gone. A process of
-/// another PID namespace looks gone, too.
+/// Removes the sockets that killed instances left: those that are called by the number of a process that is gone, and at which
+/// nobody listens. A process of another PID namespace looks gone, too, but it listens.
 fn sweep(folder: &Path) {
     for path in fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()) {
         let name = path.file_name().and_then(|name| name.to_str()?.strip_suffix(ENDING)?.parse().ok());
         let is_gone = |pid: i32| pid > 0 && kill(Pid::from_raw(pid), None) == Err(Errno::ESRCH);
         let is_socket = |found: Metadata| found.file_type().is_socket();
-        if name.is_some_and(is_gone) && fs::symlink_metadata(&path).is_ok_and(is_socket) {
+        if name.is_some_and(is_gone)
+            && fs::symlink_metadata(&path).is_ok_and(is_socket)
+            && UnixStream::connect(&path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+        {
             // Another instance may be as quick.
             let _ = fs::remove_file(path);
         }
@@ -316,17 +319,25 @@ mod tests {
         assert!(own_folder(&link).unwrap_err().to_string().contains("no folder"));
     }
 
-    /// Those of processes that run, of names and what is no socket stay.
+    /// Those of processes that run, those of other PID namespaces at which somebody listens, those of names and what is no socket
+    /// stay.
     #[test]
     fn only_sockets_of_processes_that_are_gone_are_swept() {
         let folder = Folder::new("sweep");
         // No process has so large a number (PID_MAX_LIMIT is 2^22).
-        let (gone, named) = (folder.open("4194999.sock").unwrap(), folder.open("name.sock").unwrap());
+        let gone = folder.0.join("4194999.sock");
+        drop(UnixListener::bind(&gone).unwrap());
+        let (far, named) = (folder.open("4194997.sock").unwrap(), folder.open("name.sock").unwrap());
         let own = folder.open(&format!("{}.sock", std::process::id())).unwrap();
         fs::write(folder.0.join("4194998.sock"), "x").unwrap();
         sweep(&folder.0);
-        assert!(!gone.path.exists());
-        assert!(named.path.exists() && own.path.exists() && folder.0.join("4194998.sock").exists());
+        assert!(!gone.exists());
+        assert!(
+            far.path.exists()
+                && named.path.exists()
+                && own.path.exists()
+                && folder.0.join("4194998.sock").exists()
+        );
     }
 
     #[test]

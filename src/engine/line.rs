@@ -75,8 +75,8 @@ impl Workers {
         ask(self.lines.iter(), Message::Report).map_err(|_| Ended)
     }
 
-    /// From now on the workers tell these taps, too, what happens, until the returned listener is dropped. The lanes must not
-    /// follow flows.
+    /// Once this has returned, the workers tell these taps, too, what happens, until the returned listener is dropped. The lanes
+    /// must not follow flows. Waits for the workers.
     ///
     /// # Errors
     /// If a worker has ended.
@@ -84,11 +84,8 @@ impl Workers {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let listener = Listener { workers: self.clone(), number };
-        for line in self.lines.iter() {
-            if !line.send(Message::Listen(number, Box::new(taps.tap(0)))) {
-                return Err(Ended);
-            }
-        }
+        ask(self.lines.iter(), |reply| Message::Listen(number, Box::new(taps.tap(0)), reply))
+            .map_err(|_| Ended)?;
         Ok(listener)
     }
 }

@@ -40,8 +40,8 @@ pub(super) enum Message {
     Finish(Sender<Report>),
     /// The last numbers; then the worker ends.
     Stop(Sender<Report>),
-    /// Another tap to tell what happens, under a number.
-    Listen(u64, Box<crate::journal::Tap>),
+    /// Another tap to tell what happens, under a number; answered once it is told.
+    Listen(u64, Box<crate::journal::Tap>, Sender<()>),
     /// No more for the tap of this number.
     Deafen(u64),
 }
@@ -183,7 +183,11 @@ impl Worker {
         while let Ok(message) = self.messages.try_recv() {
             match message {
                 Message::Report(reply) => drop(reply.send(self.report())),
-                Message::Listen(number, tap) => self.queues.listeners.add(number, *tap),
+                Message::Listen(number, tap, reply) => {
+                    self.queues.listeners.add(number, *tap);
+                    // Whoever asked may have gone.
+                    let _ = reply.send(());
+                }
                 Message::Deafen(number) => self.queues.listeners.remove(number),
                 Message::Release(reply) => {
                     self.router.let_go(self.clock.now(), &mut self.queues);

@@ -1,10 +1,10 @@
 //! What stands behind the options in the help of `exec` and `attach`.
 
 pub(super) const ATTACH_HELP: &str = "\
-IPv4 and IPv6 traffic of the device goes through the faults; all else stays in the kernel. Nothing of
-the device changes, open connections go on, and however faultwire ends, traffic flows as before. It is
-a wire, not a hop: no TTL is decremented. ICMP errors of a fault (mtu ... icmp) come from the address
-that the packet was sent to. Several attachments to one device each do their part.
+IPv4 and IPv6 traffic of the device goes through the faults; all else stays in the kernel. Nothing
+of the device changes, open connections go on, and however faultwire ends, traffic flows as before.
+It is a wire, not a hop: no TTL is decremented. ICMP errors of a fault (mtu ... icmp) come from the
+address that the packet was sent to. Several attachments to one device each do their part.
 
 SPEC: see `faultwire exec --help`. Needs root and Linux 6.6.
 
@@ -55,6 +55,7 @@ Examples:
 With --seeds or --until-failure the seeds are S, S+1, S+2 ... where S is --seed, the SPEC's or a
 random one; --summary, --json and --log tell of the last run.
 
-Exit code: the command's; 128 + n if signal n ended it; 125 if the network could not be made, or a
-summary, log, journal or capture not be written after a command that succeeded; 126 or 127 if the
-command could not be run or found; 2 if the command line is wrong or the summary has no place.";
+Exit code: the command's; 128 + n if signal n ended it; 125 if the network or the control
+socket could not be made, or a summary, log, journal or capture not be written after a command that
+succeeded; 126 or 127 if the command could not be run or found; 2 if the command line is wrong or
+the summary has no place.";

@@ -38,7 +38,7 @@ impl Recorder for Recording<'_> {
         let watching = self.watching.labelled(&parts.cloned().collect::<Vec<_>>().join("-"));
         let names = Names::of(params, &[]);
         let started = watching.open(&names).and_then(|opened| opened.start_with_drops(&names));
-        let (watcher, taps) = started.map_err(|error| format!("{error:#}"))?;
+        let (watcher, taps) = started.map_err(|error| crate::cli::reasons(&error))?;
         self.watcher = Some(watcher);
         Ok(taps)
     }
