@@ -59,9 +59,14 @@ pub struct FlowTable {
 }
 
 impl FlowTable {
+    /// How many flows a table holds that is asked to hold so many.
+    pub fn capacity_for(flows: usize) -> usize {
+        flows.max(CANDIDATES)
+    }
+
     /// A table of `capacity` flows, at least 8.
     pub fn new(capacity: usize) -> Self {
-        let capacity = capacity.max(CANDIDATES);
+        let capacity = Self::capacity_for(capacity);
         Self {
             chains: Chains::new(capacity),
             entries: Vec::with_capacity(capacity),

@@ -1,5 +1,7 @@
 //! One direction between two ports: its stages, each behind its gate, and their counters.
 
+use std::collections::VecDeque;
+
 use crate::pipeline::counters::{Reason, StageCounters};
 use crate::pipeline::gate::Gate;
 use crate::pipeline::impair::{Impairment, Setting};
@@ -59,6 +61,8 @@ pub struct Seat {
     pub counters: StageCounters,
     pub(crate) gate: Gate,
     pub(crate) occupant: Occupant,
+    /// Wire packets that wait here.
+    pub(crate) held: u64,
     /// Reused by the stage's outlet.
     pub(crate) emissions: Vec<Emission>,
 }
@@ -88,6 +92,7 @@ impl Seat {
             counters: StageCounters::default(),
             gate: Gate::open(),
             occupant: Occupant::Back(home),
+            held: 0,
             emissions: Vec::new(),
         }
     }
@@ -105,12 +110,49 @@ pub struct Path {
     /// The phases that its stages name.
     phases: Vec<Phase>,
     translator: Option<(usize, NatPlace)>,
+    pub(crate) entry: Entry,
+    /// There is something to look at before a packet enters: phases, or a closed entry.
+    pub(crate) looks_first: bool,
+    /// The configuration names it, with stages or without.
+    pub(crate) is_configured: bool,
+    /// What its own stages were built from: the first seats.
+    pub(crate) stages: Vec<StageParams>,
+}
+
+/// What comes to a path waits in front of it while the path is frozen, and before a change until the stages that it ends hold
+/// nothing any more: so nothing is lost or overtaken by it.
+#[derive(Debug, Default)]
+pub(crate) struct Entry {
+    pub(crate) is_frozen: bool,
+    /// What the path becomes once it holds nothing.
+    pub(crate) pending: Option<Box<Path>>,
+    pub(crate) queue: VecDeque<Packet>,
+}
+
+impl Entry {
+    /// Packets or trains that wait at most; more are dropped.
+    pub(crate) const MOST: usize = 1 << 17;
+
+    /// Whether what comes now has to wait.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.is_frozen || self.pending.is_some() || !self.queue.is_empty()
+    }
 }
 
 impl Path {
     /// Where nothing happens.
     pub(crate) const fn empty(from: u16, to: u16) -> Self {
-        Self { from, to, seats: Vec::new(), phases: Vec::new(), translator: None }
+        Self {
+            from,
+            to,
+            seats: Vec::new(),
+            phases: Vec::new(),
+            translator: None,
+            entry: Entry { is_frozen: false, pending: None, queue: VecDeque::new() },
+            looks_first: false,
+            stages: Vec::new(),
+            is_configured: false,
+        }
     }
 
     /// The translator that stands in it, and at which seat.
@@ -118,9 +160,14 @@ impl Path {
         self.translator
     }
 
-    /// Whether what happens changes with time.
-    pub(crate) const fn has_phases(&self) -> bool {
-        !self.phases.is_empty()
+    /// The entry has changed.
+    pub(crate) fn look(&mut self) {
+        self.looks_first = !self.phases.is_empty() || self.entry.is_closed();
+    }
+
+    /// Whether stages hold nothing.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.seats.iter().all(|seat| seat.held == 0)
     }
 
     /// The number of the phase at `now`; 0 if there is none.
@@ -150,6 +197,7 @@ impl Path {
                 counters: StageCounters::default(),
                 gate: Gate::new(&stage.select, &stage.trigger, key("/trigger"), Shared::clone(shared), flows),
                 occupant,
+                held: 0,
                 emissions: Vec::with_capacity(16),
             }
         };
@@ -161,7 +209,19 @@ impl Path {
             Occupant::Stage(_) | Occupant::Back(_) => None,
         };
         let translator = seats.iter().enumerate().find_map(|(at, seat)| Some((at, place(seat)?)));
-        Self { phases, translator, from: params.from as u16, to: params.to as u16, seats }
+        let (from, to) = (params.from as u16, params.to as u16);
+        let looks_first = !phases.is_empty();
+        Self {
+            phases,
+            translator,
+            from,
+            to,
+            seats,
+            entry: Entry::default(),
+            looks_first,
+            stages: params.stages.clone(),
+            is_configured: true,
+        }
     }
 }
 

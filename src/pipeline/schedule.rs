@@ -118,6 +118,16 @@ impl<T> Schedule<T> {
         })
     }
 
+    /// Shows everything that waits with its due time and rank, to be changed in place; in no particular order. An entry that is
+    /// due within the current tick keeps its place.
+    pub fn change(&mut self, mut each: impl FnMut(Instant, &mut u16, &mut T)) {
+        for node in &mut self.nodes {
+            if let Some(value) = &mut node.value {
+                each(node.due, &mut node.rank, value);
+            }
+        }
+    }
+
     /// Everything that waits, in no particular order.
     pub fn drain(&mut self) -> impl Iterator<Item = T> + '_ {
         self.current.clear();

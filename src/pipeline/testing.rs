@@ -21,7 +21,7 @@ use crate::pipeline::params::{
 };
 use crate::pipeline::path::SeatId;
 use crate::pipeline::pool::{Buffer, HEADROOM};
-use crate::pipeline::router::{Egress, Router, SharedState, What};
+use crate::pipeline::router::{Change, Egress, Router, SharedState, What};
 use crate::pipeline::time::Instant;
 
 /// A stage that acts on every packet.
@@ -196,6 +196,19 @@ impl Run {
             self.check();
         }
         self.now = self.now.max(to);
+    }
+
+    /// The stages change from those of `old` to those of `new`.
+    pub(crate) fn change(&mut self, old: &RouterParams, new: &RouterParams) {
+        let mut change = Change::new(old, new, &Router::shared(new)).expect("only stages differ");
+        self.router.change(&mut change, self.now, &mut self.collector);
+        self.check();
+    }
+
+    /// The path of the stages is frozen, or released.
+    pub(crate) fn freeze(&mut self, is_frozen: bool) {
+        self.router.freeze(0, is_frozen, self.now, &mut self.collector);
+        self.check();
     }
 
     /// Everything that waits leaves.

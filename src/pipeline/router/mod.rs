@@ -4,6 +4,7 @@
 //! leaves by, the device. Every way out is counted: received + created = sent + dropped + held, in wire packets and
 //! bytes, at every moment between two calls.
 
+mod change;
 mod egress;
 mod exit;
 mod route;
@@ -14,6 +15,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 pub use crate::pipeline::ear::Headers;
+pub use change::{Change, ChangeError};
 pub use egress::{Egress, What};
 pub use route::Route;
 
@@ -40,6 +42,10 @@ enum Event {
     Resume(Packet),
     /// The stage at this seat wants to be woken.
     Wake(SeatId),
+    /// What waits in front of this path may enter.
+    Enter(u16),
+    /// What is no longer waited for.
+    Nothing,
     /// A first fragment has gone by, or a later one has waited for it long enough.
     Fragments,
 }
@@ -51,6 +57,7 @@ impl Event {
         match self {
             Self::Resume(packet) => !packet.seat,
             Self::Wake(at) => !at.seat,
+            Self::Enter(_) | Self::Nothing => u16::MAX,
             // Right behind the first fragment.
             Self::Fragments => 0,
         }
@@ -75,6 +82,8 @@ pub struct Router {
     translators: Translators,
     /// Injected packets meet no stage any more.
     is_released: bool,
+    /// Paths that a change has ended, until they are given back.
+    ended: Vec<Path>,
 }
 
 #[derive(Debug)]
@@ -113,25 +122,10 @@ impl Router {
     /// One worker's router. All workers are built from the same `params` and `shared`.
     pub fn new(params: &RouterParams, shared: &SharedState) -> Self {
         let flows = FlowTable::new(params.flows);
-        let names =
-            |from: usize, to: usize| (params.ports[from].name.as_str(), params.ports[to].name.as_str());
-        let mut paths: Vec<Path> = (params.paths.iter().zip(&shared.paths).enumerate())
-            .map(|(index, (path, shared))| {
-                Path::new(
-                    index as u16,
-                    path,
-                    params.seed,
-                    names(path.from, path.to),
-                    flows.capacity(),
-                    shared,
-                )
-            })
-            .collect();
+        let (paths, pairs) = build(params, shared, flows.capacity());
         let ports: Vec<Port> = (params.ports.iter())
             .map(|port| Port { mtu: port.mtu, is_wire: false, own: port.router.clone() })
             .collect();
-        let mut pairs = Pairs::new(&mut paths, ports.len());
-        add_returns(params, &mut pairs, &mut paths);
         Self {
             pool: Pool::new(),
             counters: RouterCounters::default(),
@@ -146,6 +140,7 @@ impl Router {
             answers: Answers::new(params.icmp),
             translators: Translators::new(&params.nats, params.seed),
             is_released: false,
+            ended: Vec::new(),
         }
     }
 
@@ -272,6 +267,8 @@ impl Router {
             match event {
                 Event::Resume(packet) => self.resume(packet, due, egress),
                 Event::Wake(at) => self.wake(at, due, egress),
+                Event::Enter(path) => self.enter(path, due, egress),
+                Event::Nothing => {}
                 Event::Fragments => self.release_fragments(due, egress),
             }
         }
@@ -281,6 +278,7 @@ impl Router {
     /// no stage.
     pub fn let_go<E: Egress>(&mut self, now: Instant, egress: &mut E) {
         self.is_released = true;
+        self.open_all(now, egress);
         while self.held.packets > 0
             && let Some(due) = self.schedule.next_due()
         {
@@ -308,6 +306,10 @@ impl Router {
             self.drop(packet, None, Reason::Shutdown, now, egress);
         }
         for path in 0..self.paths.len() {
+            while let Some(packet) = self.paths[path].entry.queue.pop_front() {
+                self.release(&packet);
+                self.drop(packet, None, Reason::Shutdown, now, egress);
+            }
             for seat in 0..self.paths[path].seats.len() {
                 while let Some(stage) = self.paths[path].seats[seat].occupant.stage_mut()
                     && let Some(packet) = stage.relinquish().map(Kept::into_packet)
@@ -329,16 +331,32 @@ impl Router {
     }
 }
 
+/// All paths: those of the configuration first, in order.
+fn build(params: &RouterParams, shared: &SharedState, flows: usize) -> (Vec<Path>, Pairs) {
+    let names = |from: usize, to: usize| (params.ports[from].name.as_str(), params.ports[to].name.as_str());
+    let mut paths: Vec<Path> = (params.paths.iter().zip(&shared.paths).zip(0..))
+        .map(|((path, shared), number)| {
+            Path::new(number, path, params.seed, names(path.from, path.to), flows, shared)
+        })
+        .collect();
+    let mut pairs = Pairs::new(&mut paths, params.ports.len());
+    add_returns(params.paths.len(), &mut pairs, &mut paths);
+    (paths, pairs)
+}
+
 /// Gives every stage that works in both directions a second seat in the opposite path: behind that path's own stages, in the
 /// order in which packets that go back meet them.
-fn add_returns(params: &RouterParams, pairs: &mut Pairs, paths: &mut Vec<Path>) {
-    for (path, from) in params.paths.iter().enumerate().filter(|(_, path)| path.from != path.to) {
-        for (stage, two_way) in from.stages.iter().enumerate().rev() {
-            if two_way.works_both_ways() {
-                let opposite = pairs.own(paths, paths[path].to, paths[path].from);
-                let home = SeatId { path: path as u16, seat: stage as u16 };
-                paths[usize::from(opposite)].seats.push(Seat::back(&two_way.name, home));
-            }
+fn add_returns(configured: usize, pairs: &mut Pairs, paths: &mut Vec<Path>) {
+    for number in 0..configured {
+        let (from, to) = (paths[number].from, paths[number].to);
+        let both_ways = |(at, stage): (usize, &StageParams)| {
+            (from != to && stage.works_both_ways()).then(|| (at, stage.name.clone()))
+        };
+        let two_way: Vec<_> = paths[number].stages.iter().enumerate().filter_map(both_ways).collect();
+        for (at, name) in two_way.into_iter().rev() {
+            let opposite = pairs.own(paths, to, from);
+            let home = SeatId { path: number as u16, seat: at as u16 };
+            paths[usize::from(opposite)].seats.push(Seat::back(&name, home));
         }
     }
 }

@@ -21,7 +21,10 @@ impl Router {
         egress: &mut E,
     ) {
         let path = usize::from(packet.path);
-        if at == 0 && self.paths[path].has_phases() {
+        if at == 0 && self.paths[path].looks_first {
+            if self.paths[path].entry.is_closed() {
+                return self.wait_to_enter(packet, now, egress);
+            }
             packet.set_phase(self.paths[path].phase(now));
         }
         // What the gate has said about wire packets that the stage has not answered for yet.
@@ -174,6 +177,7 @@ impl Router {
             kept: &mut kept,
         };
         call(stage, &mut out);
+        seat.held = seat.held.wrapping_add(kept.packets);
         self.counters.created += created;
         // What a stage gave up counts negative.
         self.held.packets = self.held.packets.wrapping_add(kept.packets);
@@ -191,6 +195,15 @@ impl Router {
         self.seat(at).emissions = emissions;
         if is_woken {
             self.wake(at, now, egress);
+        }
+        self.let_up(at.path, now);
+    }
+
+    /// Stages of a path hold less than before: a change may wait for that.
+    #[inline]
+    fn let_up(&mut self, path: u16, now: Instant) {
+        if self.paths[usize::from(path)].entry.pending.is_some() {
+            self.plan(now, Event::Enter(path));
         }
     }
 
@@ -226,6 +239,7 @@ impl Router {
     pub(super) fn hold(&mut self, mut packet: Packet, seat: usize, until: Instant) {
         self.held += packet.amount();
         packet.seat = seat as u16;
+        self.seat(SeatId { path: packet.path, seat: packet.seat }).held += u64::from(packet.wires());
         self.plan(until, Event::Resume(packet));
     }
 
@@ -239,8 +253,11 @@ impl Router {
         self.release(&packet);
         packet.set_waited();
         let at = SeatId { path: packet.path, seat: packet.seat };
-        self.seat(at).released(&packet, due);
+        let seat = self.seat(at);
+        seat.held -= u64::from(packet.wires());
+        seat.released(&packet, due);
         self.run(&mut packet, usize::from(at.seat) + 1, due, egress);
         self.pool.give(packet.into_buffer());
+        self.let_up(at.path, due);
     }
 }
