@@ -34,6 +34,7 @@ mod system {
     pub(crate) mod run;
     pub(crate) mod script;
     pub(crate) mod segments;
+    pub(crate) mod steering;
     pub(crate) mod streams;
     pub(crate) mod tc;
     pub(crate) mod tcp;

@@ -50,6 +50,8 @@ pub(super) enum Command {
     Attach(Attach),
     /// A chained CNI plugin: faults on the interfaces of containers and pods, from their network or annotations
     Cni,
+    /// Show and change an instance that runs
+    Ctl(crate::cli::ctl::Ctl),
     /// Say what this machine can do, and what to do about the rest
     Doctor(Doctor),
     /// Take a capture through a path in virtual time: the same faults, the same file on every run and machine

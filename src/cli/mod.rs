@@ -15,6 +15,7 @@ mod attach;
 mod case;
 mod check;
 mod cni;
+mod ctl;
 mod doctor;
 mod exec;
 mod faults;
@@ -59,6 +60,7 @@ pub fn main() -> ExitCode {
         args::Command::Exec(args) => exec::exec(&args),
         args::Command::Attach(args) => attach::attach(&args),
         args::Command::Cni => cni::cni(),
+        args::Command::Ctl(args) => ctl::ctl(&args),
         args::Command::Doctor(args) => doctor::doctor(&args),
         args::Command::Pcap(args) => pcap::pcap(&args),
         args::Command::Journal(args) => journal::journal(&args),

@@ -174,6 +174,7 @@ fn forward(
         params: router_params(plan, seed),
         names: &recorded,
         devices: serving::devices(&network.ports, &network.attached),
+        is_recorded: args.watching.journal.is_some() || args.watching.pcap.is_some(),
     };
     let control = serving::serve(door, network.engine(), served)?;
     ready.say()?;

@@ -38,6 +38,8 @@ pub(super) struct Served<'a> {
     pub(super) params: RouterParams,
     pub(super) names: &'a Names,
     pub(super) devices: Vec<Device>,
+    /// A journal or a capture is written.
+    pub(super) is_recorded: bool,
 }
 
 impl Serving {
@@ -74,6 +76,10 @@ pub(super) fn serve(
         names: served.names.clone(),
         workers: engine.workers(),
         devices: served.devices,
+        is_recorded: served.is_recorded,
+        version: 1,
+        paused: Vec::new(),
+        frozen: Vec::new(),
     })
 }
 

@@ -141,9 +141,7 @@ impl Client {
         let stream = self.ask(method, resource, body, version)?;
         let mut stream = BufReader::new(stream);
         let (status, version) = self.head(&mut stream)?;
-        let mut text = String::new();
-        stream.take(LONGEST).read_to_string(&mut text).map_err(|source| self.lost(source))?;
-        let body = self.body(&text)?;
+        let body = self.body(&self.rest(stream)?)?;
         refused(status, &body)?;
         Ok(Answer { status, version, body })
     }
@@ -158,9 +156,7 @@ impl Client {
         let mut lines = BufReader::new(unlimited.map_err(|source| self.lost(source))?);
         let (status, _) = self.head(&mut lines)?;
         if status >= 300 {
-            let mut text = String::new();
-            lines.take(LONGEST).read_to_string(&mut text).map_err(|source| self.lost(source))?;
-            refused(status, &self.body(&text)?)?;
+            refused(status, &self.body(&self.rest(lines)?)?)?;
             return Err(self.strange("a refusal without a reason"));
         }
         Ok(Events { client: self.clone(), lines })
@@ -184,10 +180,22 @@ impl Client {
         let send = || {
             let mut stream = UnixStream::connect(&self.path)?;
             stream.set_read_timeout(Some(PATIENCE))?;
-            stream.write_all(format!("{head}\r\n\r\n{body}").as_bytes())?;
-            Ok(stream)
+            match stream.write_all(format!("{head}\r\n\r\n{body}").as_bytes()) {
+                // It may have been refused already; the answer says why.
+                Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
+                _ => Ok(stream),
+            }
         };
         send().map_err(|source| self.lost(source))
+    }
+
+    /// All that is left to read. Who refuses a request before it has read all of it closes in the middle.
+    fn rest(&self, stream: impl Read) -> Result<String, ClientError> {
+        let mut bytes = Vec::new();
+        match stream.take(LONGEST).read_to_end(&mut bytes) {
+            Err(error) if error.kind() != io::ErrorKind::ConnectionReset => Err(self.lost(error)),
+            _ => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+        }
     }
 
     /// Status and version.

@@ -3,7 +3,7 @@
 use crate::engine::Workers;
 use crate::journal::Names;
 use crate::net::Netns;
-use crate::pipeline::params::RouterParams;
+use crate::pipeline::params::{RouterParams, StageParams};
 
 /// A device whose counters the kernel keeps.
 #[derive(Debug, Clone)]
@@ -17,7 +17,7 @@ pub struct Device {
 }
 
 /// A run, as whoever serves it has to know it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Instance {
     /// The command that made it: `run`, `exec` or `attach`.
     pub command: &'static str,
@@ -31,4 +31,25 @@ pub struct Instance {
     pub workers: Workers,
     /// The devices of its ports.
     pub devices: Vec<Device>,
+    /// A journal or a capture is written, whose stages have the numbers that they had at the start.
+    pub is_recorded: bool,
+    /// How often its stages have been changed.
+    pub version: u64,
+    /// Stages that are paused, as they are when they are not; each with the number of its path.
+    pub paused: Vec<(usize, StageParams)>,
+    /// Numbers of the paths that are frozen.
+    pub frozen: Vec<usize>,
+}
+
+impl Instance {
+    /// The path that is called so, if it has or may have stages.
+    pub(super) fn path(&self, name: &str) -> Option<usize> {
+        let configured = self.names.paths.iter().take(self.params.paths.len());
+        configured.enumerate().find(|(_, path)| path.name == name).map(|(number, _)| number)
+    }
+
+    /// The names of the paths that may have stages.
+    pub(super) fn paths(&self) -> impl Iterator<Item = &str> {
+        self.names.paths.iter().take(self.params.paths.len()).map(|path| path.name.as_str())
+    }
 }

@@ -1,4 +1,4 @@
-//! What a running instance tells: HTTP with JSON on a Unix socket of its own, and Prometheus metrics.
+//! What a running instance tells, and how it is changed: HTTP with JSON on a Unix socket of its own, and Prometheus metrics.
 //!
 //! A thread of its own with a small runtime serves it. The workers are asked by messages that they take between bursts, for all
 //! requests of a moment at once; while nobody asks, nothing here wakes up. [`client`] is the other end.
@@ -11,13 +11,16 @@
 
 mod answer;
 pub mod client;
+mod edit;
 mod events;
 mod gauge;
 mod instance;
+mod json_toml;
 mod metrics;
 mod routes;
 mod server;
 mod socket;
+mod steer;
 mod view;
 
 pub use client::{Client, ClientError};

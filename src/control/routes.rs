@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{CONTENT_TYPE, ETAG};
 use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, patch, post, put};
 use axum::{Json, Router};
 use serde_json::{Value, json};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{RwLock, Semaphore, watch};
 use tokio::task::spawn_blocking;
 
 use crate::control::answer::Refusal;
@@ -19,6 +19,7 @@ use crate::control::events::{self, Wanted};
 use crate::control::gauge::Gauge;
 use crate::control::instance::Instance;
 use crate::control::metrics;
+use crate::control::steer;
 use crate::control::view::{self, Moment};
 use crate::engine::total;
 use crate::net::{LinkStats, link};
@@ -32,7 +33,7 @@ const LISTENERS: usize = 16;
 
 /// What requests are answered from.
 pub(super) struct Desk {
-    instance: Arc<Instance>,
+    pub(super) instance: Arc<RwLock<Arc<Instance>>>,
     numbers: Gauge<Option<Arc<Moment>>>,
     links: Gauge<Arc<[Option<LinkStats>]>>,
     listeners: Arc<Semaphore>,
@@ -43,17 +44,22 @@ type Shared = State<Arc<Desk>>;
 
 impl Desk {
     pub(super) fn new(instance: Instance, ends: watch::Receiver<bool>) -> Arc<Self> {
-        let (clock, instance) = (*instance.workers.clock(), Arc::new(instance));
-        let asked = Arc::clone(&instance);
+        let (clock, workers) = (*instance.workers.clock(), instance.workers.clone());
         let numbers = Gauge::new(clock, PAUSE, move || {
-            let total = total(&asked.workers.reports().ok()?)?;
+            let total = total(&workers.reports().ok()?)?;
             Some(Arc::new(Moment { at_ns: clock.now().as_nanos(), total }))
         });
-        let asked = Arc::clone(&instance);
+        let devices = instance.devices.clone();
         let links = Gauge::new(clock, PAUSE_LINKS, move || {
-            asked.devices.iter().map(|device| link::stats(&device.netns, &device.name).ok()).collect()
+            devices.iter().map(|device| link::stats(&device.netns, &device.name).ok()).collect()
         });
+        let instance = Arc::new(RwLock::new(Arc::new(instance)));
         Arc::new(Self { instance, numbers, links, listeners: Arc::new(Semaphore::new(LISTENERS)), ends })
+    }
+
+    /// The run as it is now.
+    async fn instance(&self) -> Arc<Instance> {
+        Arc::clone(&*self.instance.read().await)
     }
 
     async fn moment(&self) -> Result<Arc<Moment>, Refusal> {
@@ -71,7 +77,10 @@ pub(super) fn all(desk: Arc<Desk>) -> Router {
         .route("/v1", get(index))
         .route("/v1/state", get(state))
         .route("/v1/ports", get(ports))
-        .route("/v1/paths", get(paths))
+        .route("/v1/paths", get(paths).put(steer::put_paths))
+        .route("/v1/paths/{path}", put(steer::put_path).patch(steer::patch_path))
+        .route("/v1/paths/{path}/stages", post(steer::add))
+        .route("/v1/paths/{path}/stages/{stage}", patch(steer::patch).delete(steer::remove))
         .route("/v1/stages", get(stages))
         .route("/v1/counters", get(counters))
         .route("/v1/events", get(listen))
@@ -97,28 +106,29 @@ async fn index() -> Json<Value> {
 }
 
 async fn state(State(desk): Shared) -> Result<Json<Value>, Refusal> {
-    Ok(Json(view::state(&desk.instance, &*desk.moment().await?)))
+    Ok(Json(view::state(&*desk.instance().await, &*desk.moment().await?)))
 }
 
 async fn ports(State(desk): Shared) -> Result<Json<Value>, Refusal> {
-    Ok(Json(view::ports(&desk.instance, &desk.links().await?)))
+    Ok(Json(view::ports(&*desk.instance().await, &desk.links().await?)))
 }
 
-async fn paths(State(desk): Shared) -> Json<Value> {
-    Json(view::all_paths(&desk.instance))
+async fn paths(State(desk): Shared) -> Response {
+    let instance = desk.instance().await;
+    ([(ETAG, steer::tag(&instance))], Json(view::all_paths(&instance))).into_response()
 }
 
 async fn stages(State(desk): Shared) -> Result<Json<Value>, Refusal> {
-    Ok(Json(view::stages(&desk.instance, &*desk.moment().await?)))
+    Ok(Json(view::stages(&*desk.instance().await, &*desk.moment().await?)))
 }
 
 async fn counters(State(desk): Shared) -> Result<Json<Value>, Refusal> {
-    Ok(Json(view::counters(&desk.instance, &*desk.moment().await?)))
+    Ok(Json(view::counters(&*desk.instance().await, &*desk.moment().await?)))
 }
 
 async fn metrics(State(desk): Shared) -> Result<Response, Refusal> {
     let (moment, links) = (desk.moment().await?, desk.links().await?);
-    let text = metrics::text(&desk.instance, &moment, &links);
+    let text = metrics::text(&*desk.instance().await, &moment, &links);
     Ok(([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
 }
 
@@ -131,8 +141,9 @@ async fn listen(
         let what = format!("{LISTENERS} readers of events are all that there may be at a time");
         Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "", what)
     })?;
+    let instance = desk.instance().await;
     // It waits for the workers.
-    let listen = move || events::listen(&desk.instance, &wanted, place, desk.ends.clone());
+    let listen = move || events::listen(&instance, &wanted, place, desk.ends.clone());
     spawn_blocking(listen).await.map_err(|_| Refusal::ended())?
 }
 

@@ -25,6 +25,7 @@ pub(super) struct PathView<'a> {
     pub(super) names: &'a PathNames,
     pub(super) report: &'a PathReport,
     params: &'a [StageParams],
+    number: usize,
 }
 
 impl PathView<'_> {
@@ -47,7 +48,7 @@ pub(super) fn paths<'a>(
     let named = instance.names.paths.iter().enumerate().filter(|(_, path)| !path.stages.is_empty());
     named.zip(&report.paths).map(|((number, names), report)| {
         let params = instance.params.paths.get(number).map_or(&[][..], |path| &path.stages);
-        PathView { names, report, params }
+        PathView { names, report, params, number }
     })
 }
 
@@ -59,6 +60,7 @@ pub(super) fn state(instance: &Instance, moment: &Moment) -> Value {
     value["command"] = instance.command.into();
     value["config"] = instance.config.clone().into();
     value["pid"] = std::process::id().into();
+    value["stages_version"] = instance.version.into();
     value["seed"] = instance.params.seed.into();
     value["workers"] = instance.workers.count().into();
     value["started_ns"] = instance.names.started_ns.into();
@@ -86,10 +88,11 @@ fn path_json(path: &PathView<'_>) -> Value {
 /// `GET /v1/paths`.
 pub(super) fn all_paths(instance: &Instance) -> Value {
     let port = |port: usize| instance.names.ports.get(port).map_or("", String::as_str);
-    let configured = instance.params.paths.iter().zip(&instance.names.paths);
-    let path = configured.map(|(path, names)| {
+    let configured = instance.params.paths.iter().zip(&instance.names.paths).enumerate();
+    let path = configured.map(|(number, (path, names))| {
         json!({
             "name": names.name, "from": port(path.from), "to": port(path.to), "stages": names.stages,
+            "frozen": instance.frozen.contains(&number),
         })
     });
     path.collect()
@@ -103,7 +106,12 @@ pub(super) fn stages(instance: &Instance, moment: &Moment) -> Value {
             value["id"] = format!("{}/{}", path.names.name, report.name).into();
             value["path"] = path.names.name.as_str().into();
             value["type"] = path.kind(seat).into();
-            value["text"] = path.stage(seat).map(|stage| describe(stage).to_string()).into();
+            let is_paused = |stage: &&StageParams| stage.name == report.name;
+            let paused = instance.paused.iter().filter(|(of, _)| *of == path.number).map(|(_, stage)| stage);
+            let paused = paused.clone().find(is_paused);
+            let stage = paused.or_else(|| path.stage(seat));
+            value["text"] = stage.map(|stage| describe(stage).to_string()).into();
+            value["paused"] = paused.is_some().into();
             value
         };
         path.report.stages.iter().enumerate().map(stage).collect::<Vec<_>>()

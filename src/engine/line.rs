@@ -10,6 +10,7 @@ use crate::engine::clock::Clock;
 use crate::engine::report::Report;
 use crate::engine::worker::Message;
 use crate::journal::Taps;
+use crate::pipeline::router::Change;
 
 /// The way to one worker.
 #[derive(Debug, Clone)]
@@ -73,6 +74,29 @@ impl Workers {
     /// If a worker has ended.
     pub fn reports(&self) -> Result<Vec<Report>, Ended> {
         ask(self.lines.iter(), Message::Report).map_err(|_| Ended)
+    }
+
+    /// Gives each worker other paths, and waits until all have them: one element of `changes` a worker. What the workers had is
+    /// thrown away by the caller's thread.
+    ///
+    /// # Errors
+    /// If a worker has ended.
+    pub fn change(&self, changes: Vec<Change>) -> Result<(), Ended> {
+        let send = |(line, change): (&Line, Change)| {
+            let (reply, answer) = bounded(1);
+            line.send(Message::Change(Box::new(change), reply)).then_some(answer)
+        };
+        let answers: Vec<_> = self.lines.iter().zip(changes).map(send).collect();
+        answers.into_iter().try_for_each(|answer| answer?.recv().ok().map(drop)).ok_or(Ended)
+    }
+
+    /// From now on nothing enters path `path`, or what waits in front of it does.
+    ///
+    /// # Errors
+    /// If a worker has ended.
+    pub fn freeze(&self, path: u16, is_frozen: bool) -> Result<(), Ended> {
+        let freeze = |reply| Message::Freeze(path, is_frozen, reply);
+        ask(self.lines.iter(), freeze).map(drop).map_err(|_| Ended)
     }
 
     /// Once this has returned, the workers tell these taps, too, what happens, until the returned listener is dropped. The lanes

@@ -19,7 +19,7 @@ use crate::engine::report::Report;
 use crate::engine::tun::{Arrival, Port, Queues, offload};
 use crate::pipeline::packet::Offload;
 use crate::pipeline::pool::{Buffer, HEADROOM};
-use crate::pipeline::router::Router;
+use crate::pipeline::router::{Change, Router};
 use crate::pipeline::time::Instant;
 
 /// Packets read from one queue before the others have their turn.
@@ -40,6 +40,10 @@ pub(super) enum Message {
     Finish(Sender<Report>),
     /// The last numbers; then the worker ends.
     Stop(Sender<Report>),
+    /// Other paths; those that there were go back.
+    Change(Box<Change>, Sender<Box<Change>>),
+    /// Nothing enters this path, or what waits in front of it does.
+    Freeze(u16, bool, Sender<()>),
     /// Another tap to tell what happens, under a number; answered once it is told.
     Listen(u64, Box<crate::journal::Tap>, Sender<()>),
     /// No more for the tap of this number.
@@ -183,6 +187,15 @@ impl Worker {
         while let Ok(message) = self.messages.try_recv() {
             match message {
                 Message::Report(reply) => drop(reply.send(self.report())),
+                Message::Change(mut change, reply) => {
+                    self.router.change(&mut change, self.clock.now(), &mut self.queues);
+                    drop(reply.send(change));
+                }
+                Message::Freeze(path, is_frozen, reply) => {
+                    self.router.freeze(path, is_frozen, self.clock.now(), &mut self.queues);
+                    // Whoever asked may have gone.
+                    let _ = reply.send(());
+                }
                 Message::Listen(number, tap, reply) => {
                     self.queues.listeners.add(number, *tap);
                     // Whoever asked may have gone.

@@ -1,0 +1,161 @@
+//! What a request wants to be different, and the stages that come of it.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::config::{read_stages, reader};
+use crate::control::answer::Refusal;
+use crate::control::instance::Instance;
+use crate::control::json_toml::inline;
+use crate::pipeline::params::{RouterParams, StageParams};
+use crate::pipeline::time::Duration;
+
+/// Stages in a request: a spec, or tables as in a configuration.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Stages {
+    spec: Option<String>,
+    stages: Option<Value>,
+}
+
+impl Stages {
+    fn read(&self) -> Result<Vec<StageParams>, Refusal> {
+        let (field, value) = match (&self.spec, &self.stages) {
+            (Some(spec), None) => ("spec", Value::String(spec.clone())),
+            (None, Some(stages)) => ("stages", stages.clone()),
+            _ => return Err(Refusal::bad("spec", "give either spec (a text) or stages (a list of tables)")),
+        };
+        let text = inline(&value).ok_or_else(|| Refusal::bad(field, "there is a null in it"))?;
+        let read = reader::document(&format!("{field} = {text}"), "", |root| {
+            let key = if field == "spec" { "spec" } else { "stages" };
+            Some(read_stages(&[root.value(key)?]))
+        });
+        read.map_err(|error| match error.problems.first() {
+            Some(problem) => {
+                let hint =
+                    if problem.hint.is_empty() { String::new() } else { format!(" ({})", problem.hint) };
+                Refusal::bad(problem.key.clone(), format!("{}{hint}", problem.what))
+            }
+            None => Refusal::bad(field, error.to_string()),
+        })
+    }
+}
+
+/// `POST /v1/paths/PATH/stages`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Add {
+    spec: Option<String>,
+    stages: Option<Value>,
+    /// In front of this stage; else at the end.
+    before: Option<String>,
+}
+
+/// `PATCH /v1/paths/PATH/stages/STAGE`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Patch {
+    spec: Option<String>,
+    stages: Option<Value>,
+    paused: Option<bool>,
+    /// To the place in front of this stage; "" is the end.
+    before: Option<String>,
+}
+
+/// `PATCH /v1/paths/PATH`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PatchPath {
+    pub(super) frozen: bool,
+}
+
+/// An instance while it is edited.
+pub(super) struct Edit {
+    pub(super) params: RouterParams,
+    /// The stages that are paused, as they are when they are not; each with the number of its path.
+    pub(super) paused: Vec<(usize, StageParams)>,
+}
+
+impl Edit {
+    pub(super) fn of(instance: &Instance) -> Self {
+        Self { params: instance.params.clone(), paused: instance.paused.clone() }
+    }
+
+    /// All stages of a path in place of those that there are.
+    pub(super) fn replace(&mut self, path: usize, stages: &Stages) -> Result<(), Refusal> {
+        let read = stages.read()?;
+        self.paused.retain(|(of, _)| *of != path);
+        self.params.paths[path].stages = read;
+        Ok(())
+    }
+
+    pub(super) fn add(&mut self, path: usize, add: &Add) -> Result<(), Refusal> {
+        let mut read = Stages { spec: add.spec.clone(), stages: add.stages.clone() }.read()?;
+        let stages = &mut self.params.paths[path].stages;
+        let at = add.before.as_deref().map_or(Ok(stages.len()), |name| position(stages, name))?;
+        for stage in &mut read {
+            stage.name = free_name(stages, &stage.name);
+            stages.push(stage.clone());
+        }
+        let count = read.len();
+        stages[at..].rotate_right(count);
+        Ok(())
+    }
+
+    pub(super) fn remove(&mut self, path: usize, name: &str) -> Result<(), Refusal> {
+        let stages = &mut self.params.paths[path].stages;
+        let at = position(stages, name)?;
+        stages.remove(at);
+        self.paused.retain(|(of, stage)| (*of, stage.name.as_str()) != (path, name));
+        Ok(())
+    }
+
+    pub(super) fn patch(&mut self, path: usize, name: &str, wanted: &Patch) -> Result<(), Refusal> {
+        let at = position(&self.params.paths[path].stages, name)?;
+        let was_paused =
+            self.paused.iter().position(|(of, stage)| (*of, stage.name.as_str()) == (path, name));
+        let mut stage = match was_paused {
+            Some(place) => self.paused.remove(place).1,
+            None => self.params.paths[path].stages[at].clone(),
+        };
+        if wanted.spec.is_some() || wanted.stages.is_some() {
+            let read = Stages { spec: wanted.spec.clone(), stages: wanted.stages.clone() }.read()?;
+            let field = if wanted.spec.is_some() { "spec" } else { "stages" };
+            let [one] = &read[..] else {
+                let what = format!("a stage is one stage, and this makes {}", read.len());
+                return Err(Refusal::bad(field, what));
+            };
+            // A spec says what is done, not to which packets.
+            stage = match &wanted.spec {
+                Some(_) => StageParams { impairment: one.impairment.clone(), ..stage },
+                None => StageParams { name: stage.name, ..one.clone() },
+            };
+        }
+        if wanted.paused.unwrap_or_else(|| was_paused.is_some()) {
+            self.paused.push((path, stage.clone()));
+            // It acts on nothing any more.
+            stage.trigger.until = Some(Duration::ZERO);
+        }
+        let stages = &mut self.params.paths[path].stages;
+        stages[at] = stage;
+        if let Some(before) = &wanted.before {
+            let stage = stages.remove(at);
+            let to = if before.is_empty() { Ok(stages.len()) } else { position(stages, before) };
+            stages.insert(to?, stage);
+        }
+        Ok(())
+    }
+}
+
+fn position(stages: &[StageParams], name: &str) -> Result<usize, Refusal> {
+    let known = stages.iter().map(|stage| stage.name.as_str());
+    let found = stages.iter().position(|stage| stage.name == name);
+    found.ok_or_else(|| Refusal::unknown("stage", name, known))
+}
+
+/// `name`, or `name-2` and so on.
+fn free_name(stages: &[StageParams], name: &str) -> String {
+    let numbered = (2..).map(|number: u64| format!("{name}-{number}"));
+    let is_free = |name: &String| stages.iter().all(|stage| stage.name != *name);
+    std::iter::once(name.to_owned()).chain(numbered).find(is_free).unwrap_or_default()
+}

@@ -1,0 +1,257 @@
+//! Changing a running instance: by requests, and by `faultwire ctl`.
+
+use std::net::UdpSocket;
+use std::process::Output;
+use std::time::Duration;
+
+use faultwire::control::{Client, ClientError};
+use faultwire::net::Netns;
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+use crate::system::common::{Running, Scratch, config, output, said, unique};
+
+const PATHS: &str = r#"
+[[path]]
+from = "left"
+to = "right"
+[[path.stage]]
+type = "delay"
+delay = "1ms"
+[[path.stage]]
+type = "loss"
+probability = "0%"
+match = { protocol = "udp" }
+[[path]]
+from = "right"
+to = "left"
+"#;
+const DELAY: &str = "/v1/paths/left%3Eright/stages/delay";
+const LOSS: &str = "/v1/paths/left%3Eright/stages/loss";
+
+struct Steered {
+    running: Running,
+    client: Client,
+}
+
+impl Steered {
+    fn start(options: &[&str]) -> Self {
+        let name = unique();
+        let (left, right) = (format!("{name}l"), format!("{name}r"));
+        let socket = std::env::temp_dir().join(format!("{name}.sock"));
+        let config = Scratch::file(&config(&left, &right, "seed = 5", PATHS));
+        let control = ["--control", socket.to_str().unwrap()];
+        let running = Running::with(config, [left, right], &[&control[..], options].concat());
+        Self { running, client: Client::at(socket) }
+    }
+
+    /// A socket in each namespace; the first sends to the second.
+    fn sockets(&self) -> [UdpSocket; 2] {
+        let bind = |netns: &str, address: &str| {
+            Netns::named(netns).unwrap().run(|| UdpSocket::bind(address).unwrap()).unwrap()
+        };
+        let sockets = [bind(&self.running.left, "10.88.1.2:0"), bind(&self.running.right, "10.88.2.2:0")];
+        sockets[0].connect(sockets[1].local_addr().unwrap()).unwrap();
+        sockets[1].set_read_timeout(Some(Duration::from_mins(1))).unwrap();
+        sockets
+    }
+
+    fn send(&self, method: &str, resource: &str, body: &Value) -> Value {
+        let answer = self.client.send(method, resource, Some(body), None);
+        answer.unwrap_or_else(|error| panic!("{method} {resource} {body}: {error}")).body
+    }
+
+    fn ctl(&self, words: &[&str]) -> Output {
+        let socket = self.client.path().to_str().unwrap();
+        output(&[&["ctl", "--control", socket], words].concat())
+    }
+
+    fn did(&self, words: &[&str]) -> String {
+        let done = self.ctl(words);
+        assert!(done.status.success(), "{words:?}: {}", said(&done));
+        said(&done)
+    }
+
+    fn stages(&self) -> Vec<String> {
+        let paths = self.client.get("/v1/paths").unwrap();
+        paths[0]["stages"].as_array().unwrap().iter().map(|name| name.as_str().unwrap().to_owned()).collect()
+    }
+}
+
+/// A thousand changes while numbered datagrams pass: each arrives, in order, and all is accounted for.
+#[test]
+fn a_thousand_changes_under_load_lose_and_reorder_nothing() {
+    let steered = Steered::start(&[]);
+    let [from, to] = steered.sockets();
+    let over = std::sync::atomic::AtomicBool::new(false);
+    let (sent, received) = std::thread::scope(|scope| {
+        let received = scope.spawn(|| {
+            let mut numbers = Vec::new();
+            let mut buffer = [0; 4];
+            loop {
+                to.recv(&mut buffer).unwrap();
+                match u32::from_be_bytes(buffer) {
+                    u32::MAX => return numbers,
+                    number => numbers.push(number),
+                }
+            }
+        });
+        let sent = scope.spawn(|| {
+            let mut number = 0_u32;
+            while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                from.send(&number.to_be_bytes()).unwrap();
+                number += 1;
+                // The load, not a wait for anything.
+                faultwire::lab::clock::pause(Duration::from_micros(200));
+            }
+            from.send(&u32::MAX.to_be_bytes()).unwrap();
+            number
+        });
+        for change in 0..1000 {
+            let spec = ["delay 1ms", "delay 3ms", "rate 100mbit limit 1000", "delay 2ms"][change % 4];
+            steered.send("PATCH", DELAY, &json!({ "spec": spec }));
+        }
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+        (sent.join().unwrap(), received.join().unwrap())
+    });
+    assert!(sent > 1000, "{sent}");
+    assert_eq!(received, (0..sent).collect::<Vec<_>>());
+    let state = steered.client.get("/v1/state").unwrap();
+    assert_eq!((&state["conserved"], &state["stages_version"]), (&true.into(), &1001.into()));
+    let summary = steered.running.stop(Signal::SIGINT);
+    assert_eq!(summary["conserved"], true);
+    let seen = summary["paths"][0]["stages"][0]["seen"]["packets"].as_u64().unwrap();
+    assert!(seen > u64::from(sent), "counters go on: {seen} of {sent}");
+}
+
+/// What is said comes true for the next packet, for every kind of change.
+#[test]
+fn ctl_changes_what_happens() {
+    let steered = Steered::start(&[]);
+    let [sender, receiver] = steered.sockets();
+    let mut number = 0_u8;
+    let mut arrives = |is_expected: bool| {
+        number += 1;
+        sender.send(&[number]).unwrap();
+        let timeout = if is_expected { Duration::from_mins(1) } else { Duration::from_millis(50) };
+        receiver.set_read_timeout(Some(timeout)).unwrap();
+        let mut buffer = [0];
+        assert_eq!(receiver.recv(&mut buffer).is_ok(), is_expected, "datagram {number}");
+    };
+    arrives(true);
+    steered.did(&["set", "left>right/loss", "loss 100%"]);
+    arrives(false);
+    steered.did(&["pause", "loss"]);
+    arrives(true);
+    let shown = steered.did(&["show"]);
+    assert!(shown.contains("loss 100%") && shown.contains("(paused)"), "{shown}");
+    steered.did(&["resume", "loss"]);
+    arrives(false);
+    // What a stage acts on is not changed by what it does.
+    assert!(steered.did(&["show"]).contains("only udp"));
+    steered.did(&["rm", "left>right/loss"]);
+    arrives(true);
+    steered.did(&["add", "left>right", "mtu 1000 drop loss 100%", "--before", "delay"]);
+    assert_eq!(steered.stages(), ["mtu", "netem", "delay"]);
+    arrives(false);
+    steered.did(&["apply", "left>right=delay 2ms", "right>left=loss 100%"]);
+    assert_eq!(steered.stages(), ["netem"]);
+    arrives(true);
+    steered.did(&["freeze", "left>right"]);
+    assert!(steered.did(&["show"]).contains("(frozen)"));
+    arrives(false);
+    steered.did(&["release", "left>right"]);
+    receiver.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
+    receiver.recv(&mut [0]).unwrap();
+    arrives(true);
+    assert!(steered.stages() == ["netem"] && steered.running.stop(Signal::SIGTERM)["conserved"] == true);
+}
+
+#[test]
+fn wrong_changes_are_refused_and_change_nothing() {
+    let steered = Steered::start(&[]);
+    let before = steered.client.get("/v1/stages").unwrap();
+    let spec = json!({ "spec": "loss 5%" });
+    let huge = json!({ "spec": "x".repeat(300_000) });
+    for (method, resource, body, status, field, words) in [
+        ("PATCH", "/v1/paths/up/stages/loss", &spec, 404, "path", "left>right"),
+        ("PATCH", "/v1/paths/left%3Eright/stages/los", &spec, 404, "stage", "delay, loss"),
+        ("PATCH", LOSS, &json!({ "spec": "los 5%" }), 400, "spec", "los"),
+        ("PATCH", LOSS, &json!({ "spec": "loss 5% mtu 1000" }), 400, "spec", "makes 2"),
+        ("PATCH", LOSS, &json!({ "spce": "loss" }), 400, "spce", "spec"),
+        ("PATCH", LOSS, &json!([]), 400, "body", "struct"),
+        ("PATCH", LOSS, &json!({ "paused": 1 }), 400, "body", "boolean"),
+        (
+            "PATCH",
+            LOSS,
+            &json!({ "stages": [{ "type": "loss", "probability": "5" }] }),
+            400,
+            "stages[0].probability",
+            "5",
+        ),
+        (
+            "PATCH",
+            LOSS,
+            &json!({ "stages": [{ "type": "loss", "probability": null }] }),
+            400,
+            "stages",
+            "null",
+        ),
+        ("PATCH", LOSS, &json!({ "stages": [{ "type": "nat" }] }), 409, "stages", "type nat"),
+        (
+            "PUT",
+            "/v1/paths",
+            &json!({ "left>right": { "spec": "delay x" } }),
+            400,
+            "left>right.spec",
+            "needs a time",
+        ),
+        (
+            "PUT",
+            "/v1/paths",
+            &json!({ "right>left": { "spec": "loss 1%" }, "up": { "spec": "" } }),
+            404,
+            "path",
+            "up",
+        ),
+        (
+            "POST",
+            "/v1/paths/left%3Eright/stages",
+            &json!({ "spec": "loss 1%", "before": "x" }),
+            404,
+            "stage",
+            "x",
+        ),
+        ("PATCH", LOSS, &huge, 413, "body", "262144"),
+        ("DELETE", "/v1/paths/left%3Eright/stages/x", &json!({}), 404, "stage", "x"),
+        ("PATCH", "/v1/paths/left%3Eright", &json!({}), 400, "frozen", "missing"),
+    ] {
+        let answered = steered.client.send(method, resource, Some(body), None);
+        let Err(ClientError::Refused { status: got, field: of, what }) = answered else {
+            panic!("{method} {resource} {body:.100}: {answered:?}")
+        };
+        assert_eq!(got, status, "{method} {resource}: {what}");
+        assert!(of.starts_with(field) && what.contains(words), "{method} {resource}: {of}: {what}");
+    }
+    let stale = steered.client.send("PATCH", LOSS, Some(&spec), Some("\"7\"")).unwrap_err();
+    assert!(matches!(stale, ClientError::Refused { status: 412, .. }), "{stale}");
+    assert_eq!(steered.client.get("/v1/stages").unwrap(), before);
+    // The version that there is, is right.
+    let done = steered.client.send("PATCH", LOSS, Some(&spec), Some("\"1\"")).unwrap();
+    assert_eq!(done.version.as_deref(), Some("\"2\""));
+    let wrong = steered.ctl(&["set", "loss", "los"]);
+    assert_eq!(wrong.status.code(), Some(2), "{}", said(&wrong));
+}
+
+/// The records of a journal name stages by number.
+#[test]
+fn stages_of_a_recorded_run_keep_their_numbers() {
+    let journal = std::env::temp_dir().join(unique());
+    let steered = Steered::start(&["--journal", journal.to_str().unwrap()]);
+    steered.did(&["set", "loss", "loss 3%"]);
+    let refused = steered.ctl(&["rm", "loss"]);
+    assert!(said(&refused).contains("journal"), "{}", said(&refused));
+    assert_eq!(steered.stages(), ["delay", "loss"]);
+    drop(steered);
+    std::fs::remove_file(journal).unwrap();
+}
