@@ -168,7 +168,7 @@ impl Worker {
         let (router, buffer, queues) = (&mut self.router, &mut self.buffer, &mut self.queues);
         match wire {
             None => router.receive(port, buffer, length, offload, now, queues),
-            Some((path, tag)) => router.inject(path, tag, buffer, length, offload, now, queues),
+            Some((path, tag)) => drop(router.inject(path, tag, buffer, length, offload, now, queues)),
         }
     }
 

@@ -39,6 +39,11 @@ impl CorrelatedChance {
         self.after.is_some()
     }
 
+    /// The chance without memory.
+    pub(super) const fn marginal(&self) -> &Chance {
+        &self.marginal
+    }
+
     /// The run of packets that fare alike, without memory.
     #[inline]
     pub(super) fn run(&self, stream: Stream, first: u64, count: u32) -> (u32, bool) {

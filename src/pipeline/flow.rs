@@ -43,6 +43,8 @@ struct FlowEntry {
     opened: u32,
     key: FlowKey,
     port: u16,
+    /// [`FlowTable::keep`].
+    is_kept: bool,
 }
 
 /// Flow table of one worker.
@@ -109,6 +111,26 @@ impl FlowTable {
         (FlowRef { identity: entry.identity, slot: place, generation: entry.generation }, index, entry.route)
     }
 
+    /// The key of `flow` and the index of its next packet; `None` if its place is another's by now.
+    pub(super) fn ahead(&self, flow: FlowRef) -> Option<(&FlowKey, u64)> {
+        let entry = self.entries.get(flow.slot as usize)?;
+        (entry.generation == flow.generation).then_some((&entry.key, entry.next_index))
+    }
+
+    /// `count` packets of `flow`, which is known, have passed unseen.
+    pub(super) fn pass(&mut self, flow: FlowRef, count: u64) {
+        self.entries[flow.slot as usize].next_index += count;
+    }
+
+    /// Says whether somebody else carries packets of `flow`, which its place does not show: then others are forgotten first.
+    pub(super) fn keep(&mut self, flow: FlowRef, is_kept: bool) {
+        if let Some(entry) = self.entries.get_mut(flow.slot as usize)
+            && entry.generation == flow.generation
+        {
+            entry.is_kept = is_kept;
+        }
+    }
+
     /// The decision about the route of the flow at `place`.
     pub(super) fn route(&self, place: u32) -> Route {
         self.entries[place as usize].route
@@ -162,7 +184,17 @@ impl FlowTable {
         self.generation = self.generation.wrapping_add(1);
         let Name { identity, opened } = name;
         let (used, generation) = (self.clock, self.generation);
-        let entry = FlowEntry { next_index: 0, identity, route, used, generation, opened, key: *key, port };
+        let entry = FlowEntry {
+            next_index: 0,
+            identity,
+            route,
+            used,
+            generation,
+            opened,
+            key: *key,
+            port,
+            is_kept: false,
+        };
         let place = if self.entries.len() < self.capacity {
             self.entries.push(entry);
             self.entries.len() - 1
@@ -178,7 +210,10 @@ impl FlowTable {
     /// Forgets a flow of the full table.
     fn make_room(&mut self) -> usize {
         let window = (0..CANDIDATES).map(|step| (self.hand + step) % self.capacity);
-        let age = |place: &usize| self.clock.wrapping_sub(self.entries[*place].used);
+        let age = |place: &usize| {
+            let entry = &self.entries[*place];
+            (!entry.is_kept, self.clock.wrapping_sub(entry.used))
+        };
         let place = window.max_by_key(age).unwrap_or(self.hand);
         self.hand = (self.hand + CANDIDATES) % self.capacity;
         self.chains.remove(self.entries[place].key.hash(), place as u32);

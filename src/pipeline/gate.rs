@@ -5,11 +5,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::pipeline::flow::PerFlow;
 use crate::pipeline::packet::Packet;
 use crate::pipeline::params::{Scope, Select, Trigger};
+use crate::pipeline::quiet::{Ahead, Quiet};
 use crate::pipeline::rng::{Chance, Draw, StageKey};
 use crate::pipeline::segments::Sent;
 pub use crate::pipeline::select::Claim;
+use crate::pipeline::select::OfFlow;
 use crate::pipeline::shared::Shared;
 use crate::pipeline::time::Instant;
+use crate::pipeline::wire::FlowKey;
 
 /// Bits of the path's count that say how often a trigger fired; the other 40 say how many packets it saw.
 const FIRED_BITS: u32 = 24;
@@ -105,6 +108,17 @@ impl Gate {
     }
 }
 
+/// What a gate says of the next plain packets of a flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outlook {
+    /// The stage acts on none of so many.
+    Shut(Quiet),
+    /// It acts on all from now on.
+    Open,
+    /// That is seen when they come.
+    Unknown,
+}
+
 impl Gate {
     /// The draw by which the trigger let the first wire packet of `packet` through to the stage; `None` if there is none, or it goes
     /// by arrival.
@@ -112,6 +126,36 @@ impl Gate {
         let armed = self.trigger.as_ref().filter(|armed| armed.trigger.scope == Scope::Flow)?;
         let chance = armed.chance.as_ref()?;
         Some(chance.draw(packet.stream(armed.key), packet.index))
+    }
+
+    /// What is known of the next plain packets of a flow ([`crate::pipeline::quiet`]).
+    pub fn outlook(&mut self, ahead: &Ahead) -> Outlook {
+        let selected = self.select.as_ref().map_or(OfFlow::All, |select| select.of_flow(&ahead.key));
+        match (selected, &mut self.trigger) {
+            (OfFlow::No, _) => Outlook::Shut(Quiet::FOREVER),
+            (OfFlow::Some, _) => Outlook::Unknown,
+            _ if self.phase.is_some() => Outlook::Unknown,
+            (OfFlow::All, None) => Outlook::Open,
+            (OfFlow::All, Some(armed)) => armed.outlook(ahead),
+        }
+    }
+
+    /// `count` wire packets of the flow have passed unseen, no more than [`Self::outlook`] has allowed; whether the stage would
+    /// have been asked about them.
+    pub fn passed(&mut self, ahead: &Ahead, count: u64) -> bool {
+        let is_open = self.outlook(ahead) == Outlook::Open;
+        let is_selected = self.select.as_ref().is_none_or(|select| select.of_flow(&ahead.key) == OfFlow::All);
+        if let (Some(armed), true) = (&mut self.trigger, is_selected)
+            && let Counts::Flow(counts) = &mut armed.counts
+        {
+            counts.of(ahead.flow).seen += count;
+        }
+        is_open
+    }
+
+    /// Whether plain packets of the flow `key` may be acted on.
+    pub fn takes(&self, key: &FlowKey) -> bool {
+        self.select.as_ref().is_none_or(|select| select.of_flow(key) != OfFlow::No)
     }
 
     /// [`Self::claim`] where it matters what the flow has sent; out of the way of gates that do not ask. Every packet of the
@@ -149,6 +193,29 @@ fn counts(trigger: &Trigger) -> bool {
 }
 
 impl Armed {
+    fn outlook(&mut self, ahead: &Ahead) -> Outlook {
+        let now = ahead.now.as_nanos();
+        if self.trigger.until.is_some_and(|until| now >= until.as_nanos()) {
+            return Outlook::Shut(Quiet::FOREVER);
+        }
+        let is_timed =
+            self.trigger.until.is_some() || self.trigger.from.is_some_and(|from| now < from.as_nanos());
+        let count = match &mut self.counts {
+            _ if is_timed => return Outlook::Unknown,
+            Counts::Path(_) => return Outlook::Unknown,
+            Counts::None => Count::default(),
+            Counts::Flow(counts) => *counts.of(ahead.flow),
+        };
+        let run = self.trigger.run(count, u32::MAX);
+        let quiet = Quiet::packets(run.count.into());
+        match &self.chance {
+            _ if !run.acts => Outlook::Shut(quiet),
+            Some(chance) => Outlook::Shut(ahead.next_hit(chance, self.key).and(quiet)),
+            None if run.count == u32::MAX && self.trigger.times.is_none() => Outlook::Open,
+            None => Outlook::Unknown,
+        }
+    }
+
     fn claim(&mut self, packet: &Packet, limit: u32, now: Instant) -> Claim {
         let since = now.as_nanos();
         let in_time = self.trigger.from.is_none_or(|from| since >= from.as_nanos())

@@ -266,7 +266,7 @@ fn both_ways() -> impl Strategy<Value = Vec<(u64, Spec)>> {
 }
 
 /// Packets and the time since the one before.
-fn traffic() -> impl Strategy<Value = Vec<(u64, Spec)>> {
+pub(super) fn traffic() -> impl Strategy<Value = Vec<(u64, Spec)>> {
     vec((gap(5_000_000), packet()), 1..20)
 }
 

@@ -33,6 +33,7 @@ mod pairs;
 pub mod params;
 pub mod path;
 pub mod pool;
+pub mod quiet;
 pub mod rng;
 pub mod router;
 pub mod routes;

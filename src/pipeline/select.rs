@@ -8,9 +8,10 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::pipeline::packet::Packet;
-use crate::pipeline::params::{FragmentSelect, QuicSelect, Segments, Select};
+use crate::pipeline::params::{FragmentSelect, QuicSelect, Segment, Segments, Select};
 use crate::pipeline::segments::{self, View};
-use crate::pipeline::wire::quic;
+use crate::pipeline::wire::tcp::flag;
+use crate::pipeline::wire::{FlowKey, protocol, quic};
 
 /// Most wire packets of a train of datagrams that are looked into at once: the kernel makes none longer.
 const MOST_DATAGRAMS: u32 = 128;
@@ -148,6 +149,71 @@ impl Select {
             && within(self.payload_length, packet.wire_payload(i))
             && (!flags_wanted || flags_fit())
             && (self.segments.is_empty() || self.segments.meets(kinds()))
+    }
+}
+
+/// Which plain packets ([`crate::pipeline::quiet`]) of a flow a selection takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OfFlow {
+    /// None.
+    No,
+    /// That depends on the packet.
+    Some,
+    /// All.
+    All,
+}
+
+impl Select {
+    /// Which plain packets of the flow `key` are selected.
+    pub fn of_flow(&self, key: &FlowKey) -> OfFlow {
+        const SHOWN: u8 = flag::SYN | flag::FIN | flag::RST;
+        let is_tcp = key.protocol() == protocol::TCP;
+        let plain = Segments::NONE
+            .with(Segment::Data)
+            .with(Segment::PureAck)
+            .with(Segment::Sack)
+            .or(Segments::REMEMBERED);
+        let is_possible = self.takes_key(key)
+            && self.fragment.is_none_or(|wanted| wanted == FragmentSelect::None)
+            && self.tcp_flags_set & SHOWN == 0
+            && (is_tcp || self.tcp_flags_set | self.tcp_flags_unset == 0 && self.transmission.is_none())
+            && (self.segments.is_empty() || is_tcp && self.segments.meets(plain))
+            && (self.quic.is_none() || key.protocol() == protocol::UDP);
+        let excepts = self.except.iter().map(|except| except.of_flow(key));
+        let excepts = excepts.fold(OfFlow::No, |sum, except| match (sum, except) {
+            (OfFlow::All, _) | (_, OfFlow::All) => OfFlow::All,
+            (OfFlow::Some, _) | (_, OfFlow::Some) => OfFlow::Some,
+            _ => OfFlow::No,
+        });
+        if !is_possible || excepts == OfFlow::All {
+            return OfFlow::No;
+        }
+        let depends = self.looks_at_wires()
+            || self.transmission.is_some()
+            || !self.dscp.is_empty()
+            || !self.ecn.is_empty()
+            || excepts == OfFlow::Some;
+        if depends { OfFlow::Some } else { OfFlow::All }
+    }
+
+    /// What all plain packets of a flow have in common.
+    fn takes_key(&self, key: &FlowKey) -> bool {
+        let (source, destination) = (key.source_port(), key.destination_port());
+        let within = |port: u16| move |&(first, last): &(u16, u16)| (first..=last).contains(&port);
+        let asks_ports =
+            !(self.source_ports.is_empty() && self.destination_ports.is_empty() && self.ports.is_empty());
+        let has_ports =
+            matches!(key.protocol(), protocol::TCP | protocol::UDP | protocol::UDP_LITE | protocol::SCTP);
+        any_or(&self.protocols, |&protocol| protocol == key.protocol())
+            && prefix_or_any(&self.source, || key.source())
+            && prefix_or_any(&self.destination, || key.destination())
+            && (self.addresses.is_empty()
+                || prefix_or_any(&self.addresses, || key.source())
+                || prefix_or_any(&self.addresses, || key.destination()))
+            && (!asks_ports || has_ports)
+            && any_or(&self.source_ports, within(source))
+            && any_or(&self.destination_ports, within(destination))
+            && any_or(&self.ports, |range| within(source)(range) || within(destination)(range))
     }
 }
 

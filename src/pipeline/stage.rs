@@ -19,6 +19,7 @@ use crate::pipeline::counters::{Amount, Reason, StageCounters};
 use crate::pipeline::ear::{Deed, Ear, Headers};
 use crate::pipeline::packet::Packet;
 use crate::pipeline::pool::Pool;
+use crate::pipeline::quiet::{Ahead, Quiet};
 use crate::pipeline::rng::Draw;
 use crate::pipeline::time::Instant;
 use crate::pipeline::wire::IcmpError;
@@ -137,6 +138,15 @@ pub trait Stage {
     fn drawn(&self, _packet: &Packet) -> Option<Draw> {
         None
     }
+
+    /// How many of the flow's next plain packets ([`crate::pipeline::quiet`]) this stage would let pass, with no other effect
+    /// on what it remembers than [`Stage::passed`] has. By default it may act on the next one.
+    fn quiet(&mut self, _ahead: &Ahead) -> Quiet {
+        Quiet::NO_MORE
+    }
+
+    /// `count` wire packets of the flow, at least one and no more than [`Stage::quiet`] has said, have passed without being shown.
+    fn passed(&mut self, _ahead: &Ahead, _count: u64) {}
 
     /// Packets that left with their predecessor to keep the order, though they were due before it.
     fn clamped(&self) -> u64 {

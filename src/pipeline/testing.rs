@@ -14,6 +14,7 @@ pub(crate) use frame::{Frame, Spec, flaw};
 
 use crate::pipeline::counters::{Amount, Reason, StageCounters};
 use crate::pipeline::ear::Deed;
+use crate::pipeline::flow::FlowRef;
 use crate::pipeline::packet::Packet;
 use crate::pipeline::params::{
     IcmpParams, Identity, ImpairmentParams, PathParams, PortParams, RouterParams, Select, StageParams,
@@ -186,6 +187,22 @@ impl Run {
         let length = frame.bytes.len();
         self.router.receive(port, &mut self.buffer, length, frame.offload, at, &mut self.collector);
         self.check();
+    }
+
+    /// A frame is injected into path 0, after everything that is due by then.
+    pub(crate) fn inject(&mut self, at: Instant, frame: &Frame) -> Option<FlowRef> {
+        self.advance(at);
+        self.buffer[HEADROOM..HEADROOM + frame.bytes.len()].copy_from_slice(&frame.bytes);
+        let (length, offload) = (frame.bytes.len(), frame.offload);
+        let flow = self.router.inject(0, 0, &mut self.buffer, length, offload, at, &mut self.collector);
+        self.check();
+        flow
+    }
+
+    /// Somebody else carries a frame from port 0 to port 1, past the router.
+    pub(crate) fn carry(&mut self, at: Instant, frame: &Frame) {
+        self.advance(at);
+        self.collector.frames.push((at, 1, frame.clone()));
     }
 
     /// Virtual time goes on to `to`, with a stop wherever something may be due.

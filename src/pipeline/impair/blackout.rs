@@ -11,6 +11,7 @@ use crate::pipeline::counters::Reason;
 use crate::pipeline::impair::Setting;
 use crate::pipeline::impair::blueprint::{Blueprint, Directions, Place};
 use crate::pipeline::packet::Packet;
+use crate::pipeline::quiet::{Ahead, Quiet};
 use crate::pipeline::stage::{Action, Stage, Verdict};
 use crate::pipeline::time::{Duration, Instant};
 
@@ -86,6 +87,13 @@ impl Stage for Blackout {
             Some(_) => Action::drop(Reason::Blackout),
         };
         Verdict::new(limit, action)
+    }
+
+    /// Nothing happens any more once a link that was down once is up again.
+    fn quiet(&mut self, ahead: &Ahead) -> Quiet {
+        let end = self.params.start.as_nanos().saturating_add(self.params.down.as_nanos());
+        let is_over = self.params.up.is_none() && ahead.now.as_nanos() >= end;
+        if is_over { Quiet::FOREVER } else { Quiet::NO_MORE }
     }
 }
 

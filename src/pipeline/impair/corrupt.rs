@@ -14,6 +14,7 @@ use crate::pipeline::damage::damage;
 use crate::pipeline::impair::Setting;
 use crate::pipeline::impair::blueprint::{Blueprint, Directions, Place};
 use crate::pipeline::packet::Packet;
+use crate::pipeline::quiet::{Ahead, Quiet};
 use crate::pipeline::rng::{Chance, StageKey};
 use crate::pipeline::stage::{Action, Stage, Verdict};
 use crate::pipeline::time::Instant;
@@ -108,6 +109,10 @@ impl Stage for Corrupt {
     fn rewrite(&mut self, packet: &mut Packet, (): (), _now: Instant) -> bool {
         let stream = packet.stream(self.key.part(1));
         damage(packet, self.params.area, self.params.bits, self.params.fix_checksum, stream)
+    }
+
+    fn quiet(&mut self, ahead: &Ahead) -> Quiet {
+        ahead.next_hit(&self.chance, self.key)
     }
 }
 

@@ -1,6 +1,7 @@
 //! A closed set of stages that is one stage.
 
 use crate::pipeline::packet::Packet;
+use crate::pipeline::quiet::{Ahead, Quiet};
 use crate::pipeline::rng::Draw;
 use crate::pipeline::stage::{Kept, Outlet, Stage, Verdict};
 use crate::pipeline::time::Instant;
@@ -70,6 +71,12 @@ macro_rules! dispatch {
             ) -> Option<$crate::pipeline::rng::Draw> {
                 match self { $(Self::$name(stage) => stage.drawn(packet)),* }
             }
+            fn quiet(&mut self, ahead: &$crate::pipeline::quiet::Ahead) -> $crate::pipeline::quiet::Quiet {
+                match self { $(Self::$name(stage) => stage.quiet(ahead)),* }
+            }
+            fn passed(&mut self, ahead: &$crate::pipeline::quiet::Ahead, count: u64) {
+                match self { $(Self::$name(stage) => stage.passed(ahead, count)),* }
+            }
             fn clamped(&self) -> u64 {
                 match self { $(Self::$name(stage) => stage.clamped()),* }
             }
@@ -104,6 +111,12 @@ impl<S: Stage> Stage for Box<S> {
     }
     fn drawn(&self, packet: &Packet) -> Option<Draw> {
         (**self).drawn(packet)
+    }
+    fn quiet(&mut self, ahead: &Ahead) -> Quiet {
+        (**self).quiet(ahead)
+    }
+    fn passed(&mut self, ahead: &Ahead, count: u64) {
+        (**self).passed(ahead, count);
     }
     fn clamped(&self) -> u64 {
         (**self).clamped()

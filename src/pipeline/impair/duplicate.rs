@@ -10,6 +10,7 @@ use std::fmt;
 use crate::pipeline::impair::Setting;
 use crate::pipeline::impair::blueprint::{Blueprint, Directions, Place};
 use crate::pipeline::packet::Packet;
+use crate::pipeline::quiet::{Ahead, Quiet};
 use crate::pipeline::rng::{Chance, StageKey};
 use crate::pipeline::stage::{Action, Outlet, Stage, Verdict};
 use crate::pipeline::time::Instant;
@@ -85,6 +86,10 @@ impl Stage for Duplicate {
             out.forward(std::mem::replace(&mut previous, copy));
         }
         out.forward(previous);
+    }
+
+    fn quiet(&mut self, ahead: &Ahead) -> Quiet {
+        ahead.next_hit(&self.chance, self.key)
     }
 }
 

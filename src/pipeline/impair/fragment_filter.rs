@@ -12,6 +12,7 @@ use crate::pipeline::counters::Reason;
 use crate::pipeline::impair::Setting;
 use crate::pipeline::impair::blueprint::{Blueprint, Directions, Place};
 use crate::pipeline::packet::Packet;
+use crate::pipeline::quiet::{Ahead, Quiet};
 use crate::pipeline::stage::{Action, Stage, Verdict};
 use crate::pipeline::time::Instant;
 
@@ -53,6 +54,11 @@ impl Stage for FragmentFilter {
         let action =
             if packet.layout.is_later_fragment() { Action::drop(Reason::Fragment) } else { Action::PASS };
         Verdict::new(limit, action)
+    }
+
+    /// Fragments are always shown.
+    fn quiet(&mut self, _ahead: &Ahead) -> Quiet {
+        Quiet::FOREVER
     }
 }
 

@@ -13,6 +13,7 @@ use crate::pipeline::impair::Setting;
 use crate::pipeline::impair::blueprint::{Blueprint, Directions, Place};
 use crate::pipeline::packet::Packet;
 use crate::pipeline::params::{Numbers, Scope};
+use crate::pipeline::quiet::{Ahead, Quiet};
 use crate::pipeline::shared::Shared;
 use crate::pipeline::stage::{Action, Stage, Verdict};
 use crate::pipeline::time::Instant;
@@ -121,6 +122,20 @@ impl Stage for ListedLoss {
 
     fn rewrite(&mut self, packet: &mut Packet, (): (), _now: Instant) -> bool {
         packet.mark_congestion()
+    }
+
+    fn quiet(&mut self, ahead: &Ahead) -> Quiet {
+        let Seen::Flow(flows) = &mut self.seen else { return Quiet::NO_MORE };
+        match self.list.run(*flows.of(ahead.flow) + 1, u32::MAX) {
+            (_, true) => Quiet::NO_MORE,
+            (count, false) => Quiet::packets(count.into()),
+        }
+    }
+
+    fn passed(&mut self, ahead: &Ahead, count: u64) {
+        if let Seen::Flow(flows) = &mut self.seen {
+            *flows.of(ahead.flow) += count;
+        }
     }
 }
 

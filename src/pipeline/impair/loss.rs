@@ -11,6 +11,7 @@ use crate::pipeline::counters::Reason;
 use crate::pipeline::impair::Setting;
 use crate::pipeline::impair::blueprint::{Blueprint, Directions, Place};
 use crate::pipeline::packet::Packet;
+use crate::pipeline::quiet::{Ahead, Quiet};
 use crate::pipeline::rng::{Chance, Draw, StageKey};
 use crate::pipeline::stage::{Action, Stage, Verdict};
 use crate::pipeline::time::Instant;
@@ -84,6 +85,10 @@ impl Stage for Loss {
 
     fn drawn(&self, packet: &Packet) -> Option<Draw> {
         Some(self.chance.draw(packet.stream(self.key), packet.index))
+    }
+
+    fn quiet(&mut self, ahead: &Ahead) -> Quiet {
+        ahead.next_hit(&self.chance, self.key)
     }
 }
 

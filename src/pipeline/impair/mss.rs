@@ -11,6 +11,7 @@ use std::fmt;
 use crate::pipeline::impair::Setting;
 use crate::pipeline::impair::blueprint::{Blueprint, Directions, Place};
 use crate::pipeline::packet::{Checksum, Packet};
+use crate::pipeline::quiet::{Ahead, Quiet};
 use crate::pipeline::stage::{Action, Stage, Verdict};
 use crate::pipeline::time::Instant;
 use crate::pipeline::wire::tcp::flag::SYN;
@@ -88,6 +89,11 @@ impl Stage for Mss {
         };
         let mss = self.params.mss;
         Tcp::new(&mut packet.bytes_mut()[at..]).is_ok_and(|mut tcp| tcp.set_mss(mss, update))
+    }
+
+    /// Segments with SYN are always shown.
+    fn quiet(&mut self, _ahead: &Ahead) -> Quiet {
+        Quiet::FOREVER
     }
 }
 

@@ -12,6 +12,7 @@ use crate::pipeline::counters::Reason;
 use crate::pipeline::impair::Setting;
 use crate::pipeline::impair::blueprint::{Blueprint, Directions, Place};
 use crate::pipeline::packet::Packet;
+use crate::pipeline::quiet::{Ahead, Quiet};
 use crate::pipeline::stage::{Action, Outcome, Outlet, Stage, Verdict};
 use crate::pipeline::time::Instant;
 use crate::pipeline::wire::IcmpError;
@@ -128,6 +129,10 @@ impl Stage for Mtu {
             out.forward(fragment);
         }
         out.drop(packet, Reason::Fragmented);
+    }
+
+    fn quiet(&mut self, _ahead: &Ahead) -> Quiet {
+        Quiet { longest: self.longest, ..Quiet::FOREVER }
     }
 }
 

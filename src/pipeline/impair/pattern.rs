@@ -14,6 +14,7 @@ use crate::pipeline::impair::Setting;
 use crate::pipeline::impair::blueprint::{Blueprint, Directions, Place};
 use crate::pipeline::packet::Packet;
 use crate::pipeline::params::{Scope, Timetable};
+use crate::pipeline::quiet::{Ahead, Quiet};
 use crate::pipeline::rng::{StageKey, Stream};
 use crate::pipeline::shared::Shared;
 use crate::pipeline::stage::{Action, Outlet, Stage, Verdict};
@@ -184,6 +185,25 @@ impl Stage for Pattern {
         let copy = out.copy(&packet, self.key.salt(1));
         out.forward(packet);
         out.forward(copy);
+    }
+
+    /// Only of a pattern that does not change with time.
+    fn quiet(&mut self, ahead: &Ahead) -> Quiet {
+        let (Row::Flow(flows), 1) = (&mut self.row, self.patterns.values().len()) else {
+            return Quiet::NO_MORE;
+        };
+        let stream = ahead.stream(self.key);
+        let draw = |wire: u32| stream.unit(ahead.index + u64::from(wire), 0);
+        match run(self.patterns.at(ahead.now), *flows.of(ahead.flow), Quiet::STEPS, draw) {
+            (_, true) => Quiet::NO_MORE,
+            (count, false) => Quiet::packets(count.into()),
+        }
+    }
+
+    fn passed(&mut self, ahead: &Ahead, _count: u64) {
+        if let Row::Flow(flows) = &mut self.row {
+            *flows.of(ahead.flow) = 0;
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! leaves by, the device. Every way out is counted: received + created = sent + dropped + held, in wire packets and
 //! bytes, at every moment between two calls.
 
+mod ahead;
 mod change;
 mod egress;
 mod exit;
@@ -21,7 +22,7 @@ pub use route::Route;
 
 use crate::pipeline::answer::Answers;
 use crate::pipeline::counters::{Amount, Reason, RouterCounters};
-use crate::pipeline::flow::FlowTable;
+use crate::pipeline::flow::{FlowRef, FlowTable};
 use crate::pipeline::identity::{Identities, Named};
 use crate::pipeline::nat::{Nat, Translators};
 use crate::pipeline::ordinals::Ordinals;
@@ -231,7 +232,8 @@ impl Router {
     }
 
     /// Takes a packet of `length` bytes, behind the headroom of `buffer`, straight into path `path`, past routing, TTL and
-    /// the router's own addresses; `tag` is found again in [`Packet::tag`]. Otherwise as [`Self::receive`].
+    /// the router's own addresses; `tag` is found again in [`Packet::tag`]. Gives the packet's flow, if it was a packet. Otherwise
+    /// as [`Self::receive`].
     #[expect(clippy::too_many_arguments, reason = "as receive, and the path")]
     pub fn inject<E: Egress>(
         &mut self,
@@ -242,11 +244,13 @@ impl Router {
         offload: Offload,
         now: Instant,
         egress: &mut E,
-    ) {
+    ) -> Option<FlowRef> {
+        let mut flow = None;
         let port = self.paths[usize::from(path)].from;
         let straight = |router: &mut Self, packet: &mut Packet, now, egress: &mut E| {
             (packet.path, packet.tag) = (path, tag);
             router.enter_flow(packet, now, |_, _, _| Route::Path(path));
+            flow = Some(packet.flow);
             if E::RECORDS {
                 Self::received(packet, now, egress);
                 egress.record(What::Entered, packet, now);
@@ -258,6 +262,7 @@ impl Router {
             }
         };
         self.take_in(port, buffer, length, offload, now, egress, straight);
+        flow
     }
 
     /// Carries on with everything that is due at or before `now`, each at its own time; at one time, what is furthest along

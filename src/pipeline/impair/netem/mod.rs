@@ -14,6 +14,7 @@
 //! - rate and delay do not absorb each other: a packet leaves one delay after its last bit was sent;
 //! - state is per flow, but for the rate and the limit, which are the path's.
 
+mod ahead;
 mod blueprint;
 mod kernel;
 mod params;
@@ -32,6 +33,7 @@ use crate::pipeline::impair::dispatch::dispatch;
 use crate::pipeline::loss_chain;
 use crate::pipeline::packet::Packet;
 use crate::pipeline::params::{CorruptArea, DelayParams, GilbertElliott, LossModel, StateLoss};
+use crate::pipeline::quiet::{Ahead, Quiet};
 use crate::pipeline::rng::{Chance, Draw, StageKey, Stream};
 use crate::pipeline::serialiser::Serialiser;
 use crate::pipeline::shared::Shared;
@@ -205,8 +207,7 @@ impl Netem {
 
     /// How many packets are alike lost, and so on; `None` for lost.
     fn draw(&mut self, packet: &Packet, limit: u32) -> (u32, Option<Fate>) {
-        let has_memory = self.loss.has_memory() || self.duplicate.has_memory() || self.corrupt.has_memory();
-        let (index, limit) = (packet.index, if has_memory { 1 } else { limit });
+        let (index, limit) = (packet.index, if self.has_memory() { 1 } else { limit });
         let memory = self.flows.of(packet.flow);
         let mut count = limit;
         let mut ask = |chance: &CorrelatedChance, key: StageKey, memory: &mut Memory| {
@@ -230,6 +231,11 @@ impl Netem {
         }
         let corrupt = ask(&self.corrupt, self.keys.corrupt, &mut memory.corrupt);
         (count, Some(Fate { duplicate: duplicate && !lost, mark, corrupt }))
+    }
+
+    /// Whether a draw depends on the one before.
+    const fn has_memory(&self) -> bool {
+        self.loss.has_memory() || self.duplicate.has_memory() || self.corrupt.has_memory()
     }
 
     /// A copy's fate: without memory, and never copied again.
@@ -399,6 +405,14 @@ impl Stage for Netem {
         if self.limit.is_some() {
             self.shared.packets.fetch_sub(packet.wires().into(), Ordering::AcqRel);
         }
+    }
+
+    fn quiet(&mut self, ahead: &Ahead) -> Quiet {
+        self.look_ahead(ahead)
+    }
+
+    fn passed(&mut self, ahead: &Ahead, count: u64) {
+        self.skip(ahead, count);
     }
 }
 
