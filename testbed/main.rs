@@ -20,6 +20,7 @@ mod system {
     pub(crate) mod control;
     pub(crate) mod evidence;
     pub(crate) mod exec;
+    pub(crate) mod flow_cache;
     pub(crate) mod hosts;
     pub(crate) mod journal;
     pub(crate) mod log;

@@ -16,7 +16,8 @@ use std::hash::{BuildHasher, Hasher};
 use std::io;
 
 use crate::attach::keeper::Keeper;
-use crate::bpf::{BpfError, Devices, HookCounters, Links, Programs};
+use crate::bpf::flows::FlowTable;
+use crate::bpf::{BpfError, CacheSize, Devices, HookCounters, Links, Programs};
 use crate::device::{DeviceError, Offload, Queue, Tun, TunOptions};
 use crate::net::{LinkSetup, NetError, Netns, link, lookup, sysctl};
 
@@ -127,7 +128,8 @@ pub fn find(netns: &Netns, device: Option<&str>) -> Result<lookup::Device, Attac
 }
 
 impl Attachment {
-    /// Makes the TAPs beside `device` and loads the programs. Traffic is led through them by [`Attachment::attach`].
+    /// Makes the TAPs beside `device` and loads the programs, with a flow cache for so many `cached` flows. Traffic is led
+    /// through them by [`Attachment::attach`].
     ///
     /// # Errors
     /// If something cannot be made; what was made is gone then.
@@ -135,12 +137,12 @@ impl Attachment {
         netns: &Netns,
         device: &lookup::Device,
         workers: usize,
+        cached: Option<usize>,
     ) -> Result<(Self, Taps), AttachError> {
-        // The standard library's hash maps are keyed from the system's randomness.
-        let random = RandomState::new().build_hasher().finish() as u16;
+        let first = random() as u16;
         let open =
             |name: &str| Tun::open_tap(&TunOptions { name, netns, queues: workers, offload: Offload::Uso });
-        let (number, [(outer, _), (inner, granted)]) = open_both(random, open)?;
+        let (number, [(outer, _), (inner, granted)]) = open_both(first, open)?;
         let [outer_name, inner_name] = names(number);
         for name in [&outer_name, &inner_name] {
             set_up(netns, name)?;
@@ -151,7 +153,8 @@ impl Attachment {
         };
         let devices =
             Devices { device: device.index, outer: index(&outer_name)?, inner: index(&inner_name)? };
-        let programs = Programs::load(devices, number)?;
+        let cache = cached.map(|flows| CacheSize { flows, seed: random() });
+        let programs = Programs::load(devices, number, cache)?;
         let mut notices = Vec::new();
         if granted.offload != Offload::Uso {
             notices.push(format!(
@@ -201,6 +204,11 @@ impl Attachment {
         self.programs.counters()
     }
 
+    /// The flow cache of the hooks, if there is one.
+    pub const fn flows(&self) -> Option<&FlowTable> {
+        self.programs.flows()
+    }
+
     /// The name of the device.
     pub fn device(&self) -> &str {
         &self.device
@@ -215,6 +223,11 @@ impl Attachment {
     pub const fn taps(&self) -> &[String; 2] {
         &self.taps
     }
+}
+
+/// The standard library's hash maps are keyed from the system's randomness.
+fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
 }
 
 fn names(number: u16) -> [String; 2] {

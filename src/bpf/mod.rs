@@ -3,6 +3,8 @@
 //! A program stays attached as long as the descriptor of its link is open: nothing is pinned, so nothing outlives the
 //! process, however it ends.
 
+pub(crate) mod flows;
+mod memory;
 mod object;
 mod sys;
 
@@ -10,6 +12,8 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
 
+use crate::bpf::flows::{FlowTable, RETURNED_WORDS, WAYS, WORDS};
+use crate::bpf::memory::Memory;
 use crate::bpf::object::Object;
 use crate::bpf::sys::{Hook, MapShape};
 
@@ -29,6 +33,16 @@ pub enum BpfError {
     /// A map could not be made.
     #[error("the kernel refuses the table \"{name}\" of the attachment's programs: {errno}")]
     Map {
+        /// Which.
+        name: String,
+        /// Why.
+        errno: Errno,
+    },
+    /// A map could not be mapped into memory.
+    #[error(
+        "the kernel does not let faultwire see the table \"{name}\" of the attachment's programs: {errno}"
+    )]
+    Memory {
         /// Which.
         name: String,
         /// Why.
@@ -77,6 +91,26 @@ pub struct Programs {
     loaded: Vec<(String, OwnedFd)>,
     maps: Vec<(String, OwnedFd)>,
     devices: Devices,
+    flows: Option<FlowTable>,
+}
+
+/// The flow cache that the programs shall have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CacheSize {
+    /// Flows for which there must be room, each direction of a connection for itself; at least twice as many entries are made.
+    pub flows: usize,
+    /// Chosen at random, so that nobody can aim at the places of the table.
+    pub seed: u64,
+}
+
+impl CacheSize {
+    /// The most sets that a table has: 512 MB.
+    const MOST_SETS: usize = 1 << 20;
+
+    /// Sets of the table, a power of two.
+    fn sets(self) -> usize {
+        (self.flows * 2).div_ceil(WAYS).next_power_of_two().min(Self::MOST_SETS)
+    }
 }
 
 /// Attached programs. Dropping it detaches them.
@@ -97,25 +131,30 @@ pub struct HookCounters {
     pub returned: u64,
     /// Left alone, because somebody else had marked them.
     pub foreign: u64,
+    /// Passed in the kernel, by the flow cache.
+    pub passed: u64,
 }
 
 impl Programs {
     /// Loads the programs for these devices; frames that come back are told by `mark`, which no other attachment of the
-    /// namespace may have.
+    /// namespace may have. Without a `cache` everything is sent to the TAPs.
     ///
     /// # Errors
     /// If the kernel or the lack of privilege forbids it.
     ///
     /// # Panics
     /// Never: the object is a part of the binary.
-    pub fn load(devices: Devices, mark: u16) -> Result<Self, BpfError> {
+    pub fn load(devices: Devices, mark: u16, cache: Option<CacheSize>) -> Result<Self, BpfError> {
         if cfg!(target_endian = "big") {
             return Err(BpfError::ByteOrder);
         }
         let object = Object::read(WIRE).expect("the object of the tree is tested");
         let mut maps = Vec::new();
         for map in &object.maps {
-            let [kind, key_size, value_size, max_entries, flags] = map.shape;
+            let [kind, key_size, value_size, mut max_entries, flags] = map.shape;
+            if let ("flows", Some(cache)) = (map.name.as_str(), cache) {
+                max_entries = cache.sets() as u32;
+            }
             let shape = MapShape { kind, key_size, value_size, max_entries, flags };
             let made = sys::map_create(&map.name, shape).map_err(|errno| match errno {
                 Errno::EPERM => BpfError::NotPermitted(errno),
@@ -133,16 +172,34 @@ impl Programs {
             });
             loaded.push((program.name.clone(), result?));
         }
-        let programs = Self { loaded, maps, devices };
-        programs.set(mark)?;
+        let mut programs = Self { loaded, maps, devices, flows: None };
+        programs.flows = cache.map(|cache| programs.flow_table(cache)).transpose()?;
+        programs.set(mark, cache)?;
         Ok(programs)
     }
 
+    fn flow_table(&self, cache: CacheSize) -> Result<FlowTable, BpfError> {
+        let memory = |name: &str, words| {
+            let map = self.map(name).as_fd();
+            Memory::of(map, words).map_err(|errno| BpfError::Memory { name: name.to_owned(), errno })
+        };
+        let flows = memory("flows", cache.sets() * WAYS * WORDS)?;
+        let returned = memory("returned", 2 * RETURNED_WORDS)?;
+        Ok(FlowTable::new(flows, returned, cache.sets(), cache.seed))
+    }
+
+    /// The flow cache, if the programs have one.
+    pub const fn flows(&self) -> Option<&FlowTable> {
+        self.flows.as_ref()
+    }
+
     /// Fills in the settings.
-    fn set(&self, mark: u16) -> Result<(), BpfError> {
+    fn set(&self, mark: u16, cache: Option<CacheSize>) -> Result<(), BpfError> {
         const MARKS: u32 = 0xfa17_0000;
         let Devices { device, outer, inner } = self.devices;
-        let words = [device, outer, inner, MARKS | u32::from(mark)];
+        let (sets, seed) = cache.map_or((0, 0), |cache| (cache.sets() as u32, cache.seed));
+        let (low, high) = (seed as u32, (seed >> 32) as u32);
+        let words = [device, outer, inner, MARKS | u32::from(mark), sets, 0, low, high];
         let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
         let map = |errno| BpfError::Map { name: "settings".to_owned(), errno };
         sys::map_update(self.map("settings").as_fd(), 0, &bytes).map_err(map)
@@ -177,14 +234,14 @@ impl Programs {
 
     /// What the hooks did: up (what the device sends), down (what it receives).
     pub fn counters(&self) -> [HookCounters; 2] {
-        const FIELDS: usize = 3;
+        const FIELDS: usize = 4;
         let map = self.map("counters");
         [0, 1].map(|direction| {
             let mut values = vec![0_u64; FIELDS * possible_cpus()];
             // The map and the key are there.
             let _ = sys::map_lookup(map.as_fd(), direction, &mut values);
             let sum = |field| values.chunks_exact(FIELDS).map(|cpu| cpu[field]).sum();
-            HookCounters { detoured: sum(0), returned: sum(1), foreign: sum(2) }
+            HookCounters { detoured: sum(0), returned: sum(1), foreign: sum(2), passed: sum(3) }
         })
     }
 }
@@ -209,7 +266,7 @@ impl Links {
 pub fn probe() -> Result<(), BpfError> {
     const NO_DEVICE: u32 = i32::MAX as u32;
     let nowhere = Devices { device: NO_DEVICE, outer: NO_DEVICE, inner: NO_DEVICE };
-    let programs = Programs::load(nowhere, 0)?;
+    let programs = Programs::load(nowhere, 0, None)?;
     match programs.link("left", NO_DEVICE, Hook::Ingress) {
         // tcx looks for the device first.
         Err(BpfError::Attach { errno: Errno::ENODEV, .. }) | Ok(_) => Ok(()),

@@ -196,7 +196,7 @@ mod tests {
         let names: Vec<_> = object.programs.iter().map(|program| program.name.as_str()).collect();
         assert_eq!(names, ["leave", "arrive", "left", "arrived"]);
         let settings = object.maps.iter().position(|map| map.name == "settings").unwrap();
-        assert_eq!(object.maps[settings].shape, [2, 4, 16, 1, 0]);
+        assert_eq!(object.maps[settings].shape, [2, 4, 32, 1, 0]);
         for program in &object.programs {
             assert!(program.references.iter().any(|(_, map)| *map == settings), "{}", program.name);
             let descriptors: Vec<i32> = (0..object.maps.len() as i32).map(|map| map + 100).collect();

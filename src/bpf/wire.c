@@ -7,6 +7,9 @@
 //   outer ingress   left     what faultwire wrote back is marked and sent out of the device
 //   device ingress  arrive   what the network sends goes to the inner TAP; what faultwire wrote back passes
 //   inner ingress   arrived  what faultwire wrote back is marked and received by the device
+//
+// The hooks of the device have a cache of flows: packets of a flow in which nothing happens for a while pass, and are
+// counted. Who may pass how far is faultwire's to say (bpf/flows.rs, engine/cache.rs).
 
 typedef unsigned char u8;
 typedef unsigned short u16;
@@ -20,16 +23,23 @@ typedef unsigned long long u64;
 struct __sk_buff {
     u32 len, pkt_type, mark, queue_mapping, protocol, vlan_present, vlan_tci, vlan_proto, priority;
     u32 ingress_ifindex, ifindex, tc_index, cb[5], hash, tc_classid, data, data_end;
+    u32 napi_id, family, remote_ip4, local_ip4, remote_ip6[4], local_ip6[4], remote_port, local_port, data_meta;
+    u64 flow_keys, tstamp;
+    u32 wire_len, gso_segs;
+    u64 sk;
+    u32 gso_size;
 };
 
 static void *(*const map_lookup)(void *map, const void *key) = (void *)1;
 static long (*const redirect)(u32 ifindex, u64 flags) = (void *)23;
+static long (*const pull_data)(struct __sk_buff *skb, u32 length) = (void *)39;
 
 #define REDIRECT_INGRESS 1
 #define NEXT (-1) // TCX_NEXT: on to the programs behind this one
 
 #define MAP_ARRAY 2
 #define MAP_PERCPU_ARRAY 6
+#define MAP_MMAPABLE 1024
 
 struct map {
     u32 type, key_size, value_size, max_entries, flags;
@@ -41,17 +51,51 @@ struct map {
 
 struct settings {
     u32 device, outer, inner, mark;
+    // The cache: sets of flows, a power of two; 0 if there is none.
+    u32 sets, pad;
+    u64 seed;
 };
 
 struct counters {
-    // skbs that passed in the kernel, went to a TAP, came back from it; and those that were left alone because somebody
-    // else had marked them.
-    u64 detoured, returned, foreign;
+    // skbs that went to a TAP, came back from it, were left alone because somebody else had marked them, and passed by the cache.
+    u64 detoured, returned, foreign, passed;
+};
+
+// A flow of the cache. Its key: both addresses, then the ports, the protocol, the IP version and the direction in one word.
+#define KEY 5
+struct flow {
+    u64 key[KEY];
+    // From the lowest bit: wire packets that have passed since faultwire opened the entry, a number of the opening, and skbs
+    // that were detoured and that faultwire has not acknowledged. While that is not 0, all are detoured.
+    u64 state;
+    // Of the IP packets that have ever passed.
+    u64 bytes;
+    // How many wire packets may pass, and in the lowest 24 bits the longest length of one.
+    u64 room;
+};
+
+#define PASSED_BITS 36
+#define PASSED ((1ull << PASSED_BITS) - 1)
+#define DETOUR (1ull << 48)
+#define MOST_DETOURS 0xffff
+#define LONGEST_BITS 24
+
+#define WAYS 8
+struct set {
+    struct flow flows[WAYS];
+};
+
+// Frames of faultwire that have come by a hook.
+struct returned {
+    u64 frames, pad[7];
 };
 
 struct map settings SECTION("maps") = {MAP_ARRAY, sizeof(u32), sizeof(struct settings), 1, 0};
 // 0 up (leave), 1 down (arrive).
 struct map counters SECTION("maps") = {MAP_PERCPU_ARRAY, sizeof(u32), sizeof(struct counters), 2, 0};
+struct map returned SECTION("maps") = {MAP_ARRAY, sizeof(u32), sizeof(struct returned), 2, MAP_MMAPABLE};
+// The loader says how many.
+struct map flows SECTION("maps") = {MAP_ARRAY, sizeof(u32), sizeof(struct set), 1, MAP_MMAPABLE};
 
 INLINE struct settings *read_settings(void) {
     u32 zero = 0;
@@ -60,40 +104,202 @@ INLINE struct settings *read_settings(void) {
 
 INLINE u16 swap16(u16 value) { return __builtin_bswap16(value); }
 
-// Whether the frame carries IP, behind at most two VLAN tags that stand in the frame.
-INLINE int is_ip(struct __sk_buff *skb) {
+#define IPV4 0x0800
+#define IPV6 0x86dd
+
+// The kind of IP that the frame carries, 0 if none, and where it begins: behind at most two VLAN tags that stand in the frame.
+INLINE u32 find_ip(struct __sk_buff *skb, u32 *at) {
     u16 type = skb->protocol;
     u8 *data = (u8 *)(u64)skb->data, *end = (u8 *)(u64)skb->data_end;
-    u32 at = 14;
+    *at = 14;
 #pragma unroll
     for (int tag = 0; tag < 2; tag++) {
         if (type != swap16(0x8100) && type != swap16(0x88a8))
             break;
-        if (data + at + 4 > end)
+        if (data + *at + 4 > end)
             return 0;
-        type = *(u16 *)(data + at + 2);
-        at += 4;
+        type = *(u16 *)(data + *at + 2);
+        *at += 4;
     }
-    return type == swap16(0x0800) || type == swap16(0x86dd);
+    type = swap16(type);
+    return type == IPV4 || type == IPV6 ? type : 0;
+}
+
+// What the cache has to know of an skb.
+struct packet {
+    u64 key[KEY];
+    u32 wires, bytes, longest;
+    // It may pass if its flow may.
+    u32 is_plain;
+};
+
+#define TCP 6
+#define UDP 17
+// FIN, SYN, RST
+#define SHOWN 7
+
+// Reads the headers; 0 if the skb is of no flow of the cache: not TCP or UDP, a fragment, with IP options or extension
+// headers, or malformed. engine/cache.rs says the same of packets that were detoured.
+INLINE int read_packet(struct __sk_buff *skb, u32 type, u32 at, u32 direction, struct packet *p) {
+    u32 ip_length = type == IPV4 ? 20 : 40;
+    u8 *data = (u8 *)(u64)skb->data, *end = (u8 *)(u64)skb->data_end;
+    // Headers that are not in the linear part of the skb are brought there.
+    if (data + at + ip_length + 20 > end) {
+        u32 wanted = at + ip_length + 20;
+        if (pull_data(skb, wanted < skb->len ? wanted : skb->len))
+            return 0;
+        data = (u8 *)(u64)skb->data;
+        end = (u8 *)(u64)skb->data_end;
+    }
+    u8 *ip = data + at, *transport;
+    u32 total;
+    u64 protocol, version;
+    if (type == IPV4) {
+        transport = ip + 20;
+        if (transport + 8 > end)
+            return 0;
+        if (ip[0] != 0x45 || (*(u16 *)(ip + 6) & swap16(0x3fff)))
+            return 0;
+        total = swap16(*(u16 *)(ip + 2));
+        protocol = ip[9];
+        version = 4;
+        p->key[0] = *(u32 *)(ip + 12);
+        p->key[1] = 0;
+        p->key[2] = *(u32 *)(ip + 16);
+        p->key[3] = 0;
+    } else {
+        transport = ip + 40;
+        if (transport + 8 > end)
+            return 0;
+        if (ip[0] >> 4 != 6)
+            return 0;
+        total = 40 + swap16(*(u16 *)(ip + 4));
+        protocol = ip[6];
+        version = 6;
+        p->key[0] = *(u64 *)(ip + 8);
+        p->key[1] = *(u64 *)(ip + 16);
+        p->key[2] = *(u64 *)(ip + 24);
+        p->key[3] = *(u64 *)(ip + 32);
+    }
+    if (total > skb->len - at)
+        return 0;
+    u32 headers;
+    p->is_plain = 1;
+    if (protocol == TCP) {
+        if (transport + 20 > end)
+            return 0;
+        u32 length = (transport[12] >> 4) * 4;
+        headers = ip_length + length;
+        if (length < 20 || headers > total)
+            return 0;
+        if (transport[13] & SHOWN)
+            p->is_plain = 0;
+    } else if (protocol == UDP) {
+        u32 length = swap16(*(u16 *)(transport + 4));
+        headers = ip_length + 8;
+        if (length < 8 || ip_length + length > total)
+            return 0;
+    } else {
+        return 0;
+    }
+    p->key[4] = *(u32 *)transport | protocol << 32 | version << 40 | (u64)direction << 48;
+    u32 payload = total - headers, segment = skb->gso_size;
+    p->wires = 1;
+    p->longest = total;
+    if (segment > 0 && payload > segment) {
+        p->wires = (payload + segment - 1) / segment;
+        p->longest = headers + segment;
+        // A train of another protocol inside, whose headers would be counted as payload.
+        if (skb->gso_segs > 0 && skb->gso_segs != p->wires)
+            p->is_plain = 0;
+    }
+    p->bytes = total + (p->wires - 1) * headers;
+    return 1;
+}
+
+INLINE struct flow *find_flow(struct settings *s, struct packet *p) {
+    u64 hash = s->seed;
+#pragma unroll
+    for (int i = 0; i < KEY; i++) {
+        hash = (hash ^ p->key[i]) * 0x9e3779b97f4a7c15ull;
+        hash ^= hash >> 32;
+    }
+    u32 number = (u32)hash & (s->sets - 1);
+    struct set *set = map_lookup(&flows, &number);
+    if (!set)
+        return 0;
+#pragma unroll
+    for (int way = 0; way < WAYS; way++) {
+        struct flow *flow = &set->flows[way];
+        if (flow->key[4] == p->key[4] && flow->key[0] == p->key[0] && flow->key[1] == p->key[1] &&
+            flow->key[2] == p->key[2] && flow->key[3] == p->key[3])
+            return flow;
+    }
+    return 0;
+}
+
+// How often others may change the state between a look at it and the change.
+#define TRIES 8
+
+// Whether the packet passes. If not, its flow has one more detour.
+INLINE int pass(struct flow *flow, struct packet *p) {
+    // An atomic operation, so that what is read next is no older.
+    u64 state = __sync_fetch_and_or(&flow->state, 0);
+#pragma unroll
+    for (int i = 0; i < TRIES; i++) {
+        u64 room = flow->room;
+        int passes = p->is_plain && state < DETOUR && p->longest <= (room & ((1 << LONGEST_BITS) - 1)) &&
+                     (state & PASSED) + p->wires <= room >> LONGEST_BITS;
+        // Nobody has acknowledged detours for long: they are not counted any more.
+        if (!passes && state / DETOUR == MOST_DETOURS)
+            return 0;
+        u64 next = state + (passes ? p->wires : DETOUR);
+        u64 seen = __sync_val_compare_and_swap(&flow->state, state, next);
+        if (seen == state) {
+            if (passes)
+                __sync_fetch_and_add(&flow->bytes, p->bytes);
+            return passes;
+        }
+        state = seen;
+    }
+    __sync_fetch_and_add(&flow->state, DETOUR);
+    return 0;
+}
+
+// Whether the cache lets the skb pass.
+INLINE int passes(struct settings *s, struct __sk_buff *skb, u32 type, u32 at, u32 direction) {
+    struct packet packet;
+    if (s->sets == 0 || !read_packet(skb, type, at, direction, &packet))
+        return 0;
+    struct flow *flow = find_flow(s, &packet);
+    return flow && pass(flow, &packet);
 }
 
 // What both hooks of the device do: the way to the TAP `tap`, or past it.
-INLINE int hook(struct __sk_buff *skb, u32 direction, u32 tap, u32 own) {
+INLINE int hook(struct __sk_buff *skb, struct settings *s, u32 direction, u32 tap) {
     struct counters *count = map_lookup(&counters, &direction);
     if (!count)
         return NEXT;
-    if (skb->mark == own) {
+    if (skb->mark == s->mark) {
+        struct returned *back = map_lookup(&returned, &direction);
         skb->mark = 0;
         count->returned++;
+        if (back)
+            __sync_fetch_and_add(&back->frames, 1);
         return NEXT;
     }
     if ((skb->mark & MARKS_MASK) == MARKS)
         return NEXT;
-    if (!is_ip(skb))
+    u32 at, type = find_ip(skb, &at);
+    if (!type)
         return NEXT;
     // The application's own marks are of no use behind the egress hook; on ingress somebody else's would be lost.
     if (direction == 1 && skb->mark != 0) {
         count->foreign++;
+        return NEXT;
+    }
+    if (passes(s, skb, type, at, direction)) {
+        count->passed++;
         return NEXT;
     }
     count->detoured++;
@@ -102,12 +308,12 @@ INLINE int hook(struct __sk_buff *skb, u32 direction, u32 tap, u32 own) {
 
 SECTION("tc/leave") int leave(struct __sk_buff *skb) {
     struct settings *s = read_settings();
-    return s ? hook(skb, 0, s->outer, s->mark) : NEXT;
+    return s ? hook(skb, s, 0, s->outer) : NEXT;
 }
 
 SECTION("tc/arrive") int arrive(struct __sk_buff *skb) {
     struct settings *s = read_settings();
-    return s ? hook(skb, 1, s->inner, s->mark) : NEXT;
+    return s ? hook(skb, s, 1, s->inner) : NEXT;
 }
 
 SECTION("tc/left") int left(struct __sk_buff *skb) {

@@ -352,6 +352,9 @@ pub(super) struct Attach {
     /// Exit with code 3 if the faults hit fewer packets
     #[arg(long, value_name = "N")]
     pub(super) expect_hit: Option<u64>,
+    /// Send every packet through faultwire, also those to which nothing happens; what becomes of them is the same
+    #[arg(long)]
+    pub(super) no_flow_cache: bool,
     /// Only say what would be attached to, and how much traffic passes there now
     #[arg(long)]
     pub(super) dry_run: bool,

@@ -252,8 +252,8 @@ fn finish(args: &Attach, summary: &Summary, hooks: &[HookCounters; 2], names: &N
         out::print(summary::table(summary, names));
         for (direction, hook) in ["up", "down"].iter().zip(hooks) {
             out::line(format_args!(
-                "{direction}: {} packets or trains went through faultwire",
-                hook.detoured
+                "{direction}: {} packets or trains went through faultwire, {} passed in the kernel",
+                hook.detoured, hook.passed
             ));
             if hook.foreign > 0 {
                 out::line(format_args!(
@@ -283,5 +283,7 @@ fn hits(summary: &Summary) -> u64 {
 }
 
 fn hook_json(hook: &HookCounters) -> Value {
-    json!({ "detoured": hook.detoured, "returned": hook.returned, "foreign": hook.foreign })
+    json!({
+        "detoured": hook.detoured, "passed": hook.passed, "returned": hook.returned, "foreign": hook.foreign,
+    })
 }

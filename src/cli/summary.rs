@@ -81,8 +81,12 @@ pub(super) fn live_line(summary: &Summary, now: Instant, before: Option<&(Instan
     let packets = (counters.sent.packets - sent.packets) as f64 / seconds;
     let bits = (counters.sent.bytes - sent.bytes) as f64 * 8.0 / seconds;
     let (ordered, other) = split(&counters.drops);
+    let carried = match (summary.total.carried.packets, counters.sent.packets) {
+        (0, _) | (_, 0) => String::new(),
+        (carried, sent) => format!("  in the kernel {:.1} %", carried as f64 * 100.0 / sent as f64),
+    };
     format!(
-        "{:>4.0}s  {} packets/s  {}bit/s  dropped {} as ordered, {} otherwise  held {}",
+        "{:>4.0}s  {} packets/s  {}bit/s  dropped {} as ordered, {} otherwise  held {}{carried}",
         now.since(Instant::ZERO).as_secs_f64(),
         si(packets).trim_end(),
         si(bits),
@@ -130,6 +134,9 @@ fn write_table(out: &mut String, summary: &Summary, names: &Names) -> std::fmt::
     row("received", counters.received)?;
     row("created (copies, fragments, ICMP)", counters.created)?;
     row("sent", counters.sent)?;
+    if report.carried.packets > 0 {
+        row("  of these, passed in the kernel", report.carried)?;
+    }
     for (reason, amount) in counters.drops.iter() {
         let order = if reason.is_ordered() { "as ordered" } else { "not ordered" };
         row(&format!("dropped: {} ({order})", reason.name()), amount)?;

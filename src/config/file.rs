@@ -36,6 +36,7 @@ pub(super) fn read_plan(root: &mut Table<'_>) -> Plan {
     (plan.workers, plan.pin) = read_workers(root);
     plan.identity = read_identity(root).unwrap_or_default();
     plan.flows = root.integer("flows", 1..=1 << 24).unwrap_or(Plan::DEFAULT_FLOWS);
+    plan.flow_cache = root.flag("flow_cache", true);
     plan.duration = root.value("duration").and_then(|value| positive(&value));
     plan.icmp = read_icmp(root);
     let mode = read_mode(root);

@@ -43,6 +43,8 @@ pub struct Plan {
     pub nats: Vec<NatParams>,
     /// Devices that somebody else made, each with faults of its own; they take no part in routing.
     pub attached: Vec<AttachedPort>,
+    /// Packets of attached devices to which nothing happens may stay in the kernel.
+    pub flow_cache: bool,
     /// What is allowed, but probably not meant.
     pub warnings: Vec<String>,
 }
@@ -75,6 +77,7 @@ impl Plan {
             paths,
             nats: Vec::new(),
             attached: Vec::new(),
+            flow_cache: true,
             warnings: Vec::new(),
         }
     }

@@ -34,6 +34,8 @@ pub struct WireFile {
     pub duration: Option<Duration>,
     /// Which errors stages may send.
     pub icmp: IcmpPlan,
+    /// Packets to which nothing happens may stay in the kernel.
+    pub flow_cache: bool,
     /// What is allowed, but probably not meant.
     pub warnings: Vec<String>,
 }
@@ -71,6 +73,7 @@ fn read_wire(root: &mut Table<'_>) -> WireFile {
         warnings: root.warnings().into_iter().chain(wire_warnings(&up, &down)).collect(),
         seed: root.integer("seed", 0..=u64::MAX),
         flows: root.integer("flows", 1..=1 << 24).unwrap_or(Plan::DEFAULT_FLOWS),
+        flow_cache: root.flag("flow_cache", true),
         identity: file::read_identity(root),
         duration: root.value("duration").and_then(|value| positive(&value)),
         icmp: file::read_icmp(root),

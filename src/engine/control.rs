@@ -79,6 +79,13 @@ pub struct Watch {
     pub journal: Vec<Taps>,
 }
 
+impl Watch {
+    /// Whether anybody is told of packets.
+    pub const fn sees_packets(&self) -> bool {
+        self.records.is_some() || self.events.is_some() || !self.journal.is_empty()
+    }
+}
+
 /// Running workers.
 #[derive(Debug)]
 pub struct Engine {

@@ -15,6 +15,7 @@ pub fn totals(report: &Report) -> Value {
         "received": counters.received,
         "created": counters.created,
         "sent": counters.sent,
+        "passed_in_kernel": report.carried,
         "dropped": drops(&counters.drops),
         "held": report.held,
         "icmp": { "sent": counters.icmp_sent, "withheld": counters.icmp_withheld },

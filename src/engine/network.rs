@@ -187,8 +187,9 @@ impl Network {
             ports.push(Port { name: port.name.clone(), device: port.device.clone(), netns, _named: named });
         }
         let mut attached = Vec::new();
+        let cached = wire::cached_flows(plan.flow_cache, plan.flows, &watch);
         for (index, port) in plan.attached.iter().enumerate() {
-            let (port, both) = open_attached(port, plan.paths.len() + 2 * index, &mut notices)?;
+            let (port, both) = open_attached(port, plan.paths.len() + 2 * index, cached, &mut notices)?;
             ends[0].extend(both);
             attached.push(port);
         }
@@ -354,6 +355,7 @@ fn open_device(
 fn open_attached(
     port: &AttachedPort,
     first: usize,
+    cached: Option<usize>,
     notices: &mut Vec<String>,
 ) -> Result<(Attached, [End; 2]), NetworkError> {
     let target = TargetRef::from(&port.target);
@@ -361,9 +363,11 @@ fn open_attached(
     let target =
         Target::find(&target).map_err(|source| NetworkError::Target { port: port.name.clone(), source })?;
     let device = attach::find(&target.netns, port.device.as_deref()).map_err(attach)?;
-    let (mut attachment, taps) = Attachment::prepare(&target.netns, &device, 1).map_err(attach)?;
+    let (mut attachment, taps) = Attachment::prepare(&target.netns, &device, 1, cached).map_err(attach)?;
     notices.extend(attachment.notices.drain(..).map(|notice| format!("port {}: {notice}", port.name)));
-    let ends = wire::ends(taps, path_number(first)?).map_err(|error| attach(AttachError::Keep(error)))?;
+    let flows = attachment.flows().cloned();
+    let ends =
+        wire::ends(taps, flows, path_number(first)?).map_err(|error| attach(AttachError::Keep(error)))?;
     Ok((Attached { name: port.name.clone(), target, attachment }, ends))
 }
 

@@ -16,6 +16,8 @@ pub const LATENESS_MAX: u64 = 60_000_000_000;
 pub struct Report {
     /// Totals.
     pub counters: RouterCounters,
+    /// Of what was received and sent, what passed in the kernel: the flow caches of attachments.
+    pub carried: Amount,
     /// Waiting at the time of the report.
     pub held: Amount,
     /// Paths that have stages, in the order of the configuration.
@@ -92,6 +94,7 @@ impl Report {
         Self {
             nats,
             counters: *router.counters(),
+            carried: Amount::default(),
             held: router.held(),
             paths,
             evicted_flows: router.evicted_flows(),
@@ -114,6 +117,7 @@ impl Report {
     /// Adds the numbers of another worker of the same router; one with translators has no other.
     pub(super) fn add(&mut self, other: &Self) {
         self.counters += &other.counters;
+        self.carried += other.carried;
         self.held += other.held;
         for (mine, theirs) in self.paths.iter_mut().zip(&other.paths) {
             for (mine, theirs) in mine.stages.iter_mut().zip(&theirs.stages) {

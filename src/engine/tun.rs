@@ -2,6 +2,7 @@
 
 use hdrhistogram::Histogram;
 
+use crate::bpf::flows::FlowTable;
 use crate::device::tap::{self, LinkHeaders};
 use crate::device::{Queue, vnet};
 use crate::engine::clock::Clock;
@@ -33,6 +34,8 @@ pub enum Port {
         writes: Queue,
         /// Index of the path.
         path: u16,
+        /// At the target's side: the flow cache of both directions, if there is one.
+        flows: Option<FlowTable>,
     },
 }
 
@@ -58,6 +61,8 @@ pub(super) struct Arrival {
 #[derive(Debug)]
 pub(super) struct Queues {
     pub(super) ports: Vec<Port>,
+    /// Frames written to each.
+    pub(super) written: Vec<u64>,
     links: LinkHeaders,
     clock: Clock,
     /// How long after its time each scheduled packet left, in nanoseconds.
@@ -80,7 +85,19 @@ impl Queues {
         let lateness = Histogram::new_with_bounds(1, LATENESS_MAX, 2).expect("constant bounds");
         let links = LinkHeaders::default();
         let listeners = Listeners::new(journal);
-        Self { ports, links, clock, lateness, records, records_lost: 0, tap, events_lost: 0, listeners }
+        let written = vec![0; ports.len()];
+        Self {
+            ports,
+            written,
+            links,
+            clock,
+            lateness,
+            records,
+            records_lost: 0,
+            tap,
+            events_lost: 0,
+            listeners,
+        }
     }
 
     /// Reads one frame. `is_idle`: no packet waits, so no number of a link header is in use.
@@ -155,6 +172,7 @@ impl Egress for Queues {
                 tap::send(writes, reversed.as_ref().unwrap_or(link), frame)
             }
         };
+        self.written[usize::from(port)] += u64::from(sent.is_ok());
         let mut left = due;
         if scheduled {
             left = self.clock.now();

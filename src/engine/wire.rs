@@ -2,6 +2,7 @@
 
 use crate::attach::{AttachError, Attachment, Taps};
 use crate::bpf::HookCounters;
+use crate::bpf::flows::FlowTable;
 use crate::engine::control::{Engine, EngineError, EngineOptions, Watch, total};
 use crate::engine::network::Summary;
 use crate::engine::report::Report;
@@ -33,6 +34,14 @@ pub struct WirePlan {
     pub identity: Identity,
     /// Which errors stages may send.
     pub icmp: IcmpParams,
+    /// Packets to which nothing happens may stay in the kernel, unless somebody is told of each.
+    pub flow_cache: bool,
+}
+
+/// For how many flows the cache of an attachment has to have room, if it may have one: whoever is told of every packet has to
+/// see every packet.
+pub(super) fn cached_flows(is_wanted: bool, flows: usize, watch: &Watch) -> Option<usize> {
+    (is_wanted && !watch.sees_packets()).then_some(flows)
 }
 
 /// Why a wire cannot be made, or what ended it.
@@ -68,9 +77,11 @@ impl Wire {
     /// # Errors
     /// If something cannot be made; then nothing has changed.
     pub fn start(netns: &Netns, device: &Device, plan: &WirePlan, watch: Watch) -> Result<Self, WireError> {
-        let (mut attachment, taps) = Attachment::prepare(netns, device, 1)?;
+        let cached = cached_flows(plan.flow_cache, plan.flows, &watch);
+        let (mut attachment, taps) = Attachment::prepare(netns, device, 1, cached)?;
         let notices = std::mem::take(&mut attachment.notices);
-        let ends = ends(taps, 0).map_err(WireError::Descriptors)?.into();
+        let flows = attachment.flows().cloned();
+        let ends = ends(taps, flows, 0).map_err(WireError::Descriptors)?.into();
         let options = EngineOptions { pin: Vec::new(), watch };
         let engine = Engine::start(&plan.router(), vec![ends], &options)?;
         attachment.attach()?;
@@ -131,12 +142,12 @@ impl Wire {
 }
 
 /// The ends of one worker's queues: what the device sends takes the path `first`, what it receives the one behind it.
-pub(super) fn ends(taps: Taps, first: u16) -> std::io::Result<[Port; 2]> {
+pub(super) fn ends(taps: Taps, flows: Option<FlowTable>, first: u16) -> std::io::Result<[Port; 2]> {
     let [outer, inner] = taps.map(|mut queues| queues.remove(0));
     let (to_network, to_target) = (outer.try_clone()?, inner.try_clone()?);
     Ok([
-        Port::Wire { reads: outer, writes: to_target, path: first },
-        Port::Wire { reads: inner, writes: to_network, path: first + 1 },
+        Port::Wire { reads: outer, writes: to_target, path: first, flows },
+        Port::Wire { reads: inner, writes: to_network, path: first + 1, flows: None },
     ])
 }
 

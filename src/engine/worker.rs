@@ -11,12 +11,14 @@ use nix::sys::eventfd::EventFd;
 use nix::sys::time::TimeSpec;
 
 use crate::device::vnet;
+use crate::engine::cache::{self, FlowCaches};
 use crate::engine::clock::Clock;
 use crate::engine::events::Tap;
 use crate::engine::patience::Patience;
 use crate::engine::record::Records;
 use crate::engine::report::Report;
 use crate::engine::tun::{Arrival, Port, Queues, offload};
+use crate::journal::Kind;
 use crate::pipeline::packet::Offload;
 use crate::pipeline::pool::{Buffer, HEADROOM};
 use crate::pipeline::router::{Change, Router};
@@ -58,6 +60,7 @@ pub(super) struct Worker {
     pub(super) clock: Clock,
     pub(super) messages: Receiver<Message>,
     pub(super) bell: Arc<EventFd>,
+    caches: FlowCaches,
     patience: Patience,
     buffer: Buffer,
     /// Routed ports are not read any more.
@@ -84,6 +87,7 @@ impl Worker {
         }
         Self {
             router,
+            caches: FlowCaches::new(&ports),
             queues: Queues::new(ports, clock, records, tap, journal),
             clock,
             messages,
@@ -105,20 +109,27 @@ impl Worker {
         let fds = devices.map(|fd| fd.try_clone_to_owned()).collect::<std::io::Result<Vec<OwnedFd>>>()?;
         let mut polls: Vec<_> = fds.iter().map(|fd| PollFd::new(fd.as_fd(), PollFlags::POLLIN)).collect();
         let bell = polls.len() - 1;
+        // No queue had more than was read.
+        let mut is_drained = true;
         loop {
-            self.router.poll(self.clock.now(), &mut self.queues);
-            match ppoll(&mut polls, self.patience(), None) {
+            let now = self.clock.now();
+            self.router.poll(now, &mut self.queues);
+            // Flows that cannot be opened yet are tried again.
+            let again = is_drained && self.caches.settle(&self.queues.written, &mut self.router, now);
+            match ppoll(&mut polls, self.patience(again.then(|| now + cache::RETRY)), None) {
                 Ok(0) => {
                     self.patience.woke(self.clock.now());
+                    is_drained = true;
                     continue;
                 }
                 Err(Errno::EINTR) => continue,
                 Ok(_) => {}
                 Err(errno) => return Err(errno.into()),
             }
+            is_drained = true;
             for (port, poll) in (0..).zip(&polls[..bell]) {
                 if is_ready(poll) {
-                    self.read_burst(port)?;
+                    is_drained &= self.read_burst(port)? < BURST;
                 }
             }
             if is_ready(&polls[bell]) && self.take_messages()? {
@@ -133,9 +144,9 @@ impl Worker {
         }
     }
 
-    /// How long to wait for packets; `None`: until one comes.
-    fn patience(&mut self) -> Option<TimeSpec> {
-        let due = self.router.next_due()?;
+    /// How long to wait for packets, but not beyond `end`; `None`: until one comes.
+    fn patience(&mut self, end: Option<Instant>) -> Option<TimeSpec> {
+        let due = [self.router.next_due(), end].into_iter().flatten().min()?;
         let sleep = self.patience.sleep(self.clock.now(), due);
         Some(TimeSpec::from(std::time::Duration::from_nanos(sleep.as_nanos())))
     }
@@ -168,7 +179,13 @@ impl Worker {
         let (router, buffer, queues) = (&mut self.router, &mut self.buffer, &mut self.queues);
         match wire {
             None => router.receive(port, buffer, length, offload, now, queues),
-            Some((path, tag)) => drop(router.inject(path, tag, buffer, length, offload, now, queues)),
+            Some((path, tag)) => {
+                let packet = &buffer[HEADROOM..HEADROOM + length];
+                let arrived = self.caches.arrived(port, packet, router, now);
+                if let Some(flow) = router.inject(path, tag, buffer, length, offload, now, queues) {
+                    self.caches.injected(port, arrived, flow, router, now);
+                }
+            }
         }
     }
 
@@ -187,22 +204,32 @@ impl Worker {
         while let Ok(message) = self.messages.try_recv() {
             match message {
                 Message::Report(reply) => drop(reply.send(self.report())),
+                Message::Listen(number, tap, reply) => {
+                    self.queues.listeners.add(number, *tap);
+                    self.show_or_not();
+                    // Whoever asked may have gone.
+                    let _ = reply.send(());
+                }
+                Message::Deafen(number) => {
+                    self.queues.listeners.remove(number);
+                    self.show_or_not();
+                }
                 Message::Change(mut change, reply) => {
+                    self.take_back();
                     self.router.change(&mut change, self.clock.now(), &mut self.queues);
+                    self.show_or_not();
                     drop(reply.send(change));
                 }
                 Message::Freeze(path, is_frozen, reply) => {
+                    self.take_back();
                     self.router.freeze(path, is_frozen, self.clock.now(), &mut self.queues);
+                    self.show_or_not();
                     // Whoever asked may have gone.
                     let _ = reply.send(());
                 }
-                Message::Listen(number, tap, reply) => {
-                    self.queues.listeners.add(number, *tap);
-                    // Whoever asked may have gone.
-                    let _ = reply.send(());
-                }
-                Message::Deafen(number) => self.queues.listeners.remove(number),
                 Message::Release(reply) => {
+                    // What passes from now on meets no stage.
+                    self.caches.tell_all(&mut self.router, self.clock.now());
                     self.router.let_go(self.clock.now(), &mut self.queues);
                     drop(reply.send(self.report()));
                 }
@@ -228,8 +255,24 @@ impl Worker {
         Ok(false)
     }
 
-    fn report(&self) -> Report {
-        Report::of(&self.router, &self.queues.lateness, self.queues.records_lost, self.queues.events_lost)
+    /// What passes in the kernel does so by what the paths were: before they change it is told to the core, and all flows are
+    /// detoured.
+    fn take_back(&mut self) {
+        self.caches.pause(true, &mut self.router, self.clock.now());
+    }
+
+    /// While somebody listens to what comes and leaves, no packet stays in the kernel.
+    fn show_or_not(&mut self) {
+        let listeners = &self.queues.listeners;
+        let is_shown = listeners.wants(Kind::Received) || listeners.wants(Kind::Sent);
+        self.caches.pause(is_shown, &mut self.router, self.clock.now());
+    }
+
+    fn report(&mut self) -> Report {
+        self.caches.tell_all(&mut self.router, self.clock.now());
+        let queues = &self.queues;
+        let report = Report::of(&self.router, &queues.lateness, queues.records_lost, queues.events_lost);
+        Report { carried: self.caches.carried(), ..report }
     }
 }
 

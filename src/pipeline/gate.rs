@@ -130,7 +130,7 @@ impl Gate {
 
     /// What is known of the next plain packets of a flow ([`crate::pipeline::quiet`]).
     pub fn outlook(&mut self, ahead: &Ahead) -> Outlook {
-        let selected = self.select.as_ref().map_or(OfFlow::All, |select| select.of_flow(&ahead.key));
+        let selected = self.of_flow(ahead);
         match (selected, &mut self.trigger) {
             (OfFlow::No, _) => Outlook::Shut(Quiet::FOREVER),
             (OfFlow::Some, _) => Outlook::Unknown,
@@ -144,7 +144,7 @@ impl Gate {
     /// have been asked about them.
     pub fn passed(&mut self, ahead: &Ahead, count: u64) -> bool {
         let is_open = self.outlook(ahead) == Outlook::Open;
-        let is_selected = self.select.as_ref().is_none_or(|select| select.of_flow(&ahead.key) == OfFlow::All);
+        let is_selected = self.of_flow(ahead) == OfFlow::All;
         if let (Some(armed), true) = (&mut self.trigger, is_selected)
             && let Counts::Flow(counts) = &mut armed.counts
         {
@@ -155,7 +155,14 @@ impl Gate {
 
     /// Whether plain packets of the flow `key` may be acted on.
     pub fn takes(&self, key: &FlowKey) -> bool {
-        self.select.as_ref().is_none_or(|select| select.of_flow(key) != OfFlow::No)
+        self.select.as_ref().is_none_or(|select| select.of_flow(key, None) != OfFlow::No)
+    }
+
+    /// Which plain packets of a flow are selected.
+    fn of_flow(&mut self, ahead: &Ahead) -> OfFlow {
+        let Some(select) = &self.select else { return OfFlow::All };
+        let sent = self.sent.as_mut().map(|sent| *sent.of(ahead.flow));
+        select.of_flow(&ahead.key, sent.and_then(|sent| sent.opened()))
     }
 
     /// [`Self::claim`] where it matters what the flow has sent; out of the way of gates that do not ask. Every packet of the

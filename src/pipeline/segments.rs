@@ -100,6 +100,11 @@ impl Sent {
         Some(view)
     }
 
+    /// When the connection was opened; `None` before its first packet.
+    pub fn opened(&self) -> Option<Opened> {
+        self.begun.then_some(if self.syn.is_some() { Opened::After } else { Opened::Before })
+    }
+
     /// Remembers the first `count` wire packets of what was viewed.
     pub fn learn(&mut self, view: &View, count: u32) {
         if view.is(flag::RST) {

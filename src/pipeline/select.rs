@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::pipeline::packet::Packet;
-use crate::pipeline::params::{FragmentSelect, QuicSelect, Segment, Segments, Select};
+use crate::pipeline::params::{FragmentSelect, Opened, QuicSelect, Segment, Segments, Select};
 use crate::pipeline::segments::{self, View};
 use crate::pipeline::wire::tcp::flag;
 use crate::pipeline::wire::{FlowKey, protocol, quic};
@@ -164,8 +164,8 @@ pub enum OfFlow {
 }
 
 impl Select {
-    /// Which plain packets of the flow `key` are selected.
-    pub fn of_flow(&self, key: &FlowKey) -> OfFlow {
+    /// Which plain packets of the flow `key` are selected, if its connection was `opened` then; `None`: that is not known.
+    pub fn of_flow(&self, key: &FlowKey, opened: Option<Opened>) -> OfFlow {
         const SHOWN: u8 = flag::SYN | flag::FIN | flag::RST;
         let is_tcp = key.protocol() == protocol::TCP;
         let plain = Segments::NONE
@@ -173,13 +173,29 @@ impl Select {
             .with(Segment::PureAck)
             .with(Segment::Sack)
             .or(Segments::REMEMBERED);
+        let asks_tcp = self.tcp_flags_set | self.tcp_flags_unset != 0
+            || self.transmission.is_some()
+            || self.opened.is_some()
+            || !self.segments.is_empty();
+        let is_possible = (is_tcp || !asks_tcp)
+            && self.tcp_flags_set & SHOWN == 0
+            && (self.segments.is_empty() || self.segments.meets(plain))
+            && self.opened.is_none_or(|wanted| opened.is_none_or(|opened| opened == wanted));
+        let depends =
+            self.looks_at_wires() || self.transmission.is_some() || self.opened.is_some() && opened.is_none();
+        match self.of_key(key) {
+            _ if !is_possible => OfFlow::No,
+            OfFlow::All if depends => OfFlow::Some,
+            of_key => of_key,
+        }
+    }
+
+    /// The same by what the wire packets of a train have in common.
+    fn of_key(&self, key: &FlowKey) -> OfFlow {
         let is_possible = self.takes_key(key)
             && self.fragment.is_none_or(|wanted| wanted == FragmentSelect::None)
-            && self.tcp_flags_set & SHOWN == 0
-            && (is_tcp || self.tcp_flags_set | self.tcp_flags_unset == 0 && self.transmission.is_none())
-            && (self.segments.is_empty() || is_tcp && self.segments.meets(plain))
             && (self.quic.is_none() || key.protocol() == protocol::UDP);
-        let excepts = self.except.iter().map(|except| except.of_flow(key));
+        let excepts = self.except.iter().map(|except| except.of_key(key));
         let excepts = excepts.fold(OfFlow::No, |sum, except| match (sum, except) {
             (OfFlow::All, _) | (_, OfFlow::All) => OfFlow::All,
             (OfFlow::Some, _) | (_, OfFlow::Some) => OfFlow::Some,
@@ -188,11 +204,7 @@ impl Select {
         if !is_possible || excepts == OfFlow::All {
             return OfFlow::No;
         }
-        let depends = self.looks_at_wires()
-            || self.transmission.is_some()
-            || !self.dscp.is_empty()
-            || !self.ecn.is_empty()
-            || excepts == OfFlow::Some;
+        let depends = !self.dscp.is_empty() || !self.ecn.is_empty() || excepts == OfFlow::Some;
         if depends { OfFlow::Some } else { OfFlow::All }
     }
 

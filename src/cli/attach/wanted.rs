@@ -44,6 +44,7 @@ impl Wanted {
             flows: file.flows,
             identity: args.identity.map(Into::into).or(file.identity).unwrap_or_default(),
             icmp: file.icmp,
+            flow_cache: file.flow_cache && !args.no_flow_cache,
         };
         Ok(Self { plan, duration: args.duration.or(file.duration) })
     }
@@ -61,6 +62,7 @@ fn words(args: &Attach) -> anyhow::Result<(WireFile, u64)> {
         down: faults.down.stages,
         seed: None,
         flows: config::Plan::DEFAULT_FLOWS,
+        flow_cache: true,
         identity: None,
         duration: None,
         icmp: IcmpParams::default(),

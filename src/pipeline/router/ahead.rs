@@ -14,6 +14,13 @@ impl Router {
     /// all its stages untouched and at once.
     pub fn quiet(&mut self, flow: FlowRef, path: u16, now: Instant) -> Quiet {
         let Some((&key, index)) = self.flows.ahead(flow) else { return Quiet::NO_MORE };
+        if self.is_released {
+            return Quiet::FOREVER;
+        }
+        // What waits in front of the path must not be overtaken.
+        if self.paths[usize::from(path)].entry.is_closed() {
+            return Quiet::NO_MORE;
+        }
         let ahead = Ahead { flow, key, index, now };
         let mut quiet = Quiet::FOREVER;
         for seat in &mut self.paths[usize::from(path)].seats {
@@ -38,7 +45,8 @@ impl Router {
         let index = self.flows.ahead(flow).map(|(_, index)| index);
         // Of a flow that has been forgotten meanwhile nothing is remembered.
         let ahead = Ahead { flow, key: *key, index: index.unwrap_or(0), now };
-        for seat in &mut self.paths[usize::from(path)].seats {
+        let seats = if self.is_released { &mut [][..] } else { &mut self.paths[usize::from(path)].seats };
+        for seat in seats {
             seat.counters.seen += amount;
             let is_asked = match index {
                 Some(_) => seat.gate.passed(&ahead, amount.packets),
@@ -56,6 +64,11 @@ impl Router {
         if index.is_some() {
             self.flows.pass(flow, amount.packets);
         }
+    }
+
+    /// The key of a flow and the index of its next packet; `None` if it has been forgotten.
+    pub fn flow(&self, flow: FlowRef) -> Option<(FlowKey, u64)> {
+        self.flows.ahead(flow).map(|(key, index)| (*key, index))
     }
 
     /// Says whether packets of `flow` are carried past the router: others are then forgotten before it for lack of room.
@@ -76,7 +89,7 @@ mod tests {
     use crate::pipeline::impair::{DropParams, ImpairmentParams, LossParams, NetemParams};
     use crate::pipeline::laws;
     use crate::pipeline::packet::Packet;
-    use crate::pipeline::params::{Correlated, GilbertElliott, LossModel, StageParams, Trigger};
+    use crate::pipeline::params::{Correlated, GilbertElliott, LossModel, Opened, StageParams, Trigger};
     use crate::pipeline::pool::HEADROOM;
     use crate::pipeline::testing::{Frame, Run, Spec, Wire, stage};
     use crate::pipeline::time::Duration;
@@ -214,6 +227,26 @@ mod tests {
             };
             let traffic: Vec<_> = sends.iter().map(send).collect();
             assert_same(&stages, &traffic);
+        }
+    }
+
+    /// Whether a connection was opened before is known from its first packet on: others' pass, and its own are hit.
+    #[test]
+    fn connections_of_the_other_age_are_carried_past() {
+        let segment = |flags, at: u32| {
+            (1_000, Spec { flags, sequence: at * 10, ..Spec::tcp(if flags == flag::SYN { 0 } else { 10 }) })
+        };
+        let plain = (1..100).map(|at| segment(flag::ACK, at));
+        let opened: Vec<_> = std::iter::once(segment(flag::SYN, 0)).chain(plain.clone()).collect();
+        for (traffic, wanted, carried) in [
+            (opened.clone(), Opened::Before, 99),
+            (opened, Opened::After, 0),
+            (plain.clone().collect(), Opened::After, 98),
+            (plain.collect(), Opened::Before, 0),
+        ] {
+            let mut drops = stage(ImpairmentParams::Drop(DropParams));
+            drops.select.opened = Some(wanted);
+            assert_eq!(assert_same(&[drops], &traffic), carried, "{wanted:?}");
         }
     }
 

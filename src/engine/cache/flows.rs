@@ -1,0 +1,325 @@
+//! The flows of one attachment: who has an entry in the table, who is open, and what has passed.
+
+use std::collections::VecDeque;
+
+use crate::bpf::flows::{Entry, FlowTable, KeyWords, WAYS};
+use crate::engine::cache::loss::Loss;
+use crate::engine::cache::seen::Seen;
+use crate::pipeline::counters::Amount;
+use crate::pipeline::flow::FlowRef;
+use crate::pipeline::router::Router;
+use crate::pipeline::time::Instant;
+use crate::pipeline::wire::{FlowKey, protocol};
+
+/// Fewer wire packets than these are not worth an opening.
+const LEAST: u64 = 32;
+/// Flows that are tried at one time: what came meanwhile has its turn.
+const BATCH: usize = 64;
+/// Detours that are acknowledged at once while a flow stays closed: their count has 16 bits.
+const ACKNOWLEDGED: u64 = 1 << 12;
+/// Places of [`FlowCache::asked`]; flows that share one are asked about more often.
+const ASKED: usize = 1 << 14;
+
+/// At which index a flow without an entry is asked about.
+#[derive(Debug, Clone, Copy, Default)]
+struct Asked {
+    flow: FlowRef,
+    next: u64,
+}
+
+/// A flow that has an entry.
+#[derive(Debug)]
+struct Member {
+    direction: usize,
+    entry: usize,
+    key: FlowKey,
+    flow: FlowRef,
+    is_open: bool,
+    /// Of the wire packets since the opening and the bytes in the entry, those that the core knows of.
+    told: Amount,
+    /// Packets or trains that were read and are not acknowledged.
+    read: u64,
+    /// It is in [`FlowCache::closed`].
+    is_waiting: bool,
+    /// Detours that were not read.
+    unread: Loss,
+    /// What had passed at the last look of a newcomer that wanted the place.
+    looked: u64,
+}
+
+/// Which member a packet belongs to, and whether the hook has counted it as a detour of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::engine) struct Arrived(pub(super) Option<usize>);
+
+/// The flows of an attachment that pass in the kernel.
+#[derive(Debug)]
+pub(super) struct FlowCache {
+    table: FlowTable,
+    /// The path of each direction: what the target sends, and what it receives.
+    paths: [u16; 2],
+    members: Vec<Member>,
+    /// For each entry one more than its member's number.
+    places: Vec<usize>,
+    /// Members that may be opened when the queues are empty.
+    closed: VecDeque<usize>,
+    /// Frames that were written and have not come by the hook of each direction.
+    missing: [Loss; 2],
+    /// Of all that were written, those that will not come.
+    lost: [u64; 2],
+    asked: Vec<Asked>,
+    /// What passed in the kernel.
+    pub(super) carried: Amount,
+    /// No flow is opened.
+    is_paused: bool,
+}
+
+impl FlowCache {
+    pub(super) fn new(table: FlowTable, paths: [u16; 2]) -> Self {
+        let entries = table.entries();
+        Self {
+            table,
+            paths,
+            // Address space only: memory comes with the first use.
+            members: Vec::with_capacity(entries),
+            places: vec![0; entries],
+            closed: VecDeque::with_capacity(entries),
+            missing: [Loss::default(); 2],
+            lost: [0; 2],
+            asked: vec![Asked::default(); ASKED],
+            carried: Amount::default(),
+            is_paused: false,
+        }
+    }
+
+    fn find(&self, direction: usize, key: &FlowKey) -> Option<usize> {
+        let set = self.table.set(KeyWords::of(key, direction));
+        let ways = &self.places[set..set + WAYS];
+        let mut members = ways.iter().filter(|&&place| place > 0).map(|&place| place - 1);
+        members.find(|&number| {
+            let member = &self.members[number];
+            member.key == *key && member.direction == direction
+        })
+    }
+
+    /// A packet of `direction` was read; it is about to be injected. The core learns what passed before it.
+    pub(super) fn arrived(
+        &mut self,
+        direction: usize,
+        packet: &[u8],
+        router: &mut Router,
+        now: Instant,
+    ) -> Arrived {
+        if self.members.is_empty() {
+            return Arrived(None);
+        }
+        let Some(Seen { key, is_syn, is_counted }) = Seen::read(packet) else { return Arrived(None) };
+        // It may begin both directions of a connection anew.
+        if is_syn && let Some(other) = self.find(1 - direction, &key.answers()) {
+            self.close(other, router, now);
+            self.wait(other);
+        }
+        let Some(number) = self.find(direction, &key) else { return Arrived(None) };
+        self.close(number, router, now);
+        self.members[number].read += u64::from(is_counted);
+        if self.members[number].read >= ACKNOWLEDGED {
+            self.acknowledge(number);
+        }
+        self.wait(number);
+        Arrived(Some(number))
+    }
+
+    /// The packet was one of `flow`.
+    pub(super) fn injected(
+        &mut self,
+        direction: usize,
+        arrived: Arrived,
+        flow: FlowRef,
+        router: &mut Router,
+        now: Instant,
+    ) {
+        if let Arrived(Some(number)) = arrived {
+            self.members[number].flow = flow;
+            return;
+        }
+        let Some((key, index)) = router.flow(flow) else { return };
+        let has_ports = matches!(key.protocol(), protocol::TCP | protocol::UDP) && key.source_port() > 0;
+        let asked = &mut self.asked[flow.slot as usize % ASKED];
+        // The second packet, and then ever more seldom: asking costs. A train goes over many numbers.
+        let is_due = index >= 2 && (asked.flow != flow || index >= asked.next);
+        if !has_ports || !is_due {
+            return;
+        }
+        *asked = Asked { flow, next: index.saturating_mul(2) };
+        if router.quiet(flow, self.path_of(direction), now).count >= LEAST {
+            self.admit(direction, key, flow, router, now);
+        }
+    }
+
+    /// Gives a flow an entry, closed, if its set has room or somebody in it has been silent.
+    fn admit(&mut self, direction: usize, key: FlowKey, flow: FlowRef, router: &mut Router, now: Instant) {
+        let words = KeyWords::of(&key, direction);
+        let set = self.table.set(words);
+        let free = (set..set + WAYS).find(|&entry| self.places[entry] == 0);
+        let Some(entry) = free.or_else(|| (set..set + WAYS).find(|&entry| self.is_silent(entry))) else {
+            return;
+        };
+        let place = self.places[entry];
+        let number = if place > 0 { place - 1 } else { self.members.len() };
+        if place > 0 {
+            self.close(number, router, now);
+            self.tell(number, router, now);
+            router.keep(self.members[number].flow, false);
+        }
+        let at = self.table.entry(entry);
+        at.give(words);
+        let member = Member {
+            direction,
+            entry,
+            key,
+            flow,
+            is_open: false,
+            told: Amount { packets: 0, bytes: at.bytes() },
+            read: 0,
+            is_waiting: place > 0 && self.members[number].is_waiting,
+            unread: Loss::default(),
+            looked: u64::MAX,
+        };
+        if place > 0 {
+            self.members[number] = member;
+        } else {
+            self.members.push(member);
+            self.places[entry] = number + 1;
+        }
+        self.wait(number);
+    }
+
+    /// Whether nothing of the entry's flow has come since a newcomer looked last.
+    fn is_silent(&mut self, entry: usize) -> bool {
+        let bytes = self.table.entry(entry).bytes();
+        let member = &mut self.members[self.places[entry] - 1];
+        let is_silent = member.read == 0 && member.looked == bytes;
+        member.looked = bytes;
+        is_silent
+    }
+
+    fn entry(&self, number: usize) -> Entry<'_> {
+        self.table.entry(self.members[number].entry)
+    }
+
+    const fn path_of(&self, direction: usize) -> u16 {
+        self.paths[direction]
+    }
+
+    fn wait(&mut self, number: usize) {
+        if !std::mem::replace(&mut self.members[number].is_waiting, true) {
+            self.closed.push_back(number);
+        }
+    }
+
+    /// Everything of the flow is detoured from now on, and the core knows what has passed.
+    fn close(&mut self, number: usize, router: &mut Router, now: Instant) {
+        if std::mem::take(&mut self.members[number].is_open) {
+            self.entry(number).close();
+            self.tell(number, router, now);
+        }
+    }
+
+    /// Tells the core what has passed and it does not know of.
+    fn tell(&mut self, number: usize, router: &mut Router, now: Instant) {
+        let entry = self.entry(number);
+        let passed = Amount { packets: entry.state().passed(), bytes: entry.bytes() };
+        let path = self.path_of(self.members[number].direction);
+        let member = &mut self.members[number];
+        let more =
+            Amount { packets: passed.packets - member.told.packets, bytes: passed.bytes - member.told.bytes };
+        if more != Amount::default() {
+            member.told = passed;
+            self.carried += more;
+            router.passed(member.flow, &member.key, path, more, now);
+        }
+    }
+
+    /// Whether everything has to be detoured for a while.
+    pub(super) fn pause(&mut self, is_paused: bool, router: &mut Router, now: Instant) {
+        self.is_paused = is_paused;
+        for number in 0..self.members.len() {
+            if is_paused {
+                self.close(number, router, now);
+            } else {
+                self.wait(number);
+            }
+        }
+    }
+
+    pub(super) fn tell_all(&mut self, router: &mut Router, now: Instant) {
+        for number in 0..self.members.len() {
+            self.tell(number, router, now);
+        }
+    }
+
+    /// Opens what can be opened, when the queues have been read empty; `written` counts the frames on their way to the hook of
+    /// each direction. True if somebody has to be tried again.
+    pub(super) fn settle(&mut self, written: [u64; 2], router: &mut Router, now: Instant) -> bool {
+        if self.closed.is_empty() || self.is_paused {
+            return false;
+        }
+        let are_back = [0, 1].map(|direction| self.is_all_back(direction, written[direction], now));
+        for _ in 0..self.closed.len().min(BATCH) {
+            let Some(number) = self.closed.pop_front() else { break };
+            if self.settle_one(number, are_back, router, now) {
+                self.members[number].is_waiting = false;
+            } else {
+                self.closed.push_back(number);
+            }
+        }
+        !self.closed.is_empty()
+    }
+
+    /// Whether every frame written has passed the hook, so that what passes in the kernel comes behind it.
+    fn is_all_back(&mut self, direction: usize, written: u64, now: Instant) -> bool {
+        let missing = (written - self.lost[direction]).saturating_sub(self.table.returned(direction));
+        if missing == 0 {
+            self.missing[direction] = Loss::default();
+            return true;
+        }
+        let lost = self.missing[direction].so_far(missing, now);
+        self.lost[direction] += lost;
+        lost == missing
+    }
+
+    /// Acknowledges what was read of a closed flow.
+    fn acknowledge(&mut self, number: usize) {
+        let known = self.members[number].read.min(self.entry(number).state().detours().saturating_sub(1));
+        self.entry(number).acknowledge(known);
+        self.members[number].read = 0;
+    }
+
+    /// Opens a closed flow, or acknowledges what was read of it; false if that has to be tried again.
+    fn settle_one(&mut self, number: usize, are_back: [bool; 2], router: &mut Router, now: Instant) -> bool {
+        let Member { direction, flow, .. } = self.members[number];
+        let state = self.entry(number).state();
+        let quiet = router.quiet(flow, self.path_of(direction), now);
+        if quiet.count < LEAST {
+            self.acknowledge(number);
+            return true;
+        }
+        let member = &mut self.members[number];
+        let mut unread = state.detours().saturating_sub(1 + member.read);
+        if unread > 0 {
+            let lost = member.unread.so_far(unread, now);
+            member.read += lost;
+            unread -= lost;
+        }
+        if unread > 0 || !are_back[direction] || !self.entry(number).open(state, quiet.count, quiet.longest) {
+            return false;
+        }
+        let member = &mut self.members[number];
+        (member.is_open, member.read, member.unread) = (true, 0, Loss::default());
+        member.told.packets = 0;
+        router.keep(flow, true);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,307 @@
+//! The cache, with programs and TAP played in memory: whatever comes in whatever order, every flow fares as if all of its
+//! packets had been shown to the router.
+
+use std::collections::VecDeque;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::*;
+use crate::bpf::flows::FlowTable;
+use crate::config::spec;
+use crate::pipeline::counters::{RouterCounters, StageCounters};
+use crate::pipeline::packet::Packet;
+use crate::pipeline::params::{StageParams, Trigger};
+use crate::pipeline::pool::HEADROOM;
+use crate::pipeline::testing::{Frame, Run, Spec};
+use crate::pipeline::time::Duration;
+use crate::pipeline::wire::tcp::flag;
+
+const UP: usize = 0;
+
+/// The source port of a flow, and what left of it.
+type Flow = (u16, Vec<Vec<u8>>);
+
+/// Seen as the program sees it: key, amount, the longest wire packet, and whether it may pass.
+fn read(frame: &Frame) -> Option<(KeyWords, Amount, u64, bool)> {
+    let Seen { key, is_counted, .. } = Seen::read(&frame.bytes)?;
+    let buffer = [vec![0; HEADROOM], frame.bytes.clone()].concat();
+    let packet = Packet::parse(buffer.into_boxed_slice(), frame.bytes.len(), frame.offload, 0).ok()?;
+    let is_plain = packet.tcp_flags().is_none_or(|flags| flags & (flag::SYN | flag::FIN | flag::RST) == 0);
+    let longest = packet.wire_length(0).into();
+    is_counted.then(|| (KeyWords::of(&key, UP), packet.amount(), longest, is_plain))
+}
+
+/// A target that sends, the hook, the queue of the TAP, and the worker.
+struct Machine {
+    run: Run,
+    table: FlowTable,
+    cache: FlowCache,
+    queue: VecDeque<Frame>,
+    now: Instant,
+    passed: usize,
+}
+
+impl Machine {
+    fn new(stages: &[StageParams], sets: usize) -> Self {
+        let table = FlowTable::in_memory(sets);
+        let (run, cache) = (Run::new(stages.to_vec()), FlowCache::new(table.clone(), [0; 2]));
+        Self { run, table, cache, queue: VecDeque::new(), now: Instant::ZERO, passed: 0 }
+    }
+
+    fn send(&mut self, frame: Frame) {
+        let passes = read(&frame)
+            .is_some_and(|(key, amount, longest, is_plain)| self.table.pass(key, amount, longest, is_plain));
+        if passes {
+            self.run.carry(self.now, &frame);
+            self.passed += 1;
+        } else {
+            self.queue.push_back(frame);
+        }
+    }
+
+    /// The worker reads a frame.
+    fn work(&mut self) -> bool {
+        let Some(frame) = self.queue.pop_front() else { return false };
+        let arrived = self.cache.arrived(UP, &frame.bytes, &mut self.run.router, self.now);
+        if let Some(flow) = self.run.inject(self.now, &frame) {
+            self.cache.injected(UP, arrived, flow, &mut self.run.router, self.now);
+        }
+        true
+    }
+
+    fn settle(&mut self) -> bool {
+        self.cache.settle([0; 2], &mut self.run.router, self.now)
+    }
+
+    /// Reads all and tells all; what left, each flow for itself, and what was counted.
+    fn finish(&mut self) -> (Vec<Flow>, RouterCounters, Vec<StageCounters>) {
+        while self.work() {}
+        self.cache.tell_all(&mut self.run.router, self.now);
+        self.run.finish();
+        let mut flows: Vec<Flow> = Vec::new();
+        for wire in self.run.wires() {
+            let port = u16::from_be_bytes([wire.bytes[20], wire.bytes[21]]);
+            match flows.iter_mut().find(|(of, _)| *of == port) {
+                Some((_, wires)) => wires.push(wire.bytes),
+                None => flows.push((port, vec![wire.bytes])),
+            }
+        }
+        flows.sort_by_key(|(port, _)| *port);
+        let seats = self.run.router.paths()[0].seats.iter().map(|seat| seat.counters).collect();
+        (flows, *self.run.router.counters(), seats)
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    /// A packet or train of a flow, with these TCP flags.
+    Send(u16, u16, u8),
+    /// The worker reads so many frames.
+    Work(u8),
+    /// It has read all that there is, and opens what it can.
+    Settle,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let flags = prop_oneof![30 => Just(flag::ACK), 1 => Just(flag::SYN), 1 => Just(flag::FIN | flag::ACK)];
+    let step = prop_oneof![
+        6 => (1..4_u16, 1..30_u16, flags).prop_map(|(flow, wires, flags)| Step::Send(flow, wires, flags)),
+        2 => (1..4_u8).prop_map(Step::Work),
+        3 => Just(Step::Settle),
+    ];
+    vec(step, 20..200)
+}
+
+fn stages() -> impl Strategy<Value = Vec<StageParams>> {
+    let specs = ["loss 1%", "loss 0.1%", "loss gemodel 1% 30%", "duplicate 1%", "mtu 90 drop", "delay 1ms"];
+    let triggers = [
+        Trigger::default(),
+        Trigger { nth: vec![40, 300], ..Trigger::default() },
+        Trigger { every: Some(100), ..Trigger::default() },
+        Trigger { first: Some(3), ..Trigger::default() },
+    ];
+    let one = (0..specs.len(), proptest::sample::select(triggers.to_vec()), any::<bool>());
+    vec(one, 1..3).prop_map(move |chosen| {
+        let stage = |(number, (spec, trigger, is_aimed)): (usize, (usize, Trigger, bool))| {
+            let mut stage = spec::parse(specs[spec]).unwrap().stages.remove(0);
+            stage.name = format!("stage-{number}");
+            stage.trigger = trigger;
+            if is_aimed {
+                stage.select.source_ports = vec![(1, 1)];
+            }
+            stage
+        };
+        chosen.into_iter().enumerate().map(stage).collect()
+    })
+}
+
+/// The frames that the steps send, numbered by their bytes.
+fn frame(flow: u16, wires: u16, flags: u8, sequence: u32) -> Frame {
+    let spec = Spec { sequence, flags, ..Spec::tcp(usize::from(wires) * 10).with_source_port(flow) };
+    if wires > 1 && flags & flag::SYN == 0 { spec.train(10).frame() } else { spec.frame() }
+}
+
+/// Plays the steps; whether packets may stay in the kernel.
+fn play(stages: &[StageParams], steps: &[Step], is_cached: bool) -> Machine {
+    let mut machine = Machine::new(stages, 1);
+    for (number, step) in steps.iter().enumerate() {
+        // Stages that look at the clock must not see another time in the two runs.
+        match *step {
+            Step::Send(flow, wires, flags) => {
+                machine.send(frame(flow, wires, flags, number as u32 * 1_000));
+                if !is_cached {
+                    machine.work();
+                }
+            }
+            Step::Work(count) => {
+                for _ in 0..count {
+                    machine.work();
+                }
+            }
+            Step::Settle if is_cached => {
+                while machine.work() {}
+                machine.settle();
+            }
+            Step::Settle => {}
+        }
+    }
+    machine
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_passes_fares_and_counts_as_if_detoured(stages in stages(), steps in steps()) {
+        let (mut shown, mut cached) = (play(&stages, &steps, false), play(&stages, &steps, true));
+        prop_assert_eq!(shown.passed, 0);
+        let (shown, cached) = (shown.finish(), cached.finish());
+        prop_assert_eq!(cached.0, shown.0, "what leaves of each flow, in its order");
+        prop_assert_eq!(cached.1, shown.1);
+        prop_assert_eq!(cached.2, shown.2);
+    }
+}
+
+fn loss(spec: &str) -> Vec<StageParams> {
+    spec::parse(spec).unwrap().stages
+}
+
+/// Of 10,000 packets with 0.1 % loss ten detours are expected, each with what waits behind it.
+#[test]
+fn only_hits_are_detoured() {
+    let mut machine = Machine::new(&loss("loss 0.1%"), 1);
+    for number in 0..10_000 {
+        machine.send(frame(1, 1, flag::ACK, number));
+        if machine.work() {
+            machine.settle();
+        }
+    }
+    // Five deviations of a binomial count; three packets before the first opening; and half as many again for the ends of
+    // what is looked ahead.
+    assert!((9_950..10_000).contains(&machine.passed), "{}", machine.passed);
+    assert_eq!(machine.run.router.counters().received.packets + unread(&machine), 10_000);
+    assert_eq!(machine.cache.carried.packets + unread(&machine), machine.passed as u64);
+}
+
+/// Wire packets that have passed and that the core does not know of.
+fn unread(machine: &Machine) -> u64 {
+    let members = machine.cache.members.iter();
+    members.map(|member| machine.table.entry(member.entry).state().passed() - member.told.packets).sum()
+}
+
+/// A packet that is on its way when the worker looks keeps the flow closed.
+#[test]
+fn nothing_overtakes_what_waits_in_the_queue() {
+    let mut machine = Machine::new(&loss("loss 0.1%"), 1);
+    for number in 0..3 {
+        machine.send(frame(1, 1, flag::ACK, number));
+        machine.work();
+    }
+    machine.send(frame(1, 1, flag::ACK, 3));
+    assert!(machine.settle(), "a detour is not read yet");
+    machine.send(frame(1, 1, flag::ACK, 4));
+    assert_eq!((machine.passed, machine.queue.len()), (0, 2));
+    while machine.work() {}
+    assert!(!machine.settle());
+    machine.send(frame(1, 1, flag::ACK, 5));
+    assert_eq!(machine.passed, 1);
+}
+
+/// A detour that the TAP had no room for does not keep its flow closed for ever, however busy it is.
+#[test]
+fn a_lost_detour_is_given_up() {
+    let mut machine = Machine::new(&loss("loss 0.1%"), 1);
+    for number in 0..3 {
+        machine.send(frame(1, 1, flag::ACK, number));
+        machine.work();
+    }
+    machine.send(frame(1, 1, flag::ACK, 3));
+    machine.queue.clear();
+    for number in 4..60 {
+        machine.now += Duration::from_millis(1);
+        machine.send(frame(1, 1, flag::ACK, number));
+        machine.work();
+        machine.settle();
+    }
+    assert!((30..40).contains(&machine.passed), "{} after 20 ms", machine.passed);
+}
+
+/// While everything has to be shown nothing passes, and afterwards flows go on as before.
+#[test]
+fn a_pause_takes_flows_back() {
+    let mut machine = Machine::new(&loss("loss 0.1%"), 1);
+    let send = |machine: &mut Machine, count: u32| {
+        for number in 0..count {
+            machine.send(frame(1, 1, flag::ACK, number));
+            machine.work();
+            machine.settle();
+        }
+        std::mem::take(&mut machine.passed)
+    };
+    assert!(send(&mut machine, 10) > 0);
+    machine.cache.pause(true, &mut machine.run.router, machine.now);
+    assert_eq!(send(&mut machine, 10_000), 0);
+    machine.cache.pause(false, &mut machine.run.router, machine.now);
+    assert!(send(&mut machine, 10) > 0);
+    assert_eq!(machine.run.router.counters().received.packets + unread(&machine), 10_020);
+}
+
+/// Frames that faultwire has written and that have not come by the hook keep flows closed, until they are lost.
+#[test]
+fn flows_wait_for_what_was_written() {
+    let mut machine = Machine::new(&loss("loss 0.1%"), 1);
+    for number in 0..3 {
+        machine.send(frame(1, 1, flag::ACK, number));
+        machine.work();
+    }
+    assert!(machine.cache.settle([3, 0], &mut machine.run.router, machine.now));
+    machine.table.come_back(UP, 3);
+    assert!(!machine.cache.settle([3, 0], &mut machine.run.router, machine.now));
+    machine.send(frame(1, 1, flag::FIN, 3));
+    machine.work();
+    assert!(machine.cache.settle([4, 0], &mut machine.run.router, machine.now));
+    machine.now += Duration::from_millis(21);
+    assert!(!machine.cache.settle([4, 0], &mut machine.run.router, machine.now), "it does not come any more");
+    assert!(!machine.cache.settle([4, 0], &mut machine.run.router, machine.now));
+}
+
+/// More flows than have room: those without are detoured, those with an entry keep it while they send.
+#[test]
+fn a_flood_of_flows_leaves_those_in_peace_that_send() {
+    let mut machine = Machine::new(&loss("loss 0.1%"), 1);
+    for flow in 1..=200_u16 {
+        for number in 0..3 {
+            machine.send(frame(1, 1, flag::ACK, u32::from(flow) * 10 + number));
+            machine.send(frame(flow + 1, 1, flag::ACK, number));
+            while machine.work() {}
+            machine.settle();
+        }
+    }
+    assert_eq!(machine.cache.members.len(), WAYS);
+    let of_first = machine.cache.find(UP, &Seen::read(&frame(1, 1, flag::ACK, 0).bytes).unwrap().key);
+    assert!(of_first.is_some_and(|number| machine.cache.members[number].is_open));
+    let (flows, counters, _) = machine.finish();
+    assert_eq!(counters.received.packets, 1_200);
+    assert_eq!(flows.len(), 201);
+}

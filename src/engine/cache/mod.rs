@@ -1,0 +1,102 @@
+//! The worker's side of the flow cache: which flows of an attachment pass in the kernel, and what they have done there.
+//!
+//! A flow whose stages let its next packets pass ([`Router::quiet`]) is *open*: the hooks carry it on without faultwire. The
+//! packet in which something may happen is detoured, and with it everything of the flow behind it, until the worker has read
+//! all of that and opens the flow again. So no packet overtakes another, and none is counted twice. What passed is told to
+//! the core before it sees the flow's next packet.
+
+mod flows;
+mod loss;
+mod seen;
+
+use crate::engine::cache::flows::{Arrived, FlowCache};
+use crate::engine::tun::Port;
+use crate::pipeline::counters::Amount;
+use crate::pipeline::flow::FlowRef;
+use crate::pipeline::router::Router;
+use crate::pipeline::time::{Duration, Instant};
+
+/// Time between two tries to open a flow.
+pub(super) const RETRY: Duration = Duration::from_micros(200);
+
+/// The flow caches of a worker's attachments.
+#[derive(Debug, Default)]
+pub(super) struct FlowCaches {
+    /// With the port of the target's side; that of the network's is the next one.
+    caches: Vec<(usize, FlowCache)>,
+    /// For each port: its cache, and the direction of what comes by it.
+    of_port: Vec<Option<(usize, usize)>>,
+}
+
+impl FlowCaches {
+    pub(super) fn new(ports: &[Port]) -> Self {
+        let mut all = Self { caches: Vec::new(), of_port: vec![None; ports.len()] };
+        for (number, port) in ports.iter().enumerate() {
+            if let Port::Wire { flows: Some(table), path, .. } = port {
+                let cache = all.caches.len();
+                all.of_port[number] = Some((cache, 0));
+                all.of_port[number + 1] = Some((cache, 1));
+                all.caches.push((number, FlowCache::new(table.clone(), [*path, *path + 1])));
+            }
+        }
+        all
+    }
+
+    /// See [`FlowCache::arrived`].
+    #[inline]
+    pub(super) fn arrived(&mut self, port: u16, packet: &[u8], router: &mut Router, now: Instant) -> Arrived {
+        match self.of_port[usize::from(port)] {
+            Some((cache, direction)) => self.caches[cache].1.arrived(direction, packet, router, now),
+            None => Arrived(None),
+        }
+    }
+
+    /// See [`FlowCache::injected`].
+    #[inline]
+    pub(super) fn injected(
+        &mut self,
+        port: u16,
+        arrived: Arrived,
+        flow: FlowRef,
+        router: &mut Router,
+        now: Instant,
+    ) {
+        if let Some((cache, direction)) = self.of_port[usize::from(port)] {
+            self.caches[cache].1.injected(direction, arrived, flow, router, now);
+        }
+    }
+
+    /// Opens what can be opened, when the queues have been read empty; `written` counts the frames written to each port. True
+    /// if somebody has to be tried again.
+    pub(super) fn settle(&mut self, written: &[u64], router: &mut Router, now: Instant) -> bool {
+        let mut is_pending = false;
+        for (target, cache) in &mut self.caches {
+            // What goes up is written to the network's side.
+            is_pending |= cache.settle([written[*target + 1], written[*target]], router, now);
+        }
+        is_pending
+    }
+
+    /// Tells the core what has passed of all flows.
+    pub(super) fn tell_all(&mut self, router: &mut Router, now: Instant) {
+        for (_, cache) in &mut self.caches {
+            cache.tell_all(router, now);
+        }
+    }
+
+    /// Whether everything has to be detoured for a while.
+    pub(super) fn pause(&mut self, is_paused: bool, router: &mut Router, now: Instant) {
+        for (_, cache) in &mut self.caches {
+            cache.pause(is_paused, router, now);
+        }
+    }
+
+    /// What passed in the kernel, as far as it was told.
+    pub(super) fn carried(&self) -> Amount {
+        let mut sum = Amount::default();
+        for (_, cache) in &self.caches {
+            sum += cache.carried;
+        }
+        sum
+    }
+}

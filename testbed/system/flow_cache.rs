@@ -1,0 +1,192 @@
+//! The flow cache of attachments: what stays in the kernel fares, counts and arrives as what goes through faultwire.
+
+use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use nix::sys::socket::{setsockopt, sockopt};
+
+use faultwire::net::Netns;
+
+use crate::system::attach::{Attached, Hosts, PEER, exchange, field, netns};
+use crate::system::common::unique;
+
+const TARGET: [&str; 2] = ["10.87.0.1", "fd87::1"];
+
+fn bind(netns: &Netns, address: &str, port: u16) -> UdpSocket {
+    let address = SocketAddr::new(address.parse::<IpAddr>().unwrap(), port);
+    let socket = netns.run(|| UdpSocket::bind(address).unwrap()).unwrap();
+    // Nothing may be lost for lack of room.
+    setsockopt(&socket, sockopt::RcvBufForce, &(64 << 20)).unwrap();
+    socket
+}
+
+/// What has arrived, number by number.
+fn arrived(socket: &UdpSocket) -> Vec<u32> {
+    socket.set_nonblocking(true).unwrap();
+    let (mut numbers, mut bytes) = (Vec::new(), [0; 2_000]);
+    loop {
+        match socket.recv(&mut bytes) {
+            Ok(_) => numbers.push(u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return numbers,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// Waits until faultwire has read all that was sent: the first packet of a flow goes through it, behind all else.
+fn wait_for_faultwire(hosts: &Hosts, family: usize) {
+    let from = bind(&netns(&hosts.target), TARGET[family], 0);
+    let to = bind(&netns(&hosts.peer), PEER[family], 0);
+    to.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    from.send_to(&[0; 4], to.local_addr().unwrap()).unwrap();
+    to.recv(&mut [0; 4]).expect("faultwire lets other flows pass");
+}
+
+/// Sends so many numbered datagrams from a fixed port, in trains of `train`, while faultwire runs with these options: what
+/// arrived, in its order, and the summary.
+fn send(
+    hosts: &Hosts,
+    family: usize,
+    count: u32,
+    train: u32,
+    options: &[&str],
+) -> (Vec<u32>, serde_json::Value) {
+    const LENGTH: usize = 100;
+    let from = bind(&netns(&hosts.target), TARGET[family], 4_000);
+    let to = bind(&netns(&hosts.peer), PEER[family], 5_000);
+    from.connect(to.local_addr().unwrap()).unwrap();
+    let attached = hosts.attach(&[options, &["--match", "udp port 5000"]].concat());
+    if train > 1 {
+        setsockopt(&from, sockopt::UdpGsoSegment, &(LENGTH as i32)).unwrap();
+    }
+    for (sent, first) in (0..count).step_by(train as usize).enumerate() {
+        let datagram = |number: u32| {
+            let mut bytes = [0; LENGTH];
+            bytes[..4].copy_from_slice(&number.to_be_bytes());
+            bytes
+        };
+        let bytes: Vec<u8> = (first..first + train).flat_map(datagram).collect();
+        from.send(&bytes).unwrap();
+        // The queue of the TAP has no room for all, and what is sent in one burst waits for the first that is detoured.
+        if sent % 20 == 19 {
+            wait_for_faultwire(hosts, family);
+        }
+    }
+    let summary = attached.stop(Signal::SIGTERM);
+    (arrived(&to), summary)
+}
+
+/// The same seed and the same traffic: the same packets are lost, and none overtakes another.
+#[test]
+fn verdicts_are_the_same_with_the_cache_and_without() {
+    let hosts = Hosts::new();
+    for (family, train, faults) in
+        [(0, 1, "loss 1%"), (1, 20, "loss 0.5%"), (0, 20, "loss gemodel 0.2% 40%"), (1, 1, "duplicate 0.5%")]
+    {
+        let options = ["--up", faults, "--seed", "11"];
+        let count = 6_000;
+        let (cached, with) = send(&hosts, family, count, train, &options);
+        let (detoured, without) =
+            send(&hosts, family, count, train, &[&options[..], &["--no-flow-cache"]].concat());
+        assert_eq!(field(&without, "/hooks/up/passed"), 0);
+        assert_eq!(field(&without, "/passed_in_kernel/packets"), 0);
+        assert!(field(&with, "/hooks/up/passed") > 0, "{faults}: {with:#}");
+        assert_eq!(cached, detoured, "{faults}, trains of {train}");
+        assert_ne!(cached, (0..count).collect::<Vec<_>>(), "{faults} hit somebody");
+        for path in ["/paths/0/stages/0/acted", "/paths/0/stages/0/dropped", "/paths/0/stages/0/created"] {
+            assert_eq!(with.pointer(path), without.pointer(path), "{path}");
+        }
+        assert_eq!(field(&with, "/paths/0/stages/0/acted/packets"), u64::from(count));
+        for summary in [&with, &without] {
+            assert!(summary["conserved"].as_bool().unwrap(), "{summary:#}");
+        }
+    }
+}
+
+/// How often the worker has gone to sleep, which is once for each time that it was woken.
+fn sleeps(attached: &Attached) -> u64 {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", attached.id())).unwrap().flatten();
+    let named = |task: &std::fs::DirEntry| {
+        std::fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name.starts_with("worker"))
+    };
+    let worker = tasks.into_iter().find(named).expect("there is a worker");
+    let status = std::fs::read_to_string(worker.path().join("status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")).unwrap();
+    line.trim().parse().unwrap()
+}
+
+#[test]
+fn what_does_not_match_never_wakes_faultwire_after_its_first_packets() {
+    let hosts = Hosts::new();
+    for to in PEER {
+        let attached = hosts.attach(&["--both", "loss 100%", "--match", "tcp port 9"]);
+        let mut connection = hosts.connect(to);
+        exchange(&mut connection, 300_000);
+        let before = sleeps(&attached);
+        exchange(&mut connection, 20_000_000);
+        let woken = sleeps(&attached) - before;
+        drop(connection);
+        let summary = attached.stop(Signal::SIGTERM);
+        // Neighbours are looked for now and then.
+        assert!(woken <= 10, "woken {woken} times: {summary:#}");
+        for direction in ["up", "down"] {
+            let passed = field(&summary, &format!("/hooks/{direction}/passed"));
+            let detoured = field(&summary, &format!("/hooks/{direction}/detoured"));
+            assert!(passed > 20 * detoured, "{direction}: {passed} passed, {detoured} detoured");
+        }
+        assert!(field(&summary, "/passed_in_kernel/bytes") > 40_000_000, "{summary:#}");
+        assert!(summary["conserved"].as_bool().unwrap());
+    }
+}
+
+/// More new flows than the cache and the core have room for.
+#[test]
+fn a_flood_of_new_flows_harms_nobody() {
+    let hosts = Hosts::new();
+    let attached = hosts.attach(&["--up", "loss 0.01%", "--seed", "2"]);
+    let mut connection = hosts.connect(PEER[0]);
+    exchange(&mut connection, 1_000_000);
+    let target = netns(&hosts.target);
+    for source in 4_000..4_002 {
+        let socket = bind(&target, TARGET[0], source);
+        for port in 1..=60_000 {
+            // The peer answers that nobody listens, which the socket tells in place of sending.
+            let _ = socket.send_to(&[0; 10], SocketAddr::new(PEER[0].parse().unwrap(), port));
+        }
+    }
+    exchange(&mut connection, 10_000_000);
+    let summary = attached.stop(Signal::SIGTERM);
+    assert!(field(&summary, "/hooks/up/detoured") > 100_000, "{summary:#}");
+    assert!(field(&summary, "/passed_in_kernel/bytes") > 15_000_000, "{summary:#}");
+    assert!(summary["conserved"].as_bool().unwrap(), "{summary:#}");
+    exchange(&mut connection, 1_000_000);
+}
+
+#[test]
+fn after_a_kill_cached_flows_go_on_and_nothing_is_left() {
+    let hosts = Hosts::new();
+    let mut connection = hosts.connect(PEER[1]);
+    for _ in 0..3 {
+        let attached = hosts.attach(&["--both", "loss 0.05%"]);
+        exchange(&mut connection, 3_000_000);
+        attached.kill();
+        exchange(&mut connection, 1_000_000);
+        assert_eq!(hosts.left_behind(), [""; 0]);
+    }
+}
+
+/// Whoever is told of every packet sees every packet.
+#[test]
+fn a_log_has_every_packet() {
+    let hosts = Hosts::new();
+    let folder = std::env::temp_dir().join(format!("faultwire-logs-{}", unique()));
+    let options = ["--up", "loss 1%", "--seed", "11", "--log", folder.to_str().unwrap()];
+    let (_, summary) = send(&hosts, 0, 2_000, 1, &options);
+    std::fs::remove_dir_all(folder).unwrap();
+    assert_eq!(field(&summary, "/hooks/up/passed"), 0);
+    // Beside them the hundred that were waited for, and neighbours that are looked for.
+    let detoured = field(&summary, "/hooks/up/detoured");
+    assert!((2_100..2_110).contains(&detoured), "{detoured}");
+}
