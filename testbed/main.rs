@@ -40,4 +40,5 @@ mod system {
     pub(crate) mod tc;
     pub(crate) mod tcp;
     pub(crate) mod third_party;
+    pub(crate) mod top;
 }

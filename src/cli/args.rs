@@ -58,6 +58,8 @@ pub(super) enum Command {
     Pcap(Pcap),
     /// Print and filter a journal: what happened to each packet, and why
     Journal(crate::cli::journal::Journal),
+    /// Show what a running instance does, as it happens
+    Top(crate::cli::top::Top),
     /// Reproduce incidents: build a network, break it, drive traffic, compare what the kernels report
     #[command(subcommand)]
     Case(CaseCommand),

@@ -32,6 +32,7 @@ mod session;
 mod signals;
 mod subnets;
 mod summary;
+mod top;
 mod watching;
 
 use std::fmt::Display;
@@ -64,6 +65,7 @@ pub fn main() -> ExitCode {
         args::Command::Doctor(args) => doctor::doctor(&args),
         args::Command::Pcap(args) => pcap::pcap(&args),
         args::Command::Journal(args) => journal::journal(&args),
+        args::Command::Top(args) => top::top(&args),
         args::Command::Case(command) => case::case(&command),
     };
     out::verdict(code)

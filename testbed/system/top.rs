@@ -1,0 +1,113 @@
+//! `faultwire top` in a terminal: tmux keeps the screen that it draws.
+
+use std::process::Output;
+
+use nix::sys::signal::Signal;
+
+use crate::system::common::{Running, Scratch, config, output, said, tool, unique, until};
+
+/// A terminal of this size in which `command` runs; it goes with the test.
+struct Terminal(String);
+
+impl Terminal {
+    fn new(columns: u32, rows: u32, command: &str) -> Self {
+        let terminal = Self(unique());
+        let (columns, rows) = (columns.to_string(), rows.to_string());
+        let made =
+            terminal.tmux(&["-f", "/dev/null", "new-session", "-d", "-x", &columns, "-y", &rows, command]);
+        assert!(made.status.success(), "{}", said(&made));
+        terminal
+    }
+
+    fn tmux(&self, arguments: &[&str]) -> Output {
+        let tmux = tool("tmux").args(["-L", &self.0]).args(arguments).output();
+        tmux.expect("tmux is installed (testbed/run does that)")
+    }
+
+    /// What is on the screen, with the sequences for colours.
+    fn screen(&self) -> String {
+        String::from_utf8(self.tmux(&["capture-pane", "-p", "-e"]).stdout).unwrap()
+    }
+
+    fn type_key(&self, key: &str) {
+        assert!(self.tmux(&["send-keys", key]).status.success());
+    }
+
+    fn has_ended(&self) -> bool {
+        !self.tmux(&["has-session"]).status.success()
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        self.tmux(&["kill-server"]);
+    }
+}
+
+/// A router that loses 30 %, by the name `control`, and a client's namespace.
+fn lossy(control: &str) -> (Running, String) {
+    let (left, right) = (unique(), unique());
+    let paths = "[[path]]\nfrom = \"left\"\nto = \"right\"\nspec = \"delay 1ms loss 30%\"\n";
+    let text = config(&left, &right, "seed = 5", paths);
+    let running = Running::with(Scratch::file(&text), [left.clone(), right], &["--control", control]);
+    (running, left)
+}
+
+fn ping(left: &str, count: &str) -> Output {
+    let ping = ["ping", "-q", "-c", count, "-i", "0.002", "-W", "1", "10.88.2.2"];
+    Running::inside(left, &ping).output().expect("ping is installed (testbed/run does that)")
+}
+
+#[test]
+fn top_shows_a_run_in_a_terminal_of_any_width_and_ends_by_a_key() {
+    let control = unique();
+    let (running, left) = lossy(&control);
+    let command = format!("{} top --control {control} --interval 50ms", env!("CARGO_BIN_EXE_faultwire"));
+    let (wide, narrow) = (Terminal::new(80, 24, &command), Terminal::new(40, 24, &command));
+    assert!(said(&ping(&left, "100")).contains("100 packets transmitted"));
+    for (terminal, columns) in [(&wide, 80), (&narrow, 40)] {
+        until("the drops are shown", || terminal.screen().contains("left>right/netem 0."));
+        let screen = terminal.screen();
+        for part in ["faultwire run", "received ", "held ", "dropped as ordered", "seen/s", "latest drops"] {
+            assert!(screen.contains(part), "{part}:\n{screen}");
+        }
+        assert!(screen.lines().any(|line| line.starts_with("left>right/netem ")), "{screen}");
+        let plain = screen.replace("\u{1b}[1m", "").replace("\u{1b}[0m", "").replace("\u{1b}[39m", "");
+        assert!(!plain.contains('\u{1b}'), "NO_COLOR: {screen:?}");
+        assert!(plain.lines().all(|line| line.chars().count() <= columns), "{screen}");
+    }
+    // A terminal that takes no output stops neither the router nor the view's end.
+    narrow.type_key("C-s");
+    assert!(said(&ping(&left, "50")).contains("50 packets transmitted"));
+    for terminal in [&narrow, &wide] {
+        terminal.type_key("q");
+        until("the view has ended", || terminal.has_ended());
+    }
+    let summary = running.stop(Signal::SIGTERM);
+    assert!(summary["dropped"]["loss"]["packets"].as_u64().unwrap() > 10);
+}
+
+#[test]
+fn top_prints_frames_without_a_terminal_and_ends_with_the_run() {
+    let control = unique();
+    let (running, left) = lossy(&control);
+    assert!(said(&ping(&left, "50")).contains("50 packets transmitted"));
+    let once = output(&["top", "--control", &control, "--once", "--interval", "20ms"]);
+    let text = String::from_utf8(once.stdout).unwrap();
+    assert!(once.status.success() && text.starts_with("faultwire run") && !text.contains('\u{1b}'), "{text}");
+    assert!(text.contains("left>right/netem") && text.contains("dropped as ordered"), "{text}");
+    let arguments = ["top", "--control", &control, "--interval", "20ms"];
+    let mut follows = tool(env!("CARGO_BIN_EXE_faultwire"));
+    let follows =
+        follows.args(arguments).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let follows = follows.spawn().unwrap();
+    running.stop(Signal::SIGTERM);
+    let ended = follows.wait_with_output().unwrap();
+    let said_last = said(&ended);
+    let nobody = said_last.contains("has ended") || said_last.contains("cannot ask");
+    assert!(nobody, "{said_last}");
+    let missing = output(&["top", "--control", &control, "--once"]);
+    assert_eq!(missing.status.code(), Some(1), "{}", said(&missing));
+    let wrong = output(&["top", "--interval", "0s"]);
+    assert_eq!(wrong.status.code(), Some(2), "{}", said(&wrong));
+}
