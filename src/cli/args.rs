@@ -258,8 +258,8 @@ pub(super) struct Exec {
     /// Faults from the host to the command
     #[arg(long, value_name = "SPEC")]
     pub(super) down: Option<String>,
-    /// Faults in each direction
-    #[arg(long, value_name = "SPEC", conflicts_with_all = ["up", "down"])]
+    /// Faults in each direction, before those of --up and --down
+    #[arg(long, value_name = "SPEC")]
     pub(super) both: Option<String>,
     /// Whether the line is right, or the kernel's netem, where the two differ
     #[arg(long, default_value = "exact")]
@@ -324,8 +324,8 @@ pub(super) struct Attach {
     /// Faults on what the target receives
     #[arg(long, value_name = "SPEC")]
     pub(super) down: Option<String>,
-    /// Faults in each direction
-    #[arg(long, value_name = "SPEC", conflicts_with_all = ["up", "down"])]
+    /// Faults in each direction, before those of --up and --down
+    #[arg(long, value_name = "SPEC")]
     pub(super) both: Option<String>,
     /// Faults from a file, with every stage, match, trigger and phase: its keys are up, down and both
     #[arg(long, value_name = "FILE", conflicts_with_all = ["up", "down", "both", "mode"])]
@@ -512,7 +512,6 @@ mod tests {
             ("run a.toml --summary", "unexpected argument '--summary'"),
             ("exec", "<CMD>"),
             ("exec ls", "-- <CMD>"),
-            ("exec --both loss --up loss -- ls", "cannot be used with"),
             ("exec --mtu 1000 -- ls", "1280..=65535"),
             ("exec --linger 5 -- ls", "try \"5ms\""),
             ("pcap in", "<OUT>"),

@@ -12,7 +12,7 @@ pub(super) struct Faults {
 }
 
 impl Faults {
-    /// Each direction's own spec, or else the one of `both`; they may name only these files.
+    /// The spec of `both`, then each direction's own; they may name only these files.
     pub(super) fn parse(
         up: Option<&str>,
         down: Option<&str>,
@@ -20,10 +20,10 @@ impl Faults {
         mode: Mode,
         files: Files,
     ) -> Result<Self, SpecError> {
-        let of = |own: Option<&str>| {
-            own.or(both).map_or_else(|| Ok(Spec::default()), |text| spec(text, mode, files))
-        };
-        let faults = Self { up: of(up)?, down: of(down)? };
+        let read =
+            |text: Option<&str>| text.map_or_else(|| Ok(Spec::default()), |text| spec(text, mode, files));
+        let both = read(both)?;
+        let faults = Self { up: both.clone().then(read(up)?), down: both.then(read(down)?) };
         warn(&[&faults.up, &faults.down]);
         Ok(faults)
     }

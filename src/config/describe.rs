@@ -5,6 +5,7 @@ use std::fmt;
 use ipnet::IpNet;
 
 use crate::pipeline::params::{FragmentSelect, Scope, Select, StageParams, Trigger};
+use crate::pipeline::units::Bytes;
 
 /// Prints a stage as one sentence without its name: `loss 1% of wire packets, each independently; only tcp`.
 #[derive(Debug, Clone, Copy)]
@@ -18,7 +19,7 @@ pub fn describe(stage: &StageParams) -> Description<'_> {
 impl fmt::Display for Description<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.impairment.fmt(f)?;
-        for (word, parts) in [("only", select(&self.0.select)), ("when", trigger(&self.0.trigger))] {
+        for (word, parts) in [("only", conditions(&self.0.select)), ("when", trigger(&self.0.trigger))] {
             if !parts.is_empty() {
                 write!(f, "; {word} {}", parts.join(", "))?;
             }
@@ -27,7 +28,8 @@ impl fmt::Display for Description<'_> {
     }
 }
 
-fn select(select: &Select) -> Vec<String> {
+/// The conditions of a selection in words; none if it takes every packet.
+pub(super) fn conditions(select: &Select) -> Vec<String> {
     let mut conditions = Vec::new();
     let mut add = |name: &str, values: Vec<String>| {
         if !values.is_empty() {
@@ -43,6 +45,7 @@ fn select(select: &Select) -> Vec<String> {
     add("source port ", ports(&select.source_ports));
     add("destination port ", ports(&select.destination_ports));
     add("port ", ports(&select.ports));
+    add("from or to ", prefixes(&select.addresses));
     let flags = super::select::flag_names(select.tcp_flags_set, select.tcp_flags_unset);
     add("TCP flags ", if flags.is_empty() { Vec::new() } else { vec![flags] });
     add("IP length ", select.ip_length.map(span).into_iter().collect());
@@ -63,17 +66,17 @@ fn select(select: &Select) -> Vec<String> {
 
 /// What is left when the packets of `except` are not: `not (tcp, port 22)`; two nots are none.
 fn exception(except: &Select) -> String {
-    let Some(inner) = nots(except) else { return format!("not ({})", select(except).join(", ")) };
+    let Some(inner) = nots(except) else { return format!("not ({})", conditions(except).join(", ")) };
     // A packet is left if one of `inner` takes it.
     let denied: Option<Vec<_>> = inner.iter().map(|one| nots(one).filter(|nots| nots.len() == 1)).collect();
     match (inner, denied) {
-        ([one], _) => select(one).join(", "),
+        ([one], _) => conditions(one).join(", "),
         (_, Some(all)) => {
-            let all: Vec<_> = all.iter().flat_map(|one| select(&one[0])).collect();
+            let all: Vec<_> = all.iter().flat_map(|one| conditions(&one[0])).collect();
             format!("not ({})", all.join(", "))
         }
         (some, None) => {
-            let each: Vec<_> = some.iter().map(|one| format!("({})", select(one).join(", "))).collect();
+            let each: Vec<_> = some.iter().map(|one| format!("({})", conditions(one).join(", "))).collect();
             each.join(" or ")
         }
     }
@@ -102,9 +105,9 @@ fn trigger(trigger: &Trigger) -> Vec<String> {
             .times
             .map(|times| if times == 1 { "once".to_owned() } else { format!("at most {times} times") }),
     );
-    let counts = !trigger.nth.is_empty()
-        || [trigger.every, trigger.first, trigger.after, trigger.times].iter().any(Option::is_some);
-    if counts {
+    parts.extend(trigger.first_bytes.map(|first| format!("within the first {}", Bytes(first))));
+    parts.extend(trigger.after_bytes.map(|after| format!("after {}", Bytes(after))));
+    if trigger.counts_packets() || trigger.counts_bytes() {
         let scope = match trigger.scope {
             Scope::Flow => "counted per flow",
             Scope::Path => "counted over the path",
@@ -143,7 +146,7 @@ mod tests {
             ("not (tcp or udp)", "not (tcp), not (udp)"),
         ] {
             let chosen = crate::config::expression::parse(expression).unwrap();
-            assert_eq!(select(&chosen).join(", "), expected, "{expression}");
+            assert_eq!(conditions(&chosen).join(", "), expected, "{expression}");
         }
     }
 

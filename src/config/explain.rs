@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::config::describe;
+use crate::config::describe::{self, describe};
 use crate::config::spec::Spec;
 use crate::pipeline::Pace;
 use crate::pipeline::crandom::realised_share;
@@ -24,7 +24,7 @@ pub struct Explanation {
     pub numbers: Numbers,
 }
 
-/// Numbers of a spec; `None` where it says nothing about them.
+/// Numbers of a spec; `None` where it says nothing about them, or several clauses say different things.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
 pub struct Numbers {
     /// Share of packets that are lost at random.
@@ -57,7 +57,12 @@ pub fn explain(spec: &Spec, mode: Mode) -> Explanation {
         match &stage.impairment {
             ImpairmentParams::Netem(netem) => {
                 let netem = NetemParams { mode, ..NetemParams::clone(netem) };
+                let before = explanation.does.len();
                 Explainer { to: &mut explanation, mode }.netem(&netem);
+                let only = describe::conditions(&stage.select).join(", ");
+                for line in explanation.does[before..].iter_mut().filter(|_| !only.is_empty()) {
+                    *line = format!("{line}; only {only}");
+                }
                 explanation.warnings.extend(netem.traps(&Place::default()));
             }
             other => {
@@ -65,6 +70,10 @@ pub fn explain(spec: &Spec, mode: Mode) -> Explanation {
                 explanation.warnings.extend(other.traps(&Place::default()));
             }
         }
+    }
+    let netems = spec.stages.iter().filter(|stage| matches!(stage.impairment, ImpairmentParams::Netem(_)));
+    if netems.count() > 1 {
+        explanation.numbers = Numbers::default();
     }
     if explanation.does.is_empty() {
         explanation.does.push("nothing: every packet passes unharmed".to_owned());

@@ -12,9 +12,11 @@
 //! ```
 
 use std::net::IpAddr;
+use std::ops::Range;
 
 use ipnet::IpNet;
 
+use crate::config::select::contradiction;
 use crate::pipeline::params::Select;
 
 /// Brackets and `not` may be this deep.
@@ -22,11 +24,11 @@ const DEEPEST: usize = 32;
 
 /// An expression that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{expression}\n{:>1$}\n{what}", '^', .at + 1)]
+#[error("{expression}\n{:>1$}\n{what}", '^', .expression[..at.start].chars().count() + 1)]
 pub struct ExpressionError {
     expression: String,
-    /// Where, in characters.
-    at: usize,
+    /// The bytes of the expression that it concerns; empty at its end if something is missing there.
+    at: Range<usize>,
     /// What is wrong, and what would be right.
     what: String,
 }
@@ -35,6 +37,11 @@ impl ExpressionError {
     /// What is wrong, and what would be right.
     pub fn what(&self) -> &str {
         &self.what
+    }
+
+    /// The bytes of the expression that it concerns; empty at its end if something is missing there.
+    pub fn at(&self) -> Range<usize> {
+        self.at.clone()
     }
 }
 
@@ -46,6 +53,9 @@ pub fn parse(text: &str) -> Result<Select, ExpressionError> {
     let mut reader = Reader { text, words: words(text), next: 0, depth: 0 };
     let select = reader.any()?;
     match reader.peek() {
+        None if !contradiction::is_possible(&select) => {
+            Err(reader.wrong_at(0, "no packet is left: remove a \"not\"".to_owned()))
+        }
         None => Ok(select),
         Some(word) => {
             let what = format!("\"{word}\" is too much: write \"and\", \"or\", or nothing more");
@@ -68,6 +78,12 @@ enum End {
     Destination,
 }
 
+/// The words of a condition, and those between conditions.
+pub(in crate::config) const WORDS: [&str; 16] = [
+    "tcp", "udp", "icmp", "icmp6", "sctp", "proto", "ip", "ip6", "port", "host", "net", "src", "dst", "not",
+    "and", "or",
+];
+
 /// Words and brackets.
 fn words(text: &str) -> Vec<(usize, &str)> {
     let mut found = Vec::new();
@@ -86,13 +102,16 @@ fn words(text: &str) -> Vec<(usize, &str)> {
     found
 }
 
-/// Makes `select` take only what `to` takes, too; `to` is one of an expression.
-pub fn narrow(select: &mut Select, to: &Select) {
+/// Makes `select` take only what `to` takes, too; `to` is one of an expression. False if the two contradict each other, so that
+/// no packet is left.
+#[must_use]
+pub fn narrow(select: &mut Select, to: &Select) -> bool {
     if select.is_any() {
         *select = to.clone();
     } else if !to.is_any() {
         select.except.push(not(to.clone()));
     }
+    contradiction::is_possible(select)
 }
 
 /// Every packet that `select` does not take.
@@ -127,12 +146,11 @@ impl<'a> Reader<'a> {
     }
 
     fn all(&mut self) -> Result<Select, ExpressionError> {
-        let first = self.one()?;
-        let mut parts = vec![first];
+        let mut parts = vec![(self.next, self.one()?)];
         while self.take("and") || self.peek().is_some_and(|word| word != "or" && word != ")") {
-            parts.push(self.one()?);
+            parts.push((self.next, self.one()?));
         }
-        Ok(both(parts))
+        self.joined(parts)
     }
 
     fn one(&mut self) -> Result<Select, ExpressionError> {
@@ -157,11 +175,27 @@ impl<'a> Reader<'a> {
 
     /// Conditions with nothing between them. They belong together, so that a "not" before them is about all of them.
     fn primitive(&mut self) -> Result<Select, ExpressionError> {
-        let mut parts = vec![self.condition()?];
+        let mut parts = vec![(self.next, self.condition()?)];
         while self.peek().is_some_and(|word| !["and", "or", "not", "(", ")"].contains(&word)) {
-            parts.push(self.condition()?);
+            parts.push((self.next, self.condition()?));
         }
-        Ok(both(parts))
+        self.joined(parts)
+    }
+
+    /// All of `parts`, each with the number of its first word; refused if no packet meets them together.
+    fn joined(&self, parts: Vec<(usize, Select)>) -> Result<Select, ExpressionError> {
+        let (places, parts): (Vec<usize>, Vec<Select>) = parts.into_iter().unzip();
+        let select = both(parts.clone());
+        if places.len() == 1 || contradiction::is_possible(&select) {
+            return Ok(select);
+        }
+        let first =
+            (2..places.len()).find(|&count| !contradiction::is_possible(&both(parts[..count].to_vec())));
+        let place = places[first.unwrap_or(places.len()) - 1];
+        let what =
+            "contradicts what stands before it, so that no packet is left: join alternatives by \"or\"";
+        let word = self.words.get(place).map_or("", |(_, word)| word);
+        Err(self.wrong_at(place, format!("\"{word}\" {what}")))
     }
 
     fn condition(&mut self) -> Result<Select, ExpressionError> {
@@ -248,8 +282,13 @@ impl<'a> Reader<'a> {
     }
 
     fn wrong(&self, what: String) -> ExpressionError {
-        let byte = self.words.get(self.next).map_or(self.text.len(), |(at, _)| *at);
-        let at = self.text[..byte].chars().count();
+        self.wrong_at(self.next, what)
+    }
+
+    /// About the word of this number.
+    fn wrong_at(&self, place: usize, what: String) -> ExpressionError {
+        let end = self.text.trim_end().len();
+        let at = self.words.get(place).map_or(end..end, |(at, word)| *at..at + word.len());
         ExpressionError { expression: self.text.to_owned(), at, what }
     }
 }
@@ -288,7 +327,6 @@ mod tests {
         for (text, expected) in [
             ("udp", [true, false]),
             ("tcp or udp", [true, true]),
-            ("tcp and udp", [false, false]),
             ("not udp", [false, true]),
             ("not (tcp or udp)", [false, false]),
             ("not tcp port 443", [true, false]),
@@ -302,7 +340,7 @@ mod tests {
             ("ip not tcp", [true, false]),
             ("ip6", [false, false]),
             ("ip6 or ip", [true, true]),
-            ("tcp udp or udp", [true, false]),
+            ("tcp ip or udp", [true, true]),
             ("udp and (ip6 or not ip6)", [true, false]),
             ("proto 6", [false, true]),
             ("net 0.0.0.0/0 not port 0-65535", [false, false]),
@@ -345,17 +383,49 @@ mod tests {
             ("host é", 5, "an address"),
         ] {
             let error = parse(text).unwrap_err();
-            assert_eq!(error.at, at, "{text}");
+            assert_eq!(text[..error.at.start].chars().count(), at, "{text}");
             assert!(error.to_string().contains(what), "{error}");
         }
         assert!(parse(&"not ".repeat(10_000)).unwrap_err().what.contains("too deep"));
+    }
+
+    #[test]
+    fn conditions_that_no_packet_meets_are_refused_where_they_clash() {
+        for (text, at) in [
+            ("tcp udp", 4),
+            ("tcp port 80 and udp", 16),
+            ("tcp udp or icmp", 4),
+            ("ip ip6", 3),
+            ("ip6 host 10.0.0.7", 4),
+            ("host 10.0.0.7 host fd00::1", 14),
+            ("src net 10.0.0.0/8 src host 192.0.2.1", 19),
+            ("host 10.0.0.1 host 10.0.0.2 host 10.0.0.3", 28),
+            ("port 1 port 2 port 3", 14),
+            ("src port 80 src port 81", 12),
+            ("icmp port 80", 5),
+            ("port 80 icmp", 8),
+            ("tcp not tcp", 4),
+            ("tcp and not (tcp or udp)", 8),
+            ("port 80-90 not port 70-100", 11),
+            ("not (ip or ip6)", 0),
+            ("udp not (ip or ip6)", 4),
+        ] {
+            let error = parse(text).expect_err(text);
+            assert_eq!(error.at.start, at, "{error}");
+            assert!(error.what.contains("no packet is left"), "{error}");
+        }
+        for text in
+            ["port 1 port 2", "tcp or udp", "host 10.0.0.1 host 10.0.0.2", "not port 80", "icmp not port 80"]
+        {
+            assert!(parse(text).is_ok(), "{text}");
+        }
     }
 
     proptest! {
         #[test]
         fn any_text_is_read_or_refused(text in "(tcp|not|\\(|\\)|or|and|port|5|-|src| |é){0,30}") {
             if let Err(error) = parse(&text) {
-                prop_assert!(error.at <= text.chars().count());
+                prop_assert!(text.get(error.at()).is_some(), "{error}");
             }
         }
     }

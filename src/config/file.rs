@@ -21,7 +21,7 @@ const MOST_CORES: usize = 1_024;
 pub(super) fn read_plan(root: &mut Table<'_>) -> Plan {
     let (ports, attached) = read_all_ports(root);
     if ports.is_empty() && attached.is_empty() {
-        root.problem("there is no port", "write a [[port]] for each host");
+        root.problem("there is no port", "write a [[port]] for each host, or nodes = [\"a\", \"b\"]");
     }
     // The indices of ports come first.
     let marked: Vec<String> = attached.iter().map(|port| format!("{MARK}{}", port.name)).collect();

@@ -42,7 +42,7 @@ macro_rules! readers {
 for_each_stage!(readers);
 
 /// The words of a spec that are stages of their own.
-pub(super) const WORDS: &[Word] = &[MSS, TRACE, TIMESTAMPS, RST_ORDER, DUALPI2];
+pub(super) const WORDS: &[Word] = &[MSS, TRACE, TIMESTAMPS, RST_ORDER, DUALPI2, BLACKOUT, DROP];
 
 const MSS: Word = Word {
     name: "mss",
@@ -52,6 +52,13 @@ const MSS: Word = Word {
         let mss = MssParams { mss: arguments.count(1..=u16::MAX, "mss 1360")?, set: arguments.flag("set") };
         Ok(spec::stage("mss", ImpairmentParams::Mss(mss)))
     },
+};
+
+const DROP: Word = Word {
+    name: "drop",
+    options: &[],
+    usage: "drop (everything; aim it by a condition)",
+    read: |_| Ok(spec::stage("drop", ImpairmentParams::Drop(DropParams))),
 };
 
 fn drop(_table: &mut Table<'_>, _trigger: &Trigger) -> Option<ImpairmentParams> {
@@ -227,6 +234,26 @@ fn reorder(table: &mut Table<'_>, trigger: &Trigger) -> Option<ImpairmentParams>
     Some(ImpairmentParams::Reorder(params))
 }
 
+/// `blackout DOWN [at START] [up UP] [hold]`.
+const BLACKOUT: Word = Word {
+    name: "blackout",
+    options: &["at", "up", "hold"],
+    usage: "blackout DOWN [at TIME] [up TIME] [hold] (a link that is down)",
+    read: |arguments| {
+        const EXAMPLE: &str = "blackout 2s at 10s up 8s hold";
+        let down = arguments.required(spec::units::span, "how long the link is down", EXAMPLE)?;
+        let (mut start, mut up) = (Duration::ZERO, None);
+        if arguments.flag("at") {
+            start = arguments.required(spec::units::time, "a time behind \"at\"", EXAMPLE)?;
+        }
+        if arguments.flag("up") {
+            up = Some(arguments.required(spec::units::span, "a time behind \"up\"", EXAMPLE)?);
+        }
+        let blackout = BlackoutParams { start, down, up, hold: arguments.flag("hold") };
+        Ok(spec::stage("blackout", ImpairmentParams::Blackout(blackout)))
+    },
+};
+
 fn blackout(table: &mut Table<'_>, _trigger: &Trigger) -> Option<ImpairmentParams> {
     let start = table.quantity("start").unwrap_or(Duration::ZERO);
     let down = table.required("down", "\"2s\"").and_then(|value| positive(&value));
@@ -257,6 +284,14 @@ pub(super) fn positive(value: &Value<'_>) -> Option<Duration> {
 fn netem(table: &mut Table<'_>, _trigger: &Trigger) -> Option<ImpairmentParams> {
     let value = table.required("spec", "\"delay 10ms loss 1%\"")?;
     let stages = read_spec(&value).stages;
+    let netems = stages.iter().filter(|stage| matches!(stage.impairment, ImpairmentParams::Netem(_))).count();
+    if netems > 1 || netems == 1 && stages.iter().any(|stage| !stage.select.is_any()) {
+        value.problem(
+            "a netem stage is one clause without a condition",
+            "write match = { ... } beside the spec",
+        );
+        return None;
+    }
     let words_of_ours = stages.iter().any(|stage| !matches!(stage.impairment, ImpairmentParams::Netem(_)));
     if words_of_ours {
         value.problem(

@@ -3,7 +3,7 @@
 /// Keys that only cases have.
 const CASE: [&str; 7] = ["story", "fault", "traffic", "expect", "control", "explain", "sweep"];
 /// Keys that only configurations of a router have.
-const CONFIG: [&str; 5] = ["port", "path", "link", "route", "nat"];
+const CONFIG: [&str; 6] = ["port", "nodes", "path", "link", "route", "nat"];
 /// Keys of a wire; a case or a configuration has them in its paths.
 const WIRE: [&str; 5] = ["up", "down", "both", "phase", "match"];
 
@@ -42,6 +42,7 @@ mod tests {
             ("[[port]]\nname = \"a\"", Some(Kind::Config)),
             ("up = \"loss\"\n[[port]]\nname = \"a\"", Some(Kind::Config)),
             ("[[link]]\nup = \"loss\"", Some(Kind::Config)),
+            ("nodes = [\"a\", \"b\"]", Some(Kind::Config)),
             ("story = \"x\"\n[[port]]\nname = \"a\"", Some(Kind::Case)),
             ("up = ", None),
         ] {

@@ -16,6 +16,7 @@ mod distribution;
 mod explain;
 pub mod expression;
 mod file;
+mod group;
 mod impairment;
 mod kind;
 mod nat;

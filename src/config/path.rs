@@ -2,16 +2,18 @@
 
 use std::collections::HashSet;
 
+use crate::config::group::Groups;
 use crate::config::impairment::positive;
 use crate::config::plan::PathPlan;
 use crate::config::port::port_index;
-use crate::config::reader::{Table, Value};
+use crate::config::reader::Table;
 use crate::config::stage::Stages;
 use crate::pipeline::params::Phase;
 use crate::pipeline::time::Duration;
 
-/// Reads every `[[path]]` and `[[link]]` of `root`; `ports` are the names that they may use.
+/// Reads every `[[path]]` and `[[link]]` of `root`, `[groups]` and `partition`; `ports` are the names that they may use.
 pub fn read_paths(root: &mut Table<'_>, ports: &[&str]) -> Vec<PathPlan> {
+    let groups = Groups::read(root, ports);
     let mut paths = Paths::default();
     for mut table in root.tables("path") {
         let from = table.required("from", "\"left\"").and_then(|value| port_index(&value, ports));
@@ -30,15 +32,15 @@ pub fn read_paths(root: &mut Table<'_>, ports: &[&str]) -> Vec<PathPlan> {
         table.finish();
     }
     for mut table in root.tables("link") {
-        let between =
-            table.required("between", "[\"left\", \"right\"]").and_then(|value| ends(&value, ports));
+        let pairs = groups.pairs(&mut table);
         let [up, down] = directions(&mut table, Stages::default);
-        if let Some([left, right]) = between {
-            paths.add(PathPlan { from: left, to: right, stages: up }, &table, ports);
-            paths.add(PathPlan { from: right, to: left, stages: down }, &table, ports);
+        for [left, right] in pairs {
+            paths.add(PathPlan { from: left, to: right, stages: up.clone() }, &table, ports);
+            paths.add(PathPlan { from: right, to: left, stages: down.clone() }, &table, ports);
         }
         table.finish();
     }
+    groups.partition(root, &mut paths.list);
     paths.list
 }
 
@@ -100,21 +102,6 @@ fn phases(table: &mut Table<'_>, directions: &mut [(&[&'static str; 2], &mut Sta
         phase.finish();
         from = end;
     }
-}
-
-fn ends(value: &Value<'_>, ports: &[&str]) -> Option<[usize; 2]> {
-    let items = value.items();
-    let [left, right] = items.as_slice() else {
-        value.problem("a link is between two ports", "write between = [\"left\", \"right\"]");
-        return None;
-    };
-    let (left, right) = (port_index(left, ports), port_index(right, ports));
-    let ends = [left?, right?];
-    if ends[0] == ends[1] {
-        value.problem("both ends are the same port", "name two ports");
-        return None;
-    }
-    Some(ends)
 }
 
 /// The paths that have been read.

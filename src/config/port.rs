@@ -44,7 +44,42 @@ pub(super) fn read_all_ports(root: &mut Table<'_>) -> (Vec<PortPlan>, Vec<Attach
             ports.push(port);
         }
     });
+    nodes(root, &mut ports, &attached);
     (ports, attached)
+}
+
+/// Reads `nodes`: ports that have nothing but a name. Each has a namespace of that name, an address of either kind, and default
+/// routes: `10.77.N.2/24` and `fd77:N::2/64` for the Nth.
+fn nodes(root: &mut Table<'_>, ports: &mut Vec<PortPlan>, attached: &[AttachedPort]) {
+    let items = root.value("nodes").map(|value| value.items()).unwrap_or_default();
+    if let Some(extra) = items.get(limits::PORTS.saturating_sub(ports.len())) {
+        let what = format!("{} nodes and {} other ports are too many", items.len(), ports.len());
+        return extra.problem(what, format!("at most {} together", limits::PORTS));
+    }
+    for (number, item) in (1_u16..).zip(&items) {
+        let Some(name) = name(item, ports) else { continue };
+        if attached.iter().any(|port| port.name == name) {
+            item.problem(format!("\"{name}\" is the name of another port"), "names must be unique");
+        }
+        let [high, low] = number.to_be_bytes();
+        let v4 = Ipv4Net::new([10, 77 + high, low, 2].into(), 24).expect("24 is a length of a prefix");
+        let v6 =
+            Ipv6Net::new([0xfd77, number, 0, 0, 0, 0, 0, 2].into(), 64).expect("64 is a length of a prefix");
+        let addresses = vec![IpNet::from(v4), IpNet::from(v6)];
+        for address in &addresses {
+            if let Some((port, known)) = overlap(address, ports) {
+                let what = format!("{address} overlaps {known} of port \"{port}\"");
+                item.problem(what, "give that port another prefix, or make a [[port]] of this node");
+            }
+        }
+        let mut port = PortPlan::new(&name, NetnsRef::Named(name.clone()), addresses);
+        if port.device.len() > DEVICE_NAME {
+            port.device = format!("fw-node{number}");
+        }
+        port.create = true;
+        port.routes = vec![IpNet::from(Ipv4Net::default()), IpNet::from(Ipv6Net::default())];
+        ports.push(port);
+    }
 }
 
 /// Calls `read` with each `[[port]]` of `root`, as many as there may be.

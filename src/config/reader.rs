@@ -105,6 +105,7 @@ impl<'a> Table<'a> {
             key: path,
             span: value.span(),
             content: value.get_ref(),
+            skip: 0,
         })
     }
 
@@ -172,6 +173,8 @@ pub struct Value<'a> {
     key: String,
     span: Range<usize>,
     content: &'a DeValue<'a>,
+    /// Bytes at the front of a text that are not part of it: the `!` of what is not meant.
+    skip: usize,
 }
 
 /// Whole numbers that a document can hold.
@@ -216,7 +219,7 @@ impl<'a> Value<'a> {
     /// The text, without a complaint if it is something else.
     pub fn as_text(&self) -> Option<&'a str> {
         match self.content {
-            DeValue::String(text) => Some(text.as_ref()),
+            DeValue::String(text) => text.get(self.skip..),
             _ => None,
         }
     }
@@ -251,7 +254,7 @@ impl<'a> Value<'a> {
     /// A problem unless it is a text that reads as `T`, unit included.
     pub fn quantity<T: FromStr<Err = UnitError>>(&self) -> Option<T> {
         let parsed: Result<T, UnitError> = match self.content {
-            DeValue::String(text) => text.parse(),
+            DeValue::String(_) => self.as_text().unwrap_or_default().parse(),
             // "has no unit", with an example, from the quantity itself.
             DeValue::Integer(number) => number.as_str().parse(),
             DeValue::Float(number) => number.as_str().parse(),
@@ -279,6 +282,11 @@ impl<'a> Value<'a> {
             self.problem(format!("\"{text}\" is not {what}"), format!("try \"{example}\""));
         }
         value
+    }
+
+    /// Whether it is a table.
+    pub const fn is_table(&self) -> bool {
+        matches!(self.content, DeValue::Table(_))
     }
 
     /// A problem unless it is a table.
@@ -312,7 +320,8 @@ impl<'a> Value<'a> {
         let pair = |(key, value): (&'a Spanned<Cow<'a, str>>, &'a Spanned<DeValue<'a>>)| {
             let key = key.get_ref().as_ref();
             let content = value.get_ref();
-            (key, Self { problems: self.problems, key: join(&self.key, key), span: value.span(), content })
+            let key_of_it = join(&self.key, key);
+            (key, Self { problems: self.problems, key: key_of_it, span: value.span(), content, skip: 0 })
         };
         entries.iter().map(pair).collect()
     }
@@ -338,7 +347,15 @@ impl<'a> Value<'a> {
             key: format!("{}[{index}]", self.key),
             span: item.span(),
             content: item.get_ref(),
+            skip: 0,
         }
+    }
+
+    /// What stands behind the `!` of a text that begins with one.
+    pub fn negated(&self) -> Option<Self> {
+        let rest = self.as_text()?.strip_prefix('!')?.trim_start();
+        let skip = self.skip + self.as_text()?.len() - rest.len();
+        Some(Self { skip, ..self.clone() })
     }
 
     fn wrong_type<T>(&self, expected: &str) -> Option<T> {

@@ -1,9 +1,11 @@
 //! `match = { ... }`: which packets a stage looks at.
 
+pub(super) mod contradiction;
 mod segment;
 
 pub(super) use segment::describe;
 
+use crate::config::expression;
 use crate::config::port::prefix;
 use crate::config::reader::{Integer, Table, Value};
 use crate::pipeline::params::{FragmentSelect, Select};
@@ -38,31 +40,38 @@ const FRAGMENTS: &[(&str, FragmentSelect)] = &[
     ("later", FragmentSelect::Later),
 ];
 
-/// Reads a selection; `None` if it is no table.
+/// Reads a selection, a table or an expression; `None` if it is neither.
 pub fn read_select(value: &Value<'_>) -> Option<Select> {
+    if let Some(text) = value.as_text() {
+        return expression(value, text);
+    }
     let mut table = value.table()?;
     let (tcp_flags_set, tcp_flags_unset) =
         table.value("tcp_flags").and_then(|value| tcp_flags(&value)).unwrap_or_default();
+    let mut not = Not::default();
     let select = Select {
-        protocols: each(&mut table, "protocol", protocol),
-        source: each(&mut table, "source", prefix),
-        destination: each(&mut table, "destination", prefix),
-        source_ports: each(&mut table, "source_port", range),
-        destination_ports: each(&mut table, "destination_port", range),
-        ports: each(&mut table, "port", range),
+        protocols: not.each(&mut table, "protocol", protocol, |protocols, list| protocols.protocols = list),
+        source: not.each(&mut table, "source", prefix, |select, list| select.source = list),
+        destination: not.each(&mut table, "destination", prefix, |select, list| select.destination = list),
+        addresses: not.each(&mut table, "address", prefix, |select, list| select.addresses = list),
+        source_ports: not.each(&mut table, "source_port", range, |select, list| select.source_ports = list),
+        destination_ports: not
+            .each(&mut table, "destination_port", range, |select, list| select.destination_ports = list),
+        ports: not.each(&mut table, "port", range, |select, list| select.ports = list),
         tcp_flags_set,
         tcp_flags_unset,
         ip_length: table.value("ip_length").and_then(|value| range(&value)),
         payload_length: table.value("payload_length").and_then(|value| range(&value)),
         fragment: table.value("fragment").and_then(|value| value.choice(FRAGMENTS)),
-        dscp: each(&mut table, "dscp", dscp),
-        ecn: each(&mut table, "ecn", |value| value.choice(ECN)).concat(),
+        dscp: not.each(&mut table, "dscp", dscp, |select, list| select.dscp = list),
+        ecn: not
+            .each(&mut table, "ecn", |value| value.choice(ECN), |select, list| select.ecn = list.concat())
+            .concat(),
         segments: each(&mut table, "segment", |value| value.choice(segment::KINDS)).into_iter().collect(),
         transmission: segment::transmission(&mut table),
         quic: segment::quic(&mut table),
         opened: table.value("opened").and_then(|value| value.choice(segment::OPENED)),
-        addresses: Vec::new(),
-        except: Vec::new(),
+        except: not.except,
     };
     check(&select, &table);
     table.finish();
@@ -75,23 +84,82 @@ fn each<'a, T>(table: &mut Table<'a>, key: &'static str, read: impl Fn(&Value<'a
     items.iter().filter_map(read).collect()
 }
 
+/// Reads an expression, as `attach --match` takes it.
+fn expression(value: &Value<'_>, text: &str) -> Option<Select> {
+    let read = expression::parse(text);
+    read.map_err(|error| value.problem_within(&error.at(), error.what(), EXAMPLE)).ok()
+}
+
+/// What is said of an expression that cannot be read.
+const EXAMPLE: &str = "as in \"tcp port 5432 and not host 10.0.0.7\"";
+
+/// What is not meant: values behind a `!`.
+#[derive(Debug, Default)]
+struct Not {
+    except: Vec<Select>,
+}
+
+impl Not {
+    /// The values of `key` without a `!`. The others become an exception, which `set` makes of them.
+    fn each<'a, T>(
+        &mut self,
+        table: &mut Table<'a>,
+        key: &'static str,
+        read: impl Fn(&Value<'a>) -> Option<T>,
+        set: impl Fn(&mut Select, Vec<T>),
+    ) -> Vec<T> {
+        let items = table.value(key).map(|value| value.one_or_more()).unwrap_or_default();
+        let (mut meant, mut other) = (Vec::new(), Vec::new());
+        for item in &items {
+            match item.negated() {
+                Some(value) => other.extend(read(&value)),
+                None => meant.extend(read(item)),
+            }
+        }
+        if !other.is_empty() {
+            let mut except = Select::default();
+            set(&mut except, other);
+            self.except.push(except);
+        }
+        meant
+    }
+}
+
 /// Conditions that no packet can meet.
 fn check(select: &Select, table: &Table<'_>) {
-    segment::check(select, table);
+    let told = segment::check(select, table) | check_protocol(select, table);
+    if !told && !contradiction::is_possible(select) {
+        table.problem(
+            "these conditions contradict each other: no packet meets all of them",
+            "remove one of them",
+        );
+    }
+}
+
+/// What does not fit the protocol; whether anything was reported.
+fn check_protocol(select: &Select, table: &Table<'_>) -> bool {
     let protocols = &select.protocols;
     let only =
         |with: &[u8]| !protocols.is_empty() && !protocols.iter().any(|protocol| with.contains(protocol));
     if (select.tcp_flags_set | select.tcp_flags_unset) != 0 && only(&[6]) {
         table.problem("only TCP has flags: no packet matches", "set protocol = \"tcp\" or remove tcp_flags");
+        return true;
     }
     let ports = [&select.source_ports, &select.destination_ports, &select.ports];
-    if ports.iter().any(|list| !list.is_empty()) && only(&[6, 17, 132]) {
+    if ports.iter().any(|list| !list.is_empty()) && only(&contradiction::WITH_PORTS) {
         table.problem("this protocol has no ports: no packet matches", "remove the ports or the protocol");
+        return true;
     }
+    false
 }
 
+/// A name or a number, which is a text behind a `!`.
 fn protocol(value: &Value<'_>) -> Option<u8> {
-    if value.is_integer() { value.integer(0..=u8::MAX) } else { value.choice(PROTOCOLS) }
+    if value.is_integer() {
+        return value.integer(0..=u8::MAX);
+    }
+    let number = value.as_text().and_then(|text| text.parse().ok());
+    number.or_else(|| value.choice(PROTOCOLS))
 }
 
 /// The name of an IP protocol, or its number.
@@ -130,6 +198,7 @@ pub(super) fn range<T: Integer + Bounded>(value: &Value<'_>) -> Option<(T, T)> {
     let (low, high) = value.parsed(read, &format!("a number or range up to {}", T::MOST), "100-1500")?;
     if low > high {
         value.problem(format!("{low}-{high} is empty"), format!("try \"{high}-{low}\""));
+        return None;
     }
     Some((low, high))
 }
@@ -180,11 +249,13 @@ fn dscp(value: &Value<'_>) -> Option<u8> {
         let digit = byte.wrapping_sub(b'0');
         range.contains(&digit).then_some(digit)
     };
+    let number = |text: &str| text.parse().ok().filter(|number| (0..=63).contains(number));
     let read = |text: &str| match text.as_bytes() {
         b"ef" => Some(46),
         [b'c', b's', class] => digit(*class, 0..=7).map(|class| class * 8),
         [b'a', b'f', class, drop] => Some(digit(*class, 1..=4)? * 8 + digit(*drop, 1..=3)? * 2),
-        _ => None,
+        // Behind a `!`.
+        _ => number(text),
     };
     value.parsed(read, "a DSCP (0 to 63, ef, cs0 to cs7, af11 to af43)", "ef")
 }

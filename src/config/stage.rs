@@ -57,7 +57,7 @@ impl Stages {
                 if !self.has_room(value) {
                     return;
                 }
-                stage.name = self.name(&stage.name, None);
+                stage.name = self.name(spec::kind_of(&stage.name), None);
                 self.read.push(stage);
             }
             self.check_growth(value);

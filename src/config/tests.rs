@@ -11,7 +11,7 @@ use crate::config::plan::{NetnsRef, RouteTarget, WorkerCount};
 use crate::pipeline::impair::TYPES;
 use crate::pipeline::params::{
     BlackoutParams, CorruptArea, Excess, FragmentSelect, ImpairmentParams, NaptParams, NatKind, PatternFault,
-    Phase, ReorderParams, Scope,
+    Phase, ReorderParams, Scope, Select,
 };
 use crate::pipeline::time::Duration;
 
@@ -122,8 +122,8 @@ fn routes_lead_to_a_port_or_nowhere() {
 fn a_match_reads_every_form() {
     let select = stage(
         r#"type = "fragment-filter"
-        match = { protocol = ["tcp", 132], source = "10.0.0.0/8", destination = ["fd00::/8", "10.1.1.1"], port = 443,
-                  source_port = ["1-5", 9], destination_port = "8000-", tcp_flags = "syn,!ack", ip_length = "100-1500",
+        match = { protocol = ["tcp", 132], source = "10.0.0.0/8", destination = ["fd00::/8", "10.1.1.1"], port = 9,
+                  source_port = ["1-5", 9], destination_port = "8000-", address = "10.1.0.0/16", tcp_flags = "syn,!ack", ip_length = "100-1500",
                   payload_length = "-0", fragment = "later", dscp = ["ef", 46, "af41", "cs1"], ecn = ["ect", "ce"] }"#,
     )
     .select;
@@ -132,9 +132,10 @@ fn a_match_reads_every_form() {
     assert_eq!(select.destination[1].to_string(), "10.1.1.1/32");
     assert_eq!(
         (select.ports.as_slice(), select.source_ports.as_slice()),
-        (&[(443, 443)][..], &[(1, 5), (9, 9)][..])
+        (&[(9, 9)][..], &[(1, 5), (9, 9)][..])
     );
     assert_eq!(select.destination_ports, [(8_000, 65_535)]);
+    assert_eq!(select.addresses[0].to_string(), "10.1.0.0/16");
     assert_eq!((select.tcp_flags_set, select.tcp_flags_unset), (2, 16));
     assert_eq!((select.ip_length, select.payload_length), (Some((100, 1_500)), Some((0, 0))));
     assert_eq!(select.fragment, Some(FragmentSelect::Later));
@@ -142,14 +143,89 @@ fn a_match_reads_every_form() {
 }
 
 #[test]
+fn what_stands_behind_an_exclamation_mark_is_not_meant() {
+    let select = stage(
+        r#"type = "drop"
+        match = { protocol = "!udp", source = ["10.0.0.0/8", "!10.0.0.7"], destination = "!fd00::/8", address = "!10.9.9.9",
+                  port = ["!22", "!8000-8100"], source_port = "!1-5", destination_port = ["! 443", "100-"], dscp = "!46",
+                  ecn = "!ect" }"#,
+    )
+    .select;
+    assert_eq!((select.source.len(), &select.destination_ports[..]), (1, &[(100, 65_535)][..]));
+    let mut left =
+        Select { source: select.source, destination_ports: select.destination_ports, ..Select::default() };
+    let net = |text: &str| vec![text.parse().unwrap()];
+    let none = Select::default;
+    left.except = vec![
+        Select { protocols: vec![17], ..none() },
+        Select { source: net("10.0.0.7/32"), ..none() },
+        Select { destination: net("fd00::/8"), ..none() },
+        Select { addresses: net("10.9.9.9/32"), ..none() },
+        Select { source_ports: vec![(1, 5)], ..none() },
+        Select { destination_ports: vec![(443, 443)], ..none() },
+        Select { ports: vec![(22, 22), (8_000, 8_100)], ..none() },
+        Select { dscp: vec![46], ..none() },
+        Select { ecn: vec![1, 2], ..none() },
+    ];
+    assert_eq!(select.except, left.except);
+    let numbers = stage("type = \"drop\"\nmatch = { protocol = [\"!6\", \"!icmp\"] }").select;
+    assert_eq!(numbers.except, [Select { protocols: vec![6, 1], ..none() }]);
+}
+
+/// A match is a table or an expression, the same for packets.
+#[test]
+fn a_match_may_be_an_expression() {
+    let of = |text: &str| stage(&format!("type = \"drop\"\nmatch = \"{text}\"")).select;
+    assert_eq!(of("tcp port 6379"), expression::parse("tcp port 6379").unwrap());
+    let said = about("type = \"drop\"\nmatch = \"tcp prt 80\"");
+    assert!(said.starts_with(".match: \"prt\" is no condition"), "{said}");
+}
+
+#[test]
+fn conditions_and_triggers_that_contradict_each_other_are_refused() {
+    let clash = "these conditions contradict each other: no packet meets all of them (remove one of them)";
+    for (keys, what) in [
+        ("match = { protocol = [\"tcp\", \"!tcp\"] }", clash),
+        ("match = { port = [\"80\", \"!70-90\"] }", clash),
+        ("match = { source = \"10.0.0.0/8\", destination = \"fd00::1\" }", clash),
+        ("match = { source = [\"10.0.0.0/8\", \"!10.0.0.0/7\"] }", clash),
+        ("match = { port = 1, source_port = 2, destination_port = 3 }", clash),
+        ("match = { tcp_flags = \"syn\", protocol = \"!tcp\" }", clash),
+        ("match = { quic = \"initial\", protocol = \"!udp\" }", clash),
+        ("match = { dscp = [\"ef\", \"!46\"] }", clash),
+        ("match = { protocol = \"igmp\", port = 5 }", "this protocol has no ports: no packet matches"),
+        ("match = \"tcp udp\"", "\"udp\" contradicts what stands before it, so that no packet is left"),
+        ("trigger = { first = 5, after = 5 }", "nothing is left of the first 5 packets after 5"),
+        ("trigger = { nth = [2, 3], first = 1 }", "none of these numbers is among the first 1"),
+        ("trigger = { nth = 2, after = 2 }", "none of these numbers comes after the first 2"),
+        ("trigger = { every = 10, first = 9 }", "the first packet that is due is number 10"),
+        ("trigger = { nth = 3, every = 2 }", "none of these numbers is a multiple of 2"),
+        ("trigger = { first_bytes = \"0 B\" }", "0 bytes are no condition"),
+        (
+            "trigger = { first_bytes = \"1 kB\", probability = \"1%\", scope = \"path\" }",
+            "over the path either packets or bytes are counted",
+        ),
+        (
+            "trigger = { first_bytes = \"1 kB\", after_bytes = \"1 kB\" }",
+            "nothing is left of the first 1000 B after 1000 B",
+        ),
+    ] {
+        let said = about(&format!("type = \"drop\"\n{keys}"));
+        assert!(said.contains(what), "{keys}: {said}");
+    }
+    // Ports of UDP-Lite are known.
+    stage("type = \"drop\"\nmatch = { protocol = \"udplite\", port = 5 }");
+}
+
+#[test]
 fn a_trigger_reads_every_key_and_makes_the_probability_certain() {
     let stage = stage(
         r#"type = "loss"
-        trigger = { probability = "50%", nth = [3, 1, 3], every = 10, first = 5, after = 10, times = 1, from = "1s",
+        trigger = { probability = "50%", nth = [30, 20, 30], every = 10, first = 50, after = 10, times = 1, from = "1s",
                     until = "2s", scope = "path" }"#,
     );
     let trigger = stage.trigger;
-    assert_eq!((trigger.nth, trigger.every, trigger.first), (vec![1, 3], Some(10), Some(5)));
+    assert_eq!((trigger.nth, trigger.every, trigger.first), (vec![20, 30], Some(10), Some(50)));
     assert_eq!((trigger.after, trigger.times, trigger.scope), (Some(10), Some(1), Scope::Path));
     assert_eq!((trigger.from, trigger.until), (Some(Duration::from_secs(1)), Some(Duration::from_secs(2))));
     let ImpairmentParams::Loss(loss) = stage.impairment else { panic!("{:?}", stage.impairment) };
@@ -242,7 +318,10 @@ fn a_broken_document_is_told_as_such() {
     assert!(error.problems.iter().all(|problem| problem.hint == "not valid TOML"), "{error}");
     assert_eq!(error.problems[0].place.unwrap().line, 1);
     let nothing = parse("", "x.toml").unwrap_err().to_string();
-    assert_eq!(nothing, "x.toml:1:1: there is no port (write a [[port]] for each host)");
+    assert_eq!(
+        nothing,
+        "x.toml:1:1: there is no port (write a [[port]] for each host, or nodes = [\"a\", \"b\"])"
+    );
 }
 
 #[test]
@@ -348,7 +427,7 @@ fn routes_and_paths_must_make_sense() {
         ),
         (
             "[[link]]\nbetween = [\"left\"]",
-            "link[0].between: a link is between two ports (write between = [\"left\", \"right\"])",
+            "link[0].between: a link is between two ports (write between = [\"left\", \"right\"], or among for more)",
         ),
         (
             "[[link]]\nbetween = [\"left\", \"left\"]",

@@ -10,7 +10,8 @@ use crate::config::impairment::positive;
 use crate::config::path::directions;
 use crate::config::plan::{IcmpPlan, Identity, Plan, set_mode};
 use crate::config::problem::ConfigError;
-use crate::config::reader::{self, Table, Value};
+use crate::config::reader::{self, Table};
+use crate::config::select::read_select;
 use crate::config::stage::Stages;
 use crate::config::{file, read};
 use crate::pipeline::impair::Place;
@@ -86,27 +87,19 @@ fn read_wire(root: &mut Table<'_>) -> WireFile {
 
 /// `up`, `down`, `both` and `phase` of a table, narrowed by its `match`: the stages of what is sent, and of what is received.
 pub(super) fn read_directions(table: &mut Table<'_>) -> [Vec<StageParams>; 2] {
-    let aim = table.value("match").and_then(|value| read_expression(&value));
+    let value = table.value("match");
+    let aim = value.as_ref().and_then(read_select);
     let mut both = directions(table, Stages::of_wire);
-    for stages in &mut both {
-        for stage in stages {
-            if let Some(aim) = &aim {
-                expression::narrow(&mut stage.select, aim);
-            }
+    let (Some(value), Some(aim)) = (value, aim) else { return both };
+    for stage in both.iter_mut().flatten() {
+        if !expression::narrow(&mut stage.select, &aim) {
+            value.problem(
+                format!("contradicts the conditions of the stage \"{}\", which hits no packet", stage.name),
+                "change one of the two",
+            );
         }
     }
     both
-}
-
-fn read_expression(value: &Value<'_>) -> Option<crate::pipeline::params::Select> {
-    let text = value.text()?;
-    match expression::parse(text) {
-        Ok(select) => Some(select),
-        Err(error) => {
-            value.problem(error.what().to_owned(), "tcp port 5432 and not host 10.0.0.7");
-            None
-        }
-    }
 }
 
 /// What looks wrong about the stages of a wire.
@@ -157,7 +150,11 @@ mod tests {
                 "a.toml:2:1: port: belongs to a router of its own",
             ),
             ("up = \"los 1%\"", "a.toml:1:7: up: \"los\" is not a known word"),
-            ("match = \"tcp prt 1\"\nup = \"loss 1%\"", "a.toml:1:9: match: \"prt\" is no condition"),
+            ("match = \"tcp prt 1\"\nup = \"loss 1%\"", "a.toml:1:14: match: \"prt\" is no condition"),
+            (
+                "match = \"udp\"\nup = \"delay 1ms; tcp: loss 1%\"",
+                "a.toml:1:9: match: contradicts the conditions of the stage \"netem-2\", which hits no packet",
+            ),
             (
                 "seed = 7\n\n[[up]]\ntype = \"nat\"\n",
                 "a.toml:3:1: up[0]: a translator has no place on a wire",

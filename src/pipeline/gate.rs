@@ -47,6 +47,10 @@ enum Counts {
     None,
     Flow(PerFlow<Count>),
     Path(Shared),
+    /// Packets and bytes.
+    FlowBytes(PerFlow<(Count, u64)>),
+    /// Bytes alone: they take the word of the packets.
+    PathBytes(Shared),
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -63,6 +67,10 @@ impl Gate {
         let armed = || Armed {
             key,
             counts: match (counts(trigger), trigger.scope) {
+                _ if trigger.counts_bytes() && trigger.scope == Scope::Flow => {
+                    Counts::FlowBytes(PerFlow::new(flows))
+                }
+                _ if trigger.counts_bytes() => Counts::PathBytes(shared),
                 (false, _) => Counts::None,
                 (true, Scope::Flow) => Counts::Flow(PerFlow::new(flows)),
                 (true, Scope::Path) => Counts::Path(shared),
@@ -190,13 +198,15 @@ impl Gate {
 }
 
 /// Whether the trigger depends on how many packets came before: over a path also what it draws.
-fn counts(trigger: &Trigger) -> bool {
-    (trigger.scope == Scope::Path && trigger.probability.is_some())
-        || !trigger.nth.is_empty()
-        || trigger.every.is_some()
-        || trigger.first.is_some()
-        || trigger.after.is_some()
-        || trigger.times.is_some()
+const fn counts(trigger: &Trigger) -> bool {
+    (matches!(trigger.scope, Scope::Path) && trigger.probability.is_some()) || trigger.counts_packets()
+}
+
+/// Bytes of the first `count` wire packets of `packet`.
+const fn bytes(packet: &Packet, count: u32) -> u64 {
+    let last = if count == 0 { 0 } else { packet.wire_length(count - 1) };
+    let before = if count == 0 { 0 } else { (count - 1) as u64 * packet.wire_length(0) as u64 };
+    before + last as u64
 }
 
 impl Armed {
@@ -228,8 +238,9 @@ impl Armed {
         let in_time = self.trigger.from.is_none_or(|from| since >= from.as_nanos())
             && self.trigger.until.is_none_or(|until| since < until.as_nanos());
         let (key, trigger, chance) = (self.key, &self.trigger, &self.chance);
-        let decide = |count: Count| {
+        let decide = |count: Count, seen_bytes: u64| {
             let run = trigger.run(count, limit);
+            let run = trigger.run_bytes(packet, seen_bytes, run);
             match chance {
                 Some(chance) if run.acts && in_time => {
                     let (stream, index) = match trigger.scope {
@@ -244,14 +255,24 @@ impl Armed {
             }
         };
         match &mut self.counts {
-            Counts::None => decide(Count::default()),
+            Counts::None => decide(Count::default(), 0),
             Counts::Flow(counts) => {
                 let count = counts.of(packet.flow);
-                let claim = decide(*count);
+                let claim = decide(*count, 0);
                 count.advance(claim);
                 claim
             }
-            Counts::Path(shared) => claim_shared(&shared.counts, decide),
+            Counts::Path(shared) => claim_shared(&shared.counts, |count| decide(count, 0)),
+            Counts::FlowBytes(counts) => {
+                let (count, seen) = counts.of(packet.flow);
+                let claim = decide(*count, *seen);
+                count.advance(claim);
+                *seen = seen.saturating_add(bytes(packet, claim.count));
+                claim
+            }
+            Counts::PathBytes(shared) => {
+                claim_bytes(&shared.counts, packet, |seen| decide(Count::default(), seen))
+            }
         }
     }
 }
@@ -265,6 +286,19 @@ fn claim_shared(word: &AtomicU64, decide: impl Fn(Count) -> Claim) -> Claim {
         let claim = decide(count);
         count.advance(claim);
         let after = count.seen << FIRED_BITS | count.fired.min(MAX_FIRED);
+        match word.compare_exchange_weak(before, after, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => return claim,
+            Err(now) => before = now,
+        }
+    }
+}
+
+/// The same for a count of bytes alone.
+fn claim_bytes(word: &AtomicU64, packet: &Packet, decide: impl Fn(u64) -> Claim) -> Claim {
+    let mut before = word.load(Ordering::Acquire);
+    loop {
+        let claim = decide(before);
+        let after = before.saturating_add(bytes(packet, claim.count));
         match word.compare_exchange_weak(before, after, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => return claim,
             Err(now) => before = now,
@@ -315,5 +349,78 @@ impl Trigger {
             }
         }
         Claim::new(length as u32, due)
+    }
+
+    /// `run`, narrowed by what counts bytes, of which `seen` came before `packet`. A packet counts as a whole for where it begins.
+    fn run_bytes(&self, packet: &Packet, seen: u64, run: Claim) -> Claim {
+        let Claim { mut count, mut acts } = run;
+        // All wire packets but the last are of one length, and the last decides nothing about another.
+        let each = u64::from(packet.wire_length(0)).max(1);
+        let begins_before = |bytes: u64| bytes.saturating_sub(seen).div_ceil(each);
+        let mut condition = |before: u64, holds: bool| {
+            acts &= holds;
+            if before > 0 {
+                count = u64::from(count).min(before) as u32;
+            }
+        };
+        if let Some(first) = self.first_bytes {
+            let before = begins_before(first);
+            condition(before, before > 0);
+        }
+        if let Some(after) = self.after_bytes {
+            let before = begins_before(after);
+            condition(before, before == 0);
+        }
+        Claim::new(count, acts)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use crate::pipeline::params::{DropParams, ImpairmentParams, Scope, StageParams, Trigger};
+    use crate::pipeline::testing::{Run, Spec, stage};
+    use crate::pipeline::time::Instant;
+
+    /// Which of `frames` are left by a stage that drops what `trigger` chooses.
+    fn wires_left(trigger: &Trigger, frames: &[Spec]) -> usize {
+        let drop = StageParams { trigger: trigger.clone(), ..stage(ImpairmentParams::Drop(DropParams)) };
+        let mut run = Run::new(vec![drop]);
+        for spec in frames {
+            run.feed(Instant::ZERO, &spec.frame());
+        }
+        run.wires().len()
+    }
+
+    proptest! {
+        /// A datagram of 72 bytes begins at each multiple of 100: 28 are headers.
+        #[test]
+        fn bytes_are_those_before_a_packet(
+            first in prop::option::of(1_u64..3_000),
+            after in prop::option::of(1_u64..3_000),
+            path in any::<bool>(),
+            train in any::<bool>(),
+        ) {
+            let scope = if path { Scope::Path } else { Scope::Flow };
+            let trigger = Trigger { first_bytes: first, after_bytes: after, scope, ..Trigger::default() };
+            let frames = if train { vec![Spec::udp(20 * 72).train(72)] } else { vec![Spec::udp(72); 20] };
+            let acts = |number: &u64| {
+                let before = number * 100;
+                first.is_none_or(|first| before < first) && after.is_none_or(|after| before >= after)
+            };
+            let expected = 20 - (0..20).filter(acts).count();
+            prop_assert_eq!(wires_left(&trigger, &frames), expected);
+        }
+    }
+
+    #[test]
+    fn a_path_counts_the_bytes_of_all_its_flows() {
+        let trigger = |scope| Trigger { after_bytes: Some(150), scope, ..Trigger::default() };
+        let mut other = Spec::udp(72);
+        other.source_port += 1;
+        let frames = [Spec::udp(72), other.clone(), Spec::udp(72), other];
+        assert_eq!(wires_left(&trigger(Scope::Path), &frames), 2);
+        assert_eq!(wires_left(&trigger(Scope::Flow), &frames), 4);
     }
 }

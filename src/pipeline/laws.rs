@@ -167,15 +167,22 @@ fn trigger() -> impl Strategy<Value = Trigger> {
         option::of(probability()),
     );
     let times = (option::of(duration()), option::of(duration()), select(vec![Scope::Flow, Scope::Path]));
+    let bytes = (option::of(1..100_000_u64), option::of(1..100_000_u64));
     let phase = option::of(
         (1..3_u8, duration(), option::of(duration()), option::of(duration()))
             .prop_map(|(number, from, until, period)| Phase { number, from, until, period }),
     );
-    let some = (counts, times, phase).prop_map(
-        |((mut nth, every, first, after, times, probability), (from, until, scope), phase)| {
+    let some = (counts, times, bytes, phase).prop_map(
+        |((mut nth, every, first, after, times, probability), (from, until, scope), bytes, phase)| {
             nth.sort_unstable();
             nth.dedup();
-            Trigger { probability, nth, every, first, after, times, from, until, scope, phase }
+            let (first_bytes, after_bytes) = bytes;
+            let packets = Trigger { probability, nth, every, first, after, times, ..Trigger::default() };
+            let when = Trigger { first_bytes, after_bytes, from, until, scope, phase, ..Trigger::default() };
+            if scope == Scope::Path && when.counts_bytes() {
+                return when;
+            }
+            Trigger { first_bytes, after_bytes, from, until, scope, phase, ..packets }
         },
     );
     prop_oneof![Just(Trigger::default()), some]

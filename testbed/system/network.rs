@@ -89,3 +89,31 @@ fn the_longest_prefix_decides() {
     assert!(text.contains("+3 errors"), "no route to the rest of the net: {text}");
     star.running.stop(Signal::SIGTERM);
 }
+
+#[test]
+fn five_nodes_and_a_partition_take_six_lines() {
+    let names: [String; 5] = std::array::from_fn(|_| unique());
+    let text = format!(
+        "nodes = {names:?}\npartition = [{:?}, {:?}]\n\n\
+         [[link]]\namong = \"all\"\nboth = \"delay 1ms\"\n",
+        &names[..2],
+        &names[2..]
+    );
+    let running = Running::of(Scratch::file(&text), [names[0].clone(), names[1].clone()]);
+    let reaches = |from: usize, to: usize| {
+        let address = format!("fd77:{}::2", to + 1);
+        let command = ["ping", "-q", "-c", "1", "-W", "1", &address];
+        Running::inside(&names[from], &command).stdin(Stdio::null()).output().unwrap().status.success()
+    };
+    assert!(reaches(0, 1) && reaches(2, 4) && reaches(4, 3));
+    assert!(!reaches(0, 2) && !reaches(4, 1));
+    let summary = running.stop(Signal::SIGTERM);
+    assert_eq!(summary["conserved"], true);
+    let path = |from: &String, to: &String| {
+        let paths = summary["paths"].as_array().unwrap().iter();
+        paths.clone().find(|path| path["from"] == **from && path["to"] == **to).unwrap().clone()
+    };
+    let cut = path(&names[0], &names[2]);
+    assert_eq!(cut["stages"][0]["name"], "partition");
+    assert_eq!(cut["stages"][0]["dropped"]["drop"]["packets"], 1, "{cut}");
+}

@@ -9,7 +9,7 @@ address that the packet was sent to. Several attachments to one device each do t
 SPEC: see `faultwire exec --help`. Needs root and Linux 6.6.
 
 EXPRESSION: conditions, joined by and, or, not, and brackets. Conditions without a word between them
-belong together: 'not tcp port 22' spares SSH.
+belong together: 'not tcp port 22' spares SSH. They may stand before faults: 'tcp port 5432: loss 5%'.
   tcp | udp | icmp | icmp6 | sctp | proto N | ip | ip6
   [src|dst] port N[-M]    [src|dst] host ADDRESS    [src|dst] net PREFIX
 
@@ -39,12 +39,17 @@ SPEC: tc-netem's words, applied in netem's order of decisions:
   linklayer ethernet|ip
 and before them, in the order written, faultwire's own:
   mtu BYTES [drop|icmp|fragment]    overhead BYTES
+  rate RATE [OVERHEAD] queue N|BYTES|TIME [tail-drop|head-drop|codel|pie|red MIN MAX] [ecn]
+  rate RATE steps TIME P% [TIME P% ...] [repeat] [queue ...]
 ";
 
 /// What follows the words of a spec in the help of `exec`.
 pub(super) const EXEC_AFTER: &str = "\
-faultwire check --explain SPEC says what it will do. All other stages, and aiming at some packets,
-are for configuration files: see configs/reference.toml.
+A condition (see attach --help) aims the faults behind its colon; semicolons separate clauses:
+  'delay 20ms; tcp port 6379: loss 5%; udp and not port 53: drop'
+
+faultwire check --explain SPEC says what it will do. All other stages, and triggers, are for
+configuration files: see configs/reference.toml.
 
 Examples:
   faultwire exec --both 'delay 50ms 5ms' -- sh -c 'ping -c 5 $FAULTWIRE_HOST'

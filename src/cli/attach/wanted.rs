@@ -81,8 +81,13 @@ fn aim(args: &Attach, stages: &mut [StageParams]) -> anyhow::Result<()> {
         _ => None,
     };
     for stage in stages {
-        if let Some(select) = &select {
-            expression::narrow(&mut stage.select, select);
+        if let Some(select) = &select
+            && !expression::narrow(&mut stage.select, select)
+        {
+            anyhow::bail!(
+                "--match contradicts the conditions of the stage \"{}\", which would hit no packet: change one of the two",
+                stage.name
+            );
         }
         // A stage of a file that says it for itself keeps it.
         stage.select.opened = stage.select.opened.or(opened);

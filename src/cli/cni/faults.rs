@@ -102,9 +102,6 @@ fn options(place: &Place<'_>) -> Result<Wanted, String> {
         options.extend([format!("--{key}"), text]);
     }
     let directions = ["up", "down"].into_iter().any(has);
-    if has("both") && directions {
-        return Err(format!("{}: both stands for up and down, and excludes them", place.name));
-    }
     if has(FILE) && (has("both") || directions) {
         return Err(format!("{}: the faults are in the file of config, or in up, down and both", place.name));
     }
@@ -175,7 +172,6 @@ mod tests {
         for (config, arguments, words) in [
             (json!({ "both": "los 1%" }), "", "both in the network's configuration"),
             (json!({}), "FAULTWIRE_MATCH=tcp prt 1", "match in CNI_ARGS"),
-            (json!({ "both": "loss 1%", "up": "loss 1%" }), "", "excludes them"),
             (json!({ "seed": "x" }), "", "seed in the network's configuration"),
             (json!({ "bothh": "loss 1%" }), "", "did you mean \"both\"?"),
             (json!({ "both": ["loss 1%"] }), "", "this should be a text"),

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::config::reader::{Table, Value};
-use crate::config::spec::{self, MTU, Word};
+use crate::config::spec::{self, DEFAULT_QUEUE, MTU, Speed, Word};
 use crate::config::trace;
 use crate::pipeline::params::{
     BottleneckParams, CoDelParams, Discipline, Excess, ImpairmentParams, PeakParams, PieParams, RateParams,
@@ -34,9 +34,6 @@ pub(super) const TRACE: Word = Word {
         Ok(spec::stage("trace", trace::unlimited(times)))
     },
 };
-
-/// Packets in the queue of a rate without a limit of its own, as in a device's.
-const DEFAULT_QUEUE: u64 = 1_000;
 
 /// Bytes that leave at once at a peak rate, unless told otherwise: a packet.
 const PEAK_MTU: u32 = 1_500;
@@ -138,31 +135,33 @@ fn service(table: &mut Table<'_>) -> Option<ServiceParams> {
     match (rate, trace, steps) {
         (Some(rate), None, None) => Some(ServiceParams::Rate(rate.quantity()?)),
         (None, Some(file), None) => trace::service(&file, repeats),
-        (None, None, Some(steps)) => {
-            let steps = self::steps(&steps, repeats.unwrap_or(false))?;
+        (whole, None, Some(steps)) => {
+            let whole = match &whole {
+                Some(value) => Some(value.quantity()?),
+                None => None,
+            };
+            let steps = self::steps(&steps, repeats.unwrap_or(false), whole)?;
             Some(ServiceParams::Steps(Arc::new(steps)))
         }
         (None, None, None) => {
             table.problem("says not how fast", "write rate = \"10 Mbit/s\", trace = \"FILE\" or steps");
             None
         }
-        (_, Some(extra), _) | (_, _, Some(extra)) => {
-            extra.problem("rate, trace and steps exclude each other", "keep one of them");
+        (_, Some(extra), _) => {
+            extra.problem("a trace excludes rate and steps", "keep the trace, or the others");
             None
         }
     }
 }
 
-fn steps(value: &Value<'_>, repeats: bool) -> Option<RateSteps> {
+/// Steps, whose shares are of `whole`.
+fn steps(value: &Value<'_>, repeats: bool, whole: Option<Rate>) -> Option<RateSteps> {
     let read = |item: &Value<'_>| {
         let mut table = item.table()?;
         let length = table.required("for", "\"10s\"").and_then(|value| super::positive(&value));
-        let rate = table.required("rate", "\"5 Mbit/s\"").and_then(|value| match value.as_text() {
-            Some("stopped") => Some(None),
-            _ => value.quantity::<Rate>().map(Some),
-        });
+        let speed = table.required("rate", "\"5 Mbit/s\"").and_then(|value| step(&value, whole).ok());
         table.finish();
-        Some((length?, rate?))
+        Some((length?, speed?))
     };
     let steps: Vec<Option<_>> = value.items().iter().map(read).collect();
     let steps: Vec<(Duration, Option<Rate>)> = steps.into_iter().collect::<Option<_>>()?;
@@ -174,6 +173,19 @@ fn steps(value: &Value<'_>, repeats: bool) -> Option<RateSteps> {
         );
     }
     table
+}
+
+/// How fast one step is: a rate, a share of `whole`, or `stopped`.
+fn step(value: &Value<'_>, whole: Option<Rate>) -> Result<Option<Rate>, ()> {
+    let Some(text) = value.as_text() else { return value.quantity::<Rate>().map(Some).ok_or(()) };
+    let speed = spec::speed(text, str::parse).map_err(|error| value.problem(error.what, error.hint))?;
+    if matches!(speed, Speed::Rate(_)) && whole.is_some() {
+        let hint = "write shares, such as \"50%\", or remove rate";
+        value.problem("rate and steps in rates exclude each other", hint);
+        return Err(());
+    }
+    let no_whole = || value.problem("is a share of no rate", "write rate = \"10 Mbit/s\" beside steps");
+    speed.of(whole).map_err(|()| no_whole())
 }
 
 fn queue_of(value: &Value<'_>) -> Option<Queue> {
@@ -192,21 +204,26 @@ fn queue_of(value: &Value<'_>) -> Option<Queue> {
 fn discipline(table: &mut Table<'_>) -> Option<Discipline> {
     const KINDS: &[(&str, u8)] = &[("tail-drop", 0), ("head-drop", 1), ("codel", 2), ("pie", 3), ("red", 4)];
     let Some(kind) = table.value("discipline") else { return Some(Discipline::TailDrop) };
-    let ms = |value: Option<Duration>, default: u64| value.unwrap_or_else(|| Duration::from_millis(default));
     Some(match kind.choice(KINDS)? {
         0 => Discipline::TailDrop,
         1 => Discipline::HeadDrop,
-        2 => Discipline::CoDel(CoDelParams {
-            target: ms(time(table, "target"), 5),
-            interval: ms(time(table, "interval"), 100),
-            ecn: table.flag("ecn", false),
-        }),
-        3 => Discipline::Pie(PieParams {
-            target: ms(time(table, "target"), 15),
-            update: ms(time(table, "update"), 15),
-            burst: ms(table.quantity("burst"), 150),
-            ecn: table.flag("ecn", false),
-        }),
+        2 => {
+            let usual = CoDelParams::default();
+            Discipline::CoDel(CoDelParams {
+                target: time(table, "target").unwrap_or(usual.target),
+                interval: time(table, "interval").unwrap_or(usual.interval),
+                ecn: table.flag("ecn", false),
+            })
+        }
+        3 => {
+            let usual = PieParams::default();
+            Discipline::Pie(PieParams {
+                target: time(table, "target").unwrap_or(usual.target),
+                update: time(table, "update").unwrap_or(usual.update),
+                burst: table.quantity("burst").unwrap_or(usual.burst),
+                ecn: table.flag("ecn", false),
+            })
+        }
         _ => Discipline::Red(red(table)?),
     })
 }
@@ -218,7 +235,7 @@ fn time(table: &mut Table<'_>, key: &'static str) -> Option<Duration> {
 
 fn red(table: &mut Table<'_>) -> Option<RedParams> {
     let (min, max) = (table.required("min", "5"), table.required("max", "15"));
-    let probability = table.quantity("probability").unwrap_or(Probability::new(0.1)?);
+    let probability: Option<Probability> = table.quantity("probability");
     let weight = table.value("weight");
     let ecn = table.flag("ecn", false);
     let packets = |value: &Value<'_>| {
@@ -243,7 +260,8 @@ fn red(table: &mut Table<'_>) -> Option<RedParams> {
         max.problem("is not above min", "three times min is usual");
         return None;
     }
-    Some(RedParams { min: low, max: high, probability, weight: share?, ecn })
+    let usual = RedParams::between(low, high);
+    Some(RedParams { probability: probability.unwrap_or(usual.probability), weight: share?, ecn, ..usual })
 }
 
 fn burst(value: &Value<'_>) -> Option<u64> {

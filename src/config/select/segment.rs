@@ -66,34 +66,40 @@ fn bytes(text: &str) -> Option<Vec<u8>> {
     text.as_bytes().chunks(2).map(|pair| u8::try_from(digit(pair[0])? * 16 + digit(pair[1])?).ok()).collect()
 }
 
-/// Conditions that no packet can meet.
-pub(super) fn check(select: &Select, table: &Table<'_>) {
+/// Conditions that no packet can meet; whether any was reported.
+pub(super) fn check(select: &Select, table: &Table<'_>) -> bool {
     let aims_at_tcp = !select.segments.is_empty() || select.transmission.is_some() || select.opened.is_some();
     let aims_at_quic = select.quic.is_some();
     let excluded = |wanted| !select.protocols.is_empty() && !select.protocols.contains(&wanted);
-    if aims_at_tcp && aims_at_quic {
-        table.problem("no packet is TCP and QUIC", "make two stages of it");
-    }
-    if aims_at_tcp && excluded(protocol::TCP) {
-        table.problem(
+    let fragments = select.fragment.is_some_and(|fragment| fragment != FragmentSelect::None);
+    let possible = KINDS.iter().any(|&(_, kind)| select.segments.has(kind) && can_be(kind, select));
+    let rules = [
+        (aims_at_tcp && aims_at_quic, "no packet is TCP and QUIC", "make two stages of it"),
+        (
+            aims_at_tcp && excluded(protocol::TCP),
             "only TCP has segments and a beginning: no packet matches",
             "set protocol = \"tcp\" or remove it",
-        );
-    }
-    if aims_at_quic && (excluded(protocol::UDP) || select.tcp_flags_set | select.tcp_flags_unset != 0) {
-        table.problem("QUIC runs over UDP: no packet matches", "set protocol = \"udp\", without tcp_flags");
-    }
-    let fragments = select.fragment.is_some_and(|fragment| fragment != FragmentSelect::None);
-    if (aims_at_tcp || aims_at_quic) && fragments {
-        table.problem("a fragment is no segment and no QUIC packet", "remove fragment, or aim by ports");
-    }
-    let possible = KINDS.iter().any(|&(_, kind)| select.segments.has(kind) && can_be(kind, select));
-    if !select.segments.is_empty() && !possible {
-        table.problem(
+        ),
+        (
+            aims_at_quic && (excluded(protocol::UDP) || select.tcp_flags_set | select.tcp_flags_unset != 0),
+            "QUIC runs over UDP: no packet matches",
+            "set protocol = \"udp\", without tcp_flags",
+        ),
+        (
+            (aims_at_tcp || aims_at_quic) && fragments,
+            "a fragment is no segment and no QUIC packet",
+            "remove fragment, or aim by ports",
+        ),
+        (
+            !select.segments.is_empty() && !possible,
             "no such segment meets the other conditions (flags, payload_length, transmission_of)",
             "remove what contradicts segment",
-        );
+        ),
+    ];
+    for (_, what, hint) in rules.iter().filter(|rule| rule.0) {
+        table.problem(*what, *hint);
     }
+    rules.iter().any(|rule| rule.0)
 }
 
 /// Whether a segment can be this and meet the conditions on its flags, its length and its data.

@@ -184,7 +184,7 @@ impl Arguments<'_, '_> {
     }
 
     /// Where the next token begins.
-    fn place(&self) -> usize {
+    pub(super) fn place(&self) -> usize {
         self.tokens.peek().map_or_else(|| self.tokens.end().start, |token| token.at.start)
     }
 

@@ -28,13 +28,20 @@ pub(in crate::config) struct Tokens<'a> {
 }
 
 impl<'a> Tokens<'a> {
-    pub(super) fn new(spec: &'a str) -> Self {
-        let tokens = spec.split_whitespace().map(|text| {
+    /// The words of a part of `spec`; their places are those in the whole.
+    pub(super) fn new(spec: &'a str, part: Range<usize>) -> Self {
+        let text = &spec[part.clone()];
+        let tokens = text.split_whitespace().map(|text| {
             // `text` is a part of `spec`, so the difference of the addresses is its place.
             let start = text.as_ptr() as usize - spec.as_ptr() as usize;
             Token { text, at: start..start + text.len() }
         });
-        Self { list: tokens.collect(), next: 0, end: spec.trim_end().len() }
+        Self { list: tokens.collect(), next: 0, end: part.start + text.trim_end().len() }
+    }
+
+    /// The places of the colons that end a word.
+    pub(super) fn colons(&self) -> impl Iterator<Item = usize> {
+        self.list.iter().filter(|token| token.text.ends_with(':')).map(|token| token.at.end - 1)
     }
 
     pub(super) fn peek(&self) -> Option<&Token<'a>> {
@@ -47,11 +54,15 @@ impl<'a> Tokens<'a> {
         token
     }
 
+    /// Whether what comes is how much is lost: a share, or a model.
+    pub(super) fn begins_loss(&self) -> bool {
+        self.peek()
+            .is_some_and(|next| is_number(next.text) || ["random", "state", "gemodel"].contains(&next.text))
+    }
+
     /// The next token if it begins as a number does.
     pub(super) fn next_number(&mut self) -> Option<Token<'a>> {
-        let number =
-            |text: &str| text.starts_with(|first: char| first.is_ascii_digit() || ".+-".contains(first));
-        if self.peek().is_some_and(|token| number(token.text)) { self.next() } else { None }
+        if self.peek().is_some_and(|token| is_number(token.text)) { self.next() } else { None }
     }
 
     /// The place behind the last word.
@@ -60,13 +71,18 @@ impl<'a> Tokens<'a> {
     }
 }
 
+/// Whether a word begins as a number does.
+fn is_number(text: &str) -> bool {
+    text.starts_with(|first: char| first.is_ascii_digit() || ".+-".contains(first))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn words_know_their_place() {
-        let mut tokens = Tokens::new("  delay\t10ms ");
+        let mut tokens = Tokens::new("  delay\t10ms ; x", 0..13);
         assert_eq!(tokens.next(), Some(Token { text: "delay", at: 2..7 }));
         assert_eq!(tokens.next_number(), Some(Token { text: "10ms", at: 8..12 }));
         assert_eq!(tokens.next(), None);

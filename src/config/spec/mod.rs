@@ -1,4 +1,6 @@
-//! Faults in one line: tc-netem's own words and a few of faultwire's.
+//! Faults in one line: tc-netem's own words and a few of faultwire's. docs/grammar.md has the grammar.
+//!
+//! A line is made of clauses, separated by semicolons, each with a condition in front of it or none (`clause`).
 //!
 //! `delay 100ms 10ms loss 1%` means what it means to `tc qdisc ... netem`: the words may come in any order, and what they
 //! ask for happens in netem's order of decisions. faultwire's words (`mtu 1400 icmp`, `overhead 50`, `mss 1360`) become
@@ -13,10 +15,15 @@
 //! - a correlation keeps the probability that was asked for (netem's arithmetic falls far below it).
 
 mod arguments;
+mod clause;
+#[cfg(test)]
+mod grammar;
 mod lexer;
+mod link;
 pub(super) mod units;
 mod words;
 
+pub(super) use link::{DEFAULT_QUEUE, Speed, speed};
 pub(super) use words::{MTU, Word, stage};
 
 #[cfg(feature = "cli")]
@@ -24,6 +31,7 @@ pub(crate) use words::all as words;
 
 pub use words::usages;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
 
@@ -42,6 +50,16 @@ pub struct Spec {
 }
 
 impl Spec {
+    /// With the stages of `other` behind its own. Of two seeds its own counts.
+    #[must_use]
+    pub fn then(mut self, other: Self) -> Self {
+        self.stages.extend(other.stages);
+        name_apart(&mut self.stages);
+        self.warnings.extend(other.warnings);
+        self.seed = self.seed.or(other.seed);
+        self
+    }
+
     /// What is allowed in it but probably not meant: of its words, and of each stage.
     pub fn lint(&self) -> Vec<String> {
         let traps = |stage: &StageParams| stage.impairment.traps(&Place::default());
@@ -99,6 +117,25 @@ impl fmt::Display for SpecError {
 
 impl std::error::Error for SpecError {}
 
+/// Gives stages of the same name numbers: `netem`, `netem-2`, `netem-3`.
+fn name_apart(stages: &mut [StageParams]) {
+    let mut numbers: HashMap<String, usize> = HashMap::new();
+    for stage in stages {
+        let kind = kind_of(&stage.name).to_owned();
+        let number = numbers.entry(kind.clone()).or_insert(0);
+        *number += 1;
+        stage.name = if *number == 1 { kind } else { format!("{kind}-{number}") };
+    }
+}
+
+/// The name of a stage of a spec without the number that tells it from others.
+pub(super) fn kind_of(name: &str) -> &str {
+    match name.rsplit_once('-') {
+        Some((kind, number)) if number.bytes().all(|byte| byte.is_ascii_digit()) => kind,
+        _ => name,
+    }
+}
+
 /// Reads a spec. An empty one asks for nothing.
 ///
 /// # Errors
@@ -112,7 +149,7 @@ pub fn parse(spec: &str) -> Result<Spec, SpecError> {
 /// # Errors
 /// As [`parse`], and every word that names a file which is not allowed; that file is not looked at.
 pub fn parse_with(spec: &str, files: Files) -> Result<Spec, SpecError> {
-    words::read(spec, files).map_err(|mut problems| {
+    clause::read(spec, files).map_err(|mut problems| {
         problems.sort_by_key(|problem| problem.at.start);
         SpecError { spec: spec.to_owned(), problems }
     })
@@ -124,8 +161,8 @@ mod tests {
 
     use super::*;
     use crate::pipeline::params::{
-        Correlated, DelayParams, Distribution, ImpairmentParams, LossModel, MssParams, MtuAction, MtuParams,
-        NetemParams, Select, Slot, SlotGap, Trigger,
+        BlackoutParams, Correlated, DelayParams, Distribution, ImpairmentParams, LossModel, MssParams,
+        MtuAction, MtuParams, NetemParams, Select, Slot, SlotGap, Trigger,
     };
     use crate::pipeline::time::Duration;
     use crate::pipeline::units::Probability;
@@ -325,6 +362,134 @@ mod tests {
         }
     }
 
+    fn names(spec: &str) -> Vec<String> {
+        parse(spec).unwrap().stages.into_iter().map(|stage| stage.name).collect()
+    }
+
+    #[test]
+    fn clauses_aim_each_for_itself_and_their_stages_have_names_of_their_own() {
+        let spec = parse("tcp port 6379: loss 5%; delay 1ms mss 1360; host fd00::2: delay 2ms; ;").unwrap();
+        assert_eq!(
+            names("tcp: loss 5%; delay 1ms mss 1360; udp: delay 2ms"),
+            ["netem", "mss", "netem-2", "netem-3"]
+        );
+        let aims = |text: &str| crate::config::expression::parse(text).unwrap();
+        let selects: Vec<&Select> = spec.stages.iter().map(|stage| &stage.select).collect();
+        assert_eq!(
+            selects,
+            [&aims("tcp port 6379"), &Select::default(), &Select::default(), &aims("host fd00::2")]
+        );
+        // The colon that ends a condition is not part of an address; names of files may have colons and so on.
+        assert_eq!(parse("host fd00:: : drop"), parse("host fd00::: drop"));
+        assert!(parse("net fd00::/64: drop").is_ok());
+        assert_eq!(parse("trace /no/x: once").unwrap_err().problems[0].at, 6..12);
+        // What a stage says for itself stays.
+        let rst = parse("port 80: timestamps zero rst").unwrap().stages.remove(0).select;
+        assert_eq!((rst.tcp_flags_set, rst.except.len()), (4, 1));
+    }
+
+    #[test]
+    fn mistakes_in_a_later_clause_are_shown_where_they_are() {
+        let error = parse("loss 1%; tcp prt 80: loss 5%; los 2%").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the faults are not understood:\n\
+             \u{20} loss 1%; tcp prt 80: loss 5%; los 2%\n\
+             \u{20}              ^^^ \"prt\" is no condition: write tcp, udp, icmp, icmp6, sctp, proto, ip, ip6, port, host, \
+             net, src, dst, not or ( (as in \"tcp port 6379: loss 5%\")\n\
+             \u{20}                               ^^^ \"los\" is not a known word (did you mean \"loss\"?)"
+        );
+    }
+
+    #[test]
+    fn drop_is_a_loss_with_a_share_and_everything_without() {
+        assert_eq!(netem("drop 1%"), netem("loss 1%"));
+        assert_eq!(names("tcp port 80: drop"), ["drop"]);
+        assert_eq!(names("mtu 1400 drop drop"), ["mtu", "drop"]);
+        assert!(parse("delay 1ms drop").unwrap().warnings[0].contains("lets no packet pass"));
+        assert!(parse("tcp port 80: drop").unwrap().warnings.is_empty());
+    }
+
+    #[test]
+    fn a_blackout_is_what_the_stage_of_a_file_is() {
+        let s = Duration::from_secs;
+        for (spec, start, down, up, hold) in [
+            ("blackout 2s", s(0), s(2), None, false),
+            ("blackout 2s at 10s", s(10), s(2), None, false),
+            ("blackout 2s at 10s up 8s hold", s(10), s(2), Some(s(8)), true),
+        ] {
+            let blackout = BlackoutParams { start, down, up, hold };
+            assert_eq!(
+                parse(spec).unwrap().stages[0].impairment,
+                ImpairmentParams::Blackout(blackout),
+                "{spec}"
+            );
+        }
+    }
+
+    /// The link of a spec in words, without the netem stage behind it.
+    fn link(spec: &str) -> String {
+        let stage = parse(spec).unwrap().stages.remove(0);
+        assert_eq!(stage.name, "rate");
+        stage.impairment.to_string()
+    }
+
+    #[test]
+    fn a_queue_is_in_packets_bytes_or_time_with_any_discipline() {
+        for (spec, expected) in [
+            ("rate 10mbit queue 100", "rate 10 Mbit/s, queue of at most 100 packets"),
+            ("rate 10mbit 38 queue 64kb", "rate 10 Mbit/s, +38 bytes per packet, queue of at most 64 KiB"),
+            ("queue 50ms rate 10mbit", "rate 10 Mbit/s, queue of at most 50ms"),
+            (
+                "rate 10mbit queue 50ms head-drop",
+                "rate 10 Mbit/s, queue of at most 62500 B, drop at the head",
+            ),
+            (
+                "rate 10mbit queue 100 codel target 2ms ecn",
+                "rate 10 Mbit/s, queue of at most 100 packets, CoDel (target 2ms, interval 100ms), marking ECN-capable packets instead",
+            ),
+            (
+                "rate 10mbit queue 1m pie",
+                "rate 10 Mbit/s, queue of at most 1 MiB, PIE (target 15ms, update 15ms)",
+            ),
+            (
+                "rate 10mbit queue 100 red 5 15 2%",
+                "rate 10 Mbit/s, queue of at most 100 packets, RED (from 5 to 15 packets up to 2%, weight 0.002)",
+            ),
+        ] {
+            assert_eq!(link(spec), expected, "{spec}");
+        }
+        assert_eq!(names("delay 10ms rate 1mbit queue 5 loss 1%"), ["rate", "netem"]);
+        assert!(netem_of("delay 10ms rate 1mbit queue 5 loss 1%").rate.is_none());
+    }
+
+    fn netem_of(spec: &str) -> NetemParams {
+        let stages = parse(spec).unwrap().stages;
+        stages
+            .into_iter()
+            .find_map(|stage| match stage.impairment {
+                ImpairmentParams::Netem(netem) => Some(*netem),
+                _ => None,
+            })
+            .unwrap()
+    }
+
+    #[test]
+    fn a_rate_changes_by_shares_with_time() {
+        for (spec, expected) in [
+            (
+                "rate 10mbit steps 10s 100% 5s 20% 1s stopped repeat",
+                "rate in 3 steps (10 Mbit/s, 2 Mbit/s, stopped), again every 16s, queue of at most 1000 packets, drop at the tail",
+            ),
+            (
+                "steps 1s 5mbit 1s 1mbit queue 10 codel",
+                "rate in 2 steps (5 Mbit/s, 1 Mbit/s), the last one stays, queue of at most 10 packets, CoDel (target 5ms, interval 100ms)",
+            ),
+        ] {
+            assert_eq!(link(spec), expected, "{spec}");
+        }
+    }
+
     #[test]
     fn nothing_asks_for_nothing() {
         assert_eq!(parse("  "), Ok(Spec::default()));
@@ -381,7 +546,38 @@ mod tests {
                 "inject rst",
                 "\"inject\" is a stage of configuration files, not a word (write type = \"inject\" in",
             ),
-            ("delay 1ms drop", "\"drop\" needs a percentage (as in \"drop 1%\")"),
+            ("drop state", "\"drop\" needs the probability of a burst (as in \"loss state 1% 30%\")"),
+            ("tcp port 80 loss 5%", "a condition ends with a colon (as in \"tcp port 6379: loss 5%\")"),
+            ("tcp:loss 5%", "the colon behind a condition ends a word (write a space behind it"),
+            ("tcp prt 80: loss 5%", "\"prt\" is no condition: write tcp, udp"),
+            ("tcp udp: loss 5%", "\"udp\" contradicts what stands before it, so that no packet is left"),
+            ("tcp:", "nothing is done to the packets of this condition (write a fault"),
+            ("tcp: seed 7", "nothing is done to the packets of this condition (write a fault"),
+            (
+                "delay 1ms tcp: loss 1%",
+                "\"tcp:\" is part of a condition, which stands at the beginning of a clause",
+            ),
+            ("loss 1%; loss 1% udp: drop", "\"udp:\" is part of a condition"),
+            ("udp: timestamps zero rst", "\"timestamps\" acts on none of these packets"),
+            ("seed 1; seed 2", "\"seed\" was already given (a run has one seed)"),
+            ("queue 100ms", "\"queue\" needs a rate to wait for (as in \"rate 10mbit queue 100ms\")"),
+            ("rate 1mbit queue", "\"queue\" needs a depth: a time, bytes or packets (as in \"queue 100ms"),
+            ("rate 1mbit queue 0", "\"0\" is out of range (more than 0"),
+            ("rate 1mbit queue 0s", "\"0s\" is out of range (more than 0"),
+            ("rate 1mbit queue 5 red 5 5", "5 is not above 5 (as in \"queue 100 red 5 15 10%\")"),
+            ("rate 1mbit queue 5 limit 5", "\"limit\" is of tc's rate, which has no queue of its own here ("),
+            ("rate 1mbit 0 48 queue 5", "cells belong to tc's rate, without queue and steps (write"),
+            ("rate 1mbit steps 1s 50% queue 5ms", "a time limits a queue at a rate that stays (limit bytes"),
+            ("steps 1s 50%", "a share needs the rate that it is a share of (as in"),
+            ("steps 1s 0%", "a share needs the rate that it is a share of (as in"),
+            ("rate 1mbit steps 1s 0%", "these steps let nothing pass any more (end with"),
+            ("steps 1s 1mbit 2s", "\"steps\" needs a share or a rate for each time (as in"),
+            ("steps", "\"steps\" needs times and shares of the rate (as in"),
+            ("rate 1mbit steps 0s 50%", "\"0s\" is no time at all (more than 0s)"),
+            ("blackout", "\"blackout\" needs how long the link is down (as in"),
+            ("blackout 1s up 0s", "\"0s\" is no time at all (more than 0s)"),
+            ("blackout 1s at hold", "\"blackout\" needs a time behind \"at\" (as in"),
+            ("hold", "\"hold\" does not stand alone (write it behind \"blackout\")"),
             ("l 7", "\"l\" is short for \"limit\" in tc (write the word in full)"),
             ("delay 1ms icmp", "\"icmp\" does not stand alone (write it behind \"mtu\")"),
             ("gemodel 1%", "\"gemodel\" does not stand alone (write it behind \"loss\")"),
@@ -422,7 +618,7 @@ mod tests {
         #[test]
         fn no_row_of_words_panics(
             words in prop::collection::vec(prop::sample::select(words::all().chain(
-                ["1%", "10ms", "state", "gemodel", "5", "-3", "random", "normal", "icmp", "set", "1mbit", "ü", "1e999", "99999999999"]
+                ["1%", "10ms", "queue", "steps", "codel", "repeat", ";", "tcp", "udp:", ":", "(", "not", "port", "state", "gemodel", "5", "-3", "random", "normal", "icmp", "set", "1mbit", "ü", "1e999", "99999999999"]
             ).collect::<Vec<_>>()), 0..12)
         ) {
             if let Err(error) = parse(&words.join(" ")) {

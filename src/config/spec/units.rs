@@ -35,6 +35,15 @@ pub(in crate::config) fn time(text: &str) -> Result<Duration, UnitError> {
     }
 }
 
+/// A time that is not nothing.
+pub(in crate::config) fn span(text: &str) -> Result<Duration, UnitError> {
+    let time = time(text)?;
+    if time.is_zero() {
+        return Err(UnitError::new(format!("\"{text}\" is no time at all"), "more than 0s"));
+    }
+    Ok(time)
+}
+
 /// A rate; a bare number is bits per second.
 pub(in crate::config) fn rate(text: &str) -> Result<Rate, UnitError> {
     let bits = match split_number(text) {

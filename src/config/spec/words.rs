@@ -4,7 +4,9 @@ use std::ops::{Range, RangeInclusive};
 
 use crate::config::impairment::WORDS;
 use crate::config::spec::arguments::Arguments;
+use crate::config::spec::clause::begins_condition;
 use crate::config::spec::lexer::{Token, Tokens};
+use crate::config::spec::link::{self, Link};
 use crate::config::spec::{Files, Spec, SpecProblem, units};
 use crate::config::suggest;
 use crate::pipeline::impair::TYPES;
@@ -48,6 +50,12 @@ const LINE: &[(&str, &[&str], Read)] = &[
         let rate = arguments.rate(&mut words.warning);
         set(&mut words.netem.rate, rate.map(Some))
     }),
+    ("queue", link::DISCIPLINES, |words, arguments| {
+        set(&mut words.link.queue, link::queue(arguments).map(Some))
+    }),
+    ("steps", &["stopped", "repeat"], |words, arguments| {
+        set(&mut words.link.steps, link::steps(arguments).map(Some))
+    }),
     ("slot", &["packets", "bytes"], |words, arguments| {
         set(&mut words.netem.slot, arguments.slot().map(Some))
     }),
@@ -89,10 +97,9 @@ fn options() -> impl Iterator<Item = (&'static str, &'static [&'static str])> {
 /// Smallest MTU of IPv4 (RFC 791 section 3.1) and largest of any IP packet.
 pub(in crate::config) const MTU: RangeInclusive<u32> = 68..=65_535;
 
-/// Reads a whole spec.
-pub(super) fn read(spec: &str, files: Files) -> Result<Spec, Vec<SpecProblem>> {
+/// Reads the words of one clause.
+pub(super) fn read(mut tokens: Tokens<'_>, files: Files) -> Result<Spec, Vec<SpecProblem>> {
     let mut words = Words { files, ..Words::default() };
-    let mut tokens = Tokens::new(spec);
     while let Some(token) = tokens.next() {
         if let Err(problem) = words.word(&token, &mut tokens) {
             words.problems.push(problem);
@@ -103,6 +110,11 @@ pub(super) fn read(spec: &str, files: Files) -> Result<Spec, Vec<SpecProblem>> {
         }
     }
     words.finish()
+}
+
+/// Whether a clause that begins so begins with a fault.
+pub(super) fn is_word(text: &str) -> bool {
+    canonical(text).is_some()
 }
 
 /// The word under its usual name, if it is one.
@@ -136,6 +148,9 @@ fn abbreviated(text: &str) -> Option<&'static str> {
     TC.into_iter().find(|word| word.starts_with(text))
 }
 
+/// The word for a loss in tc, and for a stage that drops whatever comes.
+const DROP: &str = "drop";
+
 /// What has been read so far.
 #[derive(Debug, Default)]
 struct Words {
@@ -144,6 +159,8 @@ struct Words {
     distribution: Option<Distribution>,
     mtu: Option<(u32, MtuAction)>,
     overhead: u32,
+    /// What makes a link of its own of a rate.
+    link: Link,
     /// Stages of their own, by their words.
     own: Vec<StageParams>,
     seed: Option<u64>,
@@ -155,9 +172,13 @@ struct Words {
 
 impl Words {
     fn word(&mut self, token: &Token<'_>, tokens: &mut Tokens<'_>) -> Result<(), SpecProblem> {
-        let Some(word) = canonical(token.text) else {
+        let Some(mut word) = canonical(token.text) else {
             return Err(unknown(token));
         };
+        // tc's `drop 1%` is a loss; without a share it is everything.
+        if token.text == DROP && !tokens.begins_loss() {
+            word = DROP;
+        }
         let mut arguments = Arguments { word: token.text, tokens, files: self.files };
         if self.place(word).is_some() {
             // Its arguments are its own: none of them is a word that stands alone.
@@ -236,14 +257,18 @@ impl Words {
 
     fn stages(&mut self) -> Vec<StageParams> {
         let mut stages: Vec<StageParams> = Vec::new();
-        let mut netem = false;
+        let (mut netem, is_link) = (false, self.link.is_asked());
         for (word, at) in self.seen.clone() {
-            if WORDS.iter().any(|own| own.name == word) {
+            if is_link && link::WORDS.contains(&word) {
+                if stages.iter().all(|stage| stage.name != "rate") {
+                    stages.extend(self.rate());
+                }
+            } else if WORDS.iter().any(|own| own.name == word) {
                 stages.extend(self.own.extract_if(.., |stage| stage.name == word));
             } else if !["mtu", "overhead", "seed"].contains(&word) {
                 netem = true;
             } else if word != "seed" && stages.iter().all(|stage| stage.name != "mtu") {
-                let mtu = self.link(at);
+                let mtu = self.hop(at);
                 stages.push(stage("mtu", ImpairmentParams::Mtu(mtu)));
             }
         }
@@ -254,7 +279,7 @@ impl Words {
     }
 
     /// The hop that `mtu` and `overhead` describe together.
-    fn link(&mut self, at: Range<usize>) -> MtuParams {
+    fn hop(&mut self, at: Range<usize>) -> MtuParams {
         let (mtu, action) = self.mtu.unwrap_or((1_500, MtuAction::Drop));
         let left = i64::from(mtu) - i64::from(self.overhead);
         if left < i64::from(*MTU.start()) {
@@ -265,8 +290,28 @@ impl Words {
         MtuParams { mtu, overhead: self.overhead, action }
     }
 
+    /// The link that `rate`, `queue` and `steps` describe together.
+    fn rate(&mut self) -> Option<StageParams> {
+        let made = self.link.stage(self.netem.rate.as_ref());
+        let limit = self.place("limit").map(|at| {
+            let what = "\"limit\" is of tc's rate, which has no queue of its own here".to_owned();
+            SpecProblem { at, what, hint: "write queue N instead".to_owned() }
+        });
+        let flaw = made.as_ref().err().map(|(word, (what, hint))| {
+            let at = self.place(word).unwrap_or_default();
+            SpecProblem { at, what: what.clone(), hint: (*hint).to_owned() }
+        });
+        // A rate that could not be read has been told of.
+        let told = !self.problems.is_empty();
+        self.problems.extend(limit.into_iter().chain(flaw.filter(|_| !told)));
+        made.ok()
+    }
+
     fn netem(&self) -> NetemParams {
         let mut netem = self.netem.clone();
+        if self.link.is_asked() {
+            netem.rate = None;
+        }
         if let (Some(delay), Some(distribution)) = (&mut netem.delay, self.distribution) {
             delay.distribution = distribution;
         }
@@ -288,6 +333,10 @@ pub(super) fn at(token: &Token<'_>, what: String, hint: impl Into<String>) -> Sp
 
 fn unknown(token: &Token<'_>) -> SpecProblem {
     let text = token.text;
+    if begins_condition(token) {
+        let what = format!("\"{text}\" is part of a condition, which stands at the beginning of a clause");
+        return at(token, what, "separate clauses by semicolons: \"delay 10ms; tcp port 6379: loss 5%\"");
+    }
     if let Some(word) = abbreviated(text)
         && suggest::nearest(text, all()).is_none()
     {

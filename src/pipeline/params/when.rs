@@ -96,11 +96,16 @@ pub struct Trigger {
     pub after: Option<u64>,
     /// Acts at most this many times.
     pub times: Option<u64>,
+    /// Acts on the selected packets that begin within the first this many bytes of selected packets, IP headers included.
+    pub first_bytes: Option<u64>,
+    /// Acts on the selected packets that begin after this many bytes.
+    pub after_bytes: Option<u64>,
     /// Acts from this time since the start of the run.
     pub from: Option<Duration>,
     /// Acts until (not at) this time since the start of the run.
     pub until: Option<Duration>,
-    /// Whether nth, every, first, after and times count per flow or over the path.
+    /// Whether nth, every, first, after, times, `first_bytes` and `after_bytes` count per flow or over the path. Over the path packets
+    /// (a probability counts them too) and bytes are not counted together: where both are set, packets are not counted.
     pub scope: Scope,
     /// Acts only on packets that came to the path in this phase.
     pub phase: Option<Phase>,
@@ -117,6 +122,22 @@ pub struct Phase {
     pub until: Option<Duration>,
     /// All phases together, if they start again; times above count within it.
     pub period: Option<Duration>,
+}
+
+impl Trigger {
+    /// Whether it counts packets.
+    pub const fn counts_packets(&self) -> bool {
+        !self.nth.is_empty()
+            || self.every.is_some()
+            || self.first.is_some()
+            || self.after.is_some()
+            || self.times.is_some()
+    }
+
+    /// Whether it counts bytes.
+    pub const fn counts_bytes(&self) -> bool {
+        self.first_bytes.is_some() || self.after_bytes.is_some()
+    }
 }
 
 impl Phase {

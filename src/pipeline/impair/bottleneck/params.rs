@@ -72,6 +72,12 @@ pub struct CoDelParams {
     pub ecn: bool,
 }
 
+impl Default for CoDelParams {
+    fn default() -> Self {
+        Self { target: Duration::from_millis(5), interval: Duration::from_millis(100), ecn: false }
+    }
+}
+
 /// Parameters of PIE.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PieParams {
@@ -83,6 +89,13 @@ pub struct PieParams {
     pub burst: Duration,
     /// Mark ECN-capable packets instead of dropping them while the probability is below 10 %.
     pub ecn: bool,
+}
+
+impl Default for PieParams {
+    fn default() -> Self {
+        let ms = Duration::from_millis;
+        Self { target: ms(15), update: ms(15), burst: ms(150), ecn: false }
+    }
 }
 
 /// Parameters of RED, in wire packets.
@@ -98,6 +111,14 @@ pub struct RedParams {
     pub weight: f64,
     /// Mark ECN-capable packets instead of dropping them below twice `max`.
     pub ecn: bool,
+}
+
+impl RedParams {
+    /// With these ends, and all else at its default.
+    pub fn between(min: f64, max: f64) -> Self {
+        let probability = Probability::new(0.1).unwrap_or(Probability::ONE);
+        Self { min, max, probability, weight: 0.002, ecn: false }
+    }
 }
 
 impl fmt::Display for BottleneckParams {
