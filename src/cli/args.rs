@@ -48,6 +48,8 @@ pub(super) enum Command {
     Exec(Exec),
     /// Put faults on a device that already runs: of a container, a process, a namespace or this host
     Attach(Attach),
+    /// Measure how fast this machine is with a configuration: packets a second, nanoseconds per packet and stage
+    Bench(crate::cli::bench::Bench),
     /// A chained CNI plugin: faults on the interfaces of containers and pods, from their network or annotations
     Cni,
     /// Show and change an instance that runs
@@ -532,8 +534,15 @@ mod tests {
 
     #[test]
     fn help_is_no_mistake_and_no_wider_than_a_terminal() {
-        for line in ["--help", "check --help", "run --help", "exec --help", "pcap --help", "case run --help"]
-        {
+        for line in [
+            "--help",
+            "check --help",
+            "run --help",
+            "exec --help",
+            "pcap --help",
+            "case run --help",
+            "bench --help",
+        ] {
             let error = parse(line).expect_err(line);
             assert_eq!((error.kind(), error.exit_code()), (ErrorKind::DisplayHelp, 0), "{line}");
         }

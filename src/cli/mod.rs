@@ -12,6 +12,7 @@
 
 mod args;
 mod attach;
+mod bench;
 mod case;
 mod check;
 mod cni;
@@ -60,6 +61,7 @@ pub fn main() -> ExitCode {
         args::Command::Run(args) => run::run(&args, parent),
         args::Command::Exec(args) => exec::exec(&args),
         args::Command::Attach(args) => attach::attach(&args),
+        args::Command::Bench(args) => bench::bench(&args),
         args::Command::Cni => cni::cni(),
         args::Command::Ctl(args) => ctl::ctl(&args),
         args::Command::Doctor(args) => doctor::doctor(&args),

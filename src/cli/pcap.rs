@@ -21,7 +21,9 @@ use crate::cli::summary::{self, Names};
 use crate::cli::{WRONG, fail, faults, kind, out, reasons};
 use crate::config::plan::{NetnsRef, PathPlan, PortPlan};
 use crate::config::{self, Kind, Plan};
+use crate::engine::Clock;
 use crate::engine::network::{Summary, router_params};
+use crate::pipeline::time::{Duration, Instant};
 
 /// The capture broke, or an output did.
 const FAILED: u8 = 1;
@@ -109,14 +111,16 @@ pub(super) fn pcap(args: &Pcap) -> ExitCode {
         Ok(ready) => ready,
         Err(error) => return fail(WRONG, reasons(&error)),
     };
+    let clock = Clock::start();
     let outcome = match run(args, &mut ready) {
         Ok(outcome) => outcome,
         Err(error) => return fail(FAILED, reasons(&error)),
     };
+    let took = clock.now().since(Instant::ZERO);
     let Ready { names, source, .. } = ready;
     // From here on a signal ends the process, whatever the output waits for.
     drop(source);
-    report(args, &outcome, &names);
+    report(args, &outcome, &names, took);
     match &outcome.broken {
         Some(error) => fail(FAILED, format!("{} {error}; what was read was processed", args.input.display())),
         None => ExitCode::SUCCESS,
@@ -233,7 +237,7 @@ fn log(path: &Path, replay: &Replay) -> anyhow::Result<Log<Output>> {
 }
 
 /// What was done, on standard error if the packets go to standard output.
-fn report(args: &Pcap, outcome: &Outcome, names: &Names) {
+fn report(args: &Pcap, outcome: &Outcome, names: &Names, took: Duration) {
     let summary = Summary { total: outcome.report.clone(), links: Vec::new(), workers: Vec::new() };
     let text = if args.json {
         let mut json = summary::json(&summary, names);
@@ -258,7 +262,9 @@ fn report(args: &Pcap, outcome: &Outcome, names: &Names) {
         });
         format!("{json:#}\n")
     } else {
-        format!("{}\n{}", capture_lines(outcome), summary::table(&summary, names))
+        let speed = outcome.packets as f64 / took.as_secs_f64().max(1e-9);
+        let (lines, table) = (capture_lines(outcome), summary::table(&summary, names));
+        format!("{lines}\ntaken through at {speed:.0} packets/s\n{table}")
     };
     if is_stream(&args.output) {
         out::note(text);

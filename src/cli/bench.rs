@@ -1,0 +1,178 @@
+//! `faultwire bench`: how fast this machine is with a configuration of the user's own.
+
+mod devices;
+mod memory;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use serde_json::{Value, json};
+
+use crate::cli::{WRONG, fail, faults, kind, out};
+use crate::config::plan::{NetnsRef, PathPlan, PortPlan};
+use crate::config::{self, Kind, Plan};
+use crate::engine::network::router_params;
+use crate::net::privilege;
+use crate::pipeline::params::{ImpairmentParams, Mode};
+use crate::pipeline::time::Duration;
+use crate::pipeline::units::Rate;
+
+/// Options of `bench`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+In memory: packets of one kind go through the stages of a path, without devices and in virtual time. A
+stage costs what the path costs more with it than without it and those behind it.
+On devices: the same stages between two hosts in namespaces of their own, with sockets of the kernel
+at both ends. Needs what `run` needs; left out, with the reason, where that is missing.
+
+Examples:
+  faultwire bench configs/dsl.toml
+  faultwire bench --spec 'delay 20ms loss 1%' --memory
+
+Exit code: 0 measured; 1 something failed; 2 the configuration or the command line is wrong.")]
+pub(super) struct Bench {
+    /// Configuration file (TOML), of which each path is measured
+    #[arg(required_unless_present = "spec")]
+    config: Option<PathBuf>,
+    /// Faults in the words of `exec` instead
+    #[arg(long, conflicts_with_all = ["config", "path"])]
+    spec: Option<String>,
+    /// Only this path, by the names of its ports
+    #[arg(long, value_name = "FROM:TO")]
+    path: Option<String>,
+    /// How long each kind of packet is measured
+    #[arg(long, value_name = "TIME", default_value = "500ms")]
+    time: Duration,
+    /// How much comes to a path in memory, in virtual time: what waits, and what a rate drops, depends on it
+    #[arg(long, value_name = "RATE", default_value = "1gbit")]
+    offered: Rate,
+    /// In memory only
+    #[arg(long)]
+    memory: bool,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Measures and prints.
+pub(super) fn bench(args: &Bench) -> ExitCode {
+    let (plan, paths) = match wanted(args) {
+        Ok(wanted) => wanted,
+        Err(error) => return fail(WRONG, format!("{error:#}")),
+    };
+    let devices = match privilege::check() {
+        _ if args.memory => Err("left out by --memory".to_owned()),
+        Ok(()) => Ok(()),
+        Err(error) => Err(error.to_string()),
+    };
+    let mut all = Vec::new();
+    for path in paths {
+        match measure(args, &plan, path, devices.as_ref().err()) {
+            Ok(value) => all.push(value),
+            Err(error) => return fail(1, format!("{error:#}")),
+        }
+    }
+    if args.json {
+        out::line(format_args!(
+            "{:#}",
+            json!({ "offered_bits_per_second": args.offered.bits_per_sec(), "paths": all })
+        ));
+    } else if let Err(reason) = devices
+        && !args.memory
+    {
+        out::line(format_args!("not measured on devices: {reason}"));
+    }
+    ExitCode::SUCCESS
+}
+
+/// The plan, and the numbers of the paths to measure.
+fn wanted(args: &Bench) -> anyhow::Result<(Plan, Vec<usize>)> {
+    if args.time.is_zero() {
+        bail!("--time must be more than 0s");
+    }
+    if let Some(text) = &args.spec {
+        let spec = faults::read(text, Mode::Exact)?;
+        let port = |name: &str| PortPlan::new(name, NetnsRef::Own, Vec::new());
+        let path = PathPlan { from: 0, to: 1, stages: spec.stages };
+        return Ok((Plan::new(vec![port("left"), port("right")], vec![path]), vec![0]));
+    }
+    let file = args.config.as_deref().context("give a configuration or --spec")?;
+    let plan = kind::load(file, Kind::Config, config::parse).map_err(anyhow::Error::msg)?;
+    let name = |path: &PathPlan| format!("{}:{}", plan.ports[path.from].name, plan.ports[path.to].name);
+    let names: Vec<String> = plan.paths.iter().map(name).collect();
+    let is_wanted = |index: &usize| args.path.as_ref().is_none_or(|path| *path == names[*index]);
+    let paths: Vec<usize> = (0..names.len()).filter(is_wanted).collect();
+    if names.is_empty() {
+        bail!("{} has no path: there is nothing to measure", file.display());
+    }
+    if paths.is_empty() {
+        bail!(
+            "{} has no path {}: there are {}",
+            file.display(),
+            args.path.as_deref().unwrap_or(""),
+            names.join(", ")
+        );
+    }
+    let translates = |path: &usize| {
+        let mut stages = plan.paths[*path].stages.iter();
+        stages.any(|stage| matches!(stage.impairment, ImpairmentParams::Nat(_)))
+    };
+    if let Some(path) = paths.iter().find(|path| translates(path)) {
+        bail!(
+            "the path {} goes through a translator, which needs routes and both directions: remove it to measure the rest",
+            names[*path]
+        );
+    }
+    Ok((plan, paths))
+}
+
+/// One path; printed, or as JSON.
+fn measure(args: &Bench, plan: &Plan, path: usize, left_out: Option<&String>) -> anyhow::Result<Value> {
+    let params = router_params(plan, plan.seed.unwrap_or(1));
+    let (from, to) = (&plan.ports[plan.paths[path].from].name, &plan.ports[plan.paths[path].to].name);
+    if !args.json {
+        out::line(format_args!("path {from} -> {to}"));
+    }
+    let mut kinds = Vec::new();
+    for kind in memory::KINDS {
+        let row = memory::measure(&params, path, kind, args.offered, args.time);
+        if !args.json {
+            out::print(row.table());
+        }
+        kinds.push(row.json());
+    }
+    let mut value = json!({ "from": from, "to": to, "memory": kinds });
+    if left_out.is_none() {
+        let rows = devices::measure(&plan.paths[path].stages, args.time)?;
+        if !args.json {
+            out::line("  on devices, between two hosts");
+            for row in &rows {
+                out::line(row.line());
+            }
+        }
+        value["devices"] = rows.iter().map(devices::Row::json).collect();
+    }
+    Ok(value)
+}
+
+/// A number of things a second, in five digits at most: `12.3 M`.
+fn short(number: f64) -> String {
+    match number {
+        number if number >= 1e9 => format!("{:.2} G", number / 1e9),
+        number if number >= 1e6 => format!("{:.2} M", number / 1e6),
+        number if number >= 1e3 => format!("{:.1} k", number / 1e3),
+        number => format!("{number:.0} "),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_short() {
+        let shown = [12.0, 1_234.0, 12_345_678.0, 2.5e9].map(short);
+        assert_eq!(shown, ["12 ", "1.2 k", "12.35 M", "2.50 G"]);
+    }
+}
