@@ -107,7 +107,7 @@ impl Faults {
     pub fn rate(self, bits: u64, queue: u64) -> Self {
         let rate = Rate::from_bits_per_sec(bits).expect("a rate above 0 bit/s");
         let excess = Excess::Queue { packets: None, bytes: Some(queue), time: None };
-        self.add("rate", ImpairmentParams::Rate(RateParams { rate, excess, overhead: 0 }))
+        self.add("rate", ImpairmentParams::Rate(RateParams { rate, excess, overhead: 0, share: None }))
     }
 
     /// Packets of more than `bytes` are dropped, and nobody is told.

@@ -35,6 +35,7 @@ mod system {
     pub(crate) mod run;
     pub(crate) mod script;
     pub(crate) mod segments;
+    pub(crate) mod shared_link;
     pub(crate) mod steering;
     pub(crate) mod streams;
     pub(crate) mod tc;

@@ -53,6 +53,9 @@ pub(super) fn read_plan(root: &mut Table<'_>) -> Plan {
         plan.workers = one_worker(root, plan.workers, "an attached port");
     } else if !plan.nats.is_empty() {
         plan.workers = one_worker(root, plan.workers, "[[nat]]");
+    } else if stages.clone().any(shares_a_queue) {
+        plan.workers =
+            one_worker(root, plan.workers, "a shared link that has a discipline, steps or a trace");
     } else if stages.into_iter().any(kernel) {
         plan.workers = one_worker(root, plan.workers, "netem in mode netem");
     }
@@ -63,6 +66,11 @@ pub(super) fn read_plan(root: &mut Table<'_>) -> Plan {
         plan.warnings.extend(told.iter().map(|warning| format!("port {}, {warning}", port.name)));
     }
     plan
+}
+
+/// Whether several paths have their packets wait in one queue, which is one worker's.
+fn shares_a_queue(stage: &StageParams) -> bool {
+    stage.share().is_some() && matches!(stage.impairment, ImpairmentParams::Bottleneck(_))
 }
 
 /// Reads `mode`.

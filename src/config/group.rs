@@ -114,7 +114,8 @@ impl<'a> Groups<'a> {
             } else {
                 format!("\"{}\" is at both ends", self.ports[both])
             };
-            value.problem(what, "name two ports, or groups without a common port");
+            let single = lefts.len() == 1 && rights.len() == 1;
+            value.problem(what, if single { "name two ports" } else { "name groups without a common port" });
             return None;
         }
         Some(lefts.iter().flat_map(|&left| rights.iter().map(move |&right| [left, right])).collect())
@@ -275,7 +276,7 @@ mod tests {
             ("partition = [[\"a\", \"b\"], [\"b\"]]", "partition: \"b\" is on two sides (each port"),
             (
                 "partition = { groups = [[\"a\"], [\"b\"]], until = \"0s\" }",
-                "partition: ends at 0ns, before it begins",
+                "partition: ends at 0s, before it begins",
             ),
             ("[groups]\nwest = [\"a\", \"a\"]", "groups.west[1]: \"a\" is there twice (name each port once)"),
             ("[groups]\na = [\"b\"]", "groups.a: \"a\" cannot name a group (letters"),
@@ -288,7 +289,7 @@ mod tests {
                 "[[link]]\namong = [\"a\", \"b\"]\nbetween = [\"a\", \"b\"]",
                 "link[0].between: a link is between two ends or",
             ),
-            ("[[link]]\nbetween = [\"a\", \"all\"]", "link[0].between: \"a\" is at both ends (name two"),
+            ("[[link]]\nbetween = [\"a\", \"all\"]", "link[0].between: \"a\" is at both ends (name groups"),
             (
                 "[[link]]\nboth = \"loss 1%\"",
                 "link[0].between: is missing (write between = [\"left\", \"right\"], or among",

@@ -27,6 +27,7 @@ mod port;
 pub mod problem;
 pub mod reader;
 mod select;
+mod share;
 pub mod spec;
 mod stage;
 pub mod suggest;

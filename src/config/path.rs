@@ -7,8 +7,9 @@ use crate::config::impairment::positive;
 use crate::config::plan::PathPlan;
 use crate::config::port::port_index;
 use crate::config::reader::Table;
+use crate::config::share::{self, Shares};
 use crate::config::stage::Stages;
-use crate::pipeline::params::Phase;
+use crate::pipeline::params::{Phase, Way};
 use crate::pipeline::time::Duration;
 
 /// Reads every `[[path]]` and `[[link]]` of `root`, `[groups]` and `partition`; `ports` are the names that they may use.
@@ -26,14 +27,22 @@ pub fn read_paths(root: &mut Table<'_>, ports: &[&str]) -> Vec<PathPlan> {
             stages.read(&tables);
         }
         phases(&mut table, &mut [(&["spec", "stage"], &mut stages)]);
+        let mut stages = stages.finish();
+        if let Some(value) = table.value("share") {
+            share::apply(&value, Way::Only, &mut stages);
+        }
         if let (Some(from), Some(to)) = (from, to) {
-            paths.add(PathPlan { from, to, stages: stages.finish() }, &table, ports);
+            paths.add(PathPlan { from, to, stages }, &table, ports);
         }
         table.finish();
     }
     for mut table in root.tables("link") {
         let pairs = groups.pairs(&mut table);
-        let [up, down] = directions(&mut table, Stages::default);
+        let [mut up, mut down] = directions(&mut table, Stages::default);
+        if let Some(value) = table.value("share") {
+            share::apply(&value, Way::There, &mut up);
+            share::apply(&value, Way::Back, &mut down);
+        }
         for [left, right] in pairs {
             paths.add(PathPlan { from: left, to: right, stages: up.clone() }, &table, ports);
             paths.add(PathPlan { from: right, to: left, stages: down.clone() }, &table, ports);
@@ -108,6 +117,7 @@ fn phases(table: &mut Table<'_>, directions: &mut [(&[&'static str; 2], &mut Sta
 #[derive(Default)]
 struct Paths {
     list: Vec<PathPlan>,
+    shares: Shares,
     pairs: HashSet<(usize, usize)>,
 }
 
@@ -120,6 +130,7 @@ impl Paths {
                 "put its stages there",
             );
         }
+        self.shares.add(&path, table, ports);
         self.list.push(path);
     }
 }

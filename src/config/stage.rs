@@ -142,8 +142,15 @@ impl Stages {
                 "remove it, or use faultwire run with [[nat]]",
             );
         }
+        let stage = impairment.map(|impairment| StageParams { name, select, trigger, impairment });
+        if self.is_wire && stage.as_ref().is_some_and(|stage| stage.share().is_some()) {
+            table.problem(
+                "a wire has one path in each direction, and shares its link with none",
+                "remove share",
+            );
+        }
         table.finish();
-        Some(StageParams { name, select, trigger, impairment: impairment? })
+        stage
     }
 
     /// The name `given`, or else `kind`, `kind-2`, `kind-3` and so on.

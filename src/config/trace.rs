@@ -120,6 +120,7 @@ pub(super) fn unlimited(times: Opportunities) -> ImpairmentParams {
         packets: None,
         bytes: None,
         discipline: Discipline::TailDrop,
+        share: None,
     }))
 }
 

@@ -8,6 +8,7 @@ mod loss;
 mod model;
 mod nat;
 mod segment;
+mod share;
 mod when;
 
 pub use listed::{NoNumbers, Numbers};
@@ -18,6 +19,7 @@ pub use nat::{
     PortAllocation, PrefixParams, Rebind,
 };
 pub use segment::{QuicSelect, Segment, Segments, Transmission};
+pub use share::{Share, Way};
 pub use when::{FragmentSelect, Opened, Phase, Scope, Select, Trigger};
 
 pub use crate::pipeline::impair::{
@@ -53,6 +55,15 @@ pub struct StageParams {
 }
 
 impl StageParams {
+    /// The link of several paths that it is, if it is one.
+    pub fn share(&self) -> Option<Share> {
+        match &self.impairment {
+            ImpairmentParams::Rate(rate) => rate.share,
+            ImpairmentParams::Bottleneck(link) => link.share,
+            _ => None,
+        }
+    }
+
     /// Whether the stage must see the packets of the opposite path too.
     pub fn works_both_ways(&self) -> bool {
         self.impairment.directions() == Directions::Both

@@ -29,6 +29,8 @@ pub(crate) enum Occupant {
     /// The other direction of a stage that lives at that seat of the opposite path. Both directions of a connection belong to
     /// one worker, so the two seats are one worker's.
     Back(SeatId),
+    /// The queue of a link that several paths share: it lives at that seat.
+    Guest(SeatId),
     /// A translator, which is the router's and is asked there.
     Translator(NatPlace),
 }
@@ -38,7 +40,7 @@ impl Occupant {
     pub(crate) const fn stage(&self) -> Option<&Impairment> {
         match self {
             Self::Stage(stage) => Some(stage),
-            Self::Back(_) | Self::Translator(_) => None,
+            Self::Back(_) | Self::Guest(_) | Self::Translator(_) => None,
         }
     }
 
@@ -47,9 +49,18 @@ impl Occupant {
     pub(crate) const fn stage_mut(&mut self) -> Option<&mut Impairment> {
         match self {
             Self::Stage(stage) => Some(stage),
-            Self::Back(_) | Self::Translator(_) => None,
+            Self::Back(_) | Self::Guest(_) | Self::Translator(_) => None,
         }
     }
+}
+
+/// What the copies of a seat on all workers share.
+#[derive(Debug, Clone)]
+pub(crate) struct SharedSeat {
+    /// Of its stage; of a link that several paths share, theirs too.
+    pub(crate) stage: Shared,
+    /// Of its gate, the same if the stage is of this path alone.
+    pub(crate) gate: Shared,
 }
 
 /// A place in a path: who sits there, behind which gate, and what was done there.
@@ -63,6 +74,8 @@ pub struct Seat {
     pub(crate) occupant: Occupant,
     /// Wire packets that wait here.
     pub(crate) held: u64,
+    /// Packets of several seats wait with the stage that lives here.
+    pub(crate) has_guests: bool,
     /// Reused by the stage's outlet.
     pub(crate) emissions: Vec<Emission>,
 }
@@ -93,6 +106,7 @@ impl Seat {
             gate: Gate::open(),
             occupant: Occupant::Back(home),
             held: 0,
+            has_guests: false,
             emissions: Vec::new(),
         }
     }
@@ -176,18 +190,18 @@ impl Path {
     }
 
     /// Builds one worker's copy of the path of that index. `names` are the ports' names, which the draws depend on; `shared` has an entry a stage.
-    pub fn new(
+    pub(crate) fn new(
         index: u16,
         params: &PathParams,
         seed: u64,
         names: (&str, &str),
         flows: usize,
-        shared: &[Shared],
+        shared: &[SharedSeat],
     ) -> Self {
-        let stage = |(stage, shared): (&StageParams, &Shared)| {
+        let stage = |(stage, shared): (&StageParams, &SharedSeat)| {
             let key =
                 |part: &str| StageKey::new(seed, &format!("{}>{}/{}{part}", names.0, names.1, stage.name));
-            let setting = Setting { key: key(""), path: index, shared: Shared::clone(shared), flows };
+            let setting = Setting { key: key(""), path: index, shared: Shared::clone(&shared.stage), flows };
             let occupant = match stage.impairment {
                 ImpairmentParams::Nat(place) => Occupant::Translator(place),
                 _ => Occupant::Stage(Impairment::new(&stage.impairment, &setting)),
@@ -195,9 +209,16 @@ impl Path {
             Seat {
                 name: stage.name.clone(),
                 counters: StageCounters::default(),
-                gate: Gate::new(&stage.select, &stage.trigger, key("/trigger"), Shared::clone(shared), flows),
+                gate: Gate::new(
+                    &stage.select,
+                    &stage.trigger,
+                    key("/trigger"),
+                    Shared::clone(&shared.gate),
+                    flows,
+                ),
                 occupant,
                 held: 0,
+                has_guests: false,
                 emissions: Vec::with_capacity(16),
             }
         };
@@ -206,7 +227,7 @@ impl Path {
         let seats: Vec<Seat> = params.stages.iter().zip(shared).map(stage).collect();
         let place = |seat: &Seat| match seat.occupant {
             Occupant::Translator(place) => Some(place),
-            Occupant::Stage(_) | Occupant::Back(_) => None,
+            Occupant::Stage(_) | Occupant::Back(_) | Occupant::Guest(_) => None,
         };
         let translator = seats.iter().enumerate().find_map(|(at, seat)| Some((at, place(seat)?)));
         let (from, to) = (params.from as u16, params.to as u16);

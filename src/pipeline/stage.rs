@@ -18,6 +18,7 @@ use std::ops::Deref;
 use crate::pipeline::counters::{Amount, Reason, StageCounters};
 use crate::pipeline::ear::{Deed, Ear, Headers};
 use crate::pipeline::packet::Packet;
+use crate::pipeline::path::SeatId;
 use crate::pipeline::pool::Pool;
 use crate::pipeline::quiet::{Ahead, Quiet};
 use crate::pipeline::rng::Draw;
@@ -194,6 +195,28 @@ pub enum Emission {
     Answer(Packet),
     /// The stage wants to be woken.
     Wake(Instant),
+    /// Of a packet that waits with those of other seats, to be counted at its own.
+    Counted {
+        /// Its own seat.
+        seat: SeatId,
+        /// It began to wait.
+        delayed: Amount,
+        /// It was changed.
+        rewritten: Amount,
+    },
+}
+
+impl Emission {
+    /// The seat of the packet that it is about; `None` if it is about the stage.
+    pub(crate) const fn seat(&self) -> Option<SeatId> {
+        match self {
+            Self::Settle(packet, _) | Self::Answer(packet) => {
+                Some(SeatId { path: packet.path, seat: packet.seat })
+            }
+            Self::Counted { seat, .. } => Some(*seat),
+            Self::Wake(_) => None,
+        }
+    }
 }
 
 /// What a stage can do with packets that it has taken. The methods that make, change or keep packets also count them.
@@ -207,6 +230,8 @@ pub struct Outlet<'a> {
     pub(crate) kept: &'a mut Amount,
     /// Who is told of what the stage does, if anybody is.
     pub(crate) ear: Option<&'a mut (dyn Ear + 'a)>,
+    /// Packets of several seats come here: each is counted at its own.
+    pub(crate) has_guests: bool,
 }
 
 impl Outlet<'_> {
@@ -255,10 +280,20 @@ impl Outlet<'_> {
     pub fn rewrite(&mut self, packet: &mut Packet, change: impl FnOnce(&mut Packet) -> bool) {
         let before = self.ear.is_some().then(|| Headers::of(packet));
         if change(packet) {
-            self.counters.rewritten += packet.amount();
+            self.count(packet, Amount::default(), packet.amount());
             if let Some(before) = &before {
                 self.hear(Deed::Rewritten(before), packet);
             }
+        }
+    }
+
+    fn count(&mut self, packet: &Packet, delayed: Amount, rewritten: Amount) {
+        if self.has_guests {
+            let seat = SeatId { path: packet.path, seat: packet.seat };
+            self.emissions.push(Emission::Counted { seat, delayed, rewritten });
+        } else {
+            self.counters.delayed += delayed;
+            self.counters.rewritten += rewritten;
         }
     }
 
@@ -277,7 +312,7 @@ impl Outlet<'_> {
         let amount = packet.amount();
         self.kept.packets = self.kept.packets.wrapping_add(amount.packets);
         self.kept.bytes = self.kept.bytes.wrapping_add(amount.bytes);
-        self.counters.delayed += amount;
+        self.count(&packet, amount, Amount::default());
         self.hear(Deed::Kept, &packet);
         Kept(packet)
     }

@@ -4,11 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::config::reader::{Table, Value};
+use crate::config::share;
 use crate::config::spec::{self, DEFAULT_QUEUE, MTU, Speed, Word};
 use crate::config::trace;
 use crate::pipeline::params::{
     BottleneckParams, CoDelParams, Discipline, Excess, ImpairmentParams, PeakParams, PieParams, RateParams,
-    RedParams, ServiceParams, Trigger,
+    RedParams, ServiceParams, Trigger, Way,
 };
 use crate::pipeline::service::RateSteps;
 use crate::pipeline::time::Duration;
@@ -50,6 +51,7 @@ struct Queue {
 pub(super) fn rate(table: &mut Table<'_>, _trigger: &Trigger) -> Option<ImpairmentParams> {
     let service = service(table);
     let overhead = table.integer("overhead", -65_535..=65_535).unwrap_or(0);
+    let share = table.value("share").and_then(|value| share::read(&value, Way::Only));
     let (queue, police) = (table.value("queue"), table.value("police"));
     if let (Some(_), Some(police)) = (&queue, &police) {
         police.problem("a rate has a queue or polices, not both", "remove queue or police");
@@ -68,6 +70,7 @@ pub(super) fn rate(table: &mut Table<'_>, _trigger: &Trigger) -> Option<Impairme
             rate,
             excess: Excess::Police { burst: burst? },
             overhead,
+            share,
         }));
     }
     let usual =
@@ -91,7 +94,7 @@ pub(super) fn rate(table: &mut Table<'_>, _trigger: &Trigger) -> Option<Impairme
     }
     if let (ServiceParams::Rate(rate), Discipline::TailDrop) = (&service, discipline) {
         let excess = Excess::Queue { packets, bytes, time };
-        return Some(ImpairmentParams::Rate(RateParams { rate: *rate, excess, overhead }));
+        return Some(ImpairmentParams::Rate(RateParams { rate: *rate, excess, overhead, share }));
     }
     if let (Some(_), Some(queue)) = (time, &queue) {
         queue.problem(
@@ -102,7 +105,7 @@ pub(super) fn rate(table: &mut Table<'_>, _trigger: &Trigger) -> Option<Impairme
     }
     let own = if matches!(service, ServiceParams::Opportunities(_)) { trace::MAHIMAHI_OVERHEAD } else { 0 };
     let overhead = overhead + own;
-    let params = BottleneckParams { service, overhead, packets, bytes, discipline };
+    let params = BottleneckParams { service, overhead, packets, bytes, discipline, share };
     Some(ImpairmentParams::Bottleneck(Box::new(params)))
 }
 

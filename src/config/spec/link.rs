@@ -217,7 +217,7 @@ impl Link {
                     Depth::Time(time) => (None, None, Some(time)),
                 };
                 let excess = Excess::Queue { packets, bytes, time };
-                ImpairmentParams::Rate(RateParams { rate, excess, overhead })
+                ImpairmentParams::Rate(RateParams { rate, excess, overhead, share: None })
             }
             (None, Some(rate)) => {
                 bottleneck(ServiceParams::Rate(rate), overhead, Some(rate), depth, discipline)?
@@ -251,7 +251,7 @@ fn bottleneck(
             return Err(("queue", (what, "limit bytes or packets, as in \"queue 64kb\"")));
         }
     };
-    let params = BottleneckParams { service, overhead, packets, bytes, discipline };
+    let params = BottleneckParams { service, overhead, packets, bytes, discipline, share: None };
     Ok(ImpairmentParams::Bottleneck(Box::new(params)))
 }
 

@@ -14,6 +14,7 @@ use crate::pipeline::impair::Setting;
 use crate::pipeline::impair::blueprint::{Blueprint, Directions, Place};
 use crate::pipeline::impair::text;
 use crate::pipeline::packet::Packet;
+use crate::pipeline::params::Share;
 use crate::pipeline::serialiser::Serialiser;
 use crate::pipeline::shared::Shared;
 use crate::pipeline::stage::{Action, Stage, Verdict};
@@ -30,6 +31,8 @@ pub struct RateParams {
     pub excess: Excess,
     /// Bytes that each packet costs on top of its IP length (14 + 4 + 20 for Ethernet with preamble and gap).
     pub overhead: i32,
+    /// Several paths go through this link.
+    pub share: Option<Share>,
 }
 
 /// What a rate limit does with packets above the rate.
@@ -58,7 +61,7 @@ impl fmt::Display for RateParams {
             Excess::Police { burst } => format!("drop what exceeds it after a burst of {}", Bytes(burst)),
             Excess::Queue { packets, bytes, time } => text::queue(packets, bytes, time),
         };
-        write!(f, "rate {}{}, {excess}", self.rate, text::overhead(self.overhead))
+        write!(f, "rate {}{}, {excess}{}", self.rate, text::overhead(self.overhead), text::share(self.share))
     }
 }
 
@@ -179,7 +182,7 @@ impl crate::pipeline::laws::Lawful for RateParams {
                 .prop_map(|(packets, bytes, time)| Excess::Queue { packets, bytes, time });
         let excess = prop_oneof![queue, (1_500..100_000_u64).prop_map(|burst| Excess::Police { burst })];
         (rate(), excess, -20..60_i32)
-            .prop_map(|(rate, excess, overhead)| Self { rate, excess, overhead })
+            .prop_map(|(rate, excess, overhead)| Self { rate, excess, overhead, share: None })
             .boxed()
     }
 
@@ -201,7 +204,7 @@ mod tests {
     /// 8 Mbit/s: a byte a microsecond.
     fn run(excess: Excess, overhead: i32) -> Run {
         let rate = Rate::from_bits_per_sec(8_000_000).unwrap();
-        Run::new(vec![stage(ImpairmentParams::Rate(RateParams { rate, excess, overhead }))])
+        Run::new(vec![stage(ImpairmentParams::Rate(RateParams { rate, excess, overhead, share: None }))])
     }
 
     fn at(micros: u64) -> Instant {

@@ -1,5 +1,6 @@
 //! Phrases that several stages are described by, and numbers in them.
 
+use crate::pipeline::params::Share;
 use crate::pipeline::time::Duration;
 use crate::pipeline::units::Bytes;
 
@@ -20,6 +21,11 @@ pub(super) fn queue(packets: Option<u64>, bytes: Option<u64>, time: Option<Durat
 /// What a packet costs beside its length.
 pub(super) fn overhead(bytes: i32) -> String {
     if bytes == 0 { String::new() } else { format!(", {bytes:+} bytes per packet") }
+}
+
+/// The link of several paths that it is, if it is one.
+pub(super) fn share(share: Option<Share>) -> String {
+    share.map_or_else(String::new, |share| format!(", shared as {share}"))
 }
 
 /// A share of packets; small ones with more digits.

@@ -67,12 +67,15 @@ pub trait Egress {
 pub(super) struct Hearing<'e, E> {
     pub(super) egress: &'e mut E,
     pub(super) place: SeatId,
+    /// Packets of several seats come there: each is told of at its own.
+    pub(super) has_guests: bool,
     pub(super) now: Instant,
 }
 
 impl<E: Egress> Ear for Hearing<'_, E> {
     fn hear(&mut self, deed: Deed<'_>, packet: &Packet) {
-        self.egress.did(self.place, deed, packet, self.now);
+        let own = SeatId { path: packet.path, seat: packet.seat };
+        self.egress.did(if self.has_guests { own } else { self.place }, deed, packet, self.now);
     }
 }
 

@@ -9,9 +9,11 @@ mod change;
 mod egress;
 mod exit;
 mod route;
+mod shares;
 mod translate;
 mod walk;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -28,8 +30,8 @@ use crate::pipeline::nat::{Nat, Translators};
 use crate::pipeline::ordinals::Ordinals;
 use crate::pipeline::packet::{Offload, Packet};
 use crate::pipeline::pairs::Pairs;
-use crate::pipeline::params::{ImpairmentParams, PathParams, RouterParams, StageParams};
-use crate::pipeline::path::{Path, Seat, SeatId};
+use crate::pipeline::params::{ImpairmentParams, PathParams, RouterParams, Share, StageParams};
+use crate::pipeline::path::{Path, Seat, SeatId, SharedSeat};
 use crate::pipeline::pool::{Buffer, Pool};
 use crate::pipeline::routes::Routes;
 use crate::pipeline::schedule::Schedule;
@@ -100,7 +102,7 @@ struct Port {
 #[derive(Debug, Default)]
 pub struct SharedState {
     /// One entry a path, one a stage.
-    paths: Vec<Vec<Shared>>,
+    paths: Vec<Vec<SharedSeat>>,
     ordinals: Arc<Ordinals>,
 }
 
@@ -109,12 +111,17 @@ impl Router {
     pub fn shared(params: &RouterParams) -> SharedState {
         // Stages that play the host behind a port remember what comes to it, by whatever path.
         let peers: Vec<Arc<Hosts>> = params.ports.iter().map(|_| Arc::default()).collect();
-        let shared = |path: &PathParams, stage: &StageParams| {
+        let mut links: BTreeMap<Share, Shared> = BTreeMap::new();
+        let mut shared = |path: &PathParams, stage: &StageParams| {
+            if let Some(share) = stage.share() {
+                let link = Shared::clone(links.entry(share).or_default());
+                return SharedSeat { stage: link, gate: Shared::default() };
+            }
             let shared = Shared::default();
             if matches!(stage.impairment, ImpairmentParams::PawsPerHost(_)) {
                 shared.share_hosts(&peers[path.to]);
             }
-            shared
+            SharedSeat { stage: Shared::clone(&shared), gate: shared }
         };
         let of_path = |path: &PathParams| path.stages.iter().map(|stage| shared(path, stage)).collect();
         SharedState { paths: params.paths.iter().map(of_path).collect(), ordinals: Arc::default() }
@@ -344,6 +351,7 @@ fn build(params: &RouterParams, shared: &SharedState, flows: usize) -> (Vec<Path
             Path::new(number, path, params.seed, names(path.from, path.to), flows, shared)
         })
         .collect();
+    shares::share_queues(params, &mut paths);
     let mut pairs = Pairs::new(&mut paths, params.ports.len());
     add_returns(params.paths.len(), &mut pairs, &mut paths);
     (paths, pairs)

@@ -41,7 +41,8 @@ impl Router {
                     seat.counters.spared += amount;
                     Verdict::new(claim.count, Action::PASS)
                 }
-                &mut Occupant::Back(home) => {
+                // A guest's packets are decided about by the stage that it is a guest of.
+                &mut (Occupant::Back(home) | Occupant::Guest(home)) => {
                     let verdict = self.decide_back(home, packet, claim.count, now);
                     self.paths[path].seats[at].counters.seen += packet.amount_of(verdict.count);
                     verdict
@@ -103,7 +104,7 @@ impl Router {
             Action::Rewrite(plan) => {
                 let before = (E::RECORDS && egress.wants_headers()).then(|| Headers::of(packet));
                 let home = match self.seat(place).occupant {
-                    Occupant::Back(home) => home,
+                    Occupant::Back(home) | Occupant::Guest(home) => home,
                     Occupant::Stage(_) | Occupant::Translator(_) => place,
                 };
                 let stage = self.seat(home).occupant.stage_mut();
@@ -116,7 +117,13 @@ impl Router {
                 self.run(packet, at + 1, now, egress);
             }
             Action::Take(plan) => {
-                self.with_stage(place, now, egress, |stage, out| stage.take(packet, plan, now, out));
+                let home = match self.seat(place).occupant {
+                    Occupant::Guest(home) => home,
+                    Occupant::Stage(_) | Occupant::Back(_) | Occupant::Translator(_) => place,
+                };
+                // Where it goes on, if it waits with others.
+                packet.seat = place.seat;
+                self.with_stage(home, now, egress, |stage, out| stage.take(packet, plan, now, out));
             }
         }
     }
@@ -162,12 +169,13 @@ impl Router {
         call: impl FnOnce(&mut Impairment, &mut Outlet<'_>),
     ) {
         let seat = &mut self.paths[usize::from(at.path)].seats[usize::from(at.seat)];
+        let has_guests = seat.has_guests;
         let Occupant::Stage(stage) = &mut seat.occupant else { return };
         let mut emissions = std::mem::take(&mut seat.emissions);
         let mut created = Amount::default();
         let mut kept = Amount::default();
         let hears = E::RECORDS && egress.hears();
-        let mut hearing = Hearing { egress: &mut *egress, place: at, now };
+        let mut hearing = Hearing { egress: &mut *egress, place: at, has_guests, now };
         let mut out = Outlet {
             ear: if hears { Some(&mut hearing) } else { None },
             pool: &mut self.pool,
@@ -175,6 +183,7 @@ impl Router {
             counters: &mut seat.counters,
             created: &mut created,
             kept: &mut kept,
+            has_guests: seat.has_guests,
         };
         call(stage, &mut out);
         seat.held = seat.held.wrapping_add(kept.packets);
@@ -184,12 +193,18 @@ impl Router {
         self.held.bytes = self.held.bytes.wrapping_add(kept.bytes);
         let mut is_woken = false;
         for emission in emissions.drain(..) {
+            let own = if has_guests { emission.seat().unwrap_or(at) } else { at };
             match emission {
                 // When all else is carried out, so that the list of emissions is free again.
                 Emission::Wake(due) if due <= now => is_woken = true,
                 Emission::Wake(due) => self.plan(due, Event::Wake(at)),
-                Emission::Settle(packet, outcome) => self.settle_owned(packet, at, outcome, now, egress),
-                Emission::Answer(segment) => self.send_back(segment, at, now, egress),
+                Emission::Settle(packet, outcome) => self.settle_owned(packet, own, outcome, now, egress),
+                Emission::Answer(segment) => self.send_back(segment, own, now, egress),
+                Emission::Counted { delayed, rewritten, .. } => {
+                    let counters = &mut self.seat(own).counters;
+                    counters.delayed += delayed;
+                    counters.rewritten += rewritten;
+                }
             }
         }
         self.seat(at).emissions = emissions;

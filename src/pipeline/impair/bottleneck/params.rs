@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::pipeline::impair::bottleneck::Bottleneck;
 use crate::pipeline::impair::{Blueprint, Directions, Place, Setting, text};
+use crate::pipeline::params::Share;
 use crate::pipeline::service::{Opportunities, RateSteps};
 use crate::pipeline::time::Duration;
 use crate::pipeline::units::{Bytes, Probability, Rate};
@@ -22,6 +23,8 @@ pub struct BottleneckParams {
     pub bytes: Option<u64>,
     /// Who is dropped, and when.
     pub discipline: Discipline,
+    /// Several paths go through this link.
+    pub share: Option<Share>,
 }
 
 /// When a link can send how much.
@@ -124,7 +127,8 @@ impl RedParams {
 impl fmt::Display for BottleneckParams {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let queue = text::queue(self.packets, self.bytes, None);
-        write!(f, "{}{}, {queue}, {}", self.service, text::overhead(self.overhead), self.discipline)
+        let (overhead, share) = (text::overhead(self.overhead), text::share(self.share));
+        write!(f, "{}{overhead}, {queue}, {}{share}", self.service, self.discipline)
     }
 }
 
@@ -252,6 +256,7 @@ mod lawful {
                     packets,
                     bytes,
                     discipline,
+                    share: None,
                 })
                 .boxed()
         }

@@ -13,7 +13,7 @@ fn rate() -> ServiceParams {
 }
 
 fn run(service: ServiceParams, packets: Option<u64>, discipline: Discipline) -> Run {
-    let params = BottleneckParams { service, overhead: 0, packets, bytes: None, discipline };
+    let params = BottleneckParams { service, overhead: 0, packets, bytes: None, discipline, share: None };
     Run::new(vec![stage(ImpairmentParams::Bottleneck(Box::new(params)))])
 }
 
@@ -145,6 +145,7 @@ fn workers_share_the_link() {
         packets: Some(10),
         bytes: None,
         discipline: Discipline::TailDrop,
+        share: None,
     };
     let router = Run::params(1, vec![stage(ImpairmentParams::Bottleneck(Box::new(params)))]);
     let shared = crate::pipeline::router::Router::shared(&router);
