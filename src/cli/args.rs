@@ -13,7 +13,6 @@ use crate::cli::args::help::{ATTACH_HELP, EXEC_AFTER, EXEC_BEFORE};
 use crate::cli::run::Run;
 use crate::cli::serving::Serving;
 use crate::cli::watching::Watching;
-use crate::config::spec;
 use crate::pipeline::params::{Identity, Mode};
 use crate::pipeline::time::Duration;
 
@@ -398,18 +397,13 @@ fn prefix(text: &str) -> Result<IpNet, String> {
         .ok_or_else(|| "try an address or a prefix, such as 10.0.1.0/24".to_owned())
 }
 
-/// The help of `exec`, with every word of a spec that is a stage of its own.
-fn exec_help() -> String {
-    let words: Vec<&str> = spec::usages().flat_map(|usage| ["  ", usage, "\n"]).collect();
-    [EXEC_BEFORE, &words.concat(), EXEC_AFTER].concat()
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
     use clap::error::ErrorKind;
 
     use super::*;
+    use crate::config::spec;
 
     fn parse(line: &str) -> Result<Command, clap::Error> {
         Args::try_parse_from(format!("faultwire {line}").split(' ')).map(|args| args.command)

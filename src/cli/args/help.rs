@@ -9,7 +9,7 @@ address that the packet was sent to. Several attachments to one device each do t
 SPEC: see `faultwire exec --help`. Needs root and Linux 6.6.
 
 EXPRESSION: conditions, joined by and, or, not, and brackets. Conditions without a word between them
-belong together: 'not tcp port 22' spares SSH. They may stand before faults: 'tcp port 5432: loss 5%'.
+belong together: 'not tcp port 22' spares SSH. They aim faults too: 'tcp port 5432: loss 5%'.
   tcp | udp | icmp | icmp6 | sctp | proto N | ip | ip6
   [src|dst] port N[-M]    [src|dst] host ADDRESS    [src|dst] net PREFIX
 

@@ -9,7 +9,7 @@ use super::{Egress, Event, Router, SharedState, add_returns, build};
 use crate::pipeline::counters::{Reason, StageCounters};
 use crate::pipeline::flow::FlowTable;
 use crate::pipeline::packet::Packet;
-use crate::pipeline::params::{ImpairmentParams, RouterParams, StageParams, limits};
+use crate::pipeline::params::{ImpairmentParams, PathParams, RouterParams, StageParams, limits};
 use crate::pipeline::path::{Entry, Path};
 use crate::pipeline::time::Instant;
 
@@ -28,6 +28,9 @@ pub enum ChangeError {
         "a stage of type nat can be neither added, changed, moved nor removed while packets are under way"
     )]
     Translator,
+    /// Stages of a path that shares a link with others.
+    #[error("the stages of paths that share a link cannot change while packets are under way")]
+    Shared,
     /// More stages than a path has room for.
     #[error("a path has at most {} stages", limits::STAGES)]
     Long,
@@ -62,6 +65,12 @@ impl Change {
         }
         if new.paths.iter().any(|path| path.stages.len() > limits::STAGES) {
             return Err(ChangeError::Long);
+        }
+        // The queue of a shared link lives in one path, and the seats of the others lead there.
+        let shares = |path: &PathParams| path.stages.iter().any(|stage| stage.share().is_some());
+        let mut changed = old.paths.iter().zip(&new.paths).filter(|(old, new)| old.stages != new.stages);
+        if changed.any(|(old, new)| shares(old) || shares(new)) {
+            return Err(ChangeError::Shared);
         }
         let (mut paths, _) = build(new, shared, FlowTable::capacity_for(new.flows));
         // A path that leads back, and no pair had before, would change the route of flows that are known.
