@@ -219,7 +219,7 @@ impl Armed {
             self.trigger.until.is_some() || self.trigger.from.is_some_and(|from| now < from.as_nanos());
         let count = match &mut self.counts {
             _ if is_timed => return Outlook::Unknown,
-            Counts::Path(_) => return Outlook::Unknown,
+            Counts::Path(_) | Counts::FlowBytes(_) | Counts::PathBytes(_) => return Outlook::Unknown,
             Counts::None => Count::default(),
             Counts::Flow(counts) => *counts.of(ahead.flow),
         };
