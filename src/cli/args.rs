@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 use ipnet::IpNet;
 
-use crate::cli::args::help::{ATTACH_HELP, EXEC_AFTER, EXEC_BEFORE};
+use crate::cli::args::help::{ATTACH_HELP, exec_help};
 use crate::cli::run::Run;
 use crate::cli::serving::Serving;
 use crate::cli::watching::Watching;

@@ -1,5 +1,7 @@
 //! What stands behind the options in the help of `exec` and `attach`.
 
+use crate::config::spec;
+
 pub(super) const ATTACH_HELP: &str = "\
 IPv4 and IPv6 traffic of the device goes through the faults; all else stays in the kernel. Nothing
 of the device changes, open connections go on, and however faultwire ends, traffic flows as before.
@@ -25,7 +27,7 @@ SIGUSR1 prints the summary so far on standard error.
 Exit code: 0 detached (by Ctrl-C, --for, or because the target has ended); 1 something failed; 2 the
 command line or the target is wrong; 3 fewer packets were hit than --expect-hit asks for.";
 
-pub(super) const EXEC_BEFORE: &str = "\
+const EXEC_BEFORE: &str = "\
 The command finds the host at $FAULTWIRE_HOST (IPv4) and $FAULTWIRE_HOST6; there is no other network
 in its namespace. Servers on the host must listen on that address or on all.
 
@@ -44,7 +46,7 @@ and before them, in the order written, faultwire's own:
 ";
 
 /// What follows the words of a spec in the help of `exec`.
-pub(super) const EXEC_AFTER: &str = "\
+const EXEC_AFTER: &str = "\
 A condition (see attach --help) aims the faults behind its colon; semicolons separate clauses:
   'delay 20ms; tcp port 6379: loss 5%; udp and not port 53: drop'
 
@@ -64,3 +66,9 @@ Exit code: the command's; 128 + n if signal n ended it; 125 if the network or th
 socket could not be made, or a summary, log, journal or capture not be written after a command that
 succeeded; 126 or 127 if the command could not be run or found; 2 if the command line is wrong or
 the summary has no place.";
+
+/// The help of `exec`, with every word of a spec that is a stage of its own.
+pub(super) fn exec_help() -> String {
+    let words: Vec<&str> = spec::usages().flat_map(|usage| ["  ", usage, "\n"]).collect();
+    [EXEC_BEFORE, &words.concat(), EXEC_AFTER].concat()
+}

@@ -67,9 +67,9 @@ impl Change {
             return Err(ChangeError::Long);
         }
         // The queue of a shared link lives in one path, and the seats of the others lead there.
-        let shares = |path: &PathParams| path.stages.iter().any(|stage| stage.share().is_some());
+        let has_share = |path: &PathParams| path.stages.iter().any(|stage| stage.share().is_some());
         let mut changed = old.paths.iter().zip(&new.paths).filter(|(old, new)| old.stages != new.stages);
-        if changed.any(|(old, new)| shares(old) || shares(new)) {
+        if changed.any(|(old, new)| has_share(old) || has_share(new)) {
             return Err(ChangeError::Shared);
         }
         let (mut paths, _) = build(new, shared, FlowTable::capacity_for(new.flows));
