@@ -21,9 +21,9 @@ use crate::pipeline::units::Rate;
 /// Options of `bench`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-In memory: packets of one kind go through the stages of a path, without devices and in virtual time. A
-stage costs what the path costs more with it than without it and those behind it.
-On devices: the same stages between two hosts in namespaces of their own, with sockets of the kernel
+In memory: packets of one kind go through the stages of a path, without devices and in virtual
+time. A stage costs what the path costs more with it than without it and those behind it. On
+devices: the same stages between two hosts in namespaces of their own, with sockets of the kernel
 at both ends. Needs what `run` needs; left out, with the reason, where that is missing.
 
 Examples:

@@ -11,8 +11,8 @@ use crate::control::{Choice, Client, ClientError};
 /// Options of `ctl`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-STAGE is PATH/NAME as `ctl show` prints it, as up/loss or 'left>right/delay'; the name alone will do if only
-one path has it.
+STAGE is PATH/NAME as `ctl show` prints it, as up/loss or 'left>right/delay'; the name alone will
+do if only one path has it.
 
 Examples:
   faultwire ctl show

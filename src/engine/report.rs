@@ -94,7 +94,7 @@ impl Report {
         Self {
             nats,
             counters: *router.counters(),
-            carried: Amount::default(),
+            carried: router.carried(),
             held: router.held(),
             paths,
             evicted_flows: router.evicted_flows(),

@@ -271,8 +271,7 @@ impl Worker {
     fn report(&mut self) -> Report {
         self.caches.tell_all(&mut self.router, self.clock.now());
         let queues = &self.queues;
-        let report = Report::of(&self.router, &queues.lateness, queues.records_lost, queues.events_lost);
-        Report { carried: self.caches.carried(), ..report }
+        Report::of(&self.router, &queues.lateness, queues.records_lost, queues.events_lost)
     }
 }
 

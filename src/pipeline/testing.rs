@@ -293,10 +293,13 @@ impl Run {
         });
         // What is malformed has no flow, and nobody is told of it.
         let malformed = counters.drops.of(Reason::Malformed);
-        let (mut received, mut dropped) = (heard.received, heard.dropped);
+        let (mut received, mut sent, mut dropped) = (heard.received, heard.sent, heard.dropped);
         received += malformed;
         dropped += malformed;
-        let told = [received, heard.created, heard.sent, dropped, heard.rewritten];
+        // Nor of what was carried past the router.
+        received += self.router.carried();
+        sent += self.router.carried();
+        let told = [received, heard.created, sent, dropped, heard.rewritten];
         let counted = [counters.received, counters.created, counters.sent, counters.drops.total(), rewritten];
         assert_eq!(told, counted, "received, created, sent, dropped, rewritten: as told and as counted");
         let held = self.router.held();

@@ -67,8 +67,6 @@ pub(super) struct FlowCache {
     /// Of all that were written, those that will not come.
     lost: [u64; 2],
     asked: Vec<Asked>,
-    /// What passed in the kernel.
-    pub(super) carried: Amount,
     /// No flow is opened.
     is_paused: bool,
 }
@@ -86,7 +84,6 @@ impl FlowCache {
             missing: [Loss::default(); 2],
             lost: [0; 2],
             asked: vec![Asked::default(); ASKED],
-            carried: Amount::default(),
             is_paused: false,
         }
     }
@@ -234,7 +231,6 @@ impl FlowCache {
             Amount { packets: passed.packets - member.told.packets, bytes: passed.bytes - member.told.bytes };
         if more != Amount::default() {
             member.told = passed;
-            self.carried += more;
             router.passed(member.flow, &member.key, path, more, now);
         }
     }

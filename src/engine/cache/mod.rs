@@ -11,7 +11,6 @@ mod seen;
 
 use crate::engine::cache::flows::{Arrived, FlowCache};
 use crate::engine::tun::Port;
-use crate::pipeline::counters::Amount;
 use crate::pipeline::flow::FlowRef;
 use crate::pipeline::router::Router;
 use crate::pipeline::time::{Duration, Instant};
@@ -89,14 +88,5 @@ impl FlowCaches {
         for (_, cache) in &mut self.caches {
             cache.pause(is_paused, router, now);
         }
-    }
-
-    /// What passed in the kernel, as far as it was told.
-    pub(super) fn carried(&self) -> Amount {
-        let mut sum = Amount::default();
-        for (_, cache) in &self.caches {
-            sum += cache.carried;
-        }
-        sum
     }
 }

@@ -40,6 +40,7 @@ impl Router {
     /// [`Self::quiet`] has allowed and before any other packet of the flow. They count as if they had been injected into `path`
     /// and had left.
     pub fn passed(&mut self, flow: FlowRef, key: &FlowKey, path: u16, amount: Amount, now: Instant) {
+        self.carried += amount;
         self.counters.received += amount;
         self.counters.sent += amount;
         let index = self.flows.ahead(flow).map(|(_, index)| index);
@@ -64,6 +65,11 @@ impl Router {
         if index.is_some() {
             self.flows.pass(flow, amount.packets);
         }
+    }
+
+    /// What was received and sent without the router: the sum of what [`Self::passed`] was told.
+    pub const fn carried(&self) -> Amount {
+        self.carried
     }
 
     /// The key of a flow and the index of its next packet; `None` if it has been forgotten.

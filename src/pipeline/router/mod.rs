@@ -73,6 +73,8 @@ pub struct Router {
     /// Buffers; devices read into its scratch buffers.
     pub pool: Pool,
     counters: RouterCounters,
+    /// Of what was received and sent: what was carried past the router.
+    carried: Amount,
     flows: FlowTable,
     identities: Identities,
     routes: Routes,
@@ -147,6 +149,7 @@ impl Router {
             held: Amount::default(),
             answers: Answers::new(params.icmp),
             translators: Translators::new(&params.nats, params.seed),
+            carried: Amount::default(),
             is_released: false,
             ended: Vec::new(),
         }

@@ -201,7 +201,7 @@ fn only_hits_are_detoured() {
     // what is looked ahead.
     assert!((9_950..10_000).contains(&machine.passed), "{}", machine.passed);
     assert_eq!(machine.run.router.counters().received.packets + unread(&machine), 10_000);
-    assert_eq!(machine.cache.carried.packets + unread(&machine), machine.passed as u64);
+    assert_eq!(machine.run.router.carried().packets + unread(&machine), machine.passed as u64);
 }
 
 /// Wire packets that have passed and that the core does not know of.
