@@ -283,7 +283,6 @@ INLINE int hook(struct __sk_buff *skb, struct settings *s, u32 direction, u32 ta
     if (skb->mark == s->mark) {
         struct returned *back = map_lookup(&returned, &direction);
         skb->mark = 0;
-        count->returned++;
         if (back)
             __sync_fetch_and_add(&back->frames, 1);
         return NEXT;
@@ -316,18 +315,22 @@ SECTION("tc/arrive") int arrive(struct __sk_buff *skb) {
     return s ? hook(skb, s, 1, s->inner) : NEXT;
 }
 
+// What comes out of a TAP: back to the device, marked. It counts as returned here, where it comes by also when the hooks of the
+// device are gone.
+INLINE int back(struct settings *s, struct __sk_buff *skb, u32 direction, u64 flags) {
+    struct counters *count = map_lookup(&counters, &direction);
+    if (count)
+        count->returned++;
+    skb->mark = s->mark;
+    return redirect(s->device, flags);
+}
+
 SECTION("tc/left") int left(struct __sk_buff *skb) {
     struct settings *s = read_settings();
-    if (!s)
-        return NEXT;
-    skb->mark = s->mark;
-    return redirect(s->device, 0);
+    return s ? back(s, skb, 0, 0) : NEXT;
 }
 
 SECTION("tc/arrived") int arrived(struct __sk_buff *skb) {
     struct settings *s = read_settings();
-    if (!s)
-        return NEXT;
-    skb->mark = s->mark;
-    return redirect(s->device, REDIRECT_INGRESS);
+    return s ? back(s, skb, 1, REDIRECT_INGRESS) : NEXT;
 }
