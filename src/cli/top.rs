@@ -67,11 +67,15 @@ fn show(args: &Top) -> anyhow::Result<ExitCode> {
     let mut before = sample(&client)?;
     let mut due = clock.now() + args.interval;
     loop {
-        while clock.now() < due {
+        // At least once, also if the numbers take longer to come than an interval: keys and signals must be heard.
+        loop {
             let left = millis_until(due, clock.now());
             let came = signals.wait_or(screen.keys().map(|keys| keys.as_fd()), left)?;
             if came.is_some() || screen.wants_to_end() {
                 return Ok(ExitCode::SUCCESS);
+            }
+            if clock.now() >= due {
+                break;
             }
         }
         due = clock.now() + args.interval;

@@ -62,7 +62,8 @@ fn ping(left: &str, count: &str) -> Output {
 fn top_shows_a_run_in_a_terminal_of_any_width_and_ends_by_a_key() {
     let control = unique();
     let (running, left) = lossy(&control);
-    let command = format!("{} top --control {control} --interval 50ms", env!("CARGO_BIN_EXE_faultwire"));
+    // Shorter than it takes to get the numbers: keys must be heard all the same.
+    let command = format!("{} top --control {control} --interval 5ms", env!("CARGO_BIN_EXE_faultwire"));
     let (wide, narrow) = (Terminal::new(80, 24, &command), Terminal::new(40, 24, &command));
     assert!(said(&ping(&left, "100")).contains("100 packets transmitted"));
     for (terminal, columns) in [(&wide, 80), (&narrow, 40)] {
