@@ -162,6 +162,7 @@ fn run(
         names: recorded,
         devices: ["target", "network"].into_iter().zip(wire.taps()).map(device_of).collect(),
         is_recorded: args.watching.journal.is_some() || args.watching.pcap.is_some(),
+        notes: watcher.notes(),
     };
     let control = serving::serve(door, wire.engine(), served)?;
     let end = watch(&wire, target, (&signals, &names), wanted.duration)?;

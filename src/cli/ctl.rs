@@ -1,10 +1,13 @@
 //! `faultwire ctl`: asks and changes a running instance.
 
+mod change;
+
 use std::fmt::Write;
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
+use crate::cli::ctl::change::{Change, Request, encoded};
 use crate::cli::{WRONG, fail, out};
 use crate::control::{Choice, Client, ClientError};
 
@@ -20,6 +23,8 @@ Examples:
   faultwire ctl add up 'delay 50ms'
   faultwire ctl pause up/loss
   faultwire ctl apply up='delay 20ms' down='delay 20ms loss 1%'
+  faultwire ctl at +10s pause up/loss
+  faultwire ctl mark 'the deployment begins'
 
 Packets that wait go on: none is lost, overtaken or decided about again because of a change.")]
 pub(super) struct Ctl {
@@ -40,67 +45,29 @@ pub(super) enum Command {
     Ls,
     /// Show paths and stages, and what they did
     Show,
-    /// Change what a stage does; to which packets and when stays
-    Set {
-        /// Which
-        #[arg(value_name = "STAGE")]
-        stage: String,
-        /// What it does from now on, as for `exec`
-        #[arg(value_name = "SPEC")]
-        spec: String,
+    #[command(flatten)]
+    Change(Change),
+    /// Let the instance carry out a change later
+    At {
+        /// When: +10s is ten seconds from now, 10s ten seconds after the start of the run
+        #[arg(value_name = "TIME")]
+        time: String,
+        /// What
+        #[command(subcommand)]
+        change: Change,
     },
-    /// Add stages to a path
-    Add {
-        /// Path, as up
-        #[arg(value_name = "PATH")]
-        path: String,
-        /// What they do, as for `exec`
-        #[arg(value_name = "SPEC")]
-        spec: String,
-        /// In front of this stage of the path [default: at the end]
-        #[arg(long, value_name = "NAME")]
-        before: Option<String>,
+    /// List the scheduled changes: those that wait, and what came of the latest
+    Schedule,
+    /// Cancel a scheduled change
+    Cancel {
+        /// Its number, as `ctl schedule` prints it
+        #[arg(value_name = "NUMBER")]
+        number: u64,
     },
-    /// Remove a stage
-    Rm {
-        /// Which
-        #[arg(value_name = "STAGE")]
-        stage: String,
-    },
-    /// Let a stage act on nothing
-    Pause {
-        /// Which
-        #[arg(value_name = "STAGE")]
-        stage: String,
-    },
-    /// Let a paused stage act again
-    Resume {
-        /// Which
-        #[arg(value_name = "STAGE")]
-        stage: String,
-    },
-    /// Hold what comes to a path
-    Freeze {
-        /// Path, as up
-        #[arg(value_name = "PATH")]
-        path: String,
-    },
-    /// Let what waits in front of a frozen path go on
-    Release {
-        /// Path, as up
-        #[arg(value_name = "PATH")]
-        path: String,
-    },
-    /// Replace all stages of paths at once, or none
-    Apply {
-        /// What packets meet on a path from now on; nothing for an empty SPEC
-        #[arg(value_name = "PATH=SPEC", required = true)]
-        paths: Vec<String>,
-    },
-    /// Print what happens to packets, a line each, until Ctrl-C or the end of the run
+    /// Print what happens to packets and what is done to the run, a line each, until Ctrl-C or the end of the run
     Watch {
-        /// Kinds of events: received, held, rewritten, created, sent, dropped
-        #[arg(long, value_name = "KINDS", default_value = "dropped")]
+        /// Kinds of events, with commas: received, held, released, rewritten, created, sent, dropped, changed, marked, failed
+        #[arg(long, value_name = "KINDS", default_value = "dropped,changed,marked,failed")]
         kinds: String,
         /// Only what happens on this path
         #[arg(long, value_name = "PATH")]
@@ -143,83 +110,49 @@ fn list(as_json: bool) -> ExitCode {
 }
 
 fn run(args: &Ctl, client: &Client) -> Result<String, ClientError> {
-    let send = |method: &str, resource: &str, body: Option<&Value>| {
-        let answer = client.send(method, resource, body, None)?;
+    let send = |request: &Request| {
+        let answer = client.send(request.method, &request.resource, request.body.as_ref(), None)?;
         Ok(if args.json { format!("{:#}\n", answer.body) } else { String::new() })
     };
-    let of = |stage: &str| resource_of(client, stage);
     match &args.command {
         Command::Ls => Ok(String::new()),
         Command::Show => show(args.json, client),
-        Command::Set { stage, spec } => send("PATCH", &of(stage)?, Some(&json!({ "spec": spec }))),
-        Command::Add { path, spec, before } => {
-            let mut body = json!({ "spec": spec });
-            if let Some(before) = before {
-                body["before"] = before.as_str().into();
-            }
-            send("POST", &format!("/v1/paths/{}/stages", encoded(path)), Some(&body))
-        }
-        Command::Rm { stage } => send("DELETE", &of(stage)?, None),
-        Command::Pause { stage } => send("PATCH", &of(stage)?, Some(&json!({ "paused": true }))),
-        Command::Resume { stage } => send("PATCH", &of(stage)?, Some(&json!({ "paused": false }))),
-        Command::Freeze { path } => freeze(&send, path, true),
-        Command::Release { path } => freeze(&send, path, false),
-        Command::Apply { paths } => {
-            let mut body = json!({});
-            for assignment in paths {
-                let Some((path, spec)) = assignment.split_once('=') else {
-                    let what = format!("{assignment}: write PATH=SPEC, as up='delay 20ms'");
-                    return Err(ClientError::Refused { status: 400, field: String::new(), what });
-                };
-                body[path] = json!({ "spec": spec });
-            }
-            send("PUT", "/v1/paths", Some(&body))
+        Command::Change(change) => send(&change.request(client)?),
+        Command::At { time, change } => at(args.json, client, time, &change.request(client)?),
+        Command::Schedule => schedule(args.json, client),
+        Command::Cancel { number } => {
+            send(&Request { method: "DELETE", resource: format!("/v1/schedule/{number}"), body: None })
         }
         Command::Watch { kinds, path, select } => watch(client, kinds, path.as_deref(), select.as_deref()),
     }
 }
 
-fn freeze(
-    send: &impl Fn(&str, &str, Option<&Value>) -> Result<String, ClientError>,
-    path: &str,
-    frozen: bool,
-) -> Result<String, ClientError> {
-    send("PATCH", &format!("/v1/paths/{}", encoded(path)), Some(&json!({ "frozen": frozen })))
+/// Lets the instance carry out `request` later.
+fn at(as_json: bool, client: &Client, time: &str, request: &Request) -> Result<String, ClientError> {
+    let (key, time) = time.strip_prefix('+').map_or(("at", time), |time| ("in", time));
+    let mut change = json!({ "method": request.method, "resource": request.resource });
+    if let Some(body) = &request.body {
+        change["body"] = body.clone();
+    }
+    let answer = client.send("POST", "/v1/schedule", Some(&json!({ key: time, "change": change })), None)?;
+    Ok(if as_json { format!("{:#}\n", answer.body) } else { planned(&answer.body) })
 }
 
-/// Where the stage is that is called `PATH/NAME` or `NAME`.
-fn resource_of(client: &Client, stage: &str) -> Result<String, ClientError> {
-    let resource = |path: &str, name: &str| format!("/v1/paths/{}/stages/{}", encoded(path), encoded(name));
-    if let Some((path, name)) = stage.rsplit_once('/') {
-        return Ok(resource(path, name));
+fn schedule(as_json: bool, client: &Client) -> Result<String, ClientError> {
+    let plans = client.get("/v1/schedule")?;
+    if as_json {
+        return Ok(format!("{plans:#}\n"));
     }
-    let stages = client.get("/v1/stages")?;
-    let stages = stages.as_array().map_or(&[][..], Vec::as_slice);
-    let text = |value: &Value, key: &str| value[key].as_str().unwrap_or_default().to_owned();
-    let named: Vec<&Value> = stages.iter().filter(|one| one["name"] == stage).collect();
-    let ids = |stages: &mut dyn Iterator<Item = &Value>| {
-        stages.map(|one| text(one, "id")).collect::<Vec<_>>().join(", ")
-    };
-    let what = match &named[..] {
-        [only] => return Ok(resource(&text(only, "path"), stage)),
-        [] => format!("there is no stage {stage}; there are: {}", ids(&mut stages.iter())),
-        several => format!("several stages are called {stage}: {}", ids(&mut several.iter().copied())),
-    };
-    Err(ClientError::Refused { status: 404, field: "stage".to_owned(), what })
+    Ok(plans.as_array().into_iter().flatten().map(planned).collect())
 }
 
-/// What has a meaning in a URL is written by its number.
-fn encoded(text: &str) -> String {
-    let mut out = String::new();
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            // Writing to a string cannot fail.
-            let _ = write!(out, "%{byte:02X}");
-        }
-    }
-    out
+/// A line about a scheduled change.
+fn planned(plan: &Value) -> String {
+    let seconds = plan["due_ns"].as_u64().unwrap_or(0) as f64 / 1e9;
+    let text = |key: &str| plan[key].as_str().unwrap_or_default();
+    let error = plan["error"]["error"].as_str().map_or_else(String::new, |error| format!(": {error}"));
+    let number = &plan["number"];
+    format!("{number:>4}  {:<8} {seconds:>11.3} s  {}{error}\n", text("state"), text("text"))
 }
 
 fn show(as_json: bool, client: &Client) -> Result<String, ClientError> {
@@ -266,15 +199,4 @@ fn watch(
         out::line(event?);
     }
     Ok(String::new())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_encoded_for_urls() {
-        assert_eq!(encoded("left>right"), "left%3Eright");
-        assert_eq!(encoded("a b/ü?&=#-_.~"), "a%20b%2F%C3%BC%3F%26%3D%23-_.~");
-    }
 }

@@ -230,6 +230,7 @@ fn run(asked: Asked<'_>, signals: &Signals, seed: u64) -> anyhow::Result<Ended> 
         names: &recorded(faults, network.seed),
         devices: serving::devices(&network.ports, &[]),
         is_recorded: args.watching.journal.is_some() || args.watching.pcap.is_some(),
+        notes: watcher.notes(),
     };
     let control = serving::serve(door, network.engine(), served)?;
     let spawned = spawn(args, &inner, (&subnets, socket.as_deref()))?;

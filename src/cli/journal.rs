@@ -7,9 +7,9 @@ use std::process::ExitCode;
 
 use crate::cli::{WRONG, fail, out};
 use crate::config::suggest::hint;
-use crate::journal::file::{End, JournalError, Reader};
+use crate::journal::file::{End, Entry, JournalError, Reader};
 use crate::journal::text::{Flows, numbers};
-use crate::journal::{Kind, Names, Record};
+use crate::journal::{Kind, Names, Note, NoteKind, Record};
 use crate::pipeline::time::Duration;
 
 /// Text is written in pieces of about this many bytes.
@@ -34,9 +34,9 @@ pub(super) struct Journal {
     /// One JSON object a line
     #[arg(long)]
     pub(super) json: bool,
-    /// Only received, held, released, rewritten, created, sent or dropped
-    #[arg(long, value_parser = kind)]
-    pub(super) kind: Option<Kind>,
+    /// Only received, held, released, rewritten, created, sent or dropped; or changed, marked or failed (what `ctl` did)
+    #[arg(long, value_parser = about)]
+    pub(super) kind: Option<About>,
     /// Only at places with this in their name (PATH/STAGE)
     #[arg(long)]
     pub(super) place: Option<String>,
@@ -57,6 +57,15 @@ pub(super) struct Journal {
     pub(super) until: Option<Duration>,
 }
 
+/// What an entry of a journal is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum About {
+    /// What happened to packets.
+    Packets(Kind),
+    /// What was done to the run.
+    Run(NoteKind),
+}
+
 /// Prints the records that are asked for.
 pub(super) fn journal(args: &Journal) -> ExitCode {
     let mut reader = match open(&args.file).and_then(|file| Reader::new(file, &args.file)) {
@@ -67,11 +76,21 @@ pub(super) fn journal(args: &Journal) -> ExitCode {
         return fail(WRONG, unknown);
     }
     let (mut flows, mut text) = (Flows::default(), String::new());
-    reader.for_each(|names, record| {
-        flows.learn(record);
-        if wanted(args, names, record, &flows) {
-            let line =
-                if args.json { flows.json(names, record).to_string() } else { flows.lines(names, record) };
+    reader.for_each(|names, entry| {
+        let line = match entry {
+            Entry::Record(record) => {
+                flows.learn(record);
+                let line = || {
+                    if args.json { flows.json(names, record).to_string() } else { flows.lines(names, record) }
+                };
+                wanted(args, names, record, &flows).then(line)
+            }
+            Entry::Note(note) => {
+                let line = || if args.json { note.json().to_string() } else { note.line() };
+                is_noted(args, note).then(line)
+            }
+        };
+        if let Some(line) = line {
             text.push_str(&line);
             text.push('\n');
             if text.len() >= PIECE {
@@ -127,19 +146,35 @@ fn wanted(args: &Journal, names: &Names, record: &Record<'_>, flows: &Flows) -> 
     let seconds = record.at as f64 / 1e9;
     let number = flows.of(record).map(|flow| flow.number);
     let covers = |packet: u64| numbers(record).contains(&packet);
-    args.kind.is_none_or(|kind| kind == record.kind)
+    args.kind.is_none_or(|kind| kind == About::Packets(record.kind))
         && args.place.as_ref().is_none_or(|place| names.place(record).contains(place.as_str()))
         && args.reason.as_ref().is_none_or(|reason| names.reason(record) == Some(reason))
         && args.flow.is_none_or(|flow| number == Some(flow))
         && args.packet.is_none_or(covers)
-        && args.from.is_none_or(|from| seconds >= from.as_secs_f64())
+        && is_then(args, seconds)
+}
+
+/// What was done to the run belongs to no place, reason, flow or packet.
+fn is_noted(args: &Journal, note: &Note) -> bool {
+    let is_about_packets =
+        args.place.is_some() || args.reason.is_some() || args.flow.is_some() || args.packet.is_some();
+    !is_about_packets
+        && args.kind.is_none_or(|kind| kind == About::Run(note.kind))
+        && is_then(args, note.at_ns as f64 / 1e9)
+}
+
+fn is_then(args: &Journal, seconds: f64) -> bool {
+    args.from.is_none_or(|from| seconds >= from.as_secs_f64())
         && args.until.is_none_or(|until| seconds < until.as_secs_f64())
 }
 
 /// A kind as it is typed.
-pub(super) fn kind(text: &str) -> Result<Kind, String> {
-    Kind::ALL.into_iter().find(|kind| kind.name() == text).ok_or_else(|| {
-        let names: Vec<_> = Kind::ALL.iter().map(|kind| kind.name()).collect();
+fn about(text: &str) -> Result<About, String> {
+    let notes = NoteKind::ALL.map(|kind| (kind.name(), About::Run(kind)));
+    let packets = Kind::ALL.map(|kind| (kind.name(), About::Packets(kind)));
+    let known: Vec<(&str, About)> = packets.into_iter().chain(notes).collect();
+    known.iter().find(|(name, _)| *name == text).map(|(_, about)| *about).ok_or_else(|| {
+        let names: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
         format!("it is one of {}", names.join(", "))
     })
 }

@@ -175,6 +175,7 @@ fn forward(
         names: &recorded,
         devices: serving::devices(&network.ports, &network.attached),
         is_recorded: args.watching.journal.is_some() || args.watching.pcap.is_some(),
+        notes: watcher.notes(),
     };
     let control = serving::serve(door, network.engine(), served)?;
     ready.say()?;

@@ -7,7 +7,7 @@ use crate::cli::out;
 use crate::control::{Choice, Control, ControlError, Device, Door, Instance};
 use crate::engine::Engine;
 use crate::engine::network::{Attached, Port};
-use crate::journal::Names;
+use crate::journal::{Names, Notes};
 use crate::pipeline::params::RouterParams;
 
 /// Where a running instance can be asked.
@@ -40,6 +40,7 @@ pub(super) struct Served<'a> {
     pub(super) devices: Vec<Device>,
     /// A journal or a capture is written.
     pub(super) is_recorded: bool,
+    pub(super) notes: Vec<Notes>,
 }
 
 impl Serving {
@@ -77,6 +78,7 @@ pub(super) fn serve(
         workers: engine.workers(),
         devices: served.devices,
         is_recorded: served.is_recorded,
+        notes: served.notes,
         version: 1,
         paused: Vec::new(),
         frozen: Vec::new(),

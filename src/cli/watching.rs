@@ -12,7 +12,7 @@ use crate::capture::recorder::{Recorder, Style};
 use crate::config::expression;
 use crate::journal::file::{self, Writer};
 use crate::journal::recent::Recent;
-use crate::journal::{Finished, Hub, Kind, Lane, Names, Sink, Taps};
+use crate::journal::{Finished, Hub, Kind, Lane, Names, Notes, Sink, Taps};
 use crate::pipeline::params::Select;
 use crate::pipeline::time::Duration;
 use crate::pipeline::units::{Bytes, UnitError};
@@ -248,6 +248,11 @@ impl Watcher {
     /// The router runs: from now on the journal is written.
     pub(super) fn begin(&self) {
         self.hubs.iter().for_each(Hub::begin);
+    }
+
+    /// Tells whoever records the run what is done to it.
+    pub(super) fn notes(&self) -> Vec<Notes> {
+        self.hubs.iter().map(Hub::notes).collect()
     }
 
     /// Once the workers have ended: what came of it, and the most important drops.

@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// A refusal: why, and which part of the request it is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,9 +41,15 @@ impl Refusal {
     }
 }
 
+impl Refusal {
+    /// What is answered.
+    pub(super) fn json(&self) -> Value {
+        json!({ "error": self.what, "field": self.field, "status": self.status.as_u16() })
+    }
+}
+
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let body = json!({ "error": self.what, "field": self.field, "status": self.status.as_u16() });
-        (self.status, Json(body)).into_response()
+        (self.status, Json(self.json())).into_response()
     }
 }

@@ -19,6 +19,20 @@ pub(super) struct Stages {
 }
 
 impl Stages {
+    /// That they can be read.
+    pub(super) fn check(&self) -> Result<(), Refusal> {
+        self.read().map(drop)
+    }
+
+    /// As they were given.
+    pub(super) fn text(&self) -> String {
+        match (&self.spec, &self.stages) {
+            (Some(spec), _) => spec.clone(),
+            (None, Some(stages)) => stages.to_string(),
+            (None, None) => String::new(),
+        }
+    }
+
     fn read(&self) -> Result<Vec<StageParams>, Refusal> {
         let (field, value) = match (&self.spec, &self.stages) {
             (Some(spec), None) => ("spec", Value::String(spec.clone())),
@@ -42,7 +56,7 @@ impl Stages {
 }
 
 /// `POST /v1/paths/PATH/stages`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Add {
     spec: Option<String>,
@@ -52,7 +66,7 @@ pub(super) struct Add {
 }
 
 /// `PATCH /v1/paths/PATH/stages/STAGE`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Patch {
     spec: Option<String>,
@@ -62,11 +76,53 @@ pub(super) struct Patch {
     before: Option<String>,
 }
 
-/// `PATCH /v1/paths/PATH`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct PatchPath {
-    pub(super) frozen: bool,
+impl Add {
+    fn stages(&self) -> Stages {
+        Stages { spec: self.spec.clone(), stages: self.stages.clone() }
+    }
+
+    pub(super) fn check(&self) -> Result<(), Refusal> {
+        self.stages().check()
+    }
+
+    pub(super) fn text(&self) -> String {
+        let before = self.before.as_ref().map_or_else(String::new, |name| format!(" (before {name})"));
+        format!("{}{before}", self.stages().text())
+    }
+}
+
+impl Patch {
+    fn stages(&self) -> Stages {
+        Stages { spec: self.spec.clone(), stages: self.stages.clone() }
+    }
+
+    /// Whether it says what the stage does.
+    const fn has_stages(&self) -> bool {
+        self.spec.is_some() || self.stages.is_some()
+    }
+
+    pub(super) fn check(&self) -> Result<(), Refusal> {
+        if self.has_stages() { self.stages().check() } else { Ok(()) }
+    }
+
+    /// What is done to the stage that is called so, in words.
+    pub(super) fn text(&self, id: &str) -> String {
+        let mut said = Vec::new();
+        if self.has_stages() {
+            said.push(format!("set {id}: {}", self.stages().text()));
+        }
+        match self.paused {
+            Some(true) => said.push(format!("pause {id}")),
+            Some(false) => said.push(format!("resume {id}")),
+            None => {}
+        }
+        match self.before.as_deref() {
+            Some("") => said.push(format!("move {id} to the end")),
+            Some(before) => said.push(format!("move {id} before {before}")),
+            None => {}
+        }
+        if said.is_empty() { format!("leave {id} as it is") } else { said.join(", ") }
+    }
 }
 
 /// An instance while it is edited.
@@ -90,7 +146,7 @@ impl Edit {
     }
 
     pub(super) fn add(&mut self, path: usize, add: &Add) -> Result<(), Refusal> {
-        let mut read = Stages { spec: add.spec.clone(), stages: add.stages.clone() }.read()?;
+        let mut read = add.stages().read()?;
         let stages = &mut self.params.paths[path].stages;
         let at = add.before.as_deref().map_or(Ok(stages.len()), |name| position(stages, name))?;
         for stage in &mut read {
@@ -118,8 +174,8 @@ impl Edit {
             Some(place) => self.paused.remove(place).1,
             None => self.params.paths[path].stages[at].clone(),
         };
-        if wanted.spec.is_some() || wanted.stages.is_some() {
-            let read = Stages { spec: wanted.spec.clone(), stages: wanted.stages.clone() }.read()?;
+        if wanted.has_stages() {
+            let read = wanted.stages().read()?;
             let field = if wanted.spec.is_some() { "spec" } else { "stages" };
             let [one] = &read[..] else {
                 let what = format!("a stage is one stage, and this makes {}", read.len());

@@ -8,18 +8,19 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::task::spawn_blocking;
 
 use crate::config::expression;
 use crate::control::answer::Refusal;
+use crate::control::desk::Desk;
 use crate::control::instance::Instance;
 use crate::control::server::over;
 use crate::engine::Listener;
 use crate::journal::text::Flows;
-use crate::journal::{Finished, Hub, Kind, Lane, Names, Record, Sink};
+use crate::journal::{Finished, Hub, Kind, Lane, Names, Note, NoteKind, Record, Sink};
 
 /// Lines that wait for a slow reader; more are lost, and counted.
 const WAITING: usize = 1_024;
@@ -28,7 +29,7 @@ const WAITING: usize = 1_024;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Wanted {
-    /// Kinds, with commas between them; by default `dropped`.
+    /// Kinds, with commas between them; by default `dropped` and all that is done to the run.
     kinds: Option<String>,
     /// Only what happens on this path.
     path: Option<String>,
@@ -39,13 +40,23 @@ pub(super) struct Wanted {
     sample: Option<u64>,
 }
 
+/// What is told by default.
+const USUAL: &str = "dropped,changed,marked,failed";
+
 impl Wanted {
-    fn lane(&self, names: &Names) -> Result<Lane, Refusal> {
-        let mut kinds = Vec::new();
-        for word in self.kinds.as_deref().unwrap_or("dropped").split(',') {
+    /// What happens to packets, and what is done to the run.
+    fn lane(&self, names: &Names) -> Result<(Lane, Vec<NoteKind>), Refusal> {
+        let (mut kinds, mut notes) = (Vec::new(), Vec::new());
+        for word in self.kinds.as_deref().unwrap_or(USUAL).split(',') {
             let kind = Kind::ALL.into_iter().find(|kind| kind.name() == word);
-            let known = Kind::ALL.map(Kind::name).join(", ");
-            kinds.push(kind.ok_or_else(|| Refusal::bad("kinds", format!("{word:?} is none of: {known}")))?);
+            let note = NoteKind::ALL.into_iter().find(|kind| kind.name() == word);
+            if kind.is_none() && note.is_none() {
+                let known = Kind::ALL.map(Kind::name).into_iter().chain(NoteKind::ALL.map(NoteKind::name));
+                let known = known.collect::<Vec<_>>().join(", ");
+                return Err(Refusal::bad("kinds", format!("{word:?} is none of: {known}")));
+            }
+            kinds.extend(kind);
+            notes.extend(note);
         }
         let mut lane = Lane::of(&kinds);
         if let Some(name) = &self.path {
@@ -62,13 +73,15 @@ impl Wanted {
             }
             lane.sample = sample;
         }
-        Ok(lane)
+        Ok((lane, notes))
     }
 }
 
 /// Where the records of a lane become lines.
 struct Lines {
     names: Names,
+    /// What is told of what is done to the run.
+    notes: Vec<NoteKind>,
     out: mpsc::Sender<String>,
     /// Not told yet.
     lost: u64,
@@ -77,6 +90,18 @@ struct Lines {
 }
 
 impl Lines {
+    /// A line, if there is room for it.
+    fn put(&mut self, line: impl FnOnce(&Self) -> Value) {
+        if !self.tell_lost() {
+            self.lost += 1;
+            return;
+        }
+        let line = format!("{}\n", line(self));
+        if let Err(TrySendError::Full(_)) = self.out.try_send(line) {
+            self.lost += 1;
+        }
+    }
+
     /// Says how many were lost; false if there is no room for that either.
     fn tell_lost(&mut self) -> bool {
         if self.lost > 0 && self.out.try_send(lost_line(self.lost)).is_ok() {
@@ -88,15 +113,14 @@ impl Lines {
 
 impl Sink for Lines {
     fn record(&mut self, record: &Record<'_>) {
-        if !self.tell_lost() {
-            self.lost += 1;
-            return;
-        }
         // Each record has headers: nothing has to be known of its flow.
-        let mut line = Flows::default().json(&self.names, record).to_string();
-        line.push('\n');
-        if let Err(TrySendError::Full(_)) = self.out.try_send(line) {
-            self.lost += 1;
+        let line = |lines: &Self| Flows::default().json(&lines.names, record);
+        self.put(line);
+    }
+
+    fn note(&mut self, note: &Note) {
+        if self.notes.contains(&note.kind) {
+            self.put(|_| note.json());
         }
     }
 
@@ -181,25 +205,26 @@ impl Stream {
 
 /// Begins to listen.
 pub(super) fn listen(
+    desk: &Desk,
     instance: &Instance,
     wanted: &Wanted,
     place: OwnedSemaphorePermit,
-    ends: watch::Receiver<bool>,
 ) -> Result<Response, Refusal> {
-    let lane = wanted.lane(&instance.names)?;
+    let (lane, notes) = wanted.lane(&instance.names)?;
     let (out, lines) = mpsc::channel(WAITING);
     let first = out.clone();
-    let sink = Lines { names: instance.names.clone(), out, lost: 0, without_room: 0 };
+    let sink = Lines { names: instance.names.clone(), notes, out, lost: 0, without_room: 0 };
     let started = Hub::start(vec![(lane, Box::new(sink))]);
     let (hub, taps) = started
         .map_err(|error| Refusal::new(axum::http::StatusCode::SERVICE_UNAVAILABLE, "", error.to_string()))?;
+    desk.add_notes(hub.notes());
     let listener = instance.workers.listen(&taps).map_err(|_| Refusal::ended())?;
     // The first line says that from now on all is told. What was told since the workers listen comes behind it.
     let at = instance.workers.clock().now().as_nanos();
     let _ = first.try_send(format!("{}\n", json!({ "kind": "listening", "at_ns": at })));
     drop(first);
     hub.begin();
-    let source = Some(Source { listener, hub });
+    let (source, ends) = (Some(Source { listener, hub }), desk.ends.clone());
     let body = stream::unfold(Stream { lines, source, ends, _place: place }, Stream::next);
     Ok(([(CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(body)).into_response())
 }

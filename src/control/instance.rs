@@ -1,7 +1,7 @@
 //! The run that is served.
 
 use crate::engine::Workers;
-use crate::journal::Names;
+use crate::journal::{Names, Notes};
 use crate::net::Netns;
 use crate::pipeline::params::{RouterParams, StageParams};
 
@@ -33,6 +33,8 @@ pub struct Instance {
     pub devices: Vec<Device>,
     /// A journal or a capture is written, whose stages have the numbers that they had at the start.
     pub is_recorded: bool,
+    /// Whoever records the run, and is told what is done to it.
+    pub notes: Vec<Notes>,
     /// How often its stages have been changed.
     pub version: u64,
     /// Stages that are paused, as they are when they are not; each with the number of its path.

@@ -11,13 +11,16 @@
 
 mod answer;
 pub mod client;
+mod desk;
 mod edit;
 mod events;
 mod gauge;
 mod instance;
 mod json_toml;
 mod metrics;
+mod order;
 mod routes;
+mod schedule;
 mod server;
 mod socket;
 mod steer;

@@ -18,8 +18,9 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 use crate::control::ControlError;
+use crate::control::desk::Desk;
 use crate::control::instance::Instance;
-use crate::control::routes::{self, Desk};
+use crate::control::routes;
 use crate::control::socket::{Choice, Socket};
 
 /// Connections that are served at a time, of each listener; more wait in its backlog.

@@ -1,135 +1,57 @@
 //! Requests that change a run: one after the other, each whole or not at all.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
 use axum::body::{Bytes, to_bytes};
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::header::{ETAG, IF_MATCH};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use crate::control::answer::Refusal;
-use crate::control::edit::{Add, Edit, Patch, PatchPath, Stages};
+use crate::control::desk::Desk;
+use crate::control::edit::Edit;
 use crate::control::instance::Instance;
-use crate::control::routes::Desk;
+use crate::control::order::{Deed, Order, path};
 use crate::control::view;
-use crate::journal::Names;
+use crate::journal::{Names, Note, NoteKind};
 use crate::pipeline::params::RouterParams;
-use crate::pipeline::router::{Change, Router};
+use crate::pipeline::router::{Change, ChangeError, Router};
 
 /// Bytes of a body, at most.
-const LARGEST: usize = 256 << 10;
+pub(super) const LARGEST: usize = 256 << 10;
 /// A body has to come within so long.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-type Shared = State<Arc<Desk>>;
 
 /// The version of a run, as headers name it.
 pub(super) fn tag(instance: &Instance) -> String {
     format!("\"{}\"", instance.version)
 }
 
-/// `PUT /v1/paths`: all stages of the paths that are named, at once.
-pub(super) async fn put_paths(State(desk): Shared, request: Request) -> Result<Response, Refusal> {
-    let (headers, body) = parts(request).await?;
-    let wanted: BTreeMap<String, Stages> = read(&body)?;
-    change(&desk, &headers, |instance, edit| {
-        for (name, stages) in &wanted {
-            edit.replace(path(instance, name)?, stages).map_err(|refusal| within(name, refusal))?;
-        }
-        Ok(())
-    })
-    .await
+/// Any request that changes something.
+pub(super) async fn change(State(desk): State<Arc<Desk>>, request: Request) -> Result<Response, Refusal> {
+    let (head, body) = parts(request).await?;
+    let order = Order::read(&head.method, head.uri.path(), &body)?;
+    let instance = carry_out(&desk, &order, head.headers.get(IF_MATCH), None).await?;
+    let body = json!({ "version": instance.version, "paths": view::all_paths(&instance) });
+    Ok(([(ETAG, tag(&instance))], Json(body)).into_response())
 }
 
-/// `PUT /v1/paths/PATH`: all stages of the path.
-pub(super) async fn put_path(
-    State(desk): Shared,
-    Path(name): Path<String>,
-    request: Request,
-) -> Result<Response, Refusal> {
-    let (headers, body) = parts(request).await?;
-    let stages: Stages = read(&body)?;
-    change(&desk, &headers, |instance, edit| edit.replace(path(instance, &name)?, &stages)).await
+/// `POST /v1/marks`.
+pub(super) async fn mark(State(desk): State<Arc<Desk>>, request: Request) -> Result<Response, Refusal> {
+    let (head, body) = parts(request).await?;
+    let order = Order::read(&head.method, head.uri.path(), &body)?;
+    let note = put_mark(&desk, &*desk.instance().await, order.deed.text(), None);
+    Ok((StatusCode::CREATED, Json(note.json())).into_response())
 }
 
-/// `POST /v1/paths/PATH/stages`: more stages.
-pub(super) async fn add(
-    State(desk): Shared,
-    Path(name): Path<String>,
-    request: Request,
-) -> Result<Response, Refusal> {
-    let (headers, body) = parts(request).await?;
-    let wanted: Add = read(&body)?;
-    change(&desk, &headers, |instance, edit| edit.add(path(instance, &name)?, &wanted)).await
-}
-
-/// `PATCH /v1/paths/PATH/stages/STAGE`: other parameters, another place, paused or not.
-pub(super) async fn patch(
-    State(desk): Shared,
-    Path((name, stage)): Path<(String, String)>,
-    request: Request,
-) -> Result<Response, Refusal> {
-    let (headers, body) = parts(request).await?;
-    let wanted: Patch = read(&body)?;
-    change(&desk, &headers, |instance, edit| edit.patch(path(instance, &name)?, &stage, &wanted)).await
-}
-
-/// `DELETE /v1/paths/PATH/stages/STAGE`.
-pub(super) async fn remove(
-    State(desk): Shared,
-    Path((name, stage)): Path<(String, String)>,
-    headers: HeaderMap,
-) -> Result<Response, Refusal> {
-    change(&desk, &headers, |instance, edit| edit.remove(path(instance, &name)?, &stage)).await
-}
-
-/// `PATCH /v1/paths/PATH`: frozen or not.
-pub(super) async fn patch_path(
-    State(desk): Shared,
-    Path(name): Path<String>,
-    request: Request,
-) -> Result<Response, Refusal> {
-    let (headers, body) = parts(request).await?;
-    let wanted: PatchPath = read(&body)?;
-    let mut current = desk.instance.write().await;
-    let mut next = Instance::clone(&current);
-    matches(&headers, &next)?;
-    let number = path(&next, &name)?;
-    next.frozen.retain(|frozen| *frozen != number);
-    if wanted.frozen {
-        next.frozen.push(number);
-    }
-    next.version += 1;
-    let workers = next.workers.clone();
-    // Paths have numbers of 16 bits.
-    let short = u16::try_from(number).map_err(|_| Refusal::ended())?;
-    let done = spawn_blocking(move || workers.freeze(short, wanted.frozen)).await;
-    done.ok().and_then(Result::ok).ok_or_else(Refusal::ended)?;
-    *current = Arc::new(next);
-    Ok(answer(&current))
-}
-
-fn path(instance: &Instance, name: &str) -> Result<usize, Refusal> {
-    instance.path(name).ok_or_else(|| Refusal::unknown("path", name, instance.paths()))
-}
-
-/// A refusal about something inside of `field`.
-fn within(field: &str, refusal: Refusal) -> Refusal {
-    if refusal.status == StatusCode::NOT_FOUND {
-        return refusal;
-    }
-    Refusal { field: format!("{field}.{}", refusal.field), ..refusal }
-}
-
-async fn parts(request: Request) -> Result<(HeaderMap, Bytes), Refusal> {
+/// The head of a request, and its body if that comes in time and is not too long.
+pub(super) async fn parts(request: Request) -> Result<(axum::http::request::Parts, Bytes), Refusal> {
     let (parts, body) = request.into_parts();
     let late = |_| Refusal::new(StatusCode::REQUEST_TIMEOUT, "body", "it did not come in time");
     let body = timeout(PATIENCE, to_bytes(body, LARGEST)).await.map_err(late)?;
@@ -137,21 +59,12 @@ async fn parts(request: Request) -> Result<(HeaderMap, Bytes), Refusal> {
         let what = format!("it is cut off, or longer than {LARGEST} bytes");
         Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "body", what)
     };
-    Ok((parts.headers, body.map_err(large)?))
-}
-
-fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
-    serde_json::from_slice(body).map_err(|error| {
-        let text = error.to_string();
-        // Of a field that is not known, or not there, serde says the name.
-        let field = text.split('`').nth(1).filter(|_| text.contains("field")).unwrap_or("body").to_owned();
-        Refusal::bad(field, text)
-    })
+    Ok((parts, body.map_err(large)?))
 }
 
 /// `If-Match`, if it is there, is the version that there is.
-fn matches(headers: &HeaderMap, instance: &Instance) -> Result<(), Refusal> {
-    let Some(wanted) = headers.get(IF_MATCH) else { return Ok(()) };
+fn matches(wanted: Option<&HeaderValue>, instance: &Instance) -> Result<(), Refusal> {
+    let Some(wanted) = wanted else { return Ok(()) };
     let is_it = wanted.to_str().is_ok_and(|tags| {
         tags.split(',').any(|wanted| wanted.trim() == "*" || wanted.trim() == tag(instance))
     });
@@ -162,32 +75,79 @@ fn matches(headers: &HeaderMap, instance: &Instance) -> Result<(), Refusal> {
     Err(Refusal::new(StatusCode::PRECONDITION_FAILED, "If-Match", what))
 }
 
-/// Makes a change ready, and puts it in place of what there is.
-async fn change(
+/// Does what is ordered, if the version is the one that is wanted, and tells whoever records the run. `schedule` is the number
+/// of the scheduled change that it is.
+pub(super) async fn carry_out(
     desk: &Desk,
-    headers: &HeaderMap,
-    make: impl FnOnce(&Instance, &mut Edit) -> Result<(), Refusal>,
-) -> Result<Response, Refusal> {
+    order: &Order,
+    wanted: Option<&HeaderValue>,
+    schedule: Option<u64>,
+) -> Result<Arc<Instance>, Refusal> {
     let mut current = desk.instance.write().await;
-    matches(headers, &current)?;
-    let mut edit = Edit::of(&current);
-    make(&current, &mut edit)?;
-    let (old, next) = (Arc::clone(&current), edited(&current, edit)?);
+    matches(wanted, &current)?;
+    let next = match &order.deed {
+        Deed::Mark(text) => {
+            put_mark(desk, &current, text.clone(), schedule);
+            return Ok(Arc::clone(&current));
+        }
+        Deed::Freeze(name, frozen) => freeze(&current, name, *frozen).await?,
+        deed => {
+            let mut edit = Edit::of(&current);
+            deed.make(&current, &mut edit)?;
+            become_edited(&current, edit).await?
+        }
+    };
+    *current = Arc::new(next);
+    desk.note(Note {
+        at_ns: current.workers.clock().now().as_nanos(),
+        kind: NoteKind::Changed,
+        text: order.deed.text(),
+        version: Some(current.version),
+        schedule,
+        request: order.request.clone(),
+    });
+    Ok(Arc::clone(&current))
+}
+
+fn put_mark(desk: &Desk, instance: &Instance, text: String, schedule: Option<u64>) -> Note {
+    let at_ns = instance.workers.clock().now().as_nanos();
+    let (kind, request) = (NoteKind::Marked, serde_json::Value::Null);
+    let note = Note { at_ns, kind, text, version: None, schedule, request };
+    desk.note(note.clone());
+    note
+}
+
+async fn freeze(current: &Instance, name: &str, frozen: bool) -> Result<Instance, Refusal> {
+    let mut next = current.clone();
+    let number = path(&next, name)?;
+    next.frozen.retain(|frozen| *frozen != number);
+    if frozen {
+        next.frozen.push(number);
+    }
+    next.version += 1;
+    let workers = next.workers.clone();
+    // Paths have numbers of 16 bits.
+    let short = u16::try_from(number).map_err(|_| Refusal::ended())?;
+    let done = spawn_blocking(move || workers.freeze(short, frozen)).await;
+    done.ok().and_then(Result::ok).ok_or_else(Refusal::ended)?;
+    Ok(next)
+}
+
+/// Makes a change ready, and puts it in place of what there is.
+async fn become_edited(current: &Arc<Instance>, edit: Edit) -> Result<Instance, Refusal> {
+    let (old, next) = (Arc::clone(current), edited(current, edit)?);
     // Tables of all flows are made here, and thrown away.
     let done = spawn_blocking(move || {
         let changes = made_ready(&old.params, &next.params, old.workers.count())?;
         old.workers.change(changes).map_err(|_| Refusal::ended())?;
         Ok(next)
     });
-    *current = Arc::new(done.await.map_err(|_| Refusal::ended())??);
-    Ok(answer(&current))
+    done.await.map_err(|_| Refusal::ended())?
 }
 
 fn made_ready(old: &RouterParams, new: &RouterParams, workers: usize) -> Result<Vec<Change>, Refusal> {
     let shared = Router::shared(new);
-    let conflict = |error: crate::pipeline::router::ChangeError| {
-        Refusal::new(StatusCode::CONFLICT, "stages", error.to_string())
-    };
+    let conflict = |error: ChangeError| Refusal::new(StatusCode::CONFLICT, "stages", error.to_string());
     (0..workers).map(|_| Change::new(old, new, &shared).map_err(conflict)).collect()
 }
 
@@ -201,9 +161,4 @@ fn edited(current: &Instance, edit: Edit) -> Result<Instance, Refusal> {
     }
     let version = current.version + 1;
     Ok(Instance { params: edit.params, paused: edit.paused, names, version, ..current.clone() })
-}
-
-fn answer(instance: &Instance) -> Response {
-    let body = json!({ "version": instance.version, "paths": view::all_paths(instance) });
-    ([(ETAG, tag(instance))], Json(body)).into_response()
 }

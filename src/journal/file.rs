@@ -1,7 +1,8 @@
 //! Journal files: blocks with checksums, so that of a file that was cut short all whole blocks can be read.
 //!
 //! `FWJOURN2`, then blocks: kind, length and CRC-32 of kind, length and content (32 bits each, little endian), and the content.
-//! Kinds: 1 names ([`Names`], JSON), first and once; 2 records, one after the other ([`Record::decode`]); 3 the end (JSON: `lost`).
+//! Kinds: 1 names ([`Names`], JSON), first and once; 2 records, one after the other ([`Record::decode`]); 3 the end (JSON: `lost`);
+//! 4 a note ([`Note`], JSON).
 //! Readers skip kinds that they do not know.
 
 use std::fs::{File, OpenOptions};
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::journal::hub::{Finished, Sink};
 use crate::journal::names::{Names, VERSION};
+use crate::journal::note::Note;
 use crate::journal::record::{FIXED, Record};
 use crate::pipeline::router::Headers;
 
@@ -23,6 +25,7 @@ const MAGIC: &[u8; 8] = b"FWJOURN2";
 const NAMES: u32 = 1;
 const RECORDS: u32 = 2;
 const LAST: u32 = 3;
+const NOTE: u32 = 4;
 /// Bytes of a block before its content.
 const HEAD: usize = 12;
 /// A block of records is written when it has so many bytes ...
@@ -160,6 +163,15 @@ impl Sink for Writer {
         }
     }
 
+    fn note(&mut self, note: &Note) {
+        if !self.block.is_empty() {
+            self.flush(RECORDS);
+        }
+        self.block.extend(note.json().to_string().as_bytes());
+        self.count = 1;
+        self.flush(NOTE);
+    }
+
     fn pause(&mut self, length: Duration) {
         self.waited += length;
         if self.waited >= OFTEN && !self.block.is_empty() {
@@ -215,6 +227,15 @@ pub enum End {
     Damaged(u64),
 }
 
+/// What a journal has.
+#[derive(Debug)]
+pub enum Entry<'a> {
+    /// What happened to packets.
+    Record(Record<'a>),
+    /// What was done to the run.
+    Note(Note),
+}
+
 /// A journal that is being read.
 pub struct Reader<R: Read> {
     input: R,
@@ -267,12 +288,12 @@ impl<R: Read> Reader<R> {
         Ok(Self { input, names, block, at: 0, place: next, next, lost: None, end: End::Whole })
     }
 
-    /// Calls `each` with every record that is whole, until it says false.
-    pub fn for_each(&mut self, mut each: impl FnMut(&Names, &Record<'_>) -> bool) {
+    /// Calls `each` with every record and note that is whole, until it says false.
+    pub fn for_each(&mut self, mut each: impl FnMut(&Names, &Entry<'_>) -> bool) {
         loop {
             while let Some((record, rest)) = Record::decode(&self.block[self.at..]) {
                 let at = self.block.len() - rest.len();
-                if record.is_some_and(|record| !each(&self.names, &record)) {
+                if record.is_some_and(|record| !each(&self.names, &Entry::Record(record))) {
                     return;
                 }
                 self.at = at;
@@ -285,6 +306,15 @@ impl<R: Read> Reader<R> {
             match read_block(&mut self.input, &mut self.block) {
                 Ok((RECORDS, length)) => self.next += length,
                 Ok((LAST, length)) => return self.read_last(length),
+                Ok((NOTE, length)) => {
+                    // One of a kind that is not known is skipped.
+                    let note = serde_json::from_slice(&self.block).ok();
+                    self.next += length;
+                    self.block.clear();
+                    if note.is_some_and(|note| !each(&self.names, &Entry::Note(note))) {
+                        return;
+                    }
+                }
                 Ok((_, length)) => {
                     self.next += length;
                     self.block.clear();
@@ -418,6 +448,41 @@ mod tests {
         assert_eq!(read(&file), Some((vec![4101], true)));
     }
 
+    /// A note stands between the records that were told before and after it, and readers know it from them.
+    #[test]
+    fn notes_stand_among_the_records() {
+        let folder = Folder::new();
+        let mut writer = writer(&folder.file());
+        writer.begin();
+        let note = crate::journal::note::tests::note;
+        for step in ["a", "b"] {
+            writer.record(&record());
+            writer.note(&note(step));
+        }
+        writer.record(&record());
+        assert_eq!(writer.finish(0), Finished::default());
+        let file = std::fs::read(folder.file()).unwrap();
+        let mut reader = Reader::new(&file[..], Path::new("x")).unwrap();
+        let mut found = Vec::new();
+        reader.for_each(|_, entry| {
+            found.push(match entry {
+                Entry::Record(record) => record.index.to_string(),
+                Entry::Note(read) => {
+                    assert_eq!(*read, note(&read.text));
+                    read.text.clone()
+                }
+            });
+            true
+        });
+        assert_eq!((found.join(" "), reader.end), ("4101 a 4101 b 4101".to_owned(), End::Whole));
+        // Of kinds that are not known yet nothing is said, and what follows is read.
+        let mut other = note("x").json();
+        other["kind"] = "dreamt".into();
+        let middle = file.len() - framed(LAST, b"{\"lost\":0}").len();
+        let file = [&file[..middle], &framed(NOTE, other.to_string().as_bytes()), &file[middle..]].concat();
+        assert_eq!(read(&file), Some((vec![4101; 3], false)));
+    }
+
     #[test]
     fn a_device_that_is_full_is_told_once() {
         let path = Path::new("/dev/full");
@@ -434,8 +499,10 @@ mod tests {
     fn read(bytes: &[u8]) -> Option<(Vec<u64>, bool)> {
         let mut reader = Reader::new(bytes, Path::new("x")).ok()?;
         let mut found = Vec::new();
-        reader.for_each(|_, record| {
-            found.push(record.index);
+        reader.for_each(|_, entry| {
+            if let Entry::Record(record) = entry {
+                found.push(record.index);
+            }
             true
         });
         Some((found, reader.end != End::Whole))

@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, never};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, never, unbounded};
 use rtrb::Consumer;
 
+use crate::journal::note::Note;
 use crate::journal::record::Record;
 use crate::journal::tap::{Lane, Taps};
 
@@ -25,6 +26,8 @@ const RING_DROPS: usize = 256 << 10;
 const RING_WHOLE: usize = 64 << 20;
 /// Bytes that are taken out of a ring at once.
 const CHUNK: usize = 1 << 20;
+/// Notes that wait for the thread.
+const NOTES: usize = 1_024;
 
 /// Who is handed the records of a lane.
 pub trait Sink: Send {
@@ -33,6 +36,9 @@ pub trait Sink: Send {
 
     /// A record of its lane, in the order in which its worker told them.
     fn record(&mut self, record: &Record<'_>);
+
+    /// Something was done to the run. What workers told before has been handed over, and perhaps a little of what came after.
+    fn note(&mut self, _note: &Note) {}
 
     /// So many records of its lane have found no room since the beginning. Said before each [`Self::pause`].
     fn lost(&mut self, _total: u64) {}
@@ -64,9 +70,38 @@ impl Finished {
 /// A running thread. Dropped before [`Hub::begin`], it ends and its sinks have not been touched.
 #[derive(Debug)]
 pub struct Hub {
-    /// Both are there until it ends.
-    begun: Option<Sender<()>>,
+    notes: Notes,
+    /// It is there until it ends.
     thread: Option<JoinHandle<Finished>>,
+}
+
+/// What the thread is told.
+#[derive(Debug)]
+enum Word {
+    Begin,
+    Note(Arc<Note>),
+    End,
+}
+
+/// Tells the sinks of a hub what is done to the run.
+#[derive(Debug, Clone)]
+pub struct Notes {
+    words: Sender<Word>,
+    /// Of each sink's lane.
+    lost: Arc<[AtomicU64]>,
+}
+
+impl Notes {
+    /// False if the hub has ended. A note that finds no room counts as a lost record.
+    pub fn tell(&self, note: &Arc<Note>) -> bool {
+        if self.words.len() < NOTES {
+            return self.words.send(Word::Note(Arc::clone(note))).is_ok();
+        }
+        for lost in self.lost.iter() {
+            lost.fetch_add(1, Ordering::Relaxed);
+        }
+        true
+    }
 }
 
 impl Hub {
@@ -84,17 +119,23 @@ impl Hub {
             (false, false) => (RING_DROPS, LOOK_DROPS),
         };
         let (taps, rings, lost) = Taps::new(lanes, ring);
-        let desk = Desk { sinks, rings: Vec::new(), lost, longest };
-        let (begun, begins) = bounded(1);
+        let (words, told) = unbounded();
+        let notes = Notes { words, lost: Arc::clone(&lost) };
+        let desk = Desk { sinks, rings: Vec::new(), lost, longest, notes: Vec::new() };
         let thread =
-            std::thread::Builder::new().name("journal".into()).spawn(move || desk.run(&rings, &begins))?;
-        Ok((Self { begun: Some(begun), thread: Some(thread) }, taps))
+            std::thread::Builder::new().name("journal".into()).spawn(move || desk.run(&rings, &told))?;
+        Ok((Self { notes, thread: Some(thread) }, taps))
     }
 
     /// The router runs: from now on the sinks are given what the workers tell.
     pub fn begin(&self) {
         // A thread that has panicked is found when it is waited for.
-        let _ = self.begun.as_ref().map(|begun| begun.send(()));
+        let _ = self.notes.words.send(Word::Begin);
+    }
+
+    /// The way to tell its sinks what is done to the run.
+    pub fn notes(&self) -> Notes {
+        self.notes.clone()
     }
 
     /// Waits until all is written that the workers, which must have ended, have told; what came of it.
@@ -104,8 +145,9 @@ impl Hub {
     }
 
     fn end(&mut self) -> Option<std::thread::Result<Finished>> {
-        self.begun = None;
-        self.thread.take().map(JoinHandle::join)
+        let thread = self.thread.take()?;
+        let _ = self.notes.words.send(Word::End);
+        Some(thread.join())
     }
 }
 
@@ -124,18 +166,29 @@ struct Desk {
     lost: Arc<[AtomicU64]>,
     /// Longest time between two looks.
     longest: Duration,
+    /// Not handed over yet.
+    notes: Vec<Arc<Note>>,
 }
 
 impl Desk {
-    fn run(mut self, rings: &Receiver<Consumer<u8>>, begins: &Receiver<()>) -> Finished {
-        if begins.recv().is_err() {
-            return Finished::default();
+    fn run(mut self, rings: &Receiver<Consumer<u8>>, words: &Receiver<Word>) -> Finished {
+        loop {
+            match words.recv() {
+                Ok(Word::Begin) => break,
+                Ok(Word::Note(note)) => self.notes.push(note),
+                Ok(Word::End) | Err(_) => return Finished::default(),
+            }
         }
         self.sinks.iter_mut().for_each(|sink| sink.begin());
         let (mut pause, mut is_over) = (LOOK, false);
         loop {
             self.rings.extend(rings.try_iter().map(|ring| (ring, Vec::new())));
+            // What was told before a note comes before it.
+            let notes = std::mem::take(&mut self.notes);
             let found = self.take();
+            for note in notes {
+                self.sinks.iter_mut().for_each(|sink| sink.note(&note));
+            }
             if is_over && self.rings.is_empty() {
                 break;
             }
@@ -148,13 +201,27 @@ impl Desk {
             if is_over {
                 let _ = never::<()>().recv_timeout(LOOK);
             } else {
-                is_over = begins.recv_timeout(pause) == Err(RecvTimeoutError::Disconnected);
+                is_over = self.hear(words, pause);
             }
         }
         let lost = self.lost.iter().map(|lost| lost.load(Ordering::Relaxed));
         let mut finished = Finished::default();
         self.sinks.into_iter().zip(lost).for_each(|(sink, lost)| finished.add(sink.finish(lost)));
         finished
+    }
+
+    /// Waits for notes, for so long at most. True if the end was told.
+    fn hear(&mut self, words: &Receiver<Word>, pause: Duration) -> bool {
+        let mut word = words.recv_timeout(pause);
+        loop {
+            match word {
+                Ok(Word::Note(note)) => self.notes.push(note),
+                Ok(Word::Begin) => {}
+                Err(RecvTimeoutError::Timeout) => return false,
+                Ok(Word::End) | Err(RecvTimeoutError::Disconnected) => return true,
+            }
+            word = words.try_recv().map_err(|_| RecvTimeoutError::Timeout);
+        }
     }
 
     /// Empties the rings, and forgets those whose worker has ended. Whether there was anything.
@@ -225,13 +292,17 @@ mod tests {
 
         fn record(&mut self, _record: &Record<'_>) {}
 
+        fn note(&mut self, note: &Note) {
+            self.0.send(note.text.clone()).unwrap();
+        }
+
         fn finish(self: Box<Self>, lost: u64) -> Finished {
             Finished { said: vec![format!("finished, {lost} lost")], has_failed: false }
         }
     }
 
     fn hub() -> (Hub, Taps, Receiver<String>) {
-        let (said, heard) = crossbeam_channel::unbounded();
+        let (said, heard) = unbounded();
         let sinks: Vec<(Lane, Box<dyn Sink>)> = vec![(Lane::of(&Kind::ALL), Box::new(Teller(said)))];
         let (hub, taps) = Hub::start(sinks).unwrap();
         (hub, taps, heard)
@@ -277,6 +348,41 @@ mod tests {
         drop(tap);
         // Whoever holds the taps still could make more.
         assert_eq!(hub.finish().said, ["finished, 0 lost"]);
+        drop(taps);
+    }
+
+    /// Notes are handed on in their order, those that were told before the end, too; whoever tells one later learns of the end.
+    #[test]
+    fn notes_come_in_order_until_the_end() {
+        let (hub, taps, heard) = hub();
+        let notes = hub.notes();
+        let note = |text: String| Arc::new(crate::journal::note::tests::note(&text));
+        assert!(notes.tell(&note("early".into())));
+        hub.begin();
+        let texts: Vec<String> = (0..200).map(|number| number.to_string()).collect();
+        assert!(texts.iter().all(|text| notes.tell(&note(text.clone()))));
+        assert_eq!(hub.finish().said, ["finished, 0 lost"]);
+        assert!(!notes.tell(&note("late".into())));
+        let heard: Vec<String> = heard.try_iter().collect();
+        assert_eq!(heard[..2], ["begin", "early"]);
+        assert_eq!(heard[2..], texts);
+        drop(taps);
+    }
+
+    /// A sink that is stuck costs notes, which are counted, and neither memory nor whoever tells them.
+    #[test]
+    fn notes_without_room_are_counted() {
+        let (hub, taps, _heard) = hub();
+        let notes = hub.notes();
+        let note = Arc::new(crate::journal::note::tests::note("x"));
+        // It has not begun, and takes notes as they come.
+        let (words, _stuck) = unbounded();
+        let stuck = Notes { words, lost: Arc::clone(&notes.lost) };
+        for _ in 0..NOTES + 7 {
+            assert!(stuck.tell(&note));
+        }
+        hub.begin();
+        assert_eq!(hub.finish().said, ["finished, 7 lost"]);
         drop(taps);
     }
 }

@@ -255,3 +255,109 @@ fn stages_of_a_recorded_run_keep_their_numbers() {
     drop(steered);
     std::fs::remove_file(journal).unwrap();
 }
+
+/// Each change, mark and scheduled change is in the journal and among the events, in this order; what is refused is in neither.
+#[test]
+fn what_is_done_is_in_the_journal_and_among_the_events() {
+    let journal = std::env::temp_dir().join(unique());
+    let steered = Steered::start(&["--journal", journal.to_str().unwrap()]);
+    let mut events = steered.client.events("").unwrap();
+    let mut next = || events.next().unwrap().unwrap();
+    assert_eq!(next()["kind"], "listening");
+    steered.did(&["set", "loss", "loss 3%"]);
+    assert_eq!(steered.ctl(&["set", "loss", "los"]).status.code(), Some(2));
+    steered.did(&["mark", "half way"]);
+    steered.did(&["freeze", "left>right"]);
+    steered.did(&["release", "left>right"]);
+    steered.did(&["at", "+50ms", "pause", "delay"]);
+    let told: Vec<Value> = (0..5).map(|_| next()).collect();
+    let short =
+        |note: &Value| format!("{} {} {}", note["kind"], note["version"], note["text"]).replace('"', "");
+    let expected = [
+        "changed 2 set left>right/loss: loss 3%",
+        "marked null half way",
+        "changed 3 freeze left>right",
+        "changed 4 release left>right",
+        "changed 5 pause left>right/delay",
+    ];
+    assert_eq!(told.iter().map(short).collect::<Vec<_>>(), expected);
+    assert_eq!(told[0]["request"]["body"], json!({ "spec": "loss 3%" }));
+    assert_eq!(told[4]["schedule"], 1);
+    let times: Vec<u64> = told.iter().map(|note| note["at_ns"].as_u64().unwrap()).collect();
+    assert!(times.is_sorted(), "{times:?}");
+    // Others are told what they ask for.
+    let mut marks = steered.client.events("kinds=marked").unwrap();
+    assert_eq!(marks.next().unwrap().unwrap()["kind"], "listening");
+    steered.did(&["resume", "delay"]);
+    steered.did(&["mark", "the end"]);
+    assert_eq!(marks.next().unwrap().unwrap()["text"], "the end");
+    let _ = steered.running.stop(Signal::SIGINT);
+    let read = |options: &[&str]| {
+        let done = output(&[&["journal", journal.to_str().unwrap()], options].concat());
+        assert!(done.status.success(), "{}", said(&done));
+        String::from_utf8(done.stdout).unwrap()
+    };
+    let written: Vec<Value> =
+        read(&["--json"]).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(written[..5], told);
+    assert_eq!(written.len(), 7);
+    assert!(
+        read(&[]).contains("  changed to version 5 (schedule 1): pause left>right/delay\n"),
+        "{}",
+        read(&[])
+    );
+    assert_eq!(read(&["--kind", "marked"]).lines().count(), 2);
+    assert_eq!(read(&["--place", "left"]), "");
+    std::fs::remove_file(journal).unwrap();
+}
+
+/// Scheduled changes are carried out when they are due, or say why not, and can be cancelled.
+#[test]
+fn changes_are_scheduled_listed_and_cancelled() {
+    let steered = Steered::start(&[]);
+    let mut events = steered.client.events("kinds=changed,failed").unwrap();
+    let mut next = || events.next().unwrap().unwrap();
+    assert_eq!(next()["kind"], "listening");
+    let asked = steered.client.get("/v1/state").unwrap()["at_ns"].as_u64().unwrap();
+    steered.did(&["at", "+100ms", "set", "loss", "loss 3%"]);
+    // It is not there by then.
+    steered.did(&["rm", "delay"]);
+    assert_eq!(next()["version"], 2);
+    steered.send(
+        "POST",
+        "/v1/schedule",
+        &json!({ "in": "200ms", "change": { "method": "DELETE", "resource": DELAY } }),
+    );
+    let far = steered.did(&["at", "3600s", "rm", "loss"]);
+    assert!(far.contains("waiting") && far.contains("3600.000 s  remove left>right/loss"), "{far}");
+    let done = next();
+    assert_eq!((&done["kind"], &done["schedule"]), (&"changed".into(), &1.into()));
+    assert!(done["at_ns"].as_u64().unwrap() - asked >= 100_000_000, "{done}");
+    let failed = next();
+    assert_eq!((&failed["kind"], &failed["schedule"]), (&"failed".into(), &2.into()));
+    assert!(failed["text"].as_str().unwrap().contains("there is no stage delay"), "{failed}");
+    let plans = steered.client.get("/v1/schedule").unwrap();
+    let states: Vec<&str> =
+        plans.as_array().unwrap().iter().map(|plan| plan["state"].as_str().unwrap()).collect();
+    assert_eq!(states, ["done", "failed", "waiting"]);
+    assert_eq!((&plans[0]["version"], &plans[1]["error"]["field"]), (&3.into(), &"stage".into()));
+    assert_eq!(steered.did(&["schedule"]).lines().count(), 3);
+    steered.did(&["cancel", "3"]);
+    for (number, words) in
+        [("3", "no scheduled change 3"), ("1", "waits no more"), ("9", "no scheduled change")]
+    {
+        let refused = steered.ctl(&["cancel", number]);
+        assert_eq!(refused.status.code(), Some(2));
+        assert!(said(&refused).contains(words), "{}", said(&refused));
+    }
+    assert_eq!(steered.client.get("/v1/schedule").unwrap().as_array().unwrap().len(), 2);
+    for (words, field) in [
+        (&["at", "soon", "rm", "loss"][..], "at"),
+        (&["at", "0s", "rm", "loss"], "at"),
+        (&["at", "+1s", "set", "loss", "los"], "change.spec"),
+    ] {
+        let refused = steered.ctl(words);
+        assert_eq!(refused.status.code(), Some(2));
+        assert!(said(&refused).contains(&format!("{field}: ")), "{}", said(&refused));
+    }
+}

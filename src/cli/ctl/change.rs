@@ -1,0 +1,167 @@
+//! Changes that `ctl` asks for, at once or later.
+
+use std::fmt::Write;
+
+use serde_json::{Value, json};
+
+use crate::control::{Client, ClientError};
+
+/// What is changed.
+#[derive(Debug, clap::Subcommand)]
+pub(in crate::cli) enum Change {
+    /// Change what a stage does; to which packets and when stays
+    Set {
+        /// Which
+        #[arg(value_name = "STAGE")]
+        stage: String,
+        /// What it does from now on, as for `exec`
+        #[arg(value_name = "SPEC")]
+        spec: String,
+    },
+    /// Add stages to a path
+    Add {
+        /// Path, as up
+        #[arg(value_name = "PATH")]
+        path: String,
+        /// What they do, as for `exec`
+        #[arg(value_name = "SPEC")]
+        spec: String,
+        /// In front of this stage of the path [default: at the end]
+        #[arg(long, value_name = "NAME")]
+        before: Option<String>,
+    },
+    /// Remove a stage
+    Rm {
+        /// Which
+        #[arg(value_name = "STAGE")]
+        stage: String,
+    },
+    /// Let a stage act on nothing
+    Pause {
+        /// Which
+        #[arg(value_name = "STAGE")]
+        stage: String,
+    },
+    /// Let a paused stage act again
+    Resume {
+        /// Which
+        #[arg(value_name = "STAGE")]
+        stage: String,
+    },
+    /// Hold what comes to a path
+    Freeze {
+        /// Path, as up
+        #[arg(value_name = "PATH")]
+        path: String,
+    },
+    /// Let what waits in front of a frozen path go on
+    Release {
+        /// Path, as up
+        #[arg(value_name = "PATH")]
+        path: String,
+    },
+    /// Replace all stages of paths at once, or none
+    Apply {
+        /// What packets meet on a path from now on; nothing for an empty SPEC
+        #[arg(value_name = "PATH=SPEC", required = true)]
+        paths: Vec<String>,
+    },
+    /// Mark a moment in the journal and among the events
+    Mark {
+        /// What there is to say, as 'the deployment begins'
+        #[arg(value_name = "TEXT")]
+        text: String,
+    },
+}
+
+/// A request that makes a change.
+pub(super) struct Request {
+    pub(super) method: &'static str,
+    pub(super) resource: String,
+    pub(super) body: Option<Value>,
+}
+
+impl Change {
+    /// The request; which stage is meant by a name alone is asked now.
+    pub(super) fn request(&self, client: &Client) -> Result<Request, ClientError> {
+        let of = |stage: &str| resource_of(client, stage);
+        let request = |method, resource, body| Request { method, resource, body: Some(body) };
+        let path_of = |path: &str| format!("/v1/paths/{}", encoded(path));
+        Ok(match self {
+            Self::Set { stage, spec } => request("PATCH", of(stage)?, json!({ "spec": spec })),
+            Self::Add { path, spec, before } => {
+                let mut body = json!({ "spec": spec });
+                if let Some(before) = before {
+                    body["before"] = before.as_str().into();
+                }
+                request("POST", format!("{}/stages", path_of(path)), body)
+            }
+            Self::Rm { stage } => Request { method: "DELETE", resource: of(stage)?, body: None },
+            Self::Pause { stage } => request("PATCH", of(stage)?, json!({ "paused": true })),
+            Self::Resume { stage } => request("PATCH", of(stage)?, json!({ "paused": false })),
+            Self::Freeze { path } => request("PATCH", path_of(path), json!({ "frozen": true })),
+            Self::Release { path } => request("PATCH", path_of(path), json!({ "frozen": false })),
+            Self::Apply { paths } => request("PUT", "/v1/paths".to_owned(), assigned(paths)?),
+            Self::Mark { text } => request("POST", "/v1/marks".to_owned(), json!({ "text": text })),
+        })
+    }
+}
+
+/// `PATH=SPEC ...` as a body.
+fn assigned(paths: &[String]) -> Result<Value, ClientError> {
+    let mut body = json!({});
+    for assignment in paths {
+        let Some((path, spec)) = assignment.split_once('=') else {
+            let what = format!("{assignment}: write PATH=SPEC, as up='delay 20ms'");
+            return Err(ClientError::Refused { status: 400, field: String::new(), what });
+        };
+        body[path] = json!({ "spec": spec });
+    }
+    Ok(body)
+}
+
+/// Where the stage is that is called `PATH/NAME` or `NAME`.
+fn resource_of(client: &Client, stage: &str) -> Result<String, ClientError> {
+    let resource = |path: &str, name: &str| format!("/v1/paths/{}/stages/{}", encoded(path), encoded(name));
+    if let Some((path, name)) = stage.rsplit_once('/') {
+        return Ok(resource(path, name));
+    }
+    let stages = client.get("/v1/stages")?;
+    let stages = stages.as_array().map_or(&[][..], Vec::as_slice);
+    let text = |value: &Value, key: &str| value[key].as_str().unwrap_or_default().to_owned();
+    let named: Vec<&Value> = stages.iter().filter(|one| one["name"] == stage).collect();
+    let ids = |stages: &mut dyn Iterator<Item = &Value>| {
+        stages.map(|one| text(one, "id")).collect::<Vec<_>>().join(", ")
+    };
+    let what = match &named[..] {
+        [only] => return Ok(resource(&text(only, "path"), stage)),
+        [] => format!("there is no stage {stage}; there are: {}", ids(&mut stages.iter())),
+        several => format!("several stages are called {stage}: {}", ids(&mut several.iter().copied())),
+    };
+    Err(ClientError::Refused { status: 404, field: "stage".to_owned(), what })
+}
+
+/// What has a meaning in a URL is written by its number.
+pub(super) fn encoded(text: &str) -> String {
+    let mut out = String::new();
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            // Writing to a string cannot fail.
+            let _ = write!(out, "%{byte:02X}");
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_encoded_for_urls() {
+        assert_eq!(encoded("left>right"), "left%3Eright");
+        assert_eq!(encoded("a b/ü?&=#-_.~"), "a%20b%2F%C3%BC%3F%26%3D%23-_.~");
+    }
+}

@@ -1,0 +1,172 @@
+//! What a request wants to be done to a run. Requests that come now and those that are scheduled are read here alike.
+
+use std::collections::BTreeMap;
+
+use percent_encoding::percent_decode_str;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use axum::http::{Method, StatusCode};
+
+use crate::control::answer::Refusal;
+use crate::control::edit::{Add, Edit, Patch, Stages};
+use crate::control::instance::Instance;
+
+/// Characters of a mark, at most.
+pub(super) const MARK: usize = 1_000;
+
+/// What is to be done.
+#[derive(Debug, Clone)]
+pub(super) enum Deed {
+    /// `PUT /v1/paths`: all stages of the paths that are named, at once.
+    Paths(BTreeMap<String, Stages>),
+    /// `PUT /v1/paths/PATH`: all stages of the path.
+    Path(String, Stages),
+    /// `PATCH /v1/paths/PATH`: frozen or not.
+    Freeze(String, bool),
+    /// `POST /v1/paths/PATH/stages`: more stages.
+    Add(String, Add),
+    /// `PATCH /v1/paths/PATH/stages/STAGE`: other parameters, another place, paused or not.
+    Patch(String, String, Box<Patch>),
+    /// `DELETE /v1/paths/PATH/stages/STAGE`.
+    Remove(String, String),
+    /// `POST /v1/marks`.
+    Mark(String),
+}
+
+/// What is to be done, and the request that says so.
+#[derive(Debug, Clone)]
+pub(super) struct Order {
+    pub(super) deed: Deed,
+    /// `method`, `resource`, `body`.
+    pub(super) request: Value,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PatchPath {
+    frozen: bool,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Mark {
+    text: String,
+}
+
+impl Order {
+    /// From a request's method, the path of its URL, and its body.
+    pub(super) fn read(method: &Method, resource: &str, body: &[u8]) -> Result<Self, Refusal> {
+        let deed = Deed::read(method, resource, body)?;
+        let mut request = json!({ "method": method.as_str(), "resource": resource });
+        if !body.is_empty() {
+            request["body"] = serde_json::from_slice(body).unwrap_or_default();
+        }
+        Ok(Self { deed, request })
+    }
+}
+
+impl Deed {
+    fn read(method: &Method, resource: &str, body: &[u8]) -> Result<Self, Refusal> {
+        let parts = resource.strip_prefix("/v1/").unwrap_or_default().split('/').map(decoded);
+        let parts = parts.collect::<Result<Vec<String>, Refusal>>()?;
+        let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+        let named = |name: &str| name.to_owned();
+        Ok(match (method.as_str(), &parts[..]) {
+            ("PUT", ["paths"]) => Self::Paths(read(body)?),
+            ("PUT", ["paths", path]) => Self::Path(named(path), read(body)?),
+            ("PATCH", ["paths", path]) => Self::Freeze(named(path), read::<PatchPath>(body)?.frozen),
+            ("POST", ["paths", path, "stages"]) => Self::Add(named(path), read(body)?),
+            ("PATCH", ["paths", path, "stages", stage]) => {
+                Self::Patch(named(path), named(stage), Box::new(read(body)?))
+            }
+            ("DELETE", ["paths", path, "stages", stage]) => Self::Remove(named(path), named(stage)),
+            ("POST", ["marks"]) => Self::Mark(mark(read::<Mark>(body)?.text)?),
+            _ => {
+                let what = format!("{method} {resource} is no change; docs/control.md has them");
+                return Err(Refusal::new(StatusCode::NOT_FOUND, "resource", what));
+            }
+        })
+    }
+
+    /// What is done, in words.
+    pub(super) fn text(&self) -> String {
+        match self {
+            Self::Paths(paths) => {
+                let paths: Vec<String> =
+                    paths.iter().map(|(path, stages)| format!("{path} = {}", stages.text())).collect();
+                format!("apply {}", paths.join("; "))
+            }
+            Self::Path(path, stages) => format!("apply {path} = {}", stages.text()),
+            Self::Freeze(path, true) => format!("freeze {path}"),
+            Self::Freeze(path, false) => format!("release {path}"),
+            Self::Add(path, add) => format!("add to {path}: {}", add.text()),
+            Self::Patch(path, stage, other) => other.text(&format!("{path}/{stage}")),
+            Self::Remove(path, stage) => format!("remove {path}/{stage}"),
+            Self::Mark(text) => text.clone(),
+        }
+    }
+
+    /// What can be said of it whatever the run is by then: its stages can be read.
+    pub(super) fn check(&self) -> Result<(), Refusal> {
+        match self {
+            Self::Paths(paths) => paths
+                .iter()
+                .try_for_each(|(name, stages)| stages.check().map_err(|refusal| within(name, refusal))),
+            Self::Path(_, stages) => stages.check(),
+            Self::Add(_, add) => add.check(),
+            Self::Patch(_, _, patch) => patch.check(),
+            Self::Freeze(..) | Self::Remove(..) | Self::Mark(_) => Ok(()),
+        }
+    }
+
+    /// Makes it in `edit`. Neither a frozen path nor a mark is one of stages.
+    pub(super) fn make(&self, instance: &Instance, edit: &mut Edit) -> Result<(), Refusal> {
+        match self {
+            Self::Paths(paths) => paths.iter().try_for_each(|(name, stages)| {
+                edit.replace(path(instance, name)?, stages).map_err(|refusal| within(name, refusal))
+            }),
+            Self::Path(name, stages) => edit.replace(path(instance, name)?, stages),
+            Self::Add(name, add) => edit.add(path(instance, name)?, add),
+            Self::Patch(name, stage, patch) => edit.patch(path(instance, name)?, stage, patch),
+            Self::Remove(name, stage) => edit.remove(path(instance, name)?, stage),
+            Self::Freeze(..) | Self::Mark(_) => Ok(()),
+        }
+    }
+}
+
+/// The number of a path.
+pub(super) fn path(instance: &Instance, name: &str) -> Result<usize, Refusal> {
+    instance.path(name).ok_or_else(|| Refusal::unknown("path", name, instance.paths()))
+}
+
+/// A refusal about something inside of `field`.
+pub(super) fn within(field: &str, refusal: Refusal) -> Refusal {
+    if refusal.status == StatusCode::NOT_FOUND {
+        return refusal;
+    }
+    Refusal { field: format!("{field}.{}", refusal.field), ..refusal }
+}
+
+fn decoded(part: &str) -> Result<String, Refusal> {
+    let text = percent_decode_str(part).decode_utf8();
+    text.map(String::from).map_err(|_| Refusal::bad("path", format!("{part} is not UTF-8")))
+}
+
+fn mark(text: String) -> Result<String, Refusal> {
+    if text.trim().is_empty() || text.chars().count() > MARK {
+        return Err(Refusal::bad("text", format!("a mark has 1 to {MARK} characters")));
+    }
+    Ok(text)
+}
+
+/// A body as JSON.
+pub(super) fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
+    serde_json::from_slice(body).map_err(|error| {
+        let text = error.to_string();
+        // Of a field that is not known, or not there, serde says the name.
+        let field = text.split('`').nth(1).filter(|_| text.contains("field")).unwrap_or("body").to_owned();
+        Refusal::bad(field, text)
+    })
+}
