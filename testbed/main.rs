@@ -29,6 +29,7 @@ mod system {
     pub(crate) mod pcap;
     pub(crate) mod recorder;
     pub(crate) mod refusals;
+    pub(crate) mod remote;
     pub(crate) mod repeat;
     pub(crate) mod resets;
     pub(crate) mod rewrite;

@@ -21,7 +21,7 @@ use crate::cli::summary::{self, Names};
 use crate::cli::watching::Opened;
 use crate::cli::{WRONG, fail, out, reasons};
 use crate::config::plan::PathPlan;
-use crate::control::{Device as Tap, Door};
+use crate::control::{Attachment, Device as Tap, Door};
 use crate::engine::Watch;
 use crate::engine::network::Summary;
 use crate::engine::wire::{NETWORK, TARGET, Wire, WirePlan};
@@ -161,6 +161,11 @@ fn run(
         params: plan.router(),
         names: recorded,
         devices: ["target", "network"].into_iter().zip(wire.taps()).map(device_of).collect(),
+        attachments: vec![Attachment {
+            port: "target".to_owned(),
+            device: device.name.clone(),
+            target: target.label.clone(),
+        }],
         is_recorded: args.watching.journal.is_some() || args.watching.pcap.is_some(),
         notes: watcher.notes(),
     };

@@ -19,10 +19,12 @@ do if only one path has it.
 
 Examples:
   faultwire ctl show
-  faultwire ctl set up/loss 'loss 5%'
+  faultwire ctl set up/loss probability=5%
+  faultwire ctl set up/loss 'loss 5% 25%'
   faultwire ctl add up 'delay 50ms'
   faultwire ctl pause up/loss
   faultwire ctl apply up='delay 20ms' down='delay 20ms loss 1%'
+  faultwire ctl apply slower.toml
   faultwire ctl at +10s pause up/loss
   faultwire ctl mark 'the deployment begins'
 
@@ -55,6 +57,12 @@ pub(super) enum Command {
         /// What
         #[command(subcommand)]
         change: Change,
+    },
+    /// List the flows that the instance knows, those with the most packets first
+    Flows {
+        /// So many at most, 1 to 1000
+        #[arg(long, value_name = "N", default_value_t = 20)]
+        limit: u32,
     },
     /// List the scheduled changes: those that wait, and what came of the latest
     Schedule,
@@ -119,6 +127,7 @@ fn run(args: &Ctl, client: &Client) -> Result<String, ClientError> {
         Command::Show => show(args.json, client),
         Command::Change(change) => send(&change.request(client)?),
         Command::At { time, change } => at(args.json, client, time, &change.request(client)?),
+        Command::Flows { limit } => flows(args.json, client, *limit),
         Command::Schedule => schedule(args.json, client),
         Command::Cancel { number } => {
             send(&Request { method: "DELETE", resource: format!("/v1/schedule/{number}"), body: None })
@@ -136,6 +145,26 @@ fn at(as_json: bool, client: &Client, time: &str, request: &Request) -> Result<S
     }
     let answer = client.send("POST", "/v1/schedule", Some(&json!({ key: time, "change": change })), None)?;
     Ok(if as_json { format!("{:#}\n", answer.body) } else { planned(&answer.body) })
+}
+
+fn flows(as_json: bool, client: &Client, limit: u32) -> Result<String, ClientError> {
+    let answer = client.get(&format!("/v1/flows?limit={limit}"))?;
+    if as_json {
+        return Ok(format!("{answer:#}\n"));
+    }
+    let mut text = String::new();
+    let flows = answer["flows"].as_array().map_or(&[][..], Vec::as_slice);
+    for flow in flows {
+        let word = |key: &str| flow[key].as_str().unwrap_or_default();
+        let ends = format!("{} {} > {}", word("protocol"), word("source"), word("destination"));
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{:>12} packets from {:<12} {ends}", flow["packets"], word("port"));
+    }
+    let known = answer["known"].as_u64().unwrap_or(0);
+    if known > flows.len() as u64 {
+        let _ = writeln!(text, "... the {} with the most packets of {known}", flows.len());
+    }
+    Ok(text)
 }
 
 fn schedule(as_json: bool, client: &Client) -> Result<String, ClientError> {

@@ -229,6 +229,7 @@ fn run(asked: Asked<'_>, signals: &Signals, seed: u64) -> anyhow::Result<Ended> 
         params: router_params(&plan, network.seed),
         names: &recorded(faults, network.seed),
         devices: serving::devices(&network.ports, &[]),
+        attachments: Vec::new(),
         is_recorded: args.watching.journal.is_some() || args.watching.pcap.is_some(),
         notes: watcher.notes(),
     };

@@ -174,6 +174,7 @@ fn forward(
         params: router_params(plan, seed),
         names: &recorded,
         devices: serving::devices(&network.ports, &network.attached),
+        attachments: serving::attachments(&network.attached),
         is_recorded: args.watching.journal.is_some() || args.watching.pcap.is_some(),
         notes: watcher.notes(),
     };

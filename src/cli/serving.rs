@@ -1,10 +1,10 @@
 //! `--control` and `--metrics`: what a running instance tells, and where.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::cli::out;
-use crate::control::{Choice, Control, ControlError, Device, Door, Instance};
+use crate::control::{Attachment, Choice, Control, ControlError, Device, Door, Instance, Remote};
 use crate::engine::Engine;
 use crate::engine::network::{Attached, Port};
 use crate::journal::{Names, Notes};
@@ -20,6 +20,12 @@ pub(super) struct Serving {
     /// Serve Prometheus metrics (/metrics) at this address; a port alone is one of the loopback address
     #[arg(long, value_name = "ADDRESS", value_parser = address)]
     pub(super) metrics: Option<SocketAddr>,
+    /// Serve the control socket's interface over TCP, too, to those who show a token; a port alone is one of the loopback address
+    #[arg(long, value_name = "ADDRESS", value_parser = address)]
+    pub(super) control_listen: Option<SocketAddr>,
+    /// File with that token; made if it is not there [default: beside the control socket, for this run]
+    #[arg(long, value_name = "FILE", requires = "control_listen")]
+    pub(super) control_token: Option<PathBuf>,
 }
 
 /// An address with a port, or a port.
@@ -38,6 +44,7 @@ pub(super) struct Served<'a> {
     pub(super) params: RouterParams,
     pub(super) names: &'a Names,
     pub(super) devices: Vec<Device>,
+    pub(super) attachments: Vec<Attachment>,
     /// A journal or a capture is written.
     pub(super) is_recorded: bool,
     pub(super) notes: Vec<Notes>,
@@ -47,14 +54,16 @@ impl Serving {
     /// Opens what is asked for, before anything else is made. A socket that nobody asked for is not worth a failure: then the
     /// reason is given to `notice`.
     pub(super) fn open(&self, notice: impl Fn(&str)) -> Result<Door, ControlError> {
+        let remote =
+            self.control_listen.map(|address| Remote { address, token: self.control_token.as_deref() });
         if let Some(choice) = &self.control {
-            return Door::open(choice, self.metrics);
+            return Door::open(choice, self.metrics, remote);
         }
         let own = Choice::Name(std::process::id().to_string());
-        match Door::open(&own, self.metrics) {
+        match Door::open(&own, self.metrics, remote) {
             Err(ControlError::Socket(error)) => {
                 notice(&format!("this run cannot be asked or changed: {error}"));
-                Door::open(&Choice::None, self.metrics)
+                Door::open(&Choice::None, self.metrics, remote)
             }
             opened => opened,
         }
@@ -70,6 +79,9 @@ pub(super) fn serve(
     if let Some(address) = door.metrics() {
         out::note_line(format_args!("metrics at http://{address}/metrics"));
     }
+    if let Some((address, token)) = door.remote() {
+        out::note_line(format_args!("control at http://{address}/v1, token in {}", token.display()));
+    }
     door.serve(Instance {
         command: served.command,
         config: served.config.map(|path| path.display().to_string()),
@@ -77,12 +89,23 @@ pub(super) fn serve(
         names: served.names.clone(),
         workers: engine.workers(),
         devices: served.devices,
+        attachments: served.attachments,
         is_recorded: served.is_recorded,
         notes: served.notes,
         version: 1,
         paused: Vec::new(),
         frozen: Vec::new(),
     })
+}
+
+/// The devices that a network is attached to.
+pub(super) fn attachments(attached: &[Attached]) -> Vec<Attachment> {
+    let attachment = |port: &Attached| Attachment {
+        port: port.name.clone(),
+        device: port.device().to_owned(),
+        target: port.label().to_owned(),
+    };
+    attached.iter().map(attachment).collect()
 }
 
 /// The devices of a network's ports.

@@ -1,12 +1,13 @@
 //! What a request wants to be different, and the stages that come of it.
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::config::{read_stages, reader};
 use crate::control::answer::Refusal;
 use crate::control::instance::Instance;
 use crate::control::json_toml::inline;
+use crate::control::settings;
 use crate::pipeline::params::{RouterParams, StageParams};
 use crate::pipeline::time::Duration;
 
@@ -71,6 +72,8 @@ pub(super) struct Add {
 pub(super) struct Patch {
     spec: Option<String>,
     stages: Option<Value>,
+    /// Single parameters, by their keys.
+    set: Option<Map<String, Value>>,
     paused: Option<bool>,
     /// To the place in front of this stage; "" is the end.
     before: Option<String>,
@@ -102,6 +105,9 @@ impl Patch {
     }
 
     pub(super) fn check(&self) -> Result<(), Refusal> {
+        if self.has_stages() && self.set.is_some() {
+            return Err(Refusal::bad("set", "give either set or all that the stage does"));
+        }
         if self.has_stages() { self.stages().check() } else { Ok(()) }
     }
 
@@ -110,6 +116,11 @@ impl Patch {
         let mut said = Vec::new();
         if self.has_stages() {
             said.push(format!("set {id}: {}", self.stages().text()));
+        }
+        if let Some(set) = &self.set {
+            let keys: Vec<String> =
+                set.iter().map(|(key, value)| format!("{key}={}", plain(value))).collect();
+            said.push(format!("set {id} {}", keys.join(" ")));
         }
         match self.paused {
             Some(true) => said.push(format!("pause {id}")),
@@ -145,6 +156,12 @@ impl Edit {
         Ok(())
     }
 
+    /// All stages in place of those that there are, as another configuration has them that has all else in common.
+    pub(super) fn take_over(&mut self, params: RouterParams) {
+        self.paused.clear();
+        self.params = params;
+    }
+
     pub(super) fn add(&mut self, path: usize, add: &Add) -> Result<(), Refusal> {
         let mut read = add.stages().read()?;
         let stages = &mut self.params.paths[path].stages;
@@ -174,6 +191,10 @@ impl Edit {
             Some(place) => self.paused.remove(place).1,
             None => self.params.paths[path].stages[at].clone(),
         };
+        wanted.check()?;
+        if let Some(set) = &wanted.set {
+            settings::set(&mut stage.impairment, set)?;
+        }
         if wanted.has_stages() {
             let read = wanted.stages().read()?;
             let field = if wanted.spec.is_some() { "spec" } else { "stages" };
@@ -201,6 +222,11 @@ impl Edit {
         }
         Ok(())
     }
+}
+
+/// A text without its quotes.
+fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
 fn position(stages: &[StageParams], name: &str) -> Result<usize, Refusal> {

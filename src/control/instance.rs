@@ -16,6 +16,17 @@ pub struct Device {
     pub netns: Netns,
 }
 
+/// A device that somebody else made, and that is led through this run.
+#[derive(Debug, Clone)]
+pub struct Attachment {
+    /// The port that it is; the name of its other side ends in `/network`.
+    pub port: String,
+    /// Its name where it is.
+    pub device: String,
+    /// Whose it is, in words.
+    pub target: String,
+}
+
 /// A run, as whoever serves it has to know it.
 #[derive(Debug, Clone)]
 pub struct Instance {
@@ -31,6 +42,8 @@ pub struct Instance {
     pub workers: Workers,
     /// The devices of its ports.
     pub devices: Vec<Device>,
+    /// The devices that it is attached to.
+    pub attachments: Vec<Attachment>,
     /// A journal or a capture is written, whose stages have the numbers that they had at the start.
     pub is_recorded: bool,
     /// Whoever records the run, and is told what is done to it.

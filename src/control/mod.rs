@@ -12,8 +12,10 @@
 mod answer;
 pub mod client;
 mod desk;
+mod document;
 mod edit;
 mod events;
+mod flows;
 mod gauge;
 mod instance;
 mod json_toml;
@@ -22,14 +24,17 @@ mod order;
 mod routes;
 mod schedule;
 mod server;
+mod settings;
 mod socket;
 mod steer;
+mod token;
 mod view;
 
 pub use client::{Client, ClientError};
-pub use instance::{Device, Instance};
-pub use server::{Control, Door};
+pub use instance::{Attachment, Device, Instance};
+pub use server::{Control, Door, Remote};
 pub use socket::{Choice, SocketError, folder};
+pub use token::TokenError;
 
 /// Why nothing can be served.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +51,20 @@ pub enum ControlError {
         /// The system's reason.
         source: std::io::Error,
     },
+    /// The address of the interface.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// Which.
+        address: std::net::SocketAddr,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// Its token.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// There is no place for its token.
+    #[error("there is no control socket beside which the token could be: name a file (--control-token FILE)")]
+    NoToken,
     /// The thread or its runtime.
     #[error("cannot start the thread that serves the control socket: {0}")]
     Start(std::io::Error),

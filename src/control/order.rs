@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use axum::http::{Method, StatusCode};
 
 use crate::control::answer::Refusal;
+use crate::control::document::Document;
 use crate::control::edit::{Add, Edit, Patch, Stages};
 use crate::control::instance::Instance;
 
@@ -21,6 +22,8 @@ pub(super) const MARK: usize = 1_000;
 pub(super) enum Deed {
     /// `PUT /v1/paths`: all stages of the paths that are named, at once.
     Paths(BTreeMap<String, Stages>),
+    /// `PUT /v1/config`: the stages of a whole configuration.
+    Config(Document),
     /// `PUT /v1/paths/PATH`: all stages of the path.
     Path(String, Stages),
     /// `PATCH /v1/paths/PATH`: frozen or not.
@@ -74,6 +77,7 @@ impl Deed {
         let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
         let named = |name: &str| name.to_owned();
         Ok(match (method.as_str(), &parts[..]) {
+            ("PUT", ["config"]) => Self::Config(read(body)?),
             ("PUT", ["paths"]) => Self::Paths(read(body)?),
             ("PUT", ["paths", path]) => Self::Path(named(path), read(body)?),
             ("PATCH", ["paths", path]) => Self::Freeze(named(path), read::<PatchPath>(body)?.frozen),
@@ -98,6 +102,7 @@ impl Deed {
                     paths.iter().map(|(path, stages)| format!("{path} = {}", stages.text())).collect();
                 format!("apply {}", paths.join("; "))
             }
+            Self::Config(document) => format!("apply {}", document.name()),
             Self::Path(path, stages) => format!("apply {path} = {}", stages.text()),
             Self::Freeze(path, true) => format!("freeze {path}"),
             Self::Freeze(path, false) => format!("release {path}"),
@@ -114,6 +119,7 @@ impl Deed {
             Self::Paths(paths) => paths
                 .iter()
                 .try_for_each(|(name, stages)| stages.check().map_err(|refusal| within(name, refusal))),
+            Self::Config(document) => document.check(),
             Self::Path(_, stages) => stages.check(),
             Self::Add(_, add) => add.check(),
             Self::Patch(_, _, patch) => patch.check(),
@@ -127,6 +133,10 @@ impl Deed {
             Self::Paths(paths) => paths.iter().try_for_each(|(name, stages)| {
                 edit.replace(path(instance, name)?, stages).map_err(|refusal| within(name, refusal))
             }),
+            Self::Config(document) => {
+                edit.take_over(document.params(instance)?);
+                Ok(())
+            }
             Self::Path(name, stages) => edit.replace(path(instance, name)?, stages),
             Self::Add(name, add) => edit.add(path(instance, name)?, add),
             Self::Patch(name, stage, patch) => edit.patch(path(instance, name)?, stage, patch),

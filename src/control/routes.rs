@@ -7,7 +7,7 @@ use axum::extract::{Query, State};
 use axum::http::header::{CONTENT_TYPE, ETAG};
 use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, patch, post, put};
+use axum::routing::{MethodRouter, delete, get, patch, post, put};
 use axum::{Json, Router};
 use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
@@ -15,33 +15,49 @@ use tokio::task::spawn_blocking;
 use crate::control::answer::Refusal;
 use crate::control::desk::{Desk, LISTENERS};
 use crate::control::events::{self, Wanted};
+use crate::control::flows;
 use crate::control::metrics;
 use crate::control::schedule;
 use crate::control::steer;
 use crate::control::view;
 
+/// What there is, for programs.
+const OPENAPI: &str = include_str!("../../docs/openapi.json");
+
 type Shared = State<Arc<Desk>>;
 
-/// All resources.
+/// All resources. Each is in `docs/openapi.json`, with its methods.
+fn table() -> Vec<(&'static str, MethodRouter<Arc<Desk>>)> {
+    let stage = patch(steer::change).delete(steer::change);
+    vec![
+        ("/v1", get(index)),
+        ("/v1/state", get(state)),
+        ("/v1/ports", get(ports)),
+        ("/v1/routes", get(routes)),
+        ("/v1/paths", get(paths).put(steer::change)),
+        ("/v1/paths/{path}", put(steer::change).patch(steer::change)),
+        ("/v1/paths/{path}/stages", post(steer::change)),
+        ("/v1/paths/{path}/stages/{stage}", stage),
+        ("/v1/stages", get(stages)),
+        ("/v1/translators", get(translators)),
+        ("/v1/attachments", get(attachments)),
+        ("/v1/counters", get(counters)),
+        ("/v1/flows", get(flows)),
+        ("/v1/events", get(listen)),
+        ("/v1/marks", post(steer::mark)),
+        ("/v1/schedule", get(schedule::list).post(schedule::add)),
+        ("/v1/schedule/{number}", delete(schedule::cancel)),
+        ("/v1/config", put(steer::change)),
+        ("/v1/openapi.json", get(openapi)),
+        ("/metrics", get(metrics)),
+    ]
+}
+
+/// All of them for whoever asks.
 pub(super) fn all(desk: Arc<Desk>) -> Router {
-    Router::new()
-        .route("/v1", get(index))
-        .route("/v1/state", get(state))
-        .route("/v1/ports", get(ports))
-        .route("/v1/paths", get(paths).put(steer::change))
-        .route("/v1/paths/{path}", put(steer::change).patch(steer::change))
-        .route("/v1/paths/{path}/stages", post(steer::change))
-        .route("/v1/paths/{path}/stages/{stage}", patch(steer::change).delete(steer::change))
-        .route("/v1/marks", post(steer::mark))
-        .route("/v1/schedule", get(schedule::list).post(schedule::add))
-        .route("/v1/schedule/{number}", delete(schedule::cancel))
-        .route("/v1/stages", get(stages))
-        .route("/v1/counters", get(counters))
-        .route("/v1/events", get(listen))
-        .route("/metrics", get(metrics))
-        .fallback(unknown)
-        .method_not_allowed_fallback(wrong_method)
-        .with_state(desk)
+    let whole =
+        table().into_iter().fold(Router::new(), |router, (path, methods)| router.route(path, methods));
+    whole.fallback(unknown).method_not_allowed_fallback(wrong_method).with_state(desk)
 }
 
 /// The metrics alone.
@@ -54,9 +70,14 @@ pub(super) fn metrics_alone(desk: Arc<Desk>) -> Router {
 }
 
 async fn index() -> Json<Value> {
-    let resources = ["state", "ports", "paths", "stages", "counters", "events", "marks", "schedule"];
-    let resources: Vec<String> = resources.iter().map(|name| format!("/v1/{name}")).collect();
+    let resources =
+        table().into_iter().map(|(path, _)| path).filter(|path| *path != "/v1" && !path.contains('{'));
+    let resources: Vec<&str> = resources.collect();
     Json(json!({ "api": view::API, "version": env!("CARGO_PKG_VERSION"), "resources": resources }))
+}
+
+async fn openapi() -> impl IntoResponse {
+    ([(CONTENT_TYPE, "application/json")], OPENAPI)
 }
 
 async fn state(State(desk): Shared) -> Result<Json<Value>, Refusal> {
@@ -78,6 +99,28 @@ async fn stages(State(desk): Shared) -> Result<Json<Value>, Refusal> {
 
 async fn counters(State(desk): Shared) -> Result<Json<Value>, Refusal> {
     Ok(Json(view::counters(&*desk.instance().await, &*desk.moment().await?)))
+}
+
+async fn routes(State(desk): Shared) -> Json<Value> {
+    Json(view::routes(&*desk.instance().await))
+}
+
+async fn translators(State(desk): Shared) -> Result<Json<Value>, Refusal> {
+    Ok(Json(view::translators(&*desk.instance().await, &*desk.moment().await?)))
+}
+
+async fn attachments(State(desk): Shared) -> Json<Value> {
+    Json(view::attachments(&*desk.instance().await))
+}
+
+async fn flows(
+    State(desk): Shared,
+    wanted: Result<Query<flows::Wanted>, QueryRejection>,
+) -> Result<Json<Value>, Refusal> {
+    let Query(wanted) = wanted.map_err(|error| Refusal::bad("query", error.body_text()))?;
+    let (instance, limit) = (desk.instance().await, wanted.limit()?);
+    let most = spawn_blocking(move || flows::most(&instance, limit));
+    most.await.map_err(|_| Refusal::ended())?.map(Json)
 }
 
 async fn metrics(State(desk): Shared) -> Result<Response, Refusal> {
@@ -112,4 +155,35 @@ async fn unknown(uri: Uri) -> Refusal {
 async fn wrong_method(method: Method, uri: Uri) -> Refusal {
     let what = format!("{method} is not for {}", uri.path());
     Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "method", what)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// Each resource is documented, and what is documented is a resource. That the methods are the same is tried by the system
+    /// tests, with a run.
+    #[test]
+    fn the_document_has_all_resources_and_no_others() {
+        let document: Value = serde_json::from_str(OPENAPI).unwrap();
+        let documented: BTreeSet<&str> =
+            document["paths"].as_object().unwrap().keys().map(String::as_str).collect();
+        let table = table();
+        assert_eq!(documented, table.iter().map(|(path, _)| *path).collect());
+        assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));
+    }
+
+    /// Each name that a reference has is there.
+    #[test]
+    fn the_document_lacks_nothing_that_it_names() {
+        let document: Value = serde_json::from_str(OPENAPI).unwrap();
+        let names: Vec<&str> =
+            OPENAPI.split("\"#").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+        assert!(names.len() > 50, "{names:?}");
+        for name in names {
+            assert!(document.pointer(name).is_some(), "{name}");
+        }
+    }
 }

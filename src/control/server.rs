@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use axum::Router;
 use axum::serve::Listener;
+use axum::{Router, middleware};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -21,7 +21,8 @@ use crate::control::ControlError;
 use crate::control::desk::Desk;
 use crate::control::instance::Instance;
 use crate::control::routes;
-use crate::control::socket::{Choice, Socket};
+use crate::control::socket::{Choice, Socket, TOKEN};
+use crate::control::token::{self, TokenFile};
 
 /// Connections that are served at a time, of each listener; more wait in its backlog.
 const CONNECTIONS: usize = 64;
@@ -36,30 +37,54 @@ const KEEP_ALIVE: Duration = Duration::from_secs(1);
 /// A TCP client that takes nothing for so long, in milliseconds, is given up.
 const STALLED: u32 = 30_000;
 
+/// The interface over TCP.
+#[derive(Debug, Clone, Copy)]
+pub struct Remote<'a> {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The file with the token that requests have to show. One that is not there is made; `None`: beside the control socket, for
+    /// this run only.
+    pub token: Option<&'a Path>,
+}
+
 /// Sockets that are open, and not served yet.
 #[derive(Debug)]
 pub struct Door {
     socket: Option<Socket>,
     metrics: Option<TcpListener>,
+    remote: Option<(TcpListener, TokenFile)>,
 }
 
 impl Door {
-    /// Opens what is asked for: the control socket, and an address for metrics.
+    /// Opens what is asked for: the control socket, an address for metrics, and one for the whole interface.
     ///
     /// # Errors
-    /// If one of the two cannot be opened; then neither is.
-    pub fn open(control: &Choice, metrics: Option<SocketAddr>) -> Result<Self, ControlError> {
-        let listen = |address| {
-            let bind = || {
-                let listener = TcpListener::bind(address)?;
-                listener.set_nonblocking(true)?;
-                setsockopt(&listener, TcpUserTimeout, &STALLED)?;
-                Ok(listener)
+    /// If one of them cannot be opened; then none is.
+    pub fn open(
+        control: &Choice,
+        metrics: Option<SocketAddr>,
+        remote: Option<Remote<'_>>,
+    ) -> Result<Self, ControlError> {
+        let metrics = metrics
+            .map(|address| listen(address).map_err(|source| ControlError::Metrics { address, source }));
+        let (metrics, socket) = (metrics.transpose()?, Socket::open(control)?);
+        let remote = remote.map(|remote| {
+            let address = remote.address;
+            let listener = listen(address).map_err(|source| ControlError::Listen { address, source })?;
+            let token = match (remote.token, &socket) {
+                (Some(path), _) => TokenFile::open(path)?,
+                (None, Some(socket)) => TokenFile::temporary(&socket.path.with_extension(TOKEN))?,
+                (None, None) => return Err(ControlError::NoToken),
             };
-            bind().map_err(|source| ControlError::Metrics { address, source })
-        };
-        let metrics = metrics.map(listen).transpose()?;
-        Ok(Self { socket: Socket::open(control)?, metrics })
+            Ok((listener, token))
+        });
+        Ok(Self { metrics, remote: remote.transpose()?, socket })
+    }
+
+    /// Where the interface over TCP is, and the file with its token.
+    pub fn remote(&self) -> Option<(SocketAddr, &Path)> {
+        let (listener, token) = self.remote.as_ref()?;
+        Some((listener.local_addr().ok()?, &token.path))
     }
 
     /// Where the socket is.
@@ -77,7 +102,7 @@ impl Door {
     /// # Errors
     /// If no thread can be started.
     pub fn serve(self, instance: Instance) -> Result<Option<Control>, ControlError> {
-        if self.socket.is_none() && self.metrics.is_none() {
+        if self.socket.is_none() && self.metrics.is_none() && self.remote.is_none() {
             return Ok(None);
         }
         let (end, ends) = watch::channel(false);
@@ -95,6 +120,13 @@ impl Door {
             std::thread::Builder::new().name("control".into()).spawn(serve).map_err(ControlError::Start)?;
         Ok(Some(Control { end, thread: Some(thread) }))
     }
+}
+
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let listener = TcpListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    setsockopt(&listener, TcpUserTimeout, &STALLED)?;
+    Ok(listener)
 }
 
 /// A run that is served. When this is dropped, serving ends and the socket is removed.
@@ -117,7 +149,7 @@ impl Drop for Control {
 async fn serve(door: Door, instance: Instance, ends: watch::Receiver<bool>) {
     let desk = Desk::new(instance, ends.clone());
     let mut listeners = JoinSet::new();
-    let Door { socket, metrics } = door;
+    let Door { socket, metrics, remote } = door;
     if let Some(socket) = socket {
         let (router, ends) = (routes::all(Arc::clone(&desk)), ends.clone());
         listeners.spawn(async move {
@@ -126,6 +158,15 @@ async fn serve(door: Door, instance: Instance, ends: watch::Receiver<bool>) {
             accept(listener, router, ends).await;
             // Taken away here, when nobody is served any more.
             drop(socket);
+        });
+    }
+    if let Some((listener, file)) = remote {
+        let guard = middleware::from_fn_with_state(file.token.clone(), token::guard);
+        let (router, ends) = (routes::all(Arc::clone(&desk)).layer(guard), ends.clone());
+        listeners.spawn(async move {
+            let Ok(listener) = tokio::net::TcpListener::from_std(listener) else { return };
+            accept(listener, router, ends).await;
+            drop(file);
         });
     }
     if let Some(metrics) = metrics {

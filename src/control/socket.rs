@@ -15,6 +15,8 @@ use nix::unistd::{Pid, geteuid};
 
 /// What the names of sockets end in.
 pub(super) const ENDING: &str = ".sock";
+/// What the names of the files beside them end in that hold tokens.
+pub(super) const TOKEN: &str = "token";
 /// Connections that wait to be taken.
 const BACKLOG: i32 = 128;
 
@@ -179,6 +181,7 @@ fn sweep(folder: &Path) {
             && UnixStream::connect(&path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
         {
             // Another instance may be as quick.
+            let _ = fs::remove_file(path.with_extension(TOKEN));
             let _ = fs::remove_file(path);
         }
     }

@@ -4,10 +4,11 @@ use serde_json::{Value, json};
 
 use crate::config::describe;
 use crate::control::instance::Instance;
+use crate::control::settings;
 use crate::engine::{PathReport, Report, json as numbers};
 use crate::journal::names::PathNames;
 use crate::net::LinkStats;
-use crate::pipeline::params::{PortParams, StageParams};
+use crate::pipeline::params::{NatKind, PortParams, RouteTarget, StageParams};
 
 /// Version of the interface.
 pub(super) const API: u32 = 1;
@@ -112,6 +113,7 @@ pub(super) fn stages(instance: &Instance, moment: &Moment) -> Value {
             let stage = paused.or_else(|| path.stage(seat));
             value["text"] = stage.map(|stage| describe(stage).to_string()).into();
             value["paused"] = paused.is_some().into();
+            value["settings"] = stage.map(|stage| settings::shown(&stage.impairment)).into();
             value
         };
         path.report.stages.iter().enumerate().map(stage).collect::<Vec<_>>()
@@ -136,4 +138,43 @@ pub(super) fn ports(instance: &Instance, links: &[Option<LinkStats>]) -> Value {
         value
     };
     instance.params.ports.iter().map(port).collect()
+}
+
+/// `GET /v1/routes`: those of the ports' own prefixes, and those of the configuration. The longest prefix decides.
+pub(super) fn routes(instance: &Instance) -> Value {
+    let params = &instance.params;
+    let connected = params.ports.iter().flat_map(|port| {
+        let of_port = |address: &ipnet::IpNet| {
+            json!({ "prefix": address.trunc().to_string(), "to": "port", "port": port.name, "connected": true })
+        };
+        port.addresses.iter().map(of_port).collect::<Vec<_>>()
+    });
+    let configured = params.routes.iter().map(|route| {
+        let (to, port) = match route.target {
+            RouteTarget::Port(port) => ("port", params.ports.get(port).map(|port| port.name.as_str())),
+            RouteTarget::Unreachable => ("unreachable", None),
+            RouteTarget::Blackhole => ("blackhole", None),
+        };
+        json!({ "prefix": route.prefix.to_string(), "to": to, "port": port, "connected": false })
+    });
+    connected.chain(configured).collect()
+}
+
+/// `GET /v1/translators`: each with its kind, and how full its table is.
+pub(super) fn translators(instance: &Instance, moment: &Moment) -> Value {
+    let translator = |nat: &crate::pipeline::params::NatParams| {
+        let kind = match nat.kind {
+            NatKind::Napt(_) => "napt",
+            NatKind::Prefix(_) => "prefix",
+        };
+        let report = moment.total.nats.iter().find(|report| report.name == nat.name);
+        json!({ "name": nat.name, "kind": kind, "table": report.map(numbers::nat) })
+    };
+    instance.params.nats.iter().map(translator).collect()
+}
+
+/// `GET /v1/attachments`.
+pub(super) fn attachments(instance: &Instance) -> Value {
+    let attachment = |one: &crate::control::instance::Attachment| json!({ "port": one.port, "device": one.device, "target": one.target });
+    instance.attachments.iter().map(attachment).collect()
 }

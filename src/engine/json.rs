@@ -31,7 +31,8 @@ pub fn totals(report: &Report) -> Value {
     })
 }
 
-fn nat(NatReport { name, fill }: &NatReport) -> Value {
+/// How full a translator's table is.
+pub fn nat(NatReport { name, fill }: &NatReport) -> Value {
     json!({
         "name": name, "sessions": fill.sessions, "peak": fill.peak, "table_size": fill.places,
         "refused": fill.refused,

@@ -10,7 +10,11 @@ use crate::engine::clock::Clock;
 use crate::engine::report::Report;
 use crate::engine::worker::Message;
 use crate::journal::Taps;
+use crate::pipeline::flow::FlowSeen;
 use crate::pipeline::router::Change;
+
+/// Flows that a worker tells at once: some ten microseconds.
+const FLOWS: usize = 1_024;
 
 /// The way to one worker.
 #[derive(Debug, Clone)]
@@ -97,6 +101,32 @@ impl Workers {
     pub fn freeze(&self, path: u16, is_frozen: bool) -> Result<(), Ended> {
         let freeze = |reply| Message::Freeze(path, is_frozen, reply);
         ask(self.lines.iter(), freeze).map(drop).map_err(|_| Ended)
+    }
+
+    /// Calls `each` with every flow that the workers know. They are asked for some at a time, so that packets wait for none of
+    /// it.
+    ///
+    /// # Errors
+    /// If a worker has ended.
+    pub fn flows(&self, mut each: impl FnMut(&FlowSeen)) -> Result<(), Ended> {
+        for line in self.lines.iter() {
+            let (mut from, mut flows) = (0, Vec::with_capacity(FLOWS));
+            loop {
+                let (reply, answer) = bounded(1);
+                if !line.send(Message::Flows(from, flows, reply)) {
+                    return Err(Ended);
+                }
+                let (told, has_more) = answer.recv().map_err(|_| Ended)?;
+                told.iter().for_each(&mut each);
+                if !has_more {
+                    break;
+                }
+                from += told.len();
+                flows = told;
+                flows.clear();
+            }
+        }
+        Ok(())
     }
 
     /// Once this has returned, the workers tell these taps, too, what happens, until the returned listener is dropped. The lanes

@@ -19,6 +19,7 @@ use crate::engine::record::Records;
 use crate::engine::report::Report;
 use crate::engine::tun::{Arrival, Port, Queues, offload};
 use crate::journal::Kind;
+use crate::pipeline::flow::FlowSeen;
 use crate::pipeline::packet::Offload;
 use crate::pipeline::pool::{Buffer, HEADROOM};
 use crate::pipeline::router::{Change, Router};
@@ -46,6 +47,8 @@ pub(super) enum Message {
     Change(Box<Change>, Sender<Box<Change>>),
     /// Nothing enters this path, or what waits in front of it does.
     Freeze(u16, bool, Sender<()>),
+    /// The flows from a place of the table on, as many as the vector has room for; whether there are more.
+    Flows(usize, Vec<FlowSeen>, Sender<(Vec<FlowSeen>, bool)>),
     /// Another tap to tell what happens, under a number; answered once it is told.
     Listen(u64, Box<crate::journal::Tap>, Sender<()>),
     /// No more for the tap of this number.
@@ -204,6 +207,13 @@ impl Worker {
         while let Ok(message) = self.messages.try_recv() {
             match message {
                 Message::Report(reply) => drop(reply.send(self.report())),
+                Message::Flows(from, mut flows, reply) => {
+                    if from == 0 {
+                        self.caches.tell_all(&mut self.router, self.clock.now());
+                    }
+                    let has_more = self.router.flows(from, &mut flows);
+                    drop(reply.send((flows, has_more)));
+                }
                 Message::Listen(number, tap, reply) => {
                     self.queues.listeners.add(number, *tap);
                     self.show_or_not();

@@ -140,9 +140,7 @@ impl Flows {
             value["flow"] = flow.number.into();
         }
         if let Some(key) = self.ends(record) {
-            value["source"] = end(key.source(), key.source_port()).into();
-            value["destination"] = end(key.destination(), key.destination_port()).into();
-            value["protocol"] = protocol_name(key.protocol()).into();
+            tell_ends(&mut value, &key);
         }
         if !record.before.is_empty() {
             value["before"] = hex(record.before).into();
@@ -197,6 +195,13 @@ pub(super) fn ends(key: &FlowKey) -> String {
         end(key.source(), key.source_port()),
         end(key.destination(), key.destination_port())
     )
+}
+
+/// Who sends to whom, into an object.
+pub fn tell_ends(value: &mut Value, key: &FlowKey) {
+    value["source"] = end(key.source(), key.source_port()).into();
+    value["destination"] = end(key.destination(), key.destination_port()).into();
+    value["protocol"] = protocol_name(key.protocol()).into();
 }
 
 fn end(address: IpAddr, port: u16) -> String {

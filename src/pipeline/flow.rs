@@ -32,6 +32,19 @@ pub struct Name {
     pub opened: u32,
 }
 
+/// A flow, as somebody who asks sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FlowSeen {
+    /// Who sends to whom.
+    pub key: FlowKey,
+    /// The port that it comes in by.
+    pub port: u16,
+    /// What draws depend on.
+    pub identity: u64,
+    /// Wire packets since the table knows it.
+    pub packets: u64,
+}
+
 /// A flow of the table.
 #[derive(Debug, Clone, Copy)]
 struct FlowEntry {
@@ -88,6 +101,19 @@ impl FlowTable {
     /// Flows forgotten because the table was full.
     pub const fn evicted(&self) -> u64 {
         self.evicted
+    }
+
+    /// The flows from place `from` on, as many as `out` has room for; true if there are more.
+    pub fn list(&self, from: usize, out: &mut Vec<FlowSeen>) -> bool {
+        let room = out.capacity() - out.len();
+        let seen = |entry: &FlowEntry| FlowSeen {
+            key: entry.key,
+            port: entry.port,
+            identity: entry.identity,
+            packets: entry.next_index,
+        };
+        out.extend(self.entries.iter().skip(from).take(room).map(seen));
+        from.saturating_add(room) < self.entries.len()
     }
 
     /// The place of the flow `key` (whose hash is `hash`) that comes in by `port`.

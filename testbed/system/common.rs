@@ -246,6 +246,18 @@ impl Running {
         panic!("it did not start: {heard}");
     }
 
+    /// The next line that it says with these words.
+    pub(crate) fn hears(&mut self, words: &str) -> String {
+        let stderr = self.stderr.as_mut().unwrap();
+        loop {
+            let mut line = String::new();
+            assert!(stderr.read_line(&mut line).unwrap() > 0, "it ended without {words:?}");
+            if line.contains(words) {
+                return line;
+            }
+        }
+    }
+
     /// A command inside one of the namespaces.
     pub(crate) fn inside(netns: &str, command: &[&str]) -> Command {
         let mut ip = tool("ip");

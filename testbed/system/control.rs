@@ -297,7 +297,7 @@ fn connect_now(path: &Path) -> Option<UnixStream> {
     connect(fd.as_raw_fd(), &UnixAddr::new(path).unwrap()).ok().map(|()| fd.into())
 }
 
-fn resident(pid: u32) -> u64 {
+pub(crate) fn resident(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10

@@ -36,10 +36,15 @@ struct Steered {
 
 impl Steered {
     fn start(options: &[&str]) -> Self {
+        Self::start_with("seed = 5", options)
+    }
+
+    /// With these lines at the top of the configuration.
+    fn start_with(top: &str, options: &[&str]) -> Self {
         let name = unique();
         let (left, right) = (format!("{name}l"), format!("{name}r"));
         let socket = std::env::temp_dir().join(format!("{name}.sock"));
-        let config = Scratch::file(&config(&left, &right, "seed = 5", PATHS));
+        let config = Scratch::file(&config(&left, &right, top, PATHS));
         let control = ["--control", socket.to_str().unwrap()];
         let running = Running::with(config, [left, right], &[&control[..], options].concat());
         Self { running, client: Client::at(socket) }
@@ -359,5 +364,158 @@ fn changes_are_scheduled_listed_and_cancelled() {
         let refused = steered.ctl(words);
         assert_eq!(refused.status.code(), Some(2));
         assert!(said(&refused).contains(&format!("{field}: ")), "{}", said(&refused));
+    }
+}
+
+/// One parameter changes and the others stay; the answer to a wrong one names it.
+#[test]
+fn single_parameters_are_set_by_their_keys() {
+    let steered = Steered::start(&[]);
+    steered.did(&["set", "delay", "delay=2ms", "jitter=1ms"]);
+    steered.did(&["set", "delay", "delay=3ms"]);
+    steered.did(&["set", "left>right/loss", "probability=100%"]);
+    let stages = steered.client.get("/v1/stages").unwrap();
+    assert_eq!(stages[0]["settings"], json!({ "delay": "3ms", "jitter": "1ms", "reorder": false }));
+    assert!(stages[0]["text"].as_str().unwrap().contains("delay 3ms"), "{stages}");
+    // It still sees UDP only.
+    let [from, _] = steered.sockets();
+    from.send(b"x").unwrap();
+    let ping = Running::inside(&steered.running.left, &["ping", "-c1", "10.88.2.2"]).output().unwrap();
+    assert!(ping.status.success(), "{}", said(&ping));
+    let counters = steered.client.get("/v1/counters").unwrap();
+    assert_eq!(counters["dropped"]["loss"]["packets"], 1);
+    for (words, expected) in [
+        (&["set", "loss", "probabilty=5%"][..], "set.probabilty: "),
+        (&["set", "loss", "probability=5"], "set.probability: "),
+        (&["set", "delay", "delay=1ms", "speed=2"], "set.speed: "),
+    ] {
+        let refused = steered.ctl(words);
+        assert_eq!(refused.status.code(), Some(2));
+        assert!(said(&refused).contains(expected), "{}", said(&refused));
+    }
+    let both = json!({ "spec": "loss 1%", "set": { "probability": "1%" } });
+    let refused = steered.client.send("PATCH", LOSS, Some(&both), None).unwrap_err();
+    assert!(
+        matches!(&refused, ClientError::Refused { status: 400, field, .. } if field == "set"),
+        "{refused}"
+    );
+    assert_eq!(steered.client.get("/v1/stages").unwrap()[0]["settings"]["delay"], "3ms");
+}
+
+/// The stages of a file take the place of those that there are, all or none.
+#[test]
+fn a_whole_configuration_is_applied_or_nothing_is() {
+    let steered = Steered::start(&[]);
+    let name = unique();
+    let file = |top: &str, paths: &str| {
+        Scratch::file(&config(&steered.running.left, &steered.running.right, top, paths))
+    };
+    let before = steered.stages();
+    for (config, words) in [
+        // Another seed, other paths, what is no configuration, and one for attach.
+        (file("seed = 6", PATHS), "only the stages"),
+        (file("", &PATHS[..PATHS.find("[[path]]\nfrom = \"right\"").unwrap()]), "only the stages"),
+        (file("", &PATHS.replace("0%", "101%")), "probability"),
+        (Scratch::file("up = \"loss 5%\"\n"), "a file for attach"),
+    ] {
+        let refused = steered.ctl(&["apply", config.path()]);
+        assert_eq!(refused.status.code(), Some(2));
+        assert!(said(&refused).contains(words), "{words}: {}", said(&refused));
+        assert_eq!(
+            (steered.stages(), &steered.client.get("/v1/state").unwrap()["stages_version"]),
+            (before.clone(), &1.into())
+        );
+    }
+    let missing = steered.ctl(&["apply", &format!("/tmp/{name}")]);
+    assert!(said(&missing).contains("No such file"), "{}", said(&missing));
+    let other =
+        PATHS.replace("delay = \"1ms\"", "delay = \"2ms\"\n[[path.stage]]\ntype = \"mtu\"\nmtu = 1400");
+    let config = file("", &other);
+    steered.did(&["apply", config.path()]);
+    assert_eq!(steered.stages(), ["delay", "mtu", "loss"]);
+    assert!(steered.did(&["show"]).contains("delay 2ms"));
+    assert_eq!(steered.client.get("/v1/state").unwrap()["conserved"], true);
+}
+
+/// Whatever `/v1` lists can be read, if it is for reading, and says what it should.
+#[test]
+fn every_resource_is_listed_and_answers() {
+    let route = "seed = 5\n[[route]]\nprefix = \"10.99.0.0/16\"\naction = \"blackhole\"\n";
+    let steered = Steered::start_with(route, &[]);
+    let [from, to] = steered.sockets();
+    for _ in 0..3 {
+        from.send(b"x").unwrap();
+        let _ = to.recv(&mut [0; 4]).unwrap();
+    }
+    let index = steered.client.get("/v1").unwrap();
+    let known: Vec<&str> =
+        index["resources"].as_array().unwrap().iter().map(|one| one.as_str().unwrap()).collect();
+    for resource in &known {
+        // These are streams, text, or for writing only.
+        if !["/v1/events", "/metrics", "/v1/marks", "/v1/config"].contains(resource) {
+            steered.client.get(resource).unwrap_or_else(|error| panic!("{resource}: {error}"));
+        }
+    }
+    assert!(known.contains(&"/metrics") && known.contains(&"/v1/flows"), "{known:?}");
+    let routes = steered.client.get("/v1/routes").unwrap();
+    let routes: Vec<String> = routes
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|route| format!("{} {}", route["prefix"], route["to"]).replace('"', ""))
+        .collect();
+    assert!(routes.contains(&"10.99.0.0/16 blackhole".to_owned()), "{routes:?}");
+    assert!(routes.contains(&"10.88.1.0/24 port".to_owned()), "{routes:?}");
+    assert_eq!(steered.client.get("/v1/translators").unwrap(), json!([]));
+    assert_eq!(steered.client.get("/v1/attachments").unwrap(), json!([]));
+    let flows = steered.client.get("/v1/flows").unwrap();
+    let port = to.local_addr().unwrap().port();
+    let own = flows["flows"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|flow| flow["destination"] == format!("10.88.2.2:{port}"));
+    let own = own.unwrap_or_else(|| panic!("{flows}"));
+    assert_eq!((&own["packets"], &own["port"], &own["protocol"]), (&3.into(), &"left".into(), &"UDP".into()));
+    assert_eq!(steered.client.get("/v1/flows?limit=1").unwrap()["flows"].as_array().unwrap().len(), 1);
+    assert!(steered.did(&["flows"]).contains("3 packets from left"), "{}", steered.did(&["flows"]));
+    for wrong in ["limit=0", "limit=1001", "limit=x", "most=1"] {
+        let refused = steered.client.get(&format!("/v1/flows?{wrong}")).unwrap_err();
+        assert!(matches!(refused, ClientError::Refused { status: 400, .. }), "{wrong}: {refused}");
+    }
+}
+
+/// Each method that is documented is there, and no other; whatever is wrong with such a request is a JSON error.
+#[test]
+fn the_document_has_the_methods_that_there_are() {
+    let steered = Steered::start(&[]);
+    let document = steered.client.get("/v1/openapi.json").unwrap();
+    for (path, operations) in document["paths"].as_object().unwrap() {
+        let resource =
+            path.replace("{path}", "left%3Eright").replace("{stage}", "none").replace("{number}", "9");
+        for method in ["get", "put", "post", "patch", "delete"] {
+            if path == "/v1/events" && method == "get" {
+                continue;
+            }
+            let status = match steered.client.send(&method.to_uppercase(), &resource, None, None) {
+                Ok(answer) => answer.status,
+                Err(ClientError::Refused { status, field, what }) => {
+                    assert!(
+                        !what.is_empty() && !field.is_empty(),
+                        "{method} {resource}: {status} {field} {what}"
+                    );
+                    status
+                }
+                // Text for Prometheus.
+                Err(ClientError::Strange { .. }) if path == "/metrics" => 200,
+                Err(error) => panic!("{method} {resource}: {error}"),
+            };
+            let is_there = status != 405;
+            assert_eq!(is_there, operations.get(method).is_some(), "{method} {path}: {status}");
+            if let Some(operation) = operations.get(method) {
+                let known = &operation["responses"][status.to_string()];
+                assert!(known.is_object(), "{method} {path} answers {status}, which is not documented");
+            }
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Changes that `ctl` asks for, at once or later.
 
 use std::fmt::Write;
+use std::path::Path;
 
 use serde_json::{Value, json};
 
@@ -9,14 +10,14 @@ use crate::control::{Client, ClientError};
 /// What is changed.
 #[derive(Debug, clap::Subcommand)]
 pub(in crate::cli) enum Change {
-    /// Change what a stage does; to which packets and when stays
+    /// Change what a stage does, or some of its parameters; to which packets and when stays
     Set {
         /// Which
         #[arg(value_name = "STAGE")]
         stage: String,
-        /// What it does from now on, as for `exec`
-        #[arg(value_name = "SPEC")]
-        spec: String,
+        /// What it does from now on, as for `exec`; or parameters by the keys that files have, as probability=5%
+        #[arg(value_name = "SPEC|KEY=VALUE", required = true)]
+        what: Vec<String>,
     },
     /// Add stages to a path
     Add {
@@ -60,11 +61,11 @@ pub(in crate::cli) enum Change {
         #[arg(value_name = "PATH")]
         path: String,
     },
-    /// Replace all stages of paths at once, or none
+    /// Replace all stages at once, or none: those of a configuration, or of paths
     Apply {
-        /// What packets meet on a path from now on; nothing for an empty SPEC
-        #[arg(value_name = "PATH=SPEC", required = true)]
-        paths: Vec<String>,
+        /// A configuration as the instance was started with; or what packets meet on a path from now on, nothing for an empty SPEC
+        #[arg(value_name = "FILE|PATH=SPEC", required = true)]
+        what: Vec<String>,
     },
     /// Mark a moment in the journal and among the events
     Mark {
@@ -88,7 +89,7 @@ impl Change {
         let request = |method, resource, body| Request { method, resource, body: Some(body) };
         let path_of = |path: &str| format!("/v1/paths/{}", encoded(path));
         Ok(match self {
-            Self::Set { stage, spec } => request("PATCH", of(stage)?, json!({ "spec": spec })),
+            Self::Set { stage, what } => request("PATCH", of(stage)?, set(what)),
             Self::Add { path, spec, before } => {
                 let mut body = json!({ "spec": spec });
                 if let Some(before) = before {
@@ -101,10 +102,40 @@ impl Change {
             Self::Resume { stage } => request("PATCH", of(stage)?, json!({ "paused": false })),
             Self::Freeze { path } => request("PATCH", path_of(path), json!({ "frozen": true })),
             Self::Release { path } => request("PATCH", path_of(path), json!({ "frozen": false })),
-            Self::Apply { paths } => request("PUT", "/v1/paths".to_owned(), assigned(paths)?),
+            Self::Apply { what } => match &what[..] {
+                [file] if !file.contains('=') || Path::new(file).exists() => {
+                    request("PUT", "/v1/config".to_owned(), configuration(file)?)
+                }
+                paths => request("PUT", "/v1/paths".to_owned(), assigned(paths)?),
+            },
             Self::Mark { text } => request("POST", "/v1/marks".to_owned(), json!({ "text": text })),
         })
     }
+}
+
+/// `SPEC` or `KEY=VALUE ...` as a body.
+fn set(what: &[String]) -> Value {
+    let pair = |word: &String| {
+        let (key, value) = word.split_once('=')?;
+        let is_key =
+            !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.".contains(&byte));
+        // Numbers and truth values are JSON already, what has a unit is a text.
+        let value = serde_json::from_str(value).unwrap_or_else(|_| value.into());
+        is_key.then(|| (key.to_owned(), value))
+    };
+    match what.iter().map(pair).collect::<Option<serde_json::Map<String, Value>>>() {
+        Some(pairs) => json!({ "set": pairs }),
+        None => json!({ "spec": what.join(" ") }),
+    }
+}
+
+/// A file as a body.
+fn configuration(file: &str) -> Result<Value, ClientError> {
+    let refused = |what: String| ClientError::Refused { status: 400, field: String::new(), what };
+    let text = std::fs::read_to_string(file).map_err(|error| refused(format!("{file}: {error}")))?;
+    // The instance may have another working directory.
+    let path = std::path::absolute(file).map_err(|error| refused(format!("{file}: {error}")))?;
+    Ok(json!({ "config": text, "file": path.to_string_lossy() }))
 }
 
 /// `PATH=SPEC ...` as a body.
@@ -112,7 +143,7 @@ fn assigned(paths: &[String]) -> Result<Value, ClientError> {
     let mut body = json!({});
     for assignment in paths {
         let Some((path, spec)) = assignment.split_once('=') else {
-            let what = format!("{assignment}: write PATH=SPEC, as up='delay 20ms'");
+            let what = format!("{assignment}: write PATH=SPEC, as up='delay 20ms', or one FILE");
             return Err(ClientError::Refused { status: 400, field: String::new(), what });
         };
         body[path] = json!({ "spec": spec });
@@ -158,6 +189,17 @@ pub(super) fn encoded(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn keys_are_told_from_specs() {
+        let set = |words: &[&str]| set(&words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>());
+        assert_eq!(set(&["loss 5%"]), json!({ "spec": "loss 5%" }));
+        assert_eq!(set(&["loss", "5%"]), json!({ "spec": "loss 5%" }));
+        assert_eq!(
+            set(&["probability=5%", "ecn=true", "queue.packets=7"]),
+            json!({ "set": { "probability": "5%", "ecn": true, "queue.packets": 7 } })
+        );
+    }
 
     #[test]
     fn names_are_encoded_for_urls() {

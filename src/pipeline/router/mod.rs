@@ -24,7 +24,7 @@ pub use route::Route;
 
 use crate::pipeline::answer::Answers;
 use crate::pipeline::counters::{Amount, Reason, RouterCounters};
-use crate::pipeline::flow::{FlowRef, FlowTable};
+use crate::pipeline::flow::{FlowRef, FlowSeen, FlowTable};
 use crate::pipeline::identity::{Identities, Named};
 use crate::pipeline::nat::{Nat, Translators};
 use crate::pipeline::ordinals::Ordinals;
@@ -178,6 +178,11 @@ impl Router {
     /// The translators.
     pub fn nats(&self) -> &[Nat] {
         self.translators.all()
+    }
+
+    /// The flows from place `from` of the table on, as many as `out` has room for; true if there are more.
+    pub fn flows(&self, from: usize, out: &mut Vec<FlowSeen>) -> bool {
+        self.flows.list(from, out)
     }
 
     /// Flows forgotten for lack of room.

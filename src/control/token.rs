@@ -1,0 +1,242 @@
+//! The token of requests over TCP: where it is kept, and how a request shows it.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use axum::extract::{Request, State};
+use axum::http::header::{AUTHORIZATION, ORIGIN, USER_AGENT, WWW_AUTHENTICATE};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use nix::libc;
+use nix::unistd::geteuid;
+use subtle::ConstantTimeEq;
+
+use crate::control::answer::Refusal;
+
+/// Characters of a token at least, and at most.
+const LENGTH: std::ops::RangeInclusive<usize> = 16..=1_024;
+
+/// Why there is no token.
+#[derive(Debug, thiserror::Error)]
+#[error("the token in {path}: {what}")]
+pub struct TokenError {
+    path: PathBuf,
+    what: String,
+}
+
+/// What a request has to show. It is never printed.
+#[derive(Clone)]
+pub(super) struct Token(String);
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Token(..)")
+    }
+}
+
+/// A token and its file. The file goes with this if it is nobody else's.
+#[derive(Debug)]
+pub(super) struct TokenFile {
+    pub(super) token: Token,
+    pub(super) path: PathBuf,
+    is_ours: bool,
+}
+
+impl Drop for TokenFile {
+    fn drop(&mut self) {
+        if self.is_ours {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+impl TokenFile {
+    /// The token in the file `path`, which is made with a random one if there is none.
+    pub(super) fn open(path: &Path) -> Result<Self, TokenError> {
+        let error = |what: String| TokenError { path: path.to_owned(), what };
+        let token = match read(path) {
+            Ok(text) => token(&text).map_err(error)?,
+            Err(Unread::Missing) => make(path).map_err(|source| error(source.to_string()))?,
+            Err(Unread::Refused(what)) => return Err(error(what)),
+        };
+        Ok(Self { token, path: path.to_owned(), is_ours: false })
+    }
+
+    /// A new token in the file `path`, which is removed at the end. What a killed instance left there is replaced.
+    pub(super) fn temporary(path: &Path) -> Result<Self, TokenError> {
+        let error = |source: io::Error| TokenError { path: path.to_owned(), what: source.to_string() };
+        match fs::remove_file(path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(error(source)),
+            _ => {}
+        }
+        let token = make(path).map_err(error)?;
+        Ok(Self { token, path: path.to_owned(), is_ours: true })
+    }
+}
+
+enum Unread {
+    Missing,
+    Refused(String),
+}
+
+fn read(path: &Path) -> Result<String, Unread> {
+    let refused = |what: &str| Unread::Refused(what.to_owned());
+    let opened = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path);
+    let file = opened.map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound => Unread::Missing,
+        _ => Unread::Refused(source.to_string()),
+    })?;
+    let found = file.metadata().map_err(|source| Unread::Refused(source.to_string()))?;
+    if !found.is_file() || found.uid() != geteuid().as_raw() {
+        return Err(refused("it is no file of this user"));
+    }
+    if found.permissions().mode() & 0o077 != 0 {
+        return Err(refused("others may read or write it; chmod it to 0600"));
+    }
+    let mut text = String::new();
+    let most = *LENGTH.end() as u64 + 2;
+    file.take(most).read_to_string(&mut text).map_err(|source| Unread::Refused(source.to_string()))?;
+    Ok(text)
+}
+
+fn token(text: &str) -> Result<Token, String> {
+    let text = text.trim();
+    let is_right = LENGTH.contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
+    let (least, most) = (LENGTH.start(), LENGTH.end());
+    is_right.then(|| Token(text.to_owned())).ok_or_else(|| {
+        format!("it is {least} to {most} letters, digits and signs on one line, and this is none")
+    })
+}
+
+/// A file with 256 random bits.
+fn make(path: &Path) -> io::Result<Token> {
+    let mut random = [[0; 16]; 2];
+    let mut source = fs::File::open("/dev/urandom")?;
+    random.iter_mut().try_for_each(|half| source.read_exact(half))?;
+    let [first, second] = random.map(u128::from_be_bytes);
+    let text = format!("{first:032x}{second:032x}");
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    writeln!(file, "{text}")?;
+    Ok(Token(text))
+}
+
+impl Token {
+    /// Takes the same time wherever the two differ. Their lengths are no secret.
+    fn is(&self, given: &[u8]) -> bool {
+        self.0.as_bytes().ct_eq(given).into()
+    }
+}
+
+/// Lets requests pass that show the token and come from no browser.
+pub(super) async fn guard(State(token): State<Token>, request: Request, next: Next) -> Response {
+    match check(&token, request.headers()) {
+        Ok(()) => next.run(request).await,
+        Err(refusal) => {
+            let is_unknown = refusal.status == StatusCode::UNAUTHORIZED;
+            let mut answer = refusal.into_response();
+            if is_unknown {
+                answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            answer
+        }
+    }
+}
+
+fn check(token: &Token, headers: &HeaderMap) -> Result<(), Refusal> {
+    let forbidden = |field: &str| {
+        let what = "browsers are refused: a page of somebody else could make them ask";
+        Err(Refusal::new(StatusCode::FORBIDDEN, field, what))
+    };
+    if headers.contains_key(ORIGIN) {
+        return forbidden("Origin");
+    }
+    let is_browser =
+        |agent: &HeaderValue| agent.as_bytes().windows(7).any(|word| word.eq_ignore_ascii_case(b"mozilla"));
+    if headers.get_all(USER_AGENT).iter().any(is_browser) {
+        return forbidden("User-Agent");
+    }
+    let mut given = headers.get_all(AUTHORIZATION).iter();
+    let shown = given.next().and_then(|value| {
+        let (scheme, rest) = value.as_bytes().split_at_checked(7)?;
+        scheme.eq_ignore_ascii_case(b"bearer ").then_some(rest)
+    });
+    if given.next().is_none() && shown.is_some_and(|shown| token.is(shown)) {
+        return Ok(());
+    }
+    let what = "show the token of this run: Authorization: Bearer TOKEN";
+    Err(Refusal::new(StatusCode::UNAUTHORIZED, "Authorization", what))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn checked(headers: &[(&'static str, &str)]) -> Result<(), String> {
+        let token = Token("0123456789abcdef".to_owned());
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(*name, value.parse().unwrap());
+        }
+        check(&token, &map).map_err(|refusal| format!("{} {}", refusal.status.as_u16(), refusal.field))
+    }
+
+    #[test]
+    fn only_the_token_opens_and_never_to_a_browser() {
+        let right = ("authorization", "Bearer 0123456789abcdef");
+        assert_eq!(checked(&[right]), Ok(()));
+        assert_eq!(
+            checked(&[("authorization", "bearer 0123456789abcdef"), ("user-agent", "curl/8")]),
+            Ok(())
+        );
+        for wrong in [
+            "Bearer 0123456789abcdeF",
+            "Bearer 0123456789abcde",
+            "Bearer 0123456789abcdef0",
+            "Bearer 0123456789abcdef ",
+            "Basic 0123456789abcdef",
+            "0123456789abcdef",
+            "Bearer",
+            "",
+        ] {
+            assert_eq!(
+                checked(&[("authorization", wrong)]),
+                Err("401 Authorization".to_owned()),
+                "{wrong:?}"
+            );
+        }
+        assert_eq!(checked(&[]), Err("401 Authorization".to_owned()));
+        assert_eq!(checked(&[right, right]), Err("401 Authorization".to_owned()));
+        assert_eq!(checked(&[right, ("origin", "null")]), Err("403 Origin".to_owned()));
+        assert_eq!(checked(&[right, ("user-agent", "x MOZILLA/5.0")]), Err("403 User-Agent".to_owned()));
+    }
+
+    #[test]
+    fn a_token_is_made_once_and_read_again() {
+        let path = std::env::temp_dir().join(format!("faultwire-token-{}", std::process::id()));
+        let made = TokenFile::open(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(made.token.0.len(), 64);
+        let again = TokenFile::open(&path).unwrap();
+        assert!(again.token.is(made.token.0.as_bytes()));
+        drop((made, again));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        assert!(TokenFile::open(&path).unwrap_err().to_string().contains("chmod"));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        for wrong in ["", "short", "0123456789 abcdef", "0123456789abcdef\n0123456789abcdef"] {
+            fs::write(&path, wrong).unwrap();
+            assert!(TokenFile::open(&path).unwrap_err().to_string().contains("letters"), "{wrong:?}");
+        }
+        let temporary = TokenFile::temporary(&path).unwrap();
+        assert_eq!(temporary.token.0.len(), 64);
+        assert!(!format!("{temporary:?}").contains(&temporary.token.0));
+        drop(temporary);
+        assert!(!path.exists());
+        let link = path.with_extension("link");
+        std::os::unix::fs::symlink("/dev/null", &link).unwrap();
+        assert!(TokenFile::open(&link).is_err());
+        fs::remove_file(link).unwrap();
+    }
+}
