@@ -43,4 +43,5 @@ mod system {
     pub(crate) mod tcp;
     pub(crate) mod third_party;
     pub(crate) mod top;
+    pub(crate) mod width;
 }

@@ -26,16 +26,16 @@ pub(super) struct Args {
 
 const EXAMPLES: &str = "\
 Examples:
-  faultwire exec --both 'delay 50ms loss 1%' -- sh -c 'ping -c 3 $FAULTWIRE_HOST'
+  faultwire exec --both 'delay 50ms loss 1%' -- sh -c 'ping -c3 $FAULTWIRE_HOST'
   faultwire check configs/dsl.toml
   faultwire run configs/dsl.toml
   faultwire attach --container web --both 'delay 50ms loss 1%' --for 5m
   faultwire case run mtu-100-receive
   faultwire pcap in.pcap out.pcap --spec 'delay 20ms loss 1%'
 
-Every random decision depends on the seed, the connection (its service, and which one to that
-service it is) and the number of the packet in it: run with the printed seed to see the same packets
-fail again.";
+Every random decision depends on the seed, the connection (its service, and
+which one to that service it is) and the number of the packet in it: run with
+the printed seed to see the same packets fail again.";
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -101,11 +101,13 @@ Examples:
   faultwire case run --all
   faultwire case run ./my-incident.toml --json
 
-With --journal FILE or --pcap FILE each run of a case has a file of its own. FILE is that of the
-case itself. The files of its controls have -control-1 and so on before the ending of the name,
-those of a sweep -value-1 and so on. Of several cases, each name has the case's name before that.
+With --journal FILE or --pcap FILE each run of a case has a file of its own.
+FILE is that of the case itself. The files of its controls have -control-1 and
+so on before the ending of the name, those of a sweep -value-1 and so on. Of
+several cases, each name has the case's name before that.
 
-Works as an ordinary user where user namespaces are allowed and /dev/net/tun may be opened.")]
+Works as an ordinary user where user namespaces are allowed and /dev/net/tun
+may be opened.")]
 pub(super) struct CaseRun {
     /// Names of cases that come with faultwire, or case files
     #[arg(required_unless_present = "all", value_name = "NAME|FILE")]
@@ -195,18 +197,19 @@ impl From<IdentityName> for Identity {
 #[derive(Debug, clap::Args)]
 #[command(group = clap::ArgGroup::new("faults").required(true))]
 #[command(after_help = "\
-Reads and writes pcap and pcapng, with nanoseconds; OUT is what IN is unless its name ends in .pcap
-or .pcapng. What is not IP passes at its own time. All packets of the capture take the path unless
---from says whose do.
+Reads and writes pcap and pcapng, with nanoseconds; OUT is what IN is unless
+its name ends in .pcap or .pcapng. What is not IP passes at its own time. All
+packets of the capture take the path unless --from says whose do.
 
 Examples:
-  faultwire pcap in.pcap out.pcap --spec 'delay 20ms 5ms loss 1%' --dropped lost.pcapng
-  faultwire pcap in.pcapng out.pcapng --config configs/dsl.toml --path left:right --from 10.0.1.0/24
-  tcpdump -w - -c 9 | faultwire pcap - - --spec 'mtu 1400 icmp' --answers icmp.pcapng | tcpdump -r -
+  faultwire pcap in.pcap out.pcap --spec 'delay 20ms loss 1%' --dropped d.pcapng
+  faultwire pcap in.pcapng out.pcapng --config configs/dsl.toml \\
+    --path left:right --from 10.0.1.0/24
+  tcpdump -w - -c 9 | faultwire pcap - - --spec 'mtu 1400 drop' | tcpdump -r -
 
-Exit code: 0 done; 1 the capture is broken in the middle or Ctrl-C came (what was read was
-processed), or a file cannot be written; 2 the capture, the configuration or the command line is
-refused, and nothing was written.")]
+Exit code: 0 done; 1 the capture is broken in the middle or Ctrl-C came (what
+was read was processed), or a file cannot be written; 2 the capture, the
+configuration or the command line is refused, and nothing was written.")]
 pub(super) struct Pcap {
     /// The capture; - for standard input
     #[arg(value_name = "IN")]
@@ -543,7 +546,7 @@ mod tests {
         let mut commands = vec![Args::command()];
         while let Some(command) = commands.pop() {
             let text = command.get_after_help().map(ToString::to_string).unwrap_or_default();
-            let wide: Vec<&str> = text.lines().filter(|line| line.chars().count() > 100).collect();
+            let wide: Vec<&str> = text.lines().filter(|line| line.chars().count() > 80).collect();
             assert_eq!(wide, [""; 0], "clap would break it in {}", command.get_name());
             commands.extend(command.get_subcommands().cloned());
         }

@@ -13,7 +13,7 @@ use crate::capture::live::{LiveLog, check_folder};
 use crate::cli::args::Attach;
 use crate::cli::attach::wanted::Wanted;
 use crate::cli::log::start_log;
-use crate::cli::out::LiveLine;
+use crate::cli::out::{LiveLine, Stream};
 use crate::cli::serving::{self, Served};
 use crate::cli::session;
 use crate::cli::signals::{Received, Signals, millis_until};
@@ -215,7 +215,7 @@ fn watch(
                 if let Some(live) = &mut live {
                     live.clear();
                 }
-                out::note(summary::table(&wire.summary()?, names));
+                out::note(summary::table(&wire.summary()?, names, Stream::Stderr.columns()));
             }
             Some(received) if received.signal != Signal::SIGCHLD => break End::Signal,
             _ => {}
@@ -253,9 +253,9 @@ fn finish(args: &Attach, summary: &Summary, hooks: &[HookCounters; 2], names: &N
         value["ended_by"] = format!("{end:?}").to_lowercase().into();
         value["hit"] = hit.into();
         value["hooks"] = json!({ "up": hook_json(&hooks[0]), "down": hook_json(&hooks[1]) });
-        out::line(format_args!("{value:#}"));
+        out::raw(format_args!("{value:#}\n"));
     } else {
-        out::print(summary::table(summary, names));
+        out::print(summary::table(summary, names, Stream::Stdout.columns()));
         for (direction, hook) in ["up", "down"].iter().zip(hooks) {
             out::line(format_args!(
                 "{direction}: {} packets or trains went through faultwire, {} passed in the kernel",

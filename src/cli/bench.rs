@@ -21,16 +21,18 @@ use crate::pipeline::units::Rate;
 /// Options of `bench`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-In memory: packets of one kind go through the stages of a path, without devices and in virtual
-time. A stage costs what the path costs more with it than without it and those behind it. On
-devices: the same stages between two hosts in namespaces of their own, with sockets of the kernel
-at both ends. Needs what `run` needs; left out, with the reason, where that is missing.
+In memory: packets of one kind go through the stages of a path, without devices
+and in virtual time. A stage costs what the path costs more with it than
+without it and those behind it. On devices: the same stages between two hosts
+in namespaces of their own, with sockets of the kernel at both ends. Needs what
+`run` needs; left out, with the reason, where that is missing.
 
 Examples:
   faultwire bench configs/dsl.toml
   faultwire bench --spec 'delay 20ms loss 1%' --memory
 
-Exit code: 0 measured; 1 something failed; 2 the configuration or the command line is wrong.")]
+Exit code: 0 measured; 1 something failed; 2 the configuration or the command
+line is wrong.")]
 pub(super) struct Bench {
     /// Configuration file (TOML), of which each path is measured
     #[arg(required_unless_present = "spec")]
@@ -74,8 +76,8 @@ pub(super) fn bench(args: &Bench) -> ExitCode {
         }
     }
     if args.json {
-        out::line(format_args!(
-            "{:#}",
+        out::raw(format_args!(
+            "{:#}\n",
             json!({ "offered_bits_per_second": args.offered.bits_per_sec(), "paths": all })
         ));
     } else if let Err(reason) = devices

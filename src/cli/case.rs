@@ -11,11 +11,13 @@ use serde_json::json;
 use crate::cli::args::{CaseCommand, CaseExplain, CaseRun};
 use crate::cli::case::recording::Recording;
 use crate::cli::kind;
+use crate::cli::out::Stream;
 use crate::cli::{WRONG, fail, out};
 use crate::config::Kind;
 use crate::lab::case::Case;
 use crate::lab::catalogue;
 use crate::lab::report::CaseStory;
+use crate::lab::report::layout::fill;
 use crate::lab::report::page::{book, page};
 use crate::lab::run::record_case;
 use crate::net::privilege;
@@ -37,7 +39,7 @@ fn list(json: bool) -> ExitCode {
     if json {
         let list: Vec<_> =
             cases.iter().map(|case| json!({ "name": case.name, "title": case.title })).collect();
-        out::line(format_args!("{:#}", json!(list)));
+        out::raw(format_args!("{:#}\n", json!(list)));
     } else {
         let width = cases.iter().map(|case| case.name.len()).max().unwrap_or(0);
         for case in cases {
@@ -56,7 +58,11 @@ fn explain(args: &CaseExplain) -> ExitCode {
     };
     match text {
         Ok(text) => {
-            out::print(text);
+            // A file has the lines of the case's own file.
+            match args.case {
+                Some(_) => out::print(fill(&text, Stream::Stdout.columns())),
+                None => out::raw(text),
+            }
             ExitCode::SUCCESS
         }
         Err(error) => fail(WRONG, error),
@@ -139,7 +145,7 @@ fn said(result: &Ran, brief: bool) -> String {
             };
             format!("PASS {}: {}{blind}", story.name, story.title)
         }
-        Ran::Whole(story) => story.to_string(),
+        Ran::Whole(story) => story.text(Stream::Stdout.columns()),
     }
 }
 
@@ -157,7 +163,7 @@ fn finish(results: &[Ran], json: bool) -> ExitCode {
             serde_json::to_string_pretty(&all)
         });
         match text {
-            Ok(text) => out::line(text),
+            Ok(text) => out::raw(format_args!("{text}\n")),
             Err(error) => return fail(1, error),
         }
     } else if results.len() > 1 {

@@ -38,7 +38,7 @@ fn explain(text: &str, args: &Check) -> ExitCode {
     };
     let explanation = config::explain(&spec, args.mode.into());
     if args.json {
-        out::line(format_args!("{:#}", serde_json::json!(explanation)));
+        out::raw(format_args!("{:#}\n", serde_json::json!(explanation)));
         return ExitCode::SUCCESS;
     }
     for line in &explanation.does {

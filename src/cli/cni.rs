@@ -74,12 +74,12 @@ pub(super) fn cni() -> ExitCode {
     match done {
         Ok(answer) => {
             if let Some(answer) = answer {
-                out::line(answer);
+                out::raw(format_args!("{answer}\n"));
             }
             ExitCode::SUCCESS
         }
         Err(Refusal { code, message }) => {
-            out::line(json!({ "cniVersion": version, "code": code, "msg": message }));
+            out::raw(format_args!("{}\n", json!({ "cniVersion": version, "code": code, "msg": message })));
             ExitCode::FAILURE
         }
     }

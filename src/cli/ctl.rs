@@ -14,8 +14,8 @@ use crate::control::{Choice, Client, ClientError};
 /// Options of `ctl`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-STAGE is PATH/NAME as `ctl show` prints it, as up/loss or 'left>right/delay'; the name alone will
-do if only one path has it.
+STAGE is PATH/NAME as `ctl show` prints it, as up/loss or 'left>right/delay';
+the name alone will do if only one path has it.
 
 Examples:
   faultwire ctl show
@@ -28,7 +28,8 @@ Examples:
   faultwire ctl at +10s pause up/loss
   faultwire ctl mark 'the deployment begins'
 
-Packets that wait go on: none is lost, overtaken or decided about again because of a change.")]
+Packets that wait go on: none is lost, overtaken or decided about again because
+of a change.")]
 pub(super) struct Ctl {
     /// Name or path of its control socket [default: that of the variable `FAULTWIRE_CONTROL`, or the only instance that runs]
     #[arg(long, value_name = "NAME|PATH", global = true)]
@@ -94,7 +95,11 @@ pub(super) fn ctl(args: &Ctl) -> ExitCode {
     let done = Client::find(args.control.as_ref()).and_then(|client| run(args, &client));
     match done {
         Ok(text) => {
-            out::print(text);
+            if args.json {
+                out::raw(text);
+            } else {
+                out::print(text);
+            }
             ExitCode::SUCCESS
         }
         Err(error @ ClientError::Refused { status: 400..500, .. }) => fail(WRONG, error),
@@ -107,7 +112,10 @@ fn list(as_json: bool) -> ExitCode {
         // One that ends meanwhile is none.
         let Ok(state) = client.get("/v1/state") else { continue };
         if as_json {
-            out::line(json!({ "name": client.name(), "socket": client.path(), "state": state }));
+            out::raw(format_args!(
+                "{}\n",
+                json!({ "name": client.name(), "socket": client.path(), "state": state })
+            ));
         } else {
             let (command, pid, seed) = (&state["command"], &state["pid"], &state["seed"]);
             let command = command.as_str().unwrap_or("?");
@@ -225,7 +233,7 @@ fn watch(
         }
     }
     for event in client.events(&query)? {
-        out::line(event?);
+        out::raw(format_args!("{}\n", event?));
     }
     Ok(String::new())
 }

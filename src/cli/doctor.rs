@@ -32,7 +32,7 @@ pub(super) fn doctor(args: &Doctor) -> ExitCode {
                 "name": finding.name, "ok": finding.result.is_ok(), "needed_by": finding.needed_by, "found": said,
             })
         });
-        out::line(format_args!("{:#}", json!({ "findings": list.collect::<Vec<_>>() })));
+        out::raw(format_args!("{:#}\n", json!({ "findings": list.collect::<Vec<_>>() })));
     } else {
         for Finding { name, needed_by, result } in &findings {
             let (mark, said) = match result {

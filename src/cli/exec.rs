@@ -17,6 +17,7 @@ use crate::capture::live::{LiveLog, check_folder};
 use crate::cli::args::Exec;
 use crate::cli::faults::Faults;
 use crate::cli::log::start_log;
+use crate::cli::out::Stream;
 use crate::cli::serving::{self, Served};
 use crate::cli::signals::Signals;
 use crate::cli::subnets::Subnets;
@@ -148,7 +149,7 @@ impl Ended {
     }
 
     fn table(&self) -> String {
-        summary::table(&self.summary, &self.names)
+        summary::table(&self.summary, &self.names, Stream::Stderr.columns())
     }
 
     fn json(&self) -> serde_json::Value {

@@ -18,16 +18,16 @@ const PIECE: usize = 32 << 10;
 /// Options of `journal`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Times are seconds since the router started. Flows have numbers in the order in which they come.
-Their packets count from 1.
+Times are seconds since the router started. Flows have numbers in the order in
+which they come. Their packets count from 1.
 
 Examples:
   faultwire exec --both 'loss 1%' --journal j.fwj -- curl -s http://example.com
   faultwire journal j.fwj
   faultwire journal j.fwj --flow 1 --json | jq .draw
 
-Exit code: 0 done, also of a journal that ends in the middle; 2 the file is no journal, or has
-no such place, reason or flow.")]
+Exit code: 0 done, also of a journal that ends in the middle; 2 the file is no
+journal, or has no such place, reason or flow.")]
 pub(super) struct Journal {
     /// The file that --journal wrote; - reads standard input
     pub(super) file: PathBuf,

@@ -6,6 +6,8 @@
 //!   1 of it.
 //! - What cannot be said on standard error cannot be said at all.
 
+mod colour;
+
 use std::borrow::Cow;
 use std::fmt::{Display, Write as _};
 use std::fs::{File, OpenOptions};
@@ -17,6 +19,11 @@ use std::sync::PoisonError;
 
 use nix::libc;
 
+use crate::lab::report::layout::{COLUMNS, wrap};
+
+/// Nothing is laid out for less.
+const NARROWEST: usize = 20;
+
 /// The first failure of standard output.
 static FAILURE: Mutex<Option<Failure>> = Mutex::new(None);
 
@@ -27,14 +34,57 @@ enum Failure {
     Broken(io::Error),
 }
 
-/// Writes `text` to standard output, as [`printable`] makes it.
+/// A standard stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stream {
+    Stdout,
+    Stderr,
+}
+
+impl Stream {
+    /// The width of the terminal, if it is one.
+    fn terminal(self) -> Option<usize> {
+        let size = match self {
+            Self::Stdout => terminal_size::terminal_size_of(io::stdout()),
+            Self::Stderr => terminal_size::terminal_size_of(io::stderr()),
+        };
+        // A terminal whose size nobody has set says 0.
+        size.map(|(width, _)| usize::from(width.0)).filter(|&width| width > 0)
+    }
+
+    /// How wide tables and drawings may be.
+    pub(super) fn columns(self) -> usize {
+        self.terminal().unwrap_or(COLUMNS).max(NARROWEST)
+    }
+
+    /// `text` as people read it here: harmless, no wider than the terminal, and coloured if that is wanted.
+    fn dress(self, text: &str) -> String {
+        let text = printable(text);
+        let text = match self.terminal() {
+            Some(columns) => Cow::Owned(wrap(&text, columns.max(NARROWEST))),
+            None => text,
+        };
+        if colour::is_wanted(self) { colour::paint(&text) } else { text.into_owned() }
+    }
+}
+
+/// Writes `text` for people to standard output.
 pub(super) fn print(text: impl Display) {
+    write_out(&Stream::Stdout.dress(&text.to_string()));
+}
+
+/// Writes `text` for programs, or to be copied, to standard output: its lines are as long as they are.
+pub(super) fn raw(text: impl Display) {
+    write_out(&printable(&text.to_string()));
+}
+
+fn write_out(text: &str) {
     let mut failure = FAILURE.lock().unwrap_or_else(PoisonError::into_inner);
     if failure.is_some() {
         return;
     }
     let mut stdout = io::stdout().lock();
-    let written = stdout.write_all(printable(&text.to_string()).as_bytes()).and_then(|()| stdout.flush());
+    let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
     *failure = match written {
         Ok(()) => None,
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Some(Failure::Gone),
@@ -65,16 +115,21 @@ fn printable(text: &str) -> Cow<'_, str> {
     Cow::Owned(clean)
 }
 
-/// Writes a line to standard output.
+/// Writes a line for people to standard output.
 pub(super) fn line(text: impl Display) {
     print(format_args!("{text}\n"));
 }
 
-/// Writes `text` to standard error, as [`printable`] makes it.
+/// Writes `text` for people to standard error.
 pub(super) fn note(text: impl Display) {
-    let mut stderr = io::stderr().lock();
+    let text = Stream::Stderr.dress(&text.to_string());
     // Nobody is left to be told.
-    let _ = stderr.write_all(printable(&text.to_string()).as_bytes());
+    let _ = io::stderr().lock().write_all(text.as_bytes());
+}
+
+/// Writes `text` for programs, or to be copied, to standard error: its lines are as long as they are.
+pub(super) fn note_raw(text: impl Display) {
+    let _ = io::stderr().lock().write_all(printable(&text.to_string()).as_bytes());
 }
 
 /// Writes a line to standard error.
@@ -111,8 +166,11 @@ impl LiveLine {
         OpenOptions::new().write(true).custom_flags(flags).open("/proc/self/fd/2").ok().map(Self)
     }
 
-    /// Puts `text` in place of what the line says.
+    /// Puts `text` in place of what the line says, as much of it as the line has room for.
     pub(super) fn show(&mut self, text: impl Display) {
+        // A full line would make the terminal begin another.
+        let room = Stream::Stderr.columns() - 1;
+        let text: String = text.to_string().chars().take(room).collect();
         // In one call, so that a terminal takes all of it or nothing, as long as there is room.
         let _ = self.0.write(format!("\r\x1b[K{text}").as_bytes());
     }

@@ -16,6 +16,7 @@ use serde_json::json;
 use crate::capture::mahimahi::Log;
 use crate::capture::{Format, LinkType, Outcome, Outputs, Replay, Sink, Source};
 use crate::cli::args::Pcap;
+use crate::cli::out::Stream;
 use crate::cli::signals::{Received, Signals};
 use crate::cli::summary::{self, Names};
 use crate::cli::{WRONG, fail, faults, kind, out, reasons};
@@ -239,6 +240,7 @@ fn log(path: &Path, replay: &Replay) -> anyhow::Result<Log<Output>> {
 /// What was done, on standard error if the packets go to standard output.
 fn report(args: &Pcap, outcome: &Outcome, names: &Names, took: Duration) {
     let summary = Summary { total: outcome.report.clone(), links: Vec::new(), workers: Vec::new() };
+    let stream = if is_stream(&args.output) { Stream::Stderr } else { Stream::Stdout };
     let text = if args.json {
         let mut json = summary::json(&summary, names);
         if let Some(fields) = json.as_object_mut() {
@@ -263,13 +265,14 @@ fn report(args: &Pcap, outcome: &Outcome, names: &Names, took: Duration) {
         format!("{json:#}\n")
     } else {
         let speed = outcome.packets as f64 / took.as_secs_f64().max(1e-9);
-        let (lines, table) = (capture_lines(outcome), summary::table(&summary, names));
+        let (lines, table) = (capture_lines(outcome), summary::table(&summary, names, stream.columns()));
         format!("{lines}\ntaken through at {speed:.0} packets/s\n{table}")
     };
-    if is_stream(&args.output) {
-        out::note(text);
-    } else {
-        out::print(text);
+    match (stream, args.json) {
+        (Stream::Stderr, true) => out::note_raw(text),
+        (Stream::Stderr, false) => out::note(text),
+        (Stream::Stdout, true) => out::raw(text),
+        (Stream::Stdout, false) => out::print(text),
     }
 }
 

@@ -9,7 +9,7 @@ use nix::unistd::Pid;
 use crate::attach;
 use crate::capture::live::{LiveLog, LogError, Wanted, check_folder};
 use crate::cli::kind;
-use crate::cli::out::LiveLine;
+use crate::cli::out::{LiveLine, Stream};
 use crate::cli::ready::{self, Ready};
 use crate::cli::serving::{self, Served, Serving};
 use crate::cli::session;
@@ -38,10 +38,12 @@ const LOOK: u16 = 5;
 #[command(after_help = "\
 Examples:
   faultwire run configs/lossy-uplink.toml --seed 7 --json > result.json
-  faultwire run configs/dsl.toml --ready-fd 3 --die-with-parent 3>ready & read -r _ <ready
+  faultwire run configs/dsl.toml --ready-fd 3 --die-with-parent 3>ready &
+  read -r _ <ready
   ./test.sh; kill $!
 
-SIGUSR1 prints the summary so far on standard error. Under systemd, Type=notify works.")]
+SIGUSR1 prints the summary so far on standard error. Under systemd, Type=notify
+works.")]
 pub(super) struct Run {
     /// Configuration file (TOML); see configs/reference.toml for every key
     pub(super) config: PathBuf,
@@ -237,7 +239,7 @@ fn watch(
                 if let Some(live) = &mut live {
                     live.clear();
                 }
-                out::note(summary::table(&network.summary()?, names));
+                out::note(summary::table(&network.summary()?, names, Stream::Stderr.columns()));
             }
             Some(signal) if ends(signal) => break,
             _ => {}
@@ -277,9 +279,9 @@ fn drain(network: &Network, signals: &Signals, most: Duration) -> anyhow::Result
 
 fn finish(summary: &Summary, names: &Names, json: bool) -> ExitCode {
     if json {
-        out::line(format_args!("{:#}", summary::json(summary, names)));
+        out::raw(format_args!("{:#}\n", summary::json(summary, names)));
     } else {
-        out::print(summary::table(summary, names));
+        out::print(summary::table(summary, names, Stream::Stdout.columns()));
     }
     if summary.total.is_conserved() {
         ExitCode::SUCCESS

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use crate::config::Plan;
 use crate::engine::network::{Attached, Summary};
-use crate::engine::{self, NatReport, Report};
+use crate::engine::{self, NatReport, PathReport, Report};
+use crate::lab::report::layout::wrap;
 use crate::pipeline::counters::{Amount, Drops};
 use crate::pipeline::ordinals::Ordinals;
 use crate::pipeline::time::{Duration, Instant};
@@ -118,19 +119,36 @@ fn split(drops: &Drops) -> (Amount, Amount) {
     sums
 }
 
-/// The table that ends a run.
-pub(super) fn table(summary: &Summary, names: &Names) -> String {
+/// The table that ends a run, in lines of at most so many columns, but for single words.
+pub(super) fn table(summary: &Summary, names: &Names, columns: usize) -> String {
     let mut out = String::new();
-    write_table(&mut out, summary, names).expect("writing to a string");
+    write_table(&mut out, summary, names, columns).expect("writing to a string");
     out
 }
 
-fn write_table(out: &mut String, summary: &Summary, names: &Names) -> std::fmt::Result {
+/// Columns of a name, of packets and of bytes.
+const TOTALS: [usize; 3] = [34, 14, 18];
+
+fn write_table(out: &mut String, summary: &Summary, names: &Names, columns: usize) -> std::fmt::Result {
     let report = &summary.total;
     let counters = &report.counters;
-    writeln!(out, "{:<34}{:>14}{:>18}", "wire packets and bytes", "packets", "bytes")?;
-    let mut row =
-        |label: &str, amount: Amount| writeln!(out, "{label:<34}{:>14}{:>18}", amount.packets, amount.bytes);
+    let [label_width, packets, bytes] = TOTALS;
+    let fits = label_width + packets + bytes <= columns;
+    if fits {
+        writeln!(
+            out,
+            "{:<label_width$}{:>packets$}{:>bytes$}",
+            "wire packets and bytes", "packets", "bytes"
+        )?;
+    }
+    let mut row = |label: &str, amount: Amount| {
+        if fits {
+            writeln!(out, "{label:<label_width$}{:>packets$}{:>bytes$}", amount.packets, amount.bytes)
+        } else {
+            let text = format!("{label}: {} packets, {} bytes", amount.packets, amount.bytes);
+            writeln!(out, "{}", wrap(&text, columns))
+        }
+    };
     row("received", counters.received)?;
     row("created (copies, fragments, ICMP)", counters.created)?;
     row("sent", counters.sent)?;
@@ -145,25 +163,11 @@ fn write_table(out: &mut String, summary: &Summary, names: &Names) -> std::fmt::
         row("held", report.held)?;
     }
     let verdict = if report.is_conserved() { "all accounted for" } else { "NOT ALL ACCOUNTED FOR (a bug)" };
-    writeln!(out, "received + created = sent + dropped + held: {verdict}")?;
+    let verdict = format!("received + created = sent + dropped + held: {verdict}");
+    writeln!(out, "{}", wrap(&verdict, columns))?;
     for path in &report.paths {
         writeln!(out, "\n{} -> {}", names.ports[path.from], names.ports[path.to])?;
-        let titles = ["seen", "acted on", "dropped", "delayed", "created", "rewritten"];
-        write!(out, "  {:<20}", "stage")?;
-        for title in titles {
-            write!(out, "{title:>12}")?;
-        }
-        writeln!(out)?;
-        for stage in &path.stages {
-            let c = &stage.counters;
-            write!(out, "  {:<20}", stage.name)?;
-            let mut created = c.created;
-            created += c.answered;
-            for amount in [c.seen, c.acted(), c.drops.total(), c.delayed, created, c.rewritten] {
-                write!(out, "{:>12}", amount.packets)?;
-            }
-            writeln!(out)?;
-        }
+        out.push_str(&stages(path, columns));
     }
     writeln!(out)?;
     for NatReport { name, fill } in &report.nats {
@@ -178,6 +182,45 @@ fn write_table(out: &mut String, summary: &Summary, names: &Names) -> std::fmt::
         writeln!(out, "notice: {notice}")?;
     }
     writeln!(out, "seed {}", names.seed)
+}
+
+/// What the stages of a path did: a table, or a sentence for each where it has no room.
+fn stages(path: &PathReport, columns: usize) -> String {
+    const TITLES: [&str; 6] = ["seen", "acted on", "dropped", "delayed", "created", "rewritten"];
+    let counted = path.stages.iter().map(|stage| {
+        let c = &stage.counters;
+        let created = c.created.packets + c.answered.packets;
+        let amounts = [c.seen, c.acted(), c.drops.total(), c.delayed].map(|amount| amount.packets);
+        let [seen, acted, dropped, delayed] = amounts;
+        (stage.name.as_str(), [seen, acted, dropped, delayed, created, c.rewritten.packets])
+    });
+    let rows: Vec<(&str, [u64; 6])> = counted.collect();
+    let name = rows.iter().map(|(name, _)| name.chars().count() + 2).max().unwrap_or(0).max(12);
+    let width = |at: usize, gap: usize| {
+        let numbers = rows.iter().map(|(_, row)| row[at].to_string().len());
+        numbers.max().unwrap_or(0).max(TITLES[at].len()) + gap
+    };
+    let widths = |gap| -> Vec<usize> { (0..TITLES.len()).map(|at| width(at, gap)).collect() };
+    let fitting =
+        [4, 3, 2].map(widths).into_iter().find(|widths| 2 + name + widths.iter().sum::<usize>() <= columns);
+    let mut text = String::new();
+    let mut write = |line: std::fmt::Arguments<'_>| text.write_fmt(line).expect("writing to a string");
+    if let Some(widths) = fitting {
+        write(format_args!("  {:<name$}", "stage"));
+        TITLES.iter().zip(&widths).for_each(|(title, width)| write(format_args!("{title:>width$}")));
+        for (stage, row) in &rows {
+            write(format_args!("\n  {stage:<name$}"));
+            row.iter().zip(&widths).for_each(|(number, width)| write(format_args!("{number:>width$}")));
+        }
+        write(format_args!("\n"));
+        return text;
+    }
+    for (stage, row) in &rows {
+        let numbers = row.iter().zip(TITLES).enumerate().filter(|(at, (number, _))| *at == 0 || **number > 0);
+        let numbers: Vec<String> = numbers.map(|(_, (number, title))| format!("{title} {number}")).collect();
+        write(format_args!("{}\n", wrap(&format!("  {stage}: {}", numbers.join(", ")), columns)));
+    }
+    text
 }
 
 fn write_lateness(out: &mut String, report: &Report) -> std::fmt::Result {
@@ -286,6 +329,25 @@ pub(super) fn json(summary: &Summary, names: &Names) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::StageReport;
+    use crate::pipeline::counters::StageCounters;
+
+    #[test]
+    fn the_stages_fit_the_width() {
+        let counters =
+            |packets| StageCounters { seen: Amount { packets, bytes: 1 }, ..StageCounters::default() };
+        let stage = |name: &str, packets| StageReport { name: name.to_owned(), counters: counters(packets) };
+        for (name, packets) in
+            [("loss", 7), ("loss", u64::MAX), ("a-stage-with-quite-a-long-name/back", 123_456)]
+        {
+            let path = PathReport { from: 0, to: 1, stages: vec![stage(name, packets), stage("b", 0)] };
+            for columns in [40, 80, 120] {
+                let text = stages(&path, columns);
+                assert!(text.lines().all(|line| line.chars().count() <= columns), "{text}");
+                assert!(text.contains(&packets.to_string()), "{text}");
+            }
+        }
+    }
 
     fn said(in_time: u64, late: u64) -> Option<String> {
         let mut lateness = Histogram::new(3).unwrap();

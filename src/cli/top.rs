@@ -23,16 +23,17 @@ use crate::pipeline::time::Duration;
 /// Options of `top`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Rates are of the last interval, all else since the start. Key q and Ctrl-C end it. Without a
-terminal it prints a frame after each interval. NO_COLOR in the environment switches colour off.
+Rates are of the last interval, all else since the start. Key q and Ctrl-C end
+it. Without a terminal it prints a frame after each interval. NO_COLOR in the
+environment switches colour off.
 
 Examples:
   faultwire top
   faultwire top --control dsl --interval 200ms
   faultwire top --once
 
-Exit code: 0 also if the instance ends meanwhile; 1 there is none that can be asked; 2 the command
-line is wrong.")]
+Exit code: 0 also if the instance ends meanwhile; 1 there is none that can be
+asked; 2 the command line is wrong.")]
 pub(super) struct Top {
     /// Name or path of the instance's control socket [default: `$FAULTWIRE_CONTROL`, or the only instance that runs]
     #[arg(long, value_name = "NAME|PATH")]

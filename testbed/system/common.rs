@@ -4,13 +4,14 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::process::{Child, ChildStderr, Command, Output, Stdio};
 use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::signal::{SigHandler, Signal};
 
@@ -134,12 +135,29 @@ pub(crate) struct Terminal {
     slave: Option<OwnedFd>,
     /// What was said and not waited for.
     heard: String,
+    /// The beginning of a letter whose end has not come yet.
+    begun: Vec<u8>,
 }
 
 impl Terminal {
     pub(crate) fn open() -> Self {
-        let pty = nix::pty::openpty(None, None).unwrap();
-        Self { master: pty.master.into(), slave: Some(pty.slave), heard: String::new() }
+        Self::of_size(80, 24)
+    }
+
+    pub(crate) fn of_size(columns: u16, rows: u16) -> Self {
+        // Closed in what other tests start meanwhile, or the terminal would not end with its program.
+        let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+        let master = nix::pty::posix_openpt(flags).unwrap();
+        nix::pty::grantpt(&master).unwrap();
+        nix::pty::unlockpt(&master).unwrap();
+        let name = nix::pty::ptsname_r(&master).unwrap();
+        let slave = File::options().read(true).write(true).custom_flags(OFlag::O_NOCTTY.bits()).open(&name);
+        let slave = slave.unwrap();
+        let [columns, rows] = [columns, rows].map(|number| number.to_string());
+        let stty = tool("stty").args(["-F", &name, "cols", &columns, "rows", &rows]).output().unwrap();
+        assert!(stty.status.success(), "{}", said(&stty));
+        let master = OwnedFd::from(master);
+        Self { master: master.into(), slave: Some(slave.into()), heard: String::new(), begun: Vec::new() }
     }
 
     /// Starts the one program that it is for, as the leader of its session.
@@ -184,7 +202,14 @@ impl Terminal {
         match self.master.read(&mut buffer) {
             Ok(0) => false,
             Ok(length) => {
-                self.heard.push_str(&String::from_utf8_lossy(&buffer[..length]));
+                self.begun.extend_from_slice(&buffer[..length]);
+                let whole = match std::str::from_utf8(&self.begun) {
+                    Ok(text) => text.len(),
+                    Err(error) if error.error_len().is_none() => error.valid_up_to(),
+                    Err(_) => self.begun.len(),
+                };
+                let bytes: Vec<u8> = self.begun.drain(..whole).collect();
+                self.heard.push_str(&String::from_utf8_lossy(&bytes));
                 true
             }
             Err(error) if error.raw_os_error() == Some(nix::libc::EIO) => false,

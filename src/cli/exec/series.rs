@@ -38,10 +38,10 @@ pub(super) fn series(asked: Asked<'_>, file: Option<Json<'_>>) -> anyhow::Result
         How::Passed => (format!("{}: none failed", runs(passed, first)), code),
         How::Failed => {
             let line: Vec<OsString> = std::env::args_os().collect();
-            let line = again.insert(self::again(&line, first.wrapping_add(passed)));
+            again = Some(self::again(&line, first.wrapping_add(passed)));
             let said = last.as_ref().and_then(Ended::line).unwrap_or_default();
             let passed = if passed == 1 { "1 run".to_owned() } else { format!("{passed} runs") };
-            (format!("{said}, after {passed} without failure; this runs it again:\n{line}"), code)
+            (format!("{said}, after {passed} without failure; this runs it again:"), code)
         }
         How::Interrupted(signal) => {
             let words = format!("ended by {signal} after {}: none failed", runs(passed, first));
@@ -52,6 +52,9 @@ pub(super) fn series(asked: Asked<'_>, file: Option<Json<'_>>) -> anyhow::Result
         out::note(ended.table());
     }
     out::note_line(format_args!("faultwire: {words}"));
+    if let Some(line) = &again {
+        out::note_raw(format_args!("{line}\n"));
+    }
     if let Some(ended) = &last {
         let mut json = ended.json();
         let failed = again.is_some().then(|| ended.names.seed());

@@ -80,6 +80,18 @@ impl Headline {
     }
 }
 
+impl Headline {
+    /// The line without what differs between packets of the same kind: the client's port, the number of an echo. `None`: the
+    /// line as it is.
+    pub fn class(&self) -> Option<String> {
+        match self.body {
+            Body::Udp(length) => Some(format!("UDP {length} {}", self.flow.1.min(self.flow.3))),
+            Body::Icmp(v6, kind @ (0 | 8 | 128 | 129), code, _) => Some(format!("{v6} {kind} {code}")),
+            _ => None,
+        }
+    }
+}
+
 type Network = (IpAddr, IpAddr, u8, usize, Option<(u32, bool)>);
 
 fn ipv4(bytes: &[u8]) -> Option<Network> {

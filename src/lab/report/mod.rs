@@ -2,11 +2,12 @@
 
 pub mod diagram;
 pub mod headline;
+pub mod layout;
 pub mod network;
 pub mod page;
 pub mod story;
 
-pub use diagram::diagram;
+pub use diagram::{Diagram, diagram};
 pub use story::{CaseStory, TrialStory};
 
 use crate::pipeline::time::Instant;

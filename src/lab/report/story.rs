@@ -1,10 +1,12 @@
 //! What is printed of a case, for people and as JSON.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use serde::Serialize;
 
 use crate::lab::check::Verdict;
+use crate::lab::report::Diagram;
+use crate::lab::report::layout::{COLUMNS, fill, wrap};
 use crate::lab::value::{Observations, Value};
 
 /// A case that was run, with its controls.
@@ -37,7 +39,7 @@ pub struct TrialStory {
     pub notices: Vec<String>,
     /// Who sent what when, and where it was dropped.
     #[serde(skip)]
-    pub diagram: String,
+    pub diagram: Diagram,
     /// The drops that mattered most, as a journal has them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub drops: Vec<String>,
@@ -74,70 +76,92 @@ impl TrialStory {
 
 impl fmt::Display for CaseStory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}: {}\n", self.name, self.title)?;
-        for line in self.story.lines() {
-            writeln!(f, "  {line}")?;
-        }
-        for trial in &self.trials {
-            write!(f, "\n{trial}")?;
-        }
-        writeln!(f, "\n{} {} (seed {})", mark(self.pass()), self.name, self.seed)
+        f.write_str(&self.text(COLUMNS))
     }
 }
 
-impl fmt::Display for TrialStory {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "── {} ──\n\nnetwork\n{}\nsent", self.name(), self.network)?;
-        for line in &self.traffic {
-            writeln!(f, "  {line}")?;
+impl CaseStory {
+    /// The whole story in lines of at most so many columns, but for single words.
+    pub fn text(&self, columns: usize) -> String {
+        let title = wrap(&format!("{}: {}", self.name, self.title), columns);
+        let mut text = format!("{title}\n\n");
+        for line in fill(&self.story, columns.saturating_sub(2)).lines() {
+            line_of(&mut text, format_args!("{}{line}", if line.is_empty() { "" } else { "  " }));
         }
-        writeln!(f, "\npackets\n{}\ncounted by the kernels", self.diagram)?;
-        for (name, value) in self.observed.iter() {
-            if name.starts_with("kernel.") && *value != Value::Count(0) && is_telling(name) {
-                writeln!(f, "  {name:<52} +{value}")?;
-            }
+        for trial in &self.trials {
+            line_of(&mut text, format_args!("\n{}", trial.text(columns).trim_end_matches('\n')));
         }
-        self.kernel_drops(f)?;
-        for (at, drop) in self.drops.iter().enumerate() {
-            writeln!(
-                f,
-                "{}  {drop}",
-                if at == 0 { "\ndropped by the router: what mattered most\n" } else { "" }
-            )?;
-        }
-        for (at, notice) in self.notices.iter().enumerate() {
-            writeln!(f, "{}notice: {notice}", if at == 0 { "\n" } else { "" })?;
-        }
-        writeln!(f, "\nexpected")?;
-        for verdict in &self.verdicts {
-            let Verdict { see, seen, expected, .. } = verdict;
-            match &verdict.not_observable {
-                Some(why) => writeln!(f, "  n/a  {see} is not observable here: {why}")?,
-                None => writeln!(f, "  {} {see} = {seen}, expected {expected}", mark(verdict.pass))?,
-            }
-            if !verdict.because.is_empty() {
-                writeln!(f, "         {}", verdict.because)?;
-            }
-        }
-        Ok(())
+        line_of(&mut text, format_args!("\n{} {} (seed {})", mark(self.pass()), self.name, self.seed));
+        text
     }
 }
 
 impl TrialStory {
+    /// The trial in lines of at most so many columns, but for single words.
+    fn text(&self, columns: usize) -> String {
+        let mut text = format!("── {} ──\n\nnetwork\n{}\nsent\n", self.name(), self.network);
+        for line in &self.traffic {
+            line_of(&mut text, format_args!("  {line}"));
+        }
+        let mut text = wrap(&text, columns);
+        line_of(&mut text, format_args!("\npackets\n{}", self.diagram.draw(columns)));
+        text.push_str(&wrap(&self.counted(columns), columns));
+        text
+    }
+
+    /// What was counted, and what was expected.
+    fn counted(&self, columns: usize) -> String {
+        let mut text = "counted by the kernels\n".to_owned();
+        // Names are as long as 52 letters; numbers have the rest of the line.
+        let width = columns.saturating_sub(28).clamp(20, 52);
+        for (name, value) in self.observed.iter() {
+            if name.starts_with("kernel.") && *value != Value::Count(0) && is_telling(name) {
+                line_of(&mut text, format_args!("  {name:<width$} +{value}"));
+            }
+        }
+        self.kernel_drops(&mut text, width);
+        for (at, drop) in self.drops.iter().enumerate() {
+            let head = if at == 0 { "\ndropped by the router: what mattered most\n" } else { "" };
+            line_of(&mut text, format_args!("{head}  {drop}"));
+        }
+        for (at, notice) in self.notices.iter().enumerate() {
+            line_of(&mut text, format_args!("{}notice: {notice}", if at == 0 { "\n" } else { "" }));
+        }
+        line_of(&mut text, format_args!("\nexpected"));
+        for verdict in &self.verdicts {
+            let Verdict { see, seen, expected, because, .. } = verdict;
+            if let Some(why) = &verdict.not_observable {
+                line_of(&mut text, format_args!("  n/a  {see} is not observable here: {why}"));
+            } else {
+                let mark = mark(verdict.pass);
+                line_of(&mut text, format_args!("  {mark} {see} = {seen}, expected {expected}"));
+            }
+            if !because.is_empty() {
+                let because = wrap(because, columns.saturating_sub(9).max(20));
+                because
+                    .lines()
+                    .for_each(|line| line_of(&mut text, format_args!("         {}", line.trim_start())));
+            }
+        }
+        text
+    }
+
     /// Why the kernels dropped what the hosts received, if that was recorded.
-    fn kernel_drops(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn kernel_drops(&self, text: &mut String, width: usize) {
         let drops = self
             .observed
             .iter()
             .filter(|(name, value)| name.starts_with("drops.") && **value != Value::Count(0));
         for (at, (name, value)) in drops.enumerate() {
-            if at == 0 {
-                writeln!(f, "\ndropped by the kernels, by reason")?;
-            }
-            writeln!(f, "  {name:<52} +{value}")?;
+            let head = if at == 0 { "\ndropped by the kernels, by reason\n" } else { "" };
+            line_of(text, format_args!("{head}  {name:<width$} +{value}"));
         }
-        Ok(())
     }
+}
+
+fn line_of(text: &mut String, line: fmt::Arguments<'_>) {
+    // Writing to a string cannot fail.
+    let _ = writeln!(text, "{line}");
 }
 
 fn mark(pass: bool) -> &'static str {
@@ -172,7 +196,7 @@ mod tests {
             network: "  a ──► b\n".into(),
             traffic: vec!["get: 75 bytes".into()],
             notices: Vec::new(),
-            diagram: "time\n".into(),
+            diagram: Diagram::default(),
             drops: Vec::new(),
             verdicts: vec![verdict],
             observed,
@@ -204,7 +228,7 @@ mod tests {
         let mut half = trial(true);
         let blind = Verdict { not_observable: Some("no tracefs".into()), ..half.verdicts[0].clone() };
         half.verdicts.push(blind.clone());
-        let text = half.to_string();
+        let text = half.text(COLUMNS);
         assert!(text.contains("n/a  traffic.get.outcome is not observable here: no tracefs"), "{text}");
         assert!(half.pass());
         assert_eq!(story(vec![half]).not_observable(), 1);

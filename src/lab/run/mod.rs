@@ -100,7 +100,7 @@ pub fn record_case(
 struct Outcome {
     observed: Observations,
     verdicts: Vec<Verdict>,
-    diagram: String,
+    diagram: report::Diagram,
     drops: Vec<String>,
     notices: Vec<String>,
 }
@@ -127,7 +127,7 @@ fn run_trial(
     let Outcome { mut observed, mut verdicts, diagram, drops, notices } = last.unwrap_or_else(|| Outcome {
         observed: Observations::default(),
         verdicts: Vec::new(),
-        diagram: String::new(),
+        diagram: report::Diagram::default(),
         drops: Vec::new(),
         notices: Vec::new(),
     });
@@ -192,7 +192,7 @@ fn run_once(
 }
 
 /// The server, or whoever is second, is on the right; everybody else on the left.
-fn draw(run: &Run, records: &[report::Record]) -> String {
+fn draw(run: &Run, records: &[report::Record]) -> report::Diagram {
     let names: Vec<&str> = run.network.hosts.iter().map(|host| host.port.name.as_str()).collect();
     let right =
         names.iter().position(|name| *name == "server").unwrap_or(1).min(names.len().saturating_sub(1));
