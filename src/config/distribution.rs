@@ -1,7 +1,7 @@
 //! Distributions by name and by file.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Arc;
 
 use crate::config::suggest;
 use crate::pipeline::distribution::Table;
@@ -11,9 +11,6 @@ use crate::pipeline::params::Distribution;
 const OWN: [&str; 4] = ["uniform", "normal", "pareto", "paretonormal"];
 /// Where tc's packages put their files.
 const TC: [&str; 5] = ["/usr/lib/tc", "/lib/tc", "/usr/lib64/tc", "/usr/local/lib/tc", "/usr/share/tc"];
-
-/// Tables that are in use: parameters refer to them, for as long as the process lives.
-static TABLES: Mutex<Vec<&'static Table>> = Mutex::new(Vec::new());
 
 /// What is wrong with a name, and what would be right.
 pub(super) type Refusal = (String, String);
@@ -31,8 +28,8 @@ pub(super) fn find(name: &str, base: Option<&Path>) -> Result<Distribution, Refu
     match name {
         "uniform" => return Ok(Distribution::Uniform),
         "normal" => return Ok(Distribution::Normal),
-        "pareto" => return Ok(kept(Table::pareto())),
-        "paretonormal" => return Ok(kept(Table::paretonormal())),
+        "pareto" => return Ok(shape(Table::pareto())),
+        "paretonormal" => return Ok(shape(Table::paretonormal())),
         _ => {}
     }
     let is_path = name.contains('/') || Path::new(name).extension().is_some_and(|end| end == "dist");
@@ -72,34 +69,16 @@ fn read(name: &str, file: &Path) -> Result<Distribution, Refusal> {
         .map_err(|error| (format!("{} cannot be read: {error}", file.display()), hint()))?;
     let table =
         Table::parse(name, &text).map_err(|error| (format!("{}: {error}", file.display()), hint()))?;
-    Ok(kept(table))
+    Ok(shape(table))
 }
 
-/// The table, kept for good, once.
-fn kept(table: Table) -> Distribution {
-    let mut tables = TABLES.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(known) = tables.iter().find(|known| ***known == table) {
-        return Distribution::Table(known);
-    }
-    let table: &'static Table = Box::leak(Box::new(table));
-    tables.push(table);
-    Distribution::Table(table)
+fn shape(table: Table) -> Distribution {
+    Distribution::Table(Arc::new(table))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_table_is_kept_once() {
-        let address = |distribution| match distribution {
-            Distribution::Table(table) => std::ptr::from_ref(table),
-            other => panic!("{other:?}"),
-        };
-        let find = |name: &str| find(name, None).unwrap();
-        assert_eq!(address(find("pareto")), address(find("pareto")));
-        assert_ne!(address(find("pareto")), address(find("paretonormal")));
-    }
 
     #[test]
     fn the_folder_of_any_architecture_is_searched() {

@@ -183,14 +183,14 @@ impl Explainer<'_> {
             "reorder: lets {} of the packets leave at once, before those that still wait for their delay; it shows only where \
              packets follow each other within the delay ({})",
             percent(share),
-            netem.delay.map_or_else(String::new, |delay| delay.delay.to_string())
+            netem.delay.as_ref().map_or_else(String::new, |delay| delay.delay.to_string())
         ));
     }
 
     fn delay(&mut self, netem: &NetemParams) {
-        let Some(delay) = netem.delay else { return };
+        let Some(delay) = &netem.delay else { return };
         let (mean, jitter) = (delay.delay.as_secs_f64(), delay.jitter.as_secs_f64());
-        let shape = match delay.distribution {
+        let shape = match &delay.distribution {
             Distribution::Uniform => "uniform".to_owned(),
             Distribution::Normal => "normal, by standard deviation".to_owned(),
             Distribution::Table(table) => table.name().to_owned(),
@@ -208,7 +208,7 @@ impl Explainer<'_> {
             delay.delay, delay.jitter
         ));
         if self.mode == Mode::Exact && !delay.reorder {
-            self.wander(Pace::new(&delay, netem.delay_correlation));
+            self.wander(Pace::new(delay, netem.delay_correlation));
         }
     }
 
@@ -249,7 +249,7 @@ impl Explainer<'_> {
         let implied = (self.mode == Mode::Netem).then_some(TC_LIMIT);
         let Some(limit) = netem.limit.or(implied).map(|limit| limit as f64) else { return };
         let given = if netem.limit.is_some() { "" } else { " (netem's default)" };
-        let delay = netem.delay.map_or(0.0, |delay| (delay.delay + delay.jitter).as_secs_f64());
+        let delay = netem.delay.as_ref().map_or(0.0, |delay| (delay.delay + delay.jitter).as_secs_f64());
         let rate = netem.rate.map(|rate| rate.rate.bits_per_sec() as f64);
         if let Some(rate) = rate {
             let wait = limit * PACKET_BITS / rate;

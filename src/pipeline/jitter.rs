@@ -9,28 +9,41 @@ impl DelayParams {
     /// the arrival becomes no delay.
     #[inline]
     pub fn draw(&self, word: u64) -> Duration {
-        let (mean, spread) = (self.delay.as_nanos(), self.jitter.as_nanos());
-        if spread == 0 {
-            return self.delay;
-        }
-        let nanos = match self.distribution {
-            Distribution::Uniform => {
-                let offset = (u128::from(word) * (2 * u128::from(spread) + 1)) >> 64;
-                (u128::from(mean) + offset).saturating_sub(u128::from(spread)) as u64
-            }
-            Distribution::Table(table) => {
-                // A delay that keeps the order wanders: it needs a function of `word` that does not jump.
-                let offset = if self.reorder {
-                    Table::scaled(table.entry(word), spread as i64)
-                } else {
-                    table.quantile(word, spread as i64)
-                };
-                (mean as i64).saturating_add(offset).max(0) as u64
-            }
-            Distribution::Normal => (mean as f64 + standard_normal(word) * spread as f64).max(0.0) as u64,
-        };
-        Duration::from_nanos(nanos)
+        // A delay that keeps the order wanders: it needs a function of `word` that does not jump.
+        draw(&self.distribution, self.delay, self.jitter, !self.reorder, word)
     }
+}
+
+/// The time around `mean` that the uniform random number `word` stands for, never negative. If it `is_smooth`, it is a function of
+/// `word` that does not jump; else a table's entries are taken as they are.
+#[inline]
+pub(crate) fn draw(
+    shape: &Distribution,
+    mean: Duration,
+    spread: Duration,
+    is_smooth: bool,
+    word: u64,
+) -> Duration {
+    if spread.is_zero() {
+        return mean;
+    }
+    let (mean, spread) = (mean.as_nanos(), spread.as_nanos());
+    let nanos = match shape {
+        Distribution::Uniform => {
+            let offset = (u128::from(word) * (2 * u128::from(spread) + 1)) >> 64;
+            (u128::from(mean) + offset).saturating_sub(u128::from(spread)) as u64
+        }
+        Distribution::Table(table) => {
+            let offset = if is_smooth {
+                table.quantile(word, spread as i64)
+            } else {
+                Table::scaled(table.entry(word), spread as i64)
+            };
+            (mean as i64).saturating_add(offset).max(0) as u64
+        }
+        Distribution::Normal => (mean as f64 + standard_normal(word) * spread as f64).max(0.0) as u64,
+    };
+    Duration::from_nanos(nanos)
 }
 
 /// The quantile of the standard normal distribution at (word + 1/2) / 2^64.
@@ -105,16 +118,16 @@ mod tests {
 
     /// Kolmogorov and Smirnov: the largest distance between the share of draws up to a value and the distribution's.
     /// It exceeds 2.7 / sqrt(n) once in a million (Smirnov's limit, 2 exp(-2 · 2.7^2)).
-    fn assert_distributed(distribution: Distribution, cumulative: impl Fn(i64) -> (f64, f64)) {
+    fn assert_distributed(distribution: &Distribution, cumulative: impl Fn(i64) -> (f64, f64)) {
         for reorder in [false, true] {
             assert_draws(
-                DelayParams { delay: Duration::from_millis(100), reorder, ..delay(distribution) },
+                &DelayParams { delay: Duration::from_millis(100), reorder, ..delay(distribution.clone()) },
                 &cumulative,
             );
         }
     }
 
-    fn assert_draws(delay: DelayParams, cumulative: impl Fn(i64) -> (f64, f64)) {
+    fn assert_draws(delay: &DelayParams, cumulative: impl Fn(i64) -> (f64, f64)) {
         let stream = crate::pipeline::rng::StageKey::new(5, "jitter").stream(1, 0);
         let n = 200_000_u64;
         let mut draws: Vec<i64> =
@@ -138,9 +151,11 @@ mod tests {
     #[test]
     fn draws_are_distributed_as_asked() {
         let both = |p: f64| (p, p);
-        assert_distributed(Distribution::Uniform, |value| both(((value as f64 + 2e6) / 4e6).clamp(0.0, 1.0)));
+        assert_distributed(&Distribution::Uniform, |value| {
+            both(((value as f64 + 2e6) / 4e6).clamp(0.0, 1.0))
+        });
         // The distribution function by the quantile function, which has its own test: bisection.
-        assert_distributed(Distribution::Normal, |value| {
+        assert_distributed(&Distribution::Normal, |value| {
             let (mut low, mut high) = (1e-12, 1.0 - 1e-12);
             for _ in 0..60 {
                 let middle = f64::midpoint(low, high);
@@ -152,7 +167,7 @@ mod tests {
             let scaled: Vec<i64> =
                 table.entries().iter().map(|&entry| Table::scaled(entry, 2_000_000)).collect();
             let share = |count: usize| count as f64 / scaled.len() as f64;
-            assert_distributed(Distribution::Table(table), |value| {
+            assert_distributed(&Distribution::Table(table.clone().into()), |value| {
                 let below = scaled.partition_point(|&entry| entry < value);
                 (share(below), share(scaled.partition_point(|&entry| entry <= value)))
             });

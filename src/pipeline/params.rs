@@ -33,6 +33,7 @@ pub use crate::pipeline::impair::{
 };
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
@@ -71,7 +72,7 @@ impl StageParams {
 }
 
 /// Shape of a jitter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Distribution {
     /// Uniform in delay ± jitter.
     #[default]
@@ -79,7 +80,7 @@ pub enum Distribution {
     /// Normal with standard deviation jitter.
     Normal,
     /// By a table, in units of the jitter.
-    Table(&'static Table),
+    Table(Arc<Table>),
 }
 
 /// A probability with netem's correlation (0 = independent).

@@ -9,7 +9,8 @@
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
-use crate::pipeline::params::{DelayParams, Slot, SlotGap};
+use crate::pipeline::jitter;
+use crate::pipeline::params::{Slot, SlotGap};
 use crate::pipeline::rng::StageKey;
 use crate::pipeline::stage::Kept;
 use crate::pipeline::time::{Duration, Instant};
@@ -165,13 +166,13 @@ impl Queue {
 
 /// A gap by a uniform word.
 fn gap(gap: &SlotGap, word: u64) -> Duration {
-    match *gap {
+    match gap {
         SlotGap::Uniform(least, most) => {
             let span = most.as_nanos().saturating_sub(least.as_nanos());
-            least + Duration::from_nanos(((u128::from(word) * u128::from(span)) >> 64) as u64)
+            *least + Duration::from_nanos(((u128::from(word) * u128::from(span)) >> 64) as u64)
         }
-        SlotGap::Distribution(distribution, delay, jitter) => {
-            DelayParams { delay, jitter, distribution, reorder: true, half_life: None }.draw(word)
+        SlotGap::Distribution(distribution, delay, spread) => {
+            jitter::draw(distribution, *delay, *spread, false, word)
         }
     }
 }

@@ -234,8 +234,8 @@ impl Words {
 
     /// tc's own rules.
     fn check_netem(&mut self) {
-        let jitter = self.netem.delay.is_some_and(|delay| !delay.jitter.is_zero());
-        let delay = self.netem.delay.is_some_and(|delay| !delay.delay.is_zero());
+        let jitter = self.netem.delay.as_ref().is_some_and(|delay| !delay.jitter.is_zero());
+        let delay = self.netem.delay.as_ref().is_some_and(|delay| !delay.delay.is_zero());
         let rules = [
             ("distribution", "delay", jitter, "a jitter to shape", "delay 100ms 10ms distribution normal"),
             ("ecn", "loss", self.place("loss").is_some(), "a loss to mark instead", "loss 1% ecn"),
@@ -312,8 +312,8 @@ impl Words {
         if self.link.is_asked() {
             netem.rate = None;
         }
-        if let (Some(delay), Some(distribution)) = (&mut netem.delay, self.distribution) {
-            delay.distribution = distribution;
+        if let (Some(delay), Some(distribution)) = (&mut netem.delay, &self.distribution) {
+            delay.distribution = distribution.clone();
         }
         if self.place("reorder").is_some() && netem.gap == 0 {
             netem.gap = 1;

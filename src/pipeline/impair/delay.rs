@@ -21,7 +21,7 @@ use crate::pipeline::units::Probability;
 use crate::pipeline::wander::{Pace, Wander};
 
 /// See [`ImpairmentParams::Delay`](crate::pipeline::impair::ImpairmentParams::Delay).
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct DelayParams {
     /// Mean of the delay.
     pub delay: Duration,
@@ -41,7 +41,7 @@ impl fmt::Display for DelayParams {
         if self.jitter.is_zero() {
             return write!(f, "delay {}", self.delay);
         }
-        let shape = match self.distribution {
+        let shape = match &self.distribution {
             Distribution::Uniform => "uniform",
             Distribution::Normal => "normal",
             Distribution::Table(table) => table.name(),
@@ -55,7 +55,7 @@ impl Blueprint for DelayParams {
     type Stage = Delay;
 
     fn build(&self, setting: &Setting) -> Self::Stage {
-        Delay::new(*self, setting)
+        Delay::new(self, setting)
     }
 
     fn directions(&self) -> Directions {
@@ -89,13 +89,13 @@ struct Flow {
 
 impl Delay {
     /// A delay with the draws of `setting`.
-    pub fn new(params: DelayParams, setting: &Setting) -> Self {
+    pub fn new(params: &DelayParams, setting: &Setting) -> Self {
         let keeps_order = !params.jitter.is_zero() && !params.reorder;
         Self {
-            params,
+            params: params.clone(),
             key: setting.key,
             flows: keeps_order.then(|| PerFlow::new(setting.flows)),
-            pace: Pace::new(&params, Probability::ZERO),
+            pace: Pace::new(params, Probability::ZERO),
             clamped: 0,
         }
     }
@@ -141,7 +141,7 @@ impl crate::pipeline::laws::Lawful for DelayParams {
         let distribution = prop::sample::select(vec![
             Distribution::Uniform,
             Distribution::Normal,
-            Distribution::Table(&TABLE),
+            Distribution::Table(std::sync::Arc::clone(&TABLE)),
         ]);
         (duration(), duration(), distribution, any::<bool>())
             .prop_map(|(delay, jitter, distribution, reorder)| Self {

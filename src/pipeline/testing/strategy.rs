@@ -32,7 +32,8 @@ pub(crate) fn duration() -> impl Strategy<Value = Duration> {
 }
 
 /// A skew shape.
-pub(crate) static TABLE: std::sync::LazyLock<Table> = std::sync::LazyLock::new(Table::pareto);
+pub(crate) static TABLE: std::sync::LazyLock<std::sync::Arc<Table>> =
+    std::sync::LazyLock::new(|| Table::pareto().into());
 
 pub(crate) fn rate() -> impl Strategy<Value = Rate> {
     // At the last ones a packet of 50 bytes takes a tick of the grid, or half of one.

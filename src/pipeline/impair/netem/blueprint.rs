@@ -39,7 +39,7 @@ fn words(netem: &NetemParams) -> Vec<String> {
         LinkLayer::Ethernet => "linklayer ethernet".to_owned(),
         LinkLayer::Ip => "linklayer ip".to_owned(),
     }));
-    words.extend(netem.slot.map(|slot| {
+    words.extend(netem.slot.as_ref().map(|slot| {
         let gap = match slot.gap {
             SlotGap::Uniform(least, most) => format!("{least} to {most}"),
             SlotGap::Distribution(_, delay, jitter) => format!("{delay} ± {jitter}"),

@@ -83,10 +83,10 @@ impl KernelNetem {
             LossModel::State(_) | LossModel::GilbertElliott(_) => Correlated::default(),
         };
         let jitter = Correlated { correlation: params.delay_correlation, ..Correlated::default() };
-        let table = params.delay.and_then(|delay| match delay.distribution {
+        let table = params.delay.as_ref().and_then(|delay| match &delay.distribution {
             Distribution::Uniform => None,
             Distribution::Normal => Some(Table::normal()),
-            Distribution::Table(table) => Some(table.clone()),
+            Distribution::Table(table) => Some(Table::clone(table)),
         });
         Self {
             duplicate: draw(params.duplicate, 0),
@@ -98,7 +98,7 @@ impl KernelNetem {
             chain: setting.key.part(10),
             bit: setting.key.part(11),
             copy: setting.key.part(12),
-            queue: params.slot.map(|slot| Queue::new(slot, setting.key.part(13))),
+            queue: params.slot.clone().map(|slot| Queue::new(slot, setting.key.part(13))),
             shared: Shared::clone(&setting.shared),
             params: params.clone(),
         }
@@ -205,7 +205,7 @@ impl KernelNetem {
 
     /// netem's `tabledist`, in nanoseconds.
     fn delay(&self, packet: &Packet) -> i64 {
-        let Some(delay) = self.params.delay else { return 0 };
+        let Some(delay) = &self.params.delay else { return 0 };
         let (mean, sigma) = (delay.delay.as_nanos() as i64, delay.jitter.as_nanos() as i64);
         if sigma == 0 {
             return mean;

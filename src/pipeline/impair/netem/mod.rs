@@ -183,13 +183,13 @@ impl Netem {
             ecn: params.ecn,
             limit: params.limit,
             gap: params.gap,
-            delay: params.delay,
+            delay: params.delay.clone(),
             rate: params.rate.map(|rate| (Serialiser::new(rate.rate, Shared::clone(&shared)), rate)),
             link_header: params.link_header(),
             queue: params.queue(),
-            pace: params.delay.map(|delay| Pace::new(&delay, params.delay_correlation)),
+            pace: params.delay.as_ref().map(|delay| Pace::new(delay, params.delay_correlation)),
             clamped: 0,
-            slots: params.slot.map(Slots::new),
+            slots: params.slot.clone().map(Slots::new),
             keys: Keys {
                 duplicate: key(0),
                 loss: key(1),
@@ -256,7 +256,7 @@ impl Netem {
         self.rate.is_some()
             || self.slots.is_some()
             || self.gap > 0
-            || self.delay.is_some_and(|delay| !delay.jitter.is_zero())
+            || self.delay.as_ref().is_some_and(|delay| !delay.jitter.is_zero())
     }
 
     /// Room for how many of `count` packets, counted as held from now on.
@@ -301,7 +301,7 @@ impl Netem {
             None => now,
         };
         self.enqueued(sent);
-        let Some(delay) = self.delay else { return sent };
+        let Some(delay) = &self.delay else { return sent };
         let flow = self.flows.of(packet.flow);
         if self.gap > 0 {
             let stream = packet.stream(self.keys.reorder);

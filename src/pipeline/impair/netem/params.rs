@@ -91,7 +91,7 @@ pub enum Mode {
 }
 
 /// Packets gathered into bursts.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Slot {
     /// Time from one slot to the next.
     pub gap: SlotGap,
@@ -102,7 +102,7 @@ pub struct Slot {
 }
 
 /// Time between slots.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum SlotGap {
     /// Uniform between the two.
     Uniform(Duration, Duration),

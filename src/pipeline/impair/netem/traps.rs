@@ -40,7 +40,7 @@ fn nothing(rate: f64) -> Option<String> {
 }
 
 fn jitter(netem: &NetemParams) -> Vec<String> {
-    let Some(delay) = netem.delay.filter(|delay| !delay.jitter.is_zero()) else { return Vec::new() };
+    let Some(delay) = netem.delay.as_ref().filter(|delay| !delay.jitter.is_zero()) else { return Vec::new() };
     let mut traps = Vec::new();
     if netem.mode == Mode::Netem {
         traps.push(format!(
@@ -80,7 +80,7 @@ fn limit(netem: &NetemParams) -> Option<String> {
     let implied = (netem.mode == Mode::Netem).then_some(TC_LIMIT);
     let limit = netem.limit.or(implied)? as f64;
     let given = if netem.limit.is_some() { "" } else { " (netem's default)" };
-    let delay = netem.delay.map_or(0.0, |delay| (delay.delay + delay.jitter).as_secs_f64());
+    let delay = netem.delay.as_ref().map_or(0.0, |delay| (delay.delay + delay.jitter).as_secs_f64());
     if delay == 0.0 {
         return None;
     }
