@@ -13,7 +13,6 @@ use faultwire::config::spec;
 use faultwire::journal::tap::Told;
 use faultwire::journal::{self, Finished, Hub, Kind, Lane, Record, Tap};
 use faultwire::pipeline::counters::Reason;
-use faultwire::pipeline::ear::Deed;
 use faultwire::pipeline::packet::{Offload, Packet};
 use faultwire::pipeline::params::{
     BlackoutParams, DelayModelParams, Dependence, DropParams, FragmentFilterParams, HeldAcks, IcmpParams,
@@ -23,8 +22,9 @@ use faultwire::pipeline::params::{
     RstPlace, RstSequence, Scope, Segment, Segments, Select, ServiceParams, StageParams, TcpParams,
     TimestampSet, TimestampsParams, Timetable, Trigger, WindowRewrite,
 };
-use faultwire::pipeline::path::SeatId;
 use faultwire::pipeline::pool::HEADROOM;
+use faultwire::pipeline::router::ear::Deed;
+use faultwire::pipeline::router::path::SeatId;
 use faultwire::pipeline::router::{Egress, Headers, Router, What};
 use faultwire::pipeline::time::{Duration, Instant};
 use faultwire::pipeline::units::Probability;

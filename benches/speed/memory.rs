@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use faultwire::lab::clock::Deadline;
 use faultwire::pipeline::packet::Packet;
-use faultwire::pipeline::schedule::Schedule;
+use faultwire::pipeline::router::schedule::Schedule;
 
 use crate::subject::{Hosts, router};
 use crate::traffic::{self, Congestion};

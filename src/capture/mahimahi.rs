@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use crate::config;
 use crate::engine::events::{Event, Kind};
+use crate::pipeline::link::capacity::Opportunities;
 use crate::pipeline::params::{ImpairmentParams, PathParams, ServiceParams};
-use crate::pipeline::service::Opportunities;
 use crate::pipeline::time::Instant;
 
 /// What Mahimahi's devices put before each packet.

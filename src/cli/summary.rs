@@ -9,8 +9,8 @@ use crate::config::Plan;
 use crate::engine::network::{Attached, Summary};
 use crate::engine::{self, NatReport, PathReport, Report};
 use crate::lab::report::layout::wrap;
+use crate::pipeline::aim::ordinals::Ordinals;
 use crate::pipeline::counters::{Amount, Drops};
-use crate::pipeline::ordinals::Ordinals;
 use crate::pipeline::time::{Duration, Instant};
 
 /// A host that sends more than one scheduled packet in a thousand later than this did not keep up.

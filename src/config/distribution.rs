@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::config::suggest;
-use crate::pipeline::distribution::Table;
 use crate::pipeline::params::Distribution;
+use crate::pipeline::random::distribution::Table;
 
 /// Shapes that need no file.
 const OWN: [&str; 4] = ["uniform", "normal", "pareto", "paretonormal"];

@@ -5,12 +5,12 @@ use serde::Serialize;
 use crate::config::describe::{self, describe};
 use crate::config::spec::Spec;
 use crate::pipeline::Pace;
-use crate::pipeline::crandom::realised_share;
 use crate::pipeline::impair::text::{PACKET_BITS, mbit, millis, percent};
 use crate::pipeline::impair::{Blueprint, Place};
 use crate::pipeline::params::{
     Correlated, Distribution, ImpairmentParams, LossModel, Mode, NetemParams, SlotGap, TC_LIMIT,
 };
+use crate::pipeline::random::kernel::realised_share;
 use crate::pipeline::units::Probability;
 
 /// The explanation of a spec.

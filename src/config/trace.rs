@@ -8,10 +8,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::config::reader::Value;
+use crate::pipeline::link::capacity::{NoTrace, Opportunities};
 use crate::pipeline::params::{
     BottleneckParams, Discipline, ImpairmentParams, ReplayRow, ServiceParams, Timetable,
 };
-use crate::pipeline::service::{NoTrace, Opportunities};
 use crate::pipeline::time::Duration;
 use crate::pipeline::units::Probability;
 

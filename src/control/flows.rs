@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::control::answer::Refusal;
 use crate::control::instance::Instance;
 use crate::journal::text::tell_ends;
-use crate::pipeline::flow::FlowSeen;
+use crate::pipeline::aim::flow::FlowSeen;
 
 /// Flows that are told at most.
 const MOST: usize = 1_000;

@@ -10,7 +10,7 @@ use crate::engine::clock::Clock;
 use crate::engine::report::Report;
 use crate::engine::worker::Message;
 use crate::journal::Taps;
-use crate::pipeline::flow::FlowSeen;
+use crate::pipeline::aim::flow::FlowSeen;
 use crate::pipeline::router::Change;
 
 /// Flows that a worker tells at once: some ten microseconds.

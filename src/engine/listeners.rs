@@ -3,7 +3,7 @@
 use crate::journal::tap::Told;
 use crate::journal::{Kind, Tap};
 use crate::pipeline::packet::Packet;
-use crate::pipeline::rng::Draw;
+use crate::pipeline::random::rng::Draw;
 use crate::pipeline::time::Instant;
 
 /// The taps of one worker. Without any, the only cost is the question whether something is wanted.

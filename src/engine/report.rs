@@ -2,8 +2,8 @@
 
 use hdrhistogram::Histogram;
 
+use crate::pipeline::aim::identity::Named;
 use crate::pipeline::counters::{Amount, RouterCounters, StageCounters};
-use crate::pipeline::identity::Named;
 use crate::pipeline::nat::Fill;
 use crate::pipeline::router::Router;
 use crate::pipeline::stage::Stage;
@@ -73,7 +73,7 @@ impl Report {
         records_lost: u64,
         events_lost: u64,
     ) -> Self {
-        let stages = |path: &crate::pipeline::path::Path| {
+        let stages = |path: &crate::pipeline::router::path::Path| {
             path.seats
                 .iter()
                 .map(|seat| {

@@ -14,10 +14,10 @@ use crate::journal::record::UNKNOWN;
 use crate::journal::tap::Told;
 use crate::journal::{self, Kind};
 use crate::pipeline::counters::Reason;
-use crate::pipeline::ear::Deed;
 use crate::pipeline::packet::{Offload, Packet};
-use crate::pipeline::path::SeatId;
-use crate::pipeline::rng::Draw;
+use crate::pipeline::random::rng::Draw;
+use crate::pipeline::router::ear::Deed;
+use crate::pipeline::router::path::SeatId;
 use crate::pipeline::router::{Egress, Headers, What};
 use crate::pipeline::time::Instant;
 

@@ -19,7 +19,7 @@ use crate::engine::record::Records;
 use crate::engine::report::Report;
 use crate::engine::tun::{Arrival, Port, Queues, offload};
 use crate::journal::Kind;
-use crate::pipeline::flow::FlowSeen;
+use crate::pipeline::aim::flow::FlowSeen;
 use crate::pipeline::packet::Offload;
 use crate::pipeline::pool::{Buffer, HEADROOM};
 use crate::pipeline::router::{Change, Router};

@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 use crate::journal::record::{NO_REASON, NONE, Record};
 use crate::pipeline::counters::Reason;
 use crate::pipeline::params::RouterParams;
-use crate::pipeline::path::Path;
 use crate::pipeline::router::Router;
+use crate::pipeline::router::path::Path;
 
 /// The version of the format.
 pub const VERSION: u32 = 2;

@@ -1,6 +1,6 @@
 //! One thing that happened to some wire packets that follow each other in a flow, as bytes.
 
-use crate::pipeline::rng::Draw;
+use crate::pipeline::random::rng::Draw;
 use crate::pipeline::time::Instant;
 
 /// Bytes of a record before its headers.

@@ -8,13 +8,13 @@ use rtrb::{Consumer, Producer, RingBuffer};
 
 use crate::journal::record::{FIXED, Kind, NO_REASON, NONE, Record, TcpRange, id};
 use crate::journal::transmissions::{Transmissions, header};
+use crate::pipeline::aim::flow::PerFlow;
 use crate::pipeline::counters::Reason;
-use crate::pipeline::flow::PerFlow;
 use crate::pipeline::packet::Packet;
 use crate::pipeline::params::Select;
-use crate::pipeline::path::SeatId;
-use crate::pipeline::rng::Draw;
+use crate::pipeline::random::rng::Draw;
 use crate::pipeline::router::Headers;
+use crate::pipeline::router::path::SeatId;
 use crate::pipeline::time::Instant;
 
 /// What one sink wants to be told.
@@ -277,7 +277,7 @@ impl Range {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipeline::flow::FlowRef;
+    use crate::pipeline::aim::flow::FlowRef;
     use crate::pipeline::pool::{HEADROOM, Pool};
     use crate::pipeline::testing::Spec;
 

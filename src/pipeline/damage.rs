@@ -7,7 +7,7 @@ use rand::RngExt;
 
 use crate::pipeline::packet::Packet;
 use crate::pipeline::params::CorruptArea;
-use crate::pipeline::rng::Stream;
+use crate::pipeline::random::rng::Stream;
 use crate::pipeline::wire::protocol;
 
 /// Flips `bits` different bits of `area` in a single packet; false if the area is empty. `fix` makes the checksums right

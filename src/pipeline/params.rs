@@ -37,8 +37,8 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use crate::pipeline::distribution::Table;
 use crate::pipeline::impair::Directions;
+use crate::pipeline::random::distribution::Table;
 use crate::pipeline::units::Probability;
 
 /// One stage of a path: which packets, when, and what is done to them.
@@ -116,7 +116,7 @@ pub struct RouterParams {
 /// What a flow is called by in the draws.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Identity {
-    /// By the service that it belongs to, and its ordinal there: see [`crate::pipeline::identity`].
+    /// By the service that it belongs to, and its ordinal there: see [`crate::pipeline::aim::identity`].
     #[default]
     Service,
     /// By its addresses and ports as they are: for clients that bind theirs.

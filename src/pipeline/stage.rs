@@ -9,19 +9,19 @@
 //! What becomes of a packet is an [`Outcome`], whether a decision says it or a stage that has taken the packet.
 //! A stage that works in both directions sees the packets of the opposite path too: [`Packet::path`] tells which it is.
 //!
-//! Laws, each a property test over every stage (`pipeline::laws`): what comes in and is created goes out, is dropped with
+//! Laws, each a property test over every stage (`pipeline::testing::laws`): what comes in and is created goes out, is dropped with
 //! a reason or is held; nothing leaves before it came; a train fares as its segments; the same seed gives the same result.
 
 use std::fmt;
 use std::ops::Deref;
 
 use crate::pipeline::counters::{Amount, Reason, StageCounters};
-use crate::pipeline::ear::{Deed, Ear, Headers};
 use crate::pipeline::packet::Packet;
-use crate::pipeline::path::SeatId;
 use crate::pipeline::pool::Pool;
-use crate::pipeline::quiet::{Ahead, Quiet};
-use crate::pipeline::rng::Draw;
+use crate::pipeline::random::rng::Draw;
+use crate::pipeline::router::ear::{Deed, Ear, Headers};
+use crate::pipeline::router::path::SeatId;
+use crate::pipeline::router::quiet::{Ahead, Quiet};
 use crate::pipeline::time::Instant;
 use crate::pipeline::wire::IcmpError;
 
@@ -140,7 +140,7 @@ pub trait Stage {
         None
     }
 
-    /// How many of the flow's next plain packets ([`crate::pipeline::quiet`]) this stage would let pass, with no other effect
+    /// How many of the flow's next plain packets ([`crate::pipeline::router::quiet`]) this stage would let pass, with no other effect
     /// on what it remembers than [`Stage::passed`] has. By default it may act on the next one.
     fn quiet(&mut self, _ahead: &Ahead) -> Quiet {
         Quiet::NO_MORE

@@ -7,11 +7,11 @@ use crate::config::reader::{Table, Value};
 use crate::config::share;
 use crate::config::spec::{self, DEFAULT_QUEUE, MTU, Speed, Word};
 use crate::config::trace;
+use crate::pipeline::link::capacity::RateSteps;
 use crate::pipeline::params::{
     BottleneckParams, CoDelParams, Discipline, Excess, ImpairmentParams, PeakParams, PieParams, RateParams,
     RedParams, ServiceParams, Trigger, Way,
 };
-use crate::pipeline::service::RateSteps;
 use crate::pipeline::time::Duration;
 use crate::pipeline::units::{Bytes, Probability, Rate};
 

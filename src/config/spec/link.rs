@@ -7,11 +7,11 @@ use std::sync::Arc;
 use crate::config::spec::arguments::Arguments;
 use crate::config::spec::words::at;
 use crate::config::spec::{SpecProblem, units};
+use crate::pipeline::link::capacity::RateSteps;
 use crate::pipeline::params::{
     BottleneckParams, CoDelParams, Discipline, Excess, ImpairmentParams, NetemRate, PieParams, RateParams,
     RedParams, ServiceParams, StageParams,
 };
-use crate::pipeline::service::RateSteps;
 use crate::pipeline::time::Duration;
 use crate::pipeline::units::{Probability, Rate, UnitError, saturating};
 

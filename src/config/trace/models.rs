@@ -8,9 +8,9 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{Error, Visitor};
 
+use crate::pipeline::link::capacity::RateSteps;
 use crate::pipeline::normal_quantile;
-use crate::pipeline::rng::{StageKey, Stream};
-use crate::pipeline::service::RateSteps;
+use crate::pipeline::random::rng::{StageKey, Stream};
 use crate::pipeline::time::Duration;
 use crate::pipeline::units::{Rate, saturating, split_number};
 

@@ -11,7 +11,7 @@ mod seen;
 
 use crate::engine::cache::flows::{Arrived, FlowCache};
 use crate::engine::tun::Port;
-use crate::pipeline::flow::FlowRef;
+use crate::pipeline::aim::flow::FlowRef;
 use crate::pipeline::router::Router;
 use crate::pipeline::time::{Duration, Instant};
 

@@ -11,8 +11,8 @@ use crate::lab::report::{Record, RecordKind};
 use crate::lab::traffic::wait::{Stop, Stopper, stop_pair, stopped_within};
 use crate::lab::value::Observations;
 use crate::pipeline::counters::{Drops, StageCounters};
-use crate::pipeline::path::SeatId;
 use crate::pipeline::router::What;
+use crate::pipeline::router::path::SeatId;
 
 /// Records that are kept for the story; later ones are only counted.
 const KEPT: usize = 50_000;

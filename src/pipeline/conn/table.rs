@@ -1,6 +1,6 @@
 //! A bounded table of connections.
 //!
-//! Sets of eight places, as in [`crate::pipeline::flow`]. When the set of a new connection is full, it takes the place of
+//! Sets of eight places, as in [`crate::pipeline::aim::flow`]. When the set of a new connection is full, it takes the place of
 //! one that has expired, or else of a closed one, or else of a half-open one, or else of whichever was silent longest
 //! (within each kind, the one silent longest). A flood of SYNs therefore fights for places with itself before it costs an
 //! open connection one, and never takes more memory.

@@ -11,7 +11,7 @@ use crate::pipeline::counters::Reason;
 use crate::pipeline::impair::Setting;
 use crate::pipeline::impair::blueprint::{Blueprint, Directions, Place};
 use crate::pipeline::packet::Packet;
-use crate::pipeline::quiet::{Ahead, Quiet};
+use crate::pipeline::router::quiet::{Ahead, Quiet};
 use crate::pipeline::stage::{Action, Stage, Verdict};
 use crate::pipeline::time::{Duration, Instant};
 
@@ -98,7 +98,7 @@ impl Stage for Blackout {
 }
 
 #[cfg(test)]
-impl crate::pipeline::laws::Lawful for BlackoutParams {
+impl crate::pipeline::testing::laws::Lawful for BlackoutParams {
     fn strategy() -> proptest::strategy::BoxedStrategy<Self> {
         use proptest::prelude::*;
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::pipeline::rng::StageKey;
+use crate::pipeline::random::rng::StageKey;
 use crate::pipeline::shared::Shared;
 use crate::pipeline::stage::Stage;
 
@@ -38,7 +38,7 @@ pub struct Setting {
     pub path: u16,
     /// What the copies of the stage on all workers share.
     pub shared: Shared,
-    /// Number of flows for [`crate::pipeline::flow::PerFlow`].
+    /// Number of flows for [`crate::pipeline::aim::flow::PerFlow`].
     pub flows: usize,
 }
 

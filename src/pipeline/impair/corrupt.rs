@@ -14,8 +14,8 @@ use crate::pipeline::damage::damage;
 use crate::pipeline::impair::Setting;
 use crate::pipeline::impair::blueprint::{Blueprint, Directions, Place};
 use crate::pipeline::packet::Packet;
-use crate::pipeline::quiet::{Ahead, Quiet};
-use crate::pipeline::rng::{Chance, StageKey};
+use crate::pipeline::random::rng::{Chance, StageKey};
+use crate::pipeline::router::quiet::{Ahead, Quiet};
 use crate::pipeline::stage::{Action, Stage, Verdict};
 use crate::pipeline::time::Instant;
 use crate::pipeline::units::Probability;
@@ -117,7 +117,7 @@ impl Stage for Corrupt {
 }
 
 #[cfg(test)]
-impl crate::pipeline::laws::Lawful for CorruptParams {
+impl crate::pipeline::testing::laws::Lawful for CorruptParams {
     fn strategy() -> proptest::strategy::BoxedStrategy<Self> {
         use proptest::prelude::*;
 

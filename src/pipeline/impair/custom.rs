@@ -11,7 +11,7 @@ use crate::pipeline::counters::Reason;
 use crate::pipeline::impair::Setting;
 use crate::pipeline::impair::blueprint::{Blueprint, Directions, Place};
 use crate::pipeline::packet::Packet;
-use crate::pipeline::rng::{Chance, StageKey, Stream};
+use crate::pipeline::random::rng::{Chance, StageKey, Stream};
 use crate::pipeline::stage::{Action, Outlet, Stage, Verdict};
 use crate::pipeline::time::{Duration, Instant};
 use crate::pipeline::units::Probability;
@@ -205,7 +205,7 @@ impl Stage for Custom {
 }
 
 #[cfg(test)]
-impl crate::pipeline::laws::Lawful for CustomParams {
+impl crate::pipeline::testing::laws::Lawful for CustomParams {
     fn strategy() -> proptest::strategy::BoxedStrategy<Self> {
         use proptest::prelude::*;
 

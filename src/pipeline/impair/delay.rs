@@ -1,24 +1,24 @@
 //! Propagation delay: a line without a limit.
 //!
 //! Model: each wire packet leaves `delay` after it came, exactly; with jitter, after a random time around it. Order
-//! within a flow is kept unless `reorder` is asked for: the delay of a flow wanders ([`crate::pipeline::wander`]), at each
+//! within a flow is kept unless `reorder` is asked for: the delay of a flow wanders ([`crate::pipeline::random::wander`]), at each
 //! moment distributed as asked; the rare packet that would still overtake its predecessor leaves with it, and is counted.
 //! Never drops, copies or alters a packet.
 //! Differs from tc-netem: jitter does not reorder by default, and nothing here is absorbed by a rate limit.
 
 use std::fmt;
 
-use crate::pipeline::flow::PerFlow;
+use crate::pipeline::aim::flow::PerFlow;
 use crate::pipeline::impair::Setting;
 use crate::pipeline::impair::blueprint::{Blueprint, Directions, Place};
 use crate::pipeline::packet::Packet;
 use crate::pipeline::params::Distribution;
-use crate::pipeline::rng::StageKey;
+use crate::pipeline::random::rng::StageKey;
+use crate::pipeline::random::wander::{Pace, Wander};
 use crate::pipeline::stage::{Action, Stage, Verdict};
 use crate::pipeline::time::Duration;
 use crate::pipeline::time::Instant;
 use crate::pipeline::units::Probability;
-use crate::pipeline::wander::{Pace, Wander};
 
 /// See [`ImpairmentParams::Delay`](crate::pipeline::impair::ImpairmentParams::Delay).
 #[derive(Debug, Clone, PartialEq)]
@@ -133,7 +133,7 @@ impl Stage for Delay {
 }
 
 #[cfg(test)]
-impl crate::pipeline::laws::Lawful for DelayParams {
+impl crate::pipeline::testing::laws::Lawful for DelayParams {
     fn strategy() -> proptest::strategy::BoxedStrategy<Self> {
         use proptest::prelude::*;
 

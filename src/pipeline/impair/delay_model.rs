@@ -7,7 +7,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::pipeline::flow::PerFlow;
+use crate::pipeline::aim::flow::PerFlow;
 use crate::pipeline::impair::Setting;
 use crate::pipeline::impair::blueprint::{Blueprint, Directions, Place};
 use crate::pipeline::packet::Packet;
@@ -85,7 +85,7 @@ impl Stage for DelayModel {
 }
 
 #[cfg(test)]
-impl crate::pipeline::laws::Lawful for DelayModelParams {
+impl crate::pipeline::testing::laws::Lawful for DelayModelParams {
     fn strategy() -> proptest::strategy::BoxedStrategy<Self> {
         use proptest::prelude::*;
 

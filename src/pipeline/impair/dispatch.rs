@@ -1,8 +1,8 @@
 //! A closed set of stages that is one stage.
 
 use crate::pipeline::packet::Packet;
-use crate::pipeline::quiet::{Ahead, Quiet};
-use crate::pipeline::rng::Draw;
+use crate::pipeline::random::rng::Draw;
+use crate::pipeline::router::quiet::{Ahead, Quiet};
 use crate::pipeline::stage::{Kept, Outlet, Stage, Verdict};
 use crate::pipeline::time::Instant;
 
@@ -68,13 +68,13 @@ macro_rules! dispatch {
             fn drawn(
                 &self,
                 packet: &$crate::pipeline::packet::Packet,
-            ) -> Option<$crate::pipeline::rng::Draw> {
+            ) -> Option<$crate::pipeline::random::rng::Draw> {
                 match self { $(Self::$name(stage) => stage.drawn(packet)),* }
             }
-            fn quiet(&mut self, ahead: &$crate::pipeline::quiet::Ahead) -> $crate::pipeline::quiet::Quiet {
+            fn quiet(&mut self, ahead: &$crate::pipeline::router::quiet::Ahead) -> $crate::pipeline::router::quiet::Quiet {
                 match self { $(Self::$name(stage) => stage.quiet(ahead)),* }
             }
-            fn passed(&mut self, ahead: &$crate::pipeline::quiet::Ahead, count: u64) {
+            fn passed(&mut self, ahead: &$crate::pipeline::router::quiet::Ahead, count: u64) {
                 match self { $(Self::$name(stage) => stage.passed(ahead, count)),* }
             }
             fn clamped(&self) -> u64 {

@@ -53,7 +53,7 @@ impl Stage for Discard {
 }
 
 #[cfg(test)]
-impl crate::pipeline::laws::Lawful for DropParams {
+impl crate::pipeline::testing::laws::Lawful for DropParams {
     fn strategy() -> proptest::strategy::BoxedStrategy<Self> {
         use proptest::prelude::*;
         Just(Self).boxed()

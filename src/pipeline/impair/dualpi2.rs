@@ -18,9 +18,9 @@ use std::fmt;
 use crate::pipeline::counters::Reason;
 use crate::pipeline::impair::line::{Fate, Line, Queues, Waiting};
 use crate::pipeline::impair::{Blueprint, Directions, Place, Setting, text};
+use crate::pipeline::link::capacity::Service;
 use crate::pipeline::packet::Packet;
-use crate::pipeline::rng::StageKey;
-use crate::pipeline::service::Service;
+use crate::pipeline::random::rng::StageKey;
 use crate::pipeline::shared::Shared;
 use crate::pipeline::stage::{Action, Kept, Outlet, Stage, Verdict};
 use crate::pipeline::time::{Duration, Instant};
@@ -328,7 +328,7 @@ impl Controller {
 }
 
 #[cfg(test)]
-impl crate::pipeline::laws::Lawful for DualPi2Params {
+impl crate::pipeline::testing::laws::Lawful for DualPi2Params {
     fn strategy() -> proptest::strategy::BoxedStrategy<Self> {
         use proptest::prelude::*;
 

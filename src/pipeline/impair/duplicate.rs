@@ -10,8 +10,8 @@ use std::fmt;
 use crate::pipeline::impair::Setting;
 use crate::pipeline::impair::blueprint::{Blueprint, Directions, Place};
 use crate::pipeline::packet::Packet;
-use crate::pipeline::quiet::{Ahead, Quiet};
-use crate::pipeline::rng::{Chance, StageKey};
+use crate::pipeline::random::rng::{Chance, StageKey};
+use crate::pipeline::router::quiet::{Ahead, Quiet};
 use crate::pipeline::stage::{Action, Outlet, Stage, Verdict};
 use crate::pipeline::time::Instant;
 use crate::pipeline::units::Probability;
@@ -94,7 +94,7 @@ impl Stage for Duplicate {
 }
 
 #[cfg(test)]
-impl crate::pipeline::laws::Lawful for DuplicateParams {
+impl crate::pipeline::testing::laws::Lawful for DuplicateParams {
     fn strategy() -> proptest::strategy::BoxedStrategy<Self> {
         use proptest::prelude::*;
 

@@ -12,7 +12,7 @@ use crate::pipeline::counters::Reason;
 use crate::pipeline::impair::Setting;
 use crate::pipeline::impair::blueprint::{Blueprint, Directions, Place};
 use crate::pipeline::packet::Packet;
-use crate::pipeline::quiet::{Ahead, Quiet};
+use crate::pipeline::router::quiet::{Ahead, Quiet};
 use crate::pipeline::stage::{Action, Stage, Verdict};
 use crate::pipeline::time::Instant;
 
@@ -63,7 +63,7 @@ impl Stage for FragmentFilter {
 }
 
 #[cfg(test)]
-impl crate::pipeline::laws::Lawful for FragmentFilterParams {
+impl crate::pipeline::testing::laws::Lawful for FragmentFilterParams {
     fn strategy() -> proptest::strategy::BoxedStrategy<Self> {
         use proptest::prelude::*;
         Just(Self).boxed()

@@ -16,7 +16,7 @@ use crate::pipeline::conn;
 use crate::pipeline::impair::Setting;
 use crate::pipeline::impair::blueprint::{Blueprint, Directions, Place};
 use crate::pipeline::packet::Packet;
-use crate::pipeline::rng::StageKey;
+use crate::pipeline::random::rng::StageKey;
 use crate::pipeline::stage::{Action, Outlet, Stage, Verdict};
 use crate::pipeline::time::Instant;
 use crate::pipeline::wire::bare::Bare;
@@ -201,7 +201,7 @@ impl Stage for Inject {
 }
 
 #[cfg(test)]
-impl crate::pipeline::laws::Lawful for InjectParams {
+impl crate::pipeline::testing::laws::Lawful for InjectParams {
     fn strategy() -> proptest::strategy::BoxedStrategy<Self> {
         use proptest::prelude::*;
         let kind = prop_oneof![

@@ -6,8 +6,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::pipeline::counters::Reason;
+use crate::pipeline::link::capacity::Service;
 use crate::pipeline::packet::Packet;
-use crate::pipeline::service::Service;
 use crate::pipeline::shared::Shared;
 use crate::pipeline::stage::{Kept, Outlet};
 use crate::pipeline::time::Instant;

@@ -8,12 +8,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::pipeline::flow::PerFlow;
+use crate::pipeline::aim::flow::PerFlow;
 use crate::pipeline::impair::Setting;
 use crate::pipeline::impair::blueprint::{Blueprint, Directions, Place};
 use crate::pipeline::packet::Packet;
 use crate::pipeline::params::{Numbers, Scope};
-use crate::pipeline::quiet::{Ahead, Quiet};
+use crate::pipeline::router::quiet::{Ahead, Quiet};
 use crate::pipeline::shared::Shared;
 use crate::pipeline::stage::{Action, Stage, Verdict};
 use crate::pipeline::time::Instant;
@@ -140,7 +140,7 @@ impl Stage for ListedLoss {
 }
 
 #[cfg(test)]
-impl crate::pipeline::laws::Lawful for ListedLossParams {
+impl crate::pipeline::testing::laws::Lawful for ListedLossParams {
     fn strategy() -> proptest::strategy::BoxedStrategy<Self> {
         use proptest::prelude::*;
         let ranges = prop::collection::vec((1..6_u64, 0..5_u64), 0..8);

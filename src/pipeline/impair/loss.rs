@@ -11,8 +11,8 @@ use crate::pipeline::counters::Reason;
 use crate::pipeline::impair::Setting;
 use crate::pipeline::impair::blueprint::{Blueprint, Directions, Place};
 use crate::pipeline::packet::Packet;
-use crate::pipeline::quiet::{Ahead, Quiet};
-use crate::pipeline::rng::{Chance, Draw, StageKey};
+use crate::pipeline::random::rng::{Chance, Draw, StageKey};
+use crate::pipeline::router::quiet::{Ahead, Quiet};
 use crate::pipeline::stage::{Action, Stage, Verdict};
 use crate::pipeline::time::Instant;
 use crate::pipeline::units::Probability;
@@ -93,7 +93,7 @@ impl Stage for Loss {
 }
 
 #[cfg(test)]
-impl crate::pipeline::laws::Lawful for LossParams {
+impl crate::pipeline::testing::laws::Lawful for LossParams {
     fn strategy() -> proptest::strategy::BoxedStrategy<Self> {
         use proptest::prelude::*;
 

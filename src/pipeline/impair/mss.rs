@@ -11,7 +11,7 @@ use std::fmt;
 use crate::pipeline::impair::Setting;
 use crate::pipeline::impair::blueprint::{Blueprint, Directions, Place};
 use crate::pipeline::packet::{Checksum, Packet};
-use crate::pipeline::quiet::{Ahead, Quiet};
+use crate::pipeline::router::quiet::{Ahead, Quiet};
 use crate::pipeline::stage::{Action, Stage, Verdict};
 use crate::pipeline::time::Instant;
 use crate::pipeline::wire::tcp::flag::SYN;
@@ -98,7 +98,7 @@ impl Stage for Mss {
 }
 
 #[cfg(test)]
-impl crate::pipeline::laws::Lawful for MssParams {
+impl crate::pipeline::testing::laws::Lawful for MssParams {
     fn strategy() -> proptest::strategy::BoxedStrategy<Self> {
         use proptest::prelude::*;
         (any::<u16>(), any::<bool>()).prop_map(|(mss, set)| Self { mss, set }).boxed()

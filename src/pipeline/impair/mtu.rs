@@ -12,7 +12,7 @@ use crate::pipeline::counters::Reason;
 use crate::pipeline::impair::Setting;
 use crate::pipeline::impair::blueprint::{Blueprint, Directions, Place};
 use crate::pipeline::packet::Packet;
-use crate::pipeline::quiet::{Ahead, Quiet};
+use crate::pipeline::router::quiet::{Ahead, Quiet};
 use crate::pipeline::stage::{Action, Outcome, Outlet, Stage, Verdict};
 use crate::pipeline::time::Instant;
 use crate::pipeline::wire::IcmpError;
@@ -137,7 +137,7 @@ impl Stage for Mtu {
 }
 
 #[cfg(test)]
-impl crate::pipeline::laws::Lawful for MtuParams {
+impl crate::pipeline::testing::laws::Lawful for MtuParams {
     fn strategy() -> proptest::strategy::BoxedStrategy<Self> {
         use proptest::prelude::*;
         let action = prop::sample::select(vec![MtuAction::Drop, MtuAction::Icmp, MtuAction::Fragment]);

@@ -46,7 +46,7 @@ impl Stage for NatPlace {
 
 /// Its laws are with the translators.
 #[cfg(test)]
-impl crate::pipeline::laws::Lawful for NatPlace {
+impl crate::pipeline::testing::laws::Lawful for NatPlace {
     const STANDS_ALONE: bool = false;
 
     fn strategy() -> proptest::strategy::BoxedStrategy<Self> {

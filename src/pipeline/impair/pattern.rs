@@ -9,13 +9,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::pipeline::flow::PerFlow;
+use crate::pipeline::aim::flow::PerFlow;
 use crate::pipeline::impair::Setting;
 use crate::pipeline::impair::blueprint::{Blueprint, Directions, Place};
 use crate::pipeline::packet::Packet;
 use crate::pipeline::params::{Scope, Timetable};
-use crate::pipeline::quiet::{Ahead, Quiet};
-use crate::pipeline::rng::{StageKey, Stream};
+use crate::pipeline::random::rng::{StageKey, Stream};
+use crate::pipeline::router::quiet::{Ahead, Quiet};
 use crate::pipeline::shared::Shared;
 use crate::pipeline::stage::{Action, Outlet, Stage, Verdict};
 use crate::pipeline::time::Instant;
@@ -208,7 +208,7 @@ impl Stage for Pattern {
 }
 
 #[cfg(test)]
-impl crate::pipeline::laws::Lawful for PatternParams {
+impl crate::pipeline::testing::laws::Lawful for PatternParams {
     fn strategy() -> proptest::strategy::BoxedStrategy<Self> {
         use proptest::prelude::*;
 

@@ -122,7 +122,7 @@ fn key(address: IpAddr) -> u64 {
 }
 
 #[cfg(test)]
-impl crate::pipeline::laws::Lawful for PawsPerHostParams {
+impl crate::pipeline::testing::laws::Lawful for PawsPerHostParams {
     fn strategy() -> proptest::strategy::BoxedStrategy<Self> {
         use proptest::prelude::*;
 

@@ -13,9 +13,9 @@ use crate::pipeline::counters::Reason;
 use crate::pipeline::impair::Setting;
 use crate::pipeline::impair::blueprint::{Blueprint, Directions, Place};
 use crate::pipeline::impair::text;
+use crate::pipeline::link::serialiser::Serialiser;
 use crate::pipeline::packet::Packet;
 use crate::pipeline::params::Share;
-use crate::pipeline::serialiser::Serialiser;
 use crate::pipeline::shared::Shared;
 use crate::pipeline::stage::{Action, Stage, Verdict};
 use crate::pipeline::time::Duration;
@@ -172,7 +172,7 @@ fn add_up_to(counter: &AtomicU64, amount: u64, most: Option<u64>) -> bool {
 }
 
 #[cfg(test)]
-impl crate::pipeline::laws::Lawful for RateParams {
+impl crate::pipeline::testing::laws::Lawful for RateParams {
     fn strategy() -> proptest::strategy::BoxedStrategy<Self> {
         use proptest::prelude::*;
 

@@ -8,12 +8,12 @@
 
 use std::fmt;
 
-use crate::pipeline::flow::PerFlow;
+use crate::pipeline::aim::flow::PerFlow;
 use crate::pipeline::impair::Setting;
 use crate::pipeline::impair::blueprint::{Blueprint, Directions, Place};
+use crate::pipeline::link::shelf::Shelf;
 use crate::pipeline::packet::Packet;
-use crate::pipeline::rng::{Chance, StageKey};
-use crate::pipeline::shelf::Shelf;
+use crate::pipeline::random::rng::{Chance, StageKey};
 use crate::pipeline::stage::{Action, Kept, Outlet, Stage, Verdict};
 use crate::pipeline::time::{Duration, Instant};
 use crate::pipeline::units::Probability;
@@ -198,7 +198,7 @@ impl Displace {
 }
 
 #[cfg(test)]
-impl crate::pipeline::laws::Lawful for ReorderParams {
+impl crate::pipeline::testing::laws::Lawful for ReorderParams {
     fn strategy() -> proptest::strategy::BoxedStrategy<Self> {
         use proptest::prelude::*;
 

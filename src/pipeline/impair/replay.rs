@@ -12,9 +12,9 @@ use std::sync::atomic::Ordering;
 use crate::pipeline::counters::Reason;
 use crate::pipeline::impair::Setting;
 use crate::pipeline::impair::blueprint::{Blueprint, Directions, Place};
-use crate::pipeline::link::Turn;
+use crate::pipeline::link::turn::Turn;
 use crate::pipeline::packet::Packet;
-use crate::pipeline::rng::{Chance, StageKey};
+use crate::pipeline::random::rng::{Chance, StageKey};
 use crate::pipeline::shared::Shared;
 use crate::pipeline::stage::{Action, Outlet, Stage, Verdict};
 use crate::pipeline::time::{Duration, Instant};
@@ -220,7 +220,7 @@ impl Stage for Replay {
 }
 
 #[cfg(test)]
-impl crate::pipeline::laws::Lawful for ReplayParams {
+impl crate::pipeline::testing::laws::Lawful for ReplayParams {
     fn strategy() -> proptest::strategy::BoxedStrategy<Self> {
         use proptest::prelude::*;
 

@@ -9,11 +9,11 @@
 
 use std::fmt;
 
-use crate::pipeline::flow::PerFlow;
+use crate::pipeline::aim::flow::PerFlow;
 use crate::pipeline::impair::Setting;
 use crate::pipeline::impair::blueprint::{Blueprint, Directions, Place};
+use crate::pipeline::link::shelf::Shelf;
 use crate::pipeline::packet::Packet;
-use crate::pipeline::shelf::Shelf;
 use crate::pipeline::stage::{Action, Kept, Outlet, Stage, Verdict};
 use crate::pipeline::time::Duration;
 use crate::pipeline::time::Instant;
@@ -181,7 +181,7 @@ fn kind(packet: &Packet) -> Option<Kind> {
 }
 
 #[cfg(test)]
-impl crate::pipeline::laws::Lawful for RstOrderParams {
+impl crate::pipeline::testing::laws::Lawful for RstOrderParams {
     fn strategy() -> proptest::strategy::BoxedStrategy<Self> {
         use proptest::prelude::*;
 

@@ -146,7 +146,7 @@ impl Stage for TcpRewrite {
 }
 
 #[cfg(test)]
-impl crate::pipeline::laws::Lawful for TcpParams {
+impl crate::pipeline::testing::laws::Lawful for TcpParams {
     fn strategy() -> proptest::strategy::BoxedStrategy<Self> {
         use proptest::prelude::*;
         let window =

@@ -16,7 +16,7 @@ use crate::pipeline::conn::{self, ConnKey, Table, change};
 use crate::pipeline::impair::Setting;
 use crate::pipeline::impair::blueprint::{Blueprint, Directions, Place};
 use crate::pipeline::packet::Packet;
-use crate::pipeline::rng::StageKey;
+use crate::pipeline::random::rng::StageKey;
 use crate::pipeline::stage::{Action, Stage, Verdict};
 use crate::pipeline::time::Instant;
 use crate::pipeline::wire::tcp::{flag, option};
@@ -248,7 +248,7 @@ const fn is_before(a: u32, b: u32) -> bool {
 }
 
 #[cfg(test)]
-impl crate::pipeline::laws::Lawful for TimestampsParams {
+impl crate::pipeline::testing::laws::Lawful for TimestampsParams {
     fn strategy() -> proptest::strategy::BoxedStrategy<Self> {
         use proptest::prelude::*;
         let set = prop_oneof![

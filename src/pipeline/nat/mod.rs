@@ -27,7 +27,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use crate::pipeline::counters::Reason;
 use crate::pipeline::packet::Packet;
 use crate::pipeline::params::{NatKind, NatParams};
-use crate::pipeline::rng::StageKey;
+use crate::pipeline::random::rng::StageKey;
 use crate::pipeline::time::Instant;
 use crate::pipeline::wire::{End, FlowKey, Host, Layout, Quote, Version, quote, set_endpoint};
 

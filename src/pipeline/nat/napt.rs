@@ -17,7 +17,7 @@ use crate::pipeline::nat::session::{Lifetimes, Session, Tick};
 use crate::pipeline::nat::table::{Outer, Table};
 use crate::pipeline::packet::Packet;
 use crate::pipeline::params::{Dependence, Forward, MidStream, NaptParams, NatClock, Rebind};
-use crate::pipeline::rng::StageKey;
+use crate::pipeline::random::rng::StageKey;
 use crate::pipeline::time::{Duration, Instant};
 use crate::pipeline::wire::tcp::flag;
 use crate::pipeline::wire::{End, FlowKey, Host, Version, protocol, set_endpoint};

@@ -11,10 +11,10 @@ mod train;
 
 pub use train::Rest;
 
+use crate::pipeline::aim::flow::FlowRef;
 use crate::pipeline::counters::Amount;
-use crate::pipeline::flow::FlowRef;
 use crate::pipeline::pool::{Buffer, HEADROOM};
-use crate::pipeline::rng::{StageKey, Stream};
+use crate::pipeline::random::rng::{StageKey, Stream};
 use crate::pipeline::time::Instant;
 use crate::pipeline::wire::tcp::flag;
 use crate::pipeline::wire::{Layout, Malformed};

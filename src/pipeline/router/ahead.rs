@@ -1,16 +1,16 @@
 //! What the router knows of a flow's next packets, and what it counts of those that were carried past it.
 
+use crate::pipeline::aim::flow::FlowRef;
+use crate::pipeline::aim::gate::Outlook;
 use crate::pipeline::counters::Amount;
-use crate::pipeline::flow::FlowRef;
-use crate::pipeline::gate::Outlook;
-use crate::pipeline::quiet::{Ahead, Quiet};
 use crate::pipeline::router::Router;
+use crate::pipeline::router::quiet::{Ahead, Quiet};
 use crate::pipeline::stage::Stage;
 use crate::pipeline::time::Instant;
 use crate::pipeline::wire::FlowKey;
 
 impl Router {
-    /// How many of the next plain packets ([`crate::pipeline::quiet`]) of `flow`, which was injected into `path`, would pass
+    /// How many of the next plain packets ([`crate::pipeline::router::quiet`]) of `flow`, which was injected into `path`, would pass
     /// all its stages untouched and at once.
     pub fn quiet(&mut self, flow: FlowRef, path: u16, now: Instant) -> Quiet {
         let Some((&key, index)) = self.flows.ahead(flow) else { return Quiet::NO_MORE };
@@ -93,10 +93,10 @@ mod tests {
     use super::*;
     use crate::pipeline::counters::{RouterCounters, StageCounters};
     use crate::pipeline::impair::{DropParams, ImpairmentParams, LossParams, NetemParams};
-    use crate::pipeline::laws;
     use crate::pipeline::packet::Packet;
     use crate::pipeline::params::{Correlated, GilbertElliott, LossModel, Opened, StageParams, Trigger};
     use crate::pipeline::pool::HEADROOM;
+    use crate::pipeline::testing::laws;
     use crate::pipeline::testing::{Frame, Run, Spec, Wire, stage};
     use crate::pipeline::time::Duration;
     use crate::pipeline::units::Probability;

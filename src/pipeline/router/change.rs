@@ -6,11 +6,11 @@
 //! twice because of a change.
 
 use super::{Egress, Event, Router, SharedState, add_returns, build};
+use crate::pipeline::aim::flow::FlowTable;
 use crate::pipeline::counters::{Reason, StageCounters};
-use crate::pipeline::flow::FlowTable;
 use crate::pipeline::packet::Packet;
 use crate::pipeline::params::{ImpairmentParams, PathParams, RouterParams, StageParams, limits};
-use crate::pipeline::path::{Entry, Path};
+use crate::pipeline::router::path::{Entry, Path};
 use crate::pipeline::time::Instant;
 
 /// What cannot be changed while packets are under way.

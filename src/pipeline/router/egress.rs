@@ -1,10 +1,10 @@
 //! What the router asks of whoever runs it: a way out for packets, and, if wanted, an ear for what happens to them.
 
 use crate::pipeline::counters::Reason;
-use crate::pipeline::ear::{Deed, Ear, Headers};
 use crate::pipeline::packet::Packet;
-use crate::pipeline::path::SeatId;
-use crate::pipeline::rng::Draw;
+use crate::pipeline::random::rng::Draw;
+use crate::pipeline::router::ear::{Deed, Ear, Headers};
+use crate::pipeline::router::path::SeatId;
 use crate::pipeline::time::Instant;
 
 /// Where packets leave the core: devices, a file, memory.

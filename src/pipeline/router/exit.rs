@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::{Egress, Router, What};
 use crate::pipeline::counters::Reason;
 use crate::pipeline::packet::Packet;
-use crate::pipeline::path::SeatId;
+use crate::pipeline::router::path::SeatId;
 use crate::pipeline::time::Instant;
 use crate::pipeline::wire::IcmpError;
 

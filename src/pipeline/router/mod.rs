@@ -5,10 +5,17 @@
 //! bytes, at every moment between two calls.
 
 mod ahead;
+pub(in crate::pipeline) mod answer;
 mod change;
+pub mod ear;
 mod egress;
 mod exit;
+pub(in crate::pipeline) mod pairs;
+pub mod path;
+pub mod quiet;
 mod route;
+pub mod routes;
+pub mod schedule;
 mod shares;
 mod translate;
 mod walk;
@@ -17,24 +24,24 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-pub use crate::pipeline::ear::Headers;
+pub use crate::pipeline::router::ear::Headers;
 pub use change::{Change, ChangeError};
 pub use egress::{Egress, What};
 pub use route::Route;
 
-use crate::pipeline::answer::Answers;
+use crate::pipeline::aim::flow::{FlowRef, FlowSeen, FlowTable};
+use crate::pipeline::aim::identity::{Identities, Named};
+use crate::pipeline::aim::ordinals::Ordinals;
 use crate::pipeline::counters::{Amount, Reason, RouterCounters};
-use crate::pipeline::flow::{FlowRef, FlowSeen, FlowTable};
-use crate::pipeline::identity::{Identities, Named};
 use crate::pipeline::nat::{Nat, Translators};
-use crate::pipeline::ordinals::Ordinals;
 use crate::pipeline::packet::{Offload, Packet};
-use crate::pipeline::pairs::Pairs;
 use crate::pipeline::params::{ImpairmentParams, PathParams, RouterParams, Share, StageParams};
-use crate::pipeline::path::{Path, Seat, SeatId, SharedSeat};
 use crate::pipeline::pool::{Buffer, Pool};
-use crate::pipeline::routes::Routes;
-use crate::pipeline::schedule::Schedule;
+use crate::pipeline::router::answer::Answers;
+use crate::pipeline::router::pairs::Pairs;
+use crate::pipeline::router::path::{Path, Seat, SeatId, SharedSeat};
+use crate::pipeline::router::routes::Routes;
+use crate::pipeline::router::schedule::Schedule;
 use crate::pipeline::shared::{Hosts, Shared};
 use crate::pipeline::stage::{Kept, Stage};
 use crate::pipeline::time::Instant;

@@ -4,14 +4,14 @@ use std::net::IpAddr;
 
 use super::translate::Asked;
 use super::{Egress, Port, Router, What};
+use crate::pipeline::aim::flow::Name;
+use crate::pipeline::aim::identity::{Identities, Unnamed};
 use crate::pipeline::counters::Reason;
-use crate::pipeline::flow::Name;
-use crate::pipeline::identity::{Identities, Unnamed};
 use crate::pipeline::nat::Translators;
 use crate::pipeline::packet::Packet;
-use crate::pipeline::pairs::Pairs;
 use crate::pipeline::params::RouteTarget;
-use crate::pipeline::routes::Routes;
+use crate::pipeline::router::pairs::Pairs;
+use crate::pipeline::router::routes::Routes;
 use crate::pipeline::time::Instant;
 use crate::pipeline::wire::{FlowKey, IcmpError, flow_hash};
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::pipeline::params::{ImpairmentParams, RouterParams, Share};
-use crate::pipeline::path::{Occupant, Path, SeatId};
+use crate::pipeline::router::path::{Occupant, Path, SeatId};
 
 /// Makes one queue of those that wait for one link: the first lives at its seat, the others are its guests. A link that books its
 /// departures in advance has no queue of packets: there the shared clock is enough.

@@ -1,12 +1,12 @@
 //! Translators on the way of a packet, and fragments that wait there for the first of their datagram.
 
 use super::{Egress, Event, Headers, Route, Router};
-use crate::pipeline::answer::Answers;
 use crate::pipeline::counters::Reason;
 use crate::pipeline::nat::Early;
 use crate::pipeline::packet::Packet;
 use crate::pipeline::params::NatPlace;
-use crate::pipeline::path::{Path, SeatId};
+use crate::pipeline::router::answer::Answers;
+use crate::pipeline::router::path::{Path, SeatId};
 use crate::pipeline::time::Instant;
 
 /// Which translator was asked about a packet, and where.

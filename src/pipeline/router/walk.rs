@@ -2,11 +2,11 @@
 
 use super::egress::Hearing;
 use super::{Egress, Event, Headers, Router, What};
+use crate::pipeline::aim::gate::Claim;
 use crate::pipeline::counters::Amount;
-use crate::pipeline::gate::Claim;
 use crate::pipeline::impair::{Impairment, Plan};
 use crate::pipeline::packet::Packet;
-use crate::pipeline::path::{Occupant, SeatId};
+use crate::pipeline::router::path::{Occupant, SeatId};
 use crate::pipeline::stage::{Action, Emission, Outcome, Outlet, Stage, Verdict};
 use crate::pipeline::time::Instant;
 use crate::pipeline::wire::bare;

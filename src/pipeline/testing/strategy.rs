@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use crate::pipeline::distribution::Table;
 use crate::pipeline::params::Correlated;
+use crate::pipeline::random::distribution::Table;
 use crate::pipeline::time::Duration;
 use crate::pipeline::units::{Probability, Rate};
 

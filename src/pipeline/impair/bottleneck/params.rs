@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use crate::pipeline::impair::bottleneck::Bottleneck;
 use crate::pipeline::impair::{Blueprint, Directions, Place, Setting, text};
+use crate::pipeline::link::capacity::{Opportunities, RateSteps};
 use crate::pipeline::params::Share;
-use crate::pipeline::service::{Opportunities, RateSteps};
 use crate::pipeline::time::Duration;
 use crate::pipeline::units::{Bytes, Probability, Rate};
 
@@ -202,7 +202,7 @@ mod lawful {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::pipeline::laws::Lawful;
+    use crate::pipeline::testing::laws::Lawful;
     use crate::pipeline::testing::strategy::{duration, probability, rate};
 
     fn service() -> impl Strategy<Value = ServiceParams> {

@@ -177,7 +177,7 @@ mod tests {
     fn drops_are_spread() {
         let mut pie = pie();
         (pie.probability, pie.burst, pie.old_delay) = (0.05, Duration::ZERO, Duration::from_millis(20));
-        let stream = crate::pipeline::rng::StageKey::new(1, "pie").stream(1, 0);
+        let stream = crate::pipeline::random::rng::StageKey::new(1, "pie").stream(1, 0);
         let mut drops = Vec::new();
         for index in 0..100_000_u64 {
             if pie.arrival(100_000, false, stream.unit(index, 0)) == Fate::Drop {

@@ -123,7 +123,7 @@ mod tests {
     #[test]
     fn gaps_between_hits_are_uniform() {
         let mut red = red(1.0);
-        let stream = crate::pipeline::rng::StageKey::new(1, "red").stream(1, 0);
+        let stream = crate::pipeline::random::rng::StageKey::new(1, "red").stream(1, 0);
         let mut gaps = [0_u32; 21];
         let mut last = None;
         for index in 0..40_000_u64 {

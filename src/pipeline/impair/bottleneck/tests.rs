@@ -1,8 +1,8 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::pipeline::link::capacity::Opportunities;
 use crate::pipeline::params::{CoDelParams, ImpairmentParams, PeakParams, PieParams, RedParams};
-use crate::pipeline::service::Opportunities;
 use crate::pipeline::testing::{Run, Spec, stage};
 use crate::pipeline::time::Duration;
 use crate::pipeline::units::{Probability, Rate};

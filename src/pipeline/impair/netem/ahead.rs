@@ -1,7 +1,7 @@
 //! What the line will do to a flow's next packets.
 
 use crate::pipeline::impair::netem::{Flow, Loss, Netem};
-use crate::pipeline::quiet::{Ahead, Quiet};
+use crate::pipeline::router::quiet::{Ahead, Quiet};
 
 impl Netem {
     /// How many of the flow's next packets are not hit, if the line makes nothing wait. Draws with memory are looked ahead one

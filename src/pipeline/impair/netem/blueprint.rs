@@ -105,8 +105,8 @@ mod lawful {
 
     use super::*;
     use crate::pipeline::impair::netem::{NetemRate, Slot};
-    use crate::pipeline::laws::Lawful;
     use crate::pipeline::params::{DelayParams, Distribution};
+    use crate::pipeline::testing::laws::Lawful;
     use crate::pipeline::testing::strategy::{correlated, duration, probability, rate};
     use crate::pipeline::time::Duration;
 

@@ -2,7 +2,7 @@
 //!
 //! Model, in netem's order: duplicate (the copy goes through everything again, but is not copied), loss or mark, corrupt
 //! one bit, `limit` over all that is held, then reorder, or delay and rate. All flows share one state, as they share one
-//! qdisc; correlation averages ([`crate::pipeline::crandom`]); jitter reorders; a rate absorbs the delay of what is queued.
+//! qdisc; correlation averages ([`crate::pipeline::random::kernel`]); jitter reorders; a rate absorbs the delay of what is queued.
 //! With slots, what waits is a queue in order of due times, whose head leaves once it is due and the slot is open.
 //! A router with this stage has one worker, so that the state follows the order of arrival alone.
 //! Differs from the kernel's: acts on the wire packets of a train, where netem takes the train for one packet; its random
@@ -11,17 +11,17 @@
 use std::sync::atomic::Ordering;
 
 use crate::pipeline::counters::Reason;
-use crate::pipeline::crandom::{Sequence, happens, share};
 use crate::pipeline::damage::damage;
-use crate::pipeline::distribution::Table;
 use crate::pipeline::impair::Setting;
 use crate::pipeline::impair::netem::{NetemParams, TC_LIMIT, cost};
-use crate::pipeline::loss_chain;
+use crate::pipeline::link::slots::Queue;
 use crate::pipeline::packet::Packet;
 use crate::pipeline::params::{Correlated, CorruptArea, Distribution, LossModel};
-use crate::pipeline::rng::StageKey;
+use crate::pipeline::random::distribution::Table;
+use crate::pipeline::random::kernel::{Sequence, happens, share};
+use crate::pipeline::random::loss_chain;
+use crate::pipeline::random::rng::StageKey;
 use crate::pipeline::shared::Shared;
-use crate::pipeline::slots::Queue;
 use crate::pipeline::stage::{Action, Kept, Outlet, Stage, Verdict};
 use crate::pipeline::time::{Duration, Instant};
 
@@ -378,7 +378,7 @@ mod tests {
                 run.feed(at(number), &udp().with_source_port((number % 5) as u16 + 1).frame());
             }
             let probability = |value: f64| crate::pipeline::units::Probability::new(value).unwrap();
-            let share = crate::pipeline::crandom::realised_share(probability(p), probability(rho));
+            let share = crate::pipeline::random::kernel::realised_share(probability(p), probability(rho));
             let sigma = (20_000.0 * share * (1.0 - share) * (1.0 + rho) / (1.0 - rho)).sqrt();
             let lost = run.dropped(Reason::Loss) as f64;
             assert!((lost - 20_000.0 * share).abs() < 6.0 * sigma, "{text}: {lost} of 20000, not {share}");

@@ -9,7 +9,7 @@
 //! Differs from the kernel's netem, always to what the line says:
 //! - acts on the wire packets of a GSO train, not on the train;
 //! - correlation keeps the marginal probability ([`CorrelatedChance`]);
-//! - jitter keeps the order within a flow: it wanders slowly enough ([`crate::pipeline::wander`]), so that neighbours have at
+//! - jitter keeps the order within a flow: it wanders slowly enough ([`crate::pipeline::random::wander`]), so that neighbours have at
 //!   least the correlation asked for; a packet that would still overtake leaves with its predecessor, and is counted;
 //! - rate and delay do not absorb each other: a packet leaves one delay after its last bit was sent;
 //! - state is per flow, but for the rate and the limit, which are the path's.
@@ -24,24 +24,24 @@ pub use params::{LinkLayer, Mode, NetemParams, NetemRate, Slot, SlotGap, TC_LIMI
 
 use std::sync::atomic::Ordering;
 
-use crate::pipeline::correlated::{CorrelatedChance, Memory};
+use crate::pipeline::aim::flow::PerFlow;
 use crate::pipeline::counters::Reason;
 use crate::pipeline::damage::damage;
-use crate::pipeline::flow::PerFlow;
 use crate::pipeline::impair::Setting;
 use crate::pipeline::impair::dispatch::dispatch;
-use crate::pipeline::loss_chain;
+use crate::pipeline::link::serialiser::Serialiser;
+use crate::pipeline::link::slots::Slots;
 use crate::pipeline::packet::Packet;
 use crate::pipeline::params::{CorruptArea, DelayParams, GilbertElliott, LossModel, StateLoss};
-use crate::pipeline::quiet::{Ahead, Quiet};
-use crate::pipeline::rng::{Chance, Draw, StageKey, Stream};
-use crate::pipeline::serialiser::Serialiser;
+use crate::pipeline::random::correlated::{CorrelatedChance, Memory};
+use crate::pipeline::random::loss_chain;
+use crate::pipeline::random::rng::{Chance, Draw, StageKey, Stream};
+use crate::pipeline::random::wander::{Pace, Wander};
+use crate::pipeline::router::quiet::{Ahead, Quiet};
 use crate::pipeline::shared::Shared;
-use crate::pipeline::slots::Slots;
 use crate::pipeline::stage::{Action, Outlet, Stage, Verdict};
 use crate::pipeline::time::Instant;
 use crate::pipeline::units::Probability;
-use crate::pipeline::wander::{Pace, Wander};
 
 /// Which shared memory counts what the rate has taken.
 const SENT: usize = 0;

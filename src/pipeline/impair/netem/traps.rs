@@ -1,9 +1,9 @@
 //! Where a netem line will surprise.
 
-use crate::pipeline::crandom::realised_share;
 use crate::pipeline::impair::netem::{Mode, NetemParams, TC_LIMIT};
 use crate::pipeline::impair::text::{PACKET_BITS, mbit, millis, percent};
 use crate::pipeline::params::{Correlated, Distribution, LossModel};
+use crate::pipeline::random::kernel::realised_share;
 use crate::pipeline::units::Probability;
 
 /// A sentence for each trap, in the order in which the line acts.

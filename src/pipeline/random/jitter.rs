@@ -1,7 +1,7 @@
 //! Random delays around a mean.
 
-use crate::pipeline::distribution::Table;
 use crate::pipeline::params::{DelayParams, Distribution};
+use crate::pipeline::random::distribution::Table;
 use crate::pipeline::time::Duration;
 
 impl DelayParams {
@@ -128,7 +128,7 @@ mod tests {
     }
 
     fn assert_draws(delay: &DelayParams, cumulative: impl Fn(i64) -> (f64, f64)) {
-        let stream = crate::pipeline::rng::StageKey::new(5, "jitter").stream(1, 0);
+        let stream = crate::pipeline::random::rng::StageKey::new(5, "jitter").stream(1, 0);
         let n = 200_000_u64;
         let mut draws: Vec<i64> =
             (0..n).map(|index| delay.draw(stream.word(index, 0)).as_nanos() as i64 - 100_000_000).collect();

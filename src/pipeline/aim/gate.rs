@@ -2,14 +2,14 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::pipeline::flow::PerFlow;
+use crate::pipeline::aim::flow::PerFlow;
+use crate::pipeline::aim::segments::Sent;
+pub use crate::pipeline::aim::select::Claim;
+use crate::pipeline::aim::select::OfFlow;
 use crate::pipeline::packet::Packet;
 use crate::pipeline::params::{Scope, Select, Trigger};
-use crate::pipeline::quiet::{Ahead, Quiet};
-use crate::pipeline::rng::{Chance, Draw, StageKey};
-use crate::pipeline::segments::Sent;
-pub use crate::pipeline::select::Claim;
-use crate::pipeline::select::OfFlow;
+use crate::pipeline::random::rng::{Chance, Draw, StageKey};
+use crate::pipeline::router::quiet::{Ahead, Quiet};
 use crate::pipeline::shared::Shared;
 use crate::pipeline::time::Instant;
 use crate::pipeline::wire::FlowKey;
@@ -136,7 +136,7 @@ impl Gate {
         Some(chance.draw(packet.stream(armed.key), packet.index))
     }
 
-    /// What is known of the next plain packets of a flow ([`crate::pipeline::quiet`]).
+    /// What is known of the next plain packets of a flow ([`crate::pipeline::router::quiet`]).
     pub fn outlook(&mut self, ahead: &Ahead) -> Outlook {
         let selected = self.of_flow(ahead);
         match (selected, &mut self.trigger) {

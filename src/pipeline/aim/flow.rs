@@ -15,7 +15,7 @@ const CANDIDATES: usize = 8;
 /// A flow as packets carry it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct FlowRef {
-    /// What draws depend on: see [`crate::pipeline::identity`].
+    /// What draws depend on: see [`crate::pipeline::aim::identity`].
     pub identity: u64,
     /// Place in the table: index for per-flow state.
     pub slot: u32,
@@ -138,18 +138,18 @@ impl FlowTable {
     }
 
     /// The key of `flow` and the index of its next packet; `None` if its place is another's by now.
-    pub(super) fn ahead(&self, flow: FlowRef) -> Option<(&FlowKey, u64)> {
+    pub(in crate::pipeline) fn ahead(&self, flow: FlowRef) -> Option<(&FlowKey, u64)> {
         let entry = self.entries.get(flow.slot as usize)?;
         (entry.generation == flow.generation).then_some((&entry.key, entry.next_index))
     }
 
     /// `count` packets of `flow`, which is known, have passed unseen.
-    pub(super) fn pass(&mut self, flow: FlowRef, count: u64) {
+    pub(in crate::pipeline) fn pass(&mut self, flow: FlowRef, count: u64) {
         self.entries[flow.slot as usize].next_index += count;
     }
 
     /// Says whether somebody else carries packets of `flow`, which its place does not show: then others are forgotten first.
-    pub(super) fn keep(&mut self, flow: FlowRef, is_kept: bool) {
+    pub(in crate::pipeline) fn keep(&mut self, flow: FlowRef, is_kept: bool) {
         if let Some(entry) = self.entries.get_mut(flow.slot as usize)
             && entry.generation == flow.generation
         {
@@ -158,19 +158,19 @@ impl FlowTable {
     }
 
     /// The decision about the route of the flow at `place`.
-    pub(super) fn route(&self, place: u32) -> Route {
+    pub(in crate::pipeline) fn route(&self, place: u32) -> Route {
         self.entries[place as usize].route
     }
 
     /// The name of the flow at `place`.
-    pub(super) fn name(&self, place: u32) -> Name {
+    pub(in crate::pipeline) fn name(&self, place: u32) -> Name {
         let entry = &self.entries[place as usize];
         Name { identity: entry.identity, opened: entry.opened }
     }
 
     /// The name of the flow `key`, by whatever port it comes in; of several the one used last. With `opened` only that of
     /// the connection which this SYN opened.
-    pub(super) fn name_of(&self, key: &FlowKey, opened: Option<u32>) -> Option<Name> {
+    pub(in crate::pipeline) fn name_of(&self, key: &FlowKey, opened: Option<u32>) -> Option<Name> {
         let mut last: Option<&FlowEntry> = None;
         self.chains.find(key.hash(), |place| {
             let entry = &self.entries[place as usize];
@@ -187,7 +187,7 @@ impl FlowTable {
     }
 
     /// Every flow `key`, by whatever port it comes in, is from now on another one, called `name`.
-    pub(super) fn rename_all(&mut self, key: &FlowKey, name: Name) {
+    pub(in crate::pipeline) fn rename_all(&mut self, key: &FlowKey, name: Name) {
         let (entries, generation) = (&mut self.entries, &mut self.generation);
         self.chains.find(key.hash(), |place| {
             let entry = &mut entries[place as usize];
@@ -200,7 +200,7 @@ impl FlowTable {
     }
 
     /// The flow at `place` is from now on another one, called `name`.
-    pub(super) fn rename(&mut self, place: u32, name: Name) {
+    pub(in crate::pipeline) fn rename(&mut self, place: u32, name: Name) {
         self.generation = self.generation.wrapping_add(1);
         self.entries[place as usize].begin(self.generation, name);
     }

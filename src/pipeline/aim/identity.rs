@@ -22,13 +22,13 @@
 
 use std::sync::Arc;
 
-use crate::pipeline::flow::{FlowTable, Name};
+use crate::pipeline::aim::flow::{FlowTable, Name};
+use crate::pipeline::aim::ordinals::{Ordinal, Ordinals};
 use crate::pipeline::nat::Nat;
-use crate::pipeline::ordinals::{Ordinal, Ordinals};
 use crate::pipeline::packet::Packet;
 use crate::pipeline::params::{Identity, PortParams, RouterParams};
-use crate::pipeline::rng::mix;
-use crate::pipeline::routes::Routes;
+use crate::pipeline::random::rng::mix;
+use crate::pipeline::router::routes::Routes;
 use crate::pipeline::time::Instant;
 use crate::pipeline::wire::{FlowKey, Tcp, protocol, tcp::flag};
 
@@ -116,7 +116,7 @@ impl Identities {
     }
 
     /// The name of a flow that is new.
-    pub(super) fn name(
+    pub(in crate::pipeline) fn name(
         &mut self,
         flow: Unnamed<'_>,
         table: &mut FlowTable,
@@ -148,7 +148,7 @@ impl Identities {
     }
 
     /// Whether the SYN `packet` opens another connection than the one called `name`.
-    pub(super) fn is_another(packet: &Packet, name: Name) -> bool {
+    pub(in crate::pipeline) fn is_another(packet: &Packet, name: Name) -> bool {
         matches!(Sign::of(packet), Sign::Opens(opened) if opened != name.opened)
     }
 

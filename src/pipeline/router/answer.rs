@@ -23,20 +23,20 @@ const DUMMY_V6: Ipv6Addr = Ipv6Addr::new(0x100, 0, 0, 1, 0, 0, 0, 1);
 
 /// The router's own voice.
 #[derive(Debug)]
-pub(super) struct Answers {
+pub(in crate::pipeline) struct Answers {
     params: IcmpParams,
     /// Token bucket as a virtual clock (GCRA): the time at which it is full again.
     full_at: Instant,
 }
 
 impl Answers {
-    pub(super) const fn new(params: IcmpParams) -> Self {
+    pub(in crate::pipeline) const fn new(params: IcmpParams) -> Self {
         Self { params, full_at: Instant::ZERO }
     }
 
     /// The error to send back about `packet`, whose checksum is complete; `None` if it is switched off, above the rate,
     /// or not allowed about such a packet. `own` are the router's addresses on the port that the packet came in by.
-    pub(super) fn error(
+    pub(in crate::pipeline) fn error(
         &mut self,
         packet: &Packet,
         error: IcmpError,
@@ -63,7 +63,7 @@ impl Answers {
 
     /// The RST that a host without that connection answers a segment with (RFC 9293 section 3.10.7.1), to its sender;
     /// `None` for a RST, and for what is not TCP with a whole header.
-    pub(super) fn reset(packet: &Packet, pool: &mut Pool) -> Option<Packet> {
+    pub(in crate::pipeline) fn reset(packet: &Packet, pool: &mut Pool) -> Option<Packet> {
         let (version, transport) = (packet.layout.version(), packet.layout.transport_offset());
         let tcp = conn::tcp(packet).filter(|tcp| tcp.flags() & flag::RST == 0)?;
         let bare = if tcp.flags() & flag::ACK == 0 {
@@ -92,7 +92,7 @@ impl Answers {
     }
 
     /// The reply to `packet`, if it is an echo request and replies are on.
-    pub(super) fn echo(&self, packet: &Packet, pool: &mut Pool) -> Option<Packet> {
+    pub(in crate::pipeline) fn echo(&self, packet: &Packet, pool: &mut Pool) -> Option<Packet> {
         if !self.params.echo {
             return None;
         }

@@ -7,7 +7,7 @@
 //! verdicts on every machine.
 //!
 //! ```
-//! use faultwire::pipeline::rng::{Chance, StageKey};
+//! use faultwire::pipeline::random::rng::{Chance, StageKey};
 //! use faultwire::pipeline::units::Probability;
 //!
 //! let chance = Chance::new(Probability::new(0.1).unwrap());
@@ -28,7 +28,7 @@ const GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// A full-avalanche mix of 64 bits.
 #[inline]
-pub(super) const fn mix(mut x: u64) -> u64 {
+pub(in crate::pipeline) const fn mix(mut x: u64) -> u64 {
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     x ^ (x >> 31)

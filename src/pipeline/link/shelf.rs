@@ -1,6 +1,6 @@
 //! Packets that a stage puts aside until others have passed, or until a timeout.
 
-use crate::pipeline::flow::FlowRef;
+use crate::pipeline::aim::flow::FlowRef;
 use crate::pipeline::packet::Packet;
 use crate::pipeline::stage::{Kept, Outlet};
 use crate::pipeline::time::{Duration, Instant};

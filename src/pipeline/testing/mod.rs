@@ -8,20 +8,22 @@
 //! ```
 
 pub(crate) mod frame;
+mod hostile;
+pub(crate) mod laws;
 pub(crate) mod strategy;
 
 pub(crate) use frame::{Frame, Spec, flaw};
 
+use crate::pipeline::aim::flow::FlowRef;
 use crate::pipeline::counters::{Amount, Reason, StageCounters};
-use crate::pipeline::ear::Deed;
-use crate::pipeline::flow::FlowRef;
 use crate::pipeline::packet::Packet;
 use crate::pipeline::params::{
     IcmpParams, Identity, ImpairmentParams, PathParams, PortParams, RouterParams, Select, StageParams,
     Trigger,
 };
-use crate::pipeline::path::SeatId;
 use crate::pipeline::pool::{Buffer, HEADROOM};
+use crate::pipeline::router::ear::Deed;
+use crate::pipeline::router::path::SeatId;
 use crate::pipeline::router::{Change, Egress, Router, SharedState, What};
 use crate::pipeline::time::Instant;
 

@@ -4,7 +4,7 @@
 
 use std::sync::atomic::Ordering;
 
-use crate::pipeline::link::{Turn, carried_at, spend, work};
+use crate::pipeline::link::turn::{Turn, carried_at, spend, work};
 use crate::pipeline::shared::Shared;
 use crate::pipeline::time::{Duration, Instant};
 use crate::pipeline::units::Rate;

@@ -1,18 +1,18 @@
 //! Chances with a memory: each packet more like the one before.
 
 use crate::pipeline::params::Correlated;
-use crate::pipeline::rng::{Chance, Draw, Stream};
+use crate::pipeline::random::rng::{Chance, Draw, Stream};
 use crate::pipeline::units::Probability;
 
 /// What a flow remembers of the last packet: whether it was hit.
-pub(super) type Memory = Option<bool>;
+pub(in crate::pipeline) type Memory = Option<bool>;
 
 /// A two-state Markov chain with the marginal probability that was asked for.
 ///
 /// P(hit | previous hit) = p + ρ(1 − p), P(hit | previous not) = p(1 − ρ). The stationary probability is p and the lag-1
 /// correlation ρ. tc-netem's own formula loses the marginal: its 10 % with 25 % correlation hits 1.8 %.
 #[derive(Debug)]
-pub(super) struct CorrelatedChance {
+pub(in crate::pipeline) struct CorrelatedChance {
     marginal: Chance,
     /// After a miss and after a hit; none without correlation.
     after: Option<[Chance; 2]>,
@@ -20,11 +20,11 @@ pub(super) struct CorrelatedChance {
 
 impl CorrelatedChance {
     /// What [`Self::hit`] draws for packet `index`, if it does not depend on the packet before.
-    pub(super) fn drawn(&self, stream: Stream, index: u64) -> Option<Draw> {
+    pub(in crate::pipeline) fn drawn(&self, stream: Stream, index: u64) -> Option<Draw> {
         (!self.has_memory()).then(|| self.marginal.draw(stream, index))
     }
 
-    pub(super) fn new(params: Correlated) -> Self {
+    pub(in crate::pipeline) fn new(params: Correlated) -> Self {
         let (p, rho) = (params.probability, params.correlation);
         let after_hit = lean(p, rho);
         // p(1 − ρ) = p − pρ.
@@ -35,24 +35,24 @@ impl CorrelatedChance {
     }
 
     /// Whether a decision depends on the one before.
-    pub(super) const fn has_memory(&self) -> bool {
+    pub(in crate::pipeline) const fn has_memory(&self) -> bool {
         self.after.is_some()
     }
 
     /// The chance without memory.
-    pub(super) const fn marginal(&self) -> &Chance {
+    pub(in crate::pipeline) const fn marginal(&self) -> &Chance {
         &self.marginal
     }
 
     /// The run of packets that fare alike, without memory.
     #[inline]
-    pub(super) fn run(&self, stream: Stream, first: u64, count: u32) -> (u32, bool) {
+    pub(in crate::pipeline) fn run(&self, stream: Stream, first: u64, count: u32) -> (u32, bool) {
         self.marginal.run(stream, first, count)
     }
 
     /// Decides about one packet and remembers it.
     #[inline]
-    pub(super) fn hit(&self, stream: Stream, index: u64, memory: &mut Memory) -> bool {
+    pub(in crate::pipeline) fn hit(&self, stream: Stream, index: u64, memory: &mut Memory) -> bool {
         let chance = match (&self.after, *memory) {
             (Some(after), Some(before)) => &after[usize::from(before)],
             _ => &self.marginal,
@@ -76,7 +76,7 @@ fn scale(a: u64, b: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipeline::rng::StageKey;
+    use crate::pipeline::random::rng::StageKey;
 
     /// The share of hits after a hit, after a miss, and in all; 6 standard deviations, counted in the packets that the
     /// share is of. For the marginal the variance is that of the chain: (1 + ρ)/(1 − ρ) times the independent one.

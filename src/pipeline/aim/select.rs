@@ -7,9 +7,9 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use crate::pipeline::aim::segments::{self, View};
 use crate::pipeline::packet::Packet;
 use crate::pipeline::params::{FragmentSelect, Opened, QuicSelect, Segment, Segments, Select};
-use crate::pipeline::segments::{self, View};
 use crate::pipeline::wire::tcp::flag;
 use crate::pipeline::wire::{FlowKey, protocol, quic};
 
@@ -152,7 +152,7 @@ impl Select {
     }
 }
 
-/// Which plain packets ([`crate::pipeline::quiet`]) of a flow a selection takes.
+/// Which plain packets ([`crate::pipeline::router::quiet`]) of a flow a selection takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OfFlow {
     /// None.

@@ -6,8 +6,8 @@
 //! Only *plain* packets pass so: whole datagrams with a transport header that is as it should be, no IPv6 extension header,
 //! and of TCP no SYN, FIN or RST. All others of the flow are shown to the core.
 
-use crate::pipeline::flow::FlowRef;
-use crate::pipeline::rng::{Chance, StageKey, Stream};
+use crate::pipeline::aim::flow::FlowRef;
+use crate::pipeline::random::rng::{Chance, StageKey, Stream};
 use crate::pipeline::time::Instant;
 use crate::pipeline::units::Probability;
 use crate::pipeline::wire::FlowKey;

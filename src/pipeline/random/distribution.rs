@@ -133,7 +133,7 @@ impl Table {
 
     /// The slope of the quantile function over the standard normal quantile, at each step between two entries: in units of
     /// the jitter.
-    pub(super) fn slopes(&self) -> impl Iterator<Item = f64> + '_ {
+    pub(in crate::pipeline) fn slopes(&self) -> impl Iterator<Item = f64> + '_ {
         let count = self.sorted.len() as f64;
         self.sorted.windows(2).enumerate().map(move |(index, pair)| {
             let x = super::jitter::normal_quantile((index as f64 + 1.0) / count);

@@ -9,15 +9,15 @@
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
-use crate::pipeline::jitter;
 use crate::pipeline::params::{Slot, SlotGap};
-use crate::pipeline::rng::StageKey;
+use crate::pipeline::random::jitter;
+use crate::pipeline::random::rng::StageKey;
 use crate::pipeline::stage::Kept;
 use crate::pipeline::time::{Duration, Instant};
 
 /// Slots of one path.
 #[derive(Debug)]
-pub(super) struct Slots {
+pub(in crate::pipeline) struct Slots {
     slot: Slot,
     opens: Instant,
     packets: u64,
@@ -25,7 +25,7 @@ pub(super) struct Slots {
 }
 
 impl Slots {
-    pub(super) fn new(slot: Slot) -> Self {
+    pub(in crate::pipeline) fn new(slot: Slot) -> Self {
         let mut slots = Self { slot, opens: Instant::ZERO, packets: 0, bytes: 0 };
         slots.refill();
         slots
@@ -42,7 +42,7 @@ impl Slots {
     }
 
     /// When a packet of `bytes` leaves that is due at `due`.
-    pub(super) fn departure(&mut self, due: Instant, bytes: u64, words: [u64; 2]) -> Instant {
+    pub(in crate::pipeline) fn departure(&mut self, due: Instant, bytes: u64, words: [u64; 2]) -> Instant {
         if due > self.opens {
             self.open(due, words[0]);
         }
@@ -58,7 +58,7 @@ impl Slots {
 
 /// Packets that wait for slots, in order of due times.
 #[derive(Debug)]
-pub(super) struct Queue {
+pub(in crate::pipeline) struct Queue {
     slot: Slot,
     key: StageKey,
     waiting: BinaryHeap<Entry>,
@@ -102,20 +102,20 @@ impl PartialEq for Entry {
 
 impl Queue {
     /// An empty queue at the beginning of the first slot; `key` is that of the gaps.
-    pub(super) fn new(slot: Slot, key: StageKey) -> Self {
+    pub(in crate::pipeline) fn new(slot: Slot, key: StageKey) -> Self {
         let (packets, bytes) = (slot.packets.unwrap_or(u64::MAX), slot.bytes.unwrap_or(u64::MAX));
         let waiting = BinaryHeap::new();
         Self { slot, key, waiting, came: 0, drawn: 0, opens: Instant::ZERO, packets, bytes, wake: None }
     }
 
     /// Adds a packet that is due at `due` and takes `bytes` of a slot.
-    pub(super) fn push(&mut self, due: Instant, packet: Kept, bytes: u64) {
+    pub(in crate::pipeline) fn push(&mut self, due: Instant, packet: Kept, bytes: u64) {
         self.came += 1;
         self.waiting.push(Entry { due, number: self.came, bytes, packet });
     }
 
     /// The next packet that leaves at `now`.
-    pub(super) fn pop(&mut self, now: Instant) -> Option<Kept> {
+    pub(in crate::pipeline) fn pop(&mut self, now: Instant) -> Option<Kept> {
         let due = self.waiting.peek()?.due;
         if self.opens < due {
             self.open(now);
@@ -142,7 +142,7 @@ impl Queue {
     }
 
     /// When to look at the head again, if that has not been asked for already.
-    pub(super) fn next_wake(&mut self) -> Option<Instant> {
+    pub(in crate::pipeline) fn next_wake(&mut self) -> Option<Instant> {
         let at = self.waiting.peek().map(|head| head.due.max(self.opens));
         let is_new = at != self.wake;
         self.wake = at;
@@ -150,7 +150,7 @@ impl Queue {
     }
 
     /// Whether this is the time at which the head is to be looked at: an earlier wish may have been overtaken.
-    pub(super) fn is_woken(&mut self, now: Instant) -> bool {
+    pub(in crate::pipeline) fn is_woken(&mut self, now: Instant) -> bool {
         let is_time = self.wake == Some(now);
         if is_time {
             self.wake = None;
@@ -159,7 +159,7 @@ impl Queue {
     }
 
     /// A packet that still waits, at the end of the run.
-    pub(super) fn relinquish(&mut self) -> Option<Kept> {
+    pub(in crate::pipeline) fn relinquish(&mut self) -> Option<Kept> {
         self.waiting.pop().map(|entry| entry.packet)
     }
 }

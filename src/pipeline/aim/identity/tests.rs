@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use etherparse::PacketBuilder;
 
-use crate::pipeline::flow::{FlowTable, Name};
+use crate::pipeline::aim::flow::{FlowTable, Name};
 use crate::pipeline::params::{
     Dependence, Identity, ImpairmentParams, LossParams, MidStream, NaptParams, NatClock, NatKind, NatParams,
     NatPlace, NatTimeouts, PathParams, PatternFault, PatternParams, PortAllocation, RouterParams, Scope,

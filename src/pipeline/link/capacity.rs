@@ -5,7 +5,7 @@
 //! [`Service::at`] its arrival; what the link could have sent before is lost. One that had to wait starts where the one
 //! before it ended.
 
-use crate::pipeline::link::{Turn, carried_at, round_up, spend, work};
+use crate::pipeline::link::turn::{Turn, carried_at, round_up, spend, work};
 use crate::pipeline::time::{Duration, Instant};
 use crate::pipeline::units::Rate;
 

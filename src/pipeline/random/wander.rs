@@ -12,8 +12,8 @@
 //! A correlation from packet to packet, if one is asked for, is a lower bound: between two packets the process moves on by no
 //! more than what leaves that correlation, however far apart they are. That only makes it slower, so the order is kept.
 
-use crate::pipeline::jitter::normal_quantile;
 use crate::pipeline::params::{DelayParams, Distribution};
+use crate::pipeline::random::jitter::normal_quantile;
 use crate::pipeline::time::Instant;
 use crate::pipeline::units::Probability;
 
@@ -95,7 +95,7 @@ fn slowness(distribution: &Distribution) -> f64 {
 
 /// Where a flow's process stands.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Wander {
+pub(in crate::pipeline) struct Wander {
     /// Position and its change per second; normally distributed with spreads 1 and λ.
     position: f64,
     change: f64,
@@ -105,7 +105,7 @@ pub(super) struct Wander {
 
 impl Wander {
     /// Moves on to `now` by two uniform words; the position as a uniform number, 2^64 for one.
-    pub(super) fn uniform(&mut self, pace: Pace, now: Instant, words: [u64; 2]) -> u64 {
+    pub(in crate::pipeline) fn uniform(&mut self, pace: Pace, now: Instant, words: [u64; 2]) -> u64 {
         let speed = pace.speed;
         let [one, two] = words.map(normal);
         match self.at.map(|at| now.since(at).as_secs_f64()) {
@@ -148,8 +148,8 @@ fn cumulative(x: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipeline::distribution::Table;
-    use crate::pipeline::rng::StageKey;
+    use crate::pipeline::random::distribution::Table;
+    use crate::pipeline::random::rng::StageKey;
     use crate::pipeline::time::Duration;
 
     static SHAPES: std::sync::LazyLock<[Table; 3]> =

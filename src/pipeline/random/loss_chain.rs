@@ -9,7 +9,7 @@ use crate::pipeline::params::{GilbertElliott, StateLoss};
 use crate::pipeline::units::Probability;
 
 /// The number of a state. In 0 packets are received in a gap, or times are good.
-pub(super) type State = u8;
+pub(in crate::pipeline) type State = u8;
 
 /// The four states of `loss state`, less one.
 const GAP: State = 0;
@@ -18,7 +18,7 @@ const LOST: State = 2;
 const LONE: State = 3;
 
 /// Moves `state` on by `word`, a uniform number; true if the packet is lost.
-pub(super) fn four_states(chain: &StateLoss, state: &mut State, word: u64) -> bool {
+pub(in crate::pipeline) fn four_states(chain: &StateLoss, state: &mut State, word: u64) -> bool {
     let [p13, p31, p32, p23, p14] =
         [chain.p13, chain.p31, chain.p32, chain.p23, chain.p14].map(Probability::bits);
     let below = |p: u64| hits(p, word);
@@ -37,7 +37,7 @@ pub(super) fn four_states(chain: &StateLoss, state: &mut State, word: u64) -> bo
 }
 
 /// Moves `bad` on by the first word and decides by the second, for the state before the move; true if the packet is lost.
-pub(super) fn two_states(chain: &GilbertElliott, bad: &mut State, words: [u64; 2]) -> bool {
+pub(in crate::pipeline) fn two_states(chain: &GilbertElliott, bad: &mut State, words: [u64; 2]) -> bool {
     let was_bad = *bad != 0;
     let (turn, loss) = if was_bad { (chain.r, chain.bad) } else { (chain.p, chain.good) };
     if hits(turn.bits(), words[0]) {
@@ -47,12 +47,12 @@ pub(super) fn two_states(chain: &GilbertElliott, bad: &mut State, words: [u64; 2
 }
 
 /// The state of the four in which `word`, a uniform number, finds a chain that has been going on for long.
-pub(super) fn any_of_four(chain: &StateLoss, word: u64) -> State {
+pub(in crate::pipeline) fn any_of_four(chain: &StateLoss, word: u64) -> State {
     pick(&chain.shares(), word)
 }
 
 /// As [`any_of_four`], of the two states.
-pub(super) fn any_of_two(chain: &GilbertElliott, word: u64) -> State {
+pub(in crate::pipeline) fn any_of_two(chain: &GilbertElliott, word: u64) -> State {
     pick(&[1.0 - chain.bad_share(), chain.bad_share()], word)
 }
 
@@ -81,7 +81,7 @@ const fn sum(one: u64, other: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipeline::rng::StageKey;
+    use crate::pipeline::random::rng::StageKey;
 
     fn p(value: f64) -> Probability {
         Probability::new(value).unwrap()

@@ -2,12 +2,12 @@
 
 use std::collections::VecDeque;
 
+use crate::pipeline::aim::gate::Gate;
 use crate::pipeline::counters::{Reason, StageCounters};
-use crate::pipeline::gate::Gate;
 use crate::pipeline::impair::{Impairment, Setting};
 use crate::pipeline::packet::Packet;
 use crate::pipeline::params::{ImpairmentParams, NatPlace, PathParams, Phase, StageParams};
-use crate::pipeline::rng::{Draw, StageKey};
+use crate::pipeline::random::rng::{Draw, StageKey};
 use crate::pipeline::shared::Shared;
 use crate::pipeline::stage::{Emission, Stage};
 use crate::pipeline::time::Instant;

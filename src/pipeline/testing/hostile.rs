@@ -8,13 +8,13 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
-use crate::pipeline::laws::{packet, stages};
 use crate::pipeline::packet::Offload;
 use crate::pipeline::params::{
     Dependence, Forward, ImpairmentParams, MidStream, NaptParams, NatClock, NatKind, NatParams, NatPlace,
     NatTimeouts, PathParams, PortAllocation, PrefixParams, Rebind, RouteParams, RouteTarget, RouterParams,
     StageParams,
 };
+use crate::pipeline::testing::laws::{packet, stages};
 use crate::pipeline::testing::{Frame, Run, stage};
 use crate::pipeline::time::{Duration, Instant};
 use crate::pipeline::wire::samples;

@@ -188,7 +188,7 @@ fn trigger() -> impl Strategy<Value = Trigger> {
     prop_oneof![Just(Trigger::default()), some]
 }
 
-pub(super) fn stages() -> impl Strategy<Value = Vec<StageParams>> {
+pub(in crate::pipeline) fn stages() -> impl Strategy<Value = Vec<StageParams>> {
     let one = (selection(), trigger(), impairment());
     vec(one, 1..4).prop_map(|stages| {
         let named =
@@ -216,7 +216,7 @@ fn sequence_number() -> impl Strategy<Value = u32> {
 }
 
 /// SYN, RST, data, UDP; single, in trains or in fragments; with and without IP options; of three flows.
-pub(super) fn packet() -> impl Strategy<Value = Spec> {
+pub(in crate::pipeline) fn packet() -> impl Strategy<Value = Spec> {
     let flags = select(vec![0x10_u8, 0x18, 0x19, 0x90, 0x02, 0x98, 0x04, 0x14, 0xc2]);
     let kind = (any::<bool>(), any::<bool>(), 0..3_u16, flags);
     let shape = (
@@ -273,7 +273,7 @@ fn both_ways() -> impl Strategy<Value = Vec<(u64, Spec)>> {
 }
 
 /// Packets and the time since the one before.
-pub(super) fn traffic() -> impl Strategy<Value = Vec<(u64, Spec)>> {
+pub(in crate::pipeline) fn traffic() -> impl Strategy<Value = Vec<(u64, Spec)>> {
     vec((gap(5_000_000), packet()), 1..20)
 }
 

@@ -9,12 +9,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::pipeline::units::Probability;
 
 /// A probability in netem's 32 bits.
-pub(super) fn share(p: Probability) -> u32 {
+pub(in crate::pipeline) fn share(p: Probability) -> u32 {
     (p.as_f64() * f64::from(u32::MAX)).round() as u32
 }
 
 /// The next number of a correlated sequence: `fresh` is uniform, `last` the one before.
-pub(super) const fn correlate(rho: u32, last: u32, fresh: u32) -> u32 {
+pub(in crate::pipeline) const fn correlate(rho: u32, last: u32, fresh: u32) -> u32 {
     if rho == 0 {
         return fresh;
     }
@@ -24,17 +24,17 @@ pub(super) const fn correlate(rho: u32, last: u32, fresh: u32) -> u32 {
 
 /// A sequence of which all packets of a path are part; `memory` is shared by the workers.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Sequence {
+pub(in crate::pipeline) struct Sequence {
     rho: u32,
 }
 
 impl Sequence {
-    pub(super) fn new(correlation: Probability) -> Self {
+    pub(in crate::pipeline) fn new(correlation: Probability) -> Self {
         Self { rho: share(correlation) }
     }
 
     /// The next number.
-    pub(super) fn next(self, memory: &AtomicU64, fresh: u32) -> u32 {
+    pub(in crate::pipeline) fn next(self, memory: &AtomicU64, fresh: u32) -> u32 {
         if self.rho == 0 {
             return fresh;
         }
@@ -45,7 +45,7 @@ impl Sequence {
 }
 
 /// Whether something of probability `p` happens at the number `drawn`.
-pub(super) const fn happens(p: u32, drawn: u32) -> bool {
+pub(in crate::pipeline) const fn happens(p: u32, drawn: u32) -> bool {
     p != 0 && p >= drawn
 }
 
@@ -57,7 +57,7 @@ pub fn realised_share(p: Probability, correlation: Probability) -> f64 {
     if rho == 0 {
         return f64::from(p) / f64::from(u32::MAX);
     }
-    let stream = crate::pipeline::rng::StageKey::new(0, "realised").stream(0, 0);
+    let stream = crate::pipeline::random::rng::StageKey::new(0, "realised").stream(0, 0);
     let (mut last, mut hits) = (1 << 31, 0_u64);
     for index in 0..PACKETS {
         last = correlate(rho, last, (stream.word(index, 0) >> 32) as u32);

@@ -3,7 +3,7 @@
 //! Only pairs with stages have a path of their own. All others that lead to one port share a path without stages, so that
 //! memory grows with the ports and the configured paths, not with the square of the ports.
 
-use crate::pipeline::path::Path;
+use crate::pipeline::router::path::Path;
 
 /// The number of the path of each pair of ports.
 #[derive(Debug)]
