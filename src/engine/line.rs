@@ -86,9 +86,26 @@ impl Workers {
     /// # Errors
     /// If a worker has ended.
     pub fn change(&self, changes: Vec<Change>) -> Result<(), Ended> {
+        self.send_changes(changes, Message::Change)
+    }
+
+    /// As [`Self::change`], but what waits leaves at once, in the order in which it was due, so that the change takes effect with the
+    /// next packet.
+    ///
+    /// # Errors
+    /// If a worker has ended.
+    pub fn replace(&self, changes: Vec<Change>) -> Result<(), Ended> {
+        self.send_changes(changes, Message::Replace)
+    }
+
+    fn send_changes(
+        &self,
+        changes: Vec<Change>,
+        message: impl Fn(Box<Change>, Sender<Box<Change>>) -> Message,
+    ) -> Result<(), Ended> {
         let send = |(line, change): (&Line, Change)| {
             let (reply, answer) = bounded(1);
-            line.send(Message::Change(Box::new(change), reply)).then_some(answer)
+            line.send(message(Box::new(change), reply)).then_some(answer)
         };
         let answers: Vec<_> = self.lines.iter().zip(changes).map(send).collect();
         answers.into_iter().try_for_each(|answer| answer?.recv().ok().map(drop)).ok_or(Ended)

@@ -45,6 +45,8 @@ pub(super) enum Message {
     Stop(Sender<Report>),
     /// Other paths; those that there were go back.
     Change(Box<Change>, Sender<Box<Change>>),
+    /// As `Change`, but what waits leaves first, at once.
+    Replace(Box<Change>, Sender<Box<Change>>),
     /// Nothing enters this path, or what waits in front of it does.
     Freeze(u16, bool, Sender<()>),
     /// The flows from a place of the table on, as many as the vector has room for; whether there are more.
@@ -226,6 +228,13 @@ impl Worker {
                 }
                 Message::Change(mut change, reply) => {
                     self.take_back();
+                    self.router.change(&mut change, self.clock.now(), &mut self.queues);
+                    self.show_or_not();
+                    drop(reply.send(change));
+                }
+                Message::Replace(mut change, reply) => {
+                    self.take_back();
+                    self.router.flush(self.clock.now(), &mut self.queues);
                     self.router.change(&mut change, self.clock.now(), &mut self.queues);
                     self.show_or_not();
                     drop(reply.send(change));

@@ -407,6 +407,27 @@ mod tests {
         assert_eq!(run.stage(0).delayed.packets, 3);
     }
 
+    /// What is held leaves in order, and a change that follows takes effect with the next packet.
+    #[test]
+    fn a_flush_lets_go_and_the_stages_stay() {
+        let (old, new) = (params("rate 1mbit limit 100|delay 10s"), params("delay 10ms"));
+        let mut run = Run::built(&old);
+        for at in 0..20 {
+            run.feed(ms(u64::from(at)), &packet(at).frame());
+        }
+        run.flush();
+        assert_eq!((run.wires().len(), run.router.held().packets), (20, 0));
+        run.feed(ms(60_000), &packet(20).frame());
+        assert_eq!(run.router.held().packets, 1);
+        run.flush();
+        run.change(&old, &new);
+        run.feed(ms(80_000), &packet(21).frame());
+        run.finish();
+        // The last one met the new stage.
+        assert_eq!((run.wires().len(), run.times()[21]), (22, 80_010_000_000));
+        assert_in_order(&run.wires());
+    }
+
     #[test]
     fn a_frozen_path_holds_and_releases_in_order() {
         let params = params("delay 5ms");

@@ -230,6 +230,12 @@ impl Run {
         self.check();
     }
 
+    /// Everything that waits leaves now; what comes later meets the stages.
+    pub(crate) fn flush(&mut self) {
+        self.router.flush(self.now, &mut self.collector);
+        self.check();
+    }
+
     /// Everything that waits leaves.
     pub(crate) fn finish(&mut self) {
         while let Some(due) = self.router.next_due() {
