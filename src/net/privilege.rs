@@ -5,7 +5,7 @@ use std::io;
 
 use nix::errno::Errno;
 
-use crate::net::userns::{UserNamespaceError, enter_user_namespace};
+use crate::net::userns::{UserNamespaceError, enter_beside_network, enter_user_namespace};
 
 /// `CAP_NET_ADMIN` of capability.h: make devices, set addresses and routes.
 const NET_ADMIN: u32 = 12;
@@ -70,11 +70,23 @@ pub fn check() -> Result<(), PrivilegeError> {
 /// # Errors
 /// The first thing that is closed, and what to do about it.
 pub fn acquire() -> Result<Privilege, PrivilegeError> {
+    acquire_by(enter_user_namespace)
+}
+
+/// As [`acquire`], but the process stays in its network namespace, so that its own sockets are those of the host.
+///
+/// # Errors
+/// The first thing that is closed, and what to do about it.
+pub fn acquire_beside_network() -> Result<Privilege, PrivilegeError> {
+    acquire_by(enter_beside_network)
+}
+
+fn acquire_by(enter: impl FnOnce() -> Result<(), UserNamespaceError>) -> Result<Privilege, PrivilegeError> {
     tun()?;
     if capabilities().is_ok() {
         return Ok(Privilege::Held);
     }
-    enter_user_namespace()?;
+    enter()?;
     Ok(Privilege::UserNamespace)
 }
 

@@ -52,13 +52,25 @@ const SWITCHES: [(&str, &str, &str); 3] = [
 /// # Errors
 /// [`UserNamespaceError`] says which setting of the host is in the way.
 pub fn enter_user_namespace() -> Result<(), UserNamespaceError> {
+    enter(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET)
+}
+
+/// As [`enter_user_namespace`], but the process stays in its network namespace, over which it has no capabilities: its sockets are
+/// those of the host.
+///
+/// # Errors
+/// [`UserNamespaceError`] says which setting of the host is in the way.
+pub fn enter_beside_network() -> Result<(), UserNamespaceError> {
+    enter(CloneFlags::CLONE_NEWUSER)
+}
+
+fn enter(namespaces: CloneFlags) -> Result<(), UserNamespaceError> {
     let threads = fs::read_dir("/proc/self/task").map_or(0, Iterator::count);
     if threads > 1 {
         return Err(UserNamespaceError::Threads(threads));
     }
     let (uid, gid) = (getuid(), getgid());
-    unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET)
-        .map_err(|errno| UserNamespaceError::Closed { source: errno.into(), hint: hint() })?;
+    unshare(namespaces).map_err(|errno| UserNamespaceError::Closed { source: errno.into(), hint: hint() })?;
     // Without "deny" an unprivileged process may not map its group.
     write("/proc/self/setgroups", "deny")?;
     write("/proc/self/uid_map", &format!("0 {uid} 1"))?;
