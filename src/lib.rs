@@ -29,6 +29,7 @@
 //! - `capture`: captures through the core, in virtual time.
 //! - `lab`: cases: build a network, break it, drive traffic, compare what the kernels report.
 //! - `control`: what a running instance tells, over HTTP.
+//! - `toxiproxy`: Toxiproxy's HTTP API, with links between namespaces behind its proxies.
 //! - `cli`: the commands.
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
@@ -146,3 +147,6 @@ pub mod lab;
 pub mod net;
 #[doc(hidden)]
 pub mod pipeline;
+#[cfg(feature = "control")]
+#[doc(hidden)]
+pub mod toxiproxy;

@@ -43,5 +43,6 @@ mod system {
     pub(crate) mod tcp;
     pub(crate) mod third_party;
     pub(crate) mod top;
+    pub(crate) mod toxiproxy;
     pub(crate) mod width;
 }

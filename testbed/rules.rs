@@ -16,7 +16,7 @@ const LAYERS: [&[&str]; 8] = [
     &["attach"],
     &["journal"],
     &["engine"],
-    &["capture", "control", "hosts", "lab"],
+    &["capture", "control", "hosts", "lab", "toxiproxy"],
 ];
 
 fn root() -> &'static Path {

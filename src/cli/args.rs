@@ -61,6 +61,8 @@ pub(super) enum Command {
     Journal(crate::cli::journal::Journal),
     /// Show what a running instance does, as it happens
     Top(crate::cli::top::Top),
+    /// Serve Toxiproxy's HTTP API: its clients work as they are, its toxics are faults of packets
+    Toxiproxy(crate::cli::toxiproxy::Toxiproxy),
     /// Reproduce incidents: build a network, break it, drive traffic, compare what the kernels report
     #[command(subcommand)]
     Case(CaseCommand),

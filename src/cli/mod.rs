@@ -34,6 +34,7 @@ mod signals;
 mod subnets;
 mod summary;
 mod top;
+mod toxiproxy;
 mod watching;
 
 use std::fmt::Display;
@@ -68,6 +69,7 @@ pub fn main() -> ExitCode {
         args::Command::Pcap(args) => pcap::pcap(&args),
         args::Command::Journal(args) => journal::journal(&args),
         args::Command::Top(args) => top::top(&args),
+        args::Command::Toxiproxy(args) => toxiproxy::toxiproxy(&args, parent),
         args::Command::Case(command) => case::case(&command),
     };
     out::verdict(code)

@@ -1,0 +1,61 @@
+//! Addresses as Go takes and shows them.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+
+use nix::errno::Errno;
+use tokio::net::lookup_host;
+
+/// The address that a text means: `HOST:PORT`, `:PORT` for all addresses, and nothing at all for any port.
+pub(super) async fn resolve(text: &str) -> io::Result<SocketAddr> {
+    if text.is_empty() {
+        return Ok(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), 0));
+    }
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        return Ok(address);
+    }
+    let missing =
+        || io::Error::new(io::ErrorKind::InvalidInput, format!("address {text}: missing port in address"));
+    let (host, port) = text.rsplit_once(':').ok_or_else(missing)?;
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let port: u16 = port
+        .parse()
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, format!("address {text}: invalid port")))?;
+    if host.is_empty() {
+        return Ok(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port));
+    }
+    let found: Vec<SocketAddr> = lookup_host((host, port)).await?.collect();
+    let first = found.iter().find(|address| address.is_ipv4()).or_else(|| found.first());
+    first
+        .copied()
+        .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("lookup {host}: no such host")))
+}
+
+/// Listens there. Of all addresses means those of both families, where the host has IPv6.
+pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let listener = match address.ip() {
+        ip if ip.is_unspecified() => {
+            let both = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), address.port());
+            match TcpListener::bind(both) {
+                Err(error) if has_no_ipv6(&error) => {
+                    TcpListener::bind((IpAddr::from(Ipv4Addr::UNSPECIFIED), address.port()))
+                }
+                bound => bound,
+            }
+        }
+        _ => TcpListener::bind(address),
+    };
+    // As Go words it: clients show it to people.
+    let listener = listener.map_err(|error| {
+        let text = error.to_string();
+        let reason = text.split(" (os error").next().unwrap_or_default().to_lowercase();
+        io::Error::new(error.kind(), format!("listen tcp {address}: bind: {reason}"))
+    })?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+fn has_no_ipv6(error: &io::Error) -> bool {
+    let none = [Errno::EAFNOSUPPORT, Errno::EADDRNOTAVAIL].map(|errno| errno as i32);
+    error.raw_os_error().is_some_and(|errno| none.contains(&errno))
+}

@@ -1,0 +1,177 @@
+//! Requests, and what is answered.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Bytes, to_bytes};
+use axum::extract::{Path, Request, State};
+use axum::http::header::{CONTENT_TYPE, USER_AGENT};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use serde::Serialize;
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+
+use crate::toxiproxy::answer::{ApiError, plain};
+use crate::toxiproxy::collection::Collection;
+use crate::toxiproxy::metrics;
+use crate::toxiproxy::proxy::Proxy;
+
+/// The version of Toxiproxy whose API this is.
+const VERSION: &str = "2.12.0";
+/// Bytes of a body, at most.
+const LARGEST: usize = 1 << 20;
+/// A body has to come within so long.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// The number of a request, for logs.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-toxiproxy-request-id");
+
+/// What all requests share.
+#[derive(Debug)]
+pub(super) struct Desk {
+    pub(super) proxies: Mutex<Collection>,
+    requests: AtomicU64,
+}
+
+impl Desk {
+    pub(super) fn new(collection: Collection) -> Arc<Self> {
+        Arc::new(Self { proxies: Mutex::new(collection), requests: AtomicU64::new(0) })
+    }
+}
+
+type Shared = State<Arc<Desk>>;
+type Answer = Result<Response, ApiError>;
+
+/// All of the API.
+pub(super) fn routes(desk: Arc<Desk>) -> Router {
+    let proxy = get(show).post(update).patch(update).delete(remove);
+    let toxic = get(show_toxic).post(update_toxic).patch(update_toxic).delete(remove_toxic);
+    Router::new()
+        .route("/proxies", get(index).post(create))
+        .route("/populate", post(populate))
+        .route("/proxies/{proxy}", proxy)
+        .route("/proxies/{proxy}/toxics", get(toxics).post(add_toxic))
+        .route("/proxies/{proxy}/toxics/{toxic}", toxic)
+        .route("/reset", post(reset))
+        .route("/version", get(version))
+        .route("/metrics", get(metrics))
+        .fallback(async || plain(StatusCode::NOT_FOUND, "404 page not found"))
+        .layer(from_fn_with_state(Arc::clone(&desk), guard))
+        .with_state(desk)
+}
+
+/// Refuses browsers, and numbers the requests.
+async fn guard(State(desk): Shared, request: Request, next: Next) -> Response {
+    let agent = request.headers().get(USER_AGENT).map(HeaderValue::as_bytes).unwrap_or_default();
+    let mut response = if agent.starts_with(b"Mozilla/") {
+        plain(StatusCode::FORBIDDEN, "User agent not allowed")
+    } else {
+        next.run(request).await
+    };
+    let number = desk.requests.fetch_add(1, Ordering::Relaxed) + 1;
+    if let Ok(value) = HeaderValue::from_str(&format!("{number:020x}")) {
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
+    response
+}
+
+async fn index(State(desk): Shared) -> Answer {
+    Ok(json(StatusCode::OK, desk.proxies.lock().await.all()))
+}
+
+async fn create(State(desk): Shared, request: Request) -> Answer {
+    let body = body(request).await?;
+    Ok(json(StatusCode::CREATED, desk.proxies.lock().await.create(&body).await?))
+}
+
+async fn populate(State(desk): Shared, request: Request) -> Answer {
+    #[derive(Serialize)]
+    struct Populated<'p> {
+        #[serde(flatten, skip_serializing_if = "Option::is_none")]
+        error: Option<&'p ApiError>,
+        proxies: Option<Vec<&'p Proxy>>,
+    }
+    let body = body(request).await?;
+    let mut collection = desk.proxies.lock().await;
+    let (names, error) = collection.populate(&body).await;
+    let status = error.as_ref().map_or(StatusCode::CREATED, ApiError::status);
+    // As Go shows a list without elements.
+    let proxies: Vec<&Proxy> = names.iter().filter_map(|name| collection.get(name).ok()).collect();
+    let proxies = (!proxies.is_empty()).then_some(proxies);
+    Ok(json(status, &Populated { error: error.as_ref(), proxies }))
+}
+
+async fn show(State(desk): Shared, Path(name): Path<String>) -> Answer {
+    Ok(json(StatusCode::OK, desk.proxies.lock().await.get(&name)?))
+}
+
+async fn update(State(desk): Shared, Path(name): Path<String>, request: Request) -> Answer {
+    let body = body(request).await?;
+    Ok(json(StatusCode::OK, desk.proxies.lock().await.update(&name, &body).await?))
+}
+
+async fn remove(State(desk): Shared, Path(name): Path<String>) -> Answer {
+    desk.proxies.lock().await.remove(&name).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+async fn toxics(State(desk): Shared, Path(name): Path<String>) -> Answer {
+    Ok(json(StatusCode::OK, &desk.proxies.lock().await.get(&name)?.toxics()))
+}
+
+async fn add_toxic(State(desk): Shared, Path(name): Path<String>, request: Request) -> Answer {
+    let body = body(request).await?;
+    Ok(json(StatusCode::OK, &desk.proxies.lock().await.add_toxic(&name, &body).await?))
+}
+
+async fn show_toxic(State(desk): Shared, Path((proxy, toxic)): Path<(String, String)>) -> Answer {
+    let collection = desk.proxies.lock().await;
+    let found = collection.get(&proxy)?.toxic(&toxic).ok_or_else(ApiError::no_toxic)?;
+    Ok(json(StatusCode::OK, found))
+}
+
+async fn update_toxic(
+    State(desk): Shared,
+    Path((proxy, toxic)): Path<(String, String)>,
+    request: Request,
+) -> Answer {
+    let body = body(request).await?;
+    Ok(json(StatusCode::OK, &desk.proxies.lock().await.update_toxic(&proxy, &toxic, &body).await?))
+}
+
+async fn remove_toxic(State(desk): Shared, Path((proxy, toxic)): Path<(String, String)>) -> Answer {
+    desk.proxies.lock().await.remove_toxic(&proxy, &toxic).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+async fn reset(State(desk): Shared) -> Answer {
+    desk.proxies.lock().await.reset().await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+async fn version() -> Response {
+    let body = format!("{{\"version\": \"{VERSION}\"}}\n");
+    ([(CONTENT_TYPE, "application/json;charset=utf-8")], body).into_response()
+}
+
+async fn metrics(State(desk): Shared) -> Response {
+    let text = metrics::text(desk.proxies.lock().await.all());
+    ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response()
+}
+
+async fn body(request: Request) -> Result<Bytes, ApiError> {
+    let read = timeout(PATIENCE, to_bytes(request.into_body(), LARGEST)).await;
+    read.map_err(|_| ApiError::bad_body("it did not come in time"))?
+        .map_err(|_| ApiError::bad_body(format_args!("it is cut off, or longer than {LARGEST} bytes")))
+}
+
+fn json(status: StatusCode, value: &(impl Serialize + ?Sized)) -> Response {
+    match serde_json::to_string(value) {
+        Ok(body) => (status, [(CONTENT_TYPE, "application/json")], body).into_response(),
+        Err(error) => ApiError::internal(error).into_response(),
+    }
+}

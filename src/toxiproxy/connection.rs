@@ -1,0 +1,109 @@
+//! A connection through a proxy: from the client over the link to the upstream.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use nix::sys::socket::{setsockopt, sockopt};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::oneshot;
+use tokio::task::spawn_blocking;
+
+use crate::toxiproxy::fate::Talk;
+use crate::toxiproxy::link::{self, Link, LinkError};
+use crate::toxiproxy::relay::{close, relay};
+use crate::toxiproxy::reset::reset;
+use crate::toxiproxy::toxic::Direction;
+
+/// How long the peers of a connection that is closed may take to end it themselves.
+const GRACE: Duration = Duration::from_secs(1);
+/// A link's connection that is silent for so long is asked whether its other end is still there, in seconds: a reset may be lost.
+const KEEP_IDLE: u32 = 30;
+/// And again after so long.
+const KEEP_INTERVAL: u32 = 10;
+
+/// The far end of a link, where connections wait for those who have opened them.
+#[derive(Debug, Default)]
+pub(super) struct Far {
+    /// By their near ends.
+    wanted: Mutex<HashMap<SocketAddr, oneshot::Sender<TcpStream>>>,
+}
+
+impl Far {
+    /// Takes connections, and gives each to whoever wants it, for ever.
+    pub(super) async fn accept(self: Arc<Self>, listener: TcpListener) {
+        loop {
+            // A connection that is gone already is nobody's.
+            let Ok((stream, peer)) = listener.accept().await else { continue };
+            if let Some(wanted) = self.wanted().remove(&peer) {
+                let _ = wanted.send(stream);
+            }
+        }
+    }
+
+    fn wanted(&self) -> std::sync::MutexGuard<'_, HashMap<SocketAddr, oneshot::Sender<TcpStream>>> {
+        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Opens a connection over the link; both of its ends.
+    async fn open(&self, link: &Arc<Link>, class: u16) -> Result<[End; 2], LinkError> {
+        let to = Arc::clone(link);
+        let (socket, far) =
+            spawn_blocking(move || to.socket(class)).await.map_err(|_| LinkError::Ended)??;
+        let near = socket.local_addr()?;
+        let (wanted, comes) = oneshot::channel();
+        self.wanted().insert(near, wanted);
+        let connected = TcpSocket::from_std_stream(socket).connect(far).await;
+        let near_end = connected.inspect_err(|_| drop(self.wanted().remove(&near)))?;
+        let far_end = comes.await.map_err(|_| LinkError::Ended)?;
+        Ok([End::new(near_end)?, End::new(far_end)?])
+    }
+}
+
+/// An end of the link. What it still holds when it is dropped goes nowhere, so that nothing of it stays behind.
+#[derive(Debug)]
+struct End(TcpStream);
+
+impl End {
+    fn new(socket: TcpStream) -> std::io::Result<Self> {
+        socket.set_nodelay(true)?;
+        setsockopt(&socket, sockopt::KeepAlive, &true)?;
+        setsockopt(&socket, sockopt::TcpKeepIdle, &KEEP_IDLE)?;
+        setsockopt(&socket, sockopt::TcpKeepInterval, &KEEP_INTERVAL)?;
+        link::mark(&socket)?;
+        Ok(Self(socket))
+    }
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        // One that is not connected any more is closed as it is.
+        let _ = reset(&self.0);
+    }
+}
+
+/// Carries a connection to its end. If the upstream cannot be reached, it is closed.
+pub(super) async fn carry(client: TcpStream, upstream: &str, link: &Arc<Link>, far: &Far, talk: &Talk) {
+    let Ok(upstream) = TcpStream::connect(upstream).await else { return };
+    if client.set_nodelay(true).and_then(|()| upstream.set_nodelay(true)).is_err() {
+        return;
+    }
+    let Ok([near, far]) = far.open(link, talk.class).await else { return };
+    let both = async {
+        tokio::try_join!(
+            relay(&client, &near.0, Direction::Upstream, talk),
+            relay(&upstream, &far.0, Direction::Downstream, talk)
+        )
+    };
+    tokio::select! {
+        ended = both => if ended.is_err() {
+            drop((near, far));
+            tokio::join!(close(&client, GRACE), close(&upstream, GRACE));
+        },
+        () = talk.fate() => {
+            // Of the link by their drop.
+            let _ = (reset(&client), reset(&upstream));
+        }
+    }
+}

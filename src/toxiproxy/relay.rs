@@ -1,0 +1,203 @@
+//! A relay: what comes by one of two sockets goes on by the other, in both directions.
+
+use std::io;
+use std::ops::ControlFlow;
+use std::os::fd::AsRawFd;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use nix::sys::socket::{MsgFlags, Shutdown, send, shutdown};
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep_until};
+
+use crate::toxiproxy::fate::Talk;
+use crate::toxiproxy::reset::reset;
+use crate::toxiproxy::toxic::{Attributes, Direction};
+
+/// Bytes that are taken at a time.
+const CHUNK: usize = 64 << 10;
+
+/// A stream has had its bytes: the connection is to be closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Cut;
+
+/// How a relay's direction ends before its end.
+enum Ending {
+    Cut,
+    Broken,
+}
+
+impl From<io::Error> for Ending {
+    fn from(_: io::Error) -> Self {
+        Self::Broken
+    }
+}
+
+/// Carries what comes from `outer` (the client or the upstream) to `inner` (an end of the link), in the direction `inward`, and what
+/// comes back, until both have ended. If one of the two breaks, the other is reset.
+pub(super) async fn relay(
+    outer: &TcpStream,
+    inner: &TcpStream,
+    inward: Direction,
+    talk: &Talk,
+) -> Result<(), Cut> {
+    let outward = match inward {
+        Direction::Upstream => Direction::Downstream,
+        Direction::Downstream => Direction::Upstream,
+    };
+    match tokio::try_join!(enter(outer, inner, inward, talk), leave(inner, outer, outward, talk)) {
+        Ok(_) => Ok(()),
+        Err(Ending::Cut) => Err(Cut),
+        Err(Ending::Broken) => {
+            // A socket that is no longer connected need not be reset.
+            let _ = (reset(outer), reset(inner));
+            Ok(())
+        }
+    }
+}
+
+/// Into the link: in pieces, if a toxic wants that.
+async fn enter(from: &TcpStream, to: &TcpStream, direction: Direction, talk: &Talk) -> Result<(), Ending> {
+    let mut buffer = vec![0; CHUNK];
+    let mut pieces = Pieces::default();
+    loop {
+        let length = read(from, &mut buffer).await?;
+        talk.hear(direction);
+        if length == 0 {
+            return Ok(finish(to)?);
+        }
+        talk.counts.received(direction).fetch_add(length as u64, Ordering::Relaxed);
+        pieces.send(to, &buffer[..length], direction, talk).await?;
+    }
+}
+
+/// Out of the link: as many bytes as toxics allow.
+async fn leave(from: &TcpStream, to: &TcpStream, direction: Direction, talk: &Talk) -> Result<(), Ending> {
+    let mut buffer = vec![0; CHUNK];
+    // Bytes that have passed under each limit.
+    let mut passed: Vec<(u64, u64)> = Vec::new();
+    loop {
+        let length = read(from, &mut buffer).await?;
+        if length == 0 {
+            return Ok(finish(to)?);
+        }
+        let (allowed, limit) = allowed(&mut passed, length, direction, talk);
+        write(to, &buffer[..allowed], MsgFlags::empty()).await?;
+        talk.counts.sent(direction).fetch_add(allowed as u64, Ordering::Relaxed);
+        if limit.is_break() {
+            return Err(Ending::Cut);
+        }
+    }
+}
+
+/// How many of `length` bytes pass, and whether they are the last.
+fn allowed(
+    passed: &mut Vec<(u64, u64)>,
+    length: usize,
+    direction: Direction,
+    talk: &Talk,
+) -> (usize, ControlFlow<()>) {
+    let limits: Vec<(u64, u64)> = talk.with(direction, |toxic| match toxic.attributes {
+        Attributes::LimitData { bytes } => Some((toxic.id, u64::try_from(bytes).unwrap_or(0))),
+        _ => None,
+    });
+    // A limit that is gone counts from the start when it comes again.
+    passed.retain(|(id, _)| limits.iter().any(|(limit, _)| limit == id));
+    let mut least = (length, ControlFlow::Continue(()));
+    for &(id, most) in &limits {
+        let before = passed.iter().find(|(limit, _)| *limit == id).map_or(0, |(_, bytes)| *bytes);
+        let left = usize::try_from(most.saturating_sub(before)).unwrap_or(usize::MAX);
+        if left <= least.0 {
+            least = (left, ControlFlow::Break(()));
+        }
+    }
+    for (id, _) in limits {
+        match passed.iter_mut().find(|(limit, _)| *limit == id) {
+            Some((_, bytes)) => *bytes += least.0 as u64,
+            None => passed.push((id, least.0 as u64)),
+        }
+    }
+    least
+}
+
+/// Cuts a stream into pieces, each of which is a segment of its own.
+#[derive(Debug, Default)]
+struct Pieces {
+    /// How many there were: the size of each is drawn.
+    count: u64,
+    /// When the next may go.
+    next: Option<Instant>,
+}
+
+impl Pieces {
+    async fn send(
+        &mut self,
+        to: &TcpStream,
+        bytes: &[u8],
+        direction: Direction,
+        talk: &Talk,
+    ) -> io::Result<()> {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let slicer = talk.with(direction, |toxic| match toxic.attributes {
+                Attributes::Slicer { average_size, size_variation, delay } if average_size > 0 => {
+                    Some((average_size, size_variation, delay))
+                }
+                _ => None,
+            });
+            let Some(&(average, variation, delay)) = slicer.first() else {
+                return write(to, rest, MsgFlags::empty()).await;
+            };
+            let delay = Duration::from_micros(u64::try_from(delay).unwrap_or(0));
+            if let Some(next) = self.next.take() {
+                sleep_until(next).await;
+            }
+            let size = talk.size(direction, self.count, average, variation).min(rest.len());
+            self.count += 1;
+            // The end of a record: nothing is put behind it in the same segment.
+            write(to, &rest[..size], MsgFlags::MSG_EOR).await?;
+            rest = &rest[size..];
+            self.next = (!delay.is_zero()).then(|| Instant::now() + delay);
+        }
+        Ok(())
+    }
+}
+
+async fn read(from: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        from.readable().await?;
+        match from.try_read(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            result => return result,
+        }
+    }
+}
+
+async fn write(to: &TcpStream, mut bytes: &[u8], flags: MsgFlags) -> io::Result<()> {
+    let flags = flags | MsgFlags::MSG_NOSIGNAL;
+    while !bytes.is_empty() {
+        to.writable().await?;
+        match to.try_io(Interest::WRITABLE, || Ok(send(to.as_raw_fd(), bytes, flags)?)) {
+            Ok(length) => bytes = &bytes[length..],
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Says that nothing more comes.
+pub(super) fn finish(to: &TcpStream) -> io::Result<()> {
+    Ok(shutdown(to.as_raw_fd(), Shutdown::Write)?)
+}
+
+/// Says that nothing more comes, and takes what still comes for at most `time`: closing a socket with something unread in it would
+/// reset the connection, and the peer might lose the last bytes.
+pub(super) async fn close(socket: &TcpStream, time: Duration) {
+    let mut buffer = vec![0; 4096];
+    let drain = async {
+        while finish(socket).is_ok() && read(socket, &mut buffer).await.is_ok_and(|read| read > 0) {}
+    };
+    let _ = tokio::time::timeout(time, drain).await;
+}
