@@ -23,6 +23,7 @@ mod system {
     pub(crate) mod flow_cache;
     pub(crate) mod hosts;
     pub(crate) mod journal;
+    pub(crate) mod json;
     pub(crate) mod log;
     pub(crate) mod nat;
     pub(crate) mod network;

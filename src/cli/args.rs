@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 use ipnet::IpNet;
 
 use crate::cli::args::help::{ATTACH_HELP, exec_help};
+use crate::cli::json::Json;
 use crate::cli::run::Run;
 use crate::cli::serving::Serving;
 use crate::cli::watching::Watching;
@@ -72,15 +73,18 @@ pub(super) enum Command {
 #[derive(Debug, Subcommand)]
 pub(super) enum CaseCommand {
     /// List the cases that come with faultwire
-    List {
-        /// As JSON
-        #[arg(long)]
-        json: bool,
-    },
+    List(CaseList),
     /// Explain an incident in a page: what happens, why, how to recognise it in production, how to cure it
     Explain(CaseExplain),
     /// Run cases and their controls; exit code 1 if one fails or cannot be run
     Run(CaseRun),
+}
+
+/// Options of `case list`.
+#[derive(Debug, clap::Args)]
+pub(super) struct CaseList {
+    #[command(flatten)]
+    pub(super) json: Json,
 }
 
 /// Options of `case explain`.
@@ -93,6 +97,8 @@ pub(super) struct CaseExplain {
     /// All cases that come with faultwire, as a book in Markdown
     #[arg(long, conflicts_with = "case")]
     pub(super) all: bool,
+    #[command(flatten)]
+    pub(super) json: Json,
 }
 
 /// Options of `case run`.
@@ -120,14 +126,34 @@ pub(super) struct CaseRun {
     /// Seed of all random decisions; overrides the files'
     #[arg(long)]
     pub(super) seed: Option<u64>,
-    /// Print everything that was observed as JSON
-    #[arg(long)]
-    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) json: Json,
     /// Print the whole story also of cases that pass [default with one case]
     #[arg(long, short)]
     pub(super) verbose: bool,
     #[command(flatten)]
     pub(super) watching: Watching,
+}
+
+impl Command {
+    /// What it is called, and where its JSON goes; `None` if it has no such option.
+    pub(super) const fn json(&self) -> Option<(&'static str, &Json)> {
+        Some(match self {
+            Self::Check(args) => ("check", &args.json),
+            Self::Run(args) => ("run", &args.json),
+            Self::Exec(args) => ("exec", &args.json),
+            Self::Attach(args) => ("attach", &args.json),
+            Self::Bench(args) => ("bench", &args.json),
+            Self::Ctl(args) => ("ctl", &args.json),
+            Self::Doctor(args) => ("doctor", &args.json),
+            Self::Pcap(args) => ("pcap", &args.json),
+            Self::Journal(args) => ("journal", &args.json),
+            Self::Case(CaseCommand::List(args)) => ("case list", &args.json),
+            Self::Case(CaseCommand::Explain(args)) => ("case explain", &args.json),
+            Self::Case(CaseCommand::Run(args)) => ("case run", &args.json),
+            Self::Cni | Self::Top(_) => return None,
+        })
+    }
 }
 
 impl CaseRun {
@@ -154,9 +180,8 @@ pub(super) struct Check {
     /// Whether the line is right, or the kernel's netem
     #[arg(long, requires = "explain", conflicts_with = "config", default_value = "exact")]
     pub(super) mode: ModeName,
-    /// The explanation as JSON
-    #[arg(long, requires = "explain", conflicts_with = "config")]
-    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) json: Json,
 }
 
 /// How netem's words are taken.
@@ -249,9 +274,8 @@ pub(super) struct Pcap {
     /// Write the ICMP errors that the path sends back to this file (pcapng)
     #[arg(long, value_name = "FILE")]
     pub(super) answers: Option<PathBuf>,
-    /// Print the summary as JSON
-    #[arg(long)]
-    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) json: Json,
 }
 
 /// Options of `exec`.
@@ -288,9 +312,8 @@ pub(super) struct Exec {
     /// Print what happened to the packets on standard error afterwards
     #[arg(long)]
     pub(super) summary: bool,
-    /// Write the summary as JSON to this file, which is opened before the command runs
-    #[arg(long, value_name = "FILE")]
-    pub(super) json: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) json: Json,
     /// Write logs that Mahimahi's plotting scripts read into this folder, as up.log and down.log
     #[arg(long, value_name = "DIR")]
     pub(super) log: Option<PathBuf>,
@@ -372,9 +395,8 @@ pub(super) struct Attach {
     /// Seed of all random decisions [default: the SPEC's or the file's, or random and printed]
     #[arg(long)]
     pub(super) seed: Option<u64>,
-    /// Print the summary as JSON on standard output
-    #[arg(long)]
-    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) json: Json,
     /// Write logs that Mahimahi's plotting scripts read into this folder, as up.log and down.log
     #[arg(long, value_name = "DIR")]
     pub(super) log: Option<PathBuf>,
@@ -388,9 +410,8 @@ pub(super) struct Attach {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Exit code: 0 everything works here; 1 something does not.")]
 pub(super) struct Doctor {
-    /// As JSON
-    #[arg(long)]
-    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) json: Json,
 }
 
 /// An address or a prefix.
@@ -404,6 +425,8 @@ fn prefix(text: &str) -> Result<IpNet, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use clap::CommandFactory;
     use clap::error::ErrorKind;
 
@@ -429,35 +452,41 @@ mod tests {
     #[test]
     fn check_takes_a_file_or_a_spec() {
         let Command::Check(args) = parse("check a.toml").unwrap() else { panic!() };
-        assert_eq!((args.config, args.explain, args.json), (Some("a.toml".into()), None, false));
+        assert_eq!((args.config, args.explain, args.json.is_wanted()), (Some("a.toml".into()), None, false));
         assert!(matches!(args.mode, ModeName::Exact));
         let Command::Check(args) = parse("check --explain loss --mode netem --json").unwrap() else {
             panic!()
         };
-        assert_eq!((args.config, args.explain, args.json), (None, Some("loss".into()), true));
+        assert_eq!((args.config, args.explain, args.json.is_wanted()), (None, Some("loss".into()), true));
         assert!(matches!(args.mode, ModeName::Netem));
     }
 
     #[test]
     fn run_takes_seed_json_and_log() {
         let Command::Run(args) = parse("run a.toml").unwrap() else { panic!() };
-        assert_eq!((args.config, args.seed, args.json, args.log), ("a.toml".into(), None, false, None));
+        assert_eq!(
+            (args.config, args.seed, args.json.is_wanted(), args.log),
+            ("a.toml".into(), None, false, None)
+        );
         let Command::Run(args) = parse("run --log logs --seed 7 a.toml --json").unwrap() else { panic!() };
-        assert_eq!((args.seed, args.json, args.log), (Some(7), true, Some("logs".into())));
+        assert_eq!((args.seed, args.json.is_on_stdout(), args.log), (Some(7), true, Some("logs".into())));
     }
 
     #[test]
     fn exec_gives_the_command_all_that_follows_two_dashes() {
         let Command::Exec(args) = parse("exec -- ls --json x").unwrap() else { panic!() };
         assert_eq!(args.command, ["ls", "--json", "x"]);
-        assert_eq!((args.up, args.down, args.both, args.json), (None, None, None, None));
+        assert_eq!((args.up, args.down, args.both, args.json.is_wanted()), (None, None, None, false));
         assert_eq!((args.mtu, args.seed, args.summary, args.log), (1500, None, false, None));
         assert_eq!(args.linger, Duration::from_millis(1000));
-        let all = "exec --up loss --down delay --mode netem --mtu 9000 --seed 0 --summary --json s.json --log l --linger 20ms -- a";
+        let all = "exec --up loss --down delay --mode netem --mtu 9000 --seed 0 --summary --json=s.json --log l --linger 20ms -- a";
         let Command::Exec(args) = parse(all).unwrap() else { panic!() };
         assert_eq!((args.up.as_deref(), args.down.as_deref()), (Some("loss"), Some("delay")));
         assert_eq!((args.mtu, args.seed, args.summary), (9000, Some(0), true));
-        assert_eq!((args.json, args.log), (Some("s.json".into()), Some("l".into())));
+        assert_eq!(
+            (args.json.file(), args.log.as_deref()),
+            (Some(Path::new("s.json")), Some(Path::new("l")))
+        );
         assert_eq!(args.linger, Duration::from_millis(20));
         assert!(matches!(args.mode, ModeName::Netem));
     }
@@ -480,18 +509,22 @@ mod tests {
         else {
             panic!()
         };
-        assert_eq!((args.spec.as_deref(), args.seed, args.json), (Some("loss"), Some(3), true));
+        assert_eq!((args.spec.as_deref(), args.seed, args.json.is_wanted()), (Some("loss"), Some(3), true));
     }
 
     #[test]
     fn case_lists_explains_and_runs() {
-        assert!(matches!(parse("case list --json"), Ok(Command::Case(CaseCommand::List { json: true }))));
+        let Command::Case(CaseCommand::List(args)) = parse("case list --json").unwrap() else { panic!() };
+        assert!(args.json.is_on_stdout());
         let Command::Case(CaseCommand::Explain(args)) = parse("case explain x").unwrap() else { panic!() };
         assert_eq!((args.case, args.all), (Some("x".into()), false));
         let Command::Case(CaseCommand::Run(args)) = parse("case run a b --seed 1 --json").unwrap() else {
             panic!()
         };
-        assert_eq!((args.cases.len(), args.seed, args.json, args.brief()), (2, Some(1), true, true));
+        assert_eq!(
+            (args.cases.len(), args.seed, args.json.is_wanted(), args.brief()),
+            (2, Some(1), true, true)
+        );
         for (line, brief) in [("case run a", false), ("case run --all", true), ("case run --all -v", false)] {
             let Command::Case(CaseCommand::Run(args)) = parse(line).unwrap() else { panic!() };
             assert_eq!(args.brief(), brief, "{line}");
@@ -504,7 +537,6 @@ mod tests {
             ("chek a.toml", "'check'"),
             ("check", "<CONFIG>"),
             ("check a.toml --explain loss", "cannot be used with"),
-            ("check a.toml --json", "cannot be used with"),
             ("check a.toml --mode netem", "cannot be used with"),
             ("check --explain loss --mode kernel", "[possible values: exact, netem]"),
             ("run", "<CONFIG>"),

@@ -12,6 +12,7 @@ use crate::bpf::HookCounters;
 use crate::capture::live::{LiveLog, check_folder};
 use crate::cli::args::Attach;
 use crate::cli::attach::wanted::Wanted;
+use crate::cli::json::{self, Json};
 use crate::cli::log::start_log;
 use crate::cli::out::{LiveLine, Stream};
 use crate::cli::serving::{self, Served};
@@ -72,7 +73,7 @@ pub(super) fn attach(args: &Attach) -> ExitCode {
         Err(error) => return fail(WRONG, error),
     };
     if args.dry_run {
-        return dry_run(&target, &device).unwrap_or_else(|error| fail(1, reasons(&error)));
+        return dry_run(&target, &device, &args.json).unwrap_or_else(|error| fail(1, reasons(&error)));
     }
     let door = match args.serving.open(|text| out::note_line(format_args!("notice: {text}"))) {
         Ok(door) => door,
@@ -109,21 +110,29 @@ fn find(args: &Attach, wanted: &Wanted) -> anyhow::Result<(Target, Device)> {
 }
 
 /// Says what would be attached to, and counts for a second.
-fn dry_run(target: &Target, device: &Device) -> anyhow::Result<ExitCode> {
+fn dry_run(target: &Target, device: &Device, json: &Json) -> anyhow::Result<ExitCode> {
     let before = link::stats(&target.netns, &device.name)?;
     // The answer is how much passes in a time, so that time has to pass.
     Signals::only(&[Signal::SIGINT, Signal::SIGTERM])?.wait(COUNT)?;
     let after = link::stats(&target.netns, &device.name)?;
-    out::line(format_args!(
-        "would attach to {} of {}: programs at its ingress and egress (tcx, before all others), two TAP devices beside it\n\
-         in a second: {} packets sent, {} received ({} and {} bytes)",
-        device.name,
-        target.label,
-        after.tx_packets - before.tx_packets,
-        after.rx_packets - before.rx_packets,
-        after.tx_bytes - before.tx_bytes,
-        after.rx_bytes - before.rx_bytes
-    ));
+    let [sent, received] = [
+        (after.tx_packets - before.tx_packets, after.tx_bytes - before.tx_bytes),
+        (after.rx_packets - before.rx_packets, after.rx_bytes - before.rx_bytes),
+    ];
+    let amount = |(packets, bytes): (u64, u64)| json!({ "packets": packets, "bytes": bytes });
+    json::result(json!({
+        "would_attach": {
+            "device": device.name, "target": target.label,
+            "sent_in_a_second": amount(sent), "received_in_a_second": amount(received),
+        }
+    }))?;
+    if !json.is_on_stdout() {
+        out::line(format_args!(
+            "would attach to {} of {}: programs at its ingress and egress (tcx, before all others), two TAP devices beside it\n\
+             in a second: {} packets sent, {} received ({} and {} bytes)",
+            device.name, target.label, sent.0, received.0, sent.1, received.1
+        ));
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -248,13 +257,14 @@ fn watch(
 
 fn finish(args: &Attach, summary: &Summary, hooks: &[HookCounters; 2], names: &Names, end: End) -> ExitCode {
     let hit = hits(summary);
-    if args.json {
-        let mut value = summary::json(summary, names);
-        value["ended_by"] = format!("{end:?}").to_lowercase().into();
-        value["hit"] = hit.into();
-        value["hooks"] = json!({ "up": hook_json(&hooks[0]), "down": hook_json(&hooks[1]) });
-        out::raw(format_args!("{value:#}\n"));
-    } else {
+    let mut value = summary::json(summary, names);
+    value["ended_by"] = format!("{end:?}").to_lowercase().into();
+    value["hit"] = hit.into();
+    value["hooks"] = json!({ "up": hook_json(&hooks[0]), "down": hook_json(&hooks[1]) });
+    if let Err(error) = json::result(value) {
+        return fail(1, reasons(&error));
+    }
+    if !args.json.is_on_stdout() {
         out::print(summary::table(summary, names, Stream::Stdout.columns()));
         for (direction, hook) in ["up", "down"].iter().zip(hooks) {
             out::line(format_args!(

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
 
+use crate::cli::json::{self, Json};
 use crate::cli::{WRONG, fail, faults, kind, out};
 use crate::config::plan::{NetnsRef, PathPlan, PortPlan};
 use crate::config::{self, Kind, Plan};
@@ -52,9 +53,8 @@ pub(super) struct Bench {
     /// In memory only
     #[arg(long)]
     memory: bool,
-    /// As JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    pub(super) json: Json,
 }
 
 /// Measures and prints.
@@ -75,13 +75,13 @@ pub(super) fn bench(args: &Bench) -> ExitCode {
             Err(error) => return fail(1, format!("{error:#}")),
         }
     }
-    if args.json {
-        out::raw(format_args!(
-            "{:#}\n",
-            json!({ "offered_bits_per_second": args.offered.bits_per_sec(), "paths": all })
-        ));
-    } else if let Err(reason) = devices
+    let offered = args.offered.bits_per_sec();
+    if let Err(error) = json::result(json!({ "offered_bits_per_second": offered, "paths": all })) {
+        return fail(1, format!("{error:#}"));
+    }
+    if let Err(reason) = devices
         && !args.memory
+        && !args.json.is_on_stdout()
     {
         out::line(format_args!("not measured on devices: {reason}"));
     }
@@ -133,13 +133,13 @@ fn wanted(args: &Bench) -> anyhow::Result<(Plan, Vec<usize>)> {
 fn measure(args: &Bench, plan: &Plan, path: usize, left_out: Option<&String>) -> anyhow::Result<Value> {
     let params = router_params(plan, plan.seed.unwrap_or(1));
     let (from, to) = (&plan.ports[plan.paths[path].from].name, &plan.ports[plan.paths[path].to].name);
-    if !args.json {
+    if !args.json.is_on_stdout() {
         out::line(format_args!("path {from} -> {to}"));
     }
     let mut kinds = Vec::new();
     for kind in memory::KINDS {
         let row = memory::measure(&params, path, kind, args.offered, args.time);
-        if !args.json {
+        if !args.json.is_on_stdout() {
             out::print(row.table());
         }
         kinds.push(row.json());
@@ -147,7 +147,7 @@ fn measure(args: &Bench, plan: &Plan, path: usize, left_out: Option<&String>) ->
     let mut value = json!({ "from": from, "to": to, "memory": kinds });
     if left_out.is_none() {
         let rows = devices::measure(&plan.paths[path].stages, args.time)?;
-        if !args.json {
+        if !args.json.is_on_stdout() {
             out::line("  on devices, between two hosts");
             for row in &rows {
                 out::line(row.line());

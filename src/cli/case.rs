@@ -8,11 +8,12 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use crate::cli::args::{CaseCommand, CaseExplain, CaseRun};
+use crate::cli::args::{CaseCommand, CaseExplain, CaseList, CaseRun};
 use crate::cli::case::recording::Recording;
+use crate::cli::json::{self, Json};
 use crate::cli::kind;
 use crate::cli::out::Stream;
-use crate::cli::{WRONG, fail, out};
+use crate::cli::{WRONG, fail, out, reasons};
 use crate::config::Kind;
 use crate::lab::case::Case;
 use crate::lab::catalogue;
@@ -25,22 +26,22 @@ use crate::net::privilege;
 /// Lists, explains or runs cases.
 pub(super) fn case(command: &CaseCommand) -> ExitCode {
     match command {
-        CaseCommand::List { json } => list(*json),
+        CaseCommand::List(args) => list(args),
         CaseCommand::Explain(args) => explain(args),
         CaseCommand::Run(args) => run(args),
     }
 }
 
-fn list(json: bool) -> ExitCode {
+fn list(args: &CaseList) -> ExitCode {
     let cases = match catalogue::cases() {
         Ok(cases) => cases,
         Err(error) => return fail(WRONG, error),
     };
-    if json {
-        let list: Vec<_> =
-            cases.iter().map(|case| json!({ "name": case.name, "title": case.title })).collect();
-        out::raw(format_args!("{:#}\n", json!(list)));
-    } else {
+    let list: Vec<_> = cases.iter().map(|case| json!({ "name": case.name, "title": case.title })).collect();
+    if let Err(error) = json::result(json!({ "cases": list })) {
+        return fail(1, reasons(&error));
+    }
+    if !args.json.is_on_stdout() {
         let width = cases.iter().map(|case| case.name.len()).max().unwrap_or(0);
         for case in cases {
             out::line(format_args!("{:<width$}  {}", case.name, case.title));
@@ -58,6 +59,12 @@ fn explain(args: &CaseExplain) -> ExitCode {
     };
     match text {
         Ok(text) => {
+            if let Err(error) = json::result(json!({ "markdown": text })) {
+                return fail(1, reasons(&error));
+            }
+            if args.json.is_on_stdout() {
+                return ExitCode::SUCCESS;
+            }
             // A file has the lines of the case's own file.
             match args.case {
                 Some(_) => out::print(fill(&text, Stream::Stdout.columns())),
@@ -85,12 +92,12 @@ fn run(args: &CaseRun) -> ExitCode {
         case.seed = args.seed.unwrap_or(case.seed);
         recording.case(many.then_some(case.name.as_str()));
         let result = run_one(&case, &mut recording);
-        if !args.json {
+        if !args.json.is_on_stdout() {
             out::line(said(&result, args.brief()));
         }
         results.push(result);
     }
-    let code = finish(&results, args.json);
+    let code = finish(&results, &args.json);
     if recording.has_failed() { ExitCode::FAILURE } else { code }
 }
 
@@ -149,24 +156,20 @@ fn said(result: &Ran, brief: bool) -> String {
     }
 }
 
-fn finish(results: &[Ran], json: bool) -> ExitCode {
+fn finish(results: &[Ran], json: &Json) -> ExitCode {
     let passed = results.iter().filter(|result| result.pass()).count();
     let broken = results.iter().filter(|result| result.is_broken()).count();
     let failed = results.len() - passed - broken;
     let pass = passed == results.len();
-    if json {
-        let cases = results.iter().map(Ran::json).collect::<Result<Vec<_>, _>>();
-        let text = cases.and_then(|cases| {
-            let all = json!({
-                "pass": pass, "passed": passed, "failed": failed, "broken": broken, "cases": cases,
-            });
-            serde_json::to_string_pretty(&all)
-        });
-        match text {
-            Ok(text) => out::raw(format_args!("{text}\n")),
-            Err(error) => return fail(1, error),
-        }
-    } else if results.len() > 1 {
+    let cases = match results.iter().map(Ran::json).collect::<Result<Vec<_>, _>>() {
+        Ok(cases) => cases,
+        Err(error) => return fail(1, error),
+    };
+    let all = json!({ "pass": pass, "passed": passed, "failed": failed, "broken": broken, "cases": cases });
+    if let Err(error) = json::result(all) {
+        return fail(1, reasons(&error));
+    }
+    if results.len() > 1 && !json.is_on_stdout() {
         let broken = if broken > 0 { format!(", {broken} broken") } else { String::new() };
         out::line(format_args!("{passed} passed, {failed} failed{broken}"));
     }

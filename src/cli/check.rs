@@ -2,9 +2,12 @@
 
 use std::process::ExitCode;
 
+use serde_json::{Value, json};
+
 use crate::cli::args::Check;
+use crate::cli::json;
 use crate::cli::kind;
-use crate::cli::{WRONG, fail, out};
+use crate::cli::{WRONG, fail, out, reasons};
 use crate::config;
 use crate::config::{Kind, Plan, WireFile};
 use crate::pipeline::params::StageParams;
@@ -20,12 +23,16 @@ pub(super) fn check(args: &Check) -> ExitCode {
         Ok(text) => text,
         Err(error) => return fail(WRONG, error),
     };
-    let (kind, checked) = match Kind::of(&text) {
-        Some(Kind::Wire) => (Kind::Wire, config::parse_wire(&text, &name).map(|wire| print_wire(&wire))),
-        _ => (Kind::Config, config::parse(&text, &name).map(|plan| print_plan(&plan))),
+    let is_told = !args.json.is_on_stdout();
+    let (kind, checked) = if Kind::of(&text) == Some(Kind::Wire) {
+        (Kind::Wire, config::parse_wire(&text, &name).map(|wire| tell_wire(&wire, is_told)))
+    } else {
+        (Kind::Config, config::parse(&text, &name).map(|plan| tell_plan(&plan, is_told)))
     };
     match checked {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(value) => {
+            json::result(value).map_or_else(|error| fail(1, reasons(&error)), |()| ExitCode::SUCCESS)
+        }
         Err(error) => fail(WRONG, kind::or_other_command(file, &text, kind, &error)),
     }
 }
@@ -37,8 +44,10 @@ fn explain(text: &str, args: &Check) -> ExitCode {
         Err(error) => return fail(WRONG, error),
     };
     let explanation = config::explain(&spec, args.mode.into());
-    if args.json {
-        out::raw(format_args!("{:#}\n", serde_json::json!(explanation)));
+    if let Err(error) = json::result(json!(explanation)) {
+        return fail(1, reasons(&error));
+    }
+    if args.json.is_on_stdout() {
         return ExitCode::SUCCESS;
     }
     for line in &explanation.does {
@@ -48,6 +57,45 @@ fn explain(text: &str, args: &Check) -> ExitCode {
         out::line(format_args!("warning: {warning}"));
     }
     ExitCode::SUCCESS
+}
+
+fn stages_json(stages: &[StageParams]) -> Value {
+    stages
+        .iter()
+        .map(|stage| json!({ "name": stage.name, "does": config::describe(stage).to_string() }))
+        .collect()
+}
+
+/// Prints what a configuration does, if people read it; the same for programs.
+fn tell_plan(plan: &Plan, is_told: bool) -> Value {
+    if is_told {
+        print_plan(plan);
+    }
+    let ports = plan.ports.iter().map(|port| {
+        let addresses: Vec<_> = port.addresses.iter().map(ToString::to_string).collect();
+        json!({ "name": port.name, "device": port.device, "mtu": port.mtu, "addresses": addresses })
+    });
+    let attached = plan.attached.iter().map(|port| {
+        let (up, down) = (stages_json(&port.up), stages_json(&port.down));
+        json!({ "name": port.name, "device": port.device, "up": up, "down": down })
+    });
+    let paths = plan.paths.iter().map(|path| {
+        let [from, to] = [path.from, path.to].map(|port| plan.ports[port].name.as_str());
+        json!({ "from": from, "to": to, "stages": stages_json(&path.stages) })
+    });
+    let [ports, attached, paths] = [ports.collect::<Value>(), attached.collect(), paths.collect()];
+    let warnings: Vec<String> = plan.warnings.iter().map(ToString::to_string).collect();
+    json!({ "kind": "configuration", "ports": ports, "attached": attached, "paths": paths, "warnings": warnings })
+}
+
+/// The same of a file for `attach`.
+fn tell_wire(wire: &WireFile, is_told: bool) -> Value {
+    if is_told {
+        print_wire(wire);
+    }
+    let warnings: Vec<String> = wire.warnings.iter().map(ToString::to_string).collect();
+    let (up, down) = (stages_json(&wire.up), stages_json(&wire.down));
+    json!({ "kind": "faults", "up": up, "down": down, "warnings": warnings })
 }
 
 fn print_plan(plan: &Plan) {

@@ -8,7 +8,8 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 
 use crate::cli::ctl::change::{Change, Request, encoded};
-use crate::cli::{WRONG, fail, out};
+use crate::cli::json::{self, Json};
+use crate::cli::{WRONG, fail, out, reasons};
 use crate::control::{Choice, Client, ClientError};
 
 /// Options of `ctl`.
@@ -34,9 +35,8 @@ pub(super) struct Ctl {
     /// Name or path of its control socket [default: that of the variable `FAULTWIRE_CONTROL`, or the only instance that runs]
     #[arg(long, value_name = "NAME|PATH", global = true)]
     pub(super) control: Option<Choice>,
-    /// Print what is answered as JSON
-    #[arg(long, global = true)]
-    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) json: Json,
     #[command(subcommand)]
     pub(super) command: Command,
 }
@@ -90,14 +90,19 @@ pub(super) enum Command {
 /// Asks or changes an instance.
 pub(super) fn ctl(args: &Ctl) -> ExitCode {
     if matches!(args.command, Command::Ls) {
-        return list(args.json);
+        return list(&args.json);
     }
-    let done = Client::find(args.control.as_ref()).and_then(|client| run(args, &client));
+    let mut answer = json!({});
+    let done = Client::find(args.control.as_ref()).and_then(|client| run(args, &client, &mut answer));
+    if done.is_ok()
+        && !matches!(args.command, Command::Watch { .. })
+        && let Err(error) = json::result(answer)
+    {
+        return fail(1, reasons(&error));
+    }
     match done {
         Ok(text) => {
-            if args.json {
-                out::raw(text);
-            } else {
+            if !args.json.is_on_stdout() {
                 out::print(text);
             }
             ExitCode::SUCCESS
@@ -107,59 +112,60 @@ pub(super) fn ctl(args: &Ctl) -> ExitCode {
     }
 }
 
-fn list(as_json: bool) -> ExitCode {
+fn list(json: &Json) -> ExitCode {
+    let mut instances = Vec::new();
     for client in Client::all() {
         // One that ends meanwhile is none.
         let Ok(state) = client.get("/v1/state") else { continue };
-        if as_json {
-            out::raw(format_args!(
-                "{}\n",
-                json!({ "name": client.name(), "socket": client.path(), "state": state })
-            ));
-        } else {
+        if !json.is_on_stdout() {
             let (command, pid, seed) = (&state["command"], &state["pid"], &state["seed"]);
             let command = command.as_str().unwrap_or("?");
             out::line(format_args!("{:<20} {command:<7} pid {pid}, seed {seed}", client.name()));
         }
+        instances.push(json!({ "name": client.name(), "socket": client.path(), "state": state }));
     }
-    ExitCode::SUCCESS
+    json::result(json!({ "instances": instances }))
+        .map_or_else(|error| fail(1, reasons(&error)), |()| ExitCode::SUCCESS)
 }
 
-fn run(args: &Ctl, client: &Client) -> Result<String, ClientError> {
-    let send = |request: &Request| {
+fn run(args: &Ctl, client: &Client, said: &mut Value) -> Result<String, ClientError> {
+    let mut send = |request: &Request| {
         let answer = client.send(request.method, &request.resource, request.body.as_ref(), None)?;
-        Ok(if args.json { format!("{:#}\n", answer.body) } else { String::new() })
+        *said = json!({ "answer": answer.body });
+        Ok(String::new())
     };
     match &args.command {
         Command::Ls => Ok(String::new()),
-        Command::Show => show(args.json, client),
+        Command::Show => show(client, said),
         Command::Change(change) => send(&change.request(client)?),
-        Command::At { time, change } => at(args.json, client, time, &change.request(client)?),
-        Command::Flows { limit } => flows(args.json, client, *limit),
-        Command::Schedule => schedule(args.json, client),
+        Command::At { time, change } => at(client, said, time, &change.request(client)?),
+        Command::Flows { limit } => flows(client, said, *limit),
+        Command::Schedule => schedule(client, said),
         Command::Cancel { number } => {
             send(&Request { method: "DELETE", resource: format!("/v1/schedule/{number}"), body: None })
         }
-        Command::Watch { kinds, path, select } => watch(client, kinds, path.as_deref(), select.as_deref()),
+        Command::Watch { kinds, path, select } => {
+            watch((client, &args.json), kinds, path.as_deref(), select.as_deref())
+        }
     }
 }
 
 /// Lets the instance carry out `request` later.
-fn at(as_json: bool, client: &Client, time: &str, request: &Request) -> Result<String, ClientError> {
+fn at(client: &Client, said: &mut Value, time: &str, request: &Request) -> Result<String, ClientError> {
     let (key, time) = time.strip_prefix('+').map_or(("at", time), |time| ("in", time));
     let mut change = json!({ "method": request.method, "resource": request.resource });
     if let Some(body) = &request.body {
         change["body"] = body.clone();
     }
     let answer = client.send("POST", "/v1/schedule", Some(&json!({ key: time, "change": change })), None)?;
-    Ok(if as_json { format!("{:#}\n", answer.body) } else { planned(&answer.body) })
+    let text = planned(&answer.body);
+    *said = json!({ "answer": answer.body });
+    Ok(text)
 }
 
-fn flows(as_json: bool, client: &Client, limit: u32) -> Result<String, ClientError> {
+fn flows(client: &Client, said: &mut Value, limit: u32) -> Result<String, ClientError> {
     let answer = client.get(&format!("/v1/flows?limit={limit}"))?;
-    if as_json {
-        return Ok(format!("{answer:#}\n"));
-    }
+    *said = json!({ "answer": answer });
     let mut text = String::new();
     let flows = answer["flows"].as_array().map_or(&[][..], Vec::as_slice);
     for flow in flows {
@@ -175,12 +181,11 @@ fn flows(as_json: bool, client: &Client, limit: u32) -> Result<String, ClientErr
     Ok(text)
 }
 
-fn schedule(as_json: bool, client: &Client) -> Result<String, ClientError> {
+fn schedule(client: &Client, said: &mut Value) -> Result<String, ClientError> {
     let plans = client.get("/v1/schedule")?;
-    if as_json {
-        return Ok(format!("{plans:#}\n"));
-    }
-    Ok(plans.as_array().into_iter().flatten().map(planned).collect())
+    let text = plans.as_array().into_iter().flatten().map(planned).collect();
+    *said = json!({ "answer": plans });
+    Ok(text)
 }
 
 /// A line about a scheduled change.
@@ -192,11 +197,9 @@ fn planned(plan: &Value) -> String {
     format!("{number:>4}  {:<8} {seconds:>11.3} s  {}{error}\n", text("state"), text("text"))
 }
 
-fn show(as_json: bool, client: &Client) -> Result<String, ClientError> {
+fn show(client: &Client, said: &mut Value) -> Result<String, ClientError> {
     let (paths, stages) = (client.get("/v1/paths")?, client.get("/v1/stages")?);
-    if as_json {
-        return Ok(format!("{:#}\n", json!({ "paths": paths, "stages": stages })));
-    }
+    *said = json!({ "paths": paths, "stages": stages });
     let (mut text, none) = (String::new(), Vec::new());
     let list = |value: &'_ Value| value.as_array().cloned().unwrap_or_else(|| none.clone());
     let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -221,7 +224,7 @@ fn show(as_json: bool, client: &Client) -> Result<String, ClientError> {
 }
 
 fn watch(
-    client: &Client,
+    (client, json): (&Client, &Json),
     kinds: &str,
     path: Option<&str>,
     select: Option<&str>,
@@ -233,7 +236,16 @@ fn watch(
         }
     }
     for event in client.events(&query)? {
-        out::raw(format_args!("{}\n", event?));
+        let event = event?;
+        if !json.is_wanted() {
+            out::raw(format_args!("{event}\n"));
+            continue;
+        }
+        json::record(event).map_err(|error| ClientError::Refused {
+            status: 500,
+            field: String::new(),
+            what: reasons(&error),
+        })?;
     }
     Ok(String::new())
 }

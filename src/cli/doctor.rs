@@ -8,7 +8,8 @@ use serde_json::json;
 
 use crate::bpf;
 use crate::cli::args::Doctor;
-use crate::cli::{fail, out};
+use crate::cli::json;
+use crate::cli::{fail, out, reasons};
 use crate::device::steer::Steering;
 use crate::device::{Offload, Tun, TunOptions};
 use crate::net::{Netns, container, privilege};
@@ -25,15 +26,18 @@ struct Finding {
 /// Looks at everything and says what was found.
 pub(super) fn doctor(args: &Doctor) -> ExitCode {
     let findings = examine();
-    if args.json {
+    {
         let list = findings.iter().map(|finding| {
             let (Ok(said) | Err(said)) = &finding.result;
             json!({
                 "name": finding.name, "ok": finding.result.is_ok(), "needed_by": finding.needed_by, "found": said,
             })
         });
-        out::raw(format_args!("{:#}\n", json!({ "findings": list.collect::<Vec<_>>() })));
-    } else {
+        if let Err(error) = json::result(json!({ "findings": list.collect::<Vec<_>>() })) {
+            return fail(1, reasons(&error));
+        }
+    }
+    if !args.json.is_on_stdout() {
         for Finding { name, needed_by, result } in &findings {
             let (mark, said) = match result {
                 Ok(said) => ("ok", said),

@@ -2,8 +2,7 @@
 
 mod series;
 
-use std::fs::{File, OpenOptions};
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitCode, ExitStatus};
@@ -16,6 +15,7 @@ use nix::unistd::Pid;
 use crate::capture::live::{LiveLog, check_folder};
 use crate::cli::args::Exec;
 use crate::cli::faults::Faults;
+use crate::cli::json;
 use crate::cli::log::start_log;
 use crate::cli::out::Stream;
 use crate::cli::serving::{self, Served};
@@ -53,11 +53,6 @@ pub(super) fn exec(args: &Exec) -> ExitCode {
     if let Some(error) = args.log.as_deref().and_then(|folder| check_folder(folder).err()) {
         return fail(WRONG, error);
     }
-    // Once the command has run it is too late to say that its summary has no place.
-    let json = match args.json.as_deref().map(Json::open).transpose() {
-        Ok(json) => json,
-        Err(error) => return fail(WRONG, reasons(&error)),
-    };
     let [up, down, both] = [&args.up, &args.down, &args.both].map(Option::as_deref);
     let parsed = Faults::parse(up, down, both, args.mode.into(), Files::Any);
     let faults = match parsed {
@@ -69,11 +64,7 @@ pub(super) fn exec(args: &Exec) -> ExitCode {
         Err(error) => return fail(WRONG, reasons(&error)),
     };
     let asked = Asked { args, faults: &faults, opened: &opened };
-    let done = if args.seeds.is_some() || args.until_failure {
-        series::series(asked, json)
-    } else {
-        single(asked, json)
-    };
+    let done = if args.seeds.is_some() || args.until_failure { series::series(asked) } else { single(asked) };
     done.unwrap_or_else(|error| match error.downcast::<After>() {
         Ok(After { code: 0, what }) => {
             fail(NO_NETWORK, format!("{}; the command ended with exit code 0", reasons(&what)))
@@ -91,7 +82,7 @@ struct Asked<'a> {
     opened: &'a Opened<'a>,
 }
 
-fn single(asked: Asked<'_>, json: Option<Json<'_>>) -> anyhow::Result<ExitCode> {
+fn single(asked: Asked<'_>) -> anyhow::Result<ExitCode> {
     privilege::check()?;
     let signals = Signals::watch()?;
     let args = asked.args;
@@ -103,10 +94,11 @@ fn single(asked: Asked<'_>, json: Option<Json<'_>>) -> anyhow::Result<ExitCode> 
     } else if let Some(line) = ended.line() {
         out::note_line(format_args!("faultwire: {line}; run it again with --seed {}", ended.names.seed()));
     }
-    for drop in ended.drops.iter().filter(|_| ended.has_run && (ended.code != 0 || args.summary)) {
+    for drop in ended.drops.iter().filter(|_| ended.unstarted.is_none() && (ended.code != 0 || args.summary))
+    {
         out::note_line(format_args!("faultwire:   {drop}"));
     }
-    ended.write(json, &ended.json())?;
+    ended.write(ended.json())?;
     Ok(ExitCode::from(ended.exit_code()))
 }
 
@@ -130,8 +122,8 @@ impl After {
 struct Ended {
     /// Exit code for it.
     code: u8,
-    /// Whether it could be started.
-    has_run: bool,
+    /// Why it could not be started.
+    unstarted: Option<String>,
     /// What was to be recorded could not all be written.
     lacks_records: bool,
     /// What came to end faultwire itself meanwhile.
@@ -158,46 +150,24 @@ impl Ended {
         json
     }
 
-    /// Writes the summary where it belongs, if anywhere. One of a command that never ran replaces no other.
-    fn write(&self, file: Option<Json<'_>>, json: &serde_json::Value) -> Result<(), After> {
-        file.filter(|_| self.has_run).map_or(Ok(()), |file| file.write(json)).map_err(After::of(self.code))
+    /// Writes the summary where it belongs, if anywhere; or that the command never ran.
+    fn write(&self, json: serde_json::Value) -> Result<(), After> {
+        let written = match &self.unstarted {
+            Some(why) => json::failure(self.code, why),
+            None => json::result(json),
+        };
+        written.context("cannot write the summary").map_err(After::of(self.code))
     }
 
     /// The seed and what happened, if the command failed or a fault acted. A command that never ran has no use for one.
     fn line(&self) -> Option<String> {
         let acted = summary::acted(&self.summary);
-        if !self.has_run || self.code == 0 && acted.is_none() {
+        if self.unstarted.is_some() || self.code == 0 && acted.is_none() {
             return None;
         }
         let failed = (self.code != 0).then(|| format!("the command failed (exit code {})", self.code));
         let all: Vec<String> = failed.into_iter().chain(acted).collect();
         Some(format!("seed {}: {}", self.names.seed(), all.join(", ")))
-    }
-}
-
-/// The file of the summary.
-struct Json<'a> {
-    file: File,
-    path: &'a Path,
-}
-
-impl<'a> Json<'a> {
-    /// Opens it; what is in it stays until there is something to write.
-    fn open(path: &'a Path) -> anyhow::Result<Self> {
-        let opened = OpenOptions::new().write(true).create(true).truncate(false).open(path);
-        let file = opened.with_context(|| format!("{} cannot be written", path.display()))?;
-        Ok(Self { file, path })
-    }
-
-    /// Puts `json` in place of what the file held. A device or a pipe has no length to cut.
-    fn write(mut self, json: &serde_json::Value) -> anyhow::Result<()> {
-        let mut written = || {
-            if self.file.metadata()?.is_file() {
-                self.file.set_len(0)?;
-            }
-            self.file.write_all(format!("{json:#}\n").as_bytes())
-        };
-        written().with_context(|| format!("cannot write the summary to {}", self.path.display()))
     }
 }
 
@@ -236,14 +206,16 @@ fn run(asked: Asked<'_>, signals: &Signals, seed: u64) -> anyhow::Result<Ended> 
     };
     let control = serving::serve(door, network.engine(), served)?;
     let spawned = spawn(args, &inner, (&subnets, socket.as_deref()))?;
-    let has_run = spawned.is_ok();
+    let mut unstarted = None;
     let (code, interrupted) = match spawned {
         Ok(mut child) => {
             let (status, interrupted) = wait(&mut child, signals)?;
             (exit_code(status), interrupted)
         }
         Err(error) => {
-            out::note_line(format_args!("faultwire: cannot run {}: {error}", args.command[0].display()));
+            let why = format!("cannot run {}: {error}", args.command[0].display());
+            out::note_line(format_args!("faultwire: {why}"));
+            unstarted = Some(why);
             (if error.kind() == ErrorKind::NotFound { NOT_FOUND } else { NOT_RUN }, None)
         }
     };
@@ -254,7 +226,7 @@ fn run(asked: Asked<'_>, signals: &Signals, seed: u64) -> anyhow::Result<Ended> 
         out::note_line(format_args!("faultwire: {sentence}"));
     }
     let lacks_records = recorded.has_failed;
-    Ok(Ended { code, has_run, lacks_records, interrupted: interrupted.or(also), summary, names, drops })
+    Ok(Ended { code, unstarted, lacks_records, interrupted: interrupted.or(also), summary, names, drops })
 }
 
 /// What is done once the command has ended.

@@ -5,7 +5,8 @@ use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use crate::cli::{WRONG, fail, out};
+use crate::cli::json::{self, Json};
+use crate::cli::{WRONG, fail, out, reasons};
 use crate::config::suggest::hint;
 use crate::journal::file::{End, Entry, JournalError, Reader};
 use crate::journal::text::{Flows, numbers};
@@ -31,9 +32,8 @@ journal, or has no such place, reason or flow.")]
 pub(super) struct Journal {
     /// The file that --journal wrote; - reads standard input
     pub(super) file: PathBuf,
-    /// One JSON object a line
-    #[arg(long)]
-    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) json: Json,
     /// Only received, held, released, rewritten, created, sent or dropped; or changed, marked or failed (what `ctl` did)
     #[arg(long, value_parser = about)]
     pub(super) kind: Option<About>,
@@ -75,32 +75,35 @@ pub(super) fn journal(args: &Journal) -> ExitCode {
     if let Some(unknown) = unknown(args, &reader.names) {
         return fail(WRONG, unknown);
     }
-    let (mut flows, mut text) = (Flows::default(), String::new());
+    let (mut flows, mut text, mut failed) = (Flows::default(), String::new(), None);
     reader.for_each(|names, entry| {
-        let line = match entry {
+        let found = match entry {
             Entry::Record(record) => {
                 flows.learn(record);
-                let line = || {
-                    if args.json { flows.json(names, record).to_string() } else { flows.lines(names, record) }
-                };
-                wanted(args, names, record, &flows).then(line)
+                let both = || (flows.json(names, record), flows.lines(names, record));
+                wanted(args, names, record, &flows).then(both)
             }
-            Entry::Note(note) => {
-                let line = || if args.json { note.json().to_string() } else { note.line() };
-                is_noted(args, note).then(line)
-            }
+            Entry::Note(note) => is_noted(args, note).then(|| (note.json(), note.line())),
         };
-        if let Some(line) = line {
-            text.push_str(&line);
-            text.push('\n');
+        if let Some((value, line)) = found {
+            if args.json.is_wanted() {
+                failed = json::record(value).err();
+            }
+            if !args.json.is_on_stdout() {
+                text.push_str(&line);
+                text.push('\n');
+            }
             if text.len() >= PIECE {
                 out::print(&text);
                 text.clear();
             }
         }
-        !out::is_closed()
+        !out::is_closed() && failed.is_none()
     });
     out::print(&text);
+    if let Some(error) = failed {
+        return fail(1, reasons(&error));
+    }
     if let Some(lost) = reader.lost.filter(|lost| *lost > 0) {
         out::note_line(format_args!("faultwire: {lost} records were lost while it was written"));
     }

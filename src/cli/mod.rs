@@ -21,6 +21,7 @@ mod doctor;
 mod exec;
 mod faults;
 mod journal;
+mod json;
 mod kind;
 mod log;
 mod mistake;
@@ -56,6 +57,11 @@ pub fn main() -> ExitCode {
         Ok(args) => args,
         Err(error) => return mistake::answer(&error),
     };
+    if let Some((command, json)) = args.command.json()
+        && let Err(error) = json::open(command, json)
+    {
+        return fail(WRONG, reasons(&error));
+    }
     signals::wait_for_children();
     let code = match args.command {
         args::Command::Check(args) => check::check(&args),
@@ -75,8 +81,12 @@ pub fn main() -> ExitCode {
     out::verdict(code)
 }
 
-/// Says what went wrong and returns `code`.
+/// Says what went wrong, as JSON too if that is wanted, and returns `code`.
 fn fail(code: u8, error: impl Display) -> ExitCode {
+    let error = error.to_string();
+    if let Err(unwritten) = json::failure(code, &error) {
+        out::note_line(format_args!("faultwire: {}", reasons(&unwritten)));
+    }
     out::note_line(format_args!("faultwire: {error}"));
     ExitCode::from(code)
 }

@@ -16,6 +16,7 @@ use serde_json::json;
 use crate::capture::mahimahi::Log;
 use crate::capture::{Format, LinkType, Outcome, Outputs, Replay, Sink, Source};
 use crate::cli::args::Pcap;
+use crate::cli::json;
 use crate::cli::out::Stream;
 use crate::cli::signals::{Received, Signals};
 use crate::cli::summary::{self, Names};
@@ -108,6 +109,9 @@ impl Read for Input {
 
 /// Runs the capture through and says what came of it.
 pub(super) fn pcap(args: &Pcap) -> ExitCode {
+    if is_stream(&args.output) {
+        json::spare_stdout();
+    }
     let mut ready = match prepare(args) {
         Ok(ready) => ready,
         Err(error) => return fail(WRONG, reasons(&error)),
@@ -121,7 +125,9 @@ pub(super) fn pcap(args: &Pcap) -> ExitCode {
     let Ready { names, source, .. } = ready;
     // From here on a signal ends the process, whatever the output waits for.
     drop(source);
-    report(args, &outcome, &names, took);
+    if let Err(error) = report(args, &outcome, &names, took) {
+        return fail(FAILED, reasons(&error));
+    }
     match &outcome.broken {
         Some(error) => fail(FAILED, format!("{} {error}; what was read was processed", args.input.display())),
         None => ExitCode::SUCCESS,
@@ -238,42 +244,41 @@ fn log(path: &Path, replay: &Replay) -> anyhow::Result<Log<Output>> {
 }
 
 /// What was done, on standard error if the packets go to standard output.
-fn report(args: &Pcap, outcome: &Outcome, names: &Names, took: Duration) {
+fn report(args: &Pcap, outcome: &Outcome, names: &Names, took: Duration) -> anyhow::Result<()> {
     let summary = Summary { total: outcome.report.clone(), links: Vec::new(), workers: Vec::new() };
     let stream = if is_stream(&args.output) { Stream::Stderr } else { Stream::Stdout };
-    let text = if args.json {
-        let mut json = summary::json(&summary, names);
-        if let Some(fields) = json.as_object_mut() {
-            for live in ["workers", "ports", "lateness_ns"] {
-                fields.remove(live);
-            }
+    let mut json = summary::json(&summary, names);
+    if let Some(fields) = json.as_object_mut() {
+        for live in ["workers", "ports", "lateness_ns"] {
+            fields.remove(live);
         }
-        json["capture"] = json!({
-            "packets": outcome.packets,
-            "not_ip": outcome.not_ip,
-            "unknown_link": outcome.unknown_link,
-            "from_elsewhere": outcome.elsewhere,
-            "too_long": outcome.too_long,
-            "cut": outcome.cut,
-            "backwards": outcome.backwards,
-            "blocks_copied": outcome.copied,
-            "blocks_left_out": outcome.private,
-            "unsaid": outcome.unsaid,
-            "span_seconds": outcome.span.as_secs_f64(),
-            "broken": outcome.broken.as_ref().map(ToString::to_string),
-        });
-        format!("{json:#}\n")
-    } else {
-        let speed = outcome.packets as f64 / took.as_secs_f64().max(1e-9);
-        let (lines, table) = (capture_lines(outcome), summary::table(&summary, names, stream.columns()));
-        format!("{lines}\ntaken through at {speed:.0} packets/s\n{table}")
-    };
-    match (stream, args.json) {
-        (Stream::Stderr, true) => out::note_raw(text),
-        (Stream::Stderr, false) => out::note(text),
-        (Stream::Stdout, true) => out::raw(text),
-        (Stream::Stdout, false) => out::print(text),
     }
+    json["capture"] = json!({
+        "packets": outcome.packets,
+        "not_ip": outcome.not_ip,
+        "unknown_link": outcome.unknown_link,
+        "from_elsewhere": outcome.elsewhere,
+        "too_long": outcome.too_long,
+        "cut": outcome.cut,
+        "backwards": outcome.backwards,
+        "blocks_copied": outcome.copied,
+        "blocks_left_out": outcome.private,
+        "unsaid": outcome.unsaid,
+        "span_seconds": outcome.span.as_secs_f64(),
+        "broken": outcome.broken.as_ref().map(ToString::to_string),
+    });
+    json::result(json)?;
+    if args.json.is_on_stdout() {
+        return Ok(());
+    }
+    let speed = outcome.packets as f64 / took.as_secs_f64().max(1e-9);
+    let (lines, table) = (capture_lines(outcome), summary::table(&summary, names, stream.columns()));
+    let text = format!("{lines}\ntaken through at {speed:.0} packets/s\n{table}");
+    match stream {
+        Stream::Stderr => out::note(text),
+        Stream::Stdout => out::print(text),
+    }
+    Ok(())
 }
 
 fn capture_lines(outcome: &Outcome) -> String {

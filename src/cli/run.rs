@@ -8,6 +8,7 @@ use nix::unistd::Pid;
 
 use crate::attach;
 use crate::capture::live::{LiveLog, LogError, Wanted, check_folder};
+use crate::cli::json::{self, Json};
 use crate::cli::kind;
 use crate::cli::out::{LiveLine, Stream};
 use crate::cli::ready::{self, Ready};
@@ -65,9 +66,8 @@ pub(super) struct Run {
     /// Attach to this host's own device although that may cut the session in which this is typed
     #[arg(long)]
     pub(super) yes: bool,
-    /// Print the summary as JSON on standard output
-    #[arg(long)]
-    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) json: Json,
     /// Write a log of each path that Mahimahi's plotting scripts read into this folder, as FROM:TO.log
     #[arg(long, value_name = "DIR")]
     pub(super) log: Option<PathBuf>,
@@ -109,7 +109,7 @@ pub(super) fn run(args: &Run, parent: Pid) -> ExitCode {
     };
     match forward(&plan, args, (&opened, door), ready, parent) {
         Ok((summary, names, recorded)) => {
-            let code = finish(&summary, &names, args.json);
+            let code = finish(&summary, &names, &args.json);
             if recorded.has_failed { ExitCode::FAILURE } else { code }
         }
         Err(error) => fail(1, error),
@@ -277,10 +277,11 @@ fn drain(network: &Network, signals: &Signals, most: Duration) -> anyhow::Result
     Ok(())
 }
 
-fn finish(summary: &Summary, names: &Names, json: bool) -> ExitCode {
-    if json {
-        out::raw(format_args!("{:#}\n", summary::json(summary, names)));
-    } else {
+fn finish(summary: &Summary, names: &Names, json: &Json) -> ExitCode {
+    if let Err(error) = json::result(summary::json(summary, names)) {
+        return fail(1, reasons(&error));
+    }
+    if !json.is_on_stdout() {
         out::print(summary::table(summary, names, Stream::Stdout.columns()));
     }
     if summary.total.is_conserved() {

@@ -32,6 +32,7 @@ fn lossy(folder: &Folder, mode: &str) -> (Value, Vec<Value>, [u16; 2]) {
 fn faulty(folder: &Folder, mode: &str, faults: &str) -> (Value, Vec<Value>, [u16; 2]) {
     let services = Services::start();
     let (journal, summary) = (folder.file("journal"), folder.file("json"));
+    let option = format!("--json={summary}");
     let arguments = [
         "exec",
         "--seed",
@@ -44,8 +45,7 @@ fn faulty(folder: &Folder, mode: &str, faults: &str) -> (Value, Vec<Value>, [u16
         &journal,
         "--journal-mode",
         mode,
-        "--json",
-        &summary,
+        &option,
     ];
     let ended = output(&[&arguments[..], &["--", "bash", "-c", &services.script()]].concat());
     assert!(ended.status.success(), "{}", said(&ended));

@@ -96,10 +96,10 @@ fn agree(wires: &[Wire], summary: &Value) {
 fn captured(folder: &Folder, options: &[&str], faults: [&str; 2]) -> Value {
     let services = Services::start();
     let (capture, json) = (folder.file("c.pcapng"), folder.file("json"));
+    let option = format!("--json={json}");
     let [up, down] = faults;
     let mut arguments = vec![
-        "exec", "--seed", "4", "--linger", "60s", "--up", up, "--down", down, "--pcap", &capture, "--json",
-        &json,
+        "exec", "--seed", "4", "--linger", "60s", "--up", up, "--down", down, "--pcap", &capture, &option,
     ];
     let script = services.script();
     arguments.extend(options);

@@ -86,13 +86,13 @@ fn a_full_disk_is_an_error_of_a_run_and_of_a_capture() {
 #[test]
 fn the_exit_code_of_the_command_is_never_lost() {
     let script = "echo ran; exit 7";
-    let refused = output(&["exec", "--json", "/nonexistent/x", "--", "sh", "-c", script]);
+    let refused = output(&["exec", "--json=/nonexistent/x", "--", "sh", "-c", script]);
     assert_eq!(refused.status.code(), Some(2), "{}", said(&refused));
     assert!(!said(&refused).contains("ran"), "it is refused before the command runs: {}", said(&refused));
-    let kept = output(&["exec", "--json", "/dev/full", "--", "sh", "-c", script]);
+    let kept = output(&["exec", "--json=/dev/full", "--", "sh", "-c", script]);
     assert_eq!(kept.status.code(), Some(7), "{}", said(&kept));
-    assert!(said(&kept).contains("cannot write the summary to /dev/full"), "{}", said(&kept));
-    let succeeded = output(&["exec", "--json", "/dev/full", "--", "true"]);
+    assert!(said(&kept).contains("cannot write the summary: cannot write /dev/full"), "{}", said(&kept));
+    let succeeded = output(&["exec", "--json=/dev/full", "--", "true"]);
     assert_eq!(succeeded.status.code(), Some(125), "{}", said(&succeeded));
     let words: Vec<String> =
         ["exec", "--summary", "--", "sh", "-c", "exit 7"].iter().map(|&word| word.to_owned()).collect();
@@ -105,14 +105,14 @@ fn the_exit_code_of_the_command_is_never_lost() {
     assert_eq!(output.unwrap().status.code(), Some(7));
 }
 
-/// A summary that was there is not lost if the command could not be started.
+/// A command that could not be started leaves no older summary behind, which would be taken for its own.
 #[test]
 fn the_file_of_a_summary_is_replaced_whole() {
     let file = Scratch::file(&"x".repeat(100_000));
-    let missing = output(&["exec", "--json", file.path(), "--", "/no/such/program"]);
+    let missing = output(&["exec", &format!("--json={}", file.path()), "--", "/no/such/program"]);
     assert_eq!(missing.status.code(), Some(127));
-    assert_eq!(std::fs::read_to_string(file.path()).unwrap().len(), 100_000);
-    assert!(output(&["exec", "--json", file.path(), "--", "true"]).status.success());
+    assert!(std::fs::read_to_string(file.path()).unwrap().contains("/no/such/program"));
+    assert!(output(&["exec", &format!("--json={}", file.path()), "--", "true"]).status.success());
     let text = std::fs::read_to_string(file.path()).unwrap();
     serde_json::from_str::<serde_json::Value>(&text).unwrap();
 }

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use super::{Asked, Ended, Json, ending, run};
+use super::{Asked, Ended, ending, run};
 use crate::cli::out;
 use crate::cli::signals::Signals;
 use crate::net::privilege;
@@ -24,7 +24,7 @@ enum How {
 
 /// Runs the command under as many seeds as are asked for, each on a link of its own, and returns the exit code of the
 /// first run that fails; 0 if none does.
-pub(super) fn series(asked: Asked<'_>, file: Option<Json<'_>>) -> anyhow::Result<ExitCode> {
+pub(super) fn series(asked: Asked<'_>) -> anyhow::Result<ExitCode> {
     privilege::check()?;
     let signals = Signals::watch()?;
     let args = asked.args;
@@ -59,7 +59,7 @@ pub(super) fn series(asked: Asked<'_>, file: Option<Json<'_>>) -> anyhow::Result
         let mut json = ended.json();
         let failed = again.is_some().then(|| ended.names.seed());
         json["series"] = json!({ "passed": passed, "failed_seed": failed, "again": again });
-        ended.write(file, &json)?;
+        ended.write(json)?;
     }
     Ok(ExitCode::from(code))
 }

@@ -1,0 +1,134 @@
+//! What every command says with `--json`, held to docs/json.schema.json.
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use crate::system::common::{Folder, Foreign, Running, Scratch, config, ip, output, said, unique};
+
+fn schema() -> jsonschema::Validator {
+    let text = std::fs::read_to_string("docs/json.schema.json").unwrap();
+    let schema: Value = serde_json::from_str(&text).unwrap();
+    jsonschema::meta::validate(&schema).unwrap();
+    jsonschema::validator_for(&schema).unwrap()
+}
+
+/// The document of `command` in `text`, which has nothing else.
+fn document(text: &str, command: &str) -> Value {
+    let document: Value = serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"));
+    let wrong: Vec<String> = schema()
+        .iter_errors(&document)
+        .map(|error| format!("{error} at {}", error.instance_path()))
+        .collect();
+    assert_eq!(wrong, [""; 0], "{command}: {document:#}");
+    assert_eq!(document["command"], command, "{document}");
+    document
+}
+
+/// What it says with `--json`, and that it says the same to a file.
+fn result(command: &str, arguments: &[&str], code: i32) -> Value {
+    let behind = arguments.iter().position(|word| *word == "--").unwrap_or(arguments.len());
+    let run = |option: &str| {
+        let line = [&arguments[..behind], &[option], &arguments[behind..]].concat();
+        let output = output(&line);
+        assert_eq!(output.status.code(), Some(code), "{line:?}: {}", said(&output));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let folder = Folder::new();
+    let file = folder.file("x.json");
+    std::fs::write(&file, "x".repeat(1 << 20)).unwrap();
+    run(&format!("--json={file}"));
+    let written = document(&std::fs::read_to_string(&file).unwrap(), command);
+    assert_eq!(written.get("error").is_some(), code == 2 || code == 127, "{written}");
+    document(&run("--json"), command)
+}
+
+#[test]
+fn every_command_without_a_network_has_a_document() {
+    let found = result("check", &["check", "configs/reference.toml"], 0);
+    assert!(found["paths"][0]["stages"][0]["does"].is_string(), "{found}");
+    result("check", &["check", "configs/attach.toml"], 0);
+    result("check", &["check", "--explain", "delay 10ms"], 0);
+    result("case list", &["case", "list"], 0);
+    result("case explain", &["case", "explain", "mss-clamp"], 0);
+    result("bench", &["bench", "configs/dsl.toml", "--memory", "--time", "10ms"], 0);
+    let folder = Folder::new();
+    let out = folder.file("out.pcap");
+    result("pcap", &["pcap", "testbed/captures/protocols.pcap", &out, "--spec", "loss 50%"], 0);
+    let doctor = output(&["doctor", "--json"]);
+    document(&String::from_utf8(doctor.stdout).unwrap(), "doctor");
+}
+
+#[test]
+fn every_command_with_a_network_has_a_document() {
+    let (left, right) = (unique(), unique());
+    let path = "[[path]]\nfrom = \"left\"\nto = \"right\"\nspec = \"delay 1ms loss 30%\"\n";
+    let file = Scratch::file(&config(&left, &right, "", path));
+    result("run", &["run", file.path(), "--duration", "10ms"], 0);
+    assert_eq!(result("exec", &["exec", "--both", "loss 1%", "--", "true"], 0)["exit_code"], 0);
+    let series = result("exec", &["exec", "--seeds", "2", "--", "false"], 1);
+    assert_eq!((&series["series"]["passed"], &series["exit_code"]), (&0.into(), &1.into()));
+    result("case run", &["case", "run", "mss-clamp"], 0);
+    let target = Foreign::new();
+    ip(&["-n", &target.0, "link", "add", "v0", "type", "veth", "peer", "name", "v1"]);
+    ip(&["-n", &target.0, "link", "set", "v0", "up"]);
+    let attach = ["attach", "--netns", &target.0, "--dev", "v0", "--both", "tcp: loss 1%"];
+    result("attach", &[&attach[..], &["--for", "10ms"]].concat(), 0);
+    result("attach", &[&attach[..], &["--dry-run"]].concat(), 0);
+    // The hits that are missing are told by the exit code.
+    let missed = output(&[&attach[..], &["--for", "10ms", "--expect-hit", "1", "--json"]].concat());
+    assert_eq!(missed.status.code(), Some(3), "{}", said(&missed));
+    assert_eq!(document(&String::from_utf8(missed.stdout).unwrap(), "attach")["hit"], 0);
+}
+
+#[test]
+fn ctl_and_journals_have_documents() {
+    let control = unique();
+    let (left, right) = (unique(), unique());
+    let path = "[[path]]\nfrom = \"left\"\nto = \"right\"\nspec = \"loss 30%\"\n";
+    let text = config(&left, &right, "seed = 5", path);
+    let running = Running::with(Scratch::file(&text), [left, right], &["--control", &control]);
+    let of = ["--control", control.as_str()];
+    for line in [
+        &["ctl", "ls"][..],
+        &["ctl", "show"],
+        &["ctl", "set", "netem", "loss 1%"],
+        &["ctl", "pause", "netem"],
+    ] {
+        result("ctl", &[line, &of[..]].concat(), 0);
+    }
+    result("ctl", &[&["ctl", "rm", "nothing"][..], &of[..]].concat(), 2);
+    running.stop(Signal::SIGTERM);
+    let folder = Folder::new();
+    let journal = folder.file("j.fwj");
+    let ping = "ping -q -c 20 -i 0.01 -W 1 $FAULTWIRE_HOST >/dev/null; true";
+    let recorded = output(&["exec", "--both", "loss 50%", "--journal", &journal, "--", "sh", "-c", ping]);
+    assert!(recorded.status.success(), "{}", said(&recorded));
+    let lines = output(&["journal", &journal, "--json"]);
+    let lines = String::from_utf8(lines.stdout).unwrap();
+    assert!(lines.lines().count() > 3, "{lines}");
+    lines.lines().for_each(|line| assert_eq!(document(line, "journal")["kind"], "dropped"));
+}
+
+#[test]
+fn what_goes_wrong_is_a_document_too() {
+    for (command, line, code) in [
+        ("run", &["run", "no/such/file"][..], 2),
+        ("check", &["check", "configs/cases/mss-clamp.toml"], 2),
+        ("exec", &["exec", "--both", "lss 1%", "--", "true"], 2),
+        ("exec", &["exec", "--", "/no/such/program"], 127),
+        ("case run", &["case", "run", "mss-clmp"], 2),
+        ("journal", &["journal", "Cargo.toml"], 2),
+        ("attach", &["attach", "--netns", "no-such", "--both", "loss 1%"], 2),
+        // Refused by the reader of the command line.
+        ("run", &["run"], 2),
+        ("faultwire", &["rnu", "x"], 2),
+        ("exec", &["exec", "delay", "50ms", "--", "true"], 2),
+    ] {
+        let said = result(command, line, code);
+        assert_eq!(said["error"]["code"], code, "{said}");
+        assert!(said["error"]["message"].as_str().unwrap().len() > 10, "{said}");
+    }
+    // The file stands behind an equals sign.
+    let wrong = output(&["exec", "--json", "x.json", "--", "true"]);
+    assert!(wrong.status.code() == Some(2) && said(&wrong).contains("--json=x.json"), "{}", said(&wrong));
+}
