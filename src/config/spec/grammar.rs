@@ -182,7 +182,7 @@ impl<'a> Generator<'a> {
 
 /// What the page says is refused: a sentence, and words of the answer.
 fn refusals() -> Vec<(&'static str, &'static str)> {
-    let table = PAGE.split("## What is refused besides").nth(1).unwrap();
+    let table = PAGE.split("## Further refusals").nth(1).unwrap();
     let rows = table.lines().filter(|line| line.starts_with("| `"));
     rows.map(|row| {
         let (sentence, words) = row[3..].split_once("` | ").unwrap();
