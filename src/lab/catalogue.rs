@@ -22,12 +22,12 @@ pub struct Chapter {
 pub const CHAPTERS: &[Chapter] = &[
     Chapter {
         title: "Lost and damaged",
-        opening: "Packets that vanish or change at random, and where the counters are that know of it.",
+        opening: "Packets that are lost or changed at random, and the counters that show it.",
         cases: &["loss-netem-30", "loss-statistic-30", "ring-overflow", "checksum-damage"],
     },
     Chapter {
         title: "Too large for the path",
-        opening: "Small packets pass and large ones do not. Probes are small, so all looks well.",
+        opening: "Small packets pass and large ones do not. Probes are small, so everything looks healthy.",
         cases: &[
             "mtu-100-receive",
             "mtu-threshold",
@@ -41,12 +41,12 @@ pub const CHAPTERS: &[Chapter] = &[
     },
     Chapter {
         title: "Too fast for the path",
-        opening: "A rate is kept in two ways: by dropping and by making wait. Each has its own picture.",
+        opening: "A rate is enforced in two ways: by dropping packets or by delaying them. Each has its own symptoms.",
         cases: &["rate-policer", "rate-shaper"],
     },
     Chapter {
         title: "No way there, no way back",
-        opening: "Routes that are missing or run in circles, filters that know one direction only, tables that are full or forget.",
+        opening: "Routes that are missing or loop, filters that know only one direction, tables that are full or lose entries.",
         cases: &[
             "no-route",
             "ttl-loop",
@@ -59,12 +59,12 @@ pub const CHAPTERS: &[Chapter] = &[
     },
     Chapter {
         title: "Resets that do not count",
-        opening: "A RST is believed only if its timestamp and its sequence number are. What it should have ended leaks.",
+        opening: "A RST is accepted only if its timestamp and its sequence number are. Otherwise the connection stays.",
         cases: &["rst-before-ack", "rst-after-ack", "rst-seq-stale", "accept-queue-pileup"],
     },
     Chapter {
         title: "Clocks that go backwards",
-        opening: "Timestamps tell a new connection from an old one, as long as one clock stands behind one address.",
+        opening: "Timestamps distinguish a new connection from an old one, but only if one address has one clock.",
         cases: &[
             "time-wait-collision",
             "paws-per-host",

@@ -10,10 +10,10 @@ const NOTE: &str = "<!-- Written by `faultwire case explain --all` from configs/
                     To change it, change those. -->";
 
 const PREFACE: &str = "\
-Each is a way in which packets were lost in production. Each is a case as well: `faultwire case run NAME` builds the
-network, breaks it in this way, drives real kernel sockets through it and checks what the kernels report; its *controls*
-are the same without the fault, or with its cure, and must come out the other way. Addresses and device names in the
-commands are examples.";
+Each incident is a way in which packets were lost in production. Each is also a case: `faultwire case run NAME` builds
+the network, breaks it in this way, sends traffic of real kernel sockets through it, and checks what the kernels report.
+Its *controls* run the same without the fault, or with its cure, and must give other results. Addresses and device names
+in the commands are examples.";
 
 /// The page of one case, as Markdown that reads as well in a terminal; headings are of `level`.
 pub fn page(case: &Case, level: usize) -> String {
