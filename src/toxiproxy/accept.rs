@@ -9,7 +9,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
-use crate::pipeline::rng::StageKey;
+use crate::pipeline::random::rng::StageKey;
 use crate::toxiproxy::class;
 use crate::toxiproxy::connection::{Far, carry};
 use crate::toxiproxy::fate::{Active, Talk};

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::{IpNet, Ipv4Net};
 
-use crate::pipeline::rng::StageKey;
+use crate::pipeline::random::rng::StageKey;
 
 /// How many classes there are: the toxicity counts in thousandths.
 pub(super) const CLASSES: u16 = 1000;

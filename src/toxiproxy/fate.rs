@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until};
 
-use crate::pipeline::rng::StageKey;
+use crate::pipeline::random::rng::StageKey;
 use crate::toxiproxy::metrics::Counts;
 use crate::toxiproxy::toxic::{Attributes, Direction, Toxic};
 

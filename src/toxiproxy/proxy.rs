@@ -11,7 +11,7 @@ use tokio::task::{AbortHandle, spawn_blocking};
 use tokio::time::Instant;
 
 use crate::pipeline::params::StageParams;
-use crate::pipeline::rng::StageKey;
+use crate::pipeline::random::rng::StageKey;
 use crate::toxiproxy::accept::{Accepting, Wiring};
 use crate::toxiproxy::address::{listen, resolve};
 use crate::toxiproxy::answer::ApiError;

@@ -11,7 +11,7 @@ use crate::pipeline::params::{
     PatternFault, PatternParams, RateParams, Scope, Segment, Segments, Select, StageParams, Timetable,
     Trigger,
 };
-use crate::pipeline::rng::StageKey;
+use crate::pipeline::random::rng::StageKey;
 use crate::pipeline::time::Duration;
 use crate::pipeline::units::{Probability, Rate};
 use crate::toxiproxy::class::{self, CLASSES};
