@@ -136,6 +136,8 @@ pub mod device;
 #[cfg(feature = "net")]
 #[doc(hidden)]
 pub mod engine;
+#[cfg(test)]
+mod folder;
 #[cfg(feature = "net")]
 #[doc(hidden)]
 pub mod journal;

@@ -190,6 +190,7 @@ mod tests {
 
     use super::*;
     use crate::engine::events::Kind;
+    use crate::folder::Folder;
 
     fn event(millis: u64, path: u16) -> Event {
         let at = Instant::ZERO + time::Duration::from_millis(millis);
@@ -199,13 +200,12 @@ mod tests {
     /// Two workers, the second of which tells late of what was early.
     #[test]
     fn lines_are_in_order_whichever_worker_tells_first() {
-        let folder = std::env::temp_dir().join(format!("fw-live-{}", std::process::id()));
+        let Folder(folder) = &Folder::new();
         let path = PathParams { from: 0, to: 1, stages: Vec::new() };
         let log = |name: &str| {
             let out = BufWriter::new(File::create(folder.join(name)).unwrap());
             (folder.join(name), Log::new(out, &path, "Uplink", "run").unwrap())
         };
-        std::fs::create_dir_all(&folder).unwrap();
         let (one, two) = (bounded(9), bounded(9));
         let mut writer = Writer {
             logs: vec![log("0"), log("1")],
@@ -231,7 +231,6 @@ mod tests {
         };
         assert_eq!(lines("0"), ["10 + 100", "20 + 100", "120 + 100", "130 + 100"]);
         assert_eq!(lines("1"), ["125 + 100"]);
-        std::fs::remove_dir_all(folder).unwrap();
     }
 
     #[test]

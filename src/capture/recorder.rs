@@ -369,3 +369,96 @@ fn partial(record: &Record<'_>) -> Option<(u16, u16)> {
     let offset = transport::checksum_offset(layout.protocol())?;
     Some((u16::try_from(layout.transport_offset()).ok()?, u16::try_from(offset).ok()?))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capture::files;
+    use crate::capture::{Item, Source};
+    use crate::folder::Folder;
+    use crate::journal::names::tests::names;
+    use crate::journal::record::tests::record;
+    use crate::journal::record::{NO_REASON, NONE};
+    use crate::pipeline::testing::Spec;
+
+    const STYLE: Style =
+        Style { snaplen: 262_144, rotation: Rotation { bytes: None, time: None, keep: None } };
+
+    fn recorder(path: &Path) -> Box<Recorder> {
+        let mut recorder =
+            Box::new(Recorder::new(files::open(path).unwrap(), path, STYLE, &names()).unwrap());
+        recorder.begin();
+        recorder
+    }
+
+    /// What `each` makes of what is in a file, but for its interfaces.
+    fn read<T>(path: &Path, each: impl Fn(Item<'_>) -> Option<T>) -> Vec<T> {
+        let mut source = Source::new(File::open(path).unwrap()).unwrap();
+        std::iter::from_fn(|| source.next(&each)).filter_map(Result::unwrap).collect()
+    }
+
+    /// Three wire packets of 1,000 bytes of payload each at most, numbers 5 to 7 of their flow.
+    fn train(kind: Kind, bytes: &[u8]) -> Record<'_> {
+        let stage = if kind == Kind::Created { 0 } else { NONE };
+        let train = Record { kind, stage, reason: NO_REASON, draw: None, bytes, ..record() };
+        Record { index: 4, wires: 3, each: 1_040, last: 540, segment: 1_000, ..train }
+    }
+
+    /// The number of each, and what is said about it, with what was done to it on its way.
+    #[test]
+    fn each_wire_packet_of_a_train_is_told_for_itself() {
+        let folder = Folder::new();
+        let path = folder.file("c.pcapng");
+        let bytes = Spec::tcp(2_500).train(1_000).frame().bytes;
+        let mut recorder = recorder(&path);
+        recorder.record(&train(Kind::Received, &bytes));
+        recorder.record(&train(Kind::Created, &[]));
+        recorder.record(&train(Kind::Sent, &bytes));
+        assert_eq!(recorder.finish(0), Finished::default());
+        let packets = read(&path, |item| {
+            let Item::Packet(frame) = item else { return None };
+            let notes: HashMap<u16, Vec<u8>> = options::each(Order::Little, frame.notes.options)
+                .map(|(code, value)| (code, value.to_vec()))
+                .collect();
+            let number = u64::from_le_bytes(notes[&EPB_PACKETID][..].try_into().unwrap());
+            let comment = notes.get(&options::COMMENT).map(|text| String::from_utf8_lossy(text).into_owned());
+            Some((frame.interface, frame.original, number, comment.unwrap_or_default()))
+        });
+        let expected = [IN, OUT].into_iter().flat_map(|side| {
+            [1_040, 1_040, 540].into_iter().zip(0..).map(move |(length, wire)| {
+                let comment =
+                    format!("up/loss: created; up: sent, held 1.000 ms (flow 1, packet {})", 5 + wire);
+                let comment = if side == OUT { comment } else { String::new() };
+                (side, length, train(Kind::Sent, &[]).id(wire), comment)
+            })
+        });
+        assert_eq!(packets, expected.collect::<Vec<_>>());
+    }
+
+    /// In the words of the file, and in those of the command.
+    #[test]
+    fn what_is_missing_is_counted() {
+        let folder = Folder::new();
+        let path = folder.file("c.pcapng");
+        let finished = recorder(&path).finish(7);
+        assert!(finished.said[0].contains("lacks 7 packets") && !finished.has_failed, "{finished:?}");
+        let lost = read(&path, |item| {
+            let Item::Block(Block { kind: block::STATISTICS, body, .. }) = item else { return None };
+            let (code, value) = options::each(Order::Little, &body[12..]).next().unwrap();
+            Some((code, u64::from_le_bytes(value.try_into().unwrap())))
+        });
+        assert_eq!(lost, [(ISB_DROPPED, 7)]);
+
+        let mut recorder = recorder(Path::new("/dev/full"));
+        let bytes = Spec::udp(100).frame().bytes;
+        for kind in [Kind::Received, Kind::Sent] {
+            recorder.record(&Record { kind, bytes: &bytes, ..record() });
+            recorder.pause(OFTEN);
+        }
+        let finished = recorder.finish(0);
+        assert!(
+            finished.said[0].ends_with("; 2 packets were not written") && finished.has_failed,
+            "{finished:?}"
+        );
+    }
+}

@@ -79,26 +79,26 @@ fn shape(table: Table) -> Distribution {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::folder::Folder;
 
     #[test]
     fn the_folder_of_any_architecture_is_searched() {
-        let lib = std::env::temp_dir().join(format!("faultwire-lib-{}", std::process::id()));
+        let folder = Folder::new();
+        let lib = folder.file("lib");
         for name in ["riscv64-linux-gnu", "arm-linux-gnueabihf", "python3"] {
             std::fs::create_dir_all(lib.join(name).join("tc")).unwrap();
         }
         let expected = ["arm-linux-gnueabihf", "riscv64-linux-gnu"].map(|name| lib.join(name).join("tc"));
         assert_eq!(multiarch(&lib), expected);
         assert_eq!(multiarch(Path::new("/no/such/folder")), Vec::<PathBuf>::new());
-        std::fs::remove_dir_all(lib).unwrap();
     }
 
     #[test]
     fn a_file_is_found_by_its_path_and_refused_with_its_line() {
-        let folder = std::env::temp_dir().join(format!("faultwire-dist-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        std::fs::write(folder.join("mine.dist"), "-8192 0 8192\n").unwrap();
-        std::fs::write(folder.join("bad.dist"), "1\nx\n").unwrap();
-        let find = |name: &str| find(name, Some(&folder));
+        let folder = Folder::new();
+        std::fs::write(folder.file("mine.dist"), "-8192 0 8192\n").unwrap();
+        std::fs::write(folder.file("bad.dist"), "1\nx\n").unwrap();
+        let find = |name: &str| find(name, Some(&folder.0));
         let found = find("mine.dist").unwrap();
         assert!(matches!(found, Distribution::Table(table) if table.entries() == [-8_192, 0, 8_192]));
         let (what, _) = find("bad.dist").unwrap_err();
@@ -107,6 +107,5 @@ mod tests {
         assert!(what.contains("cannot be read"), "{what}");
         let (what, hint) = find("paretto").unwrap_err();
         assert!(what.contains("not a known distribution") && hint.contains("pareto"), "{what} {hint}");
-        std::fs::remove_dir_all(folder).unwrap();
     }
 }

@@ -286,11 +286,12 @@ mod tests {
     use std::os::unix::net::UnixListener;
 
     use super::*;
+    use crate::folder::Folder;
 
     /// What a client makes of what a server says.
     fn heard(answer: &str) -> Result<Answer, ClientError> {
-        let path =
-            std::env::temp_dir().join(format!("faultwire-client-{}-{}", std::process::id(), answer.len()));
+        let folder = Folder::new();
+        let path = folder.file("socket");
         let listener = UnixListener::bind(&path).unwrap();
         std::thread::scope(|scope| {
             scope.spawn(|| {
@@ -301,7 +302,6 @@ mod tests {
                 while lines.next().is_some_and(|line| !line.unwrap().is_empty()) {}
             });
             let heard = Client::at(&path).get("/v1/state");
-            std::fs::remove_file(&path).unwrap();
             heard.map(|body| Answer { status: 200, version: None, body })
         })
     }

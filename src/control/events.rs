@@ -228,3 +228,22 @@ pub(super) fn listen(
     let body = stream::unfold(Stream { lines, source, ends, _place: place }, Stream::next);
     Ok(([(CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(body)).into_response())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::names::tests::names;
+
+    #[test]
+    fn what_is_wanted_is_what_is_told() {
+        let wanted = Wanted { kinds: None, path: None, select: None, sample: None };
+        let (lane, _) = wanted.lane(&names()).unwrap();
+        assert_eq!((lane.kinds, lane.path, lane.select, lane.sample), (Kind::Dropped.bit(), None, None, 1));
+        let word = |text: &str| Some(text.to_owned());
+        let wanted =
+            Wanted { kinds: word("sent,held"), path: word("up"), select: word("udp"), sample: Some(100) };
+        let (lane, _) = wanted.lane(&names()).unwrap();
+        assert_eq!((lane.kinds, lane.path), (Kind::Sent.bit() | Kind::Held.bit(), Some(0)));
+        assert_eq!((lane.select, lane.sample), (Some(expression::parse("udp").unwrap()), 100));
+    }
+}

@@ -229,32 +229,16 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
+    use crate::folder::Folder;
 
-    /// A folder for one test.
-    struct Folder(PathBuf);
-
-    impl Folder {
-        fn new(name: &str) -> Self {
-            let path = std::env::temp_dir().join(format!("faultwire-{name}-{}", std::process::id()));
-            fs::create_dir_all(&path).unwrap();
-            Self(path)
-        }
-
-        fn open(&self, name: &str) -> Result<Socket, SocketError> {
-            Socket::open(&Choice::Path(self.0.join(name))).map(Option::unwrap)
-        }
-    }
-
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            fs::remove_dir_all(&self.0).unwrap();
-        }
+    fn open(folder: &Folder, name: &str) -> Result<Socket, SocketError> {
+        Socket::open(&Choice::Path(folder.file(name))).map(Option::unwrap)
     }
 
     #[test]
     fn only_the_owner_may_connect_and_nothing_is_left() {
-        let folder = Folder::new("socket");
-        let socket = folder.open("a").unwrap();
+        let folder = Folder::new();
+        let socket = open(&folder, "a").unwrap();
         let path = socket.path.clone();
         assert_eq!(fs::symlink_metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         drop(socket);
@@ -263,45 +247,45 @@ mod tests {
 
     #[test]
     fn what_exists_is_refused_and_stays() {
-        let folder = Folder::new("taken");
-        let path = |name: &str| folder.0.join(name);
+        let folder = Folder::new();
+        let path = |name: &str| folder.file(name);
         fs::write(path("file"), "x").unwrap();
         symlink(path("nowhere"), path("link")).unwrap();
         fs::create_dir(path("folder")).unwrap();
-        let running = folder.open("running").unwrap();
+        let running = open(&folder, "running").unwrap();
         for (name, words) in [
             ("file", "no socket"),
             ("link", "symbolic link"),
             ("folder", "no socket"),
             ("running", "listens"),
         ] {
-            let error = folder.open(name).unwrap_err().to_string();
+            let error = open(&folder, name).unwrap_err().to_string();
             assert!(error.contains(words), "{error}");
             assert!(fs::symlink_metadata(path(name)).is_ok());
         }
         assert_eq!(fs::read(path("file")).unwrap(), b"x");
         drop(running);
-        let error = folder.open("no/such").unwrap_err().to_string();
+        let error = open(&folder, "no/such").unwrap_err().to_string();
         assert!(error.contains("No such file"), "{error}");
     }
 
     #[test]
     fn the_socket_of_a_killed_instance_is_taken_over() {
-        let folder = Folder::new("stale");
-        let mut socket = folder.open("a").unwrap();
+        let folder = Folder::new();
+        let mut socket = open(&folder, "a").unwrap();
         // As SIGKILL does: nobody listens any more, and the file stays.
-        let path = std::mem::replace(&mut socket.path, folder.0.join("elsewhere"));
+        let path = std::mem::replace(&mut socket.path, folder.file("elsewhere"));
         drop(socket);
         assert!(path.exists());
-        let again = folder.open("a").unwrap();
+        let again = open(&folder, "a").unwrap();
         assert!(UnixStream::connect(&again.path).is_ok());
     }
 
     /// Somebody else's file at the path is not taken away at the end.
     #[test]
     fn only_the_own_socket_is_removed() {
-        let folder = Folder::new("replaced");
-        let socket = folder.open("a").unwrap();
+        let folder = Folder::new();
+        let socket = open(&folder, "a").unwrap();
         let path = socket.path.clone();
         fs::remove_file(&path).unwrap();
         fs::write(&path, "x").unwrap();
@@ -311,13 +295,13 @@ mod tests {
 
     #[test]
     fn folders_of_others_are_refused() {
-        let folder = Folder::new("folder");
-        let path = folder.0.join("sockets");
+        let folder = Folder::new();
+        let path = folder.file("sockets");
         own_folder(&path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
         fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).unwrap();
         assert!(own_folder(&path).unwrap_err().to_string().contains("chmod"));
-        let link = folder.0.join("link");
+        let link = folder.file("link");
         symlink(&path, &link).unwrap();
         assert!(own_folder(&link).unwrap_err().to_string().contains("no folder"));
     }
@@ -326,21 +310,17 @@ mod tests {
     /// stay.
     #[test]
     fn only_sockets_of_processes_that_are_gone_are_swept() {
-        let folder = Folder::new("sweep");
+        let folder = Folder::new();
         // No process has so large a number (PID_MAX_LIMIT is 2^22).
-        let gone = folder.0.join("4194999.sock");
+        let gone = folder.file("4194999.sock");
         drop(UnixListener::bind(&gone).unwrap());
-        let (far, named) = (folder.open("4194997.sock").unwrap(), folder.open("name.sock").unwrap());
-        let own = folder.open(&format!("{}.sock", std::process::id())).unwrap();
-        fs::write(folder.0.join("4194998.sock"), "x").unwrap();
+        let (far, named) = (open(&folder, "4194997.sock").unwrap(), open(&folder, "name.sock").unwrap());
+        let own = open(&folder, &format!("{}.sock", std::process::id())).unwrap();
+        fs::write(folder.file("4194998.sock"), "x").unwrap();
         sweep(&folder.0);
         assert!(!gone.exists());
-        assert!(
-            far.path.exists()
-                && named.path.exists()
-                && own.path.exists()
-                && folder.0.join("4194998.sock").exists()
-        );
+        let stay = [&far.path, &named.path, &own.path, &folder.file("4194998.sock")];
+        assert!(stay.iter().all(|path| path.exists()));
     }
 
     #[test]

@@ -176,3 +176,29 @@ impl Drop for Listener {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crossbeam_channel::unbounded;
+
+    use super::*;
+    use crate::journal::{Kind, Lane};
+
+    /// Or the worker would go on to tell whom nobody hears.
+    #[test]
+    fn a_listener_that_goes_takes_its_tap_from_the_worker() {
+        let (messages, inbox) = unbounded();
+        let line = Line { messages, bell: Arc::new(EventFd::new().unwrap()) };
+        let workers = Workers { lines: Arc::new([line]), clock: Clock::start() };
+        let taps = Taps::unheard(vec![Lane::of(&Kind::ALL)]);
+        let (listener, number) = std::thread::scope(|scope| {
+            let listening = scope.spawn(|| workers.listen(&taps).unwrap());
+            let Ok(Message::Listen(number, _, reply)) = inbox.recv() else { panic!("no tap came") };
+            reply.send(()).unwrap();
+            (listening.join().unwrap(), number)
+        });
+        assert!(inbox.is_empty());
+        drop(listener);
+        assert!(matches!(inbox.try_recv(), Ok(Message::Deafen(gone)) if gone == number));
+    }
+}

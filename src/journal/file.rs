@@ -372,35 +372,11 @@ fn read_block(input: &mut impl Read, block: &mut Vec<u8>) -> Result<(u32, u64), 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::folder::Folder;
     use crate::journal::names::tests::names;
     use crate::journal::record::tests::record;
     use proptest::prelude::*;
-    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-    use std::sync::atomic::{AtomicU32, Ordering};
-
-    /// A folder of this test's own: nobody can have put a file or a link in it.
-    struct Folder(PathBuf);
-
-    impl Folder {
-        fn new() -> Self {
-            static NEXT: AtomicU32 = AtomicU32::new(0);
-            let name = format!("fw-journal-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-            let path = std::env::temp_dir().join(name);
-            // Fails if there is anything of that name.
-            std::fs::DirBuilder::new().mode(0o700).create(&path).unwrap();
-            Self(path)
-        }
-
-        fn file(&self) -> PathBuf {
-            self.0.join("journal")
-        }
-    }
-
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            let _ = std::fs::remove_dir_all(&self.0);
-        }
-    }
+    use std::os::unix::fs::PermissionsExt;
 
     fn writer(path: &Path) -> Box<Writer> {
         Box::new(Writer::new(open(path).unwrap(), path, &names()))
@@ -408,7 +384,7 @@ mod tests {
 
     fn written(records: u64) -> Vec<u8> {
         let folder = Folder::new();
-        let path = folder.file();
+        let path = folder.file("journal");
         let mut writer = writer(&path);
         writer.begin();
         for index in 0..records {
@@ -422,7 +398,7 @@ mod tests {
     #[test]
     fn a_journal_is_private_and_replaces_an_old_one_when_it_begins() {
         let folder = Folder::new();
-        let path = folder.file();
+        let path = folder.file("journal");
         let mut first = writer(&path);
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         first.begin();
@@ -440,11 +416,11 @@ mod tests {
     #[test]
     fn a_pause_writes_what_there_is() {
         let folder = Folder::new();
-        let mut writer = writer(&folder.file());
+        let mut writer = writer(&folder.file("journal"));
         writer.begin();
         writer.record(&record());
         writer.pause(OFTEN);
-        let file = std::fs::read(folder.file()).unwrap();
+        let file = std::fs::read(folder.file("journal")).unwrap();
         assert_eq!(read(&file), Some((vec![4101], true)));
     }
 
@@ -452,7 +428,7 @@ mod tests {
     #[test]
     fn notes_stand_among_the_records() {
         let folder = Folder::new();
-        let mut writer = writer(&folder.file());
+        let mut writer = writer(&folder.file("f"));
         writer.begin();
         let note = crate::journal::note::tests::note;
         for step in ["a", "b"] {
@@ -461,7 +437,7 @@ mod tests {
         }
         writer.record(&record());
         assert_eq!(writer.finish(0), Finished::default());
-        let file = std::fs::read(folder.file()).unwrap();
+        let file = std::fs::read(folder.file("f")).unwrap();
         let mut reader = Reader::new(&file[..], Path::new("x")).unwrap();
         let mut found = Vec::new();
         reader.for_each(|_, entry| {

@@ -182,6 +182,7 @@ fn pid_in(answer: &str) -> io::Result<Option<u32>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::folder::Folder;
 
     const A: &str = "3f2a00000000000000000000000000000000000000000000000000000000beef";
 
@@ -206,20 +207,19 @@ mod tests {
 
     #[test]
     fn the_oldest_process_stands_for_its_container() {
-        let folder = std::env::temp_dir().join(format!("faultwire-cgroups-{}", std::process::id()));
+        let Folder(folder) = &Folder::new();
         for (pid, group) in [(90, "libpod-"), (17, "libpod-conmon-"), (1000, "libpod-")] {
             fs::create_dir_all(folder.join(pid.to_string())).unwrap();
             fs::write(folder.join(format!("{pid}/cgroup")), format!("0::/{group}{A}.scope\n")).unwrap();
         }
-        let found = by_prefix(&folder, "3f2a");
+        let found = by_prefix(folder, "3f2a");
         assert_eq!(found.into_iter().collect::<Vec<_>>(), [(A.to_owned(), 90)]);
-        assert!(by_prefix(&folder, "ffff").is_empty());
-        fs::remove_dir_all(folder).unwrap();
+        assert!(by_prefix(folder, "ffff").is_empty());
     }
 
     #[test]
     fn a_monitor_knows_the_name_of_its_container() {
-        let folder = std::env::temp_dir().join(format!("faultwire-monitors-{}", std::process::id()));
+        let Folder(folder) = &Folder::new();
         for (pid, group, words) in [
             (90, format!("0::/libpod-{A}.scope"), vec!["/usr/sbin/nginx", "-n", "web", "-c", A]),
             (
@@ -244,10 +244,9 @@ mod tests {
             fs::write(folder.join(format!("{pid}/cgroup")), group).unwrap();
             fs::write(folder.join(format!("{pid}/cmdline")), words.join("\0")).unwrap();
         }
-        assert_eq!(by_monitor(&folder, "web"), Some(90));
-        assert_eq!(by_monitor(&folder, "we"), None);
-        assert_eq!(by_monitor(&folder, "-n"), None);
-        fs::remove_dir_all(folder).unwrap();
+        assert_eq!(by_monitor(folder, "web"), Some(90));
+        assert_eq!(by_monitor(folder, "we"), None);
+        assert_eq!(by_monitor(folder, "-n"), None);
     }
 
     #[test]

@@ -192,17 +192,19 @@ fn started(pid: u32) -> io::Result<Option<u64>> {
         Err(error) if error.raw_os_error() == Some(Errno::ESRCH as i32) => return Ok(None),
         Err(error) => return Err(error),
     };
-    // The name is in brackets, and may have any bytes, also spaces and brackets.
     let text = String::from_utf8_lossy(&stat);
-    let fields = || {
-        let mut fields = text.rsplit_once(')')?.1.split_whitespace();
-        let is_over = ["Z", "X"].contains(&fields.next()?);
-        let flags: u64 = fields.nth(5)?.parse().ok()?;
-        Some((is_over || flags & EXITING != 0, fields.nth(12)?.parse().ok()?))
-    };
     let (has_ended, started) =
-        fields().ok_or_else(|| io::Error::other(format!("/proc/{pid}/stat: {text}")))?;
+        end_and_start(&text).ok_or_else(|| io::Error::other(format!("/proc/{pid}/stat: {text}")))?;
     Ok((!has_ended).then_some(started))
+}
+
+/// Whether a process has ended, and when it was started, by its line in `proc_pid_stat(5)`.
+fn end_and_start(line: &str) -> Option<(bool, u64)> {
+    // The name is in brackets, and may have any bytes, also spaces and brackets.
+    let mut fields = line.rsplit_once(')')?.1.split_whitespace();
+    let is_over = ["Z", "X"].contains(&fields.next()?);
+    let flags: u64 = fields.nth(5)?.parse().ok()?;
+    Some((is_over || flags & EXITING != 0, fields.nth(12)?.parse().ok()?))
 }
 
 #[cfg(test)]
@@ -211,26 +213,10 @@ mod tests {
     use std::os::unix::process::ExitStatusExt;
 
     use super::*;
+    use crate::folder::Folder;
 
-    /// A folder for one record, which goes with the test.
-    struct Folder(PathBuf);
-
-    impl Folder {
-        fn new(name: &str) -> Self {
-            let folder = std::env::temp_dir().join(format!("faultwire-{name}-{}", std::process::id()));
-            fs::create_dir_all(&folder).unwrap();
-            Self(folder)
-        }
-
-        fn keeper(&self) -> Keeper {
-            Keeper { record: self.0.join("abc@eth0") }
-        }
-    }
-
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
+    fn keeper(folder: &Folder) -> Keeper {
+        Keeper { record: folder.file("abc@eth0") }
     }
 
     fn own() -> Record {
@@ -239,9 +225,22 @@ mod tests {
     }
 
     #[test]
+    fn a_process_has_ended_once_it_exits() {
+        let line = |state: &str, flags: u64| {
+            format!("7 (a) R b) {state} 1 7 7 0 -1 {flags} 1 2 3 4 5 6 7 8 20 0 1 0 987 10 11")
+        };
+        for (state, flags, has_ended) in
+            [("S", 0x40_0000, false), ("R", 0x40_0004, true), ("Z", 0x40_0000, true), ("X", 0, true)]
+        {
+            assert_eq!(end_and_start(&line(state, flags)), Some((has_ended, 987)), "{state} {flags:x}");
+        }
+        assert_eq!(end_and_start("7 (a) S 1"), None);
+    }
+
+    #[test]
     fn a_record_is_private_and_whole_and_alone() {
-        let folder = Folder::new("record");
-        let keeper = folder.keeper();
+        let folder = Folder::new();
+        let keeper = keeper(&folder);
         assert!(matches!(keeper.running().unwrap(), Running::Never));
         for record in [Record { pid: 7, started: 7 }, own()] {
             keeper.write(record).unwrap();
@@ -254,8 +253,8 @@ mod tests {
 
     #[test]
     fn a_number_that_is_another_process_s_is_not_ours() {
-        let folder = Folder::new("number");
-        let keeper = folder.keeper();
+        let folder = Folder::new();
+        let keeper = keeper(&folder);
         let mut ended = Command::new("true").spawn().unwrap();
         ended.wait().unwrap();
         let later = Record { started: own().started + 1, ..own() };
@@ -269,8 +268,8 @@ mod tests {
 
     #[test]
     fn a_record_that_cannot_be_read_is_an_error_and_stays() {
-        let folder = Folder::new("unreadable");
-        let keeper = folder.keeper();
+        let folder = Folder::new();
+        let keeper = keeper(&folder);
         let Record { pid, started } = own();
         for text in
             [String::new(), format!("{pid}\n"), format!("{pid} "), format!("{pid} {started}"), "x 1\n".into()]
@@ -288,8 +287,8 @@ mod tests {
 
     #[test]
     fn the_end_is_signalled_and_waited_for() {
-        let folder = Folder::new("end");
-        let keeper = folder.keeper();
+        let folder = Folder::new();
+        let keeper = keeper(&folder);
         let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
         let started = started(child.id()).unwrap().unwrap();
         keeper.write(Record { pid: child.id(), started }).unwrap();
@@ -308,8 +307,8 @@ mod tests {
     /// The reason is what the child said, also if it has ended before anybody looked at it.
     #[test]
     fn a_start_that_fails_says_why_and_leaves_nothing() {
-        let folder = Folder::new("start");
-        let keeper = folder.keeper();
+        let folder = Folder::new();
+        let keeper = keeper(&folder);
         for (script, reason) in [
             ("echo the reason >&2; exit 1", "the reason"),
             ("printf '\\377 the reason' >&2", "the reason"),
@@ -324,11 +323,11 @@ mod tests {
 
     #[test]
     fn a_child_without_a_record_is_ended() {
-        let folder = Folder::new("no-record");
-        let id = folder.0.join("id");
+        let folder = Folder::new();
+        let id = folder.file("id");
         // Where the folder should be is a file.
-        fs::write(folder.0.join("file"), "").unwrap();
-        let keeper = Keeper { record: folder.0.join("file/abc@eth0") };
+        fs::write(folder.file("file"), "").unwrap();
+        let keeper = Keeper { record: folder.file("file/abc@eth0") };
         let script = format!("echo $$ > {}; echo attached to >&2; exec sleep 1000", id.display());
         keeper.start_command(&mut shell(&script)).unwrap_err();
         if let Ok(pid) = fs::read_to_string(&id)
@@ -340,8 +339,8 @@ mod tests {
 
     #[test]
     fn a_start_that_succeeds_is_found_again() {
-        let folder = Folder::new("found");
-        let keeper = folder.keeper();
+        let folder = Folder::new();
+        let keeper = keeper(&folder);
         keeper.start_command(&mut shell("echo so >&2; echo attached to eth0 >&2; exec sleep 1000")).unwrap();
         assert!(matches!(keeper.running().unwrap(), Running::Yes(_)));
         keeper.end().unwrap();

@@ -160,6 +160,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::folder::Folder;
     use crate::pipeline::params::{
         BlackoutParams, Correlated, DelayParams, Distribution, ImpairmentParams, LossModel, MssParams,
         MtuAction, MtuParams, NetemParams, Select, Slot, SlotGap, Trigger,
@@ -335,9 +336,8 @@ mod tests {
     /// The files exist and are right, so that only the rule can refuse them.
     #[test]
     fn without_files_no_word_reads_one() {
-        let folder = std::env::temp_dir().join(format!("faultwire-spec-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        let (trace, table) = (folder.join("a.trace"), folder.join("a.dist"));
+        let folder = Folder::new();
+        let (trace, table) = (folder.file("a.trace"), folder.file("a.dist"));
         std::fs::write(&trace, "1\n").unwrap();
         std::fs::write(&table, "-8192 0 8192\n").unwrap();
         let (trace, table) = (trace.display(), table.display());
@@ -351,7 +351,6 @@ mod tests {
             let error = parse_with(&spec, Files::Named).unwrap_err();
             assert!(error.problems[0].what.ends_with("is a file, and none may be named here"), "{error}");
         }
-        std::fs::remove_dir_all(folder).unwrap();
         // Also where nothing is, where a word is given twice, and in the folder of the process.
         for spec in ["trace x", "loss 1% trace /no/x trace /no/y", "delay 1ms 1ms distribution x.dist"] {
             let error = parse_with(spec, Files::Named).unwrap_err();

@@ -331,5 +331,8 @@ mod tests {
             ReplayRow { duplicate: Probability::ONE, duplicate_delay: Duration::from_millis(7), ..row(0, 3) };
         let (left, run) = times(vec![twice], 200, ReplayEnd::Hold, &[0]);
         assert_eq!((left, run.stage(0).created.packets), (vec![3, 10], 1));
+        let later = ReplayRow { from: Duration::from_millis(100), ..twice };
+        let (left, _) = times(vec![row(0, 1), later], 200, ReplayEnd::Hold, &[0, 150]);
+        assert_eq!(left, [1, 153, 160]);
     }
 }

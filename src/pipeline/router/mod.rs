@@ -503,6 +503,82 @@ mod tests {
         assert_eq!(seen, [("b/back", 1), ("a/back", 1)]);
     }
 
+    /// It passes in its turn, and is nowhere held: the next one finds its place free.
+    #[test]
+    fn a_packet_that_is_due_at_once_does_not_wait() {
+        use crate::pipeline::params::{ReplayEnd, ReplayParams, ReplayRow};
+        let row = ReplayRow {
+            from: Duration::ZERO,
+            latency: Duration::ZERO,
+            jitter: Duration::ZERO,
+            rate: None,
+            loss: Probability::ZERO,
+            limit: Some(1),
+            duplicate: Probability::ZERO,
+            duplicate_delay: Duration::ZERO,
+            route: 0,
+        };
+        let params =
+            ReplayParams { rows: vec![row].into(), period: Duration::from_secs(1), end: ReplayEnd::Hold };
+        let mut replay = stage(ImpairmentParams::Replay(params));
+        replay.select = crate::config::expression::parse("udp").unwrap();
+        let mut run = Run::new(vec![replay]);
+        for spec in [Spec::udp(1), Spec::tcp(1), Spec::udp(1)] {
+            run.feed(Instant::ZERO, &spec.frame());
+        }
+        let protocols: Vec<u8> = run.wires().iter().map(|wire| wire.bytes[9]).collect();
+        assert_eq!((protocols, run.stage(0).delayed.packets), (vec![17, 6, 17], 0));
+    }
+
+    /// Where its home path stands in the list makes no difference.
+    #[test]
+    fn a_stage_for_both_directions_knows_its_home_by_any_number() {
+        let params = TimestampsParams { set: TimestampSet::RandomOffset, translate: true };
+        let first = Run::params(1, vec![stage(ImpairmentParams::Timestamps(params))]);
+        let back = PathParams { from: 1, to: 0, stages: Vec::new() };
+        let second = RouterParams { paths: vec![back, first.paths[0].clone()], ..first.clone() };
+        let sent = |params: &RouterParams| {
+            let mut run = Run::built(params);
+            for (port, flags) in [(0, 0x02), (1, 0x12), (0, 0x10)] {
+                let options = [&[1, 1, 8, 10][..], &[0, 0, 1, port], &[0, 0, 1, 1 - port]].concat();
+                let spec = Spec { flags, options, back: port == 1, ..Spec::tcp(0) };
+                run.feed_by(port.into(), Instant::ZERO, &spec.frame());
+            }
+            run.wires().into_iter().map(|wire| wire.bytes).collect::<Vec<_>>()
+        };
+        assert_eq!(sent(&first), sent(&second));
+    }
+
+    /// A train that is told wire packet by wire packet was counted once: only the first one's transmission is known.
+    #[test]
+    fn the_transmission_of_what_is_dropped_is_told_once() {
+        struct Drops(Vec<u8>);
+        impl Egress for Drops {
+            const RECORDS: bool = true;
+            fn send(&mut self, _port: u16, _packet: &mut Packet, _due: Instant) -> Result<(), Reason> {
+                Ok(())
+            }
+            fn transmission(&mut self, _packet: &Packet) -> u8 {
+                2
+            }
+            fn wants_draws(&self) -> bool {
+                true
+            }
+            fn record(&mut self, what: What, packet: &Packet, _at: Instant) {
+                if matches!(what, What::Dropped(..)) {
+                    self.0.push(packet.transmission);
+                }
+            }
+        }
+        let mut run = Run::new(spec::parse("loss 100%").unwrap().stages);
+        let frame = Spec::tcp(3_000).train(1_000).frame();
+        let (mut buffer, headroom) = (run.router.pool.scratch(), crate::pipeline::pool::HEADROOM);
+        buffer[headroom..headroom + frame.bytes.len()].copy_from_slice(&frame.bytes);
+        let mut drops = Drops(Vec::new());
+        run.router.receive(0, &mut buffer, frame.bytes.len(), frame.offload, Instant::ZERO, &mut drops);
+        assert_eq!(drops.0, [2, 0, 0]);
+    }
+
     /// What a device does not take was not sent.
     #[test]
     fn a_refused_packet_is_told_as_dropped() {

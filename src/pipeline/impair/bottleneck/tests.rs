@@ -59,6 +59,46 @@ fn a_full_queue_drops_at_its_tail_or_at_its_head() {
     }
 }
 
+/// Whoever finds no room for its bytes leaves no packet on the books either.
+#[test]
+fn what_is_refused_for_its_bytes_takes_no_place() {
+    let discipline = Discipline::TailDrop;
+    let params = BottleneckParams {
+        service: rate(),
+        overhead: 0,
+        packets: Some(4),
+        bytes: Some(250),
+        discipline,
+        share: None,
+    };
+    let mut run = Run::new(vec![stage(ImpairmentParams::Bottleneck(Box::new(params)))]);
+    for _ in 0..9 {
+        run.feed(at(0), &Spec::tcp(60).frame());
+    }
+    for _ in 0..4 {
+        run.feed(at(1_000), &Spec::tcp(0).frame());
+    }
+    run.finish();
+    assert_eq!(
+        (micros(&run), run.dropped(Reason::QueueFull)),
+        (vec![100, 200, 1_040, 1_080, 1_120, 1_160], 7)
+    );
+}
+
+/// Alone at the link, a packet waits in its queue until the link is free, where the discipline still reaches it.
+#[test]
+fn the_head_is_in_reach_until_its_opportunity() {
+    let times = vec![Duration::from_millis(1)];
+    let trace = ServiceParams::Opportunities(Arc::new(Opportunities::new(times, 1_500, true).unwrap()));
+    let mut run = run(trace, Some(2), Discipline::HeadDrop);
+    for number in 0..3 {
+        run.feed(at(0), &numbered(number).frame());
+    }
+    assert_eq!(run.router.scheduled(), 1, "one wake-up is asked for, whoever comes");
+    run.finish();
+    assert_eq!((sequences(&run), run.dropped(Reason::QueueFull)), (vec![1, 2], 1));
+}
+
 #[test]
 fn a_trace_is_followed_opportunity_by_opportunity() {
     let times = [1, 2, 2, 5].map(Duration::from_millis).to_vec();
