@@ -1,6 +1,6 @@
 //! What a request wants to be different, and the stages that come of it.
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
 use crate::config::{read_stages, reader};
@@ -11,11 +11,18 @@ use crate::control::settings;
 use crate::pipeline::params::{RouterParams, StageParams};
 use crate::pipeline::time::Duration;
 
+/// A field that may be left out, but is not null.
+pub(super) fn given<'d, T: Deserialize<'d>, D: Deserializer<'d>>(value: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(value).map(Some)
+}
+
 /// Stages in a request: a spec, or tables as in a configuration.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Stages {
+    #[serde(default, deserialize_with = "given")]
     spec: Option<String>,
+    #[serde(default, deserialize_with = "given")]
     stages: Option<Value>,
 }
 
@@ -60,9 +67,12 @@ impl Stages {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Add {
+    #[serde(default, deserialize_with = "given")]
     spec: Option<String>,
+    #[serde(default, deserialize_with = "given")]
     stages: Option<Value>,
     /// In front of this stage; else at the end.
+    #[serde(default, deserialize_with = "given")]
     before: Option<String>,
 }
 
@@ -70,12 +80,17 @@ pub(super) struct Add {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Patch {
+    #[serde(default, deserialize_with = "given")]
     spec: Option<String>,
+    #[serde(default, deserialize_with = "given")]
     stages: Option<Value>,
     /// Single parameters, by their keys.
+    #[serde(default, deserialize_with = "given")]
     set: Option<Map<String, Value>>,
+    #[serde(default, deserialize_with = "given")]
     paused: Option<bool>,
     /// To the place in front of this stage; "" is the end.
+    #[serde(default, deserialize_with = "given")]
     before: Option<String>,
 }
 

@@ -15,6 +15,7 @@ use tokio::time::sleep;
 
 use crate::control::answer::Refusal;
 use crate::control::desk::Desk;
+use crate::control::edit::given;
 use crate::control::order::{Order, read};
 use crate::control::steer;
 use crate::engine::Clock;
@@ -33,9 +34,10 @@ const OVER: usize = 100;
 #[serde(deny_unknown_fields)]
 struct Wanted {
     /// So long from now.
-    #[serde(rename = "in")]
+    #[serde(rename = "in", default, deserialize_with = "given")]
     from_now: Option<String>,
     /// So long from the start of the run.
+    #[serde(default, deserialize_with = "given")]
     at: Option<String>,
     change: Asked,
 }

@@ -37,6 +37,8 @@ pub(super) fn tag(instance: &Instance) -> String {
 pub(super) async fn change(State(desk): State<Arc<Desk>>, request: Request) -> Result<Response, Refusal> {
     let (head, body) = parts(request).await?;
     let order = Order::read(&head.method, head.uri.path(), &body)?;
+    // Whoever asks in a wrong way is told that first, whatever the run is by now.
+    order.deed.check()?;
     let instance = carry_out(&desk, &order, head.headers.get(IF_MATCH), None).await?;
     let body = json!({ "version": instance.version, "paths": view::all_paths(&instance) });
     Ok(([(ETAG, tag(&instance))], Json(body)).into_response())

@@ -519,3 +519,22 @@ fn the_document_has_the_methods_that_there_are() {
         }
     }
 }
+
+/// What is wrong in itself is told before what is wrong by now, and null is no value.
+#[test]
+fn a_wrong_body_is_told_before_a_stale_version() {
+    let steered = Steered::start(&[]);
+    for (method, resource, body, field) in [
+        ("PATCH", LOSS, json!({ "paused": null }), "body"),
+        ("PATCH", LOSS, json!({ "spec": null }), "body"),
+        ("PATCH", LOSS, json!({ "spec": "los 1%" }), "spec"),
+        ("POST", "/v1/paths/left%3Eright/stages", json!({ "spec": "loss 1%", "before": null }), "body"),
+        ("PUT", "/v1/paths", json!({ "left>right": { "stages": [[]] } }), "left>right.stages[0]"),
+        ("PUT", "/v1/paths/none", json!({ "stages": [null] }), "stages"),
+        ("PUT", "/v1/config", json!({ "config": "[[port]" }), "config"),
+    ] {
+        let refused = steered.client.send(method, resource, Some(&body), Some("\"7\"")).unwrap_err();
+        let ClientError::Refused { status, field: told, what } = refused else { panic!("{refused}") };
+        assert_eq!((status, told.as_str()), (400, field), "{method} {resource} {body}: {what}");
+    }
+}
