@@ -16,6 +16,7 @@ mod system {
     pub(crate) mod cases;
     pub(crate) mod cni;
     pub(crate) mod common;
+    pub(crate) mod completions;
     pub(crate) mod containers;
     pub(crate) mod control;
     pub(crate) mod evidence;

@@ -64,6 +64,10 @@ pub(super) enum Command {
     Top(crate::cli::top::Top),
     /// Serve Toxiproxy's HTTP API: its clients work as they are, its toxics are faults of packets
     Toxiproxy(crate::cli::toxiproxy::Toxiproxy),
+    /// Print a script that completes command lines in bash, zsh or fish
+    Completions(crate::cli::completions::Completions),
+    /// Print the manual, as man reads it
+    Man(crate::cli::man::Man),
     /// Reproduce incidents: build a network, break it, drive traffic, compare what the kernels report
     #[command(subcommand)]
     Case(CaseCommand),

@@ -7,9 +7,10 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use crate::cli::ctl::change::{Change, Request, encoded};
+pub(super) use crate::cli::ctl::change::{Change, words};
+use crate::cli::ctl::change::{Request, encoded};
 use crate::cli::json::{self, Json};
-use crate::cli::{WRONG, fail, out, reasons};
+use crate::cli::{WRONG, completions, fail, out, reasons};
 use crate::control::{Choice, Client, ClientError};
 
 /// Options of `ctl`.
@@ -33,7 +34,7 @@ Packets that wait go on: none is lost, overtaken or decided about again because
 of a change.")]
 pub(super) struct Ctl {
     /// Name or path of its control socket [default: that of the variable `FAULTWIRE_CONTROL`, or the only instance that runs]
-    #[arg(long, value_name = "NAME|PATH", global = true)]
+    #[arg(long, value_name = "NAME|PATH", global = true, add = completions::of_instances())]
     pub(super) control: Option<Choice>,
     #[command(flatten)]
     pub(super) json: Json,
@@ -79,7 +80,7 @@ pub(super) enum Command {
         #[arg(long, value_name = "KINDS", default_value = "dropped,changed,marked,failed")]
         kinds: String,
         /// Only what happens on this path
-        #[arg(long, value_name = "PATH")]
+        #[arg(long, value_name = "PATH", add = completions::of_paths())]
         path: Option<String>,
         /// Only packets like these, in the words of `attach --match`
         #[arg(long = "match", value_name = "EXPRESSION")]

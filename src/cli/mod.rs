@@ -16,6 +16,7 @@ mod bench;
 mod case;
 mod check;
 mod cni;
+mod completions;
 mod ctl;
 mod doctor;
 mod exec;
@@ -24,6 +25,7 @@ mod journal;
 mod json;
 mod kind;
 mod log;
+mod man;
 mod mistake;
 mod out;
 mod pcap;
@@ -53,6 +55,7 @@ pub fn main() -> ExitCode {
     if cni::is_plugin() {
         return out::verdict(cni::cni());
     }
+    completions::answer();
     let args = match args::Args::try_parse() {
         Ok(args) => args,
         Err(error) => return mistake::answer(&error),
@@ -70,6 +73,8 @@ pub fn main() -> ExitCode {
         args::Command::Attach(args) => attach::attach(&args),
         args::Command::Bench(args) => bench::bench(&args),
         args::Command::Cni => cni::cni(),
+        args::Command::Completions(args) => completions::completions(&args),
+        args::Command::Man(args) => man::man(&args),
         args::Command::Ctl(args) => ctl::ctl(&args),
         args::Command::Doctor(args) => doctor::doctor(&args),
         args::Command::Pcap(args) => pcap::pcap(&args),

@@ -1,6 +1,7 @@
 //! `faultwire top`: a live view of a running instance.
 
 mod drops;
+mod keys;
 mod screen;
 mod view;
 
@@ -11,10 +12,12 @@ use std::sync::Arc;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
+use crate::cli::ctl::{self, Change};
 use crate::cli::signals::{Signals, millis_until};
 use crate::cli::top::drops::Drops;
+use crate::cli::top::keys::{Keys, Wish};
 use crate::cli::top::screen::Screen;
-use crate::cli::top::view::{Sample, Size};
+use crate::cli::top::view::{Cursor, Sample, Size};
 use crate::cli::{WRONG, fail, out};
 use crate::control::{Choice, Client, ClientError};
 use crate::engine::Clock;
@@ -23,9 +26,13 @@ use crate::pipeline::time::Duration;
 /// Options of `top`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Rates are of the last interval, all else since the start. Key q and Ctrl-C end
-it. Without a terminal it prints a frame after each interval. NO_COLOR in the
-environment switches colour off.
+Rates are of the last interval, all else since the start. Without a terminal it
+prints a frame after each interval. NO_COLOR in the environment switches colour
+off.
+
+Keys: the arrows choose a stage, p pauses it or lets it act again, s sets what
+it does (a spec, or KEY=VALUE as for `ctl set`), m marks this moment in the
+journal, q and Ctrl-C end it.
 
 Examples:
   faultwire top
@@ -36,7 +43,7 @@ Exit code: 0 also if the instance ends meanwhile; 1 there is none that can be
 asked; 2 the command line is wrong.")]
 pub(super) struct Top {
     /// Name or path of the instance's control socket [default: `$FAULTWIRE_CONTROL`, or the only instance that runs]
-    #[arg(long, value_name = "NAME|PATH")]
+    #[arg(long, value_name = "NAME|PATH", add = crate::cli::completions::of_instances())]
     pub(super) control: Option<Choice>,
     /// Time between two frames
     #[arg(long, value_name = "TIME", default_value = "1s")]
@@ -65,45 +72,104 @@ fn show(args: &Top) -> anyhow::Result<ExitCode> {
     let drops = Arc::new(Drops::default());
     drops.follow(client.events("kinds=dropped")?)?;
     let mut screen = Screen::open(args.once);
-    let mut before = sample(&client)?;
+    let first = sample(&client)?;
+    let mut view = View { client, state, drops, keys: Keys::default(), before: first.clone(), now: first };
     let mut due = clock.now() + args.interval;
     loop {
         // At least once, also if the numbers take longer to come than an interval: keys and signals must be heard.
         loop {
             let left = millis_until(due, clock.now());
-            let came = signals.wait_or(screen.keys().map(|keys| keys.as_fd()), left)?;
-            if came.is_some() || screen.wants_to_end() {
+            if signals.wait_or(screen.keys().map(|keys| keys.as_fd()), left)?.is_some() {
                 return Ok(ExitCode::SUCCESS);
+            }
+            let typed = screen.typed();
+            if view.typed(&typed) {
+                return Ok(ExitCode::SUCCESS);
+            }
+            if !typed.is_empty() {
+                view.show(&mut screen);
             }
             if clock.now() >= due {
                 break;
             }
         }
         due = clock.now() + args.interval;
-        let now = match sample(&client) {
-            Ok(now) => now,
+        match sample(&view.client) {
+            Ok(now) => view.before = std::mem::replace(&mut view.now, now),
             // It has ended.
             Err(ClientError::Lost { .. } | ClientError::Refused { status: 503, .. }) => {
                 drop(screen);
-                out::note_line(format_args!("faultwire: {} has ended", client.name()));
+                out::note_line(format_args!("faultwire: {} has ended", view.client.name()));
                 return Ok(ExitCode::SUCCESS);
             }
             Err(error) => return Err(error.into()),
-        };
-        let size = screen.size();
-        let frame = view::frame(&state, &now, &before, &drops.latest(size.rows), size);
-        screen.show(&frame);
+        }
+        view.show(&mut screen);
         if args.once || out::is_closed() {
             return Ok(ExitCode::SUCCESS);
         }
-        before = now;
+    }
+}
+
+/// What is shown, and who is asked.
+struct View {
+    client: Client,
+    state: Value,
+    drops: Arc<Drops>,
+    keys: Keys,
+    before: Sample,
+    now: Sample,
+}
+
+impl View {
+    fn show(&self, screen: &mut Screen) {
+        let size = screen.size();
+        let line = self.keys.line(self.chosen().as_deref().unwrap_or("?"));
+        let cursor = screen.has_keys().then_some(Cursor { chosen: self.keys.chosen, line: &line });
+        let drops = self.drops.latest(size.rows);
+        screen.show(&view::frame(&self.state, (&self.now, &self.before), &drops, cursor, size));
+    }
+
+    /// The id of the chosen stage.
+    fn chosen(&self) -> Option<String> {
+        view::ids(&self.now).into_iter().nth(self.keys.chosen)
+    }
+
+    /// Does what was typed; true if it is to end.
+    fn typed(&mut self, typed: &[u8]) -> bool {
+        for wish in self.keys.typed(typed, view::ids(&self.now).len()) {
+            let change = match wish {
+                Wish::End => return true,
+                Wish::Mark(text) => Change::Mark { text },
+                Wish::Pause | Wish::Set(_) => {
+                    let Some(stage) = self.chosen() else { continue };
+                    match wish {
+                        Wish::Set(what) => Change::Set { stage, what: ctl::words(&what) },
+                        _ if self.now.paused.contains(&stage) => Change::Resume { stage },
+                        _ => Change::Pause { stage },
+                    }
+                }
+            };
+            let done = change.send(&self.client);
+            // What is shown is what there is now.
+            if let Ok(now) = sample(&self.client) {
+                self.now.paused = now.paused;
+            }
+            self.keys.said = match done {
+                Ok(_) => "done".to_owned(),
+                Err(error) => error.to_string(),
+            };
+        }
+        false
     }
 }
 
 fn sample(client: &Client) -> Result<Sample, ClientError> {
-    let counters: Value = client.get("/v1/counters")?;
-    let ports: Value = client.get("/v1/ports")?;
-    Ok(Sample { counters, ports })
+    let (counters, ports) = (client.get("/v1/counters")?, client.get("/v1/ports")?);
+    let stages: Value = client.get("/v1/stages")?;
+    let paused = stages.as_array().into_iter().flatten().filter(|stage| stage["paused"] == true);
+    let paused = paused.filter_map(|stage| stage["id"].as_str().map(str::to_owned)).collect();
+    Ok(Sample { counters, ports, paused })
 }
 
 /// Where there is no terminal to ask.

@@ -72,10 +72,14 @@ fn top_shows_a_run_in_a_terminal_of_any_width_and_ends_by_a_key() {
         for part in ["faultwire run", "received ", "held ", "dropped as ordered", "seen/s", "latest drops"] {
             assert!(screen.contains(part), "{part}:\n{screen}");
         }
-        assert!(screen.lines().any(|line| line.starts_with("left>right/netem ")), "{screen}");
-        let plain = screen.replace("\u{1b}[1m", "").replace("\u{1b}[0m", "").replace("\u{1b}[39m", "");
+        let plain = screen
+            .replace("\u{1b}[1m", "")
+            .replace("\u{1b}[7m", "")
+            .replace("\u{1b}[0m", "")
+            .replace("\u{1b}[39m", "");
         assert!(!plain.contains('\u{1b}'), "NO_COLOR: {screen:?}");
         assert!(plain.lines().all(|line| line.chars().count() <= columns), "{screen}");
+        assert!(plain.lines().any(|line| line.starts_with(">left>right/netem ")), "{screen}");
     }
     // A terminal that takes no output stops neither the router nor the view's end.
     narrow.type_key("C-s");
@@ -86,6 +90,45 @@ fn top_shows_a_run_in_a_terminal_of_any_width_and_ends_by_a_key() {
     }
     let summary = running.stop(Signal::SIGTERM);
     assert!(summary["dropped"]["loss"]["packets"].as_u64().unwrap() > 10);
+}
+
+/// Keys choose a stage, pause it, change a number and mark the time; what is refused is told.
+#[test]
+fn top_steers_by_keys() {
+    let (control, left, right) = (unique(), unique(), unique());
+    let paths = "[[path]]\nfrom = \"left\"\nto = \"right\"\nspec = \"mtu 1400; delay 1ms loss 30%\"\n";
+    let text = config(&left, &right, "seed = 5", paths);
+    let running = Running::with(Scratch::file(&text), [left, right], &["--control", &control]);
+    let client = faultwire::control::Client::find(Some(&control.parse().unwrap())).unwrap();
+    let mut events = client.events("kinds=changed,marked").unwrap();
+    let mut next = || events.next().unwrap().unwrap();
+    assert_eq!(next()["kind"], "listening");
+    let command = format!("{} top --control {control} --interval 3600s", env!("CARGO_BIN_EXE_faultwire"));
+    let terminal = Terminal::new(80, 24, &command);
+    let keys = |keys: &[&str]| keys.iter().for_each(|key| terminal.type_key(key));
+    // Nothing is shown before an interval is over, but for keys.
+    keys(&["Down"]);
+    until("the second stage is chosen", || terminal.screen().contains(">left>right/netem"));
+    keys(&["p"]);
+    assert_eq!(next()["text"], "pause left>right/netem");
+    let is_paused = |line: &str| line.contains(">left>right/netem") && line.contains(" paused ");
+    until("it is shown as paused", || terminal.screen().lines().any(is_paused));
+    keys(&["p"]);
+    assert_eq!(next()["text"], "resume left>right/netem");
+    keys(&["s", "loss=5%", "Enter"]);
+    assert_eq!(next()["text"], "set left>right/netem loss=5%");
+    keys(&["Up", "s", "mtu=60"]);
+    until("the line is shown", || {
+        terminal.screen().contains("set left>right/mtu (SPEC or KEY=VALUE): mtu=60_")
+    });
+    keys(&["Enter"]);
+    until("why not is shown", || terminal.screen().contains("set.mtu: it is a number from 68"));
+    keys(&["m", "here", "Enter"]);
+    let mark = next();
+    assert_eq!((&mark["kind"], &mark["text"]), (&"marked".into(), &"here".into()));
+    keys(&["q"]);
+    until("the view has ended", || terminal.has_ended());
+    let _ = running.stop(Signal::SIGTERM);
 }
 
 #[test]

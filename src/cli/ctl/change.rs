@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use crate::cli::completions;
 use crate::control::{Client, ClientError};
 
 /// What is changed.
@@ -13,7 +14,7 @@ pub(in crate::cli) enum Change {
     /// Change what a stage does, or some of its parameters; to which packets and when stays
     Set {
         /// Which
-        #[arg(value_name = "STAGE")]
+        #[arg(value_name = "STAGE", add = completions::of_stages())]
         stage: String,
         /// What it does from now on, as for `exec`; or parameters by the keys that files have, as probability=5%
         #[arg(value_name = "SPEC|KEY=VALUE", required = true)]
@@ -22,7 +23,7 @@ pub(in crate::cli) enum Change {
     /// Add stages to a path
     Add {
         /// Path, as up
-        #[arg(value_name = "PATH")]
+        #[arg(value_name = "PATH", add = completions::of_paths())]
         path: String,
         /// What they do, as for `exec`
         #[arg(value_name = "SPEC")]
@@ -34,31 +35,31 @@ pub(in crate::cli) enum Change {
     /// Remove a stage
     Rm {
         /// Which
-        #[arg(value_name = "STAGE")]
+        #[arg(value_name = "STAGE", add = completions::of_stages())]
         stage: String,
     },
     /// Let a stage act on nothing
     Pause {
         /// Which
-        #[arg(value_name = "STAGE")]
+        #[arg(value_name = "STAGE", add = completions::of_stages())]
         stage: String,
     },
     /// Let a paused stage act again
     Resume {
         /// Which
-        #[arg(value_name = "STAGE")]
+        #[arg(value_name = "STAGE", add = completions::of_stages())]
         stage: String,
     },
     /// Hold what comes to a path
     Freeze {
         /// Path, as up
-        #[arg(value_name = "PATH")]
+        #[arg(value_name = "PATH", add = completions::of_paths())]
         path: String,
     },
     /// Let what waits in front of a frozen path go on
     Release {
         /// Path, as up
-        #[arg(value_name = "PATH")]
+        #[arg(value_name = "PATH", add = completions::of_paths())]
         path: String,
     },
     /// Replace all stages at once, or none: those of a configuration, or of paths
@@ -83,6 +84,12 @@ pub(super) struct Request {
 }
 
 impl Change {
+    /// Asks for it now; what is answered.
+    pub(in crate::cli) fn send(&self, client: &Client) -> Result<Value, ClientError> {
+        let Request { method, resource, body } = self.request(client)?;
+        Ok(client.send(method, &resource, body.as_ref(), None)?.body)
+    }
+
     /// The request; which stage is meant by a name alone is asked now.
     pub(super) fn request(&self, client: &Client) -> Result<Request, ClientError> {
         let of = |stage: &str| resource_of(client, stage);
@@ -136,6 +143,12 @@ fn configuration(file: &str) -> Result<Value, ClientError> {
     // The instance may have another working directory.
     let path = std::path::absolute(file).map_err(|error| refused(format!("{file}: {error}")))?;
     Ok(json!({ "config": text, "file": path.to_string_lossy() }))
+}
+
+/// A line as words: those of `KEY=VALUE ...` apart, a spec as one.
+pub(in crate::cli) fn words(line: &str) -> Vec<String> {
+    let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+    if words.iter().all(|word| word.contains('=')) { words } else { vec![line.trim().to_owned()] }
 }
 
 /// `PATH=SPEC ...` as a body.

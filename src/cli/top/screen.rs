@@ -47,18 +47,23 @@ impl Screen {
         self.keys.as_ref().map(|keys| &keys.input)
     }
 
-    /// Whether q was typed.
-    pub(super) fn wants_to_end(&mut self) -> bool {
-        let Some(keys) = &mut self.keys else { return false };
-        let mut typed = [0; 64];
+    /// Whether a terminal shows the frames, in which keys can be typed.
+    pub(super) const fn has_keys(&self) -> bool {
+        self.keys.is_some()
+    }
+
+    /// What was typed since.
+    pub(super) fn typed(&mut self) -> Vec<u8> {
+        let Some(keys) = &mut self.keys else { return Vec::new() };
+        let mut typed = [0; 256];
         match keys.input.read(&mut typed) {
             // Nobody types any more.
             Ok(0) => {
                 self.keys = None;
-                false
+                Vec::new()
             }
-            Ok(count) => typed[..count].iter().any(|key| matches!(key, b'q' | b'Q')),
-            Err(_) => false,
+            Ok(count) => typed[..count].to_vec(),
+            Err(_) => Vec::new(),
         }
     }
 

@@ -1,13 +1,27 @@
 //! A frame of the live view: pure text, made of two samples.
 
+use std::ops::Range;
+
 use serde_json::Value;
 
 /// What a running instance says at one moment.
+#[derive(Debug, Clone)]
 pub(super) struct Sample {
     /// `/v1/counters`.
     pub(super) counters: Value,
     /// `/v1/ports`.
     pub(super) ports: Value,
+    /// The ids of the stages that are paused.
+    pub(super) paused: Vec<String>,
+}
+
+/// What somebody at the terminal does.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Cursor<'a> {
+    /// The number of the chosen stage.
+    pub(super) chosen: usize,
+    /// The last line of the frame.
+    pub(super) line: &'a str,
 }
 
 /// Columns and rows of a terminal.
@@ -22,6 +36,7 @@ pub(super) struct Size {
 pub(super) enum Mark {
     Heading,
     Warning,
+    Chosen,
 }
 
 impl Mark {
@@ -30,6 +45,7 @@ impl Mark {
         match self {
             Self::Heading => "\x1b[1m",
             Self::Warning => "\x1b[31m",
+            Self::Chosen => "\x1b[7m",
         }
     }
 }
@@ -50,7 +66,7 @@ type Cell = fn(&Value, Option<&Value>, f64) -> String;
 
 /// Columns of stages: what is told first also in a narrow window.
 const STAGE: [(&str, Cell); 7] = [
-    ("seen/s", |now, before, seconds| rate(now, before, "/seen/packets", seconds)),
+    ("seen/s", seen),
     ("dropped", |now, _, _| short(dropped(&now["dropped"], None) as f64)),
     ("delayed", |now, _, _| count(now, "/delayed/packets")),
     ("longest", |now, _, _| time(number(now, "/longest_wait_ns"))),
@@ -58,6 +74,10 @@ const STAGE: [(&str, Cell); 7] = [
     ("created", |now, _, _| count(now, "/created/packets")),
     ("acted", |now, _, _| count(now, "/acted/packets")),
 ];
+
+fn seen(now: &Value, before: Option<&Value>, seconds: f64) -> String {
+    if now["paused"] == true { "paused".to_owned() } else { rate(now, before, "/seen/packets", seconds) }
+}
 
 /// Columns of ports: the device's counters from its own side, so what it sent came in here.
 const PORT: [(&str, Cell); 4] = [
@@ -68,24 +88,47 @@ const PORT: [(&str, Cell); 4] = [
 ];
 
 /// The lines of a frame, none longer and not more than there is room for.
-pub(super) fn frame(state: &Value, now: &Sample, before: &Sample, drops: &[String], size: Size) -> Vec<Line> {
+pub(super) fn frame(
+    state: &Value,
+    (now, before): (&Sample, &Sample),
+    drops: &[String],
+    cursor: Option<Cursor<'_>>,
+    size: Size,
+) -> Vec<Line> {
+    let whole = size;
+    // The last line is the cursor's.
+    let size = Size { rows: size.rows.saturating_sub(usize::from(cursor.is_some())), ..size };
     let seconds = (number(&now.counters, "/at_ns") - number(&before.counters, "/at_ns")).max(1.0) / 1e9;
     let mut lines = totals(state, now, before, seconds);
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
     let rows = |now: Vec<Value>, before: Vec<Value>| now.into_iter().zip(before).collect::<Vec<_>>();
     let ports = rows(list(&now.ports), list(&before.ports));
-    let stages = rows(stages(&now.counters), stages(&before.counters));
+    let mut stages = paired(stages(now), &stages(before));
+    if let Some((stage, _)) = cursor.and_then(|cursor| stages.get_mut(cursor.chosen)) {
+        // It is seen also without colour.
+        stage["name"] = format!(">{}", stage["name"].as_str().unwrap_or_default()).into();
+    }
     let room = size.rows.saturating_sub(lines.len() + 2 + if drops.is_empty() { 0 } else { DROPS + 1 });
     let ports_shown = ports.len().min(room / 3);
-    lines.extend(table("port", &PORT, &ports, (ports_shown, size.columns), seconds));
+    lines.extend(table("port", &PORT, &ports, (0..ports_shown, size.columns), seconds));
     let stages_shown = stages.len().min(room.saturating_sub(ports_shown));
-    lines.extend(table("stage", &STAGE, &stages, (stages_shown, size.columns), seconds));
+    // The chosen stage is among those that are shown.
+    let chosen = cursor.map(|cursor| cursor.chosen);
+    let first = chosen.map_or(0, |chosen| (chosen + 1).saturating_sub(stages_shown.max(1)));
+    let mut shown = table("stage", &STAGE, &stages, (first..first + stages_shown, size.columns), seconds);
+    if let Some(line) = chosen.and_then(|chosen| shown.get_mut(1 + chosen - first)) {
+        line.mark = Some(Mark::Chosen);
+    }
+    lines.extend(shown);
     let left = size.rows.saturating_sub(lines.len() + 1);
     if left > 0 && !drops.is_empty() {
         lines.push(Line { text: "latest drops".to_owned(), mark: Some(Mark::Heading) });
         lines.extend(drops[drops.len().saturating_sub(left)..].iter().cloned().map(plain));
     }
     lines.truncate(size.rows);
+    if let Some(cursor) = cursor.filter(|_| whole.rows > 0) {
+        lines.push(plain(cursor.line.to_owned()));
+    }
     for line in &mut lines {
         if line.text.chars().count() > size.columns {
             line.text = line.text.chars().take(size.columns.saturating_sub(1)).chain(['…']).collect();
@@ -163,17 +206,21 @@ fn table(
     title: &str,
     columns: &[(&str, Cell)],
     rows: &[(Value, Value)],
-    (shown, width): (usize, usize),
+    (range, width): (Range<usize>, usize),
     seconds: f64,
 ) -> Vec<Line> {
     const WIDTH: usize = 10;
-    if shown == 0 {
+    let shown = &rows[range.start.min(rows.len())..range.end.min(rows.len())];
+    if shown.is_empty() {
         return Vec::new();
     }
     let columns = &columns[..columns.len().min(width.saturating_sub(NAME) / WIDTH)];
     let name_width = width.saturating_sub(columns.len() * WIDTH).min(40);
-    let more =
-        if shown < rows.len() { format!("{title} ({shown} of {})", rows.len()) } else { title.to_owned() };
+    let more = if shown.len() < rows.len() {
+        format!("{title} ({} of {})", shown.len(), rows.len())
+    } else {
+        title.to_owned()
+    };
     let row = |name: &str, cells: Vec<String>| {
         let name: String = name.chars().take(name_width).collect();
         let cells = cells.iter().map(|cell| format!("{cell:>WIDTH$}")).collect::<Vec<_>>().concat();
@@ -181,7 +228,7 @@ fn table(
     };
     let heading = row(&more, columns.iter().map(|(name, _)| (*name).to_owned()).collect());
     let mut lines = vec![Line { text: heading, mark: Some(Mark::Heading) }];
-    for (now, before) in &rows[..shown] {
+    for (now, before) in shown {
         let cells = columns.iter().map(|(_, cell)| cell(now, Some(before), seconds)).collect();
         lines.push(plain(row(now["name"].as_str().unwrap_or_default(), cells)));
     }
@@ -189,17 +236,31 @@ fn table(
 }
 
 /// All stages, each with its path before its name.
-fn stages(counters: &Value) -> Vec<Value> {
-    let paths = counters["paths"].as_array().into_iter().flatten();
+fn stages(sample: &Sample) -> Vec<Value> {
+    let paths = sample.counters["paths"].as_array().into_iter().flatten();
     let of_path = |path: &Value| {
         let name = path["name"].as_str().unwrap_or_default().to_owned();
         let stages = path["stages"].as_array().cloned().unwrap_or_default();
         stages.into_iter().map(move |mut stage| {
-            stage["name"] = format!("{name}/{}", stage["name"].as_str().unwrap_or_default()).into();
+            let id = format!("{name}/{}", stage["name"].as_str().unwrap_or_default());
+            stage["paused"] = sample.paused.contains(&id).into();
+            stage["name"] = id.clone().into();
+            stage["id"] = id.into();
             stage
         })
     };
     paths.flat_map(of_path).collect()
+}
+
+/// The ids of all stages, in the order in which a frame has them.
+pub(super) fn ids(sample: &Sample) -> Vec<String> {
+    stages(sample).iter().map(|stage| stage["id"].as_str().unwrap_or_default().to_owned()).collect()
+}
+
+/// Each stage with what it was before; one that is new with itself.
+fn paired(now: Vec<Value>, before: &[Value]) -> Vec<(Value, Value)> {
+    let earlier = |stage: &Value| before.iter().find(|other| other["id"] == stage["id"]).cloned();
+    now.into_iter().map(|stage| (stage.clone(), earlier(&stage).unwrap_or(stage))).collect()
 }
 
 /// Packets of all reasons, or of those that were ordered or not.
@@ -271,17 +332,30 @@ mod tests {
                 json!({ "tx_packets": packets, "rx_packets": packets / 2, "tx_dropped": 0, "rx_dropped": 0 });
             json!({ "name": name, "device": device })
         };
-        Sample { counters, ports: json!([port("left"), port("right")]) }
+        Sample {
+            counters,
+            ports: json!([port("left"), port("right")]),
+            paused: vec!["left>right/loss-1".to_owned()],
+        }
     }
 
     fn shown(stages: usize, drops: usize, columns: usize, rows: usize) -> Vec<String> {
+        shown_with(stages, drops, None, (columns, rows))
+    }
+
+    fn shown_with(
+        stages: usize,
+        drops: usize,
+        cursor: Option<Cursor<'_>>,
+        (columns, rows): (usize, usize),
+    ) -> Vec<String> {
         let state = json!({ "command": "run", "config": "a.toml", "pid": 77, "seed": 7 });
         let drops: Vec<String> = (0..drops)
             .map(|n| format!("{n}.5 left>right/loss-0 0.0031 < 0.0100 TCP 10.0.0.1:5 > 10.0.0.2:80"))
             .collect();
         let size = Size { columns, rows };
         let (now, before) = (sample(6, 3_000, stages), sample(4, 1_000, stages));
-        frame(&state, &now, &before, &drops, size).into_iter().map(|line| line.text).collect()
+        frame(&state, (&now, &before), &drops, cursor, size).into_iter().map(|line| line.text).collect()
     }
 
     #[test]
@@ -306,6 +380,24 @@ mod tests {
             text.lines()
                 .any(|line| line.starts_with("right ") && line.contains(" 1000 ") && line.contains(" 500 "))
         );
+    }
+
+    /// The chosen stage is among those that are shown, however many there are, and the last line is the keyboard's.
+    #[test]
+    fn the_chosen_stage_is_shown() {
+        for (chosen, size) in
+            [(0, (80, 24)), (2, (80, 24)), (999, (80, 24)), (500, (80, 16)), (999, (40, 30))]
+        {
+            let lines = shown_with(1_000, 5, Some(Cursor { chosen, line: "mark: x_" }), size);
+            assert!(lines.len() <= size.1);
+            assert_eq!(lines.last().unwrap(), "mark: x_");
+            let start = format!(">left>right/loss-{chosen}");
+            assert!(lines.iter().any(|line| line.starts_with(&start)), "{chosen} {size:?}: {lines:#?}");
+        }
+        let lines = shown_with(3, 0, Some(Cursor { chosen: 0, line: "" }), (80, 24));
+        let paused = lines.iter().find(|line| line.starts_with("left>right/loss-1 "));
+        assert!(paused.is_some_and(|line| line.contains(" paused ")), "{lines:#?}");
+        assert_eq!(shown_with(3, 0, Some(Cursor { chosen: 0, line: "keys" }), (80, 1)), ["keys"]);
     }
 
     /// Whatever there is to show, it fits; the newest drop is there, and the first stage.
