@@ -155,7 +155,9 @@ impl Command {
             Self::Case(CaseCommand::List(args)) => ("case list", &args.json),
             Self::Case(CaseCommand::Explain(args)) => ("case explain", &args.json),
             Self::Case(CaseCommand::Run(args)) => ("case run", &args.json),
-            Self::Cni | Self::Top(_) | Self::Toxiproxy(_) => return None,
+            Self::Cni | Self::Completions(_) | Self::Man(_) | Self::Top(_) | Self::Toxiproxy(_) => {
+                return None;
+            }
         })
     }
 }
