@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use percent_encoding::percent_decode_str;
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error};
+use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
 use axum::http::{Method, StatusCode};
@@ -78,7 +78,10 @@ impl Deed {
         let named = |name: &str| name.to_owned();
         Ok(match (method.as_str(), &parts[..]) {
             ("PUT", ["config"]) => Self::Config(read(body)?),
-            ("PUT", ["paths"]) => Self::Paths(read(body)?),
+            ("PUT", ["paths"]) => {
+                let paths: BTreeMap<String, Object<Stages>> = read(body)?;
+                Self::Paths(paths.into_iter().map(|(path, Object(stages))| (path, stages)).collect())
+            }
             ("PUT", ["paths", path]) => Self::Path(named(path), read(body)?),
             ("PATCH", ["paths", path]) => Self::Freeze(named(path), read::<PatchPath>(body)?.frozen),
             ("POST", ["paths", path, "stages"]) => Self::Add(named(path), read(body)?),
@@ -171,8 +174,22 @@ fn mark(text: String) -> Result<String, Refusal> {
     Ok(text)
 }
 
-/// A body as JSON.
+/// An object inside of a body. Lists in the order of the fields, which serde takes too, are refused.
+#[derive(Debug)]
+pub(super) struct Object<T>(pub(super) T);
+
+impl<'d, T: DeserializeOwned> Deserialize<'d> for Object<T> {
+    fn deserialize<D: Deserializer<'d>>(value: D) -> Result<Self, D::Error> {
+        let fields = serde_json::Map::deserialize(value)?;
+        T::deserialize(Value::Object(fields)).map(Self).map_err(D::Error::custom)
+    }
+}
+
+/// A body, which is an object, as JSON.
 pub(super) fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
+    if body.trim_ascii_start().first().is_some_and(|first| *first == b'[') {
+        return Err(Refusal::bad("body", "it is a list, and has to be an object"));
+    }
     serde_json::from_slice(body).map_err(|error| {
         let text = error.to_string();
         // Of a field that is not known, or not there, serde says the name.

@@ -16,7 +16,7 @@ use tokio::time::sleep;
 use crate::control::answer::Refusal;
 use crate::control::desk::Desk;
 use crate::control::edit::given;
-use crate::control::order::{Order, read};
+use crate::control::order::{Object, Order, read};
 use crate::control::steer;
 use crate::engine::Clock;
 use crate::journal::{Note, NoteKind};
@@ -39,7 +39,7 @@ struct Wanted {
     /// So long from the start of the run.
     #[serde(default, deserialize_with = "given")]
     at: Option<String>,
-    change: Asked,
+    change: Object<Asked>,
 }
 
 /// A request that would be the change, if it were sent then.
@@ -151,7 +151,7 @@ pub(super) async fn add(State(desk): State<Arc<Desk>>, request: Request) -> Resu
     let wanted: Wanted = read(&body)?;
     let clock = *desk.instance().await.workers.clock();
     let due = wanted.due(clock.now())?;
-    let order = Arc::new(wanted.change.order()?);
+    let order = Arc::new(wanted.change.0.order()?);
     let plan = Plan { due, order: Arc::clone(&order), bytes: body.len(), state: Stage::Waiting(None) };
     let (number, answer) = {
         let mut plans = desk.schedule.plans();

@@ -184,7 +184,7 @@ fn wrong_changes_are_refused_and_change_nothing() {
         ("PATCH", LOSS, &json!({ "spec": "los 5%" }), 400, "spec", "los"),
         ("PATCH", LOSS, &json!({ "spec": "loss 5% mtu 1000" }), 400, "spec", "makes 2"),
         ("PATCH", LOSS, &json!({ "spce": "loss" }), 400, "spce", "spec"),
-        ("PATCH", LOSS, &json!([]), 400, "body", "struct"),
+        ("PATCH", LOSS, &json!([]), 400, "body", "object"),
         ("PATCH", LOSS, &json!({ "paused": 1 }), 400, "body", "boolean"),
         (
             "PATCH",
@@ -532,6 +532,11 @@ fn a_wrong_body_is_told_before_a_stale_version() {
         ("PUT", "/v1/paths", json!({ "left>right": { "stages": [[]] } }), "left>right.stages[0]"),
         ("PUT", "/v1/paths/none", json!({ "stages": [null] }), "stages"),
         ("PUT", "/v1/config", json!({ "config": "[[port]" }), "config"),
+        // Lists are no objects, at no depth.
+        ("PUT", "/v1/config", json!(["[[port]", "x"]), "body"),
+        ("PUT", "/v1/paths", json!({ "left>right": ["loss 5%"] }), "body"),
+        ("POST", "/v1/marks", json!(["x"]), "body"),
+        ("POST", "/v1/schedule", json!({ "in": "1s", "change": ["POST", "/v1/marks"] }), "body"),
     ] {
         let refused = steered.client.send(method, resource, Some(&body), Some("\"7\"")).unwrap_err();
         let ClientError::Refused { status, field: told, what } = refused else { panic!("{refused}") };
