@@ -23,10 +23,12 @@ mod system {
     pub(crate) mod exec;
     pub(crate) mod flow_cache;
     pub(crate) mod hosts;
+    pub(crate) mod howto;
     pub(crate) mod journal;
     pub(crate) mod json;
     pub(crate) mod log;
     pub(crate) mod nat;
+    pub(crate) mod nested;
     pub(crate) mod network;
     pub(crate) mod pcap;
     pub(crate) mod recorder;

@@ -331,8 +331,8 @@ pub(super) struct Exec {
     pub(super) watching: Watching,
     #[command(flatten)]
     pub(super) serving: Serving,
-    /// The command and its arguments
-    #[arg(last = true, required = true, value_name = "CMD")]
+    /// The command and its arguments [default: a shell, $SHELL or /bin/sh]
+    #[arg(last = true, value_name = "CMD")]
     pub(super) command: Vec<OsString>,
 }
 
@@ -549,8 +549,7 @@ mod tests {
             ("run a.toml --sed 1", "'--seed'"),
             ("run a.toml --seed x", "invalid digit"),
             ("run a.toml --summary", "unexpected argument '--summary'"),
-            ("exec", "<CMD>"),
-            ("exec ls", "-- <CMD>"),
+            ("exec ls", "[-- <CMD>"),
             ("exec --mtu 1000 -- ls", "1280..=65535"),
             ("exec --linger 5 -- ls", "try \"5ms\""),
             ("pcap in", "<OUT>"),

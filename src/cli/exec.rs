@@ -1,7 +1,9 @@
 //! `faultwire exec`: a command in a fresh namespace behind a link with faults, once or under seed after seed.
 
+mod around;
 mod series;
 
+use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -14,6 +16,7 @@ use nix::unistd::Pid;
 
 use crate::capture::live::{LiveLog, check_folder};
 use crate::cli::args::Exec;
+use crate::cli::exec::around::Around;
 use crate::cli::faults::Faults;
 use crate::cli::json;
 use crate::cli::log::start_log;
@@ -25,13 +28,13 @@ use crate::cli::summary::{self, Names};
 use crate::cli::watching::Opened;
 use crate::cli::{WRONG, fail, out, reasons};
 use crate::config::Plan;
-use crate::config::plan::{NetnsRef, PathPlan, PortPlan, WorkerCount};
+use crate::config::plan::{NetnsRef, PathPlan, PortPlan, RoutePlan, RouteTarget, WorkerCount};
 use crate::config::spec::{Files, Spec};
 use crate::engine::Watch;
 use crate::engine::network::{Network, NetworkError, Summary, router_params};
 use crate::journal;
 use crate::lab::observe::sockets::{TcpSocket, tcp_sockets};
-use crate::net::{NetError, Netns, link, privilege};
+use crate::net::{NetError, Netns, link};
 use crate::pipeline::time::Duration;
 
 /// The network could not be made, or what was asked for beside the command not be written.
@@ -83,10 +86,10 @@ struct Asked<'a> {
 }
 
 fn single(asked: Asked<'_>) -> anyhow::Result<ExitCode> {
-    privilege::check()?;
+    let around = Around::find()?;
     let signals = Signals::watch()?;
     let args = asked.args;
-    let ended = run(asked, &signals, asked.faults.seed(args.seed))?;
+    let ended = run(asked, &around, &signals, asked.faults.seed(args.seed))?;
     // From here on a signal ends faultwire, whatever its output waits for.
     drop(signals);
     if args.summary {
@@ -172,7 +175,7 @@ impl Ended {
 }
 
 /// Runs the command once, on a link of its own.
-fn run(asked: Asked<'_>, signals: &Signals, seed: u64) -> anyhow::Result<Ended> {
+fn run(asked: Asked<'_>, around: &Around, signals: &Signals, seed: u64) -> anyhow::Result<Ended> {
     let Asked { args, faults, opened } = asked;
     let inner = Netns::anonymous()?;
     let told = |text: &str| out::note_line(format_args!("faultwire: {text}"));
@@ -186,7 +189,7 @@ fn run(asked: Asked<'_>, signals: &Signals, seed: u64) -> anyhow::Result<Ended> 
     let (log, events) = args.log.as_deref().map(start).transpose()?.unzip();
     let (watcher, taps) = opened.start_with_drops(&recorded(faults, seed))?;
     let watch = Watch { records: None, events, journal: taps };
-    let (network, subnets, plan) = build(args, faults, &inner, (watch, seed))?;
+    let (network, subnets, plan) = build(args, faults, (&inner, around), (watch, seed))?;
     watcher.begin();
     // The command's own streams are its own: what a namespace lacks is told with the summary.
     let refused = network.refused.iter().filter(|_| args.summary);
@@ -205,7 +208,7 @@ fn run(asked: Asked<'_>, signals: &Signals, seed: u64) -> anyhow::Result<Ended> 
         notes: watcher.notes(),
     };
     let control = serving::serve(door, network.engine(), served)?;
-    let spawned = spawn(args, &inner, (&subnets, socket.as_deref()))?;
+    let spawned = spawn(args, &inner, (around.variables(&subnets, &inner)?, socket.as_deref()))?;
     let mut unstarted = None;
     let (code, interrupted) = match spawned {
         Ok(mut child) => {
@@ -213,7 +216,7 @@ fn run(asked: Asked<'_>, signals: &Signals, seed: u64) -> anyhow::Result<Ended> 
             (exit_code(status), interrupted)
         }
         Err(error) => {
-            let why = format!("cannot run {}: {error}", args.command[0].display());
+            let why = format!("cannot run {}: {error}", program(args).display());
             out::note_line(format_args!("faultwire: {why}"));
             unstarted = Some(why);
             (if error.kind() == ErrorKind::NotFound { NOT_FOUND } else { NOT_RUN }, None)
@@ -246,15 +249,15 @@ fn settle(
 fn build(
     args: &Exec,
     faults: &Faults,
-    inner: &Netns,
+    (inner, around): (&Netns, &Around),
     (watch, seed): (Watch, u64),
 ) -> anyhow::Result<(Network, Subnets, Plan)> {
     let own = Netns::own()?;
     let mut taken = link::addresses(&own)?;
     taken.extend(link::routes(&own)?);
     let mut refused = None;
-    for subnets in Subnets::free(&taken).take(TRIES) {
-        let plan = plan(args, faults, &subnets);
+    for subnets in Subnets::free(&taken, around.room).take(TRIES) {
+        let plan = plan(args, faults, &subnets, around);
         let netns = |index: usize, _: &PortPlan| match index {
             HOST => Ok::<_, NetError>((own.clone(), None)),
             _ => Ok((inner.clone(), None)),
@@ -267,15 +270,16 @@ fn build(
     }
     match refused {
         Some(error) => Err(error.into()),
-        None => anyhow::bail!("this host uses all of 198.18.0.0/15; free a part of it for the link"),
+        None if around.is_inside => anyhow::bail!("{}", around::FULL),
+        None => anyhow::bail!("this host uses all of 198.18.0.0/16; free a part of it for the link"),
     }
 }
 
-fn plan(args: &Exec, faults: &Faults, subnets: &Subnets) -> Plan {
+fn plan(args: &Exec, faults: &Faults, subnets: &Subnets, around: &Around) -> Plan {
     let pid = std::process::id();
     let mut host = PortPlan::new("host", NetnsRef::Own, subnets.host.clone());
     host.device = format!("fw{pid}");
-    host.routes = subnets.inner.iter().map(ipnet::IpNet::trunc).collect();
+    host.routes = subnets.behind();
     let mut inner = PortPlan::new("cmd", NetnsRef::Own, subnets.inner.clone());
     inner.device = "fw0".into();
     inner.routes = subnets.inner.iter().map(|net| default_route(net.addr().is_ipv4())).collect();
@@ -283,6 +287,14 @@ fn plan(args: &Exec, faults: &Faults, subnets: &Subnets) -> Plan {
         port.mtu = args.mtu;
     }
     let mut plan = Plan::new(vec![host, inner], paths(faults).into());
+    let room = subnets.behind().into_iter().skip(subnets.inner.len());
+    plan.routes = room.map(|prefix| RoutePlan { prefix, target: RouteTarget::Port(INNER) }).collect();
+    if around.is_inside {
+        // The outermost host is behind the namespace around.
+        plan.routes.extend(
+            [true, false].map(|v4| RoutePlan { prefix: default_route(v4), target: RouteTarget::Port(HOST) }),
+        );
+    }
     plan.identity = args.identity.into();
     plan.workers = WorkerCount::Exactly(std::num::NonZeroUsize::MIN);
     plan
@@ -310,19 +322,20 @@ fn default_route(v4: bool) -> ipnet::IpNet {
     if v4 { ipnet::IpNet::V4(ipnet::Ipv4Net::default()) } else { ipnet::IpNet::V6(ipnet::Ipv6Net::default()) }
 }
 
+/// The command, or the shell of who typed it.
+fn program(args: &Exec) -> OsString {
+    let shell = || std::env::var_os("SHELL").filter(|shell| !shell.is_empty());
+    args.command.first().cloned().or_else(shell).unwrap_or_else(|| "/bin/sh".into())
+}
+
 /// Starts the command inside; the inner error is the command's.
 fn spawn(
     args: &Exec,
     inner: &Netns,
-    (subnets, socket): (&Subnets, Option<&Path>),
+    (variables, socket): (Vec<(&'static str, String)>, Option<&Path>),
 ) -> Result<std::io::Result<Child>, NetError> {
-    let mut command = Command::new(&args.command[0]);
-    command.args(&args.command[1..]);
-    for (variable, v4) in [("FAULTWIRE_HOST", true), ("FAULTWIRE_HOST6", false)] {
-        if let Some(address) = subnets.host_address(v4) {
-            command.env(variable, address.to_string());
-        }
-    }
+    let mut command = Command::new(program(args));
+    command.args(args.command.iter().skip(1)).env_remove(around::ROOM).envs(variables);
     if let Some(socket) = socket {
         command.env("FAULTWIRE_CONTROL", socket);
     }

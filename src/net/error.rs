@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use nix::errno::Errno;
+
 /// An operation on a namespace, a link in it or a setting of it failed; the message says which and on what.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -62,7 +64,7 @@ pub enum NetError {
         source: io::Error,
     },
     /// Netlink refused a request.
-    #[error("cannot {action} in the network namespace {netns}: {source}")]
+    #[error("cannot {action} in the network namespace {netns}: {source}{}", cure(source))]
     Netlink {
         /// What was tried, on which link, with which value.
         action: String,
@@ -71,6 +73,17 @@ pub enum NetError {
         /// Why not.
         source: io::Error,
     },
+}
+
+/// What to do about a refusal of netlink's.
+fn cure(source: &io::Error) -> &'static str {
+    match source.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::EEXIST) => {
+            " (the namespace has it already, and what faultwire did not make it does not replace: use another prefix, or a \
+             namespace of its own with `create = true`)"
+        }
+        _ => "",
+    }
 }
 
 impl NetError {

@@ -33,7 +33,14 @@ were hit than --expect-hit asks for.";
 const EXEC_BEFORE: &str = "\
 The command finds the host at $FAULTWIRE_HOST (IPv4) and $FAULTWIRE_HOST6;
 there is no other network in its namespace. Servers on the host must listen on
-that address or on all.
+that address or on all. Without a command a shell is started.
+
+Inside of another exec, packets go through both links to the same host, and
+$FAULTWIRE_PARENT is the address of the namespace in between. An ordinary user
+gets a user namespace, where a host without anything on it takes the place of
+this machine; client and server are then both inside:
+  faultwire exec -- sh -c 'SERVER & faultwire exec --up \"loss 1%\" -- CLIENT'
+where CLIENT finds SERVER at $FAULTWIRE_PARENT.
 
 SPEC: tc-netem's words, applied in netem's order of decisions:
   delay TIME [JITTER [CORR%]]

@@ -8,9 +8,9 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 
 use super::{Asked, Ended, ending, run};
+use crate::cli::exec::around::Around;
 use crate::cli::out;
 use crate::cli::signals::Signals;
-use crate::net::privilege;
 
 /// How a series ended.
 enum How {
@@ -25,11 +25,11 @@ enum How {
 /// Runs the command under as many seeds as are asked for, each on a link of its own, and returns the exit code of the
 /// first run that fails; 0 if none does.
 pub(super) fn series(asked: Asked<'_>) -> anyhow::Result<ExitCode> {
-    privilege::check()?;
+    let around = Around::find()?;
     let signals = Signals::watch()?;
     let args = asked.args;
     let first = asked.faults.seed(args.seed);
-    let (how, passed, last) = under_seeds(asked, &signals, first)?;
+    let (how, passed, last) = under_seeds(asked, &around, &signals, first)?;
     // From here on a signal ends faultwire, whatever its output waits for.
     drop(signals);
     let code = last.as_ref().map_or(0, Ended::exit_code);
@@ -65,7 +65,12 @@ pub(super) fn series(asked: Asked<'_>) -> anyhow::Result<ExitCode> {
 }
 
 /// How it ended, how many runs had passed, and the last one.
-fn under_seeds(asked: Asked<'_>, signals: &Signals, first: u64) -> anyhow::Result<(How, u64, Option<Ended>)> {
+fn under_seeds(
+    asked: Asked<'_>,
+    around: &Around,
+    signals: &Signals,
+    first: u64,
+) -> anyhow::Result<(How, u64, Option<Ended>)> {
     let args = asked.args;
     let most = args.seeds.map_or(u64::MAX, std::num::NonZeroU64::get);
     let of = args.seeds.map_or_else(String::new, |most| format!(" of {most}"));
@@ -76,7 +81,7 @@ fn under_seeds(asked: Asked<'_>, signals: &Signals, first: u64) -> anyhow::Resul
         }
         let seed = first.wrapping_add(passed);
         out::note_line(format_args!("faultwire: run {}{of}, seed {seed}", passed + 1));
-        let ended = run(asked, signals, seed)?;
+        let ended = run(asked, around, signals, seed)?;
         if let Some(signal) = ended.interrupted {
             return Ok((How::Interrupted(signal), passed, Some(ended)));
         }

@@ -1,0 +1,88 @@
+//! What is around the command: the host, or another `exec`.
+
+use std::fs;
+use std::io;
+use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt;
+
+use anyhow::Context;
+
+use crate::cli::out;
+use crate::cli::subnets::{Room, Subnets};
+use crate::net::privilege::{self, Privilege};
+use crate::net::{Netns, link, sysctl};
+
+/// The room of the link around a command, and the namespace in which it may be used: `198.19.0.0/24@4026532000`.
+pub(super) const ROOM: &str = "FAULTWIRE_ROOM";
+/// There is no room.
+pub(super) const FULL: &str = "there are no addresses left for a link inside this one: four can be inside each other; of the \
+                               second four stand side by side, of the third two";
+/// The host's addresses.
+const HOST: [(&str, bool); 2] = [("FAULTWIRE_HOST", true), ("FAULTWIRE_HOST6", false)];
+/// Those of the namespace in which `exec` was called; the host's, unless that was inside of another.
+const PARENT: [(&str, bool); 2] = [("FAULTWIRE_PARENT", true), ("FAULTWIRE_PARENT6", false)];
+
+/// The namespace in which `exec` was called.
+#[derive(Debug)]
+pub(super) struct Around {
+    /// It is that of another `exec`.
+    pub(super) is_inside: bool,
+    /// What there is room in then, if there is any left.
+    pub(super) room: Option<Room>,
+}
+
+impl Around {
+    /// Finds out where this is, and gets the privileges that it takes: an ordinary user gets a user namespace.
+    ///
+    /// Call it before any thread is started.
+    pub(super) fn find() -> anyhow::Result<Self> {
+        if privilege::acquire()? == Privilege::UserNamespace {
+            // Nobody but the command will be in reach of it.
+            link::up(&Netns::own()?, "lo")?;
+            out::note_line(
+                "faultwire: not root: the link is in a user namespace of its own, with an empty host at its other end. This \
+                 machine and its networks cannot be reached through it; start servers inside as well (see faultwire exec \
+                 --help), or run as root",
+            );
+            return Ok(Self { is_inside: false, room: None });
+        }
+        let told = std::env::var(ROOM).unwrap_or_default();
+        let (net, namespace) = told.split_once('@').unwrap_or_default();
+        // A process can have left the namespace that it was told of.
+        let is_inside = namespace.parse().is_ok_and(|told: u64| own_namespace().is_ok_and(|own| own == told));
+        let room = Room::parse(net).filter(|_| is_inside);
+        anyhow::ensure!(room.is_some() || !is_inside, "{FULL}");
+        if is_inside {
+            // It is one that faultwire made: packets of the links inside pass through it.
+            let own = Netns::own()?;
+            for key in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
+                sysctl::write(&own, key, "1").context("links inside this one cannot be reached")?;
+            }
+        }
+        Ok(Self { is_inside, room })
+    }
+
+    /// Variables that the command gets, which is in the namespace `inner`.
+    pub(super) fn variables(
+        &self,
+        subnets: &Subnets,
+        inner: &Netns,
+    ) -> anyhow::Result<Vec<(&'static str, String)>> {
+        let address = |v4| subnets.host_address(v4).map(|address: IpAddr| address.to_string());
+        let near = PARENT.iter().filter_map(|&(name, v4)| Some((name, address(v4)?)));
+        let mut all: Vec<_> = near.collect();
+        if !self.is_inside {
+            // Inside of another link the outermost host is meant, whose address is in the environment already.
+            all.extend(HOST.iter().filter_map(|&(name, v4)| Some((name, address(v4)?))));
+        }
+        let namespace = inner.run(own_namespace)?.context("cannot read /proc/thread-self/ns/net")?;
+        let room = subnets.room.map_or_else(|| "none".to_owned(), |room| room.to_string());
+        all.push((ROOM, format!("{room}@{namespace}")));
+        Ok(all)
+    }
+}
+
+/// The number of the namespace of this thread.
+fn own_namespace() -> io::Result<u64> {
+    fs::metadata("/proc/thread-self/ns/net").map(|file| file.ino())
+}

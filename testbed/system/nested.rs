@@ -1,0 +1,106 @@
+//! `exec` inside of `exec`, as an ordinary user, and without a command.
+
+use std::process::Output;
+
+use crate::system::common::{Folder, Terminal, output, said, tool};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_faultwire");
+
+/// A script behind a link with these faults.
+fn behind(faults: &str, script: &str) -> Output {
+    output(&["exec", "--seed", "1", "--both", faults, "--", "bash", "-c", script])
+}
+
+/// The average of what ping says, in milliseconds.
+fn average(text: &str) -> f64 {
+    let (_, rest) =
+        text.split_once("min/avg/max/mdev = ").unwrap_or_else(|| panic!("no ping was answered: {text}"));
+    rest.split('/').nth(1).unwrap().parse().unwrap()
+}
+
+#[test]
+fn packets_of_a_link_inside_a_link_pass_both() {
+    for (host, family) in [("FAULTWIRE_HOST", "-4"), ("FAULTWIRE_HOST6", "-6")] {
+        let ping = format!("ping {family} -q -c 5 -i 0.05 ${host}");
+        let inner = format!("{BINARY} exec --both 'delay 40ms' -- sh -c '{ping}'");
+        let outer = said(&behind("delay 20ms", &inner));
+        let average = average(&outer);
+        assert!((120.0..200.0).contains(&average), "{average}: {outer}");
+        // The namespace in between is nearer.
+        let near = inner.replace(host, &host.replace("HOST", "PARENT"));
+        let near = said(&behind("delay 20ms", &near));
+        let average = self::average(&near);
+        assert!((80.0..120.0).contains(&average), "{average}: {near}");
+    }
+}
+
+#[test]
+fn links_stand_side_by_side_inside_a_link_and_four_inside_each_other() {
+    let ping = "ping -q -c 3 -i 0.05 $FAULTWIRE_HOST";
+    let start = format!("{BINARY} exec --both 'delay 10ms' -- sh -c '{ping}' &");
+    let beside = format!("{start}\nfirst=$!\n{start}\nsecond=$!\nwait $first && wait $second");
+    let both = behind("delay 5ms", &beside);
+    assert!(both.status.success() && said(&both).matches("min/avg/max").count() == 2, "{}", said(&both));
+    let mut line = ping.to_owned();
+    let quoted = |text: &str| format!("'{}'", text.replace('\'', r"'\''"));
+    for _ in 0..3 {
+        line = format!("{BINARY} exec --both 'delay 5ms' -- sh -c {}", quoted(&line));
+    }
+    let deep = behind("delay 5ms", &line);
+    assert!((40.0..80.0).contains(&average(&said(&deep))), "{}", said(&deep));
+    let deeper = behind("delay 5ms", &format!("{BINARY} exec -- sh -c {}", quoted(&line)));
+    assert!(said(&deeper).contains("no addresses left for a link inside this one"), "{}", said(&deeper));
+}
+
+/// A process that has left the namespace it was told of is on the host again.
+#[test]
+fn a_variable_that_has_come_along_makes_no_link_a_link_inside() {
+    let script = "nsenter -t $PPID -n sh -c \"$1\"";
+    let inner = format!("{BINARY} exec --both 'delay 40ms' -- sh -c 'ping -q -c 3 -i 0.05 $FAULTWIRE_HOST'");
+    let out = output(&["exec", "--both", "delay 20ms", "--", "bash", "-c", script, "bash", &inner]);
+    assert!((80.0..120.0).contains(&average(&said(&out))), "{}", said(&out));
+}
+
+#[test]
+fn without_a_command_there_is_a_shell() {
+    let mut terminal = Terminal::open();
+    let mut child = terminal.spawn(&["env", "SHELL=/bin/sh", BINARY, "exec", "--both", "delay 1ms"]);
+    terminal.type_in(b"ping -q -c 1 $FAULTWIRE_HOST; exit 5\n");
+    terminal.wait_for("1 received");
+    terminal.rest();
+    assert_eq!(child.wait().unwrap().code(), Some(5));
+}
+
+/// As nobody, with /dev/net/tun open to all, or to root alone, in a mount namespace of its own.
+fn as_nobody(folder: &Folder, mode: &str, script: &str) -> Output {
+    let node = folder.file("tun");
+    let outer = format!(
+        "mknod {node} c 10 200 && chmod {mode} {node} && mount --bind {node} /dev/net/tun && \
+         exec setpriv --reuid 65534 --regid 65534 --clear-groups --inh-caps=-all bash -c \"$1\""
+    );
+    let output = tool("unshare").args(["-m", "bash", "-c", &outer, "bash", script]).output();
+    output.expect("unshare and setpriv are installed (util-linux)")
+}
+
+#[test]
+fn an_ordinary_user_has_client_and_server_inside() {
+    let folder = Folder::new();
+    // A place that nobody can read.
+    let binary = folder.file("faultwire");
+    std::fs::copy(BINARY, &binary).unwrap();
+    let open = tool("chmod").args(["a+rx", folder.path.to_str().unwrap(), &binary]).output().unwrap();
+    assert!(open.status.success(), "{}", said(&open));
+    let ping = "ping -q -c 3 -i 0.3 $FAULTWIRE_PARENT";
+    let line = format!("{binary} exec -- sh -c \"{binary} exec --both 'delay 20ms' -- sh -c '{ping}'\"");
+    // The shell in between leaves it to the one inside.
+    let line = line.replace('$', r"\$");
+    let done = as_nobody(&folder, "666", &line);
+    let text = said(&done);
+    assert!(text.contains("not root: the link is in a user namespace of its own"), "{text}");
+    assert!((40.0..80.0).contains(&average(&text)), "{text}");
+    // What is closed is said, with what opens it.
+    std::fs::remove_file(folder.file("tun")).unwrap();
+    let closed = as_nobody(&folder, "600", &format!("{binary} exec -- true"));
+    assert_eq!(closed.status.code(), Some(125), "{}", said(&closed));
+    assert!(said(&closed).contains("sudo chmod 0666 /dev/net/tun"), "{}", said(&closed));
+}
