@@ -35,40 +35,40 @@ Examples:
   faultwire pcap in.pcap out.pcap --spec 'delay 20ms loss 1%'
 
 Every random decision depends on the seed, the connection (its service, and
-which one to that service it is) and the number of the packet in it: run with
-the printed seed to see the same packets fail again.";
+its number among the connections to that service) and the number of the packet
+in it. So with the printed seed the same packets fail again.";
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Validate a configuration; every error with file, line and what is allowed
+    /// Check a configuration and report all mistakes, with file, line and what is allowed
     Check(Check),
-    /// Build the ports of a configuration and forward until Ctrl-C
+    /// Create the ports of a configuration and forward packets until Ctrl-C
     Run(Run),
     /// Run a command in a fresh namespace whose only link has the faults
     Exec(Exec),
-    /// Put faults on a device that already runs: of a container, a process, a namespace or this host
+    /// Put faults on an existing device: of a container, a process, a namespace or this host
     Attach(Attach),
-    /// Measure how fast this machine is with a configuration: packets a second, nanoseconds per packet and stage
+    /// Measure how fast a configuration is on this machine: packets per second, nanoseconds per packet and stage
     Bench(crate::cli::bench::Bench),
-    /// A chained CNI plugin: faults on the interfaces of containers and pods, from their network or annotations
+    /// Act as a chained CNI plugin: faults on interfaces of pods, from their network's configuration or annotations
     Cni,
-    /// Show and change an instance that runs
+    /// Show and change a running instance
     Ctl(crate::cli::ctl::Ctl),
-    /// Say what this machine can do, and what to do about the rest
+    /// Show what works on this machine, and how to make the rest work
     Doctor(Doctor),
-    /// Take a capture through a path in virtual time: the same faults, the same file on every run and machine
+    /// Send a capture through a path in virtual time: the same result on every run and machine
     Pcap(Pcap),
     /// Print and filter a journal: what happened to each packet, and why
     Journal(crate::cli::journal::Journal),
-    /// Show what a running instance does, as it happens
+    /// Show a running instance live
     Top(crate::cli::top::Top),
-    /// Serve Toxiproxy's HTTP API: its clients work as they are, its toxics are faults of packets
+    /// Serve Toxiproxy's HTTP API: its clients work unchanged, and its toxics are faults of packets
     Toxiproxy(crate::cli::toxiproxy::Toxiproxy),
     /// Print a script that completes command lines in bash, zsh or fish
     Completions(crate::cli::completions::Completions),
     /// Print the manual, as man reads it
     Man(crate::cli::man::Man),
-    /// Reproduce incidents: build a network, break it, drive traffic, compare what the kernels report
+    /// Reproduce incidents: build a network, break it, send traffic, check what the kernels report
     #[command(subcommand)]
     Case(CaseCommand),
 }
@@ -78,7 +78,7 @@ pub(super) enum Command {
 pub(super) enum CaseCommand {
     /// List the cases that come with faultwire
     List(CaseList),
-    /// Explain an incident in a page: what happens, why, how to recognise it in production, how to cure it
+    /// Explain an incident on one page: what happens, why, how to recognise it in production, how to cure it
     Explain(CaseExplain),
     /// Run cases and their controls; exit code 1 if one fails or cannot be run
     Run(CaseRun),
@@ -98,7 +98,7 @@ pub(super) struct CaseExplain {
     /// Name of a case that comes with faultwire, or a case file
     #[arg(required_unless_present = "all", value_name = "NAME|FILE")]
     pub(super) case: Option<PathBuf>,
-    /// All cases that come with faultwire, as a book in Markdown
+    /// Explain all cases that come with faultwire, as a book in Markdown
     #[arg(long, conflicts_with = "case")]
     pub(super) all: bool,
     #[command(flatten)]
@@ -113,26 +113,26 @@ Examples:
   faultwire case run --all
   faultwire case run ./my-incident.toml --json
 
-With --journal FILE or --pcap FILE each run of a case has a file of its own.
-FILE is that of the case itself. The files of its controls have -control-1 and
-so on before the ending of the name, those of a sweep -value-1 and so on. Of
-several cases, each name has the case's name before that.
+With --journal FILE or --pcap FILE each run of a case writes its own file. FILE
+is the file of the case itself. The files of its controls have -control-1 and
+so on before the extension, those of a sweep -value-1 and so on. If several
+cases run, the name of the case comes before that.
 
-Works as an ordinary user where user namespaces are allowed and /dev/net/tun
-may be opened.")]
+An ordinary user can run cases if user namespaces are allowed and /dev/net/tun
+can be opened.")]
 pub(super) struct CaseRun {
     /// Names of cases that come with faultwire, or case files
     #[arg(required_unless_present = "all", value_name = "NAME|FILE")]
     pub(super) cases: Vec<PathBuf>,
-    /// All cases that come with faultwire
+    /// Run all cases that come with faultwire
     #[arg(long, conflicts_with = "cases")]
     pub(super) all: bool,
-    /// Seed of all random decisions; overrides the files'
+    /// Seed of all random decisions; overrides that of the files
     #[arg(long)]
     pub(super) seed: Option<u64>,
     #[command(flatten)]
     pub(super) json: Json,
-    /// Print the whole story also of cases that pass [default with one case]
+    /// Print the whole report also for cases that pass [default with one case]
     #[arg(long, short)]
     pub(super) verbose: bool,
     #[command(flatten)]
@@ -180,10 +180,10 @@ pub(super) struct Check {
     /// Configuration file (TOML); see configs/reference.toml for every key
     #[arg(required_unless_present = "explain")]
     pub(super) config: Option<PathBuf>,
-    /// Say in words and numbers what this line of faults will really do
+    /// Explain in words and numbers what these faults really do
     #[arg(long, value_name = "SPEC", conflicts_with = "config")]
     pub(super) explain: Option<String>,
-    /// Whether the line is right, or the kernel's netem
+    /// Whether faults do what the line says, or what the kernel's netem does
     #[arg(long, requires = "explain", conflicts_with = "config", default_value = "exact")]
     pub(super) mode: ModeName,
     #[command(flatten)]
@@ -193,9 +193,9 @@ pub(super) struct Check {
 /// How netem's words are taken.
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 pub(super) enum ModeName {
-    /// As the line says: the rates asked for, order kept, rate and delay apart
+    /// What the line says: the given probabilities, order kept, rate and delay independent
     Exact,
-    /// As the kernel's netem: its arithmetic, its order of decisions, jitter that reorders
+    /// What the kernel's netem does: its arithmetic, jitter that reorders
     Netem,
 }
 
@@ -208,12 +208,12 @@ impl From<ModeName> for Mode {
     }
 }
 
-/// What a flow is called by in random decisions.
+/// What identifies a flow in random decisions.
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 pub(super) enum IdentityName {
-    /// Its service and the ordinal of the connection there, whatever port the client gets
+    /// Its service and the number of the connection to it, independent of the client's port
     Service,
-    /// Its addresses and ports, for clients that bind theirs
+    /// Its addresses and ports, for clients that bind them
     Tuple,
 }
 
@@ -230,9 +230,9 @@ impl From<IdentityName> for Identity {
 #[derive(Debug, clap::Args)]
 #[command(group = clap::ArgGroup::new("faults").required(true))]
 #[command(after_help = "\
-Reads and writes pcap and pcapng, with nanoseconds; OUT is what IN is unless
-its name ends in .pcap or .pcapng. What is not IP passes at its own time. All
-packets of the capture take the path unless --from says whose do.
+Reads and writes pcap and pcapng, with nanoseconds. OUT has the format of IN
+unless its name ends in .pcap or .pcapng. Packets that are not IP pass unchanged
+at their own time. All other packets take the path, unless --from selects some.
 
 Examples:
   faultwire pcap in.pcap out.pcap --spec 'delay 20ms loss 1%' --dropped d.pcapng
@@ -240,41 +240,41 @@ Examples:
     --path left:right --from 10.0.1.0/24
   tcpdump -w - -c 9 | faultwire pcap - - --spec 'mtu 1400 drop' | tcpdump -r -
 
-Exit code: 0 done; 1 the capture is broken in the middle or Ctrl-C came (what
-was read was processed), or a file cannot be written; 2 the capture, the
-configuration or the command line is refused, and nothing was written.")]
+Exit code: 0 done; 1 the capture is damaged in the middle, or Ctrl-C was pressed
+(the packets read so far were processed), or a file cannot be written; 2 the
+capture, the configuration or the command line is wrong, nothing was written.")]
 pub(super) struct Pcap {
-    /// The capture; - for standard input
+    /// The capture to read; - for standard input
     #[arg(value_name = "IN")]
     pub(super) input: PathBuf,
-    /// Where to write what leaves the path, in the order in which it leaves; - for standard output
+    /// The capture to write: packets that leave the path, in that order; - for standard output
     #[arg(value_name = "OUT")]
     pub(super) output: PathBuf,
-    /// A configuration with the path; its ports' addresses and routes play no part
+    /// A configuration with the path; addresses and routes of its ports have no effect
     #[arg(long, group = "faults")]
     pub(super) config: Option<PathBuf>,
-    /// Which path of the configuration, by the names of its ports; needed if there are several
+    /// The path of the configuration, by the names of its ports; needed if there are several
     #[arg(long, value_name = "FROM:TO", requires = "config", conflicts_with = "spec")]
     pub(super) path: Option<String>,
-    /// Faults in the words of `exec`; with the same seed they hit the packets that `exec --up` hits
+    /// Faults in the grammar of `exec`; with the same seed they hit the same packets as `exec --up`
     #[arg(long, group = "faults")]
     pub(super) spec: Option<String>,
-    /// Whether the spec is right, or the kernel's netem, where the two differ; a configuration says so itself
+    /// Whether faults do what the spec says, or what the kernel's netem does; a configuration has its own key
     #[arg(long, requires = "spec", conflicts_with = "config", default_value = "exact")]
     pub(super) mode: ModeName,
     /// Only packets from this address or prefix take the path; may be given several times
     #[arg(long, value_name = "PREFIX", value_parser = prefix)]
     pub(super) from: Vec<IpNet>,
-    /// What a flow is called by in random decisions; a configuration says so itself
+    /// What identifies a flow in random decisions; a configuration has its own key
     #[arg(long, requires = "spec", conflicts_with = "config", default_value = "service")]
     pub(super) identity: IdentityName,
-    /// Seed of all random decisions [default: the SPEC's or the file's, or 0]
+    /// Seed of all random decisions [default: that of the SPEC or the file, or 0]
     #[arg(long)]
     pub(super) seed: Option<u64>,
-    /// Write what was dropped to this file (pcapng), with the reasons as comments
+    /// Write dropped packets to this file (pcapng), with the reasons as comments
     #[arg(long, value_name = "FILE")]
     pub(super) dropped: Option<PathBuf>,
-    /// Write a log that Mahimahi's plotting scripts read (mm-link's format)
+    /// Write a log for Mahimahi's plotting scripts (mm-link's format)
     #[arg(long, value_name = "FILE")]
     pub(super) log: Option<PathBuf>,
     /// Write the ICMP errors that the path sends back to this file (pcapng)
@@ -297,34 +297,34 @@ pub(super) struct Exec {
     /// Faults in each direction, before those of --up and --down
     #[arg(long, value_name = "SPEC")]
     pub(super) both: Option<String>,
-    /// Whether the line is right, or the kernel's netem, where the two differ
+    /// Whether faults do what the spec says, or what the kernel's netem does
     #[arg(long, default_value = "exact")]
     pub(super) mode: ModeName,
     /// MTU of the link in bytes
     #[arg(long, default_value_t = 1500, value_parser = clap::value_parser!(u32).range(1280..=65535))]
     pub(super) mtu: u32,
-    /// Seed of all random decisions [default: the SPEC's, or random; printed if the command fails or a fault acts]
+    /// Seed of all random decisions [default: that of the SPEC, or random; printed if the command fails or a fault acts]
     #[arg(long)]
     pub(super) seed: Option<u64>,
-    /// Run the command under N seeds, from the first one on, each on a fresh link; stop at the first that fails
+    /// Run the command with N seeds, one after another, each on a fresh link; stop at the first failure
     #[arg(long, value_name = "N", conflicts_with = "until_failure")]
     pub(super) seeds: Option<NonZeroU64>,
-    /// Run the command under seed after seed until it fails
+    /// Run the command with one seed after another until it fails
     #[arg(long)]
     pub(super) until_failure: bool,
-    /// What a flow is called by in random decisions
+    /// What identifies a flow in random decisions
     #[arg(long, default_value = "service")]
     pub(super) identity: IdentityName,
-    /// Print what happened to the packets on standard error afterwards
+    /// Print a summary of the packets on standard error at the end
     #[arg(long)]
     pub(super) summary: bool,
     #[command(flatten)]
     pub(super) json: Json,
-    /// Write logs that Mahimahi's plotting scripts read into this folder, as up.log and down.log
+    /// Write logs for Mahimahi's plotting scripts into this folder, as up.log and down.log
     #[arg(long, value_name = "DIR")]
     pub(super) log: Option<PathBuf>,
-    /// How long, at most, what the command has sent when it ends may take to arrive: packets that are held, and what
-    /// connections that it closed send again
+    /// After the end of the command, wait at most this long for packets that are held and for retransmissions of
+    /// connections that it closed
     #[arg(long, value_name = "TIME", default_value = "1s")]
     pub(super) linger: Duration,
     #[command(flatten)]
@@ -353,10 +353,10 @@ pub(super) struct Attach {
     /// The device [default: that of the target's default route; must be given if the target is this host]
     #[arg(long)]
     pub(super) dev: Option<String>,
-    /// Faults on what the target sends
+    /// Faults on packets that the target sends
     #[arg(long, value_name = "SPEC")]
     pub(super) up: Option<String>,
-    /// Faults on what the target receives
+    /// Faults on packets that the target receives
     #[arg(long, value_name = "SPEC")]
     pub(super) down: Option<String>,
     /// Faults in each direction, before those of --up and --down
@@ -365,10 +365,10 @@ pub(super) struct Attach {
     /// Faults from a file, with every stage, match, trigger and phase: its keys are up, down and both
     #[arg(long, value_name = "FILE", conflicts_with_all = ["up", "down", "both", "mode"])]
     pub(super) config: Option<PathBuf>,
-    /// Refuse faults that name a file (a trace, a distribution), for a SPEC of somebody else's
+    /// Refuse faults that name a file (a trace, a distribution): for a SPEC that you do not trust
     #[arg(long, conflicts_with = "config")]
     pub(super) no_files: bool,
-    /// Whether the line is right, or the kernel's netem, where the two differ
+    /// Whether faults do what the spec says, or what the kernel's netem does
     #[arg(long, default_value = "exact")]
     pub(super) mode: ModeName,
     /// Only hit TCP connections that are opened from now on: faultwire sees their SYN
@@ -377,33 +377,33 @@ pub(super) struct Attach {
     /// Only hit TCP connections that are open already: faultwire does not see their SYN
     #[arg(long)]
     pub(super) established: bool,
-    /// What a flow is called by in the draws [default: the file's, or service]
+    /// What identifies a flow in random decisions [default: that of the file, or service]
     #[arg(long)]
     pub(super) identity: Option<IdentityName>,
-    /// Only hit packets like these, in both directions: 'tcp port 5432 and not host 10.0.0.7'
+    /// Only hit packets that match, in both directions: 'tcp port 5432 and not host 10.0.0.7'
     #[arg(long = "match", value_name = "EXPRESSION")]
     pub(super) select: Option<String>,
-    /// Detach after this time [default: the file's duration, or on Ctrl-C]
+    /// Detach after this time [default: the duration in the file, or on Ctrl-C]
     #[arg(long = "for", value_name = "TIME")]
     pub(super) duration: Option<Duration>,
     /// Exit with code 3 if the faults hit fewer packets
     #[arg(long, value_name = "N")]
     pub(super) expect_hit: Option<u64>,
-    /// Send every packet through faultwire, also those to which nothing happens; what becomes of them is the same
+    /// Send every packet through faultwire, also packets that no fault hits; the faults are the same
     #[arg(long)]
     pub(super) no_flow_cache: bool,
-    /// Only say what would be attached to, and how much traffic passes there now
+    /// Only print the device that would be used, and how much traffic it has now
     #[arg(long)]
     pub(super) dry_run: bool,
-    /// Attach to this host's own device although it may cut the session in which this is typed
+    /// Attach to this host's own device even if this may cut your SSH session
     #[arg(long)]
     pub(super) yes: bool,
-    /// Seed of all random decisions [default: the SPEC's or the file's, or random and printed]
+    /// Seed of all random decisions [default: that of the SPEC or the file, or random and printed]
     #[arg(long)]
     pub(super) seed: Option<u64>,
     #[command(flatten)]
     pub(super) json: Json,
-    /// Write logs that Mahimahi's plotting scripts read into this folder, as up.log and down.log
+    /// Write logs for Mahimahi's plotting scripts into this folder, as up.log and down.log
     #[arg(long, value_name = "DIR")]
     pub(super) log: Option<PathBuf>,
     #[command(flatten)]
@@ -414,7 +414,7 @@ pub(super) struct Attach {
 
 /// Options of `doctor`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Exit code: 0 everything works here; 1 something does not.")]
+#[command(after_help = "Exit code: 0 everything works on this machine; 1 something does not.")]
 pub(super) struct Doctor {
     #[command(flatten)]
     pub(super) json: Json,
@@ -443,7 +443,7 @@ mod tests {
         Args::try_parse_from(format!("faultwire {line}").split(' ')).map(|args| args.command)
     }
 
-    /// What a wrong line is answered by, with exit code 2.
+    /// The error message for a wrong line, which has exit code 2.
     fn refusal(line: &str) -> String {
         let error = parse(line).expect_err(line);
         assert_eq!(error.exit_code(), 2, "{line}");

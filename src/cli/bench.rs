@@ -22,11 +22,12 @@ use crate::pipeline::units::Rate;
 /// Options of `bench`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-In memory: packets of one kind go through the stages of a path, without devices
-and in virtual time. A stage costs what the path costs more with it than
-without it and those behind it. On devices: the same stages between two hosts
-in namespaces of their own, with sockets of the kernel at both ends. Needs what
-`run` needs; left out, with the reason, where that is missing.
+In memory: packets of one kind pass the stages of a path, without devices and in
+virtual time. The cost of a stage is the difference between the path up to this
+stage and the path up to the stage before it. On devices: the same stages
+between two hosts in their own namespaces, with the kernel's sockets at both
+ends. This needs the same rights as `run`; without them it is left out, and the
+reason is printed.
 
 Examples:
   faultwire bench configs/dsl.toml
@@ -35,10 +36,10 @@ Examples:
 Exit code: 0 measured; 1 something failed; 2 the configuration or the command
 line is wrong.")]
 pub(super) struct Bench {
-    /// Configuration file (TOML), of which each path is measured
+    /// Configuration file (TOML); each of its paths is measured
     #[arg(required_unless_present = "spec")]
     config: Option<PathBuf>,
-    /// Faults in the words of `exec` instead
+    /// Faults in the grammar of `exec`, instead of a file
     #[arg(long, conflicts_with_all = ["config", "path"])]
     spec: Option<String>,
     /// Only this path, by the names of its ports
@@ -47,7 +48,7 @@ pub(super) struct Bench {
     /// How long each kind of packet is measured
     #[arg(long, value_name = "TIME", default_value = "500ms")]
     time: Duration,
-    /// How much comes to a path in memory, in virtual time: what waits, and what a rate drops, depends on it
+    /// Rate of the packets in memory, in virtual time: it decides how many packets wait and how many a rate drops
     #[arg(long, value_name = "RATE", default_value = "1gbit")]
     offered: Rate,
     /// In memory only

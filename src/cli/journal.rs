@@ -19,37 +19,37 @@ const PIECE: usize = 32 << 10;
 /// Options of `journal`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Times are seconds since the router started. Flows have numbers in the order in
-which they come. Their packets count from 1.
+Times are seconds since the router started. Flows are numbered in the order in
+which they appear, the packets of a flow from 1.
 
 Examples:
   faultwire exec --both 'loss 1%' --journal j.fwj -- curl -s http://example.com
   faultwire journal j.fwj
   faultwire journal j.fwj --flow 1 --json | jq .draw
 
-Exit code: 0 done, also of a journal that ends in the middle; 2 the file is no
+Exit code: 0 done, also if the journal ends in the middle; 2 the file is not a
 journal, or has no such place, reason or flow.")]
 pub(super) struct Journal {
-    /// The file that --journal wrote; - reads standard input
+    /// A file that --journal wrote; - for standard input
     pub(super) file: PathBuf,
     #[command(flatten)]
     pub(super) json: Json,
-    /// Only received, held, released, rewritten, created, sent or dropped; or changed, marked or failed (what `ctl` did)
+    /// Only received, held, released, rewritten, created, sent or dropped; or changed, marked or failed (by `ctl`)
     #[arg(long, value_parser = about)]
     pub(super) kind: Option<About>,
     /// Only at places with this in their name (PATH/STAGE)
     #[arg(long)]
     pub(super) place: Option<String>,
-    /// Only dropped for this reason (as loss or aqm)
+    /// Only packets dropped for this reason (such as loss or aqm)
     #[arg(long)]
     pub(super) reason: Option<String>,
-    /// Only of the flow with this number
+    /// Only the flow with this number
     #[arg(long, value_name = "N")]
     pub(super) flow: Option<u64>,
-    /// Only of the packet with this number in its flow
+    /// Only the packet with this number in its flow
     #[arg(long, value_name = "N")]
     pub(super) packet: Option<u64>,
-    /// Only from this time on (as 1.5s)
+    /// Only from this time on (such as 1.5s)
     #[arg(long, value_name = "TIME")]
     pub(super) from: Option<Duration>,
     /// Only before this time
@@ -110,11 +110,11 @@ pub(super) fn journal(args: &Journal) -> ExitCode {
     match reader.end {
         End::Whole => {}
         End::Cut => out::note_line(format_args!(
-            "faultwire: {} ends in the middle: what is whole was read",
+            "faultwire: {} ends in the middle: all whole records were read",
             args.file.display()
         )),
         End::Damaged(at) => out::note_line(format_args!(
-            "faultwire: {} is damaged from byte {at} on: what is whole was read",
+            "faultwire: {} is damaged from byte {at} on: the records before it were read",
             args.file.display()
         )),
     }
@@ -138,11 +138,11 @@ fn unknown(args: &Journal, names: &Names) -> Option<String> {
     if let Some(place) = args.place.as_ref().filter(|place| !places.iter().any(|name| name.contains(*place)))
     {
         let known: Vec<&str> = places.iter().map(String::as_str).collect();
-        return Some(format!("--place: no place is called {place} ({})", hint(place, &known)));
+        return Some(format!("--place: there is no place {place} ({})", hint(place, &known)));
     }
     let reason = args.reason.as_ref().filter(|reason| !names.reasons.contains(reason))?;
     let known: Vec<&str> = names.reasons.iter().map(String::as_str).collect();
-    Some(format!("--reason: no reason is called {reason} ({})", hint(reason, &known)))
+    Some(format!("--reason: there is no reason {reason} ({})", hint(reason, &known)))
 }
 
 fn wanted(args: &Journal, names: &Names, record: &Record<'_>, flows: &Flows) -> bool {
@@ -178,6 +178,6 @@ fn about(text: &str) -> Result<About, String> {
     let known: Vec<(&str, About)> = packets.into_iter().chain(notes).collect();
     known.iter().find(|(name, _)| *name == text).map(|(_, about)| *about).ok_or_else(|| {
         let names: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
-        format!("it is one of {}", names.join(", "))
+        format!("it must be one of {}", names.join(", "))
     })
 }

@@ -48,27 +48,27 @@ works.")]
 pub(super) struct Run {
     /// Configuration file (TOML); see configs/reference.toml for every key
     pub(super) config: PathBuf,
-    /// Seed of all random decisions; overrides the file's [default: the file's, or random and printed]
+    /// Seed of all random decisions [default: that of the file, or random and printed]
     #[arg(long)]
     pub(super) seed: Option<u64>,
-    /// End after this time [default: the file's `duration`, or on Ctrl-C]
+    /// End after this time [default: `duration` in the file, or on Ctrl-C]
     #[arg(long, value_name = "TIME")]
     pub(super) duration: Option<Duration>,
-    /// How long, at most, packets that are held at the end may take to leave; 0s drops them (unless a port is attached: then all leave at once)
+    /// At the end, wait at most this long for held packets to leave; 0s drops them (attached ports: they leave at once)
     #[arg(long, value_name = "TIME", default_value = "1s")]
     pub(super) drain: Duration,
-    /// Write a line to this file descriptor, and close it, once packets are forwarded
+    /// When packets are forwarded, write a line to this file descriptor and close it
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..))]
     pub(super) ready_fd: Option<i32>,
-    /// End when the thread that started faultwire ends, and its process with it
+    /// End when the thread that started faultwire ends
     #[arg(long)]
     pub(super) die_with_parent: bool,
-    /// Attach to this host's own device although that may cut the session in which this is typed
+    /// Attach to this host's own device even if this may cut your SSH session
     #[arg(long)]
     pub(super) yes: bool,
     #[command(flatten)]
     pub(super) json: Json,
-    /// Write a log of each path that Mahimahi's plotting scripts read into this folder, as FROM:TO.log
+    /// Write a log of each path for Mahimahi's plotting scripts into this folder, as FROM:TO.log
     #[arg(long, value_name = "DIR")]
     pub(super) log: Option<PathBuf>,
     #[command(flatten)]

@@ -26,12 +26,12 @@ use crate::pipeline::time::Duration;
 /// Options of `top`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Rates are of the last interval, all else since the start. Without a terminal it
-prints a frame after each interval. NO_COLOR in the environment switches colour
-off.
+Rates are those of the last interval, all other numbers count from the start.
+Without a terminal it prints a frame after each interval. NO_COLOR in the
+environment switches colours off.
 
-Keys: the arrows choose a stage, p pauses it or lets it act again, s sets what
-it does (a spec, or KEY=VALUE as for `ctl set`), m marks this moment in the
+Keys: the arrows choose a stage, p pauses it or lets it act again, s sets its
+faults (a spec, or KEY=VALUE as for `ctl set`), m marks this moment in the
 journal, q and Ctrl-C end it.
 
 Examples:
@@ -39,8 +39,8 @@ Examples:
   faultwire top --control dsl --interval 200ms
   faultwire top --once
 
-Exit code: 0 also if the instance ends meanwhile; 1 there is none that can be
-asked; 2 the command line is wrong.")]
+Exit code: 0 done, also if the instance ends; 1 no instance answers; 2 the
+command line is wrong.")]
 pub(super) struct Top {
     /// Name or path of the instance's control socket [default: `$FAULTWIRE_CONTROL`, or the only instance that runs]
     #[arg(long, value_name = "NAME|PATH", add = crate::cli::completions::of_instances())]
@@ -48,12 +48,12 @@ pub(super) struct Top {
     /// Time between two frames
     #[arg(long, value_name = "TIME", default_value = "1s")]
     pub(super) interval: Duration,
-    /// Print one frame, after one interval, and end
+    /// Print one frame after one interval, then end
     #[arg(long)]
     pub(super) once: bool,
 }
 
-/// Shows frames until it is told to stop, or nobody answers any more.
+/// Shows frames until a signal or key ends it, or the instance no longer answers.
 pub(super) fn top(args: &Top) -> ExitCode {
     if args.interval.as_nanos() == 0 {
         return fail(WRONG, "--interval must be longer than 0s");

@@ -1,4 +1,4 @@
-//! `--journal`, `--pcap` and what goes with them: who is told what happens to each packet.
+//! `--journal`, `--pcap` and their options: what is recorded about packets, and where.
 
 use std::fs::File;
 use std::num::NonZeroU32;
@@ -24,31 +24,31 @@ pub(super) struct Watching {
     /// Write what happened to each packet, and why, to this file; `faultwire journal FILE` prints it
     #[arg(long, value_name = "FILE")]
     pub(super) journal: Option<PathBuf>,
-    /// What the journal has: drops, all, or 1/N for all about one in N packets
+    /// What to record: drops, all, or 1/N for everything about one in N packets
     #[arg(long, value_name = "MODE", requires = "journal", default_value = "drops")]
     pub(super) journal_mode: Mode,
-    /// Only packets like these, in the words of `attach --match`
+    /// Only packets that match, in the grammar of `attach --match`
     #[arg(long, value_name = "EXPRESSION", requires = "journal")]
     pub(super) journal_match: Option<String>,
-    /// Only what happens on this path: up or down, of `run` and cases FROM>TO
+    /// Only events on this path: up or down; for `run` and cases FROM>TO
     #[arg(long, value_name = "PATH", requires = "journal")]
     pub(super) journal_path: Option<String>,
-    /// Capture all packets into this pcapng file, where they came in and where they left or were dropped, with the reason
+    /// Capture packets into this pcapng file: where they came in, and where they left or were dropped, with the reason
     #[arg(long, value_name = "FILE")]
     pub(super) pcap: Option<PathBuf>,
-    /// What the capture has: all or drops
+    /// Which packets to capture: all or drops
     #[arg(long, value_name = "MODE", requires = "pcap", default_value = "all")]
     pub(super) pcap_mode: PcapMode,
-    /// Only packets like these, in the words of `attach --match`
+    /// Only packets that match, in the grammar of `attach --match`
     #[arg(long, value_name = "EXPRESSION", requires = "pcap")]
     pub(super) pcap_match: Option<String>,
-    /// Bytes of each packet that are kept
+    /// Capture only this many bytes of each packet
     #[arg(long, value_name = "BYTES", requires = "pcap", default_value_t = 262_144, value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) pcap_snaplen: u32,
-    /// Begin another file (FILE with -2, -3 ... before its ending) at this size or age: 100MB, 60s
+    /// Start a new file (FILE with -2, -3 ... before the extension) at this size or age: 100MB, 60s
     #[arg(long, value_name = "SIZE|TIME", requires = "pcap")]
     pub(super) pcap_rotate: Option<Rotate>,
-    /// Remove the oldest file once there are more than so many
+    /// Keep at most this many files: remove the oldest
     #[arg(long, value_name = "N", requires = "pcap_rotate")]
     pub(super) pcap_keep: Option<NonZeroU32>,
 }
@@ -83,7 +83,7 @@ impl std::str::FromStr for Rotate {
         match read {
             Ok(Self::Size(1..)) => read.map_err(|error: UnitError| error.to_string()),
             Ok(Self::Age(age)) if !age.is_zero() => Ok(Self::Age(age)),
-            _ => Err("it is a size or a time, as 100MB or 60s".to_owned()),
+            _ => Err("it must be a size or a time, such as 100MB or 60s".to_owned()),
         }
     }
 }
@@ -117,7 +117,8 @@ impl std::str::FromStr for Mode {
             _ => {}
         }
         let of = text.strip_prefix("1/").and_then(|of| of.parse().ok()).filter(|&of| of > 0);
-        of.map(Self::All).ok_or_else(|| "it is drops, all, or 1/N with N at least 1 (as 1/100)".to_owned())
+        of.map(Self::All)
+            .ok_or_else(|| "it must be drops, all, or 1/N with N at least 1 (such as 1/100)".to_owned())
     }
 }
 
