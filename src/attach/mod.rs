@@ -45,7 +45,7 @@ pub enum AttachError {
         others: String,
     },
     /// It has no default route.
-    #[error("the network namespace {0} has no default route: say which device by --dev")]
+    #[error("the network namespace {0} has no default route: choose the device with --dev")]
     NoDefault(String),
     /// It is the loopback device.
     #[error(

@@ -25,7 +25,7 @@ const HOLD_BACK: time::Duration = time::Duration::from_millis(100);
 #[non_exhaustive]
 pub enum LogError {
     /// The folder cannot be made.
-    #[error("{folder}: the folder of the logs cannot be made: {source}")]
+    #[error("{folder}: the folder of the logs cannot be created: {source}")]
     Folder {
         /// Its name.
         folder: PathBuf,

@@ -94,7 +94,7 @@ fn find(args: &Attach, wanted: &Wanted) -> anyhow::Result<(Target, Device)> {
     let target = Target::find(&target)?;
     if target.is_own && args.dev.is_none() {
         anyhow::bail!(
-            "the target is this host's own namespace: say which device by --dev, or whose by --netns, --pid or --container"
+            "the target is this host's own namespace: choose the device with --dev, or another target with --netns, --pid or --container"
         );
     }
     let device = attach::find(&target.netns, args.dev.as_deref())?;

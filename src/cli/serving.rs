@@ -62,7 +62,7 @@ impl Serving {
         let own = Choice::Name(std::process::id().to_string());
         match Door::open(&own, self.metrics, remote) {
             Err(ControlError::Socket(error)) => {
-                notice(&format!("this run cannot be asked or changed: {error}"));
+                notice(&format!("the control socket is not available: {error}"));
                 Door::open(&Choice::None, self.metrics, remote)
             }
             opened => opened,

@@ -27,7 +27,7 @@ pub(super) fn may_be_cut(
 
 /// What to say of such a device.
 pub(super) fn danger(device: &Device) -> String {
-    format!("{} carries the SSH session in which this is typed: faults may cut it", device.name)
+    format!("{} carries your SSH session: the faults may cut it", device.name)
 }
 
 /// Whether a stage hits every connection, or every one that is open already, as the session is.

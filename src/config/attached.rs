@@ -53,7 +53,7 @@ fn read_target(table: &mut Table<'_>) -> (AttachTarget, Option<String>) {
         _ => AttachTarget::Netns(NetnsRef::Own),
     };
     if target == AttachTarget::default() && device.is_none() {
-        attach.problem("says neither whose device nor which", "dev = \"eth0\", or container = \"web\"");
+        attach.problem("neither a target nor a device is given", "dev = \"eth0\", or container = \"web\"");
     }
     attach.finish();
     (target, device)
@@ -91,7 +91,7 @@ mod tests {
             ),
             (
                 "[[port]]\nname = \"x\"\nattach = {}\n".to_owned(),
-                "a.toml:3:10: port[0].attach: says neither whose device nor which",
+                "a.toml:3:10: port[0].attach: neither a target nor a device is given",
             ),
             (
                 "[[port]]\nname = \"x\"\nattach = { pid = 1, container = \"y\" }\n".to_owned(),
@@ -112,7 +112,7 @@ mod tests {
             ),
             (
                 format!("{attached}[[port.up]]\ntype = \"nat\"\n"),
-                "port[0].up[0]: a translator has no place on a wire",
+                "port[0].up[0]: a translator cannot be on a wire",
             ),
         ] {
             let error = parse(&text, "a.toml").unwrap_err().to_string();

@@ -76,7 +76,7 @@ pub fn explain(spec: &Spec, mode: Mode) -> Explanation {
         explanation.numbers = Numbers::default();
     }
     if explanation.does.is_empty() {
-        explanation.does.push("nothing: every packet passes unharmed".to_owned());
+        explanation.does.push("nothing: every packet passes unchanged".to_owned());
     }
     explanation
 }

@@ -54,7 +54,7 @@ pub fn parse(text: &str) -> Result<Select, ExpressionError> {
     let select = reader.any()?;
     match reader.peek() {
         None if !contradiction::is_possible(&select) => {
-            Err(reader.wrong_at(0, "no packet is left: remove a \"not\"".to_owned()))
+            Err(reader.wrong_at(0, "no packet matches: remove a \"not\"".to_owned()))
         }
         None => Ok(select),
         Some(word) => {
@@ -103,7 +103,7 @@ fn words(text: &str) -> Vec<(usize, &str)> {
 }
 
 /// Makes `select` take only what `to` takes, too; `to` is one of an expression. False if the two contradict each other, so that
-/// no packet is left.
+/// no packet matches.
 #[must_use]
 pub fn narrow(select: &mut Select, to: &Select) -> bool {
     if select.is_any() {
@@ -192,8 +192,7 @@ impl<'a> Reader<'a> {
         let first =
             (2..places.len()).find(|&count| !contradiction::is_possible(&both(parts[..count].to_vec())));
         let place = places[first.unwrap_or(places.len()) - 1];
-        let what =
-            "contradicts what stands before it, so that no packet is left: join alternatives by \"or\"";
+        let what = "contradicts the conditions before it, so no packet matches: join alternatives by \"or\"";
         let word = self.words.get(place).map_or("", |(_, word)| word);
         Err(self.wrong_at(place, format!("\"{word}\" {what}")))
     }
@@ -256,7 +255,7 @@ impl<'a> Reader<'a> {
                     }
                     _ => "port, host or net",
                 };
-                Err(self.wrong(format!("{found} is no condition: write {allowed}")))
+                Err(self.wrong(format!("{found} is not a condition: write {allowed}")))
             }
         }
     }
@@ -371,14 +370,14 @@ mod tests {
     #[test]
     fn what_is_wrong_is_pointed_at() {
         for (text, at, what) in [
-            ("tcp prt 80", 4, "\"prt\" is no condition"),
+            ("tcp prt 80", 4, "\"prt\" is not a condition"),
             ("tcp port x", 9, "here belongs a port"),
             ("port 9-1", 5, "here belongs a port"),
             ("src tcp", 4, "port, host or net"),
             ("(tcp", 4, "not closed"),
             ("tcp)", 3, "too much"),
-            ("", 0, "the end is no condition"),
-            ("tcp or", 6, "the end is no condition"),
+            ("", 0, "the end is not a condition"),
+            ("tcp or", 6, "the end is not a condition"),
             ("net 10.0.0.0/40", 4, "a prefix"),
             ("host é", 5, "an address"),
         ] {
@@ -412,7 +411,7 @@ mod tests {
         ] {
             let error = parse(text).expect_err(text);
             assert_eq!(error.at.start, at, "{error}");
-            assert!(error.what.contains("no packet is left"), "{error}");
+            assert!(error.what.contains("no packet matches"), "{error}");
         }
         for text in
             ["port 1 port 2", "tcp or udp", "host 10.0.0.1 host 10.0.0.2", "not port 80", "icmp not port 80"]

@@ -111,7 +111,7 @@ pub fn read_routes(root: &mut Table<'_>, ports: &[&str]) -> Vec<RoutePlan> {
         let Some(value) = prefix else { continue };
         let (Some(prefix), Some(target)) = (self::prefix(&value), target) else { continue };
         if !prefixes.insert(prefix) {
-            value.problem(format!("{prefix} has a route already"), "give each prefix one route");
+            value.problem(format!("{prefix} already has a route"), "give each prefix one route");
         }
         routes.push(RoutePlan { prefix, target });
     }
@@ -159,7 +159,7 @@ fn read_workers(root: &mut Table<'_>) -> (WorkerCount, Vec<usize>) {
     let pin: Vec<usize> = value.items().iter().filter_map(|core| core.integer(0..=MOST_CORES - 1)).collect();
     let unique: std::collections::BTreeSet<_> = pin.iter().collect();
     if unique.len() < pin.len() {
-        value.problem("a core is there twice", "give each worker a core of its own");
+        value.problem("a core is given twice", "give each worker a core of its own");
     }
     if let Some(WorkerCount::Exactly(count)) = workers
         && count.get() != pin.len()

@@ -44,7 +44,7 @@ impl<'a> Groups<'a> {
                 Some(more) => {
                     if let Some(&twice) = more.iter().find(|port| members.contains(*port)) {
                         item.problem(
-                            format!("\"{}\" is there twice", self.ports[twice]),
+                            format!("\"{}\" is given twice", self.ports[twice]),
                             "name each port once",
                         );
                         is_right = false;
@@ -278,7 +278,7 @@ mod tests {
                 "partition = { groups = [[\"a\"], [\"b\"]], until = \"0s\" }",
                 "partition: ends at 0s, before it begins",
             ),
-            ("[groups]\nwest = [\"a\", \"a\"]", "groups.west[1]: \"a\" is there twice (name each port once)"),
+            ("[groups]\nwest = [\"a\", \"a\"]", "groups.west[1]: \"a\" is given twice (name each port once)"),
             ("[groups]\na = [\"b\"]", "groups.a: \"a\" cannot name a group (letters"),
             (
                 "[groups]\nwest = [\"a\"]\n[[link]]\namong = [\"wets\", \"b\"]",

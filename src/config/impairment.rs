@@ -142,7 +142,7 @@ fn duplicate(table: &mut Table<'_>, trigger: &Trigger) -> Option<ImpairmentParam
         pattern::Found::Nothing(scope) => {
             if let Some(scope) = scope {
                 scope.problem(
-                    "there is no pattern to count for",
+                    "scope has no effect without a pattern",
                     "remove scope, or write pattern = [\"1%\", \"50%\"]",
                 );
             }
@@ -164,7 +164,7 @@ fn line(table: &mut Table<'_>) -> Option<DelayParams> {
         && (reorder || jitter.is_zero())
     {
         value.problem(
-            "only a jitter that keeps the order wanders",
+            "half_life has no effect without jitter, or with reorder",
             "remove half_life, or write jitter without reorder",
         );
     }
@@ -172,7 +172,7 @@ fn line(table: &mut Table<'_>) -> Option<DelayParams> {
     if let Some(value) = &distribution
         && jitter.is_zero()
     {
-        value.problem("there is no jitter to shape", "write jitter = \"1ms\"");
+        value.problem("distribution has no effect without jitter", "write jitter = \"1ms\"");
     }
     let shape = |value: Value<'_>| {
         let found = distribution::find(value.text()?, Some(&value.directory()));
@@ -275,7 +275,7 @@ fn replay(table: &mut Table<'_>, _trigger: &Trigger) -> Option<ImpairmentParams>
 pub(super) fn positive(value: &Value<'_>) -> Option<Duration> {
     let time: Duration = value.quantity()?;
     if time.is_zero() {
-        value.problem("is no time at all", "more than 0s");
+        value.problem("is too short", "more than 0s");
         return None;
     }
     Some(time)

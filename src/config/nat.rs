@@ -115,7 +115,7 @@ fn put(
     {
         table.problem(
             format!(
-                "stage \"{}\" sees both directions and stands behind the translator on the way out",
+                "stage \"{}\" needs both directions and is after the translator on the way out",
                 stage.name
             ),
             "put it before the stage of type nat",
@@ -238,11 +238,11 @@ fn check_forwards(
             Some(RouteTarget::Port(port)) if between.inside.contains(&port) => continue,
             Some(RouteTarget::Port(port)) => {
                 format!(
-                    "{target}, to which is forwarded, is behind \"{}\", which is not inside",
+                    "the forwarding target {target} is behind \"{}\", which is not inside",
                     ports[port].name
                 )
             }
-            _ => format!("{target}, to which is forwarded, is behind no port"),
+            _ => format!("the forwarding target {target} is behind no port"),
         };
         let inside: Vec<&str> = between.inside.iter().map(|port| ports[*port].name.as_str()).collect();
         table.problem(what, format!("a host behind \"{}\"", inside.join("\" or \"")));

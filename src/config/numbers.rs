@@ -67,7 +67,7 @@ fn add(numbers: &mut Numbers, item: &str) -> Result<(), String> {
         Some((first, "")) => number(first).map(|first| (first, u64::MAX)),
         Some((first, last)) => number(first).zip(number(last)),
     };
-    let (first, last) = range.ok_or_else(|| format!("{item:?} is no number of a packet"))?;
+    let (first, last) = range.ok_or_else(|| format!("{item:?} is not a packet number"))?;
     numbers.push(first, last).map_err(|error: NoNumbers| format!("{item} {error}"))
 }
 
@@ -92,12 +92,12 @@ mod tests {
             ("1\n5-9\n9\n", 3, "9 is not above 9"),
             ("4\n3\n", 2, "3 is not above 4"),
             ("100-\n101\n", 2, "is not above"),
-            ("1\nseven\n", 2, "\"seven\" is no number"),
-            ("1.5\n", 1, "is no number"),
-            ("-5\n", 1, "is no number"),
-            ("+5\n", 1, "is no number"),
-            ("18446744073709551616\n", 1, "is no number"),
-            ("1-2-3\n", 1, "is no number"),
+            ("1\nseven\n", 2, "\"seven\" is not a packet number"),
+            ("1.5\n", 1, "is not a packet number"),
+            ("-5\n", 1, "is not a packet number"),
+            ("+5\n", 1, "is not a packet number"),
+            ("18446744073709551616\n", 1, "is not a packet number"),
+            ("1-2-3\n", 1, "is not a packet number"),
         ] {
             let (at, what) = parse(text).unwrap_err();
             assert!(at == line && what.contains(word), "{text:?}: {at} {what}");

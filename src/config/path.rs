@@ -78,7 +78,7 @@ fn phases(table: &mut Table<'_>, directions: &mut [(&[&'static str; 2], &mut Sta
     let mut tables = table.tables("phase");
     let repeats = table.value("repeat");
     if let (Some(repeat), true) = (&repeats, tables.is_empty()) {
-        repeat.problem("there is no phase to repeat", "remove repeat, or write [[path.phase]]");
+        repeat.problem("repeat has no effect without phases", "remove repeat, or write [[path.phase]]");
     }
     let repeats = repeats.is_some_and(|value| value.flag().unwrap_or(false));
     if tables.len() > MOST {

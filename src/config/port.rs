@@ -204,7 +204,7 @@ fn addresses(table: &mut Table<'_>, others: &[PortPlan]) -> Vec<IpNet> {
         };
         check_host(&item, &address);
         if addresses.iter().any(|known| known.addr() == address.addr()) {
-            item.problem(format!("{} is there twice", address.addr()), "give each address once");
+            item.problem(format!("{} is given twice", address.addr()), "give each address once");
         }
         if let Some((port, known)) = overlap(&address, others) {
             let what = format!("{address} overlaps {known} of port \"{port}\"");
@@ -261,7 +261,9 @@ fn routers(table: &mut Table<'_>, addresses: &[IpNet]) -> Vec<IpAddr> {
         }
         match default_router(address, addresses) {
             Some(router) => routers.push(router),
-            None => table.problem(format!("{address} has no room for the router"), "use a shorter prefix"),
+            None => {
+                table.problem(format!("{address} has no address left for the router"), "use a shorter prefix")
+            }
         }
     }
     routers
@@ -293,7 +295,7 @@ fn host_routes(table: &mut Table<'_>, addresses: &[IpNet]) -> Vec<IpNet> {
         } else if let Some(route) = prefix(&item) {
             if !(if route.addr().is_ipv4() { has_v4 } else { has_v6 }) {
                 item.problem(
-                    format!("the port has no address of the kind of {route}"),
+                    format!("the port has no address of the same family as {route}"),
                     "add one to addresses",
                 );
             }

@@ -110,10 +110,8 @@ impl Stages {
         self.read(value);
         for stage in &mut self.read[before..] {
             if matches!(stage.impairment, ImpairmentParams::Nat(_)) {
-                value.problem(
-                    "a translator is there at all times, and a phase is not",
-                    "put the nat stage before the phases",
-                );
+                value
+                    .problem("a translator cannot be part of a phase", "put the nat stage before the phases");
             }
             stage.trigger.phase = Some(phase);
         }
@@ -138,16 +136,13 @@ impl Stages {
         }
         if kind == "nat" && self.is_wire {
             table.problem(
-                "a translator has no place on a wire: both ends keep their addresses",
+                "a translator cannot be on a wire: both ends keep their addresses",
                 "remove it, or use faultwire run with [[nat]]",
             );
         }
         let stage = impairment.map(|impairment| StageParams { name, select, trigger, impairment });
         if self.is_wire && stage.as_ref().is_some_and(|stage| stage.share().is_some()) {
-            table.problem(
-                "a wire has one path in each direction, and shares its link with none",
-                "remove share",
-            );
+            table.problem("a wire has one path in each direction and cannot share its link", "remove share");
         }
         table.finish();
         stage

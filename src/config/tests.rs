@@ -178,7 +178,7 @@ fn a_match_may_be_an_expression() {
     let of = |text: &str| stage(&format!("type = \"drop\"\nmatch = \"{text}\"")).select;
     assert_eq!(of("tcp port 6379"), expression::parse("tcp port 6379").unwrap());
     let said = about("type = \"drop\"\nmatch = \"tcp prt 80\"");
-    assert!(said.starts_with(".match: \"prt\" is no condition"), "{said}");
+    assert!(said.starts_with(".match: \"prt\" is not a condition"), "{said}");
 }
 
 #[test]
@@ -194,7 +194,7 @@ fn conditions_and_triggers_that_contradict_each_other_are_refused() {
         ("match = { quic = \"initial\", protocol = \"!udp\" }", clash),
         ("match = { dscp = [\"ef\", \"!46\"] }", clash),
         ("match = { protocol = \"igmp\", port = 5 }", "this protocol has no ports: no packet matches"),
-        ("match = \"tcp udp\"", "\"udp\" contradicts what stands before it, so that no packet is left"),
+        ("match = \"tcp udp\"", "\"udp\" contradicts the conditions before it, so no packet matches"),
         ("trigger = { first = 5, after = 5 }", "nothing is left of the first 5 packets after 5"),
         ("trigger = { nth = [2, 3], first = 1 }", "none of these numbers is among the first 1"),
         ("trigger = { nth = 2, after = 2 }", "none of these numbers comes after the first 2"),
@@ -203,7 +203,7 @@ fn conditions_and_triggers_that_contradict_each_other_are_refused() {
         ("trigger = { first_bytes = \"0 B\" }", "0 bytes are no condition"),
         (
             "trigger = { first_bytes = \"1 kB\", probability = \"1%\", scope = \"path\" }",
-            "over the path either packets or bytes are counted",
+            "with scope = \"path\" a trigger counts either packets or bytes",
         ),
         (
             "trigger = { first_bytes = \"1 kB\", after_bytes = \"1 kB\" }",
@@ -367,7 +367,7 @@ fn ports_must_not_clash() {
         ),
         (
             "[[port]]\nname = \"a\"\naddresses = \"10.3.0.2/24\"\nroutes = [\"fd00::/8\"]",
-            "port[2].routes[0]: the port has no address of the kind of fd00::/8 (add one to addresses)",
+            "port[2].routes[0]: the port has no address of the same family as fd00::/8 (add one to addresses)",
         ),
         (
             "[[port]]\nname = \"a\"\naddresses = \"10.3.0.0/24\"",
@@ -379,7 +379,7 @@ fn ports_must_not_clash() {
         ),
         (
             "[[port]]\nname = \"a\"\naddresses = \"10.3.0.1/32\"",
-            "port[2]: 10.3.0.1/32 has no room for the router (use a shorter prefix)",
+            "port[2]: 10.3.0.1/32 has no address left for the router (use a shorter prefix)",
         ),
         (
             "[[port]]\nname = \"a\"\naddresses = \"10.3.0.2/24\"\nrouter = \"10.4.0.1\"",
@@ -419,7 +419,7 @@ fn routes_and_paths_must_make_sense() {
         ),
         (
             "[[route]]\nprefix = \"10.9.0.0/16\"\nport = \"left\"\n[[route]]\nprefix = \"10.9.0.0/16\"\nport = \"right\"",
-            "route[1].prefix: 10.9.0.0/16 has a route already (give each prefix one route)",
+            "route[1].prefix: 10.9.0.0/16 already has a route (give each prefix one route)",
         ),
         (
             "[[path]]\nfrom = \"left\"\nto = \"right\"\n[[link]]\nbetween = [\"right\", \"left\"]",
@@ -467,7 +467,7 @@ fn stages_must_make_sense() {
         ),
         (
             "type = \"delay\"\ndelay = \"1ms\"\ndistribution = \"normal\"",
-            ".distribution: there is no jitter to shape (write jitter = \"1ms\")",
+            ".distribution: distribution has no effect without jitter (write jitter = \"1ms\")",
         ),
         (
             "type = \"rate\"\nrate = \"1mbit\"\nqueue = {}",
@@ -496,7 +496,7 @@ fn stages_must_make_sense() {
             "type = \"reorder\"\nkind = \"overtake\"\nprobability = \"1%\"\ndelay = \"1ms\"\ngap = 0",
             ".gap: 0 is out of range (allowed: 1 to 4294967295)",
         ),
-        ("type = \"blackout\"\ndown = \"0s\"", ".down: is no time at all (more than 0s)"),
+        ("type = \"blackout\"\ndown = \"0s\"", ".down: is too short (more than 0s)"),
         (
             "type = \"netem\"\nspec = \"mtu 1400\"",
             ".spec: a netem stage takes tc-netem's words only (make mtu, overhead and mss stages of their own)",
@@ -549,15 +549,15 @@ fn a_peak_is_of_a_burst() {
     for (keys, sentence) in [
         (
             "peakrate = \"20 Mbit/s\"",
-            ".peakrate: there is no burst to slow down (write burst = \"30 kB\" as well)",
+            ".peakrate: peakrate has no effect without burst (write burst = \"30 kB\" as well)",
         ),
         (
             "burst = \"30 kB\"\nmtu = 1500",
-            ".mtu: there is no peakrate whose bucket this would be (write peakrate = \"20 Mbit/s\" as well)",
+            ".mtu: mtu has no effect without peakrate (write peakrate = \"20 Mbit/s\" as well)",
         ),
         (
             "burst = \"30 kB\"\npeakrate = \"10 Mbit/s\"",
-            ".peakrate: 10 Mbit/s is not above the rate of 10 Mbit/s (the peak is of the burst)",
+            ".peakrate: 10 Mbit/s is not above the rate of 10 Mbit/s (peakrate is the rate of the burst)",
         ),
         (
             "burst = \"30 kB\"\npeakrate = \"11 Mbit/s\"\nmtu = 10",
@@ -583,7 +583,7 @@ fn a_list_of_packets_must_make_sense() {
         ),
         (
             "type = \"loss\"\nprobability = \"1%\"\nscope = \"path\"",
-            ".scope: there is no list and no pattern to count for (remove scope, or write list = \"FILE\", indices = [1, \"5-9\"] or \
+            ".scope: scope has no effect without a list or a pattern (remove scope, or write list = \"FILE\", indices = [1, \"5-9\"] or \
              pattern = [\"1%\", \"50%\"])",
         ),
         (
@@ -615,7 +615,10 @@ fn patterns_and_models_must_make_sense() {
             "type = \"loss\"\npattern = [\"1%\"]\nmodel = \"x\"",
             ".model: pattern and model exclude each other",
         ),
-        ("type = \"loss\"\nprobability = \"1%\"\nrepeat = true", ".repeat: there is no model to repeat"),
+        (
+            "type = \"loss\"\nprobability = \"1%\"\nrepeat = true",
+            ".repeat: repeat has no effect without a model",
+        ),
         (
             "type = \"delay\"\ndelay = \"1ms\"\nmodel = \"configs/traces/delay.json\"",
             ".delay: the model says how long",
@@ -976,7 +979,7 @@ fn translators_that_cannot_work_are_refused_with_the_cure() {
         (nat("addresses = []"), "nat[0].addresses: 0 addresses (a pool has 1 to 256 addresses)"),
         (
             nat("addresses = [\"10.0.2.9\", \"10.0.2.9\"]"),
-            "nat[0].addresses[1]: 10.0.2.9 is there twice (give each address once)",
+            "nat[0].addresses[1]: 10.0.2.9 is given twice (give each address once)",
         ),
         (nat("ports = \"0-10\""), "nat[0].ports: port 0 cannot be given out (try \"1024-65535\")"),
         (nat("ports = \"10-9\""), "nat[0].ports: 10-9 is empty (try \"9-10\")"),
@@ -984,7 +987,7 @@ fn translators_that_cannot_work_are_refused_with_the_cure() {
             nat(
                 "[[path]]\nfrom = \"left\"\nto = \"right\"\n[[path.phase]]\nfor = \"1s\"\nstage = [{ type = \"nat\" }]",
             ),
-            "path[0].phase[0].stage: a translator is there at all times, and a phase is not (put the nat stage before the phases)",
+            "path[0].phase[0].stage: a translator cannot be part of a phase (put the nat stage before the phases)",
         ),
         (nat("table_size = 0"), "nat[0].table_size: 0 is out of range (allowed: 1 to 4194304)"),
         (
@@ -997,11 +1000,11 @@ fn translators_that_cannot_work_are_refused_with_the_cure() {
         ),
         (
             nat("[[nat.forward]]\nprotocol = \"tcp\"\nport = 80\nto = \"10.0.2.2:80\""),
-            "nat[0]: 10.0.2.2, to which is forwarded, is behind \"right\", which is not inside (a host behind \"left\")",
+            "nat[0]: the forwarding target 10.0.2.2 is behind \"right\", which is not inside (a host behind \"left\")",
         ),
         (
             nat("[[nat.forward]]\nprotocol = \"tcp\"\nport = 80\nto = \"192.0.2.1:80\""),
-            "nat[0]: 192.0.2.1, to which is forwarded, is behind no port (a host behind \"left\")",
+            "nat[0]: the forwarding target 192.0.2.1 is behind no port (a host behind \"left\")",
         ),
         (
             nat("type = \"prefix\"\ninside_prefix = \"10.0.0.0/8\"\noutside_prefix = \"fd09::/16\""),
@@ -1020,7 +1023,7 @@ fn translators_that_cannot_work_are_refused_with_the_cure() {
                 "{}[[path]]\nfrom = \"left\"\nto = \"right\"\nstage = [{{ type = \"nat\" }}, {{ type = \"timestamps\", set = \"zero\" }}]",
                 nat("")
             ),
-            "nat[0]: stage \"timestamps\" sees both directions and stands behind the translator on the way out (put it before the stage of type nat)",
+            "nat[0]: stage \"timestamps\" needs both directions and is after the translator on the way out (put it before the stage of type nat)",
         ),
     ] {
         let said = said(&more);
@@ -1056,5 +1059,5 @@ fn phases_follow_each_other() {
     let second = Phase { until: Some(seconds(15)), period, ..second };
     assert_eq!(phases(&text("repeat = true\n")), [None, Some(Phase { period, ..first }), Some(second)]);
     let wrong = format!("{PORTS}[[path]]\nfrom = \"left\"\nto = \"right\"\nrepeat = true\n");
-    assert!(parse(&wrong, "x").unwrap_err().to_string().contains("no phase to repeat"));
+    assert!(parse(&wrong, "x").unwrap_err().to_string().contains("no effect without phases"));
 }

@@ -81,7 +81,7 @@ fn check(trigger: &Trigger, table: &Table<'_>) {
     let counts_packets = trigger.counts_packets() || trigger.probability.is_some();
     if trigger.scope == Scope::Path && trigger.counts_bytes() && counts_packets {
         table.problem(
-            "over the path either packets or bytes are counted",
+            "with scope = \"path\" a trigger counts either packets or bytes",
             "remove scope, or the conditions on packets (probability, nth, every, first, after, times)",
         );
     }

@@ -150,15 +150,12 @@ mod tests {
                 "a.toml:2:1: port: belongs to a router of its own",
             ),
             ("up = \"los 1%\"", "a.toml:1:7: up: \"los\" is not a known word"),
-            ("match = \"tcp prt 1\"\nup = \"loss 1%\"", "a.toml:1:14: match: \"prt\" is no condition"),
+            ("match = \"tcp prt 1\"\nup = \"loss 1%\"", "a.toml:1:14: match: \"prt\" is not a condition"),
             (
                 "match = \"udp\"\nup = \"delay 1ms; tcp: loss 1%\"",
                 "a.toml:1:9: match: contradicts the conditions of the stage \"netem-2\", which hits no packet",
             ),
-            (
-                "seed = 7\n\n[[up]]\ntype = \"nat\"\n",
-                "a.toml:3:1: up[0]: a translator has no place on a wire",
-            ),
+            ("seed = 7\n\n[[up]]\ntype = \"nat\"\n", "a.toml:3:1: up[0]: a translator cannot be on a wire"),
             ("upp = \"loss 1%\"", "a.toml:1:1: upp: is not a known key (did you mean \"up\"?)"),
         ] {
             let error = refused(text);

@@ -82,7 +82,7 @@ pub fn find(name: &str) -> Result<Container, ContainerError> {
         }
     }
     if asked.is_empty() {
-        asked.push("no engine's socket is there to ask for names".to_owned());
+        asked.push("no socket of a container engine was found to look up names".to_owned());
     }
     Err(ContainerError::NotFound { name: name.to_owned(), asked: asked.join(", ") })
 }
@@ -161,7 +161,7 @@ fn ask(socket: &Path, name: &str) -> io::Result<Option<u32>> {
 
 /// The process in an engine's answer.
 fn pid_in(answer: &str) -> io::Result<Option<u32>> {
-    let bad = || io::Error::other("an answer that is not understood");
+    let bad = || io::Error::other("an answer that cannot be parsed");
     let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(bad)?;
     let status = head.split(' ').nth(1).unwrap_or_default();
     if status == "404" {

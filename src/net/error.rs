@@ -56,7 +56,7 @@ pub enum NetError {
         source: io::Error,
     },
     /// The kernel has no `SO_NETNS_COOKIE` (Linux 5.14), by which a namespace is known for certain.
-    #[error("cannot tell the identity of the network namespace {netns}: {source} (needs Linux 5.14)")]
+    #[error("cannot identify the network namespace {netns}: {source} (needs Linux 5.14)")]
     Cookie {
         /// Which namespace.
         netns: String,

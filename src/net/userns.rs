@@ -14,7 +14,7 @@ pub enum UserNamespaceError {
     #[error("a user namespace must be entered before any thread is started, and {0} threads run")]
     Threads(usize),
     /// The kernel refused to make one.
-    #[error("this host gives ordinary users no user namespace: {source}. {hint}")]
+    #[error("this host does not allow user namespaces for ordinary users: {source}. {hint}")]
     Closed {
         /// What the kernel said.
         source: io::Error,

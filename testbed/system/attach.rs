@@ -446,9 +446,9 @@ fn wrong_targets_are_refused_each_with_its_reason() {
         (&["--netns", netns, "--dev", "lo"], "loopback"),
         (&["--netns", netns, "--dev", "tun7"], "bare IP packets"),
         (&["--netns", netns, "--dev", &tap], "faultwire itself made"),
-        (&[], "say which device"),
+        (&[], "choose the device"),
         (&["--netns", netns, "--dev", "eth0", "--up", "los 1%"], "loss"),
-        (&["--netns", netns, "--dev", "eth0", "--match", "tcp prt 1"], "is no condition"),
+        (&["--netns", netns, "--dev", "eth0", "--match", "tcp prt 1"], "is not a condition"),
     ] {
         let faults: &[&str] = if options.contains(&"--up") { &[] } else { &["--both", "delay 1ms"] };
         let output = output(&[&["attach"], options, faults].concat());

@@ -74,7 +74,7 @@ fn a_wrong_file_is_refused_at_its_line_and_changes_nothing() {
     for (text, reason) in [
         ("up = \"los 1%\"\n", ":1:7: up: \"los\" is not a known word"),
         ("[[port]]\nname = \"left\"\n", "is a configuration, not a file of faults for attach"),
-        ("[[up]]\ntype = \"nat\"\n", "no place on a wire"),
+        ("[[up]]\ntype = \"nat\"\n", "cannot be on a wire"),
     ] {
         let file = Scratch::file(text);
         let path = file.path();

@@ -18,7 +18,7 @@ pub(super) fn loss(table: &mut Table<'_>, trigger: &Trigger) -> Option<Impairmen
             pattern::Found::Nothing(scope) => {
                 if let Some(scope) = scope {
                     scope.problem(
-                        "there is no list and no pattern to count for",
+                        "scope has no effect without a list or a pattern",
                         "remove scope, or write list = \"FILE\", indices = [1, \"5-9\"] or pattern = [\"1%\", \"50%\"]",
                     );
                 }

@@ -71,7 +71,7 @@ pub(super) fn delay<'a>(table: &mut Table<'a>) -> Found<'a> {
 
 fn only_of_a_model(repeat: Option<&Value<'_>>, model: Option<&Value<'_>>) {
     if let (Some(repeat), None) = (repeat, model) {
-        repeat.problem("there is no model to repeat", "remove repeat");
+        repeat.problem("repeat has no effect without a model", "remove repeat");
     }
 }
 

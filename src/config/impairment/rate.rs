@@ -89,7 +89,7 @@ pub(super) fn rate(table: &mut Table<'_>, _trigger: &Trigger) -> Option<Impairme
         };
         service = ServiceParams::Bucket(rate, burst, peak(table, rate));
     } else if let Some(value) = table.value("peakrate").or_else(|| table.value("mtu")) {
-        value.problem("there is no burst to slow down", "write burst = \"30 kB\" as well");
+        value.problem("peakrate has no effect without burst", "write burst = \"30 kB\" as well");
         return None;
     }
     if let (ServiceParams::Rate(rate), Discipline::TailDrop) = (&service, discipline) {
@@ -98,7 +98,7 @@ pub(super) fn rate(table: &mut Table<'_>, _trigger: &Trigger) -> Option<Impairme
     }
     if let (Some(_), Some(queue)) = (time, &queue) {
         queue.problem(
-            "time limits a tail-drop queue at a constant rate only",
+            "a time can limit only a tail-drop queue at a constant rate",
             "limit packets or bytes instead",
         );
         return None;
@@ -113,15 +113,15 @@ pub(super) fn rate(table: &mut Table<'_>, _trigger: &Trigger) -> Option<Impairme
 fn peak(table: &mut Table<'_>, rate: Rate) -> Option<PeakParams> {
     let (peak, mtu) = (table.value("peakrate"), table.value("mtu"));
     if let (None, Some(mtu)) = (&peak, &mtu) {
-        mtu.problem(
-            "there is no peakrate whose bucket this would be",
-            "write peakrate = \"20 Mbit/s\" as well",
-        );
+        mtu.problem("mtu has no effect without peakrate", "write peakrate = \"20 Mbit/s\" as well");
     }
     let peak = peak?;
     let peak_rate: Rate = peak.quantity()?;
     if peak_rate <= rate {
-        peak.problem(format!("{peak_rate} is not above the rate of {rate}"), "the peak is of the burst");
+        peak.problem(
+            format!("{peak_rate} is not above the rate of {rate}"),
+            "peakrate is the rate of the burst",
+        );
     }
     let mtu = mtu.map_or(Some(PEAK_MTU), |value| value.integer(MTU))?;
     Some(PeakParams { rate: peak_rate, mtu: mtu.into() })
@@ -132,7 +132,7 @@ fn service(table: &mut Table<'_>) -> Option<ServiceParams> {
     let (rate, trace, steps) = (table.value("rate"), table.value("trace"), table.value("steps"));
     let repeat = table.value("repeat");
     if let (Some(repeat), None, None) = (&repeat, &trace, &steps) {
-        repeat.problem("there is no trace and no steps to repeat", "remove repeat");
+        repeat.problem("repeat has no effect without trace or steps", "remove repeat");
     }
     let repeats = repeat.as_ref().and_then(Value::flag);
     match (rate, trace, steps) {
@@ -147,7 +147,7 @@ fn service(table: &mut Table<'_>) -> Option<ServiceParams> {
             Some(ServiceParams::Steps(Arc::new(steps)))
         }
         (None, None, None) => {
-            table.problem("says not how fast", "write rate = \"10 Mbit/s\", trace = \"FILE\" or steps");
+            table.problem("no rate is given", "write rate = \"10 Mbit/s\", trace = \"FILE\" or steps");
             None
         }
         (_, Some(extra), _) => {
@@ -171,7 +171,7 @@ fn steps(value: &Value<'_>, repeats: bool, whole: Option<Rate>) -> Option<RateSt
     let table = RateSteps::new(&steps, repeats);
     if table.is_none() {
         value.problem(
-            "would let nothing pass any more",
+            "would block all packets at the end",
             "end with a rate, or write repeat = true and one rate",
         );
     }
@@ -187,7 +187,8 @@ fn step(value: &Value<'_>, whole: Option<Rate>) -> Result<Option<Rate>, ()> {
         value.problem("rate and steps in rates exclude each other", hint);
         return Err(());
     }
-    let no_whole = || value.problem("is a share of no rate", "write rate = \"10 Mbit/s\" beside steps");
+    let no_whole =
+        || value.problem("is a share, but no rate is given", "write rate = \"10 Mbit/s\" beside steps");
     speed.of(whole).map_err(|()| no_whole())
 }
 

@@ -94,7 +94,7 @@ fn addresses(
         let own = port.and_then(|port| port.router.iter().find(|own| own.is_ipv4()));
         if let (None, Some(port)) = (own, port) {
             table.problem(
-                format!("port \"{}\" has no IPv4 address to hide behind", port.name),
+                format!("port \"{}\" has no IPv4 address for the translator", port.name),
                 "write addresses = [\"...\"]",
             );
         }
@@ -109,7 +109,7 @@ fn addresses(
         };
         for address in some {
             if addresses.contains(&address) {
-                item.problem(format!("{address} is there twice"), "give each address once");
+                item.problem(format!("{address} is given twice"), "give each address once");
             } else if let Some(what) =
                 outside.and_then(|outside| why_not_outside(address, outside, ports, routes))
             {
@@ -200,7 +200,10 @@ fn rebind(value: &Value<'_>) -> Option<Rebind> {
     let (at, every) = (read("at"), read("every"));
     table.finish();
     let Some(at) = at.or(every) else {
-        value.problem("says neither when nor how often", "write rebind = \"30s\" or { every = \"30s\" }");
+        value.problem(
+            "neither a time nor an interval is given",
+            "write rebind = \"30s\" or { every = \"30s\" }",
+        );
         return None;
     };
     Some(Rebind { at, every })
@@ -232,7 +235,7 @@ fn forwards(table: &mut Table<'_>, addresses: &[IpAddr]) -> Vec<Forward> {
         };
         let at = outer.and_then(|outer| addresses.iter().position(|address| *address == outer));
         if let (Some(value), Some(outer), None) = (&given, outer, at) {
-            value.problem(format!("{outer} is none of this translator's addresses"), "one of addresses");
+            value.problem(format!("{outer} is not an address of this translator"), "one of addresses");
         }
         if let (Some(value), Some(target)) = (&to, target) {
             let family = if target.is_ipv4() { "IPv4" } else { "IPv6" };

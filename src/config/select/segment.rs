@@ -74,10 +74,10 @@ pub(super) fn check(select: &Select, table: &Table<'_>) -> bool {
     let fragments = select.fragment.is_some_and(|fragment| fragment != FragmentSelect::None);
     let possible = KINDS.iter().any(|&(_, kind)| select.segments.has(kind) && can_be(kind, select));
     let rules = [
-        (aims_at_tcp && aims_at_quic, "no packet is TCP and QUIC", "make two stages of it"),
+        (aims_at_tcp && aims_at_quic, "no packet is both TCP and QUIC", "write two stages"),
         (
             aims_at_tcp && excluded(protocol::TCP),
-            "only TCP has segments and a beginning: no packet matches",
+            "only TCP has segments and shows when a connection was opened: no packet matches",
             "set protocol = \"tcp\" or remove it",
         ),
         (
@@ -87,8 +87,8 @@ pub(super) fn check(select: &Select, table: &Table<'_>) -> bool {
         ),
         (
             (aims_at_tcp || aims_at_quic) && fragments,
-            "a fragment is no segment and no QUIC packet",
-            "remove fragment, or aim by ports",
+            "a fragment is neither a TCP segment nor a QUIC packet",
+            "remove fragment, or select by ports",
         ),
         (
             !select.segments.is_empty() && !possible,
@@ -216,7 +216,7 @@ mod tests {
             ("quic_dcid = \"\"", format!(".quic_dcid: \"\" {id}")),
             (
                 "segment = \"syn\", protocol = \"udp\"",
-                ": only TCP has segments and a beginning: no packet matches (set protocol = \"tcp\" or remove it)".into(),
+                ": only TCP has segments and shows when a connection was opened: no packet matches (set protocol = \"tcp\" or remove it)".into(),
             ),
             (
                 "quic = \"short\", protocol = \"tcp\"",
@@ -228,11 +228,11 @@ mod tests {
             ),
             (
                 "quic = \"short\", segment = \"syn\"",
-                ": no packet is TCP and QUIC (make two stages of it)".into(),
+                ": no packet is both TCP and QUIC (write two stages)".into(),
             ),
             (
                 "segment = \"data\", fragment = \"first\"",
-                ": a fragment is no segment and no QUIC packet (remove fragment, or aim by ports)".into(),
+                ": a fragment is neither a TCP segment nor a QUIC packet (remove fragment, or select by ports)".into(),
             ),
             ("segment = \"syn\", tcp_flags = \"ack\"", format!(": {none}")),
             ("segment = [\"pure-ack\", \"handshake-ack\"], payload_length = \"1-\"", format!(": {none}")),

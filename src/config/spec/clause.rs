@@ -57,7 +57,7 @@ fn clause(spec: &str, range: Range<usize>, files: Files) -> Result<Spec, Vec<Spe
     };
     let mut read = words::read(Tokens::new(spec, colon + 1..range.end), files)?;
     if read.stages.is_empty() {
-        let what = "nothing is done to the packets of this condition".to_owned();
+        let what = "this condition has no fault".to_owned();
         let hint = "write a fault behind the colon, as in \"tcp port 6379: loss 5%\"".to_owned();
         return Err(vec![SpecProblem { at: colon..colon + 1, what, hint }]);
     }

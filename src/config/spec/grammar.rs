@@ -269,7 +269,7 @@ proptest! {
         }
         let condition = generator.sentence("condition");
         match expression::parse(&condition) {
-            Err(error) => prop_assert!(error.what().contains("no packet is left"), "{error}"),
+            Err(error) => prop_assert!(error.what().contains("no packet matches"), "{error}"),
             // One grammar: what is a condition is the front of a clause.
             Ok(select) => {
                 let spec = spec::parse(&format!("{condition} : drop"));

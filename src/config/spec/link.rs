@@ -223,7 +223,7 @@ impl Link {
                 bottleneck(ServiceParams::Rate(rate), overhead, Some(rate), depth, discipline)?
             }
             (None, None) => {
-                let what = "\"queue\" needs a rate to wait for".to_owned();
+                let what = "\"queue\" needs a rate".to_owned();
                 return Err(("queue", (what, "as in \"rate 10mbit queue 100ms\"")));
             }
         };
@@ -247,7 +247,7 @@ fn bottleneck(
             (None, Some(u64::try_from(bits / 8).unwrap_or(u64::MAX).max(1)))
         }
         (Depth::Time(_), None) => {
-            let what = "a time limits a queue at a rate that stays".to_owned();
+            let what = "a time can limit a queue only at a constant rate".to_owned();
             return Err(("queue", (what, "limit bytes or packets, as in \"queue 64kb\"")));
         }
     };
@@ -263,7 +263,7 @@ impl Steps {
             (what, "as in \"rate 10mbit steps 10s 100% 5s 20%\"")
         })?;
         RateSteps::new(&steps, self.repeats).ok_or_else(|| {
-            let what = "these steps let nothing pass any more".to_owned();
+            let what = "these steps block all packets at the end".to_owned();
             (what, "end with a rate or a share above 0%, or write repeat behind one")
         })
     }

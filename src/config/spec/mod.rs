@@ -394,7 +394,7 @@ mod tests {
             error.to_string(),
             "the faults are not understood:\n\
              \u{20} loss 1%; tcp prt 80: loss 5%; los 2%\n\
-             \u{20}              ^^^ \"prt\" is no condition: write tcp, udp, icmp, icmp6, sctp, proto, ip, ip6, port, host, \
+             \u{20}              ^^^ \"prt\" is not a condition: write tcp, udp, icmp, icmp6, sctp, proto, ip, ip6, port, host, \
              net, src, dst, not or ( (as in \"tcp port 6379: loss 5%\")\n\
              \u{20}                               ^^^ \"los\" is not a known word (did you mean \"loss\"?)"
         );
@@ -548,38 +548,44 @@ mod tests {
             ("drop state", "\"drop\" needs the probability of a burst (as in \"loss state 1% 30%\")"),
             ("tcp port 80 loss 5%", "a condition ends with a colon (as in \"tcp port 6379: loss 5%\")"),
             ("tcp:loss 5%", "the colon behind a condition ends a word (write a space behind it"),
-            ("tcp prt 80: loss 5%", "\"prt\" is no condition: write tcp, udp"),
-            ("tcp udp: loss 5%", "\"udp\" contradicts what stands before it, so that no packet is left"),
-            ("tcp:", "nothing is done to the packets of this condition (write a fault"),
-            ("tcp: seed 7", "nothing is done to the packets of this condition (write a fault"),
+            ("tcp prt 80: loss 5%", "\"prt\" is not a condition: write tcp, udp"),
+            ("tcp udp: loss 5%", "\"udp\" contradicts the conditions before it, so no packet matches"),
+            ("tcp:", "this condition has no fault (write a fault"),
+            ("tcp: seed 7", "this condition has no fault (write a fault"),
             (
                 "delay 1ms tcp: loss 1%",
-                "\"tcp:\" is part of a condition, which stands at the beginning of a clause",
+                "\"tcp:\" is part of a condition; conditions are at the beginning of a clause",
             ),
             ("loss 1%; loss 1% udp: drop", "\"udp:\" is part of a condition"),
             ("udp: timestamps zero rst", "\"timestamps\" acts on none of these packets"),
             ("seed 1; seed 2", "\"seed\" was already given (a run has one seed)"),
-            ("queue 100ms", "\"queue\" needs a rate to wait for (as in \"rate 10mbit queue 100ms\")"),
+            ("queue 100ms", "\"queue\" needs a rate (as in \"rate 10mbit queue 100ms\")"),
             ("rate 1mbit queue", "\"queue\" needs a depth: a time, bytes or packets (as in \"queue 100ms"),
             ("rate 1mbit queue 0", "\"0\" is out of range (more than 0"),
             ("rate 1mbit queue 0s", "\"0s\" is out of range (more than 0"),
             ("rate 1mbit queue 5 red 5 5", "5 is not above 5 (as in \"queue 100 red 5 15 10%\")"),
-            ("rate 1mbit queue 5 limit 5", "\"limit\" is of tc's rate, which has no queue of its own here ("),
+            (
+                "rate 1mbit queue 5 limit 5",
+                "\"limit\" belongs to tc's rate, not to a rate with its own queue (",
+            ),
             ("rate 1mbit 0 48 queue 5", "cells belong to tc's rate, without queue and steps (write"),
-            ("rate 1mbit steps 1s 50% queue 5ms", "a time limits a queue at a rate that stays (limit bytes"),
+            (
+                "rate 1mbit steps 1s 50% queue 5ms",
+                "a time can limit a queue only at a constant rate (limit bytes",
+            ),
             ("steps 1s 50%", "a share needs the rate that it is a share of (as in"),
             ("steps 1s 0%", "a share needs the rate that it is a share of (as in"),
-            ("rate 1mbit steps 1s 0%", "these steps let nothing pass any more (end with"),
+            ("rate 1mbit steps 1s 0%", "these steps block all packets at the end (end with"),
             ("steps 1s 1mbit 2s", "\"steps\" needs a share or a rate for each time (as in"),
             ("steps", "\"steps\" needs times and shares of the rate (as in"),
-            ("rate 1mbit steps 0s 50%", "\"0s\" is no time at all (more than 0s)"),
+            ("rate 1mbit steps 0s 50%", "\"0s\" is too short (more than 0s)"),
             ("blackout", "\"blackout\" needs how long the link is down (as in"),
-            ("blackout 1s up 0s", "\"0s\" is no time at all (more than 0s)"),
+            ("blackout 1s up 0s", "\"0s\" is too short (more than 0s)"),
             ("blackout 1s at hold", "\"blackout\" needs a time behind \"at\" (as in"),
-            ("hold", "\"hold\" does not stand alone (write it behind \"blackout\")"),
+            ("hold", "\"hold\" cannot be used alone (write it behind \"blackout\")"),
             ("l 7", "\"l\" is short for \"limit\" in tc (write the word in full)"),
-            ("delay 1ms icmp", "\"icmp\" does not stand alone (write it behind \"mtu\")"),
-            ("gemodel 1%", "\"gemodel\" does not stand alone (write it behind \"loss\")"),
+            ("delay 1ms icmp", "\"icmp\" cannot be used alone (write it behind \"mtu\")"),
+            ("gemodel 1%", "\"gemodel\" cannot be used alone (write it behind \"loss\")"),
             ("trace stairs.json", "stairs.json is not a trace of Mahimahi (a rate stage of a file takes"),
             ("5% loss", "\"5%\" is not a known word (allowed: "),
         ] {

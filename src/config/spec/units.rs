@@ -39,7 +39,7 @@ pub(in crate::config) fn time(text: &str) -> Result<Duration, UnitError> {
 pub(in crate::config) fn span(text: &str) -> Result<Duration, UnitError> {
     let time = time(text)?;
     if time.is_zero() {
-        return Err(UnitError::new(format!("\"{text}\" is no time at all"), "more than 0s"));
+        return Err(UnitError::new(format!("\"{text}\" is too short"), "more than 0s"));
     }
     Ok(time)
 }

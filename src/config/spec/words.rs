@@ -294,7 +294,7 @@ impl Words {
     fn rate(&mut self) -> Option<StageParams> {
         let made = self.link.stage(self.netem.rate.as_ref());
         let limit = self.place("limit").map(|at| {
-            let what = "\"limit\" is of tc's rate, which has no queue of its own here".to_owned();
+            let what = "\"limit\" belongs to tc's rate, not to a rate with its own queue".to_owned();
             SpecProblem { at, what, hint: "write queue N instead".to_owned() }
         });
         let flaw = made.as_ref().err().map(|(word, (what, hint))| {
@@ -334,7 +334,7 @@ pub(super) fn at(token: &Token<'_>, what: String, hint: impl Into<String>) -> Sp
 fn unknown(token: &Token<'_>) -> SpecProblem {
     let text = token.text;
     if begins_condition(token) {
-        let what = format!("\"{text}\" is part of a condition, which stands at the beginning of a clause");
+        let what = format!("\"{text}\" is part of a condition; conditions are at the beginning of a clause");
         return at(token, what, "separate clauses by semicolons: \"delay 10ms; tcp port 6379: loss 5%\"");
     }
     if let Some(word) = abbreviated(text)
@@ -348,7 +348,7 @@ fn unknown(token: &Token<'_>) -> SpecProblem {
         return at(token, what, format!("write type = \"{text}\" in a stage of a file"));
     }
     if let Some((word, _)) = options().find(|(_, options)| options.contains(&text)) {
-        return at(token, format!("\"{text}\" does not stand alone"), format!("write it behind \"{word}\""));
+        return at(token, format!("\"{text}\" cannot be used alone"), format!("write it behind \"{word}\""));
     }
     let options = options().flat_map(|(_, options)| options.iter().copied());
     let near = suggest::nearest(text, all().chain(options));

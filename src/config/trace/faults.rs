@@ -134,10 +134,13 @@ pub(super) fn copies(text: &str, repeats: Option<bool>) -> Result<Timetable<Vec<
 
 fn chances(numbers: &[f64]) -> Result<Vec<Probability>, String> {
     if numbers.is_empty() || numbers.len() > MOST_CHANCES {
-        return Err(format!("has a pattern of {} probabilities; 1 to {MOST_CHANCES} are one", numbers.len()));
+        return Err(format!(
+            "has a pattern of {} probabilities; it must have 1 to {MOST_CHANCES}",
+            numbers.len()
+        ));
     }
     let chance = |&number: &f64| {
-        Probability::new(number).ok_or_else(|| format!("has {number} for a probability, which is 0 to 1"))
+        Probability::new(number).ok_or_else(|| format!("has the probability {number}; it must be 0 to 1"))
     };
     numbers.iter().map(chance).collect()
 }
@@ -148,7 +151,7 @@ fn timetable<T: Clone>(
     repeats: Option<bool>,
     value: &impl Fn(&Model) -> Result<(Duration, T), String>,
 ) -> Result<Timetable<T>, String> {
-    let told = |error| format!("is no model of {}: {error}", kind.name());
+    let told = |error| format!("is not a model of {}: {error}", kind.name());
     let model: Model = serde_json::from_str(text).map_err(told)?;
     let mut values = Vec::new();
     add(&model, kind, 0, value, &mut values)?;
@@ -181,7 +184,7 @@ fn add<T: Clone>(
     };
     if repeated.count == 0 && depth > 0 {
         return Err(
-            "has a pattern without end (count 0) inside another: what follows would never come".to_owned()
+            "has a pattern without end (count 0) inside another: the patterns after it would never be reached".to_owned()
         );
     }
     for _ in 0..repeated.count.max(1) {
@@ -235,8 +238,8 @@ mod tests {
         let inner =
             r#"{"RepeatedLossPatternConfig":{"pattern":[{"RepeatedLossPatternConfig":{}}],"count":1}}"#;
         for (text, word) in [
-            ("", "is no model of loss"),
-            ("{}", "is no model of loss"),
+            ("", "is not a model of loss"),
+            ("{}", "is not a model of loss"),
             (r#"{"StaticBwConfig":{}}"#, "unknown variant `StaticBwConfig`"),
             (r#"{"StaticDelayConfig":{}}"#, "has a model of delay, not of loss"),
             (r#"{"RepeatedLossPatternConfig":{"pattern":[{"StaticDelayConfig":{}}]}}"#, "delay, not of loss"),

@@ -145,7 +145,7 @@ impl<'de> Deserialize<'de> for Bandwidth {
             fn visit_str<E: Error>(self, text: &str) -> Result<Bandwidth, E> {
                 bits(text)
                     .map(Bandwidth)
-                    .ok_or_else(|| E::custom(format!("{text:?} is no rate; try \"12Mbps\"")))
+                    .ok_or_else(|| E::custom(format!("{text:?} is not a rate; try \"12Mbps\"")))
             }
             fn visit_map<A: serde::de::MapAccess<'de>>(self, map: A) -> Result<Bandwidth, A::Error> {
                 let parts = Parts::deserialize(serde::de::value::MapAccessDeserializer::new(map))?;
@@ -174,7 +174,7 @@ impl<'de> Deserialize<'de> for Span {
                 let parts = text.split_whitespace().map(str::parse::<Duration>);
                 let sum = parts.map(Result::ok).try_fold(Duration::ZERO, |sum, part| Some(sum + part?));
                 let sum = sum.filter(|_| !text.trim().is_empty());
-                sum.map(Span).ok_or_else(|| E::custom(format!("{text:?} is no time; try \"100ms\"")))
+                sum.map(Span).ok_or_else(|| E::custom(format!("{text:?} is not a time; try \"100ms\"")))
             }
             fn visit_map<A: serde::de::MapAccess<'de>>(self, map: A) -> Result<Span, A::Error> {
                 let parts = Parts::deserialize(serde::de::value::MapAccessDeserializer::new(map))?;
@@ -199,15 +199,16 @@ fn bits(text: &str) -> Option<f64> {
 /// The steps of the model in `text`; over and over if it says so itself, or `repeats` does.
 pub(super) fn steps(text: &str, repeats: Option<bool>) -> Result<RateSteps, String> {
     let model: Model =
-        serde_json::from_str(text).map_err(|error| format!("is no bandwidth model: {error}"))?;
+        serde_json::from_str(text).map_err(|error| format!("is not a bandwidth model: {error}"))?;
     let mut steps = Steps { list: Vec::new() };
     let endless = match &model {
         Model::RepeatedBwPatternConfig(repeated) => repeated.count == 0,
         _ => false,
     };
     steps.add(&model, true, 0)?;
-    RateSteps::new(&steps.list, repeats.unwrap_or(endless))
-        .ok_or_else(|| "would let nothing pass any more: it has no step, or ends with a rate of 0".to_owned())
+    RateSteps::new(&steps.list, repeats.unwrap_or(endless)).ok_or_else(|| {
+        "would block all packets at the end: it has no step, or ends with a rate of 0".to_owned()
+    })
 }
 
 struct Steps {
@@ -258,7 +259,7 @@ impl Steps {
                 })
             }
             Model::RepeatedBwPatternConfig(model) if model.count == 0 && !outermost => {
-                Err("has a pattern without end (count 0) inside another: what follows would never come"
+                Err("has a pattern without end (count 0) inside another: the patterns after it would never be reached"
                     .to_owned())
             }
             Model::RepeatedBwPatternConfig(model) => {
@@ -369,19 +370,19 @@ mod tests {
             "]}}".repeat(40)
         );
         for (text, word) in [
-            ("", "is no bandwidth model"),
-            ("{}", "is no bandwidth model"),
-            (r#"{"StaticBwConfig":{"bw":"fast"}}"#, "\"fast\" is no rate"),
-            (r#"{"StaticBwConfig":{"duration":"long"}}"#, "\"long\" is no time"),
+            ("", "is not a bandwidth model"),
+            ("{}", "is not a bandwidth model"),
+            (r#"{"StaticBwConfig":{"bw":"fast"}}"#, "\"fast\" is not a rate"),
+            (r#"{"StaticBwConfig":{"duration":"long"}}"#, "\"long\" is not a time"),
             (r#"{"StaticBwConfig":{"speed":1}}"#, "unknown field `speed`"),
-            (r#"{"StaticBwConfig":{"bw":"0Mbps"}}"#, "nothing pass"),
+            (r#"{"StaticBwConfig":{"bw":"0Mbps"}}"#, "block all packets"),
             (
                 r#"{"RepeatedBwPatternConfig":{"pattern":[{"StaticBwConfig":{"duration":"0s"}}],"count":0}}"#,
-                "nothing pass",
+                "block all packets",
             ),
             (
                 r#"{"RepeatedBwPatternConfig":{"pattern":[{"StaticBwConfig":{"duration":"0s"}}],"count":99999999999}}"#,
-                "nothing pass",
+                "block all packets",
             ),
             (
                 r#"{"RepeatedBwPatternConfig":{"pattern":[{"StaticBwConfig":{}}],"count":99999999999}}"#,

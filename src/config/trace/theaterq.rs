@@ -59,7 +59,7 @@ fn row(line: &str, from: Duration) -> Result<(Duration, ReplayRow), String> {
     let extended = match fields.len() {
         5 => false,
         9 | 10 => true,
-        count => return Err(format!("has {count} values; 5 (simple), 9 or 10 (extended) are a row")),
+        count => return Err(format!("has {count} values; a row has 5 (simple), 9 or 10 (extended)")),
     };
     let span = |index: usize, name: &str, unit: u64| -> Result<Duration, String> {
         let span = number(index, name)?.saturating_mul(unit);

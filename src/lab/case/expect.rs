@@ -41,9 +41,9 @@ fn read_check(table: &mut Table<'_>) -> Option<Check> {
     let mut given = checks.into_iter().flatten();
     let check = given.next();
     if check.is_none() {
-        table.problem("says nothing of the value", format!("add one of {OPERATORS}"));
+        table.problem("has no condition for the value", format!("add one of {OPERATORS}"));
     } else if given.next().is_some() {
-        table.problem("says two things of the value", "write one [[expect]] for each");
+        table.problem("has two conditions for the value", "write one [[expect]] for each");
     }
     check?
 }
@@ -77,7 +77,7 @@ fn operand(value: &Value<'_>) -> Option<Operand> {
     }
     let number = value.number();
     if number.is_none() {
-        value.problem("is no number", "a number, or the name of an observation in quotes");
+        value.problem("is not a number", "a number, or the name of an observation in quotes");
     }
     number.map(Operand::Number)
 }

@@ -30,7 +30,7 @@ fn text(table: &mut Table<'_>, key: &'static str) -> Option<String> {
     let value = table.required(key, "\"\"\" ... \"\"\"")?;
     let text = value.text()?.trim_matches('\n').trim_end();
     if text.is_empty() {
-        value.problem("says nothing", "write a sentence or more");
+        value.problem("is empty", "write a sentence or more");
     }
     Some(text.to_owned())
 }

@@ -91,7 +91,7 @@ fn every_mistake_is_reported_once_with_its_line() {
     assert_eq!(lines.len(), 4, "{text}");
     assert!(lines[0].starts_with("x.toml:6:8: traffic[0].type: \"sirve\" is not known"), "{text}");
     assert!(lines[1].starts_with("x.toml:11:7: expect[0].see: \"trafic.get.outcome\""), "{text}");
-    assert!(text.contains("says two things of the value"), "{text}");
+    assert!(text.contains("has two conditions for the value"), "{text}");
     assert!(text.contains("becuase: is not a known key (did you mean \"because\"?)"), "{text}");
 }
 
@@ -135,7 +135,7 @@ fn an_explanation_has_all_its_parts_and_no_other() {
     assert_eq!(parse(SMALL).explain, None);
     let wrong = problems(&text(&explain.replace("why", "reason")));
     assert!(wrong.contains("explain.why") && wrong.contains("explain.reason"), "{wrong}");
-    assert!(problems(&text(&explain.replace("\"r\"", "\"\""))).contains("says nothing"));
+    assert!(problems(&text(&explain.replace("\"r\"", "\"\""))).contains("is empty"));
 }
 
 #[test]
@@ -204,7 +204,7 @@ fn a_step_that_cannot_be_is_refused() {
         ("type = \"talk\"\ncount = 0", "count"),
         ("type = \"udp\"\nanswer = \"last\"", "latest"),
         ("type = \"serve\"\necho = true\nsink = true", "a sink or an echo"),
-        ("type = \"serve\"\necho = true\nresponse = [5]", "a sink answers nothing"),
+        ("type = \"serve\"\necho = true\nresponse = [5]", "a sink sends no answer"),
     ] {
         let said = step(keys);
         assert!(said.contains(problem), "{keys}: {said}");

@@ -118,7 +118,10 @@ fn serve(table: &mut Table<'_>) -> Serve {
     let sink = table.flag("sink", false);
     let echo = table.flag("echo", false);
     if let Some(value) = response.as_ref().filter(|_| sink || echo) {
-        value.problem("a sink answers nothing, an echo what it hears", "remove response, or sink and echo");
+        value.problem(
+            "a sink sends no answer, and an echo sends back what it receives",
+            "remove response, or sink and echo",
+        );
     }
     if sink && echo {
         table.problem("a server is a sink or an echo", "remove one of them");
@@ -141,7 +144,7 @@ fn connect(table: &mut Table<'_>) -> Connect {
     let concurrent = concurrent_value.as_ref().and_then(|value| value.integer(1..=256)).unwrap_or(1);
     let source_port = table.integer("source_port", 1..=u16::MAX);
     if let Some(value) = concurrent_value.filter(|_| source_port.is_some() && concurrent > 1) {
-        value.problem("one port is one connection at a time", "remove concurrent or source_port");
+        value.problem("one source port allows one connection at a time", "remove concurrent or source_port");
     }
     Connect {
         count: number(table, "count", 1..=1_000_000, 1),
@@ -215,7 +218,7 @@ fn clients(table: &mut Table<'_>, host: &Host) -> Option<Clients> {
 fn ipv4_target(table: &mut Table<'_>, hosts: &[Host]) -> Option<Target> {
     let to = target(table, hosts, Some(80))?;
     if to.address.is_ipv6() {
-        table.problem("segments made by hand are IPv4", "remove family, or give an IPv4 address");
+        table.problem("segments built packet by packet are IPv4", "remove family, or give an IPv4 address");
     }
     Some(to)
 }
@@ -228,13 +231,16 @@ fn source(table: &mut Table<'_>, host: &Host) -> Option<Ipv4Addr> {
     });
     let Some(value) = table.value("source") else {
         if prefix.is_none() {
-            table.problem("segments made by hand are IPv4, and the host has no IPv4 address", "give it one");
+            table.problem(
+                "segments built packet by packet are IPv4, and the host has no IPv4 address",
+                "give it one",
+            );
         }
         return prefix.and_then(|prefix| prefix.hosts().last());
     };
     let address: Ipv4Addr = value.parsed(|text| text.parse().ok(), "an IPv4 address", "10.77.1.253")?;
     if host.port.addresses.iter().any(|net| net.addr() == address) {
-        value.problem("is the host's own: its kernel would answer too", "an address of no host");
+        value.problem("is the host's own: its kernel would answer too", "an address that no host has");
     }
     Some(address)
 }
@@ -322,7 +328,7 @@ fn target(table: &mut Table<'_>, hosts: &[Host], port: Option<u16>) -> Option<Ta
     let Some(value) = table.value("to") else {
         let host = hosts.iter().position(|host| host.port.name == "server");
         if host.is_none() {
-            table.problem("says not where to", "write to = with the name of a host or an address");
+            table.problem("no destination is given", "write to = with the name of a host or an address");
         }
         return host.and_then(|host| at_host(table, hosts, host, ipv6, port));
     };
@@ -354,7 +360,7 @@ fn host(table: &mut Table<'_>, key: &'static str, default: &str, hosts: &[Host])
     let index = hosts.iter().position(|host| host.port.name == default);
     if index.is_none() {
         table.problem(
-            format!("says not which host; there is no \"{default}\""),
+            format!("no host is given, and there is no \"{default}\""),
             format!("write {key} = with its name"),
         );
     }

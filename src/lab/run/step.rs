@@ -169,7 +169,7 @@ fn at<R: Send>(peer: &Netns, work: impl FnOnce() -> std::io::Result<R> + Send) -
 fn ipv4(target: &Target) -> std::io::Result<SocketAddrV4> {
     match target.address {
         IpAddr::V4(address) => Ok(SocketAddrV4::new(address, target.port)),
-        IpAddr::V6(_) => Err(std::io::Error::other("segments made by hand are IPv4")),
+        IpAddr::V6(_) => Err(std::io::Error::other("segments built packet by packet are IPv4")),
     }
 }
 
