@@ -64,23 +64,23 @@ pub enum EngineError {
 pub struct EngineOptions {
     /// Worker i runs on core `pin[i]`; empty: wherever the scheduler puts it.
     pub pin: Vec<usize>,
-    /// Who is told what happens to each packet.
+    /// The receivers of records about each packet.
     pub watch: Watch,
 }
 
-/// Whom the workers tell what happens to each packet: nobody, by default.
+/// The receivers of records about each packet; none by default.
 #[derive(Debug, Clone, Default)]
 pub struct Watch {
-    /// The reader of a story: everything, with the packets' headers.
+    /// For the report of a case: everything, with the packets' headers.
     pub records: Option<Records>,
-    /// The writer of a log: what came and left.
+    /// For a log: packets that came and left.
     pub events: Option<Events>,
-    /// The journal and captures, each by itself.
+    /// For the journal and captures, each on its own.
     pub journal: Vec<Taps>,
 }
 
 impl Watch {
-    /// Whether anybody is told of packets.
+    /// Whether there is any receiver.
     pub const fn sees_packets(&self) -> bool {
         self.records.is_some() || self.events.is_some() || !self.journal.is_empty()
     }
@@ -171,7 +171,8 @@ impl Engine {
         self.ask(Message::Report)
     }
 
-    /// Lets go, in order, of all that waits. What comes by wires passes untouched from now on; all else goes on as before.
+    /// Releases all held packets, in order. Packets from attached devices pass without faults from now on; routed packets
+    /// continue as before.
     ///
     /// # Errors
     /// If a worker has ended.
@@ -179,7 +180,7 @@ impl Engine {
         self.ask(Message::Release)
     }
 
-    /// True if a worker has ended by itself; [`Engine::stop`] tells why.
+    /// True if a worker has ended by itself; [`Engine::stop`] returns the reason.
     pub fn has_failed(&self) -> bool {
         self.workers.iter().any(|worker| worker.thread.is_finished())
     }
@@ -200,7 +201,7 @@ impl Engine {
         self.end(Message::Finish)
     }
 
-    /// Reads no more packets from routed ports. What is held leaves when it is due, and what comes by wires goes on.
+    /// Reads no more packets from routed ports. Held packets leave when they are due; attached devices continue.
     ///
     /// # Errors
     /// If a worker has ended.
@@ -230,7 +231,7 @@ impl Engine {
 impl Drop for Engine {
     /// Ends the workers, which hold the devices.
     fn drop(&mut self) {
-        // Whoever wants to know how they ended calls `stop`.
+        // To learn how the workers ended, call `stop`.
         let _ = self.end(Message::Stop);
     }
 }

@@ -1,7 +1,7 @@
-//! What came, left and was dropped on the paths, for a log: small events over a ring of each worker's own.
+//! Events for a log: packets that came, left or were dropped on the paths. Each worker has its own ring of events.
 //!
-//! A worker never waits and never wakes anybody: it puts an event into its ring, or counts that there was no room. Who writes
-//! the log looks into the rings when it sees fit.
+//! A worker never waits and never wakes another thread: it puts an event into its ring, or counts that the ring was full. The
+//! writer of the log reads the rings from time to time.
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
@@ -24,7 +24,7 @@ pub struct Event {
     pub each: u32,
     /// IP length of the last.
     pub last: u32,
-    /// Zero for originals, otherwise a copy's or fragment's own number.
+    /// Zero for originals, otherwise the number of a copy or fragment.
     pub lineage: u32,
     /// Hash of the flow.
     pub flow: u64,
@@ -44,7 +44,7 @@ pub enum Kind {
 }
 
 impl Event {
-    /// The event of a packet to which this happened; `None` if it does not belong to a path, or no log tells of it.
+    /// The event of a packet; `None` if it does not belong to a path, or logs have no line for it.
     pub fn of(what: What, packet: &Packet, at: Instant) -> Option<Self> {
         let kind = match what {
             What::Entered => Kind::Came,
@@ -76,7 +76,7 @@ impl Event {
     }
 }
 
-/// Asks workers to tell of their events.
+/// Makes workers record events.
 #[derive(Debug, Clone)]
 pub struct Events {
     capacity: usize,
@@ -86,8 +86,8 @@ pub struct Events {
 }
 
 impl Events {
-    /// Of the first `paths` paths, with room for `capacity` events of each worker that nobody has taken yet. The workers' rings
-    /// come through the receiver.
+    /// For the first `paths` paths, with rings of `capacity` events. The readers' ends of the workers' rings come through the
+    /// receiver.
     pub fn new(capacity: usize, paths: usize) -> (Self, Receiver<Receiver<Event>>) {
         let (rings, receiver) = unbounded();
         (Self { capacity, paths: u16::try_from(paths).unwrap_or(Packet::NO_PATH), rings }, receiver)
@@ -110,7 +110,7 @@ pub(super) struct Tap {
 }
 
 impl Tap {
-    /// False if there was no room for what should be told.
+    /// False if the ring was full.
     #[inline]
     pub(super) fn push(&self, what: What, packet: &Packet, at: Instant) -> bool {
         match Event::of(what, packet, at) {

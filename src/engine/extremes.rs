@@ -1,4 +1,4 @@
-//! Numbers at the edge of what can be written: `check` refuses them, or what runs is right. Nothing panics or wraps (the
+//! Tests with extreme numbers in configurations: `check` refuses them, or they run correctly. Nothing panics or wraps (the
 //! tests are built with overflow checks).
 
 use crate::config;

@@ -1,4 +1,4 @@
-//! Numbers of a run as JSON: the same words wherever a program reads them.
+//! Numbers of a run as JSON, with the same keys in every output.
 
 use serde_json::{Map, Value, json};
 

@@ -1,4 +1,4 @@
-//! The way to the workers: a channel and a bell each.
+//! Messages to the workers: each has a channel and an event descriptor that wakes it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +13,7 @@ use crate::journal::Taps;
 use crate::pipeline::aim::flow::FlowSeen;
 use crate::pipeline::router::Change;
 
-/// Flows that a worker tells at once: some ten microseconds.
+/// Flows that a worker lists in one answer, which takes about ten microseconds.
 const FLOWS: usize = 1_024;
 
 /// The way to one worker.
@@ -54,7 +54,7 @@ pub(super) fn ask<'l, R>(
 #[error("the run has ended")]
 pub struct Ended;
 
-/// The way to the workers of a run, for any thread. The run may end meanwhile.
+/// Sends messages to the workers of a run, from any thread. The run may end at any time.
 #[derive(Debug, Clone)]
 pub struct Workers {
     pub(super) lines: Arc<[Line]>,
@@ -80,8 +80,8 @@ impl Workers {
         ask(self.lines.iter(), Message::Report).map_err(|_| Ended)
     }
 
-    /// Gives each worker other paths, and waits until all have them: one element of `changes` a worker. What the workers had is
-    /// thrown away by the caller's thread.
+    /// Gives each worker new paths, one element of `changes` per worker, and waits until all have them. The caller's thread frees
+    /// the old paths.
     ///
     /// # Errors
     /// If a worker has ended.
@@ -89,8 +89,8 @@ impl Workers {
         self.send_changes(changes, Message::Change)
     }
 
-    /// As [`Self::change`], but what waits leaves at once, in the order in which it was due, so that the change takes effect with the
-    /// next packet.
+    /// As [`Self::change`], but held packets leave at once, in the order in which they were due, so that the change takes effect
+    /// with the next packet.
     ///
     /// # Errors
     /// If a worker has ended.
@@ -111,7 +111,7 @@ impl Workers {
         answers.into_iter().try_for_each(|answer| answer?.recv().ok().map(drop)).ok_or(Ended)
     }
 
-    /// From now on nothing enters path `path`, or what waits in front of it does.
+    /// Stops packets at the entry of path `path`, or lets the waiting ones enter.
     ///
     /// # Errors
     /// If a worker has ended.
@@ -120,8 +120,8 @@ impl Workers {
         ask(self.lines.iter(), freeze).map(drop).map_err(|_| Ended)
     }
 
-    /// Calls `each` with every flow that the workers know. They are asked for some at a time, so that packets wait for none of
-    /// it.
+    /// Calls `each` with every flow that the workers know. Workers answer with a few flows at a time, so that packets are not
+    /// delayed.
     ///
     /// # Errors
     /// If a worker has ended.
@@ -146,7 +146,7 @@ impl Workers {
         Ok(())
     }
 
-    /// Once this has returned, the workers tell these taps, too, what happens, until the returned listener is dropped. The lanes
+    /// Adds taps: when this returns, the workers also record into these taps, until the returned listener is dropped. The lanes
     /// must not follow flows. Waits for the workers.
     ///
     /// # Errors
@@ -161,7 +161,7 @@ impl Workers {
     }
 }
 
-/// Dropped, it takes its taps from the workers.
+/// When dropped, it removes its taps from the workers.
 #[derive(Debug)]
 pub struct Listener {
     workers: Workers,
@@ -184,7 +184,7 @@ mod tests {
     use super::*;
     use crate::journal::{Kind, Lane};
 
-    /// Or the worker would go on to tell whom nobody hears.
+    /// Otherwise the worker would continue to record for a reader that is gone.
     #[test]
     fn a_listener_that_goes_takes_its_tap_from_the_worker() {
         let (messages, inbox) = unbounded();

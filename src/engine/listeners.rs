@@ -1,4 +1,4 @@
-//! Who is told what happens to each packet of a worker: the journal of the run, its capture, and whoever listens for a while.
+//! The taps of a worker: of the run's journal, of its capture, and of temporary readers of events.
 
 use crate::journal::tap::Told;
 use crate::journal::{Kind, Tap};
@@ -6,12 +6,12 @@ use crate::pipeline::packet::Packet;
 use crate::pipeline::random::rng::Draw;
 use crate::pipeline::time::Instant;
 
-/// The taps of one worker. Without any, the only cost is the question whether something is wanted.
+/// The taps of one worker. Without any tap, the only cost is one check.
 #[derive(Debug)]
 pub(super) struct Listeners {
-    /// What any of them wants to hear of: bits of [`Kind::bit`].
+    /// Kinds that any of them records: bits of [`Kind::bit`].
     kinds: u8,
-    /// Each with its number; those of the run have none.
+    /// Each with its number; taps of the run itself have none.
     taps: Vec<(Option<u64>, Tap)>,
 }
 
@@ -41,21 +41,21 @@ impl Listeners {
         self.kinds & kind.bit() != 0
     }
 
-    /// Whether anybody wants to hear of one of these.
+    /// Whether any tap records one of these kinds.
     #[inline]
     pub(super) fn wants_any(&self, kinds: &[Kind]) -> bool {
         kinds.iter().any(|kind| self.wants(*kind))
     }
 
-    /// Which transmission of its data this is; 0 if nobody follows flows.
+    /// Which transmission of its data this is; 0 if no tap follows flows.
     #[inline]
     pub(super) fn transmission(&mut self, packet: &Packet) -> u8 {
-        // Only the run's own may follow flows.
+        // Only taps of the run itself may follow flows.
         let own = self.taps.iter_mut().filter(|(number, _)| number.is_none());
         own.fold(0, |count, (_, tap)| count.max(tap.transmission(packet)))
     }
 
-    /// Tells those who want to hear of it.
+    /// Records it in the taps that want it.
     #[inline]
     pub(super) fn tell(
         &mut self,

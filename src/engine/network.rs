@@ -1,7 +1,7 @@
 //! The devices of a plan: namespaces, TUN devices with their addresses and routes, and the engine that runs on them.
 //!
-//! Everything made here goes away when [`Network`] is dropped, and after SIGKILL with the process (devices, anonymous
-//! namespaces) or at the next start (named namespaces, see [`crate::net::cleanup`]).
+//! Everything created here is removed when [`Network`] is dropped. After SIGKILL, devices and anonymous namespaces end with the
+//! process, and named namespaces are removed at the next start (see [`crate::net::cleanup`]).
 
 use std::num::NonZeroUsize;
 
@@ -19,7 +19,7 @@ use crate::net::target::{Target, TargetError, TargetRef};
 use crate::net::{LinkSetup, LinkStats, NamedNetns, NetError, Netns, link};
 use crate::pipeline::params::{PathParams, PortParams, RouterParams, StageParams};
 
-/// Why a plan cannot be brought to life. Nothing of it is left behind.
+/// Why the network of a plan cannot be created. Nothing of it remains.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum NetworkError {
@@ -128,9 +128,9 @@ pub struct Network {
     pub ports: Vec<Port>,
     /// The attached ones, likewise.
     pub attached: Vec<Attached>,
-    /// What was asked for and not granted, in sentences.
+    /// Requested features that the kernel did not grant, one sentence each.
     pub notices: Vec<String>,
-    /// Settings of created namespaces that the kernel refused, in sentences.
+    /// Settings of created namespaces that the kernel refused, one sentence each.
     pub refused: Vec<String>,
     /// Seed of all draws.
     pub seed: u64,
@@ -138,7 +138,7 @@ pub struct Network {
     pub workers: usize,
 }
 
-/// What a run amounts to.
+/// The result of a run.
 #[derive(Debug)]
 pub struct Summary {
     /// Sum over the workers.
@@ -198,7 +198,7 @@ impl Network {
         let engine = Engine::start(&router_params(plan, seed), ends, &options)?;
         let mut network = Self { engine, ports, attached, notices, refused, seed, workers };
         if let Err(error) = network.attach() {
-            // What came by those that are attached already leaves in good order.
+            // Packets of devices that are already attached leave in order.
             let _ = network.stop();
             return Err(error);
         }
@@ -238,14 +238,14 @@ impl Network {
     /// Stops forwarding and removes everything.
     ///
     /// # Errors
-    /// What ended a worker before, if one had ended.
+    /// The failure of a worker, if one had ended.
     pub fn stop(mut self) -> Result<Summary, NetworkError> {
-        // What attached devices sent and received must not be lost.
+        // Packets of attached devices must not be lost.
         let released = if self.attached.is_empty() { Ok(Vec::new()) } else { self.engine.release() };
         for port in &mut self.attached {
             port.attachment.detach();
         }
-        // The devices' counters have to be read while the devices are there.
+        // The devices' counters have to be read while the devices exist.
         let links = link_stats(&self.ports, &self.attached);
         let workers = self.engine.stop()?;
         released?;
@@ -254,7 +254,7 @@ impl Network {
     }
 }
 
-/// The namespace that a plan from a file names, made if it says so.
+/// The namespace that a plan from a file names; created if the plan says so.
 ///
 /// # Errors
 /// If it does not exist, or exists although it is to be made.
@@ -270,7 +270,7 @@ pub fn open_netns(port: &PortPlan) -> Result<(Netns, Option<NamedNetns>), NetErr
     }
 }
 
-/// What the kernel refused of a created namespace's settings, as far as it is not told yet.
+/// Settings of a created namespace that the kernel refused and that have not been reported yet.
 fn refusals(netns: &Netns, told: &[String]) -> Vec<String> {
     let refused = netns.refused().iter().filter(|refused| {
         // There the routes say it.
@@ -351,7 +351,7 @@ fn open_device(
     Ok(queues)
 }
 
-/// Finds an attached port's device and prepares the way through it, by the path `first` and the one behind it.
+/// Finds an attached port's device and prepares its attachment, with the path `first` and the next one.
 fn open_attached(
     port: &AttachedPort,
     first: usize,
@@ -371,7 +371,7 @@ fn open_attached(
     Ok((Attached { name: port.name.clone(), target, attachment }, ends))
 }
 
-/// The number of an attached port's first path; the one behind it has a number too.
+/// The number of an attached port's first path; the next path has the next number.
 fn path_number(first: usize) -> Result<u16, NetworkError> {
     let number = u16::try_from(first).ok().filter(|first| *first < u16::MAX);
     number.ok_or(NetworkError::TooManyPaths)

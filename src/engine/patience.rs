@@ -6,14 +6,14 @@
 
 use crate::pipeline::time::{Duration, Instant};
 
-/// Lateness beyond this is the scheduler's doing (someone else had the processor), and spinning would not help.
+/// Lateness above this is caused by the scheduler (another thread had the processor), and spinning would not help.
 const MOST: u64 = 100_000;
 /// A new measurement weighs one part in this.
 const WEIGHT: u64 = 16;
-/// How late sleeps are taken to end before any was measured.
+/// The lateness that is assumed before any sleep was measured.
 const AT_FIRST: u64 = 20_000;
 
-/// The measured lateness of a worker's sleeps, and what follows from it.
+/// The measured lateness of a worker's sleeps, and the time to sleep that follows from it.
 #[derive(Debug)]
 pub(super) struct Patience {
     /// Mean lateness of the last sleeps, in nanoseconds.

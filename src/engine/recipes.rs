@@ -1,4 +1,4 @@
-//! The TOML of the documentation is what it says it is: every block is read, built and run in virtual time.
+//! Tests of the TOML blocks in the documentation: every block is read, built and run in virtual time.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;

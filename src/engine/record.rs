@@ -49,12 +49,12 @@ impl Records {
         Self { sender, receiver }
     }
 
-    /// What has come since last asked.
+    /// The records since the last call.
     pub fn take(&self) -> impl Iterator<Item = Record> + '_ {
         self.receiver.try_iter()
     }
 
-    /// False if the record is lost for lack of room.
+    /// False if the channel was full and the record is lost.
     pub(super) fn push(&self, what: What, packet: &Packet, at: Instant) -> bool {
         let bytes = packet.bytes();
         let kept = bytes.len().min(HEADER);

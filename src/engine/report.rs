@@ -16,7 +16,7 @@ pub const LATENESS_MAX: u64 = 60_000_000_000;
 pub struct Report {
     /// Totals.
     pub counters: RouterCounters,
-    /// Of what was received and sent, what passed in the kernel: the flow caches of attachments.
+    /// The part of the received and sent packets that passed in the kernel, by the flow caches of attachments.
     pub carried: Amount,
     /// Waiting at the time of the report.
     pub held: Amount,
@@ -24,15 +24,15 @@ pub struct Report {
     pub paths: Vec<PathReport>,
     /// Translators with a table.
     pub nats: Vec<NatReport>,
-    /// Flows forgotten for lack of room in the flow table.
+    /// Flows that were evicted from the full flow table.
     pub evicted_flows: u64,
-    /// Connections that were named for the draws.
+    /// Connections that were numbered for the draws.
     pub named: Named,
     /// How long after its time each scheduled packet left, in nanoseconds.
     pub lateness: Histogram<u64>,
     /// Records that the reader did not take in time.
     pub records_lost: u64,
-    /// Events that a log has not, for the same reason.
+    /// Events that are missing in a log, for the same reason.
     pub events_lost: u64,
 }
 

@@ -24,9 +24,9 @@ use crate::pipeline::time::Instant;
 /// One worker's end of a port.
 #[derive(Debug)]
 pub enum Port {
-    /// A queue of a TUN device: what comes by it is routed.
+    /// A queue of a TUN device: packets from it are routed.
     Routed(Queue),
-    /// One end of a wire: what comes by it takes a path, whatever its addresses say.
+    /// One end of a wire: packets from it take a path, whatever their addresses are.
     Wire {
         /// A queue of the TAP device from which frames are read.
         reads: Queue,
@@ -100,7 +100,7 @@ impl Queues {
         }
     }
 
-    /// Reads one frame. `is_idle`: no packet waits, so no number of a link header is in use.
+    /// Reads one frame. `is_idle`: no packet is held, so no number of a link header is in use.
     pub(super) fn recv(&mut self, port: u16, buffer: &mut [u8], is_idle: bool) -> std::io::Result<Arrival> {
         match &self.ports[usize::from(port)] {
             Port::Routed(queue) => Ok(Arrival { length: queue.recv(buffer)?, wire: None }),

@@ -1,4 +1,4 @@
-//! The flows of one attachment: who has an entry in the table, who is open, and what has passed.
+//! The flows of one attachment: which have an entry in the table, which are open, and what has passed.
 
 use std::collections::VecDeque;
 
@@ -11,16 +11,16 @@ use crate::pipeline::router::Router;
 use crate::pipeline::time::Instant;
 use crate::pipeline::wire::{FlowKey, protocol};
 
-/// Fewer wire packets than these are not worth an opening.
+/// A flow is opened only if at least this many wire packets may pass.
 const LEAST: u64 = 32;
-/// Flows that are tried at one time: what came meanwhile has its turn.
+/// Flows that are tried at one time, so that new packets need not wait for long.
 const BATCH: usize = 64;
-/// Detours that are acknowledged at once while a flow stays closed: their count has 16 bits.
+/// Detours that are acknowledged at once while a flow stays closed, because their count has 16 bits.
 const ACKNOWLEDGED: u64 = 1 << 12;
-/// Places of [`FlowCache::asked`]; flows that share one are asked about more often.
+/// Places of [`FlowCache::asked`]; the core is asked more often about flows that share a place.
 const ASKED: usize = 1 << 14;
 
-/// At which index a flow without an entry is asked about.
+/// The index from which on the core is asked about a flow without an entry.
 #[derive(Debug, Clone, Copy, Default)]
 struct Asked {
     flow: FlowRef,
@@ -35,15 +35,15 @@ struct Member {
     key: FlowKey,
     flow: FlowRef,
     is_open: bool,
-    /// Of the wire packets since the opening and the bytes in the entry, those that the core knows of.
+    /// The part of the entry's wire packets (since the opening) and bytes that the core has been told.
     told: Amount,
-    /// Packets or trains that were read and are not acknowledged.
+    /// Packets or trains that were read but not acknowledged.
     read: u64,
     /// It is in [`FlowCache::closed`].
     is_waiting: bool,
-    /// Detours that were not read.
+    /// Detours that have not been read.
     unread: Loss,
-    /// What had passed at the last look of a newcomer that wanted the place.
+    /// The number that had passed when a new flow last wanted this place.
     looked: u64,
 }
 
@@ -58,16 +58,16 @@ pub(super) struct FlowCache {
     /// The path of each direction: what the target sends, and what it receives.
     paths: [u16; 2],
     members: Vec<Member>,
-    /// For each entry one more than its member's number.
+    /// For each entry its member's number plus one; 0 if it has none.
     places: Vec<usize>,
     /// Members that may be opened when the queues are empty.
     closed: VecDeque<usize>,
-    /// Frames that were written and have not come by the hook of each direction.
+    /// For each direction, frames that were written and have not passed the hook.
     missing: [Loss; 2],
-    /// Of all that were written, those that will not come.
+    /// For each direction, written frames that are lost.
     lost: [u64; 2],
     asked: Vec<Asked>,
-    /// No flow is opened.
+    /// While set, no flow is opened.
     is_paused: bool,
 }
 
@@ -110,7 +110,7 @@ impl FlowCache {
             return Arrived(None);
         }
         let Some(Seen { key, is_syn, is_counted }) = Seen::read(packet) else { return Arrived(None) };
-        // It may begin both directions of a connection anew.
+        // A SYN may start both directions of a connection again.
         if is_syn && let Some(other) = self.find(1 - direction, &key.answers()) {
             self.close(other, router, now);
             self.wait(other);

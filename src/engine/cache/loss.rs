@@ -1,11 +1,11 @@
-//! What does not come any more: packets that a queue of the kernel had no room for.
+//! Lost packets: those that did not fit into a queue of the kernel.
 
 use crate::pipeline::time::{Duration, Instant};
 
-/// What is missing for so long does not come any more.
+/// A packet that is missing for this long is lost.
 const LOST: Duration = Duration::from_millis(20);
 
-/// How many have been missing all the time, and since when.
+/// The least number of packets that was missing, and since when.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Loss {
     least: u64,
@@ -19,7 +19,7 @@ impl Default for Loss {
 }
 
 impl Loss {
-    /// So many are missing now; how many of them are lost. It begins anew if any are.
+    /// Takes the number that is missing now, and returns how many of these are lost. If any are, the measurement starts again.
     pub(super) fn so_far(&mut self, missing: u64, now: Instant) -> u64 {
         if missing < self.least {
             *self = Self { least: missing, since: now };

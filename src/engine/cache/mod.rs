@@ -1,9 +1,9 @@
 //! The worker's side of the flow cache: which flows of an attachment pass in the kernel, and what they have done there.
 //!
-//! A flow whose stages let its next packets pass ([`Router::quiet`]) is *open*: the hooks carry it on without faultwire. The
-//! packet in which something may happen is detoured, and with it everything of the flow behind it, until the worker has read
-//! all of that and opens the flow again. So no packet overtakes another, and none is counted twice. What passed is told to
-//! the core before it sees the flow's next packet.
+//! A flow whose stages let its next packets pass ([`Router::quiet`]) is *open*: the hooks forward its packets without
+//! faultwire. A packet that a stage may act on is detoured to faultwire, and so are all packets of the flow after it, until
+//! the worker has read them and opens the flow again. So no packet overtakes another, and none is counted twice. The core is
+//! told how many packets passed before it sees the flow's next packet.
 
 mod flows;
 mod loss;
@@ -15,15 +15,15 @@ use crate::pipeline::aim::flow::FlowRef;
 use crate::pipeline::router::Router;
 use crate::pipeline::time::{Duration, Instant};
 
-/// Time between two tries to open a flow.
+/// Time between two attempts to open a flow.
 pub(super) const RETRY: Duration = Duration::from_micros(200);
 
 /// The flow caches of a worker's attachments.
 #[derive(Debug, Default)]
 pub(super) struct FlowCaches {
-    /// With the port of the target's side; that of the network's is the next one.
+    /// Each with the port on the target's side; the port on the network's side is the next one.
     caches: Vec<(usize, FlowCache)>,
-    /// For each port: its cache, and the direction of what comes by it.
+    /// For each port: its cache, and the direction of packets that come in by it.
     of_port: Vec<Option<(usize, usize)>>,
 }
 
@@ -65,25 +65,25 @@ impl FlowCaches {
         }
     }
 
-    /// Opens what can be opened, when the queues have been read empty; `written` counts the frames written to each port. True
-    /// if somebody has to be tried again.
+    /// Opens the flows that can be opened; call it when the queues are empty. `written` counts the frames written to each
+    /// port. True if a flow has to be tried again.
     pub(super) fn settle(&mut self, written: &[u64], router: &mut Router, now: Instant) -> bool {
         let mut is_pending = false;
         for (target, cache) in &mut self.caches {
-            // What goes up is written to the network's side.
+            // Packets that go up are written to the network's side.
             is_pending |= cache.settle([written[*target + 1], written[*target]], router, now);
         }
         is_pending
     }
 
-    /// Tells the core what has passed of all flows.
+    /// Tells the core what has passed in all flows.
     pub(super) fn tell_all(&mut self, router: &mut Router, now: Instant) {
         for (_, cache) in &mut self.caches {
             cache.tell_all(router, now);
         }
     }
 
-    /// Whether everything has to be detoured for a while.
+    /// Begins or ends a time in which all packets are detoured.
     pub(super) fn pause(&mut self, is_paused: bool, router: &mut Router, now: Instant) {
         for (_, cache) in &mut self.caches {
             cache.pause(is_paused, router, now);

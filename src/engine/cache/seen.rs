@@ -1,8 +1,8 @@
-//! What the worker has to know of a packet before the core sees it.
+//! What the worker must know about a packet before the core sees it.
 
 use crate::pipeline::wire::{FlowKey, Layout, Tcp, Version, ipv4, ipv6, protocol, tcp::flag};
 
-/// What a packet says of itself, as `read_packet` of `wire.c` reads it.
+/// Properties of a packet, as `read_packet` in `wire.c` reads them.
 pub(super) struct Seen {
     pub(super) key: FlowKey,
     pub(super) is_syn: bool,
