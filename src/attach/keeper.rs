@@ -1,8 +1,9 @@
-//! Keeps devices open until after everything else of the process is closed.
+//! Keeps devices open until all other descriptors of the process are closed.
 //!
-//! When a process is killed, the kernel closes its descriptors in an order of its own. If a TAP went before the programs that
-//! lead to it, packets would be lost until they go too, and a device goes slowly. So a second descriptor of each TAP is on
-//! its way through a socket from this process to itself: the kernel closes what is in a socket when it has closed the socket.
+//! When a process is killed, the kernel closes its descriptors in no defined order. If a TAP were closed before the programs
+//! that redirect to it, packets would be lost until the programs are gone too, and removing a device takes long. So a second
+//! descriptor of each TAP is in flight on a socket from this process to itself. The kernel closes descriptors that are in
+//! flight after it has closed the socket.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -19,10 +20,10 @@ const MOST: usize = 128;
 pub(super) struct Keeper(#[expect(dead_code, reason = "held, not read")] [OwnedFd; 2]);
 
 impl Keeper {
-    /// Keeps the devices of these queues.
+    /// Keeps the devices of these queues open.
     ///
     /// # Errors
-    /// If there are no more descriptors, or the socket takes none.
+    /// If no more descriptors are available, or the socket does not accept them.
     pub(super) fn of<'a>(queues: impl Iterator<Item = &'a Queue>) -> io::Result<Self> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let (from, to) = socketpair(AddressFamily::Unix, SockType::Datagram, None, flags)?;

@@ -1,13 +1,12 @@
-//! The way through a device that somebody else made: two TAP devices beside it and the programs that lead its IP traffic
-//! through them.
+//! Attachments to existing devices: two TAP devices beside the device, and programs that send its IP traffic through them.
 //!
 //! ```text
 //! target sends ──► DEV egress ──► outer TAP ──► worker ──► outer TAP ──► DEV egress ──► network
 //! target gets  ◄── DEV ingress ◄── inner TAP ◄── worker ◄── inner TAP ◄── DEV ingress ◄── network
 //! ```
 //!
-//! Nothing of the device changes: addresses, routes, MTU, queues and the packets' TTL stay. What is not IP stays in the kernel.
-//! The programs hang on descriptors of this process, so that traffic flows past faultwire the moment it ends.
+//! The device itself does not change: addresses, routes, MTU, queues and the packets' TTL stay. Packets that are not IP stay in
+//! the kernel. The programs are bound to descriptors of this process, so traffic bypasses faultwire as soon as it ends.
 
 mod keeper;
 
@@ -21,27 +20,27 @@ use crate::bpf::{BpfError, CacheSize, Devices, HookCounters, Links, Programs};
 use crate::device::{DeviceError, Offload, Queue, Tun, TunOptions};
 use crate::net::{LinkSetup, NetError, Netns, link, lookup, sysctl};
 
-/// MTU of the TAP devices, the most that a TAP can have: what the device can send fits.
+/// MTU of the TAP devices, the maximum of a TAP: everything that the device can send fits.
 const MTU: u32 = 65_521;
 /// Packets or trains that the queue of a TAP holds.
 const QUEUE: u32 = 4_096;
 /// Names that are tried for the TAP devices.
 const TRIES: u16 = 16;
-/// What the names of the TAP devices begin with.
+/// Prefix of the names of the TAP devices.
 const PREFIX: &str = "fw-";
 
-/// A device cannot be attached to. Nothing of it was changed.
+/// Why a device cannot be attached to. The device was not changed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AttachError {
     /// There is no such device.
     #[error("there is no device {device} in the network namespace {netns}; it has {others}")]
     NoDevice {
-        /// What was asked for.
+        /// The name that was given.
         device: String,
         /// Where.
         netns: String,
-        /// The devices that are there.
+        /// The devices that exist.
         others: String,
     },
     /// It has no default route.
@@ -79,27 +78,27 @@ pub enum AttachError {
     Keep(io::Error),
 }
 
-/// A device with its TAPs and loaded programs; once attached, its IP traffic goes through the TAPs.
+/// A device with its TAPs and loaded programs. Once attached, its IP traffic passes the TAPs.
 #[derive(Debug)]
 pub struct Attachment {
-    // Dropped in this order: the programs go before the devices that they lead to.
+    // Dropped in this order: the programs before the devices to which they redirect.
     links: Option<Links>,
     programs: Programs,
     _keeper: Keeper,
     netns: Netns,
     device: String,
     taps: [String; 2],
-    /// What was asked for and not granted, in sentences.
+    /// Requested features that the kernel did not grant, one sentence each.
     pub notices: Vec<String>,
 }
 
 /// The ends of an attachment: a queue for each worker, of the outer TAP (what the device sends) and of the inner one.
 pub type Taps = [Vec<Queue>; 2];
 
-/// Finds the device and says why it cannot be attached to; without a name, the one of the default route.
+/// Finds the device, or says why it cannot be attached to. Without a name, it is the device of the default route.
 ///
 /// # Errors
-/// If there is no such device, or it is not fit.
+/// If there is no such device, or it is unsuitable.
 pub fn find(netns: &Netns, device: Option<&str>) -> Result<lookup::Device, AttachError> {
     let name = match device {
         Some(name) => name.to_owned(),
@@ -128,11 +127,11 @@ pub fn find(netns: &Netns, device: Option<&str>) -> Result<lookup::Device, Attac
 }
 
 impl Attachment {
-    /// Makes the TAPs beside `device` and loads the programs, with a flow cache for so many `cached` flows. Traffic is led
-    /// through them by [`Attachment::attach`].
+    /// Creates the TAPs beside `device` and loads the programs, with a flow cache for `cached` flows. Traffic passes them after
+    /// [`Attachment::attach`].
     ///
     /// # Errors
-    /// If something cannot be made; what was made is gone then.
+    /// If something cannot be created; everything created before is removed.
     pub fn prepare(
         netns: &Netns,
         device: &lookup::Device,
@@ -175,7 +174,7 @@ impl Attachment {
         Ok((attachment, [outer, inner]))
     }
 
-    /// From now on the device's IP traffic goes through the TAPs; somebody must read them.
+    /// Sends the device's IP traffic through the TAPs from now on; a worker must read them.
     ///
     /// # Errors
     /// If the kernel has no tcx, or the device is gone.
@@ -185,8 +184,8 @@ impl Attachment {
         Ok(())
     }
 
-    /// From now on the device's traffic passes by the TAPs; what is on its way in them still goes on until this is dropped.
-    /// When this returns nothing is put into the TAPs any more.
+    /// Lets the device's traffic bypass the TAPs from now on. Packets in the TAPs are still forwarded until this value is
+    /// dropped. When this returns, no more packets enter the TAPs.
     pub fn detach(&mut self) {
         if let Some(links) = &mut self.links {
             links.release_device();
@@ -194,12 +193,12 @@ impl Attachment {
         }
     }
 
-    /// Whether the device is still there.
+    /// Whether the device still exists.
     pub fn is_attached(&self) -> bool {
         self.links.as_ref().is_some_and(Links::is_attached)
     }
 
-    /// What the hooks did: up (what the device sends), down (what it receives).
+    /// The counters of the hooks: up (packets that the device sends), down (packets that it receives).
     pub fn counters(&self) -> [HookCounters; 2] {
         self.programs.counters()
     }
@@ -234,7 +233,7 @@ fn names(number: u16) -> [String; 2] {
     ["out", "in"].map(|side| format!("{PREFIX}{number:04x}-{side}"))
 }
 
-/// Opens both TAPs by names that are free; also their number, which the mark has too.
+/// Opens both TAPs with free names; also returns their number, which is part of the mark.
 fn open_both<T>(
     first: u16,
     open: impl Fn(&str) -> Result<T, DeviceError>,
@@ -244,7 +243,7 @@ fn open_both<T>(
         let number = first.wrapping_add(tries);
         let [outer, inner] = names(number);
         tries += 1;
-        // Of a pair whose second name is taken the first is closed again.
+        // If the second name of a pair is taken, the first device is closed again.
         match open(&outer).and_then(|outer| Ok([outer, open(&inner)?])) {
             Ok(both) => return Ok((number, both)),
             Err(DeviceError::Exists { .. }) if tries < TRIES => {}
@@ -253,7 +252,7 @@ fn open_both<T>(
     }
 }
 
-/// Up, without any address: the namespace must not send anything of its own by it.
+/// Sets the TAP up without any address: the namespace must not send packets of its own by it.
 fn set_up(netns: &Netns, name: &str) -> Result<(), NetError> {
     match sysctl::write(netns, &format!("ipv6/conf/{name}/disable_ipv6"), "1") {
         Err(NetError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}

@@ -1,13 +1,13 @@
-//! The flow cache as the kernel's programs see it: which flows they let pass, and how far.
+//! The flow cache as the kernel's programs see it: which flows they let pass, and how many packets.
 //!
 //! A table of flows of both directions, in sets of [`WAYS`]. An entry is [`WORDS`] words of 64 bits: the flow's key, a state
 //! that the programs change by atomic operations, and how much may pass (`struct flow` of `wire.c`). The programs only look
-//! entries up; the worker gives them to flows and takes them back.
+//! entries up; the worker assigns entries to flows and frees them.
 //!
 //! The state has, from its lowest bit: 36 bits of wire packets that have passed since the entry was opened, 12 bits that
 //! number the openings, and 16 bits of detours: packets or trains of the flow that were sent to faultwire and that it has not
-//! acknowledged. While that is not zero, everything of the flow is detoured, so that nothing overtakes what waits in the TAP.
-//! The worker closes an entry by a detour that never comes.
+//! acknowledged. While the detours are not zero, all packets of the flow are detoured, so that no packet overtakes those that
+//! wait in the TAP. The worker closes an entry by adding a detour for which there is no packet.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -33,10 +33,10 @@ const OPENING_BITS: u32 = 12;
 const LONGEST_BITS: u32 = 24;
 /// One detour.
 const DETOUR: u64 = 1 << (PASSED_BITS + OPENING_BITS);
-/// The most that may pass between two openings.
+/// The maximum number of packets that may pass between two openings.
 const MOST: u64 = 1 << (PASSED_BITS - 1);
 
-/// The table of an attachment's flows, and how many frames that faultwire wrote have come by the hooks.
+/// The table of an attachment's flows, and the number of frames written by faultwire that have passed the hooks.
 #[derive(Debug, Clone)]
 pub struct FlowTable(Arc<Shared>);
 
@@ -48,7 +48,7 @@ struct Shared {
     seed: u64,
 }
 
-/// A state, taken apart.
+/// The parts of a state word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct State(u64);
 
@@ -63,7 +63,7 @@ impl State {
         self.0 / DETOUR
     }
 
-    /// Of the next opening, with nothing passed.
+    /// The state of the next opening, with nothing passed.
     const fn next(self, detours: u64) -> Self {
         let opening = ((self.0 >> PASSED_BITS) + 1) & ((1 << OPENING_BITS) - 1);
         Self((detours * DETOUR) | (opening << PASSED_BITS))
@@ -75,7 +75,7 @@ impl State {
 pub(crate) struct KeyWords([u64; KEY]);
 
 impl KeyWords {
-    /// Of a flow that the hook of `direction` (0 up, 1 down) sees.
+    /// The words for a flow that the hook of `direction` (0 up, 1 down) sees.
     pub(crate) fn of(key: &FlowKey, direction: usize) -> Self {
         let (version, mut words) = (key.version(), [0; KEY]);
         for (at, host) in [(0, key.source_host()), (2, key.destination_host())] {
@@ -92,7 +92,7 @@ impl KeyWords {
         Self(words)
     }
 
-    /// As `find_flow` of `wire.c` has it.
+    /// The same hash as in `find_flow` of `wire.c`.
     fn hash(self, seed: u64) -> u64 {
         let fold = |hash: u64, word: u64| {
             let hash = (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -103,17 +103,17 @@ impl KeyWords {
 }
 
 impl FlowTable {
-    /// A table of so many sets, a power of two, in these maps.
+    /// A table of `sets` sets (a power of two) in these maps.
     pub(super) fn new(flows: Memory, returned: Memory, sets: usize, seed: u64) -> Self {
         Self(Arc::new(Shared { flows, returned, sets, seed }))
     }
 
-    /// How many entries it has.
+    /// The number of entries.
     pub(crate) fn entries(&self) -> usize {
         self.0.sets * WAYS
     }
 
-    /// Frames that faultwire wrote and that have come by the hook of a direction.
+    /// The number of frames written by faultwire that have passed the hook of a direction.
     pub(crate) fn returned(&self, direction: usize) -> u64 {
         self.0.returned[direction * RETURNED_WORDS].load(Ordering::Acquire)
     }
@@ -143,7 +143,7 @@ impl Entry<'_> {
         self.0[BYTES].load(Ordering::Acquire)
     }
 
-    /// Closes it: everything of the flow is detoured from now on.
+    /// Closes the entry: all packets of the flow are detoured from now on.
     pub(crate) fn close(self) {
         self.0[STATE].fetch_add(DETOUR, Ordering::AcqRel);
     }
@@ -155,7 +155,7 @@ impl Entry<'_> {
 
     /// Gives the entry, which is closed or has never been open, to a flow; it is closed then.
     pub(crate) fn give(self, key: KeyWords) {
-        // A program that has compared the key before this changes the state in vain from here on.
+        // If a program has compared the key before this, its change of the state fails from here on.
         let change = |state| Some(State(state).next(1).0);
         // The closure never declines.
         let _ = self.0[STATE].fetch_update(Ordering::AcqRel, Ordering::Acquire, change);
@@ -202,7 +202,7 @@ impl FlowTable {
         passes
     }
 
-    /// So many frames come by a hook.
+    /// Frames pass a hook.
     pub(crate) fn come_back(&self, direction: usize, frames: u64) {
         self.0.returned[direction * RETURNED_WORDS].fetch_add(frames, Ordering::Relaxed);
     }
@@ -210,7 +210,7 @@ impl FlowTable {
 
 #[cfg(test)]
 impl Entry<'_> {
-    /// As `pass` of `wire.c`: so many wire packets pass, or the flow has one more detour.
+    /// As `pass` of `wire.c`: the wire packets pass, or the flow has one more detour.
     fn pass(self, wires: u64, longest: u64, is_plain: bool) -> bool {
         let (state, room) = (self.0[STATE].load(Ordering::Relaxed), self.0[ROOM].load(Ordering::Relaxed));
         let passes = is_plain

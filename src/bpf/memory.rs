@@ -1,4 +1,4 @@
-//! Maps that are shared with the kernel's programs as plain memory.
+//! Maps that the worker and the kernel's programs share as memory.
 
 #![expect(unsafe_code, reason = "mmap(2) of a map, and its memory as atomics")]
 
@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicU64;
 use nix::errno::Errno;
 use nix::libc;
 
-/// The values of an array map, as words of 64 bits that programs change at the same time.
+/// The values of an array map, as words of 64 bits that programs may change at any time.
 #[derive(Debug)]
 pub(crate) struct Memory {
     start: NonNull<AtomicU64>,
@@ -23,7 +23,7 @@ unsafe impl Send for Memory {}
 unsafe impl Sync for Memory {}
 
 impl Memory {
-    /// Maps the first `words` words of the array `map`, which was made for it (`BPF_F_MMAPABLE`).
+    /// Maps the first `words` words of the array `map`, which must have been created with `BPF_F_MMAPABLE`.
     pub(super) fn of(map: BorrowedFd<'_>, words: usize) -> nix::Result<Self> {
         let protection = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: a new mapping at a place that the kernel chooses.

@@ -1,7 +1,7 @@
 //! The programs of an attachment (`wire.c`, compiled to `wire.o`), and their loader.
 //!
-//! A program stays attached as long as the descriptor of its link is open: nothing is pinned, so nothing outlives the
-//! process, however it ends.
+//! A program stays attached as long as the descriptor of its link is open. Nothing is pinned, so nothing remains after the
+//! process ends, however it ends.
 
 pub(crate) mod flows;
 mod memory;
@@ -17,14 +17,14 @@ use crate::bpf::memory::Memory;
 use crate::bpf::object::Object;
 use crate::bpf::sys::{Hook, MapShape};
 
-/// The compiled programs. `.ci/bpf` makes them anew and compares.
+/// The compiled programs. `.ci/bpf` compiles them again and compares.
 const WIRE: &[u8] = include_bytes!("wire.o");
 
-/// The programs cannot be used.
+/// Why the programs cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BpfError {
-    /// The kernel refused for lack of privilege.
+    /// The kernel refused because privileges are missing.
     #[error(
         "this process may not load programs into the kernel ({0}): it needs CAP_BPF and CAP_NET_ADMIN in the host's own user \
          namespace; run faultwire as root"
@@ -74,14 +74,14 @@ pub enum BpfError {
     ByteOrder,
 }
 
-/// Where an attachment's programs send packets, by the indices of the devices.
+/// The indices of the devices between which an attachment's programs send packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Devices {
-    /// The device that is attached to.
+    /// The device of the attachment.
     pub device: u32,
-    /// The TAP for what the device sends.
+    /// The TAP for packets that the device sends.
     pub outer: u32,
-    /// The TAP for what the device receives.
+    /// The TAP for packets that the device receives.
     pub inner: u32,
 }
 
@@ -94,17 +94,17 @@ pub struct Programs {
     flows: Option<FlowTable>,
 }
 
-/// The flow cache that the programs shall have.
+/// Parameters of the flow cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CacheSize {
-    /// Flows for which there must be room, each direction of a connection for itself; at least twice as many entries are made.
+    /// Flows that must fit, counting each direction of a connection; the table has at least twice as many entries.
     pub flows: usize,
-    /// Chosen at random, so that nobody can aim at the places of the table.
+    /// A random key, so that nobody can choose packets that collide in the table.
     pub seed: u64,
 }
 
 impl CacheSize {
-    /// The most sets that a table has: 512 MB.
+    /// Maximum number of sets of a table: 512 MB.
     const MOST_SETS: usize = 1 << 20;
 
     /// Sets of the table, a power of two.
@@ -116,28 +116,28 @@ impl CacheSize {
 /// Attached programs. Dropping it detaches them.
 #[derive(Debug)]
 pub struct Links {
-    /// Of the device: what sends packets to the TAPs.
+    /// The hooks of the device, which send packets to the TAPs.
     hooks: Vec<OwnedFd>,
-    /// Of the TAPs: what carries packets on.
+    /// The hooks of the TAPs, which forward packets.
     _taps: Vec<OwnedFd>,
 }
 
-/// What the hooks of one direction did, in packets or trains.
+/// The counters of the hooks of one direction, in packets or trains.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct HookCounters {
     /// Sent to faultwire.
     pub detoured: u64,
     /// Came back from it.
     pub returned: u64,
-    /// Left alone, because somebody else had marked them.
+    /// Passed without faults, because another program had marked them.
     pub foreign: u64,
     /// Passed in the kernel, by the flow cache.
     pub passed: u64,
 }
 
 impl Programs {
-    /// Loads the programs for these devices; frames that come back are told by `mark`, which no other attachment of the
-    /// namespace may have. Without a `cache` everything is sent to the TAPs.
+    /// Loads the programs for these devices. Frames that come back are recognised by `mark`, which must be unique among the
+    /// attachments of the namespace. Without a `cache` all packets are sent to the TAPs.
     ///
     /// # Errors
     /// If the kernel or the lack of privilege forbids it.
@@ -205,7 +205,7 @@ impl Programs {
         sys::map_update(self.map("settings").as_fd(), 0, &bytes).map_err(map)
     }
 
-    /// Attaches all, those of the TAPs first. Call it in the namespace of the devices.
+    /// Attaches all programs, those of the TAPs first. Call it in the namespace of the devices.
     ///
     /// # Errors
     /// If the kernel has no tcx, or a device is gone.
@@ -232,13 +232,13 @@ impl Programs {
         &found.expect("one of the object's").1
     }
 
-    /// What the hooks did: up (what the device sends), down (what it receives).
+    /// The counters of the hooks: up (packets that the device sends), down (packets that it receives).
     pub fn counters(&self) -> [HookCounters; 2] {
         const FIELDS: usize = 4;
         let map = self.map("counters");
         [0, 1].map(|direction| {
             let mut values = vec![0_u64; FIELDS * possible_cpus()];
-            // The map and the key are there.
+            // The map and the key exist.
             let _ = sys::map_lookup(map.as_fd(), direction, &mut values);
             let sum = |field| values.chunks_exact(FIELDS).map(|cpu| cpu[field]).sum();
             HookCounters { detoured: sum(0), returned: sum(1), foreign: sum(2), passed: sum(3) }
@@ -247,19 +247,19 @@ impl Programs {
 }
 
 impl Links {
-    /// Detaches the hooks of the device: packets pass by the TAPs from now on. What is in them still goes on.
+    /// Detaches the hooks of the device: packets bypass the TAPs from now on. Packets in the TAPs are still forwarded.
     pub fn release_device(&mut self) {
         self.hooks.clear();
     }
 
-    /// Whether the device is still there.
+    /// Whether the device still exists.
     pub fn is_attached(&self) -> bool {
         self.hooks.first().is_some_and(|link| sys::link_device(link.as_fd()).is_ok_and(|index| index != 0))
     }
 }
 
-/// Checks that the programs can be loaded, and that the kernel knows tcx: it is asked to attach one to a device that does not
-/// exist, and refuses that in another way than a kernel without tcx.
+/// Checks that the programs can be loaded and that the kernel has tcx. For this it tries to attach a program to a device that
+/// does not exist: a kernel with tcx returns another error than one without.
 ///
 /// # Errors
 /// If the kernel or the lack of privilege forbids it.
@@ -268,7 +268,7 @@ pub fn probe() -> Result<(), BpfError> {
     let nowhere = Devices { device: NO_DEVICE, outer: NO_DEVICE, inner: NO_DEVICE };
     let programs = Programs::load(nowhere, 0, None)?;
     match programs.link("left", NO_DEVICE, Hook::Ingress) {
-        // tcx looks for the device first.
+        // tcx looks up the device first.
         Err(BpfError::Attach { errno: Errno::ENODEV, .. }) | Ok(_) => Ok(()),
         Err(error) => Err(error),
     }

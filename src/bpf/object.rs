@@ -1,5 +1,5 @@
-//! Reads what clang makes of `wire.c`: an ELF file with a section for each program, one for the maps, and the places where
-//! programs refer to maps. Only what that file has is understood.
+//! Reads the ELF file that clang compiles from `wire.c`: a section for each program, one for the maps, and the places where
+//! programs refer to maps. It supports only the features of that file.
 
 /// The file is not one that this reader understands: a bug, since it is built into the binary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -19,7 +19,7 @@ pub(super) struct Program {
     pub(super) name: String,
     /// Instructions of 8 bytes.
     pub(super) code: Vec<u64>,
-    /// Which instructions want which map.
+    /// Which instructions refer to which map.
     pub(super) references: Vec<(usize, usize)>,
 }
 
@@ -32,7 +32,7 @@ pub(super) struct Map {
 
 /// Section of the maps; each has [`Map::shape`] there.
 const MAPS: &str = "maps";
-/// What the sections of programs begin with.
+/// Prefix of the names of sections with programs.
 const PROGRAM: &str = "tc/";
 const MACHINE_BPF: u16 = 247;
 const SYMBOLS: u32 = 2;

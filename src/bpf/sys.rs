@@ -16,10 +16,10 @@ const LINK_CREATE: libc::c_int = 28;
 
 /// Programs of tc hooks.
 const PROG_TYPE_SCHED_CLS: u32 = 3;
-/// In front of all programs that are attached already.
+/// Attach before all programs that are already attached.
 const BEFORE: u32 = 1 << 3;
 
-/// What a map is made of.
+/// The parameters of a map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct MapShape {
     pub(super) kind: u32,
@@ -32,9 +32,9 @@ pub(super) struct MapShape {
 /// A hook of a device (`BPF_TCX_INGRESS`, `BPF_TCX_EGRESS`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Hook {
-    /// What the device receives.
+    /// Packets that the device receives.
     Ingress = 46,
-    /// What is sent by it.
+    /// Packets that the device sends.
     Egress = 47,
 }
 
@@ -92,7 +92,7 @@ struct InfoAttributes {
     info: u64,
 }
 
-/// The part of `struct bpf_link_info` that tells of a tcx link.
+/// The part of `struct bpf_link_info` for a tcx link.
 #[repr(C)]
 #[derive(Default)]
 struct LinkInfo {
@@ -156,7 +156,7 @@ fn element(command: libc::c_int, map: BorrowedFd<'_>, key: u32, value: u64) -> n
     call(command, &attributes).map(drop)
 }
 
-/// Loads a tc program; on refusal the kernel's errno and the end of what its verifier said.
+/// Loads a tc program. If the kernel refuses it, returns the errno and the end of the verifier's log.
 pub(super) fn program_load(name: &str, code: &[u64]) -> Result<OwnedFd, (Errno, String)> {
     match load(name, code, &mut []) {
         Ok(program) => Ok(program),

@@ -1,9 +1,9 @@
-//! The journal: what a running router did with each packet, told by the workers and written by a thread of its own.
+//! The journal: what a running router did with each packet, recorded by the workers and written by a separate thread.
 //!
-//! A worker puts a [`Record`] into a lock-free ring of its own ([`tap`]); a full ring loses records, which are counted, and never
-//! packets. One thread empties the rings and hands the records to its sinks ([`hub`]): the journal file ([`file`]), a capture, the
-//! drops that are told at the end ([`recent`]). What is done to the run meanwhile is told to the same sinks as notes
-//! ([`note`]). `docs/journal.md` has the format.
+//! A worker puts each [`Record`] into its own lock-free ring ([`tap`]). If a ring is full, records are lost and counted; packets
+//! are never lost. One thread empties the rings and gives the records to its sinks ([`hub`]): the journal file ([`file`]), a
+//! capture, or the drops that are printed at the end ([`recent`]). Changes and marks of a run go to the same sinks as notes
+//! ([`note`]). `docs/journal.md` describes the format.
 
 pub mod file;
 pub mod hub;

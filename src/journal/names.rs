@@ -1,4 +1,4 @@
-//! Names for the numbers in records: the first block of a journal file.
+//! Names for the numbers in records; they are the first block of a journal file.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,17 +11,17 @@ use crate::pipeline::router::path::Path;
 /// The version of the format.
 pub const VERSION: u32 = 2;
 
-/// Flows of the router that is built for its names only.
+/// Size of the flow table of the router that is built only for its names.
 const FEWEST: usize = 8;
 
-/// What the records of a run are about.
+/// The names of a run's ports, paths, stages and reasons.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Names {
     /// Version of the format.
     pub version: u32,
     /// Seed of the run.
     pub seed: u64,
-    /// When the router's clock was zero, in nanoseconds since 1970.
+    /// The time at which the router's clock was zero, in nanoseconds since 1970.
     pub started_ns: u64,
     /// The ports.
     pub ports: Vec<String>,
@@ -34,7 +34,7 @@ pub struct Names {
 /// A path.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PathNames {
-    /// What the path is called: `FROM>TO` or, of `exec` and `attach`, `up` and `down`.
+    /// The name of the path: `FROM>TO`, or for `exec` and `attach` `up` and `down`.
     pub name: String,
     /// Its seats, in order: the stages, and `STAGE/back` for the other direction of one that works in both.
     pub stages: Vec<String>,
@@ -70,7 +70,7 @@ impl Names {
         Self { version, seed, started_ns: since.as_nanos() as u64, ports, paths, reasons }
     }
 
-    /// The same with control characters escaped: a file may come from anybody, and a terminal obeys them.
+    /// The same with control characters escaped: a file may come from an untrusted source, and a terminal obeys them.
     pub(super) fn escaped(mut self) -> Self {
         let paths = self.paths.iter_mut().flat_map(|path| path.stages.iter_mut().chain([&mut path.name]));
         for name in paths.chain(&mut self.ports).chain(&mut self.reasons) {
@@ -110,7 +110,7 @@ impl Names {
         }
     }
 
-    /// All that [`Self::place`] can say of a whole file.
+    /// All results that [`Self::place`] can give for a file.
     pub fn places(&self) -> Vec<String> {
         let of_path = |path: &PathNames| {
             let stages = path.stages.iter().map(|stage| format!("{}/{stage}", path.name));

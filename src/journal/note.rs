@@ -1,15 +1,15 @@
-//! What people and programs do to a run while it runs: changes of its stages, and marks.
+//! Notes: changes of a run's stages, and marks, made by people and programs.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// What a note is about.
+/// The kind of a note.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum NoteKind {
-    /// A change was carried out.
+    /// A change was applied.
     Changed,
-    /// Somebody marked this moment.
+    /// A mark was set.
     Marked,
     /// A scheduled change was refused when its time came.
     Failed,
@@ -29,19 +29,19 @@ impl NoteKind {
     }
 }
 
-/// Something that was done to a run.
+/// A change or mark of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Note {
-    /// When, in nanoseconds since the start of the router: of a change, when all workers had carried it out.
+    /// Time in nanoseconds since the start of the router; for a change, the time when all workers had applied it.
     pub at_ns: u64,
-    /// What it is about.
+    /// Its kind.
     pub kind: NoteKind,
-    /// What was done, or the text of a mark.
+    /// The change in words, or the text of a mark.
     pub text: String,
     /// The version of the stages that a change made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<u64>,
-    /// The number of the scheduled change that it is about.
+    /// The number of the scheduled change, if it is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule: Option<u64>,
     /// The request of a change: `method`, `resource`, `body`.
@@ -61,7 +61,7 @@ impl Note {
 
     /// An object for a line.
     pub fn json(&self) -> Value {
-        // All of it is plain data.
+        // All fields are plain data.
         serde_json::to_value(self).unwrap_or_default()
     }
 }

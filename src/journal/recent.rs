@@ -8,9 +8,9 @@ use crate::journal::record::{Record, id};
 use crate::journal::text::{ends, headers};
 use crate::pipeline::wire::tcp::flag;
 
-/// Drops that are told.
+/// Number of drops that are printed.
 const TOLD: usize = 5;
-/// Ranges of TCP data whose losses are counted. One that shares its place with another is forgotten.
+/// Ranges of TCP data whose losses are counted. If two share a place, the earlier one is forgotten.
 const COUNTED: usize = 4096;
 
 /// Keeps the first drops, and those of packets that open a connection or carry what was lost before.
@@ -22,7 +22,7 @@ pub struct Recent {
     out: Arc<Mutex<Vec<String>>>,
 }
 
-/// A drop that may be told.
+/// A drop that may be printed.
 #[derive(Debug)]
 struct Kept {
     weight: u16,
@@ -73,7 +73,7 @@ impl Recent {
 impl Sink for Recent {
     fn record(&mut self, record: &Record<'_>) {
         let opens = headers(record.bytes).is_some_and(|(_, flags)| flags & flag::SYN != 0);
-        // A copy is no other transmission.
+        // A copy is not another transmission.
         let counted =
             record.tcp.filter(|tcp| record.flow != 0 && record.lineage == 0 && (opens || tcp.payload > 0));
         let data = counted.map(|tcp| (record.flow, tcp.sequence));

@@ -1,4 +1,4 @@
-//! One thing that happened to some wire packets that follow each other in a flow, as bytes.
+//! A record: one event of consecutive wire packets of a flow, as bytes.
 
 use crate::pipeline::random::rng::Draw;
 use crate::pipeline::time::Instant;
@@ -9,7 +9,7 @@ pub const FIXED: usize = 112;
 const START: usize = 8;
 /// Stands for "none" where a number of 16 bits is expected.
 pub const NONE: u16 = u16::MAX;
-/// Until when a stage keeps a packet, if it cannot say.
+/// The time until which a stage keeps a packet, if the stage does not know it.
 pub const UNKNOWN: Instant = Instant::ZERO;
 /// Stands for "none" where a reason is expected.
 pub const NO_REASON: u8 = u8::MAX;
@@ -18,7 +18,7 @@ const HAS_DRAW: u8 = 1;
 const HAS_TCP: u8 = 2;
 const IS_PARTIAL: u8 = 4;
 
-/// What can happen to packets.
+/// The kinds of events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Kind {
@@ -34,7 +34,7 @@ pub enum Kind {
     Sent = 5,
     /// Dropped.
     Dropped = 6,
-    /// Let go by a stage that could not say until when it would keep it.
+    /// Released by a stage that did not know until when it would keep it.
     Released = 7,
 }
 
@@ -49,7 +49,7 @@ impl Kind {
         Self::Dropped,
         Self::Released,
     ];
-    /// What stages do to packets that they have taken.
+    /// The events that stages record about packets that they have taken.
     pub const DEEDS: [Self; 4] = [Self::Held, Self::Rewritten, Self::Created, Self::Released];
 
     /// Its name in the output for programs.
@@ -87,10 +87,10 @@ pub struct TcpRange {
     pub transmission: u8,
 }
 
-/// One thing that happened.
+/// One event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Record<'a> {
-    /// What.
+    /// Its kind.
     pub kind: Kind,
     /// For which lanes of a tap it is; zero in files.
     pub lanes: u16,

@@ -1,4 +1,4 @@
-//! A worker's end of the journal: what it tells, into a ring of its own.
+//! A worker's end of the journal: it writes records into its own ring.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,7 +17,7 @@ use crate::pipeline::router::Headers;
 use crate::pipeline::router::path::SeatId;
 use crate::pipeline::time::Instant;
 
-/// What one sink wants to be told.
+/// The records that one sink wants.
 #[derive(Debug, Clone)]
 pub struct Lane {
     /// Bits of [`Kind::bit`].
@@ -29,9 +29,9 @@ pub struct Lane {
     pub is_whole: bool,
     /// One in so many packets; 1: all.
     pub sample: u64,
-    /// Only what happens on this path; a packet that just came is on none yet.
+    /// Only events on this path; a packet that has just arrived is on no path yet.
     pub path: Option<u16>,
-    /// Only packets like these; a train is judged by its first packet.
+    /// Only packets that match; for a train, its first packet decides.
     pub select: Option<Select>,
 }
 
@@ -49,7 +49,7 @@ impl Lane {
     }
 }
 
-/// Where the workers get their taps.
+/// The taps for the workers.
 #[derive(Debug, Clone)]
 pub struct Taps {
     lanes: Arc<[Lane]>,
@@ -71,7 +71,7 @@ impl Taps {
         (Self { lanes: lanes.into(), capacity, lost: Arc::clone(&lost), rings }, receiver, lost)
     }
 
-    /// Taps to which nobody listens.
+    /// Taps without a reader.
     #[cfg(test)]
     pub(crate) fn unheard(lanes: Vec<Lane>) -> Self {
         Self::new(lanes, 1024).0
@@ -80,7 +80,7 @@ impl Taps {
     /// The tap of a worker whose flow table holds so many flows.
     pub fn tap(&self, flows: usize) -> Tap {
         let (ring, consumer) = RingBuffer::new(self.capacity);
-        // If nobody listens any more, the ring fills, and what is lost is counted.
+        // Without a reader the ring fills, and lost records are counted.
         let _ = self.rings.send(consumer);
         let lanes = Arc::clone(&self.lanes);
         let kinds = lanes.iter().fold(0, |set, lane| set | lane.kinds);
@@ -93,7 +93,7 @@ impl Taps {
     }
 }
 
-/// What is told besides the packet.
+/// The content of a record besides the packet.
 #[derive(Debug, Clone, Copy)]
 pub struct Told<'a> {
     /// What happened.
@@ -134,12 +134,12 @@ pub struct Tap {
 }
 
 impl Tap {
-    /// What anybody wants to hear of: bits of [`Kind::bit`].
+    /// Kinds that any lane wants: bits of [`Kind::bit`].
     pub const fn kinds(&self) -> u8 {
         self.kinds
     }
 
-    /// Whether anybody wants to hear of this.
+    /// Whether any lane wants this kind.
     #[inline]
     pub const fn wants(&self, kind: Kind) -> bool {
         self.kinds & kind.bit() != 0

@@ -29,7 +29,7 @@ pub struct Flow {
 }
 
 impl Flows {
-    /// Takes in what a record tells of its flow.
+    /// Learns the addresses of a record's flow.
     pub fn learn(&mut self, record: &Record<'_>) {
         if record.flow == 0 {
             return;
@@ -52,7 +52,7 @@ impl Flows {
         (1..=self.flows.len() as u64).contains(&number)
     }
 
-    /// Which numbers there are, in words.
+    /// The range of known numbers, in words.
     pub fn range(&self) -> String {
         match self.flows.len() {
             0 => "there is none".to_owned(),
