@@ -1,4 +1,4 @@
-//! The files of a capture that is written while a router runs: one, or one after the other.
+//! The files of a capture of a running router: one file, or several with rotation.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
@@ -19,13 +19,13 @@ pub struct Rotation {
 }
 
 impl Rotation {
-    /// Whether a file with so many bytes and of this age is followed by another.
+    /// Whether a file of this size and age is full, so that the next one is started.
     pub(super) fn is_due(&self, bytes: u64, age: Duration) -> bool {
         self.bytes.is_some_and(|most| bytes >= most) || self.time.is_some_and(|most| age >= most)
     }
 }
 
-/// Opens a file to be written, and makes one that only its owner may read if there is none; what is in it stays for now.
+/// Opens a file for writing. A new file can be read by its owner only; the content of an existing file stays for now.
 ///
 /// # Errors
 /// If it cannot be written.
@@ -92,7 +92,7 @@ impl Files {
         if let Some(old) = self.keep.and_then(|keep| self.number.checked_sub(keep.get()))
             && old > 0
         {
-            // Somebody may have moved it away.
+            // The file may have been moved away.
             let _ = std::fs::remove_file(name(&self.path, old));
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! A frame of a capture: where its IP packet is, and how one is made of a packet that leaves.
+//! A frame of a capture: finding its IP packet, and making the frame of a packet that leaves.
 
 use crate::capture::bytes::length32;
 use crate::capture::source::Frame;

@@ -1,4 +1,4 @@
-//! The bytes of a capture, unpacked where they are compressed by gzip or zstd.
+//! The bytes of a capture, decompressed if they are compressed by gzip or zstd.
 
 use std::cell::RefCell;
 use std::io::{BufRead, BufReader, Chain, Cursor, Error, ErrorKind, Read, Result};
@@ -11,13 +11,13 @@ use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 /// Bytes that are read, and unpacked, at a time.
 const BUFFER: usize = 1 << 16;
 
-/// What compressed files begin with.
+/// Magic numbers of compressed files.
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 /// The second to fourth byte of a frame of zstd that holds no data; the first is 0x50 to 0x5f.
 const ZSTD_SKIPPED: [u8; 3] = [0x2a, 0x4d, 0x18];
 
-/// Compressions that are known and not read: what a file of each begins with, and what unpacks it.
+/// Compressions that are recognised but not supported: magic number, and the command that decompresses it.
 const OTHERS: [(&[u8], &str); 4] = [
     (&[0x04, 0x22, 0x4d, 0x18], "lz4 -d"),
     (&[0xfd, b'7', b'z', b'X', b'Z'], "xz -d"),
@@ -25,7 +25,7 @@ const OTHERS: [(&[u8], &str); 4] = [
     (b"PK\x03\x04", "unzip"),
 ];
 
-/// Why reading failed, if it was not for what the file contains.
+/// The error of reading, if the content of the file was not the cause.
 pub(super) type Failure = Rc<RefCell<Option<String>>>;
 
 type First<R> = BufReader<Chain<Cursor<Vec<u8>>, Raw<R>>>;
@@ -52,7 +52,7 @@ impl<R: Read> Read for Raw<R> {
     }
 }
 
-/// What can be read as a capture.
+/// Sources of a capture.
 #[expect(clippy::large_enum_variant, reason = "there is one")]
 pub(super) enum Input<R: Read> {
     Plain(First<R>),
@@ -135,7 +135,7 @@ impl<R: Read> Input<R> {
     }
 }
 
-/// What unpacks a file that begins like this, if it is compressed in a way that is not read here.
+/// The command that decompresses a file that begins like this, if the compression is not supported.
 pub(super) fn unpacker(first: &[u8]) -> Option<&'static str> {
     OTHERS
         .iter()

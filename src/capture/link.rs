@@ -1,4 +1,4 @@
-//! Link types of captures: what is in front of the IP packet.
+//! Link types of captures: the headers before the IP packet.
 
 /// A number of a link type, as capture files have it (`LINKTYPE_...`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -45,7 +45,7 @@ const IPV4: u16 = 0x0800;
 const IPV6: u16 = 0x86dd;
 const PPPOE: u16 = 0x8864;
 const MPLS: [u16; 2] = [0x8847, 0x8848];
-/// VLAN tags: IEEE 802.1Q, 802.1ad, and what came before that.
+/// VLAN tags: IEEE 802.1Q, 802.1ad, and its predecessor.
 const VLAN: [u16; 4] = [0x8100, 0x88a8, 0x9100, 0x9200];
 /// Above this an Ethernet type is a type, up to it a length.
 const LENGTH_MAX: u16 = 1_500;
@@ -69,7 +69,7 @@ impl Link {
         }
     }
 
-    /// Where in `frame` its IP packet starts, behind any VLAN tags, MPLS labels and headers of PPP; `None` if it has none.
+    /// The offset of the IP packet in `frame`, after any VLAN tags, MPLS labels and headers of PPP; `None` if it has none.
     pub fn ip_offset(self, frame: &[u8]) -> Option<usize> {
         let offset = match self {
             Self::Raw => Some(0),
@@ -131,7 +131,7 @@ fn behind(frame: &[u8], mut kind: u16, mut at: usize) -> Option<usize> {
     }
 }
 
-/// Behind the last label; what is not IP there is told by its first digit.
+/// After the last label; the first digit shows whether IP follows.
 fn mpls(frame: &[u8], mut at: usize) -> Option<usize> {
     while frame.get(at + 2)? & 1 == 0 {
         at += 4;

@@ -1,4 +1,4 @@
-//! Logs of a running router: a thread that takes what the workers tell, and writes a file for each path.
+//! Logs of a running router: a thread reads the workers' events and writes a file for each path.
 
 use std::fs::File;
 use std::io::{BufWriter, ErrorKind};
@@ -17,7 +17,7 @@ use crate::pipeline::time::{self, Instant};
 const CAPACITY: usize = 1 << 18;
 /// Time between two looks into the workers' rings.
 const LOOK: Duration = Duration::from_millis(5);
-/// How long what one worker tells is held back for what another still has to tell of earlier.
+/// How long an event of one worker is held back, because another worker may still report an earlier one.
 const HOLD_BACK: time::Duration = time::Duration::from_millis(100);
 
 /// Why there is no log, or only a part of one.
@@ -84,7 +84,7 @@ impl LiveLog {
         Ok((Self { thread: Some(thread.map_err(named)?) }, events))
     }
 
-    /// Waits until all is written that the workers, which must have ended, have told.
+    /// Waits until all events are written. The workers must have ended.
     ///
     /// # Errors
     /// The first file that could not be written.
@@ -95,7 +95,7 @@ impl LiveLog {
 }
 
 impl Drop for LiveLog {
-    /// What was told until an error ended the run is written, too.
+    /// Events until an error ended the run are written, too.
     fn drop(&mut self) {
         let _ = self.thread.take().map(JoinHandle::join);
     }
@@ -124,9 +124,9 @@ impl Writer {
             if !more && self.rings.is_empty() {
                 break;
             }
-            // One worker alone tells in order.
+            // A single worker reports in order.
             self.write(if self.rings.len() > 1 { HOLD_BACK } else { time::Duration::ZERO });
-            // Nobody may be waited for in the rings themselves: it would be the workers' work to end that wait.
+            // Poll: to wake this thread, the workers would need a system call.
             let _ = after(LOOK).recv();
         }
         self.write(time::Duration::ZERO);
@@ -153,9 +153,9 @@ impl Writer {
         });
     }
 
-    /// Writes what is at least so much older than the latest, in order.
+    /// Writes, in order, the events that are older than the latest one by at least this time.
     fn write(&mut self, hold_back: time::Duration) {
-        // Stable: what a worker told of one time stays as it told it.
+        // Stable: events of a worker with the same time keep their order.
         self.waiting.sort_by_key(|event| event.at);
         let latest = self.latest;
         let ready = self.waiting.partition_point(|event| latest.since(event.at) >= hold_back);

@@ -1,6 +1,6 @@
-//! A log in the format of Mahimahi's `mm-link`, so that what plots those plots this: `T # BYTES` an opportunity to
-//! deliver, `T + BYTES` a packet came, `T - BYTES DELAY` one left after DELAY milliseconds, `T d PACKETS BYTES` a drop. A
-//! packet counts four bytes more than its IP length, as in Mahimahi.
+//! A log in the format of Mahimahi's `mm-link`, for its plotting scripts: `T # BYTES` is an opportunity to deliver, `T + BYTES`
+//! a packet that came, `T - BYTES DELAY` a packet that left after DELAY milliseconds, `T d PACKETS BYTES` a drop. A packet
+//! counts four bytes more than its IP length, as in Mahimahi.
 
 use std::collections::{HashMap, VecDeque};
 use std::io::Write;
@@ -12,7 +12,7 @@ use crate::pipeline::link::capacity::Opportunities;
 use crate::pipeline::params::{ImpairmentParams, PathParams, ServiceParams};
 use crate::pipeline::time::Instant;
 
-/// What Mahimahi's devices put before each packet.
+/// Bytes that Mahimahi's devices put before each packet.
 const HEADER: u64 = 4;
 /// How many of the packets that are gone are remembered, for copies and fragments that leave after them.
 const REMEMBERED: usize = 1 << 16;

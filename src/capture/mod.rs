@@ -1,12 +1,12 @@
-//! Captures through a path, in virtual time: the same core as on devices, without any.
+//! Captures: sending them through a path in virtual time, with the same core as on devices; and recording a running router.
 //!
-//! - [`source`]: packets out of a pcap or pcapng file, and what else it says; [`link`]: where in them the IP packet is.
-//! - [`sink`]: packets and the rest into such files.
+//! - [`source`]: reads packets and metadata from pcap and pcapng files; [`link`]: finds the IP packet in a frame.
+//! - [`sink`]: writes packets and metadata to such files.
 //! - [`mahimahi`]: a log for plotting; [`live`]: such logs of a running router.
-//! - [`recorder`]: a capture of a running router; [`files`]: the files that it goes to.
-//! - [`replay`]: what goes through the path and what does not, what leaves and what is dropped; [`outcome`]: the sums.
+//! - [`recorder`]: a capture of a running router; [`files`]: its files.
+//! - [`replay`]: sends the packets of a capture through a path; [`outcome`]: the totals.
 //!
-//! Everything streams: only what a stage holds is in memory.
+//! Everything streams: memory holds only the packets that stages hold.
 
 // Numbers come from outside here: each conversion is checked, or says why it need not be.
 #![cfg_attr(

@@ -1,6 +1,6 @@
 //! The options of pcapng blocks, as bytes: a list of (code, value), each padded to four bytes.
 //!
-//! They are kept as they are, whatever they say. Numbers in them have the byte order of their section.
+//! They are kept unchanged, whatever their content is. Numbers in them have the byte order of their section.
 
 use crate::capture::bytes::{Order, padded};
 
@@ -8,7 +8,7 @@ use crate::capture::bytes::{Order, padded};
 pub(super) const COMMENT: u16 = 1;
 /// Of an interface: its name.
 pub(super) const IF_NAME: u16 = 2;
-/// Of an interface: what it is.
+/// Of an interface: its description.
 pub(super) const IF_DESCRIPTION: u16 = 3;
 /// Of an interface: the resolution of its times.
 pub(super) const IF_TSRESOL: u16 = 9;
@@ -22,7 +22,7 @@ pub(super) const EPB_FLAGS: u16 = 2;
 pub(super) const EPB_DROPCOUNT: u16 = 4;
 /// Of a packet: its number, the same wherever it was seen.
 pub(super) const EPB_PACKETID: u16 = 5;
-/// Of a packet: what was decided about it.
+/// Of a packet: the verdict about it.
 pub(super) const EPB_VERDICT: u16 = 7;
 /// Of statistics: packets that found no room.
 pub(super) const ISB_DROPPED: u16 = 5;

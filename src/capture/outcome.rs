@@ -1,4 +1,4 @@
-//! What a replay amounts to, and what ends one early.
+//! The result of a replay, and the errors that end one early.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use crate::capture::sink::SinkError;
 use crate::capture::source::SourceError;
 use crate::engine::Report;
 
-/// What came of it.
+/// The result of a replay.
 #[derive(Debug)]
 pub struct Outcome {
-    /// What the path did.
+    /// The counters of the path.
     pub report: Report,
     /// Packets of the capture.
     pub packets: u64,
@@ -33,15 +33,15 @@ pub struct Outcome {
     pub unsaid: u64,
     /// From the first to the last packet of the capture.
     pub span: Duration,
-    /// The capture was broken behind what was read.
+    /// The capture was damaged after the packets that were read.
     pub broken: Option<SourceError>,
 }
 
-/// What ends a replay early.
+/// Errors that end a replay early.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReplayError {
-    /// An output does not take a packet.
+    /// An output cannot hold a packet.
     #[error("{output} {source}")]
     Output {
         /// Which: `the output`, `the file of dropped packets`, `the file of answers`.

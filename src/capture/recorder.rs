@@ -21,7 +21,7 @@ use crate::pipeline::wire::{Layout, transport};
 const ENOUGH: usize = 256 << 10;
 /// ... or after so much time.
 const OFTEN: Duration = Duration::from_millis(200);
-/// Packets of which it is known what was done to them on their way.
+/// Number of packets whose changes on the way are remembered.
 const REMEMBERED: usize = 1 << 16;
 /// Flows that are known by number.
 const FLOWS: usize = 1 << 20;
@@ -64,7 +64,7 @@ pub struct Recorder {
     /// Time since 1970 of the file's first packet.
     since: Option<Duration>,
     flows: HashMap<u64, u64>,
-    /// What was done to packets on their way, by their numbers.
+    /// The changes of packets on the way, by packet number.
     done: HashMap<u64, String>,
     buffer: Buffer,
     failed: Option<std::io::Error>,
@@ -77,7 +77,7 @@ impl std::fmt::Debug for Recorder {
     }
 }
 
-/// What stands in a block besides the packet.
+/// The content of a block besides the packet.
 struct About<'a> {
     at: Duration,
     interface: u32,
@@ -87,7 +87,7 @@ struct About<'a> {
 }
 
 impl Recorder {
-    /// What a capture has to be told of: `drops` only, or everything.
+    /// The lane of a capture: `drops` only, or everything.
     pub fn lane(drops: bool) -> Lane {
         let all = [Kind::Received, Kind::Sent, Kind::Dropped, Kind::Created, Kind::Rewritten];
         let kinds: &[Kind] = if drops { &[Kind::Dropped] } else { &all };
@@ -167,7 +167,7 @@ impl Recorder {
         self.since = None;
     }
 
-    /// Remembers what was done to these packets.
+    /// Remembers what stages did to these packets.
     fn remember(&mut self, record: &Record<'_>) {
         if self.done.len() > REMEMBERED {
             self.done.clear();
@@ -192,7 +192,7 @@ impl Recorder {
         }
     }
 
-    /// Writes each wire packet of what came, left or was dropped.
+    /// Writes each wire packet of a record of packets that came, left or were dropped.
     fn packets(&mut self, record: &Record<'_>, side: u32, verdict: Option<u64>) {
         let nanos = if record.kind == Kind::Sent { record.left.max(record.at) } else { record.at };
         let at = Duration::from_nanos(self.names.started_ns.saturating_add(nanos));
@@ -264,7 +264,7 @@ impl Recorder {
         }
     }
 
-    /// What is said about a packet that left or was dropped; nothing if it left as it came, at once.
+    /// The comment on a packet that left or was dropped; none if it left unchanged and at once.
     fn comment(&mut self, about: &About<'_>, wire: u32, number: u64) -> Option<String> {
         let record = about.record;
         about.verdict?;

@@ -1,7 +1,7 @@
 //! A capture through one path of a router, in virtual time.
 //!
-//! Time zero of the run is the first packet of the capture. A packet that the capture has cut off is filled up with zeros
-//! to the length that it had, and cut again when it leaves. What does not belong to the path passes at its own time.
+//! Time zero of the run is the first packet of the capture. A packet that was cut in the capture is padded with zeros to its
+//! original length, and cut again when it leaves. Packets that do not belong to the path pass at their own time.
 
 use std::io::{Read, Write};
 use std::time::Duration;
@@ -23,27 +23,27 @@ use crate::pipeline::router::{Egress, Router, What};
 use crate::pipeline::time::Instant;
 use ipnet::IpNet;
 
-/// What goes through which path.
+/// Which packets take which path.
 #[derive(Debug, Clone)]
 pub struct Replay {
     /// The router; its ports need no addresses.
     pub router: RouterParams,
     /// Index of the path.
     pub path: usize,
-    /// Only packets from these prefixes take the path; all, if there is none.
+    /// Only packets from these prefixes take the path; all if the list is empty.
     pub only_from: Vec<IpNet>,
 }
 
 /// Where packets are written.
 #[derive(Debug)]
 pub struct Outputs<W: Write> {
-    /// What leaves at the far end of the path.
+    /// Packets that leave at the end of the path.
     pub sent: Sink<W>,
-    /// What is dropped, with the reasons as comments.
+    /// Dropped packets, with the reasons as comments.
     pub dropped: Option<Sink<W>>,
-    /// What the path says to the senders: ICMP errors.
+    /// Answers of the path to the senders: ICMP errors.
     pub answers: Option<Sink<W>>,
-    /// What happened when, for Mahimahi's plotting scripts.
+    /// A log for Mahimahi's plotting scripts.
     pub log: Option<Log<W>>,
 }
 
@@ -56,7 +56,7 @@ struct Files<'a, W: Write> {
     far: u16,
     stages: Vec<String>,
     bytes: Vec<u8>,
-    /// What found no room in the output.
+    /// Metadata that the output cannot hold.
     unsaid: u64,
     failed: Option<ReplayError>,
 }

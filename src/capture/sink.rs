@@ -1,4 +1,4 @@
-//! Packets into a pcap or pcapng file, the same bytes on every machine.
+//! Writes packets to a pcap or pcapng file, with the same bytes on every machine.
 
 use std::io::Write;
 use std::time::Duration;
@@ -29,15 +29,15 @@ pub struct Record<'a> {
     pub at: Duration,
     /// Length on the wire, at least that of `data`.
     pub original: u32,
-    /// What stands in the file.
+    /// The content of the file.
     pub data: &'a [u8],
     /// Interface that it was captured on, as [`crate::capture::Frame::interface`].
     pub interface: u32,
     /// Link type.
     pub number: LinkType,
-    /// What its capture says about it.
+    /// Metadata from its capture.
     pub notes: Notes<'a>,
-    /// What to say about it besides; pcap files say nothing.
+    /// An additional comment; pcap files have none.
     pub comment: Option<&'a str>,
 }
 
@@ -62,7 +62,7 @@ pub enum SinkError {
 pub struct Sink<W: Write> {
     output: W,
     writer: Writer,
-    /// What is written next.
+    /// The next bytes to write.
     buffer: Vec<u8>,
 }
 

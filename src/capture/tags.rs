@@ -1,8 +1,9 @@
-//! What surrounded a packet in its capture, by a number that the packet carries through the core.
+//! The surroundings of a packet in its capture, by a number that the packet carries through the core.
 //!
 //! Link-layer headers are few: one for each pair of hosts, direction and VLAN. So are the lengths that packets were cut to.
-//! They are kept once each, for the whole run. What is a packet's own (a comment), and what finds no number any more, is kept by
-//! the packet's flow and number in it until the packet is gone, and for some time after that: copies leave later.
+//! Each is stored once for the whole run. Metadata of a single packet (a comment), and surroundings for which no number is left,
+//! are stored by the packet's flow and its number in the flow, until the packet is gone and for some time after: copies leave
+//! later.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -26,20 +27,20 @@ pub(super) struct Surroundings {
     pub(super) number: LinkType,
     /// Link-layer header.
     pub(super) header: Vec<u8>,
-    /// What stood behind the IP packet, but for a right frame check sequence.
+    /// The bytes after the IP packet, except a correct frame check sequence.
     pub(super) trailer: Vec<u8>,
     /// The packet was cut to this many bytes.
     pub(super) cut: Option<u32>,
-    /// Its header told no length: it stood for so many bytes.
+    /// Its header had no length; this is the length of its frame.
     pub(super) untold: Option<u32>,
-    /// A right frame check sequence stood behind it.
+    /// A correct frame check sequence followed it.
     pub(super) has_fcs: bool,
-    /// What the capture says about it and many others.
+    /// Metadata that it shares with many others.
     order: Order,
     options: Vec<u8>,
 }
 
-/// What one packet has for itself.
+/// Metadata of a single packet.
 #[derive(Debug)]
 struct Own {
     /// If there is no number left for them.
@@ -69,11 +70,11 @@ pub(super) struct Tags {
     numbers: HashMap<Vec<u8>, u16>,
     key: Vec<u8>,
     last: (Vec<u8>, u16),
-    /// What packets have for themselves, by flow and number.
+    /// Metadata of single packets, by flow and number.
     own: HashMap<(u64, u64), Own>,
     /// Which of those are gone, the latest last.
     gone: VecDeque<(u64, u64)>,
-    /// What the packet that enters next has for itself.
+    /// Metadata of the packet that enters next.
     entering: Option<Own>,
 }
 

@@ -1,4 +1,4 @@
-//! `[[port]]` with `attach`: a device that somebody else made, whose traffic goes through two lists of stages.
+//! `[[port]]` with `attach`: an existing device, whose traffic passes two lists of stages.
 
 use crate::config::plan::{AttachTarget, AttachedPort, NetnsRef, PortPlan};
 use crate::config::port::{name, netns};

@@ -11,7 +11,7 @@ use crate::pipeline::units::Bytes;
 #[derive(Debug, Clone, Copy)]
 pub struct Description<'a>(&'a StageParams);
 
-/// What `stage` does, to which packets and when.
+/// Describes what `stage` does, to which packets and when.
 pub fn describe(stage: &StageParams) -> Description<'_> {
     Description(stage)
 }

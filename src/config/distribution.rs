@@ -12,7 +12,7 @@ const OWN: [&str; 4] = ["uniform", "normal", "pareto", "paretonormal"];
 /// Where tc's packages put their files.
 const TC: [&str; 5] = ["/usr/lib/tc", "/lib/tc", "/usr/lib64/tc", "/usr/local/lib/tc", "/usr/share/tc"];
 
-/// What is wrong with a name, and what would be right.
+/// The error for a wrong name, with what would be right.
 pub(super) type Refusal = (String, String);
 
 /// That a file may not be named where this was.

@@ -1,4 +1,4 @@
-//! What a spec will really do: in words, in numbers, and where it will surprise.
+//! Explains what a spec really does, in words and numbers, and warns of surprising effects.
 
 use serde::Serialize;
 
@@ -18,7 +18,7 @@ use crate::pipeline::units::Probability;
 pub struct Explanation {
     /// Sentences about what is done to each packet, in the order in which it is done.
     pub does: Vec<String>,
-    /// What will probably surprise.
+    /// Warnings of surprising effects.
     pub warnings: Vec<String>,
     /// The numbers behind the sentences.
     pub numbers: Numbers,

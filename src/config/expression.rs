@@ -1,10 +1,10 @@
-//! Which packets, as a line: `tcp port 5432 and not host 10.0.0.7`.
+//! Selections of packets in one line: `tcp port 5432 and not host 10.0.0.7`.
 //!
 //! ```text
 //! expression = all { "or" all }
 //! all        = one { ["and"] one }
 //! one        = "not" one | "(" expression ")" | primitive
-//! primitive  = condition { condition }                          all of them: "not tcp port 22" spares SSH, as in tcpdump
+//! primitive  = condition { condition }                          all of them: "not tcp port 22" excludes SSH, as in tcpdump
 //! condition  = tcp | udp | icmp | icmp6 | sctp | proto N        protocol
 //!            | ip | ip6                                          version
 //!            | [src | dst] port N[-M]                            ports, of either end unless one is named

@@ -1,4 +1,4 @@
-//! What a file is for, by its keys.
+//! The kind of a file (configuration, case, faults for attach), by its keys.
 
 /// Keys that only cases have.
 const CASE: [&str; 7] = ["story", "fault", "traffic", "expect", "control", "explain", "sweep"];

@@ -2,7 +2,7 @@
 //!
 //! [`load`] and [`parse`] read a whole file. Files of another shape (cases) that contain paths, routes or stages read
 //! themselves with [`reader::document`] and use the same parts: [`read_port`], [`read_paths`], [`read_routes`],
-//! [`read_icmp`], [`read_stages`]. Whoever reads reports all problems of a file at once.
+//! [`read_icmp`], [`read_stages`]. Every reader reports all problems of a file at once.
 
 // Numbers come from outside here: each conversion is checked, or says why it need not be.
 #![cfg_attr(

@@ -1,4 +1,4 @@
-//! `[[nat]]`: translators of addresses, and their places in the paths.
+//! `[[nat]]`: address translators, and their places in the paths.
 
 mod napt;
 

@@ -1,4 +1,4 @@
-//! The validated plan: what a configuration asks for, in types that exclude what cannot be.
+//! The validated plan: a configuration in types that exclude invalid values.
 //!
 //! [`crate::config::parse`] makes one from a file and has then checked that names are unique, that indices are right and
 //! that addresses fit together. Code that builds a network by itself (`exec`, cases) starts from [`Plan::new`] and

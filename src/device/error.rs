@@ -1,11 +1,11 @@
-//! What can go wrong with a TUN device.
+//! Errors of TUN devices.
 
 use std::io;
 
 use crate::net::NetError;
 use crate::net::privilege::PrivilegeError;
 
-/// A TUN device could not be made.
+/// Why a TUN device could not be created.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DeviceError {
@@ -22,7 +22,7 @@ pub enum DeviceError {
         /// What was asked for.
         queues: usize,
     },
-    /// A device of that name exists; faultwire never takes over what it did not make.
+    /// A device of that name exists; faultwire never takes over devices that it did not create.
     #[error(
         "the device {name} exists already in the network namespace {netns}: choose another name, or remove it \
          (`ip link del {name}`) if nobody uses it"

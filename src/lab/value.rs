@@ -1,4 +1,4 @@
-//! What a case observes: values under dotted names.
+//! The observations of a case: values with dotted names.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -95,7 +95,7 @@ pub type Facts = Vec<(String, Value)>;
 #[serde(transparent)]
 pub struct Observations {
     values: BTreeMap<String, Value>,
-    /// What cannot be observed here, and why.
+    /// Names that cannot be observed here, and why.
     #[serde(skip)]
     missing: BTreeMap<String, String>,
 }
@@ -115,7 +115,7 @@ impl Observations {
         self.missing.insert(name, why.into());
     }
 
-    /// Why nothing could be observed under `name`; `None` if it was observed, or nobody knows of it.
+    /// Why nothing could be observed under `name`; `None` if it was observed, or is unknown.
     pub fn why_missing(&self, name: &str) -> Option<&str> {
         self.missing.get(name).map(String::as_str)
     }

@@ -1,15 +1,15 @@
-//! What a killed faultwire left behind, and how the next start takes it away.
+//! Removes, at the next start, what a killed faultwire left behind.
 //!
-//! Devices, routes, addresses and anonymous namespaces hang on file descriptors: the kernel removes them with the
-//! process. A named namespace is a mount and outlives it. So each has a record,
+//! Devices, routes, addresses and anonymous namespaces are bound to file descriptors: the kernel removes them with the
+//! process. A named namespace is a mount and remains. So each has a record,
 //!
 //! ```text
 //! /run/faultwire/PID-STARTTIME/NAME      contents: the namespace's cookie (SO_NETNS_COOKIE)
 //! ```
 //!
-//! which its owner keeps locked by `flock(2)`. The kernel drops the lock with the process, so a record that can be
-//! locked belongs to a dead owner. The cookie is unique until the next boot: a namespace of the same name that somebody
-//! made afterwards has another, and is left alone.
+//! which its owner keeps locked by `flock(2)`. The kernel releases the lock with the process, so a record that can be
+//! locked belongs to a dead owner. The cookie is unique until the next boot: a namespace of the same name that was created
+//! later has another cookie, and is not removed.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -36,7 +36,7 @@ impl Record {
     pub(crate) fn write(name: &str, cookie: u64) -> Result<Self, NetError> {
         let owner = Path::new(DIRECTORY).join(owner()?);
         let path = owner.join(name);
-        // Closed to others: whoever can open it could hold its lock for ever.
+        // Not readable by others: a process that can open it could hold its lock for ever.
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -74,7 +74,7 @@ impl Drop for Record {
 /// Call it at start. Records that this user may not open are another user's to sweep and passed over.
 ///
 /// # Errors
-/// If what a dead owner left cannot be removed.
+/// If a namespace of a dead owner cannot be removed.
 pub fn sweep() -> Result<Vec<String>, NetError> {
     let _guard = match lock_directory() {
         Ok(guard) => guard,
@@ -92,7 +92,7 @@ pub fn sweep() -> Result<Vec<String>, NetError> {
     Ok(removed)
 }
 
-/// Removes what one record tells of, if its owner is dead.
+/// Removes the namespace of a record, if its owner is dead.
 fn sweep_record(path: &Path) -> Result<Option<String>, NetError> {
     let mut file = match OpenOptions::new().read(true).write(true).open(path) {
         Ok(file) => file,
@@ -135,7 +135,7 @@ fn is_not_ours(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied)
 }
 
-/// `PID-STARTTIME` of this process: the pid alone comes round again.
+/// `PID-STARTTIME` of this process, because PIDs are used again.
 fn owner() -> Result<String, NetError> {
     let path = "/proc/self/stat";
     let stat = fs::read_to_string(path).map_err(NetError::file("read", path))?;

@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ContainerError {
-    /// Nobody knows it.
+    /// No engine knows it.
     #[error(
         "there is no running container {name}: no control group of a process has an ID that begins so, no monitor (conmon) has that name, and {asked} \
          (`docker ps` or `podman ps` shows names and IDs; --pid takes the process ID of any process inside)"
@@ -31,7 +31,7 @@ pub enum ContainerError {
     NotFound {
         /// What was asked for.
         name: String,
-        /// What the engines said.
+        /// The answers of the engines.
         asked: String,
     },
     /// The beginning of several IDs.

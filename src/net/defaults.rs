@@ -1,12 +1,12 @@
 //! The settings that a namespace made by faultwire starts with.
 //!
-//! A new network namespace takes a part of its settings from the host's first namespace: all of `net.ipv4.conf`, with
-//! it forwarding and the reverse path filter, the congestion control of TCP and the sizes of its buffers; with
-//! `net.core.devconf_inherit_init_net` at 1 or 3 `net.ipv6.conf` too. What a test shows would then depend on what
-//! somebody set on the host. So every created namespace gets the values of this one table: those of Linux itself where
-//! no reason says otherwise. Namespaces that the user made are left as they are.
+//! A new network namespace inherits a part of its settings from the host's first namespace: all of `net.ipv4.conf`, which
+//! includes forwarding and the reverse path filter, TCP's congestion control and buffer sizes, and `net.ipv6.conf` too if
+//! `net.core.devconf_inherit_init_net` is 1 or 3. The result of a test would then depend on the host's settings. So every
+//! created namespace gets the values of this table: Linux's own defaults, unless there is a reason for another value.
+//! Namespaces that the user made are not changed.
 //!
-//! A `*` in a key stands for `all`, `default` and `lo`: `default` is what devices made later begin with.
+//! A `*` in a key stands for `all`, `default` and `lo`; devices that are created later start with the values of `default`.
 
 use std::fs;
 use std::io;
@@ -28,7 +28,7 @@ struct Group {
     settings: &'static [(&'static str, &'static str)],
 }
 
-/// The table. Order matters: switching forwarding resets what depends on it.
+/// The table. Order matters: a change of forwarding resets the settings that depend on it.
 const TABLE: &[Group] = &[
     Group {
         reason: "a host is an end: it must not pass on, or send back, what is not for it (container hosts forward)",
@@ -160,9 +160,9 @@ const TABLE: &[Group] = &[
 pub struct Refused {
     /// Its name as `sysctl(8)` writes it.
     pub key: String,
-    /// What it should be.
+    /// The value that was set.
     pub wanted: &'static str,
-    /// What it is.
+    /// The value that it has.
     pub is: String,
     /// The system's reason.
     pub why: String,

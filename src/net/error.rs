@@ -1,4 +1,4 @@
-//! What can go wrong with namespaces, links and sysctls.
+//! Errors of namespaces, links and sysctls.
 
 use std::io;
 use std::path::PathBuf;

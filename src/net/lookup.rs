@@ -1,4 +1,4 @@
-//! Looks for devices: what a device is, and which one the default route leads to.
+//! Looks up devices: the kind of a device, and the device of the default route.
 
 use futures_util::TryStreamExt;
 use rtnetlink::RouteMessageBuilder;
@@ -23,7 +23,7 @@ pub struct Device {
     pub is_loopback: bool,
     /// It is up.
     pub is_up: bool,
-    /// It has the alias that faultwire gives to what it makes.
+    /// It has the alias that faultwire gives to its own devices.
     pub is_ours: bool,
 }
 

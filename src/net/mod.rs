@@ -1,13 +1,13 @@
 //! Network namespaces, and addresses and routes in them over netlink.
 //!
 //! - [`netns`]: a namespace as an open file descriptor; run something inside it.
-//! - [`named`]: namespaces under `/run/netns` that go with their owner; [`cleanup`]: what a killed owner left.
+//! - [`named`]: namespaces under `/run/netns` that are removed with their owner; [`cleanup`]: those of a killed owner.
 //! - [`link`]: MTU, queue length, addresses, routes and counters of a device.
-//! - [`lookup`]: what a device is, and which one the default route leads to.
-//! - [`process`]: a process by a descriptor; [`target`]: whom a user means by a namespace, a process or a container ([`container`]).
+//! - [`lookup`]: the kind of a device, and the device of the default route.
+//! - [`process`]: a process by a descriptor; [`target`]: finds the namespace of a name, a process or a container ([`container`]).
 //! - [`defaults`]: the settings that a created namespace starts with, whatever those of the host are.
 //! - [`sysctl`]: settings under `/proc/sys/net` of a namespace.
-//! - [`privilege`]: what this process may do, and why not; [`userns`]: root without being root.
+//! - [`privilege`]: the privileges of this process; [`userns`]: root rights in a user namespace.
 
 pub mod cleanup;
 pub mod container;

@@ -1,4 +1,4 @@
-//! Namespaces under `/run/netns`, as `ip netns add` makes them, that go with their owner.
+//! Namespaces under `/run/netns`, as `ip netns add` makes them, that are removed with their owner.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;

@@ -1,4 +1,4 @@
-//! What this process may do with devices and namespaces, and if not, what is closed.
+//! Whether this process may create devices and namespaces, and if not, what is missing.
 
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -15,7 +15,7 @@ const SYS_ADMIN: u32 = 21;
 /// The door to TUN devices.
 pub(crate) const TUN: &str = "/dev/net/tun";
 
-/// What is closed, and what opens it.
+/// What is missing, and how to get it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PrivilegeError {

@@ -1,4 +1,4 @@
-//! A process by a descriptor: its number can be another's once it has ended, the descriptor cannot.
+//! A process by a descriptor. When a process has ended, its PID may be given to another process; the descriptor stays unique.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};

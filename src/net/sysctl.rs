@@ -1,6 +1,6 @@
 //! Settings under `/proc/sys/net`: each namespace has its own, seen by the threads inside it.
 //!
-//! A key is a name, never a path: whatever leads out of `/proc/sys/net` is refused before anything is opened.
+//! A key is a name, not a path: a key that leads out of `/proc/sys/net` is refused before anything is opened.
 
 use std::fs;
 use std::path::{Path, PathBuf};

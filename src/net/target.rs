@@ -1,4 +1,4 @@
-//! Whom a user means: a namespace by name or path, a process, a container, or this namespace itself.
+//! The target that a user names: a namespace by name or path, a process, a container, or this namespace itself.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -72,14 +72,14 @@ pub struct Target {
     life: Life,
 }
 
-/// By what the end of a target is known.
+/// How the end of a target is detected.
 #[derive(Debug)]
 enum Life {
     /// It outlives us.
     Forever,
     /// A process ends.
     Process(Process),
-    /// The file of the namespace goes, or becomes another's.
+    /// The file of the namespace disappears, or becomes that of another namespace.
     File(PathBuf, u64),
 }
 

@@ -1,4 +1,4 @@
-//! Root without being root: a user namespace of one's own (`user_namespaces(7)`).
+//! Root rights for ordinary users: a new user namespace (`user_namespaces(7)`).
 
 use std::fs;
 use std::io;
@@ -81,7 +81,7 @@ fn write(path: &'static str, text: &str) -> Result<(), UserNamespaceError> {
     fs::write(path, text).map_err(|source| UserNamespaceError::Map { path, source, hint: hint() })
 }
 
-/// What to do about it, from the settings as they are.
+/// The advice that follows from the host's settings.
 fn hint() -> String {
     let closed = SWITCHES
         .iter()

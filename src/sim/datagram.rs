@@ -1,4 +1,4 @@
-//! UDP datagrams in and out of IP packets.
+//! UDP datagrams to and from IP packets.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -6,7 +6,7 @@ use crate::pipeline::wire::transport::{fill_checksum, has_valid_checksum};
 use crate::pipeline::wire::{Ipv4, Ipv6, Layout, Udp, Version, checksum, ipv4, ipv6, protocol, udp};
 use crate::sim::PushError;
 
-/// A UDP datagram: what a protocol that does no I/O hands to its socket.
+/// A UDP datagram, as a protocol without I/O gives it to its socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Datagram<'a> {
     /// Who sends it.

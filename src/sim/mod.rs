@@ -1,11 +1,11 @@
-//! A link in virtual time: for unit tests of protocols that do no I/O themselves.
+//! A link in virtual time, for unit tests of protocols that do no I/O themselves.
 //!
-//! Packets are pushed into one end at a time that the test chooses, and leave the other end when the faults between let them
-//! go. There is no clock, no thread and no socket: a test of an hour of traffic takes milliseconds, and the same seed gives
-//! the same result on every machine. The stages are those of the router, with the same meaning.
+//! The test pushes packets into one end at a time that it chooses, and they leave the other end when the faults release them.
+//! There is no clock, no thread and no socket: a test of an hour of traffic takes milliseconds, and the same seed gives the
+//! same result on every machine. The stages are those of the router, with the same meaning.
 //!
-//! Times are counted from the start of the simulation. A test's loop asks its endpoints and the link when each of them
-//! is next due, takes the least of these as the new time, and carries on there.
+//! Times are counted from the start of the simulation. The loop of a test asks its endpoints and the link for their next due
+//! times, takes the minimum as the new time, and continues there.
 //!
 //! ```
 //! use std::net::SocketAddr;

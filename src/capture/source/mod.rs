@@ -1,4 +1,4 @@
-//! Packets out of a pcap or pcapng file, compressed or not, one at a time, and whatever else stands in it.
+//! Reads a pcap or pcapng file, compressed or not: packets one at a time, and all metadata.
 
 mod pcap;
 mod pcapng;

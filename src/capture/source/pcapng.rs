@@ -10,9 +10,9 @@ use crate::capture::source::{Description, Fault, Head, PACKET_MAX, Start, block}
 
 /// Bytes of a block that are not its body.
 const AROUND: usize = 12;
-/// What an old packet block says if it does not know how many packets were lost before it.
+/// The value in an old packet block for an unknown number of lost packets.
 const UNKNOWN: u16 = u16::MAX;
-/// What is wrong with a file that ends there.
+/// The error for a file that ends within a block.
 const SHORT: &str = "the file ends within a block";
 /// The first bytes of the body of a section's header, in the byte order of the section.
 const MAGIC: u32 = 0x1a2b_3c4d;

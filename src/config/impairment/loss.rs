@@ -1,4 +1,4 @@
-//! The keys of a loss: by chance, by a list, by a pattern.
+//! The keys of a loss: by a probability, a list, or a pattern.
 
 use std::sync::Arc;
 

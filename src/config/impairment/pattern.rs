@@ -1,4 +1,4 @@
-//! The keys of faults whose chance depends on those before, or on a model: `pattern`, `model`, `repeat`, `scope`.
+//! The keys of faults whose probability depends on earlier faults or on a model: `pattern`, `model`, `repeat`, `scope`.
 
 use std::sync::Arc;
 

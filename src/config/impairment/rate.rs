@@ -1,4 +1,4 @@
-//! The keys of a rate: how fast, and what becomes of the excess.
+//! The keys of a rate: how fast, and what happens to packets above it.
 
 use std::path::Path;
 use std::sync::Arc;

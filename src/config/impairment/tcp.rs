@@ -1,4 +1,4 @@
-//! The keys of the stages that know TCP.
+//! The keys of the stages that read TCP headers.
 
 use crate::config::impairment::positive;
 use crate::config::reader::Table;

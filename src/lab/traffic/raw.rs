@@ -1,6 +1,6 @@
-//! TCP segments made by hand, for clients that no kernel of today plays.
+//! TCP segments built packet by packet, for clients whose behaviour no present kernel has.
 //!
-//! They come from an address of no host, so that no kernel answers for it; IPv4 only.
+//! They come from an address that no host has, so that no kernel answers for it. IPv4 only.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};

@@ -1,9 +1,9 @@
-//! A client that comes with the address of another one, and it may be with the port of its connection, which the server
-//! still keeps in TIME-WAIT: what a NAPT does to clients whose clocks have nothing to do with each other.
+//! A client that has the address of another client, and possibly the port of that client's connection, which the server still
+//! keeps in TIME-WAIT. A NAPT does this to clients with independent clocks.
 //!
-//! Both clients are played packet by packet, so that their clocks and sequence numbers are as the case says. The second
-//! behaves as one in SYN-SENT does: an ACK of the old connection is answered by a RST (RFC 9293 section 3.10.7.3), and the
-//! SYN is sent again after a second.
+//! Both clients are built packet by packet, so that the case can choose their clocks and sequence numbers. The second client
+//! behaves as a socket in SYN-SENT: it answers an ACK of the old connection with a RST (RFC 9293 section 3.10.7.3), and sends
+//! its SYN again after a second.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};

@@ -1,4 +1,4 @@
-//! TCP servers: one that answers HTTP/1.1 requests, one that takes all it is sent, one that sends it back.
+//! TCP servers: one answers HTTP/1.1 requests, one reads everything, and one sends everything back.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

@@ -1,4 +1,4 @@
-//! A TCP connection that talks, is silent for a time, and talks again: what idle timeouts of translators and firewalls break.
+//! A TCP connection that sends, is silent for a time, and sends again. Idle timeouts of translators and firewalls break it.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};

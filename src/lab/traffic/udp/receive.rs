@@ -1,4 +1,4 @@
-//! The receiver of numbered datagrams: what came, from where; and its answers, if it answers.
+//! The receiver of numbered datagrams: it records what arrived and from where, and may answer.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
