@@ -1,4 +1,4 @@
-//! `faultwire attach`: faults on a device that somebody else made.
+//! `faultwire attach`: faults on an existing device.
 
 mod wanted;
 
@@ -109,7 +109,7 @@ fn find(args: &Attach, wanted: &Wanted) -> anyhow::Result<(Target, Device)> {
     Ok((target, device))
 }
 
-/// Says what would be attached to, and counts for a second.
+/// Prints the device that would be used, and its traffic during one second.
 fn dry_run(target: &Target, device: &Device, json: &Json) -> anyhow::Result<ExitCode> {
     let before = link::stats(&target.netns, &device.name)?;
     // The answer is how much passes in a time, so that time has to pass.

@@ -1,4 +1,4 @@
-//! `faultwire bench`: how fast this machine is with a configuration of the user's own.
+//! `faultwire bench`: measures how fast a configuration is on this machine.
 
 mod devices;
 mod memory;

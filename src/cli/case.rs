@@ -101,11 +101,11 @@ fn run(args: &CaseRun) -> ExitCode {
     if recording.has_failed() { ExitCode::FAILURE } else { code }
 }
 
-/// What came of a case.
+/// The result of a case.
 enum Ran {
     /// It ran to its end.
     Whole(CaseStory),
-    /// Something could not be made or done: nobody knows what would have been observed.
+    /// The network or traffic could not be created, so nothing was observed.
     Broken { name: String, title: String, error: String },
 }
 
@@ -128,7 +128,7 @@ impl Ran {
     }
 }
 
-/// Runs a case. Whatever goes wrong with it is its own affair: the others run, and are told of.
+/// Runs a case. If it fails to run, the other cases still run.
 fn run_one(case: &Case, recording: &mut Recording<'_>) -> Ran {
     let progress = |trial: &str| out::note_line(format_args!("running {} ({trial})", case.name));
     let ran = catch_unwind(AssertUnwindSafe(|| record_case(case, progress, recording)));

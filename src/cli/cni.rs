@@ -1,8 +1,8 @@
 //! `faultwire cni`: a chained plugin of the Container Network Interface (specification 1.0.0).
 //!
-//! It stands behind the plugin that makes the interface, and changes nothing of it: ADD starts a `faultwire attach` of its own
-//! for the interface, which outlives the plugin; DEL ends that, and CHECK looks whether it still runs. Where it runs is written
-//! down in a file under `/run/faultwire-cni`.
+//! It comes after the plugin that makes the interface, and does not change the interface. ADD starts a separate `faultwire
+//! attach` for the interface, which continues after the plugin has ended. DEL ends it, and CHECK checks that it still runs. Its
+//! process is recorded in a file under `/run/faultwire-cni`.
 
 mod faults;
 mod keeper;

@@ -1,4 +1,4 @@
-//! `faultwire doctor`: what this machine can do, and what to do about the rest.
+//! `faultwire doctor`: shows what works on this machine, and how to make the rest work.
 
 use std::fmt::Display;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! Files given to the wrong command are answered by the right one.
+//! If a file is given to the wrong command, the error names the right command.
 
 use std::path::Path;
 

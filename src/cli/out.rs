@@ -1,10 +1,10 @@
-//! What is said on the standard streams. Nothing here panics, whatever they are connected to.
+//! Output on the standard streams. Nothing here panics, whatever the streams are connected to.
 //!
-//! - A reader who has gone (`| head`, a closed pipe) ends the output, not the command: it goes on quietly and its exit
-//!   code is the usual one.
-//! - Any other failure of standard output, such as a full disk, is kept and told at the end: [`verdict`] makes exit code
-//!   1 of it.
-//! - What cannot be said on standard error cannot be said at all.
+//! - If the reader has closed the pipe (`| head`), only the output ends: the command continues silently, with its usual exit
+//!   code.
+//! - Any other failure of standard output, such as a full disk, is remembered and reported at the end: [`verdict`] then gives
+//!   exit code 1.
+//! - Failures of standard error are ignored.
 
 mod colour;
 

@@ -1,4 +1,4 @@
-//! Tells whoever started faultwire that it is ready, and ends with them.
+//! Reports to the process that started faultwire that it is ready, and ends together with it.
 
 #![expect(
     unsafe_code,
@@ -18,7 +18,7 @@ use nix::unistd::{Pid, close, getppid};
 /// The standard streams are not closed.
 const STDERR: c_int = 2;
 
-/// Whom to tell, opened before anything is made.
+/// The receiver of this report, opened before devices and namespaces are created.
 #[derive(Debug)]
 pub(super) struct Ready {
     descriptor: Option<(c_int, File)>,

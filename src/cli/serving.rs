@@ -1,4 +1,4 @@
-//! `--control` and `--metrics`: what a running instance tells, and where.
+//! `--control` and `--metrics`: the interfaces of a running instance.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};

@@ -1,7 +1,7 @@
-//! Signals as something to read, so that ending is as orderly as any other step.
+//! Signals that can be read, so that they end the program in an orderly way.
 //!
-//! What was ignored when faultwire was started stays ignored, as for any program: `nohup` makes it deaf to SIGHUP, and a
-//! script's `&` to SIGINT and SIGQUIT. SIGTERM ends it then.
+//! A signal that was ignored when faultwire was started stays ignored, as for any program: SIGHUP under `nohup`, SIGINT and
+//! SIGQUIT if a script starts it with `&`. SIGTERM ends it in these cases.
 
 #![expect(unsafe_code, reason = "nix sets the disposition of a signal by an unsafe function")]
 
@@ -25,7 +25,7 @@ const WATCHED: [Signal; 7] = [
     Signal::SIGCHLD,
 ];
 
-/// Waits for signals. Once it is dropped, they do again what they always do.
+/// Waits for signals. When it is dropped, signals have their default effect again.
 #[derive(Debug)]
 pub(super) struct Signals {
     queue: SignalFd,

@@ -67,7 +67,7 @@ impl Deadline {
         Self(now() + span)
     }
 
-    /// What is left; `None` once it has passed.
+    /// The remaining time; `None` once it has passed.
     pub fn left(self) -> Option<Duration> {
         self.0.checked_duration_since(now()).filter(|left| !left.is_zero())
     }

@@ -1,4 +1,4 @@
-//! What the command line of `attach` asks for: faults as words or from a file, and at which packets.
+//! The faults of an `attach` command line: from specs or from a file, with the selection of packets.
 
 use crate::cli::args::Attach;
 use crate::cli::faults::Faults;

@@ -1,13 +1,13 @@
 //! Why the kernel dropped what a host received: the `reason` of the `skb:kfree_skb` tracepoint (Linux 5.17).
 //!
-//! The trace is one of our own, an *instance* of tracefs that nobody else sees, and goes with its owner; what a killed
-//! owner left is removed at the next start.
+//! The trace is a separate *instance* of tracefs that no other program uses. It is removed with its owner; an instance that a
+//! killed owner left is removed at the next start.
 //!
-//! Limits. The tracepoint tells of every packet on the machine and does not say whose it was. A packet belongs to a host
-//! if it was received on the host's device (`net:netif_receive_skb`) by a thread of the router's process, which is the one
-//! that writes to the device, and its memory was not freed since (`skb:consume_skb`, which not all that free memory call). So
-//! only received packets count, and not their copies, and on a machine that drops other packets at the same time a few of
-//! them may be taken for a host's.
+//! Limits. The tracepoint reports every packet on the machine, without its owner. A packet belongs to a host if it was received
+//! on the host's device (`net:netif_receive_skb`) by a thread of the router's process, which writes to the device, and if its
+//! memory has not been freed since (`skb:consume_skb`, which not every function that frees memory calls). So only received
+//! packets count, and not their copies. If other packets are dropped on the machine at the same time, a few of them may be
+//! counted as a host's.
 
 mod format;
 mod tracefs;

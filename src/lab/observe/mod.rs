@@ -1,4 +1,4 @@
-//! What the kernel of a network namespace reports about itself. All of it reads the namespace of the calling thread.
+//! Observations of the kernel of a network namespace: that of the calling thread.
 
 pub mod counters;
 pub mod drops;

@@ -1,4 +1,4 @@
-//! Evidence that kernels which faultwire runs on may lack, and since when they have it.
+//! Evidence that some supported kernels do not have, and the version that introduced it.
 
 use crate::lab::value::Observations;
 

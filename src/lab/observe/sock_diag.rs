@@ -1,4 +1,4 @@
-//! TCP sockets by `NETLINK_SOCK_DIAG` (`sock_diag(7)`): what `ss` asks, with the limit of each accept queue.
+//! TCP sockets by `NETLINK_SOCK_DIAG` (`sock_diag(7)`), as `ss` reads them, with the limit of each accept queue.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

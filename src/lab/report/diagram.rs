@@ -1,4 +1,4 @@
-//! The two-sided diagram: who sent what when, and where it was dropped.
+//! The two-sided diagram: which host sent which packet when, and where packets were dropped.
 
 mod fold;
 
@@ -16,7 +16,7 @@ const NARROW: usize = 40;
 /// Lines shown at the beginning and the end of a diagram that is too long as a whole.
 const WHOLE: (usize, usize) = (60, 20);
 
-/// Who sent what when, to be drawn at any width.
+/// The packets of a diagram, which can be drawn at any width.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Diagram {
     left: String,
@@ -31,7 +31,7 @@ struct Line {
     /// Who on the left, if there are several, and the number of the connection.
     who: String,
     text: String,
-    /// What makes it the same as another: the text without what differs from packet to packet.
+    /// Two packets with the same key count as repeats: the text without the parts that differ from packet to packet.
     same: String,
     rightwards: bool,
     /// Name of the stage or reason that dropped it.

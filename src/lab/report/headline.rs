@@ -1,4 +1,4 @@
-//! A packet in one line, as tcpdump writes it, from the first bytes of it.
+//! A packet in one line, in the format of tcpdump, from its first bytes.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -9,7 +9,7 @@ use crate::pipeline::wire::tcp::flag::{ACK, FIN, RST, SYN};
 /// Sender and receiver of a packet, ports 0 where there are none.
 pub type Flow = (IpAddr, u16, IpAddr, u16);
 
-/// What the line shows, read once.
+/// The content of the line, parsed once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Headline {
     /// From whom to whom.

@@ -1,4 +1,4 @@
-//! The story of a case: the network, what was sent, what became of it, and whether it was as expected.
+//! The report of a case: the network, the traffic, what happened to it, and whether this was as expected.
 
 pub mod diagram;
 pub mod headline;

@@ -1,11 +1,11 @@
-//! An incident in a page, and all of them as a book.
+//! An incident as one page, and all incidents as a book.
 
 use std::fmt::Write as _;
 
 use crate::lab::case::{Case, Trial};
 use crate::lab::catalogue::Chapter;
 
-/// How a reader of the book gets it anew.
+/// How to write the book again.
 const NOTE: &str = "<!-- Written by `faultwire case explain --all` from configs/cases/*.toml. \
                     To change it, change those. -->";
 

@@ -1,4 +1,4 @@
-//! What is printed of a case, for people and as JSON.
+//! The report of a case, for people and as JSON.
 
 use std::fmt::{self, Write as _};
 

@@ -8,7 +8,7 @@ use crate::lab::value::Observations;
 /// How the names of these observations begin: `drops.HOST.REASON`.
 const FAMILY: &str = "drops.";
 
-/// What is asked for, and the trace that knows it.
+/// The reasons that expectations use, and the trace that records them.
 pub(super) struct Drops {
     hosts: Vec<String>,
     /// Names that an expectation asks for.
@@ -27,7 +27,7 @@ impl Drops {
         Self { hosts: ports().map(|port| port.name.clone()).collect(), asked, trace }
     }
 
-    /// All that was dropped so far, and a zero or the lack of evidence for what was asked and did not happen.
+    /// All drops so far. Reasons that expectations use and that did not occur are zero, or not observable.
     pub(super) fn observe(&mut self, observed: &mut Observations) {
         let Some(trace) = &mut self.trace else { return };
         if let Ok(open) = trace

@@ -1,4 +1,4 @@
-//! What the router itself has to say: its counters, and a record of what happened to each packet.
+//! Evidence from the router itself: its counters, and a record of what happened to each packet.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,7 +19,7 @@ const KEPT: usize = 50_000;
 /// Between two looks at the channel of records.
 const LOOK: Duration = Duration::from_millis(2);
 
-/// Collects on a thread of its own, so that the router never waits.
+/// Collects records on a separate thread, so that the router never waits.
 pub(super) struct Evidence {
     names: Names,
     tally: Arc<Mutex<Tally>>,
@@ -93,7 +93,7 @@ impl Evidence {
         }
     }
 
-    /// Takes what is left, once the router has stopped, and ends; the last numbers, and all records.
+    /// Call it when the router has stopped: reads the remaining records, ends, and returns the last numbers and all records.
     pub(super) fn finish(mut self, summary: &Summary, observed: &mut Observations) -> Vec<Record> {
         drop(self.stopper.take());
         if let Some(thread) = self.thread.take() {

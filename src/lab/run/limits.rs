@@ -1,9 +1,9 @@
-//! Limits of the machine itself, which no namespace can set for itself: seen by what they cost, and told.
+//! Limits of the machine that a namespace cannot change: detected by their effects, and reported.
 
 use crate::lab::case::Run;
 use crate::lab::value::{Observations, Value};
 
-/// What was lost because this machine is as it is, and not by the fault.
+/// Losses that this machine caused, and not the fault.
 pub(super) fn notices(run: &Run, observed: &Observations) -> Vec<String> {
     let mut notices = Vec::new();
     for port in run.network.hosts.iter().map(|host| &host.port) {

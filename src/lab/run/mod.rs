@@ -1,6 +1,6 @@
-//! Runs a case: makes its network, drives its traffic, and compares what was observed with what was expected.
+//! Runs a case: creates its network, sends its traffic, and compares observations with expectations.
 //!
-//! The router runs in this process; every host is a namespace of its own that lives as long as the run.
+//! The router runs in this process; every host is a separate namespace that exists as long as the run.
 
 mod drops;
 mod evidence;
@@ -96,7 +96,7 @@ pub fn record_case(
     Ok(CaseStory { name, title, story, seed: case.seed, trials })
 }
 
-/// What one run showed.
+/// The observations of one run.
 struct Outcome {
     observed: Observations,
     verdicts: Vec<Verdict>,

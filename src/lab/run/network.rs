@@ -62,7 +62,7 @@ impl Lab {
         Ok(Self { addresses: addresses.collect(), hosts, network, evidence, drops })
     }
 
-    /// What this host did not grant.
+    /// Requested features that this host did not grant.
     pub(super) fn notices(&self) -> Vec<String> {
         [&self.network.notices[..], &self.network.refused].concat()
     }

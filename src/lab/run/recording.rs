@@ -1,9 +1,9 @@
-//! Who is told what happens to the packets of a case, beside its story.
+//! Journals and captures of a case, besides its report.
 
 use crate::journal::Taps;
 use crate::pipeline::params::RouterParams;
 
-/// A run of a case: each has a network and a router of its own.
+/// A run of a case: each has its own network and router.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RunId {
     /// Number of the control, from 1; `None`: the case itself.

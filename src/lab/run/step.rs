@@ -1,4 +1,4 @@
-//! Plays the steps of a run, each in the namespace of its host.
+//! Runs the steps of a case, each in the namespace of its host.
 
 use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::thread::JoinHandle;
@@ -17,7 +17,7 @@ use crate::net::{NetError, Netns, sysctl};
 /// Connections that a stream's receiver lets wait.
 const BACKLOG: u16 = 16;
 
-/// What goes on in the background.
+/// Steps in the background.
 #[derive(Default)]
 pub(super) struct Servers {
     built_in: Vec<(String, Server)>,
@@ -66,7 +66,7 @@ impl Servers {
         Ok(())
     }
 
-    /// What the servers have counted so far.
+    /// The counts of the servers so far.
     pub(super) fn observe(&self, observed: &mut Observations) {
         for (prefix, server) in &self.built_in {
             observed.add(prefix, server.tally().facts());

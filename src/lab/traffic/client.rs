@@ -1,4 +1,4 @@
-//! Opening a TCP connection, from a port of one's own choice if need be.
+//! Opens a TCP connection, from a chosen port if needed.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};

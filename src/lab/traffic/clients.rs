@@ -1,8 +1,8 @@
-//! Clients of one address, each with a clock of its own, one after the other: what a server sees of a NAT, of two paths
-//! to it, or of a client that gives each connection a clock of its own.
+//! Clients with one address, each with its own clock, one after another: a server sees this behind a NAT, on two paths from
+//! one client, or from a client that gives each connection its own clock.
 //!
-//! They are played packet by packet, so that their clocks are as the case says: each sends a request, lets the server
-//! close, and closes by FIN.
+//! They are built packet by packet, so that the case can choose their clocks: each sends a request, lets the server close, and
+//! closes by FIN.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -43,7 +43,7 @@ pub enum Clocks {
 }
 
 impl Clocks {
-    /// What connection `number` puts into its SYN.
+    /// The timestamp in the SYN of connection `number`.
     fn time(&self, number: u16) -> u32 {
         let time = TIME.0 + TIME.1 * u32::from(number);
         match self {

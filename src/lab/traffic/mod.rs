@@ -1,7 +1,7 @@
-//! Built-in traffic: real kernel sockets with a deadline on everything, results as data.
+//! Built-in traffic: real kernel sockets, a deadline for everything, and results as data.
 //!
-//! Nothing here knows of namespaces: sockets belong to the namespace of the thread that calls, and so do the threads
-//! that a server starts.
+//! This code does not handle namespaces: sockets, and the threads that a server starts, belong to the namespace of the calling
+//! thread.
 
 pub mod client;
 pub mod clients;

@@ -1,4 +1,4 @@
-//! Bytes that both ends can compute, so that a receiver can tell a damaged or missing one.
+//! Bytes that both ends can compute, so that a receiver can detect damaged or missing ones.
 
 /// The byte at `offset` of the pattern: changes with every bit of the offset's low 32, repeats after 2^32.
 pub const fn byte(offset: u64) -> u8 {

@@ -1,5 +1,5 @@
-//! Health checks of a client that no kernel of today plays any more: each connection is made packet by packet and ended
-//! by a RST, whose place, timestamp and sequence number are as the case says.
+//! Health checks of a client whose TCP no present kernel has: each connection is built packet by packet and ended by a RST; the
+//! case chooses the position, timestamp and sequence number of the RST.
 //!
 //! Linux 3.18 to 4.9 sent a `TSval` of 0 in the RST of a socket that was closed with `SO_LINGER` 0.
 

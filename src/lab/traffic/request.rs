@@ -13,7 +13,7 @@ use crate::lab::traffic::pattern::{self, Sum};
 use crate::lab::traffic::{client, facts, sockopt};
 use crate::lab::value::{Facts, Value};
 
-/// One GET, and what of it counts.
+/// Parameters of a GET request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
     /// Bytes of the whole request, at least [`SMALLEST`].
@@ -36,7 +36,7 @@ impl Request {
 /// Bytes of the smallest request that this client can send.
 pub const SMALLEST: u32 = 41;
 
-/// What came of a request.
+/// The result of a request.
 #[derive(Debug)]
 pub struct Answer {
     /// How it ended.

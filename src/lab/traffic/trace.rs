@@ -24,7 +24,7 @@ pub struct Trace {
     pub timeout: Duration,
 }
 
-/// What answered one probe.
+/// The answer to one probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hop {
     /// TTL or hop limit of the probe.

@@ -9,7 +9,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::lab::clock::Deadline;
 
-/// Tells the threads of a step that it is over: all [`Stop`]s wake when this is dropped.
+/// Ends the threads of a step: all [`Stop`]s wake when this is dropped.
 #[derive(Debug)]
 pub struct Stopper(#[expect(dead_code, reason = "held only to be closed")] UnixStream);
 

@@ -16,15 +16,15 @@ use crate::lab::observe::drops::NotTraced;
 
 /// Where tracefs is mounted, if it is.
 const TRACING: &str = "/sys/kernel/tracing";
-/// How the names of our instances begin; the id of the process follows, and a number of its own.
+/// Prefix of the names of our instances; the process ID and a unique number follow.
 const NAME: &str = "faultwire-";
 
-/// A trace of its own, removed when dropped.
+/// A separate trace, removed when dropped.
 #[derive(Debug)]
 pub(super) struct Instance(PathBuf);
 
 impl Instance {
-    /// Removes what dead processes left, and makes a new one.
+    /// Removes the instances of dead processes, and makes a new one.
     pub(super) fn make() -> Result<Self, NotTraced> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let instances = root()?.join("instances");

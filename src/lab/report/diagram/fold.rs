@@ -6,14 +6,14 @@ use super::Line;
 const KEEP: (usize, usize) = (3, 1);
 /// The longest sequence of packets that is looked for again.
 const PERIOD: usize = 24;
-/// So many lines less, at least, or a repeat is not folded.
+/// A repeat is folded only if this saves at least this many lines.
 const WORTH: usize = 3;
 
 /// A row of the diagram.
 #[derive(Debug)]
 pub(super) enum Row<'a> {
     Line(&'a Line),
-    /// What stands there instead of lines.
+    /// The text in place of folded lines.
     Note(String),
 }
 
