@@ -244,7 +244,7 @@ mod tests {
             (r#"{"StaticDelayConfig":{}}"#, "has a model of delay, not of loss"),
             (r#"{"RepeatedLossPatternConfig":{"pattern":[{"StaticDelayConfig":{}}]}}"#, "delay, not of loss"),
             (r#"{"StaticLossConfig":{"loss":[]}}"#, "pattern of 0"),
-            (r#"{"StaticLossConfig":{"loss":[1.5]}}"#, "1.5 for a probability"),
+            (r#"{"StaticLossConfig":{"loss":[1.5]}}"#, "the probability 1.5"),
             (r#"{"StaticLossConfig":{"rate":[0.1]}}"#, "unknown field `rate`"),
             (r#"{"RepeatedLossPatternConfig":{}}"#, "no step that lasts"),
             (empty, "no step that lasts"),
