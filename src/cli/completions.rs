@@ -23,12 +23,12 @@ static IS_BASH: OnceLock<bool> = OnceLock::new();
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  source <(faultwire completions bash)              # now; in ~/.bashrc: from now on
-  faultwire completions zsh > ~/.zfunc/_faultwire   # a folder of $fpath
+  source <(faultwire completions bash)     # now; in ~/.bashrc: from now on
+  faultwire completions zsh > ~/.zfunc/_faultwire     # a folder of $fpath
   faultwire completions fish > ~/.config/fish/completions/faultwire.fish
 
-The script asks faultwire itself while a command line is typed: for options, cases, instances, and
-the stages and paths of the instance that runs.")]
+While a command line is typed, the script asks faultwire for options, cases,
+instances, and the stages and paths of the running instance.")]
 pub(super) struct Completions {
     /// Which shell
     #[arg(value_enum)]

@@ -23,10 +23,13 @@ const LOOK: u16 = 60_000;
 Examples:
   faultwire toxiproxy
   faultwire toxiproxy --listen 127.0.0.1:8474 --config toxiproxy.json --seed 7
-  curl -d '{\"name\": \"db\", \"listen\": \"127.0.0.1:5433\", \"upstream\": \"127.0.0.1:5432\"}' localhost:8474/proxies
-  curl -d '{\"type\": \"latency\", \"attributes\": {\"latency\": 200}}' localhost:8474/proxies/db/toxics
+  curl localhost:8474/proxies -d '{\"name\": \"db\",
+      \"listen\": \"127.0.0.1:5433\", \"upstream\": \"127.0.0.1:5432\"}'
+  curl localhost:8474/proxies/db/toxics \\
+      -d '{\"type\": \"latency\", \"attributes\": {\"latency\": 200}}'
 
-Clients of Toxiproxy work as they are. docs/toxiproxy.md says what each toxic does to packets.")]
+Clients of Toxiproxy work unmodified. docs/toxiproxy.md says what each toxic
+does to packets.")]
 pub(super) struct Toxiproxy {
     /// Where the API is served
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8474")]

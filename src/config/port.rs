@@ -262,7 +262,8 @@ fn routers(table: &mut Table<'_>, addresses: &[IpNet]) -> Vec<IpAddr> {
         match default_router(address, addresses) {
             Some(router) => routers.push(router),
             None => {
-                table.problem(format!("{address} has no address left for the router"), "use a shorter prefix")
+                table
+                    .problem(format!("{address} has no address left for the router"), "use a shorter prefix");
             }
         }
     }
