@@ -96,8 +96,19 @@ impl Udp {
         }
         if self.answer.is_some() {
             self.hear(&socket, &mut sent);
+        } else if self.df && sent.too_big == 0 {
+            self.hear_of_mtu(&socket, &mut sent);
         }
         Ok(sent)
+    }
+
+    /// Waits for the ICMP error about a datagram that was too large: on a slow host it may come after the last one was sent.
+    fn hear_of_mtu(&self, socket: &UdpSocket, sent: &mut Sent) {
+        if matches!(readable(socket, None, Some(Deadline::after(self.settle))), Ok(Wake::Ready))
+            && let Err(errno) = recv(socket.as_raw_fd(), &mut [0], MsgFlags::MSG_DONTWAIT)
+        {
+            sent.fail(&errno.into(), 0);
+        }
     }
 
     /// Takes the answers, of which the socket holds all that came, until all are there or nothing comes any more.
