@@ -89,6 +89,8 @@ fn a_thousand_changes_under_load_lose_and_reorder_nothing() {
     let steered = Steered::start(&[]);
     let [from, to] = steered.sockets();
     let over = std::sync::atomic::AtomicBool::new(false);
+    // Datagrams that came. A sender that waits for a slow receiver fills no queue of the kernels.
+    let came = std::sync::atomic::AtomicU32::new(0);
     let (sent, received) = std::thread::scope(|scope| {
         let received = scope.spawn(|| {
             let mut numbers = Vec::new();
@@ -99,11 +101,16 @@ fn a_thousand_changes_under_load_lose_and_reorder_nothing() {
                     u32::MAX => return numbers,
                     number => numbers.push(number),
                 }
+                came.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             }
         });
         let sent = scope.spawn(|| {
             let mut number = 0_u32;
             while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                if number - came.load(std::sync::atomic::Ordering::Relaxed) > 100 {
+                    std::thread::yield_now();
+                    continue;
+                }
                 from.send(&number.to_be_bytes()).unwrap();
                 number += 1;
                 // The load, not a wait for anything.
@@ -120,7 +127,8 @@ fn a_thousand_changes_under_load_lose_and_reorder_nothing() {
         (sent.join().unwrap(), received.join().unwrap())
     });
     assert!(sent > 1000, "{sent}");
-    assert_eq!(received, (0..sent).collect::<Vec<_>>());
+    let wrong = received.iter().zip(0..).find(|(number, expected)| **number != *expected);
+    assert_eq!((wrong, received.len() as u32), (None, sent));
     let state = steered.client.get("/v1/state").unwrap();
     assert_eq!((&state["conserved"], &state["stages_version"]), (&true.into(), &1001.into()));
     let summary = steered.running.stop(Signal::SIGINT);
@@ -302,8 +310,13 @@ fn what_is_done_is_in_the_journal_and_among_the_events() {
         assert!(done.status.success(), "{}", said(&done));
         String::from_utf8(done.stdout).unwrap()
     };
-    let written: Vec<Value> =
+    let mut written: Vec<Value> =
         read(&["--json"]).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    // But for what every document of a command has, they are the same.
+    for note in &mut written {
+        assert_eq!(note["command"], "journal");
+        note.as_object_mut().unwrap().retain(|key, _| key != "command" && key != "schema_version");
+    }
     assert_eq!(written[..5], told);
     assert_eq!(written.len(), 7);
     assert!(
