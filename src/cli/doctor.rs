@@ -12,6 +12,7 @@ use crate::cli::json;
 use crate::cli::{fail, out, reasons};
 use crate::device::steer::Steering;
 use crate::device::{Offload, Tun, TunOptions};
+use crate::net::userns::closed_by;
 use crate::net::{Netns, container, privilege};
 
 /// One thing that faultwire needs or makes use of.
@@ -91,28 +92,10 @@ fn offloads() -> Result<String, String> {
 }
 
 fn user_namespaces() -> Result<String, String> {
-    /// Settings: file, what closes it, what to run.
-    const SWITCHES: [(&str, &str, &str); 3] = [
-        ("/proc/sys/user/max_user_namespaces", "0", "sudo sysctl user.max_user_namespaces=1000"),
-        ("/proc/sys/kernel/unprivileged_userns_clone", "0", "sudo sysctl kernel.unprivileged_userns_clone=1"),
-        (
-            "/proc/sys/kernel/apparmor_restrict_unprivileged_userns",
-            "1",
-            "sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0",
-        ),
-    ];
     if !Path::new("/proc/self/ns/user").exists() {
         return Err("this kernel has none (CONFIG_USER_NS): run faultwire as root".to_owned());
     }
-    let closed = SWITCHES
-        .iter()
-        .find(|(file, closed, _)| std::fs::read_to_string(file).is_ok_and(|value| value.trim() == *closed));
-    match closed {
-        Some((file, value, command)) => {
-            Err(format!("{file} is {value}: run `{command}`, or run faultwire as root"))
-        }
-        None => Ok("open to ordinary users".to_owned()),
-    }
+    closed_by().map_or_else(|| Ok("open to ordinary users".to_owned()), Err)
 }
 
 fn tracefs() -> Result<String, String> {

@@ -83,13 +83,15 @@ fn write(path: &'static str, text: &str) -> Result<(), UserNamespaceError> {
 
 /// The advice that follows from the host's settings.
 fn hint() -> String {
-    let closed = SWITCHES
-        .iter()
-        .find(|(path, closed, _)| fs::read_to_string(path).is_ok_and(|value| value.trim() == *closed));
-    match closed {
-        Some((path, value, command)) => {
-            format!("{path} is {value}: run `{command}`, or run faultwire as root")
-        }
-        None => "Run faultwire as root; in a container, with CAP_NET_ADMIN and CAP_SYS_ADMIN".to_owned(),
-    }
+    closed_by().unwrap_or_else(|| {
+        "Run faultwire as root; in a container, with CAP_NET_ADMIN and CAP_SYS_ADMIN".to_owned()
+    })
+}
+
+/// The setting of this host that closes user namespaces to ordinary users, if one does, and what to do about it.
+pub fn closed_by() -> Option<String> {
+    let is_closed =
+        |path: &str, closed: &str| fs::read_to_string(path).is_ok_and(|value| value.trim() == closed);
+    let (path, value, command) = SWITCHES.iter().find(|(path, closed, _)| is_closed(path, closed))?;
+    Some(format!("{path} is {value}: run `{command}`, or run faultwire as root"))
 }
