@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Child, ChildStderr, Output, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -361,6 +362,45 @@ fn what_waits_is_let_go_in_order_at_the_end() {
         assert_eq!(receiver.recv(&mut buffer).unwrap(), 1);
         assert_eq!(buffer[0], number);
     }
+}
+
+/// What is on its way through faultwire when the hooks of the device go comes back past them, and counts as returned too.
+#[test]
+fn what_comes_while_it_ends_returns_too() {
+    let hosts = Hosts::new();
+    let receiver = netns(&hosts.peer).run(|| UdpSocket::bind((PEER[0], 0)).unwrap()).unwrap();
+    let sender = netns(&hosts.target).run(|| UdpSocket::bind("10.87.0.1:0").unwrap()).unwrap();
+    sender.connect(receiver.local_addr().unwrap()).unwrap();
+    receiver.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let (is_over, came) = (AtomicBool::new(false), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        // Few at a time, so that no queue overflows: each that is sent arrives.
+        scope.spawn(|| {
+            let mut buffer = [0; 8];
+            for _ in 0..50 {
+                sender.send(b"x").unwrap();
+            }
+            while !is_over.load(Ordering::Relaxed) {
+                receiver.recv(&mut buffer).unwrap();
+                came.fetch_add(1, Ordering::Relaxed);
+                sender.send(b"x").unwrap();
+            }
+        });
+        let _stop = Stop(&is_over);
+        let ends: Vec<[u64; 2]> = (0..5)
+            .map(|_| {
+                let attached = hosts.attach(&["--up", "delay 1ms", "--no-flow-cache"]);
+                let before = came.load(Ordering::Relaxed);
+                until("datagrams pass", || came.load(Ordering::Relaxed) > before + 200);
+                let summary = attached.stop(Signal::SIGTERM);
+                ["detoured", "returned"].map(|name| field(&summary, &format!("/hooks/up/{name}")))
+            })
+            .collect();
+        for [detoured, returned] in ends {
+            assert!(detoured > 0);
+            assert_eq!(detoured, returned);
+        }
+    });
 }
 
 #[test]
