@@ -235,7 +235,7 @@ async fn run(desk: Arc<Desk>, (number, due, order): (u64, Instant, Arc<Order>), 
         // Cancelled just now.
         None => return,
     }
-    let state = match steer::carry_out(&desk, &order, None, Some(number)).await {
+    let state = match steer::carry_out(&desk, Arc::clone(&order), None, Some(number)).await {
         Ok(instance) => Stage::Done { version: instance.version },
         Err(refusal) => {
             desk.note(Note {

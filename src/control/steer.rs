@@ -39,7 +39,7 @@ pub(super) async fn change(State(desk): State<Arc<Desk>>, request: Request) -> R
     let order = Order::read(&head.method, head.uri.path(), &body)?;
     // Whoever asks in a wrong way is told that first, whatever the run is by now.
     order.deed.check()?;
-    let instance = carry_out(&desk, &order, head.headers.get(IF_MATCH), None).await?;
+    let instance = carry_out(&desk, Arc::new(order), head.headers.get(IF_MATCH).cloned(), None).await?;
     let body = json!({ "version": instance.version, "paths": view::all_paths(&instance) });
     Ok(([(ETAG, tag(&instance))], Json(body)).into_response())
 }
@@ -77,9 +77,22 @@ fn matches(wanted: Option<&HeaderValue>, instance: &Instance) -> Result<(), Refu
     Err(Refusal::new(StatusCode::PRECONDITION_FAILED, "If-Match", what))
 }
 
-/// Does what is ordered, if the version is the one that is wanted, and tells whoever records the run. `schedule` is the number
-/// of the scheduled change that it is.
+/// Does what is ordered, if the version is the one that is wanted, and records that it was done. `schedule` is the number of the
+/// scheduled change that it is.
 pub(super) async fn carry_out(
+    desk: &Arc<Desk>,
+    order: Arc<Order>,
+    wanted: Option<HeaderValue>,
+    schedule: Option<u64>,
+) -> Result<Arc<Instance>, Refusal> {
+    let desk = Arc::clone(desk);
+    // In a task of its own. If the client disconnects, its request is dropped; the change must not stop at a point where the
+    // workers have it and the instance does not know.
+    let task = tokio::spawn(async move { apply(&desk, &order, wanted.as_ref(), schedule).await });
+    task.await.map_err(|_| Refusal::ended())?
+}
+
+async fn apply(
     desk: &Desk,
     order: &Order,
     wanted: Option<&HeaderValue>,

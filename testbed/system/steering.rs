@@ -1,6 +1,8 @@
 //! Changing a running instance: by requests, and by `faultwire ctl`.
 
+use std::io::Write;
 use std::net::UdpSocket;
+use std::os::unix::net::UnixStream;
 use std::process::Output;
 use std::time::Duration;
 
@@ -9,7 +11,7 @@ use faultwire::net::Netns;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::system::common::{Running, Scratch, config, output, said, unique};
+use crate::system::common::{Running, Scratch, config, output, said, unique, until};
 
 const PATHS: &str = r#"
 [[path]]
@@ -555,4 +557,21 @@ fn a_wrong_body_is_told_before_a_stale_version() {
         let ClientError::Refused { status, field: told, what } = refused else { panic!("{refused}") };
         assert_eq!((status, told.as_str()), (400, field), "{method} {resource} {body}: {what}");
     }
+}
+
+/// A client that leaves before the answer has changed the run all the same, and the instance knows it.
+#[test]
+fn a_client_that_leaves_does_not_stop_its_change_half_way() {
+    const ROUNDS: u64 = 50;
+    let steered = Steered::start(&[]);
+    let socket = steered.client.path().to_owned();
+    for round in 0..ROUNDS {
+        let body = json!({ "spec": format!("delay {}ms", round % 3 + 1) }).to_string();
+        let head =
+            format!("PATCH {DELAY} HTTP/1.1\r\nhost: faultwire\r\ncontent-length: {}\r\n\r\n", body.len());
+        UnixStream::connect(&socket).unwrap().write_all(format!("{head}{body}").as_bytes()).unwrap();
+    }
+    let version = || steered.client.get("/v1/state").unwrap()["stages_version"].as_u64().unwrap();
+    until("every change is known", || version() == ROUNDS + 1);
+    let _ = steered.running.stop(Signal::SIGINT);
 }
