@@ -70,7 +70,9 @@ async fn guard(State(desk): Shared, request: Request, next: Next) -> Response {
     let mut response = if agent.starts_with(b"Mozilla/") {
         plain(StatusCode::FORBIDDEN, "User agent not allowed")
     } else {
-        next.run(request).await
+        // In a task of its own: a client that disconnects must not stop a change half way.
+        let answer = tokio::spawn(next.run(request)).await;
+        answer.unwrap_or_else(|_| plain(StatusCode::INTERNAL_SERVER_ERROR, "the request failed"))
     };
     let number = desk.requests.fetch_add(1, Ordering::Relaxed) + 1;
     if let Ok(value) = HeaderValue::from_str(&format!("{number:020x}")) {

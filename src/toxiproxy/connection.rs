@@ -18,6 +18,8 @@ use crate::toxiproxy::toxic::Direction;
 
 /// How long the peers of a connection that is closed may take to end it themselves.
 const GRACE: Duration = Duration::from_secs(1);
+/// After a connection that cannot be taken, the next one is taken so much later.
+const PAUSE: Duration = Duration::from_millis(50);
 /// A link's connection that is silent for so long is asked whether its other end is still there, in seconds: a reset may be lost.
 const KEEP_IDLE: u32 = 30;
 /// And again after so long.
@@ -34,8 +36,11 @@ impl Far {
     /// Takes connections, and gives each to whoever wants it, for ever.
     pub(super) async fn accept(self: Arc<Self>, listener: TcpListener) {
         loop {
-            // A connection that is gone already is nobody's.
-            let Ok((stream, peer)) = listener.accept().await else { continue };
+            let Ok((stream, peer)) = listener.accept().await else {
+                // Too many files are open, for example: there may be room again in a moment.
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            };
             if let Some(wanted) = self.wanted().remove(&peer) {
                 let _ = wanted.send(stream);
             }
