@@ -8,8 +8,7 @@ use crate::config::reader::{Table, Value};
 use crate::config::select::read_select;
 use crate::config::spec::{self, Spec};
 use crate::config::trigger::read_trigger;
-use crate::pipeline::params::{ImpairmentParams, Phase, StageParams, Trigger, limits};
-use crate::pipeline::units::Probability;
+use crate::pipeline::params::{ImpairmentParams, Phase, StageParams, Trigger, growth, limits};
 
 /// Reads the stages of one path from `values`, in their order: each a spec (a text) or an array of stage tables. Names
 /// that are not given are made up, unique in the path.
@@ -19,13 +18,6 @@ pub fn read_stages(values: &[Value<'_>]) -> Vec<StageParams> {
         stages.read(value);
     }
     stages.finish()
-}
-
-/// How many packets a stage makes of one on average, with its trigger met as often as its probability allows. What is dropped
-/// is not subtracted.
-fn growth(stage: &StageParams) -> f64 {
-    let share = stage.trigger.probability.map_or(1.0, Probability::as_f64);
-    1.0 + share * stage.impairment.extra_packets()
 }
 
 /// The stages of a path while they are read.
@@ -89,10 +81,7 @@ impl Stages {
     /// phases never meet.
     fn check_growth(&mut self, value: &Value<'_>) {
         let Some(last) = self.read.last().filter(|_| !self.is_explosive) else { return };
-        let phase = last.trigger.phase;
-        let together = |stage: &&StageParams| stage.trigger.phase.is_none() || stage.trigger.phase == phase;
-        let growth: f64 = self.read.iter().filter(together).map(growth).product();
-        if growth > limits::GROWTH {
+        if growth(&self.read, last.trigger.phase) > limits::GROWTH {
             self.is_explosive = true;
             value.problem(
                 "makes too many packets of one, together with the stages before it",

@@ -30,7 +30,7 @@ mod steer;
 mod token;
 mod view;
 
-pub use client::{Client, ClientError};
+pub use client::{Client, ClientError, VARIABLE};
 pub use instance::{Attachment, Device, Instance};
 pub use server::{Control, Door, Remote};
 pub use socket::{Choice, SocketError, folder};

@@ -95,7 +95,7 @@ impl Workers {
     /// # Errors
     /// If a worker has ended.
     pub fn replace(&self, changes: Vec<Change>) -> Result<(), Ended> {
-        self.send_changes(changes, Message::Replace)
+        self.send_changes(changes.into_iter().map(Change::renewing).collect(), Message::Replace)
     }
 
     fn send_changes(

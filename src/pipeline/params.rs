@@ -71,6 +71,17 @@ impl StageParams {
     }
 }
 
+/// How many packets the stages of a path make of one on average while `phase` lasts, with each trigger met as often as its
+/// probability allows. What is dropped is not subtracted. Stages of different phases never meet.
+pub fn growth(stages: &[StageParams], phase: Option<Phase>) -> f64 {
+    let together = |stage: &&StageParams| stage.trigger.phase.is_none() || stage.trigger.phase == phase;
+    let of = |stage: &StageParams| {
+        let share = stage.trigger.probability.map_or(1.0, Probability::as_f64);
+        1.0 + share * stage.impairment.extra_packets()
+    };
+    stages.iter().filter(together).map(of).product()
+}
+
 /// Shape of a jitter.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Distribution {

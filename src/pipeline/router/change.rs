@@ -9,8 +9,8 @@ use super::{Egress, Event, Router, SharedState, add_returns, build};
 use crate::pipeline::aim::flow::FlowTable;
 use crate::pipeline::counters::{Reason, StageCounters};
 use crate::pipeline::packet::Packet;
-use crate::pipeline::params::{ImpairmentParams, PathParams, RouterParams, StageParams, limits};
-use crate::pipeline::router::path::{Entry, Path};
+use crate::pipeline::params::{ImpairmentParams, PathParams, RouterParams, StageParams, growth, limits};
+use crate::pipeline::router::path::{Entry, Path, Survives};
 use crate::pipeline::time::Instant;
 
 /// What cannot be changed while packets are under way.
@@ -34,6 +34,9 @@ pub enum ChangeError {
     /// More stages than a path has room for.
     #[error("a path has at most {} stages", limits::STAGES)]
     Long,
+    /// Copies of copies.
+    #[error("the stages of a path would make more than {} packets of one on average", limits::GROWTH)]
+    Copies,
 }
 
 /// Paths for one worker's router in place of those that it has: made ready elsewhere, so that it costs the worker little.
@@ -43,6 +46,8 @@ pub struct Change {
     paths: Vec<Path>,
     /// What the router has given up.
     ended: Vec<Path>,
+    /// No stage goes on, not even one that stays as it is.
+    renews: bool,
 }
 
 impl Change {
@@ -66,6 +71,12 @@ impl Change {
         if new.paths.iter().any(|path| path.stages.len() > limits::STAGES) {
             return Err(ChangeError::Long);
         }
+        let grows = |path: &PathParams| {
+            path.stages.iter().any(|stage| growth(&path.stages, stage.trigger.phase) > limits::GROWTH)
+        };
+        if new.paths.iter().any(grows) {
+            return Err(ChangeError::Copies);
+        }
         // The queue of a shared link lives in one path, and the seats of the others lead there.
         let has_share = |path: &PathParams| path.stages.iter().any(|stage| stage.share().is_some());
         let mut changed = old.paths.iter().zip(&new.paths).filter(|(old, new)| old.stages != new.stages);
@@ -79,7 +90,13 @@ impl Change {
             return Err(ChangeError::Fixed);
         }
         paths.truncate(new.paths.len());
-        Ok(Self { paths, ended: Vec::new() })
+        Ok(Self { paths, ended: Vec::new(), renews: false })
+    }
+
+    /// The same change, but also stages that stay as they are begin anew.
+    #[must_use]
+    pub fn renewing(self) -> Self {
+        Self { renews: true, ..self }
     }
 }
 
@@ -98,13 +115,20 @@ impl Router {
         change.ended.append(&mut self.ended);
         for (number, new) in std::mem::take(&mut change.paths).into_iter().enumerate() {
             let path = &mut self.paths[number];
-            if path.stages == new.stages {
-                // A change that still waits is taken back.
-                change.ended.extend(path.entry.pending.take().map(|pending| *pending));
+            let superseded = path.entry.pending.take();
+            if superseded.is_none() && path.stages == new.stages && !change.renews {
                 change.ended.push(new);
             } else {
-                let before = path.entry.pending.replace(Box::new(new));
-                change.ended.extend(before.map(|before| *before));
+                // Another worker may have carried out already what still waits here. What ended there ends here too, or the workers
+                // would share the state of a stage with each other no more.
+                if let Some(superseded) = &superseded {
+                    path.survive(&superseded.stages);
+                }
+                if change.renews {
+                    path.survive(&[]);
+                }
+                path.entry.pending = Some(Box::new(new));
+                change.ended.extend(superseded.map(|superseded| *superseded));
             }
             self.enter(number as u16, now, egress);
         }
@@ -150,16 +174,19 @@ impl Router {
         std::mem::swap(path, &mut new);
         let mut old = new;
         path.entry = std::mem::take(&mut old.entry);
+        let survives = std::mem::take(&mut path.entry.survives);
+        let survives = |at: usize| survives.get(at).copied().unwrap_or_default();
         let mut seats = vec![None; old.seats.len()];
         for (at, stage) in path.stages.iter().enumerate() {
             let Some(before) = old.stages.iter().position(|known| known.name == stage.name) else { continue };
-            if old.stages[before] == *stage {
+            let survives = survives(before);
+            if survives.stage && old.stages[before] == *stage {
                 std::mem::swap(&mut path.seats[at], &mut old.seats[before]);
                 seats[before] = Some(at as u16);
                 continue;
             }
             path.seats[at].counters = old.seats[before].counters;
-            if (&old.stages[before].select, &old.stages[before].trigger) == (&stage.select, &stage.trigger) {
+            if survives.gate && has_same_gate(&old.stages[before], stage) {
                 std::mem::swap(&mut path.seats[at].gate, &mut old.seats[before].gate);
             }
         }
@@ -221,13 +248,33 @@ impl Router {
     }
 }
 
+/// Whether the gates of two stages let the same packets through.
+fn has_same_gate(one: &StageParams, other: &StageParams) -> bool {
+    (&one.select, &one.trigger) == (&other.select, &other.trigger)
+}
+
+impl Path {
+    /// Of the stages that there are, only those that are also in `stages` may go on in a later change.
+    fn survive(&mut self, stages: &[StageParams]) {
+        self.entry.survives.resize(self.stages.len(), Survives::default());
+        for (own, survives) in self.stages.iter().zip(&mut self.entry.survives) {
+            let other = stages.iter().find(|other| other.name == own.name);
+            survives.stage &= other == Some(own);
+            survives.gate &= other.is_some_and(|other| has_same_gate(own, other));
+        }
+    }
+}
+
 /// Whether `path` can become `new` now: what its stages hold is held by such as go on, in the same order.
 fn may_become(path: &Path, new: &Path) -> bool {
     if path.is_empty() {
         return true;
     }
-    let place = |stage: &StageParams| new.stages.iter().position(|other| other == stage);
-    let places: Vec<_> = path.stages.iter().map(place).collect();
+    let survives = |at: usize| path.entry.survives.get(at).copied().unwrap_or_default().stage;
+    let place = |(at, stage): (usize, &StageParams)| {
+        new.stages.iter().position(|other| other == stage).filter(|_| survives(at))
+    };
+    let places: Vec<_> = path.stages.iter().enumerate().map(place).collect();
     let goes_on = path.seats.iter().zip(&places).all(|(seat, place)| seat.held == 0 || place.is_some());
     goes_on && places.iter().flatten().is_sorted()
 }
@@ -428,6 +475,50 @@ mod tests {
         assert_in_order(&run.wires());
     }
 
+    /// What is flushed meets the stages behind at times that have not come yet. A link that stays must not wait for them.
+    #[test]
+    fn a_link_that_stays_is_free_after_a_flush() {
+        let (old, new) = (params("delay 60s|rate 8mbit limit 100"), params("|rate 8mbit limit 100"));
+        let mut run = Run::built(&old);
+        for at in 0..20 {
+            run.feed(ms(u64::from(at)), &packet(at).frame());
+        }
+        run.flush();
+        assert_eq!(run.router.held().packets, 0);
+        run.change_to(Change::new(&old, &new, &Router::shared(&new)).unwrap().renewing());
+        run.feed(ms(30), &packet(20).frame());
+        run.finish();
+        let sent = run.times()[20];
+        assert!((30_000_000..31_000_000).contains(&sent), "{sent}");
+    }
+
+    /// A change and its reverse, of which one worker makes both at once and the other, whose stages hold packets, later: they share
+    /// the clock of one link afterwards as before.
+    #[test]
+    fn workers_share_a_link_after_a_change_and_back() {
+        for between in ["delay 50ms|mtu 1400", "delay 50ms|rate 4mbit limit 100"] {
+            let (with, without) = (params("delay 50ms|rate 8mbit limit 100"), params(between));
+            let shared = Router::shared(&with);
+            let [mut idle, mut busy] = [(); 2].map(|()| Run::worker(&with, &shared));
+            busy.feed(ms(0), &packet(0).frame());
+            busy.advance(ms(50));
+            assert_eq!(busy.router.held().packets, 1, "on the link");
+            for (old, new) in [(&with, &without), (&without, &with)] {
+                let shared = Router::shared(new);
+                for run in [&mut idle, &mut busy] {
+                    run.advance(ms(50));
+                    run.change_to(Change::new(old, new, &shared).unwrap());
+                }
+            }
+            for run in [&mut idle, &mut busy] {
+                run.feed(ms(100), &packet(3).frame());
+                run.finish();
+            }
+            let [one, other] = [idle.times(), busy.times()].map(|times| *times.last().unwrap());
+            assert_eq!(other - one, u64::from(packet(3).frame().bytes.len() as u32) * 1_000, "{between}");
+        }
+    }
+
     #[test]
     fn a_frozen_path_holds_and_releases_in_order() {
         let params = params("delay 5ms");
@@ -473,5 +564,7 @@ mod tests {
         let mut long = old.clone();
         long.paths[0].stages = many.collect();
         assert_eq!(refused(&long), ChangeError::Long);
+        // Two to the power of 14.
+        assert_eq!(refused(&params(&["duplicate 100%"; 14].join("|"))), ChangeError::Copies);
     }
 }

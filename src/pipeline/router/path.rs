@@ -141,6 +141,21 @@ pub(crate) struct Entry {
     /// What the path becomes once it holds nothing.
     pub(crate) pending: Option<Box<Path>>,
     pub(crate) queue: VecDeque<Packet>,
+    /// For each stage what of it may go on in the pending change; empty: all.
+    pub(crate) survives: Vec<Survives>,
+}
+
+/// What of a stage may go on in a change.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Survives {
+    pub(crate) stage: bool,
+    pub(crate) gate: bool,
+}
+
+impl Default for Survives {
+    fn default() -> Self {
+        Self { stage: true, gate: true }
+    }
 }
 
 impl Entry {
@@ -162,7 +177,7 @@ impl Path {
             seats: Vec::new(),
             phases: Vec::new(),
             translator: None,
-            entry: Entry { is_frozen: false, pending: None, queue: VecDeque::new() },
+            entry: Entry { is_frozen: false, pending: None, queue: VecDeque::new(), survives: Vec::new() },
             looks_first: false,
             stages: Vec::new(),
             is_configured: false,

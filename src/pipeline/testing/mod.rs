@@ -48,6 +48,8 @@ pub(crate) struct Wire {
 /// Keeps what leaves, and sums up what it is told.
 #[derive(Debug, Default)]
 struct Collector {
+    /// When the last frame left.
+    last: Option<Instant>,
     frames: Vec<(Instant, u16, Frame)>,
     heard: Heard,
     /// Its devices take nothing.
@@ -106,7 +108,8 @@ impl Egress for Collector {
     }
 
     fn send(&mut self, port: u16, packet: &mut Packet, due: Instant) -> Result<(), Reason> {
-        assert!(self.frames.last().is_none_or(|last| last.0 <= due), "time goes on");
+        assert!(self.last.is_none_or(|last| last <= due), "time goes on");
+        self.last = Some(due);
         if self.refuses {
             return Err(Reason::DeviceRefused);
         }
@@ -219,7 +222,11 @@ impl Run {
 
     /// The stages change from those of `old` to those of `new`.
     pub(crate) fn change(&mut self, old: &RouterParams, new: &RouterParams) {
-        let mut change = Change::new(old, new, &Router::shared(new)).expect("only stages differ");
+        self.change_to(Change::new(old, new, &Router::shared(new)).expect("only stages differ"));
+    }
+
+    /// Carries out a change that was made ready.
+    pub(crate) fn change_to(&mut self, mut change: Change) {
         self.router.change(&mut change, self.now, &mut self.collector);
         self.check();
     }
@@ -233,6 +240,8 @@ impl Run {
     /// Everything that waits leaves now; what comes later meets the stages.
     pub(crate) fn flush(&mut self) {
         self.router.flush(self.now, &mut self.collector);
+        // What waited has left before its time.
+        self.collector.last = Some(self.now);
         self.check();
     }
 
