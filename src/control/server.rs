@@ -21,7 +21,7 @@ use crate::control::ControlError;
 use crate::control::desk::Desk;
 use crate::control::instance::Instance;
 use crate::control::routes;
-use crate::control::socket::{Choice, Socket, TOKEN};
+use crate::control::socket::{Choice, Socket, beside};
 use crate::control::token::{self, TokenFile};
 
 /// Connections that are served at a time, of each listener; more wait in its backlog.
@@ -73,7 +73,7 @@ impl Door {
             let listener = listen(address).map_err(|source| ControlError::Listen { address, source })?;
             let token = match (remote.token, &socket) {
                 (Some(path), _) => TokenFile::open(path)?,
-                (None, Some(socket)) => TokenFile::temporary(&socket.path.with_extension(TOKEN))?,
+                (None, Some(socket)) => TokenFile::temporary(&beside(&socket.path))?,
                 (None, None) => return Err(ControlError::NoToken),
             };
             Ok((listener, token))

@@ -16,7 +16,7 @@ use nix::unistd::{Pid, geteuid};
 /// What the names of sockets end in.
 pub(super) const ENDING: &str = ".sock";
 /// What the names of the files beside them end in that hold tokens.
-pub(super) const TOKEN: &str = "token";
+const TOKEN: &str = ".token";
 /// Connections that wait to be taken.
 const BACKLOG: i32 = 128;
 
@@ -143,6 +143,13 @@ impl Drop for Socket {
     }
 }
 
+/// The file of the token of a socket: its name with an ending more, so that no two sockets have one.
+pub(super) fn beside(socket: &Path) -> PathBuf {
+    let mut name = socket.as_os_str().to_owned();
+    name.push(TOKEN);
+    name.into()
+}
+
 /// Makes the folder, and checks that nobody else can put something into it.
 fn own_folder(folder: &Path) -> Result<(), SocketError> {
     let refused = |what: String| SocketError::Folder(folder.to_owned(), what);
@@ -181,7 +188,7 @@ fn sweep(folder: &Path) {
             && UnixStream::connect(&path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
         {
             // Another instance may be as quick.
-            let _ = fs::remove_file(path.with_extension(TOKEN));
+            let _ = fs::remove_file(beside(&path));
             let _ = fs::remove_file(path);
         }
     }

@@ -37,17 +37,19 @@ impl std::fmt::Debug for Token {
     }
 }
 
-/// A token and its file. The file goes with this if it is nobody else's.
+/// A token and its file. A temporary file is removed when this is dropped.
 #[derive(Debug)]
 pub(super) struct TokenFile {
     pub(super) token: Token,
     pub(super) path: PathBuf,
-    is_ours: bool,
+    is_temporary: bool,
 }
 
 impl Drop for TokenFile {
     fn drop(&mut self) {
-        if self.is_ours {
+        // Another file that stands there by now is not ours.
+        let is_own = |text: String| text.trim_end() == self.token.0;
+        if self.is_temporary && read(&self.path).is_ok_and(is_own) {
             let _ = fs::remove_file(&self.path);
         }
     }
@@ -57,23 +59,39 @@ impl TokenFile {
     /// The token in the file `path`, which is made with a random one if there is none.
     pub(super) fn open(path: &Path) -> Result<Self, TokenError> {
         let error = |what: String| TokenError { path: path.to_owned(), what };
+        let known = |text: String| token(&text).map_err(error);
         let token = match read(path) {
-            Ok(text) => token(&text).map_err(error)?,
-            Err(Unread::Missing) => make(path).map_err(|source| error(source.to_string()))?,
+            Ok(text) => known(text)?,
             Err(Unread::Refused(what)) => return Err(error(what)),
+            Err(Unread::Missing) => match make(path) {
+                Ok(token) => token,
+                // Another instance has just made it.
+                Err(source) if source.kind() == io::ErrorKind::AlreadyExists => match read(path) {
+                    Ok(text) => known(text)?,
+                    Err(_) => return Err(error(source.to_string())),
+                },
+                Err(source) => return Err(error(source.to_string())),
+            },
         };
-        Ok(Self { token, path: path.to_owned(), is_ours: false })
+        Ok(Self { token, path: path.to_owned(), is_temporary: false })
     }
 
-    /// A new token in the file `path`, which is removed at the end. What a killed instance left there is replaced.
+    /// A new token in the file `path`, which is removed at the end. The file of a killed instance is replaced, and no other.
     pub(super) fn temporary(path: &Path) -> Result<Self, TokenError> {
-        let error = |source: io::Error| TokenError { path: path.to_owned(), what: source.to_string() };
-        match fs::remove_file(path) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(error(source)),
-            _ => {}
+        let error = |what: String| TokenError { path: path.to_owned(), what };
+        match read(path) {
+            Err(Unread::Missing) => {}
+            Ok(text) if is_made(&text) => {
+                fs::remove_file(path).map_err(|source| error(source.to_string()))?;
+            }
+            Ok(_) => {
+                let what = "a file is there that faultwire did not make; name another with --control-token";
+                return Err(error(what.to_owned()));
+            }
+            Err(Unread::Refused(what)) => return Err(error(what)),
         }
-        let token = make(path).map_err(error)?;
-        Ok(Self { token, path: path.to_owned(), is_ours: true })
+        let token = make(path).map_err(|source| error(source.to_string()))?;
+        Ok(Self { token, path: path.to_owned(), is_temporary: true })
     }
 }
 
@@ -111,15 +129,26 @@ fn token(text: &str) -> Result<Token, String> {
     })
 }
 
-/// A file with 256 random bits.
+/// Whether [`make`] wrote this.
+fn is_made(text: &str) -> bool {
+    let token = text.strip_suffix('\n').unwrap_or_default();
+    token.len() == 64 && token.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// A file with 256 random bits. It is whole from the moment at which it exists.
 fn make(path: &Path) -> io::Result<Token> {
     let mut random = [[0; 16]; 2];
     let mut source = fs::File::open("/dev/urandom")?;
     random.iter_mut().try_for_each(|half| source.read_exact(half))?;
     let [first, second] = random.map(u128::from_be_bytes);
     let text = format!("{first:032x}{second:032x}");
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    writeln!(file, "{text}")?;
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{}.new", std::process::id()));
+    let unfinished = Path::new(&name);
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(unfinished)?;
+    let linked = writeln!(file, "{text}").and_then(|()| fs::hard_link(unfinished, path));
+    let removed = fs::remove_file(unfinished);
+    linked.and(removed)?;
     Ok(Token(text))
 }
 
@@ -173,6 +202,7 @@ fn check(token: &Token, headers: &HeaderMap) -> Result<(), Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::folder::Folder;
 
     fn checked(headers: &[(&'static str, &str)]) -> Result<(), String> {
         let token = Token("0123456789abcdef".to_owned());
@@ -215,7 +245,8 @@ mod tests {
 
     #[test]
     fn a_token_is_made_once_and_read_again() {
-        let path = std::env::temp_dir().join(format!("faultwire-token-{}", std::process::id()));
+        let folder = Folder::new();
+        let path = folder.file("token");
         let made = TokenFile::open(&path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(made.token.0.len(), 64);
@@ -229,14 +260,30 @@ mod tests {
             fs::write(&path, wrong).unwrap();
             assert!(TokenFile::open(&path).unwrap_err().to_string().contains("letters"), "{wrong:?}");
         }
-        let temporary = TokenFile::temporary(&path).unwrap();
+        let link = folder.file("link");
+        std::os::unix::fs::symlink("/dev/null", &link).unwrap();
+        assert!(TokenFile::open(&link).is_err());
+    }
+
+    /// What a killed instance left is replaced. What others made stays, before and after.
+    #[test]
+    fn a_temporary_token_takes_nobody_s_file() {
+        let folder = Folder::new();
+        let path = folder.file("token");
+        let open = || TokenFile::temporary(&path);
+        let temporary = open().unwrap();
         assert_eq!(temporary.token.0.len(), 64);
         assert!(!format!("{temporary:?}").contains(&temporary.token.0));
         drop(temporary);
         assert!(!path.exists());
-        let link = path.with_extension("link");
-        std::os::unix::fs::symlink("/dev/null", &link).unwrap();
-        assert!(TokenFile::open(&link).is_err());
-        fs::remove_file(link).unwrap();
+        std::mem::forget(open().unwrap());
+        let again = open().unwrap();
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "notes").unwrap();
+        drop(again);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        assert!(open().unwrap_err().to_string().contains("did not make"));
+        assert_eq!(fs::read(&path).unwrap(), b"notes");
+        assert_eq!(fs::read_dir(&folder.0).unwrap().count(), 1);
     }
 }
