@@ -237,7 +237,14 @@ impl FlowCache {
 
     /// Whether everything has to be detoured for a while.
     pub(super) fn pause(&mut self, is_paused: bool, router: &mut Router, now: Instant) {
+        if is_paused == self.is_paused {
+            return;
+        }
         self.is_paused = is_paused;
+        if !is_paused {
+            // The stages may be others now: the core is asked about every flow again.
+            self.asked.fill(Asked::default());
+        }
         for number in 0..self.members.len() {
             if is_paused {
                 self.close(number, router, now);
