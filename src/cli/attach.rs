@@ -175,6 +175,7 @@ fn run(
             device: device.name.clone(),
             target: target.label.clone(),
         }],
+        aim: wanted.aim.clone(),
         is_recorded: args.watching.journal.is_some() || args.watching.pcap.is_some(),
         notes: watcher.notes(),
     };

@@ -27,9 +27,10 @@ use crate::cli::subnets::Subnets;
 use crate::cli::summary::{self, Names};
 use crate::cli::watching::Opened;
 use crate::cli::{WRONG, fail, out, reasons};
-use crate::config::Plan;
 use crate::config::plan::{NetnsRef, PathPlan, PortPlan, RoutePlan, RouteTarget, WorkerCount};
 use crate::config::spec::{Files, Spec};
+use crate::config::{Aim, Plan};
+use crate::control::VARIABLE;
 use crate::engine::Watch;
 use crate::engine::network::{Network, NetworkError, Summary, router_params};
 use crate::journal;
@@ -202,6 +203,7 @@ fn run(asked: Asked<'_>, around: &Around, signals: &Signals, seed: u64) -> anyho
         config: None,
         params: router_params(&plan, network.seed),
         names: &recorded(faults, network.seed),
+        aim: Aim::default(),
         devices: serving::devices(&network.ports, &[]),
         attachments: Vec::new(),
         is_recorded: args.watching.journal.is_some() || args.watching.pcap.is_some(),
@@ -336,8 +338,10 @@ fn spawn(
 ) -> Result<std::io::Result<Child>, NetError> {
     let mut command = Command::new(program(args));
     command.args(args.command.iter().skip(1)).env_remove(around::ROOM).envs(variables);
+    // Never the instance around this one.
+    command.env_remove(VARIABLE);
     if let Some(socket) = socket {
-        command.env("FAULTWIRE_CONTROL", socket);
+        command.env(VARIABLE, socket);
     }
     // A child starts in the namespace of the thread that makes it, and with its signal mask: the signals that faultwire
     // only reads must not be blocked in the command.

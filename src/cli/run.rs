@@ -19,7 +19,7 @@ use crate::cli::summary::{self, Names};
 use crate::cli::watching::{Opened, Watching};
 use crate::cli::{WRONG, fail, out, random_seed, reasons};
 use crate::config::plan::{AttachedPort, PathPlan};
-use crate::config::{self, Kind, Plan};
+use crate::config::{self, Aim, Kind, Plan};
 use crate::control::Door;
 use crate::engine::Watch;
 use crate::engine::events::Events;
@@ -175,6 +175,7 @@ fn forward(
         config: Some(&args.config),
         params: router_params(plan, seed),
         names: &recorded,
+        aim: Aim::default(),
         devices: serving::devices(&network.ports, &network.attached),
         attachments: serving::attachments(&network.attached),
         is_recorded: args.watching.journal.is_some() || args.watching.pcap.is_some(),

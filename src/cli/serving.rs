@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use crate::cli::out;
+use crate::config::Aim;
 use crate::control::{Attachment, Choice, Control, ControlError, Device, Door, Instance, Remote};
 use crate::engine::Engine;
 use crate::engine::network::{Attached, Port};
@@ -44,6 +45,8 @@ pub(super) struct Served<'a> {
     pub(super) params: RouterParams,
     pub(super) names: &'a Names,
     pub(super) devices: Vec<Device>,
+    /// What all its faults are aimed at.
+    pub(super) aim: Aim,
     pub(super) attachments: Vec<Attachment>,
     /// A journal or a capture is written.
     pub(super) is_recorded: bool,
@@ -90,6 +93,7 @@ pub(super) fn serve(
         workers: engine.workers(),
         devices: served.devices,
         attachments: served.attachments,
+        aim: served.aim,
         is_recorded: served.is_recorded,
         notes: served.notes,
         version: 1,

@@ -10,6 +10,7 @@
     warn(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_possible_wrap)
 )]
 
+mod aim;
 mod attached;
 mod describe;
 mod distribution;
@@ -39,6 +40,7 @@ mod wire;
 
 use std::path::Path;
 
+pub use aim::Aim;
 pub use describe::{Description, describe};
 pub use explain::{Explanation, Numbers, explain};
 pub use file::{read_icmp, read_routes};

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
-use crate::config::{read_stages, reader};
+use crate::config::{Aim, read_stages, reader};
 use crate::control::answer::Refusal;
 use crate::control::instance::Instance;
 use crate::control::json_toml::inline;
@@ -156,29 +156,45 @@ pub(super) struct Edit {
     pub(super) params: RouterParams,
     /// The stages that are paused, as they are when they are not; each with the number of its path.
     pub(super) paused: Vec<(usize, StageParams)>,
+    aim: Aim,
 }
 
 impl Edit {
     pub(super) fn of(instance: &Instance) -> Self {
-        Self { params: instance.params.clone(), paused: instance.paused.clone() }
+        Self { params: instance.params.clone(), paused: instance.paused.clone(), aim: instance.aim.clone() }
     }
 
     /// All stages of a path in place of those that there are.
     pub(super) fn replace(&mut self, path: usize, stages: &Stages) -> Result<(), Refusal> {
-        let read = stages.read()?;
+        let read = self.aimed(stages.read()?)?;
         self.paused.retain(|(of, _)| *of != path);
         self.params.paths[path].stages = read;
         Ok(())
     }
 
     /// All stages in place of those that there are, as another configuration has them that has all else in common.
-    pub(super) fn take_over(&mut self, params: RouterParams) {
+    pub(super) fn take_over(&mut self, mut params: RouterParams) -> Result<(), Refusal> {
+        for path in &mut params.paths {
+            path.stages = self.aimed(std::mem::take(&mut path.stages))?;
+        }
         self.paused.clear();
         self.params = params;
+        Ok(())
+    }
+
+    /// New stages, which hit only what the faults of this run are aimed at.
+    fn aimed(&self, mut stages: Vec<StageParams>) -> Result<Vec<StageParams>, Refusal> {
+        self.aim.narrow(&mut stages).map_err(|stage| {
+            let what = format!(
+                "the stage \"{stage}\" contradicts --match of this attachment: it would hit no packet"
+            );
+            Refusal::bad("match", what)
+        })?;
+        Ok(stages)
     }
 
     pub(super) fn add(&mut self, path: usize, add: &Add) -> Result<(), Refusal> {
-        let mut read = add.stages().read()?;
+        let mut read = self.aimed(add.stages().read()?)?;
         let stages = &mut self.params.paths[path].stages;
         let at = add.before.as_deref().map_or(Ok(stages.len()), |name| position(stages, name))?;
         for stage in &mut read {
@@ -211,7 +227,7 @@ impl Edit {
             settings::set(&mut stage.impairment, set)?;
         }
         if wanted.has_stages() {
-            let read = wanted.stages().read()?;
+            let read = self.aimed(wanted.stages().read()?)?;
             let field = if wanted.spec.is_some() { "spec" } else { "stages" };
             let [one] = &read[..] else {
                 let what = format!("a stage is one stage, and this makes {}", read.len());

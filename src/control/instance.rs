@@ -1,5 +1,6 @@
 //! The run that is served.
 
+use crate::config::Aim;
 use crate::engine::Workers;
 use crate::journal::{Names, Notes};
 use crate::net::Netns;
@@ -44,6 +45,8 @@ pub struct Instance {
     pub devices: Vec<Device>,
     /// The devices that it is attached to.
     pub attachments: Vec<Attachment>,
+    /// What all its faults are aimed at, also those that come later.
+    pub aim: Aim,
     /// A journal or a capture is written, whose stages have the numbers that they had at the start.
     pub is_recorded: bool,
     /// Whoever records the run, and is told what is done to it.

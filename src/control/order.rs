@@ -136,10 +136,7 @@ impl Deed {
             Self::Paths(paths) => paths.iter().try_for_each(|(name, stages)| {
                 edit.replace(path(instance, name)?, stages).map_err(|refusal| within(name, refusal))
             }),
-            Self::Config(document) => {
-                edit.take_over(document.params(instance)?);
-                Ok(())
-            }
+            Self::Config(document) => edit.take_over(document.params(instance)?),
             Self::Path(name, stages) => edit.replace(path(instance, name)?, stages),
             Self::Add(name, add) => edit.add(path(instance, name)?, add),
             Self::Patch(name, stage, patch) => edit.patch(path(instance, name)?, stage, patch),

@@ -342,6 +342,25 @@ fn what_does_not_match_is_not_hit() {
     assert_eq!(field(&summary, "/received/packets"), field(&summary, "/sent/packets"));
 }
 
+/// Stages that are set, applied or added while it runs are aimed as the first ones are.
+#[test]
+fn later_faults_hit_no_more_than_match_allows() {
+    let hosts = Hosts::new();
+    let mut connection = hosts.connect(PEER[0]);
+    let socket = std::env::temp_dir().join(format!("{}.sock", unique()));
+    let control = ["--control", socket.to_str().unwrap()];
+    let attached = hosts.attach(&[&["--both", "delay 1ms", "--match", "udp port 9"], &control[..]].concat());
+    for words in [&["apply", "up=loss 100%", "down=loss 100%"][..], &["add", "up", "drop"]] {
+        let changed = output(&[&["ctl"], &control[..], words].concat());
+        assert!(changed.status.success(), "{words:?}: {}", said(&changed));
+        exchange(&mut connection, 100_000);
+    }
+    let sender = netns(&hosts.target).run(|| UdpSocket::bind("10.87.0.1:0").unwrap()).unwrap();
+    sender.send_to(b"x", (PEER[0], 9)).unwrap();
+    let summary = attached.stop(Signal::SIGTERM);
+    assert_eq!(field(&summary, "/dropped/loss/packets"), 1, "{summary:#}");
+}
+
 #[test]
 fn what_waits_is_let_go_in_order_at_the_end() {
     let hosts = Hosts::new();

@@ -4,14 +4,16 @@ use crate::cli::args::Attach;
 use crate::cli::faults::Faults;
 use crate::cli::{kind, out, random_seed};
 use crate::config::spec::Files;
-use crate::config::{self, Kind, WireFile, expression};
+use crate::config::{self, Aim, Kind, WireFile, expression};
 use crate::engine::wire::WirePlan;
-use crate::pipeline::params::{IcmpParams, Opened, StageParams};
+use crate::pipeline::params::{IcmpParams, Opened};
 use crate::pipeline::time::Duration;
 
 /// What is to be done to the device.
 pub(super) struct Wanted {
     pub(super) plan: WirePlan,
+    /// What all faults are aimed at, also those that come later.
+    pub(super) aim: Aim,
     /// Until when, if not until a signal.
     pub(super) duration: Option<Duration>,
 }
@@ -35,8 +37,14 @@ impl Wanted {
                 "no faults: add --both, --up or --down, or --config FILE with some (--dry-run needs none)"
             );
         }
-        aim(args, &mut file.up)?;
-        aim(args, &mut file.down)?;
+        let aim = aim(args)?;
+        for stages in [&mut file.up, &mut file.down] {
+            aim.narrow(stages).map_err(|stage| {
+                anyhow::anyhow!(
+                    "--match contradicts the conditions of the stage \"{stage}\", which would hit no packet: change one of the two"
+                )
+            })?;
+        }
         let plan = WirePlan {
             up: file.up,
             down: file.down,
@@ -46,7 +54,7 @@ impl Wanted {
             icmp: file.icmp,
             flow_cache: file.flow_cache && !args.no_flow_cache,
         };
-        Ok(Self { plan, duration: args.duration.or(file.duration) })
+        Ok(Self { plan, aim, duration: args.duration.or(file.duration) })
     }
 }
 
@@ -71,8 +79,8 @@ fn words(args: &Attach) -> anyhow::Result<(WireFile, u64)> {
     Ok((file, seed))
 }
 
-/// Narrows the selections of all stages to what `--match`, `--new` and `--established` say.
-fn aim(args: &Attach, stages: &mut [StageParams]) -> anyhow::Result<()> {
+/// What `--match`, `--new` and `--established` say.
+fn aim(args: &Attach) -> anyhow::Result<Aim> {
     let select = args.select.as_deref().map(expression::parse).transpose();
     let select = select.map_err(|error| anyhow::anyhow!("--match: {error}"))?;
     let opened = match (args.new, args.established) {
@@ -80,17 +88,5 @@ fn aim(args: &Attach, stages: &mut [StageParams]) -> anyhow::Result<()> {
         (_, true) => Some(Opened::Before),
         _ => None,
     };
-    for stage in stages {
-        if let Some(select) = &select
-            && !expression::narrow(&mut stage.select, select)
-        {
-            anyhow::bail!(
-                "--match contradicts the conditions of the stage \"{}\", which would hit no packet: change one of the two",
-                stage.name
-            );
-        }
-        // A stage of a file that says it for itself keeps it.
-        stage.select.opened = stage.select.opened.or(opened);
-    }
-    Ok(())
+    Ok(Aim { select, opened })
 }
