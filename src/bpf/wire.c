@@ -9,7 +9,7 @@
 //   inner ingress   arrived  what faultwire wrote back is marked and received by the device
 //
 // The hooks of the device have a cache of flows: packets of a flow in which nothing happens for a while pass, and are
-// counted. Who may pass how far is faultwire's to say (bpf/flows.rs, engine/cache.rs).
+// counted. Who may pass how far is faultwire's to say (bpf/flows.rs, engine/cache/flows.rs).
 
 typedef unsigned char u8;
 typedef unsigned short u16;
@@ -139,7 +139,7 @@ struct packet {
 #define SHOWN 7
 
 // Reads the headers; 0 if the skb is of no flow of the cache: not TCP or UDP, a fragment, with IP options or extension
-// headers, or malformed. engine/cache.rs says the same of packets that were detoured.
+// headers, or malformed. engine/cache/seen.rs says the same of packets that were detoured.
 INLINE int read_packet(struct __sk_buff *skb, u32 type, u32 at, u32 direction, struct packet *p) {
     u32 ip_length = type == IPV4 ? 20 : 40;
     u8 *data = (u8 *)(u64)skb->data, *end = (u8 *)(u64)skb->data_end;

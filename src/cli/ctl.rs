@@ -16,18 +16,19 @@ use crate::control::{Choice, Client, ClientError};
 /// Options of `ctl`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-STAGE is PATH/NAME as `ctl show` prints it, as up/loss or 'left>right/delay';
-the name alone will do if only one path has it.
+STAGE is PATH/NAME as `ctl show` prints it, as up/netem or 'left>right/delay';
+the name alone will do if only one path has it. Faults in tc-netem's words are
+one stage, netem.
 
 Examples:
   faultwire ctl show
-  faultwire ctl set up/loss probability=5%
-  faultwire ctl set up/loss 'loss 5% 25%'
+  faultwire ctl set up/netem loss=5%
+  faultwire ctl set up/netem 'loss 5% 25%'
   faultwire ctl add up 'delay 50ms'
-  faultwire ctl pause up/loss
+  faultwire ctl pause up/netem
   faultwire ctl apply up='delay 20ms' down='delay 20ms loss 1%'
   faultwire ctl apply slower.toml
-  faultwire ctl at +10s pause up/loss
+  faultwire ctl at +10s pause up/netem
   faultwire ctl mark 'the deployment begins'
 
 Packets that wait go on: none is lost, overtaken or decided about again because
@@ -240,6 +241,9 @@ fn watch(
         let event = event?;
         if !json.is_wanted() {
             out::raw(format_args!("{event}\n"));
+            if out::is_closed() {
+                return Ok(String::new());
+            }
             continue;
         }
         json::record(event).map_err(|error| ClientError::Refused {

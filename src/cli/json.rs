@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use anyhow::Context;
 use serde_json::{Value, json};
 
-use crate::cli::out;
+use crate::cli::{is_same, out};
 
 /// Version of the schema.
 const VERSION: u32 = 1;
@@ -77,6 +77,13 @@ pub(super) fn open(command: &'static str, json: &Json) -> anyhow::Result<()> {
     let file = json.file().map(open).transpose()?;
     *door() = Some(Door { command, file, is_written: false, on_stderr: false });
     Ok(())
+}
+
+/// Whether the document goes to this file.
+pub(super) fn goes_to(path: &Path) -> bool {
+    let door = door();
+    let file = door.as_ref().and_then(|door| door.file.as_ref());
+    file.is_some_and(|(_, file)| is_same(file, path))
 }
 
 /// Standard output has something else: what would go there goes to standard error.

@@ -41,6 +41,7 @@ mod toxiproxy;
 mod watching;
 
 use std::fmt::Display;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -94,6 +95,14 @@ fn fail(code: u8, error: impl Display) -> ExitCode {
     }
     out::note_line(format_args!("faultwire: {error}"));
     ExitCode::from(code)
+}
+
+/// Whether two names mean one file. `-` is a stream, and no file.
+fn is_same(one: &Path, other: &Path) -> bool {
+    let same = |one: &Path, other: &Path| {
+        one.canonicalize().is_ok_and(|one| other.canonicalize().is_ok_and(|other| one == other))
+    };
+    one != Path::new("-") && other != Path::new("-") && (one == other || same(one, other))
 }
 
 /// What went wrong and why, down to the first cause. A cause that the text before it names already is not named again.

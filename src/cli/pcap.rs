@@ -20,7 +20,7 @@ use crate::cli::json;
 use crate::cli::out::Stream;
 use crate::cli::signals::{Received, Signals};
 use crate::cli::summary::{self, Names};
-use crate::cli::{WRONG, fail, faults, kind, out, reasons};
+use crate::cli::{WRONG, fail, faults, is_same, kind, out, reasons};
 use crate::config::plan::{NetnsRef, PathPlan, PortPlan};
 use crate::config::{self, Kind, Plan};
 use crate::engine::Clock;
@@ -196,14 +196,6 @@ fn plan(args: &Pcap) -> anyhow::Result<(Plan, usize)> {
 
 fn is_stream(path: &Path) -> bool {
     path.as_os_str() == "-"
-}
-
-/// Whether two names mean one file that exists.
-fn is_same(one: &Path, other: &Path) -> bool {
-    let same = |one: &Path, other: &Path| {
-        one.canonicalize().is_ok_and(|one| other.canonicalize().is_ok_and(|other| one == other))
-    };
-    !is_stream(one) && !is_stream(other) && (one == other || same(one, other))
 }
 
 fn run(args: &Pcap, ready: &mut Ready) -> anyhow::Result<Outcome> {

@@ -49,7 +49,8 @@ impl Ready {
     /// If the descriptor cannot be written to.
     pub(super) fn say(self) -> anyhow::Result<()> {
         if let Some((number, mut file)) = self.descriptor {
-            file.write_all(b"ready\n").context("--ready-fd")?;
+            let cannot = || format!("--ready-fd {number}: cannot write to the descriptor");
+            file.write_all(b"ready\n").with_context(cannot)?;
             // Who reads to the end must not wait for the end of the run.
             if number > STDERR {
                 close(number).context("--ready-fd")?;

@@ -9,6 +9,7 @@ use anyhow::Context;
 
 use crate::capture::files::{self, Rotation};
 use crate::capture::recorder::{Recorder, Style};
+use crate::cli::{is_same, json};
 use crate::config::expression;
 use crate::journal::file::{self, Writer};
 use crate::journal::recent::Recent;
@@ -138,6 +139,7 @@ impl Watching {
     /// Reads the options for a router with these names, and opens the file, before anything else is made. What is in the file
     /// stays until [`Watcher::begin`].
     pub(super) fn open(&self, names: &Names) -> anyhow::Result<Opened<'_>> {
+        self.are_distinct()?;
         let journal = match &self.journal {
             Some(path) => Some((self.lane(names)?, file::open(named(path)?)?, path.as_path())),
             None => None,
@@ -149,6 +151,24 @@ impl Watching {
             None => None,
         };
         Ok(Opened { journal, pcap })
+    }
+
+    /// A journal, a capture and the document of `--json` are not one file.
+    fn are_distinct(&self) -> anyhow::Result<()> {
+        if let (Some(journal), Some(pcap)) = (&self.journal, &self.pcap) {
+            let file = pcap.display();
+            anyhow::ensure!(
+                !is_same(journal, pcap),
+                "{file} is given twice: --journal and --pcap need a file each"
+            );
+        }
+        for (option, path) in [("--journal", &self.journal), ("--pcap", &self.pcap)] {
+            if let Some(path) = path.as_ref().filter(|path| json::goes_to(path)) {
+                let file = path.display();
+                anyhow::bail!("{file} is given twice: {option} and --json need a file each");
+            }
+        }
+        Ok(())
     }
 
     fn pcap_lane(&self) -> anyhow::Result<Lane> {
@@ -171,6 +191,7 @@ impl Watching {
             for path in self.journal.iter().chain(&self.pcap) {
                 named(path)?;
             }
+            self.are_distinct()?;
             selection("--journal-match", self.journal_match.as_ref())?;
             selection("--pcap-match", self.pcap_match.as_ref()).map(drop)
         };

@@ -31,7 +31,7 @@ pub enum ClientError {
     #[error("several instances run: {0}; say which (--control NAME)")]
     Several(String),
     /// Nobody answers.
-    #[error("cannot ask {path}: {source}")]
+    #[error("cannot ask {path}: {source}{}", cure(source))]
     Lost {
         /// The socket.
         path: PathBuf,
@@ -62,6 +62,15 @@ pub enum ClientError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Client {
     path: PathBuf,
+}
+
+/// What to do if there is no answer for this reason.
+fn cure(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::NotFound => " (`faultwire ctl ls` lists the instances that run)",
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => ": no answer came in time",
+        _ => "",
+    }
 }
 
 impl Client {

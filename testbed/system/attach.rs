@@ -563,13 +563,13 @@ fn two_hundred_kills_under_load_lose_no_connection() {
         stream.set_nodelay(true).unwrap();
     }
     let load = hosts.connect(PEER[1]);
-    let stop = std::sync::atomic::AtomicBool::new(false);
+    let stop = AtomicBool::new(false);
     let mut attached_rounds = 0;
     std::thread::scope(|scope| {
         let ([from, to], stop) = (&load, &stop);
         scope.spawn(move || {
             let (mut from, data) = (from, vec![0; 65_536]);
-            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+            while !stop.load(Ordering::Relaxed) {
                 from.write_all(&data).unwrap();
             }
             from.shutdown(std::net::Shutdown::Write).unwrap();
@@ -620,11 +620,11 @@ fn two_hundred_kills_under_load_lose_no_connection() {
 }
 
 /// Ends the load when it goes.
-struct Stop<'a>(&'a std::sync::atomic::AtomicBool);
+struct Stop<'a>(&'a AtomicBool);
 
 impl Drop for Stop<'_> {
     fn drop(&mut self) {
-        self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 

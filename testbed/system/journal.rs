@@ -211,10 +211,15 @@ fn wrong_options_of_a_journal_are_refused_before_anything_is_made() {
     std::fs::write(&journal, "old").unwrap();
     let config = Scratch::file(&config(&unique(), &unique(), "", ""));
     let missing = folder.file("none/journal");
-    let wrong: [&[&str]; 3] = [
+    let twice = folder.file("./journal");
+    let document = format!("--json={twice}");
+    let wrong: [&[&str]; 6] = [
         &["--journal", &journal, "--journal-match", "tcp port nonsense"],
         &["--journal", &journal, "--journal-path", "nowhere"],
         &["--journal", &missing],
+        &["--journal", &journal, "--pcap", &twice],
+        &["--journal", &missing, "--pcap", &missing],
+        &["--pcap", &journal, "--pcap-rotate", "1M", "--journal", &twice],
     ];
     for options in wrong {
         for (command, rest) in [
@@ -227,6 +232,13 @@ fn wrong_options_of_a_journal_are_refused_before_anything_is_made() {
         }
     }
     assert_eq!(std::fs::read_to_string(&journal).unwrap(), "old");
+    for option in ["--journal", "--pcap"] {
+        let ended = output(&["exec", &document, option, &journal, "--", "touch", &made]);
+        assert_eq!(ended.status.code(), Some(2), "{option}: {}", said(&ended));
+        let told: Value = serde_json::from_slice(&std::fs::read(&journal).unwrap()).unwrap();
+        let message = told["error"]["message"].as_str().unwrap();
+        assert!(message.contains(&format!("given twice: {option} and --json")), "{message}");
+    }
     assert!(!Path::new(&made).exists());
 }
 

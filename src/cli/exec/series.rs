@@ -38,10 +38,15 @@ pub(super) fn series(asked: Asked<'_>) -> anyhow::Result<ExitCode> {
         How::Passed => (format!("{}: none failed", runs(passed, first)), code),
         How::Failed => {
             let line: Vec<OsString> = std::env::args_os().collect();
-            again = Some(self::again(&line, first.wrapping_add(passed)));
-            let said = last.as_ref().and_then(Ended::line).unwrap_or_default();
-            let passed = if passed == 1 { "1 run".to_owned() } else { format!("{passed} runs") };
-            (format!("{said}, after {passed} without failure; this runs it again:"), code)
+            let count = if passed == 1 { "1 run".to_owned() } else { format!("{passed} runs") };
+            match last.as_ref().and_then(Ended::line) {
+                Some(said) => {
+                    again = Some(self::again(&line, first.wrapping_add(passed)));
+                    (format!("{said}, after {count} without failure; this runs it again:"), code)
+                }
+                // Why it could not be started is said already, and no seed is to blame.
+                None => (format!("the command was not started, after {count} without failure"), code),
+            }
         }
         How::Interrupted(signal) => {
             let words = format!("ended by {signal} after {}: none failed", runs(passed, first));
