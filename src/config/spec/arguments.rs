@@ -246,13 +246,16 @@ impl Arguments<'_, '_> {
         distribution::find(token.text, base).map_err(|(what, hint)| at(&token, what, hint))
     }
 
+    /// What happens to a packet above the MTU. In `mtu 1400 drop 1%` the second word is the loss of tc.
     pub(super) fn action(&mut self) -> MtuAction {
         if self.flag("icmp") {
             MtuAction::Icmp
         } else if self.flag("fragment") {
             MtuAction::Fragment
         } else {
-            self.flag("drop");
+            if !self.tokens.begins_loss(1) {
+                self.flag("drop");
+            }
             MtuAction::Drop
         }
     }

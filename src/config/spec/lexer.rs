@@ -54,10 +54,11 @@ impl<'a> Tokens<'a> {
         token
     }
 
-    /// Whether what comes is how much is lost: a share, or a model.
-    pub(super) fn begins_loss(&self) -> bool {
-        self.peek()
-            .is_some_and(|next| is_number(next.text) || ["random", "state", "gemodel"].contains(&next.text))
+    /// Whether the word behind `skipped` others says how much is lost: a share, or a model.
+    pub(super) fn begins_loss(&self, skipped: usize) -> bool {
+        self.list
+            .get(self.next + skipped)
+            .is_some_and(|word| is_number(word.text) || ["random", "state", "gemodel"].contains(&word.text))
     }
 
     /// The next token if it begins as a number does.

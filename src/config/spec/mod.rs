@@ -405,6 +405,8 @@ mod tests {
         assert_eq!(netem("drop 1%"), netem("loss 1%"));
         assert_eq!(names("tcp port 80: drop"), ["drop"]);
         assert_eq!(names("mtu 1400 drop drop"), ["mtu", "drop"]);
+        assert_eq!(names("mtu 1400 drop 1%"), ["mtu", "netem"]);
+        assert_eq!(netem_of("mtu 1400 drop drop state 1%"), netem("loss state 1%"));
         assert!(parse("delay 1ms drop").unwrap().warnings[0].contains("lets no packet pass"));
         assert!(parse("tcp port 80: drop").unwrap().warnings.is_empty());
     }

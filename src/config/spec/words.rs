@@ -176,7 +176,7 @@ impl Words {
             return Err(unknown(token));
         };
         // tc's `drop 1%` is a loss; without a share it is everything.
-        if token.text == DROP && !tokens.begins_loss() {
+        if token.text == DROP && !tokens.begins_loss(0) {
             word = DROP;
         }
         let mut arguments = Arguments { word: token.text, tokens, files: self.files };
