@@ -35,8 +35,7 @@ fn at(seconds: u64) -> Instant {
     Instant::ZERO + Duration::from_secs(seconds)
 }
 
-const SYN: u8 = 2;
-const ACK: u8 = 16;
+use crate::pipeline::wire::tcp::flag::{ACK, SYN};
 
 fn tcp(port: u16, flags: u8) -> Spec {
     Spec { flags, source_port: port, destination_port: 80, ..Spec::tcp(0) }

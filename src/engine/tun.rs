@@ -135,7 +135,7 @@ pub(super) fn offload(frame: &[u8]) -> Option<Offload> {
 }
 
 fn header_of(packet: &Packet) -> vnet::VnetHeader {
-    const CWR: u8 = 0x80;
+    use crate::pipeline::wire::tcp::flag::CWR;
     let checksum = match packet.partial() {
         None => vnet::Checksum::Complete,
         Some((start, offset)) => vnet::Checksum::Partial { start, offset },

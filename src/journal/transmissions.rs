@@ -1,6 +1,7 @@
 //! Which transmission of its data a TCP segment is.
 
 use crate::pipeline::packet::Packet;
+use crate::pipeline::wire::serial::is_before;
 use crate::pipeline::wire::tcp::flag;
 
 /// Ranges of data that were sent again and are remembered, of each flow.
@@ -66,10 +67,6 @@ pub(super) fn header(packet: &Packet) -> Option<(u32, u8)> {
     let at = packet.layout.transport_offset() + 4;
     let number = packet.bytes().get(at..)?.first_chunk()?;
     Some((u32::from_be_bytes(*number), flags))
-}
-
-const fn is_before(a: u32, b: u32) -> bool {
-    (a.wrapping_sub(b) as i32) < 0
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use crate::pipeline::wire::serial;
 use crate::pipeline::wire::tcp::flag::{ACK, FIN, RST, SYN};
 
 /// Sender and receiver of a packet, ports 0 where there are none.
@@ -196,12 +197,11 @@ impl Writer {
     /// How far the timestamp is behind the newest of the same flow: that is what PAWS looks at (RFC 7323).
     fn behind(&mut self, flow: Flow, timestamp: u32) -> Option<u32> {
         let newest = self.newest.entry(flow).or_insert(timestamp);
-        let behind = newest.wrapping_sub(timestamp);
-        if behind == 0 || behind > u32::MAX / 2 {
+        let behind = serial::distance(timestamp, *newest);
+        if behind <= 0 {
             *newest = timestamp;
-            return None;
         }
-        Some(behind)
+        u32::try_from(behind).ok().filter(|&behind| behind > 0)
     }
 
     /// The line, without addresses. A timestamp is shown where it goes backwards.

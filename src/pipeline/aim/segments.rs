@@ -8,6 +8,7 @@
 use crate::pipeline::conn;
 use crate::pipeline::packet::Packet;
 use crate::pipeline::params::{Opened, Segment, Segments, Transmission};
+use crate::pipeline::wire::serial::is_before;
 use crate::pipeline::wire::tcp::{flag, option};
 
 /// Shortest SACK option with a block in it.
@@ -201,10 +202,6 @@ impl View {
     }
 }
 
-const fn is_before(a: u32, b: u32) -> bool {
-    b.wrapping_sub(a).cast_signed() > 0
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -215,10 +212,7 @@ mod tests {
     use crate::pipeline::testing::{Run, Spec, stage};
     use crate::pipeline::time::{Duration, Instant};
 
-    const FIN: u8 = 0x01;
-    const SYN: u8 = 0x02;
-    const RST: u8 = 0x04;
-    const ACK: u8 = 0x10;
+    use crate::pipeline::wire::tcp::flag::{ACK, FIN, RST, SYN};
 
     fn segment(sequence: u32, flags: u8, payload: usize) -> Spec {
         Spec { sequence, flags, ..Spec::tcp(payload) }

@@ -227,12 +227,7 @@ mod tests {
     use crate::pipeline::testing::frame::Extra;
     use crate::pipeline::testing::{Run, Spec, Wire, flaw, stage};
 
-    const SYN: u8 = 0x02;
-    const RST: u8 = 0x04;
-    const PSH: u8 = 0x08;
-    const ACK: u8 = 0x10;
-    const FIN: u8 = 0x01;
-    const ECE: u8 = 0x40;
+    use crate::pipeline::wire::tcp::flag::{ACK, ECE, FIN, PSH, RST, SYN};
     const EXACT: Injected = Injected::Rst(RstSequence::Exact);
 
     fn run(kind: Injected, to: InjectTo, count: u32) -> Run {

@@ -21,8 +21,8 @@ use crate::pipeline::shared::{Hosts, Shared};
 use crate::pipeline::stage::{Action, Stage, Verdict};
 use crate::pipeline::time::Duration;
 use crate::pipeline::time::Instant;
-use crate::pipeline::wire::Tcp;
 use crate::pipeline::wire::tcp::flag::{ACK, FIN, SYN};
+use crate::pipeline::wire::{Tcp, serial};
 
 /// See [`crate::pipeline::params::ImpairmentParams::PawsPerHost`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,7 +81,7 @@ impl PawsPerHost {
             return false;
         }
         match timestamp(packet) {
-            Some(new) => stamp.wrapping_sub(new).cast_signed() > 1,
+            Some(new) => serial::distance(new, stamp) > 1,
             None => self.params.require_timestamp,
         }
     }

@@ -203,9 +203,8 @@ mod tests {
     use crate::pipeline::testing::{Run, Spec, stage};
     use crate::pipeline::time::Duration;
 
-    const SYN: u8 = 0x02;
-    const RST: u8 = 0x04;
-    const ACK: u8 = 0x10;
+    use crate::pipeline::wire::tcp::flag::{ACK, RST, SYN};
+
     const FIN: u8 = 0x11;
 
     fn run(rst: RstPlace, acks: HeldAcks) -> Run {

@@ -176,11 +176,7 @@ mod tests {
     use crate::pipeline::testing::{Run, Spec, flaw, stage};
     use crate::pipeline::wire::tcp::option;
 
-    const SYN: u8 = 0x02;
-    const ACK: u8 = 0x10;
-    const URG: u8 = 0x20;
-    const ECE: u8 = 0x40;
-    const CWR: u8 = 0x80;
+    use crate::pipeline::wire::tcp::flag::{ACK, CWR, ECE, SYN, URG};
     /// What Linux sends: MSS 1460, SACK permitted, timestamps, NOP, window scale 7.
     const LINUX: [u8; 20] = [2, 4, 0x05, 0xb4, 4, 2, 8, 10, 0, 0, 0, 1, 0, 0, 0, 0, 1, 3, 3, 7];
 

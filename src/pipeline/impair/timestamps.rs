@@ -19,6 +19,7 @@ use crate::pipeline::packet::Packet;
 use crate::pipeline::random::rng::StageKey;
 use crate::pipeline::stage::{Action, Stage, Verdict};
 use crate::pipeline::time::Instant;
+use crate::pipeline::wire::serial::is_before;
 use crate::pipeline::wire::tcp::{flag, option};
 
 /// See [`crate::pipeline::params::ImpairmentParams::Timestamps`].
@@ -242,11 +243,6 @@ impl Clock {
     }
 }
 
-/// In the arithmetic of clocks that wrap (RFC 7323 section 5.2).
-const fn is_before(a: u32, b: u32) -> bool {
-    a.wrapping_sub(b).cast_signed() < 0
-}
-
 #[cfg(test)]
 impl crate::pipeline::testing::laws::Lawful for TimestampsParams {
     fn strategy() -> proptest::strategy::BoxedStrategy<Self> {
@@ -270,8 +266,7 @@ mod tests {
     use crate::pipeline::params::ImpairmentParams;
     use crate::pipeline::testing::{Run, Spec, flaw, stage};
 
-    const SYN: u8 = 0x02;
-    const ACK: u8 = 0x10;
+    use crate::pipeline::wire::tcp::flag::{ACK, SYN};
 
     fn run(set: TimestampSet) -> Run {
         let params = TimestampsParams { set, translate: true };

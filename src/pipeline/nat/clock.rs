@@ -5,6 +5,7 @@ use crate::pipeline::nat::session::{Session, TcpSeen};
 use crate::pipeline::packet::Packet;
 use crate::pipeline::time::Instant;
 use crate::pipeline::wire::Tcp;
+use crate::pipeline::wire::serial::later;
 use crate::pipeline::wire::tcp::flag;
 
 /// Where the clock begins: not at zero, which some take for "no timestamp".
@@ -54,9 +55,4 @@ impl SharedClock {
     fn reading(&self, now: Instant) -> u32 {
         later(self.latest, START.wrapping_add((now.as_nanos() / 1_000_000) as u32))
     }
-}
-
-/// The later of two timestamps (RFC 7323 section 5.2: at most half the circle apart).
-const fn later(one: u32, two: u32) -> u32 {
-    if two.wrapping_sub(one).cast_signed() > 0 { two } else { one }
 }

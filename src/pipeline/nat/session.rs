@@ -174,10 +174,7 @@ pub(super) struct Session {
 mod tests {
     use super::*;
 
-    const SYN: u8 = flag::SYN;
-    const ACK: u8 = flag::ACK;
-    const FIN: u8 = flag::FIN;
-    const RST: u8 = flag::RST;
+    use crate::pipeline::wire::tcp::flag::{ACK, FIN, RST, SYN};
 
     fn lifetime(segments: &[(u8, bool)]) -> u32 {
         let second = |seconds: u64| Duration::from_nanos(seconds << 20);

@@ -8,10 +8,7 @@ use etherparse::{
 
 use crate::pipeline::packet::Offload;
 
-pub(crate) const FIN: u8 = 0x01;
-pub(crate) const PSH: u8 = 0x08;
-pub(crate) const ACK: u8 = 0x10;
-pub(crate) const CWR: u8 = 0x80;
+pub(crate) use crate::pipeline::wire::tcp::flag::{ACK, CWR, FIN, PSH};
 
 /// What stands between IP header and transport.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

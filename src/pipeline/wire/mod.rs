@@ -17,6 +17,7 @@ pub mod ipv6;
 pub mod layout;
 pub mod quic;
 pub mod quote;
+pub mod serial;
 pub mod tcp;
 pub mod transport;
 pub mod udp;

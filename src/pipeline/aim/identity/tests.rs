@@ -16,7 +16,7 @@ use crate::pipeline::time::{Duration, Instant};
 use crate::pipeline::units::Probability;
 use crate::pipeline::wire::{FlowKey, Host, Version};
 
-const SYN: u8 = 0x02;
+use crate::pipeline::wire::tcp::flag::SYN;
 
 fn half() -> StageParams {
     stage(ImpairmentParams::Loss(LossParams { probability: Probability::new(0.5).unwrap(), ecn: false }))

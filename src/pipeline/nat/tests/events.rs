@@ -91,9 +91,7 @@ fn rebinding_keeps_forwards() {
     }
 }
 
-const SYN: u8 = 2;
-const RST: u8 = 4;
-const ACK: u8 = 16;
+use crate::pipeline::wire::tcp::flag::{ACK, RST, SYN};
 const CLIENT: &str = "10.0.1.2:5000";
 const WEB: &str = "10.0.2.2:80";
 

@@ -3,9 +3,7 @@
 use super::*;
 use crate::pipeline::testing::frame::Extra;
 
-const SYN: u8 = 2;
-const RST: u8 = 4;
-const ACK: u8 = 16;
+use crate::pipeline::wire::tcp::flag::{ACK, RST, SYN};
 
 /// RFC 4787 REQ-2: "paired".
 #[test]
