@@ -11,6 +11,7 @@ mod chains;
 pub mod conn;
 pub mod counters;
 mod damage;
+pub mod hosts;
 pub mod impair;
 pub mod link;
 pub mod nat;

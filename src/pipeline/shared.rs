@@ -1,134 +1,38 @@
-//! What the copies of one stage on different workers must share: a few atomic numbers.
+//! What the copies of one stage on different workers must share.
 //!
-//! Everything else a worker writes is its own. Stages use these only where one path is one thing by nature: the clock of
-//! a rate limit, a count over the whole path.
+//! Everything else a worker writes is its own. Stages share something only where one path is one thing by nature: the
+//! clock of a rate limit, a count over the whole path. Each has a type for it, of a few atomic numbers.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::any::Any;
 use std::sync::{Arc, OnceLock};
 
-/// A cache line or two of shared state; each stage uses the numbers it needs.
-#[derive(Debug, Default)]
-#[repr(align(128))]
-pub struct Numbers {
-    /// Selected packets so far and firings of a trigger that counts over the path.
-    pub counts: AtomicU64,
-    /// The time that a stage has reached, in a unit of its own.
-    pub clock: AtomicU64,
-    /// Packets that wait.
-    pub packets: AtomicU64,
-    /// Bytes that wait.
-    pub bytes: AtomicU64,
-    /// What a stage remembers of the path's last packet.
-    pub memory: [AtomicU64; 8],
-    /// What is remembered of hosts; made by the stage that needs it, before the first packet.
-    hosts: OnceLock<Arc<Hosts>>,
-    /// See [`Numbers::ends`].
-    ends: OnceLock<Box<[AtomicU64]>>,
-}
+/// The place of a stage's shared state. Its clones have one state.
+#[derive(Debug, Clone, Default)]
+pub struct Shared(Arc<OnceLock<Arc<dyn Any + Send + Sync>>>);
 
-impl Numbers {
-    /// When each of the last `count` packets has been sent, in the place of its number modulo `count`, which is always the
-    /// same; made when first asked for.
-    pub fn ends(&self, count: u64) -> &[AtomicU64] {
-        self.ends.get_or_init(|| (0..count).map(|_| AtomicU64::default()).collect())
-    }
-
-    /// The table of hosts.
-    pub fn hosts(&self) -> &Hosts {
-        self.hosts.get_or_init(Arc::default)
-    }
-
-    /// Takes `hosts` for its table of hosts, if it has none yet.
-    pub fn share_hosts(&self, hosts: &Arc<Hosts>) {
-        self.hosts.get_or_init(|| Arc::clone(hosts));
+impl Shared {
+    /// The state. It begins with its default when it is first asked for; allocates then. Whoever asks for another type than the first
+    /// one has a state of its own.
+    pub fn state<T: Default + Send + Sync + 'static>(&self) -> Arc<T> {
+        let state = self.0.get_or_init(|| Arc::new(T::default()));
+        Arc::clone(state).downcast().unwrap_or_default()
     }
 }
-
-/// A number and a time for each of a bounded set of hosts, written by all workers.
-///
-/// The two are written one after the other: a worker that looks in between sees the new number with the old time, which
-/// differs from the right one by the time between two FINs of one host.
-#[derive(Debug)]
-pub struct Hosts(Box<[[Host; Self::WAYS]]>);
-
-/// One place; key 0 is empty.
-#[derive(Debug, Default)]
-struct Host {
-    key: AtomicU64,
-    number: AtomicU64,
-    at: AtomicU64,
-}
-
-impl Default for Hosts {
-    fn default() -> Self {
-        Self((0..Self::CAPACITY / Self::WAYS).map(|_| std::array::from_fn(|_| Host::default())).collect())
-    }
-}
-
-impl Hosts {
-    /// Hosts that are remembered at most.
-    pub const CAPACITY: usize = 4_096;
-    const WAYS: usize = 8;
-
-    /// Spreads keys (the output function of `SplitMix64`).
-    pub const fn mix(key: u64) -> u64 {
-        let key = (key ^ (key >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let key = (key ^ (key >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        key ^ (key >> 31)
-    }
-
-    fn set(&self, key: u64) -> &[Host; Self::WAYS] {
-        &self.0[Self::mix(key) as usize % self.0.len()]
-    }
-
-    /// Number and time of the host `key`, which is not 0.
-    pub fn find(&self, key: u64) -> Option<(u32, u64)> {
-        let host = self.set(key).iter().find(|host| host.key.load(Ordering::Acquire) == key)?;
-        Some((host.number.load(Ordering::Acquire) as u32, host.at.load(Ordering::Acquire)))
-    }
-
-    /// Remembers `number` and the time `at` for the host `key`, which is not 0; if its set is full, in place of the host
-    /// that was silent longest.
-    pub fn put(&self, key: u64, number: u32, at: u64) {
-        let set = self.set(key);
-        let known = set.iter().find(|host| host.key.load(Ordering::Acquire) == key);
-        let place = known.unwrap_or_else(|| {
-            let age = |host: &&Host| {
-                let empty = host.key.load(Ordering::Acquire) == 0;
-                (!empty, host.at.load(Ordering::Acquire))
-            };
-            let oldest = set.iter().min_by_key(age).unwrap_or(&set[0]);
-            // Nobody finds what is half written.
-            oldest.key.store(0, Ordering::Release);
-            oldest
-        });
-        place.number.store(number.into(), Ordering::Release);
-        place.at.store(at, Ordering::Release);
-        place.key.store(key, Ordering::Release);
-    }
-}
-
-/// Shared by all copies of one stage.
-pub type Shared = Arc<Numbers>;
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
     use super::*;
 
     #[test]
-    fn a_full_set_forgets_the_host_that_was_silent_longest() {
-        let hosts = Hosts::default();
-        let place = |key: u64| std::ptr::from_ref(hosts.set(key));
-        let mut same: Vec<u64> = (1..200_000).filter(|&key| place(key) == place(1)).take(9).collect();
-        let last = same.pop().unwrap();
-        for (at, &key) in same.iter().enumerate() {
-            hosts.put(key, key as u32, 10 + at as u64);
-        }
-        hosts.put(same[0], 77, 100);
-        hosts.put(last, 99, 101);
-        assert_eq!(hosts.find(same[0]), Some((77, 100)));
-        assert_eq!(hosts.find(same[1]), None);
-        assert_eq!(hosts.find(last), Some((99, 101)));
-        assert_eq!(hosts.find(same[7]), Some((same[7] as u32, 17)));
+    fn clones_have_one_state() {
+        let (shared, other) = (Shared::default(), Shared::default());
+        shared.state::<AtomicU64>().store(7, Ordering::Release);
+        assert_eq!(shared.clone().state::<AtomicU64>().load(Ordering::Acquire), 7);
+        assert_eq!(other.state::<AtomicU64>().load(Ordering::Acquire), 0);
+        // Another type does not see it, and does not change it.
+        assert!(shared.state::<[AtomicU64; 2]>().iter().all(|number| number.load(Ordering::Acquire) == 0));
+        assert_eq!(shared.state::<AtomicU64>().load(Ordering::Acquire), 7);
     }
 }

@@ -12,7 +12,7 @@ use crate::lab::clock::Deadline;
 use crate::lab::traffic::raw::Wire;
 use crate::lab::traffic::{facts, share};
 use crate::lab::value::Facts;
-use crate::pipeline::shared::Hosts;
+use crate::pipeline::hosts::Hosts;
 
 /// Port of the first connection; each takes the next.
 const FIRST_PORT: u16 = 30_000;

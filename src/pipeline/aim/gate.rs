@@ -1,5 +1,6 @@
 //! The gate before a stage: its selection, and its trigger among the selected packets.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::pipeline::aim::flow::PerFlow;
@@ -46,11 +47,11 @@ enum Counts {
     /// Nothing in the trigger counts.
     None,
     Flow(PerFlow<Count>),
-    Path(Shared),
+    Path(Arc<AtomicU64>),
     /// Packets and bytes.
     FlowBytes(PerFlow<(Count, u64)>),
     /// Bytes alone: they take the word of the packets.
-    PathBytes(Shared),
+    PathBytes(Arc<AtomicU64>),
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -63,17 +64,17 @@ struct Count {
 
 impl Gate {
     /// A gate whose counts start at zero; `shared` holds those that run over the path.
-    pub fn new(select: &Select, trigger: &Trigger, key: StageKey, shared: Shared, flows: usize) -> Self {
+    pub fn new(select: &Select, trigger: &Trigger, key: StageKey, shared: &Shared, flows: usize) -> Self {
         let armed = || Armed {
             key,
             counts: match (counts(trigger), trigger.scope) {
                 _ if trigger.counts_bytes() && trigger.scope == Scope::Flow => {
                     Counts::FlowBytes(PerFlow::new(flows))
                 }
-                _ if trigger.counts_bytes() => Counts::PathBytes(shared),
+                _ if trigger.counts_bytes() => Counts::PathBytes(shared.state()),
                 (false, _) => Counts::None,
                 (true, Scope::Flow) => Counts::Flow(PerFlow::new(flows)),
-                (true, Scope::Path) => Counts::Path(shared),
+                (true, Scope::Path) => Counts::Path(shared.state()),
             },
             chance: trigger.probability.map(Chance::new),
             trigger: trigger.clone(),
@@ -262,7 +263,7 @@ impl Armed {
                 count.advance(claim);
                 claim
             }
-            Counts::Path(shared) => claim_shared(&shared.counts, |count| decide(count, 0)),
+            Counts::Path(word) => claim_shared(word, |count| decide(count, 0)),
             Counts::FlowBytes(counts) => {
                 let (count, seen) = counts.of(packet.flow);
                 let claim = decide(*count, *seen);
@@ -270,9 +271,7 @@ impl Armed {
                 *seen = seen.saturating_add(bytes(packet, claim.count));
                 claim
             }
-            Counts::PathBytes(shared) => {
-                claim_bytes(&shared.counts, packet, |seen| decide(Count::default(), seen))
-            }
+            Counts::PathBytes(word) => claim_bytes(word, packet, |seen| decide(Count::default(), seen)),
         }
     }
 }

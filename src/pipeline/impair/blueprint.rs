@@ -27,6 +27,12 @@ pub trait Blueprint: fmt::Display + fmt::Debug + Clone + PartialEq {
     fn extra_packets(&self) -> f64 {
         0.0
     }
+
+    /// Whether it plays the host behind the port that its path leads to: stages of one type that do have one state, whatever
+    /// path they are in.
+    fn plays_host(&self) -> bool {
+        false
+    }
 }
 
 /// What a stage is built with besides its parameters.

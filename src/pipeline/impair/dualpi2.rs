@@ -19,9 +19,9 @@ use crate::pipeline::counters::Reason;
 use crate::pipeline::impair::line::{Fate, Line, Queues, Waiting};
 use crate::pipeline::impair::{Blueprint, Directions, Place, Setting, text};
 use crate::pipeline::link::capacity::Service;
+use crate::pipeline::link::state::LinkState;
 use crate::pipeline::packet::Packet;
 use crate::pipeline::random::rng::StageKey;
-use crate::pipeline::shared::Shared;
 use crate::pipeline::stage::{Action, Kept, Outlet, Stage, Verdict};
 use crate::pipeline::time::{Duration, Instant};
 use crate::pipeline::units::Rate;
@@ -125,7 +125,7 @@ impl DualPi2 {
             classic: VecDeque::new(),
             l4s: VecDeque::new(),
         };
-        let line = Line::new(Service::Rate(params.rate, 0), None, Shared::clone(&setting.shared));
+        let line = Line::new(Service::Rate(params.rate, 0), None, setting.shared.state());
         Self { line, overhead: params.overhead, packets: params.packets, queues }
     }
 }
@@ -169,7 +169,7 @@ impl Queues for Dual {
         self.queue(queue).pop_front()
     }
 
-    fn departure(&mut self, _shared: &Shared, now: Instant) -> Fate {
+    fn departure(&mut self, _state: &LinkState, now: Instant) -> Fate {
         let oldest = self.oldest();
         self.controller.catch_up(oldest, now);
         let is_last = self.l4s.len() == 1;
@@ -213,7 +213,7 @@ impl Stage for DualPi2 {
         let bytes = packet.wire_length(0).saturating_add_signed(*overhead).into();
         let queue = Queue::of(packet);
         let packet = packet.take(out.pool);
-        if !line.admit(bytes, Some(*packets), None) {
+        if !line.state.admit(bytes, Some(*packets), None) {
             return out.drop(packet, Reason::QueueFull);
         }
         let oldest = queues.oldest();

@@ -3,17 +3,15 @@
 //! With several workers each has queues of its own; the link and its limits are one. A worker whose packet is next takes its
 //! turn on the link by a compare-and-swap of the time at which the link is free.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::pipeline::counters::Reason;
 use crate::pipeline::link::capacity::Service;
+use crate::pipeline::link::state::LinkState;
 use crate::pipeline::packet::Packet;
-use crate::pipeline::shared::Shared;
 use crate::pipeline::stage::{Kept, Outlet};
 use crate::pipeline::time::Instant;
-
-/// Where the shared memory keeps the clock of the peak.
-const PEAK: usize = 0;
 
 /// A packet in a queue.
 #[derive(Debug)]
@@ -43,8 +41,8 @@ pub(super) trait Queues {
     /// Takes it out.
     fn pop(&mut self) -> Option<Waiting>;
 
-    /// What the discipline does with it, whose turn comes at `now`; `shared` has what all workers hold.
-    fn departure(&mut self, shared: &Shared, now: Instant) -> Fate;
+    /// What the discipline does with it, whose turn comes at `now`; `state` has what all workers hold.
+    fn departure(&mut self, state: &LinkState, now: Instant) -> Fate;
 
     /// Nothing waits.
     fn rest(&mut self, now: Instant);
@@ -59,7 +57,7 @@ pub(super) struct Line {
     service: Service,
     /// What a burst is slowed down to, at least.
     peak: Option<Service>,
-    pub(super) shared: Shared,
+    pub(super) state: Arc<LinkState>,
     sending: Option<(Waiting, Instant)>,
     /// The last wake-up that was asked for.
     wake: Option<Instant>,
@@ -67,31 +65,13 @@ pub(super) struct Line {
 
 impl Line {
     /// An idle link.
-    pub(super) const fn new(service: Service, peak: Option<Service>, shared: Shared) -> Self {
-        Self { service, peak, shared, sending: None, wake: None }
+    pub(super) const fn new(service: Service, peak: Option<Service>, state: Arc<LinkState>) -> Self {
+        Self { service, peak, state, sending: None, wake: None }
     }
 
     /// When the packet came that is being sent.
     pub(super) fn sending_since(&self) -> Option<Instant> {
         self.sending.as_ref().map(|(waiting, _)| waiting.since)
-    }
-
-    /// Whether there is room for a packet that takes `bytes`, which then counts: `packets` and `bytes` are held at most, by all
-    /// workers, the one being sent included.
-    pub(super) fn admit(&self, bytes: u64, packets: Option<u64>, most: Option<u64>) -> bool {
-        let enter = |counter: &AtomicU64, more: u64, most: Option<u64>| {
-            let most = most.unwrap_or(u64::MAX);
-            let add = |held: u64| held.checked_add(more).filter(|&held| held <= most);
-            counter.fetch_update(Ordering::AcqRel, Ordering::Acquire, add).is_ok()
-        };
-        if !enter(&self.shared.packets, 1, packets) {
-            return false;
-        }
-        let has_room = enter(&self.shared.bytes, bytes, most);
-        if !has_room {
-            self.shared.packets.fetch_sub(1, Ordering::AcqRel);
-        }
-        has_room
     }
 
     /// A packet that was admitted, for a queue.
@@ -118,14 +98,14 @@ impl Line {
                 out.forward(packet);
             }
             let Some(head) = queues.head() else { return queues.rest(now) };
-            let free = self.shared.clock.load(Ordering::Acquire);
+            let free = self.state.clock.load(Ordering::Acquire);
             let from = self.service.at(head.since);
             let start = self.service.starts(free, from);
             if start > now && !self.has_rivals(queues) {
                 return self.wake_at(start, out);
             }
             // Where others wait too, the head takes its turn on the link in advance, and then waits for it.
-            match queues.departure(&self.shared, start.max(now)) {
+            match queues.departure(&self.state, start.max(now)) {
                 Fate::Drop => self.drop_head(queues, Reason::Aqm, out),
                 Fate::Mark => {
                     if let Some(head) = queues.head() {
@@ -146,8 +126,7 @@ impl Line {
 
     /// Takes `waiting` off the books.
     fn forget(&self, waiting: &Waiting) {
-        self.shared.packets.fetch_sub(1, Ordering::AcqRel);
-        self.shared.bytes.fetch_sub(waiting.bytes, Ordering::AcqRel);
+        self.state.leave(waiting.bytes);
     }
 
     fn leave(&self, waiting: Waiting, out: &mut Outlet<'_>) -> Packet {
@@ -157,7 +136,7 @@ impl Line {
 
     /// Whether other workers' packets wait for the link.
     fn has_rivals(&self, queues: &impl Queues) -> bool {
-        self.shared.packets.load(Ordering::Acquire) > queues.len() as u64
+        self.state.packets.load(Ordering::Acquire) > queues.len() as u64
     }
 
     /// Gives the link to the head of the queues, unless another worker took it since it was seen to be free.
@@ -171,7 +150,7 @@ impl Line {
     ) {
         let Some(bytes) = queues.head().map(|head| head.bytes) else { return };
         let (end, service) = self.service.after(free, from, bytes);
-        let clock = &self.shared.clock;
+        let clock = &self.state.clock;
         if clock.compare_exchange(free, end, Ordering::AcqRel, Ordering::Acquire).is_err() {
             return;
         }
@@ -189,7 +168,7 @@ impl Line {
     fn slowed(&mut self, bytes: u64, at: Instant) -> Instant {
         let Some(peak) = &mut self.peak else { return at };
         let from = peak.at(at);
-        let clock = &self.shared.memory[PEAK];
+        let clock = &self.state.peak;
         let send = |free| Some(peak.after(free, from, bytes).0);
         let free = clock.fetch_update(Ordering::AcqRel, Ordering::Acquire, send).unwrap_or_default();
         let (end, after) = peak.after(free, from, bytes);

@@ -14,7 +14,6 @@ use crate::pipeline::impair::blueprint::{Blueprint, Directions, Place};
 use crate::pipeline::packet::Packet;
 use crate::pipeline::params::{Numbers, Scope};
 use crate::pipeline::router::quiet::{Ahead, Quiet};
-use crate::pipeline::shared::Shared;
 use crate::pipeline::stage::{Action, Stage, Verdict};
 use crate::pipeline::time::Instant;
 
@@ -74,7 +73,7 @@ pub struct ListedLoss {
 #[derive(Debug)]
 enum Seen {
     Flow(PerFlow<u64>),
-    Path(Shared),
+    Path(Arc<AtomicU64>),
 }
 
 impl ListedLoss {
@@ -82,7 +81,7 @@ impl ListedLoss {
     pub fn new(params: &ListedLossParams, setting: &Setting) -> Self {
         let seen = match params.scope {
             Scope::Flow => Seen::Flow(PerFlow::new(setting.flows)),
-            Scope::Path => Seen::Path(Shared::clone(&setting.shared)),
+            Scope::Path => Seen::Path(setting.shared.state()),
         };
         Self { list: Arc::clone(&params.list), ecn: params.ecn, seen }
     }
@@ -113,8 +112,7 @@ impl Stage for ListedLoss {
                 *seen += u64::from(count);
                 (count, hit)
             }
-            // `counts` is the trigger's.
-            Seen::Path(shared) => take(&shared.packets, &self.list, limit),
+            Seen::Path(seen) => take(seen, &self.list, limit),
         };
         let action = if hit { Action::lose(packet, self.ecn) } else { Action::PASS };
         Verdict::new(count, action)

@@ -158,6 +158,14 @@ macro_rules! define {
                 }
             }
 
+            /// Whether it plays the host behind the port that its path leads to.
+            pub fn plays_host(&self) -> bool {
+                match self {
+                    $($(Self::$form(params) => params.plays_host(),)*)*
+                    Self::Custom(params) => params.plays_host(),
+                }
+            }
+
             /// What is allowed at this place but probably not meant, a sentence for each.
             pub fn traps(&self, place: &Place) -> Vec<String> {
                 match self {

@@ -16,7 +16,6 @@ use crate::pipeline::packet::Packet;
 use crate::pipeline::params::{Scope, Timetable};
 use crate::pipeline::random::rng::{StageKey, Stream};
 use crate::pipeline::router::quiet::{Ahead, Quiet};
-use crate::pipeline::shared::Shared;
 use crate::pipeline::stage::{Action, Outlet, Stage, Verdict};
 use crate::pipeline::time::Instant;
 use crate::pipeline::units::Probability;
@@ -101,7 +100,7 @@ pub struct Pattern {
 #[derive(Debug)]
 enum Row {
     Flow(PerFlow<u64>),
-    Path(Shared),
+    Path(Arc<AtomicU64>),
 }
 
 impl Pattern {
@@ -109,7 +108,7 @@ impl Pattern {
     pub fn new(params: &PatternParams, setting: &Setting) -> Self {
         let row = match params.scope {
             Scope::Flow => Row::Flow(PerFlow::new(setting.flows)),
-            Scope::Path => Row::Path(Shared::clone(&setting.shared)),
+            Scope::Path => Row::Path(setting.shared.state()),
         };
         Self { patterns: Arc::clone(&params.patterns), fault: params.fault, key: setting.key, row }
     }
@@ -164,9 +163,7 @@ impl Stage for Pattern {
                 *row = if hit { row.saturating_add(1) } else { 0 };
                 (count, hit)
             }
-            Row::Path(shared) => {
-                take(&shared.packets, |row, number| decide(row, self.key.stream(0, 0), number))
-            }
+            Row::Path(word) => take(word, |row, number| decide(row, self.key.stream(0, 0), number)),
         };
         let action = match (hit, self.fault) {
             (false, _) => Action::PASS,

@@ -12,12 +12,14 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::pipeline::counters::Reason;
+use crate::pipeline::hosts::Hosts;
 use crate::pipeline::impair::Setting;
 use crate::pipeline::impair::blueprint::{Blueprint, Directions, Place};
 use crate::pipeline::packet::Packet;
-use crate::pipeline::shared::{Hosts, Shared};
+use crate::pipeline::shared::Shared;
 use crate::pipeline::stage::{Action, Stage, Verdict};
 use crate::pipeline::time::Duration;
 use crate::pipeline::time::Instant;
@@ -48,11 +50,15 @@ impl Blueprint for PawsPerHostParams {
     type Stage = PawsPerHost;
 
     fn build(&self, setting: &Setting) -> Self::Stage {
-        PawsPerHost::new(*self, Shared::clone(&setting.shared))
+        PawsPerHost::new(*self, &setting.shared)
     }
 
     fn directions(&self) -> Directions {
         Directions::Forward
+    }
+
+    fn plays_host(&self) -> bool {
+        true
     }
 
     fn traps(&self, _place: &Place) -> Vec<String> {
@@ -64,19 +70,17 @@ impl Blueprint for PawsPerHostParams {
 #[derive(Debug)]
 pub struct PawsPerHost {
     params: PawsPerHostParams,
-    shared: Shared,
+    hosts: Arc<Hosts>,
 }
 
 impl PawsPerHost {
     /// A peer that `params` describe, one on all workers.
-    pub fn new(params: PawsPerHostParams, shared: Shared) -> Self {
-        // Made now, not by the first packet.
-        shared.hosts();
-        Self { params, shared }
+    pub fn new(params: PawsPerHostParams, shared: &Shared) -> Self {
+        Self { params, hosts: shared.state() }
     }
 
     fn rejects(&self, packet: &Packet, now: Instant) -> bool {
-        let Some((stamp, at)) = self.shared.hosts().find(key(packet.source())) else { return false };
+        let Some((stamp, at)) = self.hosts.find(key(packet.source())) else { return false };
         if now.as_nanos().saturating_sub(at) >= self.params.window.as_nanos() {
             return false;
         }
@@ -97,7 +101,7 @@ impl Stage for PawsPerHost {
         if flags & FIN != 0
             && let Some(stamp) = timestamp(packet)
         {
-            self.shared.hosts().put(key(packet.source()), stamp, now.as_nanos());
+            self.hosts.put(key(packet.source()), stamp, now.as_nanos());
         }
         let rejected = flags & (SYN | ACK) == SYN && self.rejects(packet, now);
         let action = if rejected { Action::drop(Reason::PawsPerHost) } else { Action::PASS };

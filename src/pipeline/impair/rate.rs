@@ -7,16 +7,16 @@
 //! Differs from tc-netem: queue and propagation line are separate, so that neither eats the other.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
 
 use crate::pipeline::counters::Reason;
 use crate::pipeline::impair::Setting;
 use crate::pipeline::impair::blueprint::{Blueprint, Directions, Place};
 use crate::pipeline::impair::text;
 use crate::pipeline::link::serialiser::Serialiser;
+use crate::pipeline::link::state::LinkState;
 use crate::pipeline::packet::Packet;
 use crate::pipeline::params::Share;
-use crate::pipeline::shared::Shared;
 use crate::pipeline::stage::{Action, Stage, Verdict};
 use crate::pipeline::time::Duration;
 use crate::pipeline::time::Instant;
@@ -97,15 +97,18 @@ pub struct RateLimit {
     link: Serialiser,
     excess: Excess,
     overhead: i32,
-    shared: Shared,
+    state: Arc<LinkState>,
 }
 
 impl RateLimit {
     /// A limit whose clock and queue are `setting`'s shared ones.
     pub fn new(params: RateParams, setting: &Setting) -> Self {
-        let shared = Shared::clone(&setting.shared);
-        let link = Serialiser::new(params.rate, Shared::clone(&shared));
-        Self { link, excess: params.excess, overhead: params.overhead, shared }
+        Self {
+            link: Serialiser::new(params.rate),
+            excess: params.excess,
+            overhead: params.overhead,
+            state: setting.shared.state(),
+        }
     }
 
     /// What wire packet `i` costs, in bytes.
@@ -113,24 +116,11 @@ impl RateLimit {
         packet.wire_length(i).saturating_add_signed(self.overhead).into()
     }
 
-    /// Counts a packet in, if the limits allow it.
-    fn enter(&self, bytes: u64, most_packets: Option<u64>, most_bytes: Option<u64>) -> bool {
-        let shared = &self.shared;
-        if !add_up_to(&shared.packets, 1, most_packets) {
-            return false;
-        }
-        let entered = add_up_to(&shared.bytes, bytes, most_bytes);
-        if !entered {
-            shared.packets.fetch_sub(1, Ordering::AcqRel);
-        }
-        entered
-    }
-
     /// As many as fare alike, so that what conforms stays a train.
     fn police(&mut self, packet: &Packet, limit: u32, burst: u64, now: Instant) -> Verdict {
         // All wire packets but the last are of one length.
         let alike = (packet.wires() - 1).clamp(1, limit);
-        let fit = self.link.draw(self.cost(packet, 0), alike, burst, now);
+        let fit = self.link.draw(&self.state.clock, self.cost(packet, 0), alike, burst, now);
         match fit {
             // Nothing was taken, so the others of this length do not fit either.
             0 => Verdict::new(alike, Action::drop(Reason::Policed)),
@@ -146,9 +136,9 @@ impl Stage for RateLimit {
         match self.excess {
             Excess::Queue { packets, bytes, time } => {
                 let cost = self.cost(packet, 0);
-                let in_time = time.is_none_or(|most| self.link.wait(now) <= most);
-                let action = if in_time && self.enter(cost, packets, bytes) {
-                    Action::hold(self.link.send(cost, now).end)
+                let in_time = time.is_none_or(|most| Serialiser::wait(&self.state.clock, now) <= most);
+                let action = if in_time && self.state.admit(cost, packets, bytes) {
+                    Action::hold(self.link.send(&self.state.clock, cost, now).end)
                 } else {
                     Action::drop(Reason::QueueFull)
                 };
@@ -160,15 +150,8 @@ impl Stage for RateLimit {
     }
 
     fn released(&mut self, packet: &Packet, _now: Instant) {
-        self.shared.packets.fetch_sub(1, Ordering::AcqRel);
-        self.shared.bytes.fetch_sub(self.cost(packet, 0), Ordering::AcqRel);
+        self.state.leave(self.cost(packet, 0));
     }
-}
-
-/// Adds `amount` unless that makes more than `most`: workers that race for the last place do not both get it.
-fn add_up_to(counter: &AtomicU64, amount: u64, most: Option<u64>) -> bool {
-    let add = |count: u64| most.is_none_or(|most| count + amount <= most).then_some(count + amount);
-    counter.fetch_update(Ordering::AcqRel, Ordering::Acquire, add).is_ok()
 }
 
 #[cfg(test)]

@@ -7,7 +7,8 @@
 //! The state is the path's, shared by its workers.
 
 use std::fmt;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::pipeline::counters::Reason;
 use crate::pipeline::impair::Setting;
@@ -15,11 +16,9 @@ use crate::pipeline::impair::blueprint::{Blueprint, Directions, Place};
 use crate::pipeline::link::turn::Turn;
 use crate::pipeline::packet::Packet;
 use crate::pipeline::random::rng::{Chance, StageKey};
-use crate::pipeline::shared::Shared;
 use crate::pipeline::stage::{Action, Outlet, Stage, Verdict};
 use crate::pipeline::time::{Duration, Instant};
 use crate::pipeline::units::{Probability, Rate};
-use std::sync::Arc;
 
 /// See [`crate::pipeline::params::ImpairmentParams::Replay`].
 #[derive(Debug, Clone, PartialEq)]
@@ -99,17 +98,28 @@ impl Blueprint for ReplayParams {
     }
 }
 
-/// Where the shared memory keeps the time of the first packet (and one), the route of the last packet and its departure.
-const STARTED: usize = 0;
-const ROUTE: usize = 1;
-const LAST: usize = 2;
+/// What all workers share of it.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct State {
+    /// Wire packets that are held.
+    packets: AtomicU64,
+    /// When the link is free.
+    clock: AtomicU64,
+    /// The time of the first packet, and one.
+    started: AtomicU64,
+    /// The route of the last packet.
+    route: AtomicU64,
+    /// When it departs.
+    last: AtomicU64,
+}
 
 /// A link by a table.
 #[derive(Debug)]
 pub struct Replay {
     params: ReplayParams,
     key: StageKey,
-    shared: Shared,
+    state: Arc<State>,
     /// The work of the link that rounding put off.
     carried: u64,
 }
@@ -117,14 +127,14 @@ pub struct Replay {
 impl Replay {
     /// The table of `params`, at its beginning.
     pub fn new(params: &ReplayParams, setting: &Setting) -> Self {
-        Self { params: params.clone(), key: setting.key, shared: Shared::clone(&setting.shared), carried: 0 }
+        Self { params: params.clone(), key: setting.key, state: setting.shared.state(), carried: 0 }
     }
 
     /// The number of the row for `now`; `None` once all is over.
     fn row(&self, now: Instant) -> Option<usize> {
         let nanos = now.as_nanos();
         let begin = |started: u64| (started == 0).then_some(nanos.saturating_add(1));
-        let memory = &self.shared.memory[STARTED];
+        let memory = &self.state.started;
         let started = match memory.fetch_update(Ordering::AcqRel, Ordering::Acquire, begin) {
             Ok(_) => nanos,
             Err(started) => started - 1,
@@ -142,7 +152,7 @@ impl Replay {
 
     fn admit(&self, limit: Option<u64>) -> bool {
         let enter = |held: u64| limit.is_none_or(|limit| held < limit).then_some(held + 1);
-        self.shared.packets.fetch_update(Ordering::AcqRel, Ordering::Acquire, enter).is_ok()
+        self.state.packets.fetch_update(Ordering::AcqRel, Ordering::Acquire, enter).is_ok()
     }
 
     /// When a packet leaves that comes at `now`.
@@ -150,7 +160,7 @@ impl Replay {
         let sent = row.rate.map_or(now, |rate| {
             let bytes = packet.wire_length(0).into();
             let turn = |free| Turn::new(rate, free, self.carried, now.as_nanos(), bytes);
-            let clock = &self.shared.clock;
+            let clock = &self.state.clock;
             let send = |free| Some(turn(free).end);
             let free = clock.fetch_update(Ordering::AcqRel, Ordering::Acquire, send).unwrap_or_default();
             let turn = turn(free);
@@ -167,8 +177,8 @@ impl Replay {
 
     /// `due`, or the departure of the packet before on the same route if that is later.
     fn ordered(&self, route: u32, due: Instant) -> Instant {
-        let [.., last] = [&self.shared.memory[ROUTE], &self.shared.memory[LAST]];
-        let same = self.shared.memory[ROUTE].swap(route.into(), Ordering::AcqRel) == u64::from(route);
+        let last = &self.state.last;
+        let same = self.state.route.swap(route.into(), Ordering::AcqRel) == u64::from(route);
         if route == 0 || !same {
             last.store(due.as_nanos(), Ordering::Release);
             return due;
@@ -215,7 +225,7 @@ impl Stage for Replay {
     }
 
     fn released(&mut self, packet: &Packet, _now: Instant) {
-        self.shared.packets.fetch_sub(packet.wires().into(), Ordering::AcqRel);
+        self.state.packets.fetch_sub(packet.wires().into(), Ordering::AcqRel);
     }
 }
 
@@ -268,7 +278,6 @@ impl crate::pipeline::testing::laws::Lawful for ReplayParams {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
 
     use super::*;
     use crate::pipeline::params::ImpairmentParams;

@@ -7,4 +7,5 @@ pub mod capacity;
 pub mod serialiser;
 pub(in crate::pipeline) mod shelf;
 pub(in crate::pipeline) mod slots;
+pub mod state;
 pub(in crate::pipeline) mod turn;

@@ -1,11 +1,11 @@
 //! A link that sends one packet after the other: when each has left.
 //!
-//! A virtual clock, shared by all workers, says when the link is free; see `link`.
+//! A virtual clock, shared by all workers, says when the link is free; see `link`. Whoever has the link keeps its clock, which
+//! begins at 0.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::pipeline::link::turn::{Turn, carried_at, spend, work};
-use crate::pipeline::shared::Shared;
 use crate::pipeline::time::{Duration, Instant};
 use crate::pipeline::units::Rate;
 
@@ -22,28 +22,26 @@ pub struct Slot {
 #[derive(Debug)]
 pub struct Serialiser {
     rate: Rate,
-    shared: Shared,
     /// The work that rounding put off.
     carried: u64,
 }
 
 impl Serialiser {
-    /// A link that is free at time zero. `shared.clock` is its own.
-    pub const fn new(rate: Rate, shared: Shared) -> Self {
-        Self { rate, shared, carried: 0 }
+    /// A link that is free at time zero.
+    pub const fn new(rate: Rate) -> Self {
+        Self { rate, carried: 0 }
     }
 
     /// How long a packet that comes at `now` would wait.
-    pub fn wait(&self, now: Instant) -> Duration {
-        let free = self.shared.clock.load(Ordering::Acquire);
+    pub fn wait(clock: &AtomicU64, now: Instant) -> Duration {
+        let free = clock.load(Ordering::Acquire);
         Duration::from_nanos(free.saturating_sub(now.as_nanos()))
     }
 
     /// Sends `bytes` at the first time from `now` on that the link is free.
-    pub fn send(&mut self, bytes: u64, now: Instant) -> Slot {
+    pub fn send(&mut self, clock: &AtomicU64, bytes: u64, now: Instant) -> Slot {
         let arrival = now.as_nanos();
         let turn = |free| Turn::new(self.rate, free, self.carried, arrival, bytes);
-        let clock = &self.shared.clock;
         let take = |free| Some(turn(free).end);
         let free = clock.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).unwrap_or(arrival);
         let turn = turn(free);
@@ -54,7 +52,7 @@ impl Serialiser {
     /// Takes as many of `count` packets of `bytes` each as there are tokens for at `now`, and says how many: none, if
     /// there are not enough for one. The bucket holds `burst` bytes and fills at the rate; this is its virtual clock
     /// (GCRA, ITU-T I.371), which says when it is full again.
-    pub fn draw(&mut self, bytes: u64, count: u32, burst: u64, now: Instant) -> u32 {
+    pub fn draw(&mut self, clock: &AtomicU64, bytes: u64, count: u32, burst: u64, now: Instant) -> u32 {
         let arrival = now.as_nanos();
         let empty = arrival.saturating_add(spend(self.rate, work(burst)).0);
         let each = work(bytes);
@@ -70,7 +68,7 @@ impl Serialiser {
             taken = (fit as u32, carried);
             (fit > 0).then(|| start.saturating_add(time))
         };
-        match self.shared.clock.fetch_update(Ordering::AcqRel, Ordering::Acquire, take) {
+        match clock.fetch_update(Ordering::AcqRel, Ordering::Acquire, take) {
             Ok(_) => {
                 self.carried = taken.1;
                 taken.0
@@ -82,12 +80,34 @@ impl Serialiser {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use proptest::prelude::*;
 
     use super::*;
 
-    fn link(bits: u64) -> Serialiser {
-        Serialiser::new(Rate::from_bits_per_sec(bits).unwrap(), Shared::default())
+    /// One of the workers that have a link.
+    struct Worker {
+        link: Serialiser,
+        clock: Arc<AtomicU64>,
+    }
+
+    impl Worker {
+        fn wait(&self, now: Instant) -> Duration {
+            Serialiser::wait(&self.clock, now)
+        }
+
+        fn send(&mut self, bytes: u64, now: Instant) -> Slot {
+            self.link.send(&self.clock, bytes, now)
+        }
+
+        fn draw(&mut self, bytes: u64, count: u32, burst: u64, now: Instant) -> u32 {
+            self.link.draw(&self.clock, bytes, count, burst, now)
+        }
+    }
+
+    fn link(bits: u64) -> Worker {
+        Worker { link: Serialiser::new(Rate::from_bits_per_sec(bits).unwrap()), clock: Arc::default() }
     }
 
     #[test]
@@ -151,10 +171,10 @@ mod tests {
     /// the part of a nanosecond that each worker still carries.
     #[test]
     fn workers_that_race_share_the_rate_exactly() {
-        let shared = Shared::default();
+        let clock = Arc::default();
         let rate = Rate::from_bits_per_sec(999_999_937).unwrap();
         let work = || {
-            let mut link = Serialiser::new(rate, Shared::clone(&shared));
+            let mut link = Worker { link: Serialiser::new(rate), clock: Arc::clone(&clock) };
             (0..20_000).map(|_| link.send(1_500, Instant::ZERO).end.as_nanos()).collect::<Vec<_>>()
         };
         let mut ends: Vec<u64> = std::thread::scope(|scope| {
@@ -181,7 +201,7 @@ mod tests {
             let expected: Vec<u64> = (1..=1_000).map(|number| number * 10_000_000).collect();
             assert_eq!(ends, expected, "after {years} years");
             assert_eq!(queue.wait(start), Duration::from_secs(10));
-            let drawn = |bucket: &mut Serialiser, at| bucket.draw(100, 1_000, 1_000, at);
+            let drawn = |bucket: &mut Worker, at| bucket.draw(100, 1_000, 1_000, at);
             assert_eq!(drawn(&mut bucket, start), 10, "after {years} years");
             assert_eq!(drawn(&mut bucket, start + Duration::from_millis(4)), 5);
         }

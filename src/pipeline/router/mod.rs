@@ -35,14 +35,14 @@ use crate::pipeline::aim::ordinals::Ordinals;
 use crate::pipeline::counters::{Amount, Reason, RouterCounters};
 use crate::pipeline::nat::{Nat, Translators};
 use crate::pipeline::packet::{Offload, Packet};
-use crate::pipeline::params::{ImpairmentParams, PathParams, RouterParams, Share, StageParams};
+use crate::pipeline::params::{PathParams, RouterParams, Share, StageParams};
 use crate::pipeline::pool::{Buffer, Pool};
 use crate::pipeline::router::answer::Answers;
 use crate::pipeline::router::pairs::Pairs;
 use crate::pipeline::router::path::{Path, Seat, SeatId, SharedSeat};
 use crate::pipeline::router::routes::Routes;
 use crate::pipeline::router::schedule::Schedule;
-use crate::pipeline::shared::{Hosts, Shared};
+use crate::pipeline::shared::Shared;
 use crate::pipeline::stage::{Kept, Stage};
 use crate::pipeline::time::Instant;
 
@@ -119,18 +119,15 @@ impl Router {
     /// The shared state of a router of any number of workers.
     pub fn shared(params: &RouterParams) -> SharedState {
         // Stages that play the host behind a port remember what comes to it, by whatever path.
-        let peers: Vec<Arc<Hosts>> = params.ports.iter().map(|_| Arc::default()).collect();
+        let peers: Vec<Shared> = params.ports.iter().map(|_| Shared::default()).collect();
         let mut links: BTreeMap<Share, Shared> = BTreeMap::new();
         let mut shared = |path: &PathParams, stage: &StageParams| {
-            if let Some(share) = stage.share() {
-                let link = Shared::clone(links.entry(share).or_default());
-                return SharedSeat { stage: link, gate: Shared::default() };
-            }
-            let shared = Shared::default();
-            if matches!(stage.impairment, ImpairmentParams::PawsPerHost(_)) {
-                shared.share_hosts(&peers[path.to]);
-            }
-            SharedSeat { stage: Shared::clone(&shared), gate: shared }
+            let state = match stage.share() {
+                Some(share) => links.entry(share).or_default().clone(),
+                None if stage.impairment.plays_host() => peers[path.to].clone(),
+                None => Shared::default(),
+            };
+            SharedSeat { stage: state, gate: Shared::default() }
         };
         let of_path = |path: &PathParams| path.stages.iter().map(|stage| shared(path, stage)).collect();
         SharedState { paths: params.paths.iter().map(of_path).collect(), ordinals: Arc::default() }
@@ -400,6 +397,7 @@ mod tests {
     use super::*;
     use crate::config::spec;
     use crate::pipeline::counters::StageCounters;
+    use crate::pipeline::params::ImpairmentParams;
     use crate::pipeline::params::{
         DuplicateParams, PortParams, TimestampSet, TimestampsParams, Trigger, limits,
     };

@@ -59,7 +59,7 @@ impl Occupant {
 pub(crate) struct SharedSeat {
     /// Of its stage; of a link that several paths share, theirs too.
     pub(crate) stage: Shared,
-    /// Of its gate, the same if the stage is of this path alone.
+    /// Of its gate, of this path alone.
     pub(crate) gate: Shared,
 }
 
@@ -224,13 +224,7 @@ impl Path {
             Seat {
                 name: stage.name.clone(),
                 counters: StageCounters::default(),
-                gate: Gate::new(
-                    &stage.select,
-                    &stage.trigger,
-                    key("/trigger"),
-                    Shared::clone(&shared.gate),
-                    flows,
-                ),
+                gate: Gate::new(&stage.select, &stage.trigger, key("/trigger"), &shared.gate, flows),
                 occupant,
                 held: 0,
                 has_guests: false,

@@ -23,9 +23,9 @@ use crate::pipeline::counters::Reason;
 use crate::pipeline::impair::Setting;
 use crate::pipeline::impair::line::{Fate, Line, Queues, Waiting};
 use crate::pipeline::link::capacity::Service;
+use crate::pipeline::link::state::LinkState;
 use crate::pipeline::packet::Packet;
 use crate::pipeline::random::rng::StageKey;
-use crate::pipeline::shared::Shared;
 use crate::pipeline::stage::{Action, Kept, Outlet, Stage, Verdict};
 use crate::pipeline::time::Instant;
 
@@ -78,7 +78,7 @@ impl Bottleneck {
             Discipline::Red(red) => Manager::Red(red::Red::new(red, service.typical())),
         };
         Self {
-            line: Line::new(service, peak, Shared::clone(&setting.shared)),
+            line: Line::new(service, peak, setting.shared.state()),
             overhead: params.overhead,
             packets: params.packets,
             bytes: params.bytes,
@@ -93,7 +93,7 @@ impl Managed {
         &mut self,
         (packet, bytes): (&Packet, u64),
         sending: Option<Instant>,
-        shared: &Shared,
+        state: &LinkState,
         now: Instant,
     ) -> Fate {
         let draw = || packet.stream(self.key).unit(packet.index, 0);
@@ -102,11 +102,11 @@ impl Managed {
             Manager::Pie(pie) => {
                 let oldest = sending.or_else(|| self.queue.front().map(|head| head.since));
                 pie.catch_up(oldest, now);
-                let waiting = shared.bytes.load(Ordering::Acquire);
+                let waiting = state.bytes.load(Ordering::Acquire);
                 pie.arrival(waiting, packet.is_ecn_capable(), draw())
             }
             Manager::Red(red) => {
-                let waiting = shared.packets.load(Ordering::Acquire);
+                let waiting = state.packets.load(Ordering::Acquire);
                 red.arrival(waiting, bytes, packet.is_ecn_capable(), draw(), now)
             }
         }
@@ -122,12 +122,12 @@ impl Queues for Managed {
         self.queue.pop_front()
     }
 
-    fn departure(&mut self, shared: &Shared, now: Instant) -> Fate {
+    fn departure(&mut self, state: &LinkState, now: Instant) -> Fate {
         let Some(head) = self.queue.front_mut().filter(|head| !head.is_cleared) else { return Fate::Go };
         head.is_cleared = true;
         match &mut self.manager {
             Manager::CoDel(codel, ecn) => {
-                let behind = shared.bytes.load(Ordering::Acquire).saturating_sub(head.bytes);
+                let behind = state.bytes.load(Ordering::Acquire).saturating_sub(head.bytes);
                 let marks = *ecn && head.packet.is_ecn_capable();
                 match codel.hits(now.since(head.since), head.bytes, behind, marks, now) {
                     false => Fate::Go,
@@ -169,16 +169,16 @@ impl Stage for Bottleneck {
         // What ends at this very time makes room first.
         line.serve(queue, now, out);
         let bytes = u64::from(packet.wire_length(0).saturating_add_signed(*overhead));
-        let fate = queue.arrival((packet, bytes), line.sending_since(), &line.shared, now);
+        let fate = queue.arrival((packet, bytes), line.sending_since(), &line.state, now);
         let mut packet = packet.take(out.pool);
         if fate == Fate::Mark {
             out.mark(&mut packet);
         }
         let drops_head = matches!(queue.manager, Manager::Head);
-        let mut has_room = fate != Fate::Drop && line.admit(bytes, *packets, *most);
+        let mut has_room = fate != Fate::Drop && line.state.admit(bytes, *packets, *most);
         while drops_head && !has_room && queue.len() > 0 {
             line.drop_head(queue, Reason::QueueFull, out);
-            has_room = line.admit(bytes, *packets, *most);
+            has_room = line.state.admit(bytes, *packets, *most);
         }
         if has_room {
             queue.queue.push_back(Line::waiting(packet, bytes, now, out));

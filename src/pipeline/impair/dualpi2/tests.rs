@@ -2,6 +2,7 @@ use super::*;
 use crate::pipeline::packet::Offload;
 use crate::pipeline::params::ImpairmentParams;
 use crate::pipeline::pool::{HEADROOM, Pool};
+use crate::pipeline::shared::Shared;
 use crate::pipeline::testing::{Run, Spec, Wire, stage};
 
 const ECT0: u8 = 2;
@@ -188,7 +189,7 @@ fn classic_packets_are_hit_with_the_square_and_marked_if_they_can_be() {
         let mut hits = 0_i32;
         for index in 0..20_000 {
             stage.classic.push_back(waiting(ecn, index, at(0)));
-            let fate = stage.departure(&Shared::default(), at(0));
+            let fate = stage.departure(&LinkState::default(), at(0));
             assert!(fate == Fate::Go || fate == hit);
             hits += i32::from(fate == hit);
             stage.classic.clear();

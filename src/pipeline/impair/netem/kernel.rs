@@ -8,7 +8,8 @@
 //! Differs from the kernel's: acts on the wire packets of a train, where netem takes the train for one packet; its random
 //! numbers are drawn by packet, not in sequence.
 
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::pipeline::counters::Reason;
 use crate::pipeline::damage::damage;
@@ -21,7 +22,6 @@ use crate::pipeline::random::distribution::Table;
 use crate::pipeline::random::kernel::{Sequence, happens, share};
 use crate::pipeline::random::loss_chain;
 use crate::pipeline::random::rng::StageKey;
-use crate::pipeline::shared::Shared;
 use crate::pipeline::stage::{Action, Kept, Outlet, Stage, Verdict};
 use crate::pipeline::time::{Duration, Instant};
 
@@ -40,7 +40,23 @@ pub struct KernelNetem {
     copy: StageKey,
     /// What waits for a slot, if there are slots.
     queue: Option<Queue>,
-    shared: Shared,
+    state: Arc<State>,
+}
+
+/// What all workers share of it: what netem keeps of its qdisc.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct State {
+    /// Packets in the queue.
+    packets: AtomicU64,
+    /// The latest time at which one of them is due.
+    due: AtomicU64,
+    /// Packets since the last that was reordered.
+    counter: AtomicU64,
+    /// The state of the loss chain.
+    chain: AtomicU64,
+    /// The last number of each correlated sequence, by [`Draw::number_of`].
+    sequences: [AtomicU64; 5],
 }
 
 /// One correlated decision.
@@ -49,35 +65,31 @@ struct Draw {
     share: u32,
     sequence: Sequence,
     key: StageKey,
-    /// Which of the shared memories is its own.
-    memory: usize,
+    /// Which of the sequences is its own.
+    number_of: usize,
 }
 
 impl Draw {
-    fn new(chance: Correlated, key: StageKey, memory: usize) -> Self {
+    fn new(chance: Correlated, key: StageKey, number_of: usize) -> Self {
         let sequence = Sequence::new(chance.correlation);
-        Self { share: share(chance.probability), sequence, key: key.part(memory as u64), memory }
+        Self { share: share(chance.probability), sequence, key: key.part(number_of as u64), number_of }
     }
 
-    fn number(&self, packet: &Packet, shared: &Shared) -> u32 {
+    fn number(&self, packet: &Packet, state: &State) -> u32 {
         let fresh = (packet.stream(self.key).word(packet.index, 0) >> 32) as u32;
-        self.sequence.next(&shared.memory[self.memory], fresh)
+        self.sequence.next(&state.sequences[self.number_of], fresh)
     }
 
-    fn hits(&self, packet: &Packet, shared: &Shared) -> bool {
+    fn hits(&self, packet: &Packet, state: &State) -> bool {
         // netem draws only where there is something to decide.
-        self.share != 0 && happens(self.share, self.number(packet, shared))
+        self.share != 0 && happens(self.share, self.number(packet, state))
     }
 }
-
-/// Which shared memory holds the state of a loss chain, and which counts the packets since the last that was reordered.
-const CHAIN: usize = 5;
-const COUNTER: usize = 6;
 
 impl KernelNetem {
     /// The stage that `params` describe.
     pub fn new(params: &NetemParams, setting: &Setting) -> Self {
-        let draw = |chance: Correlated, memory: usize| Draw::new(chance, setting.key, memory);
+        let draw = |chance: Correlated, number_of: usize| Draw::new(chance, setting.key, number_of);
         let random = match params.loss {
             LossModel::Random(chance) => chance,
             LossModel::State(_) | LossModel::GilbertElliott(_) => Correlated::default(),
@@ -99,7 +111,7 @@ impl KernelNetem {
             bit: setting.key.part(11),
             copy: setting.key.part(12),
             queue: params.slot.clone().map(|slot| Queue::new(slot, setting.key.part(13))),
-            shared: Shared::clone(&setting.shared),
+            state: setting.shared.state(),
             params: params.clone(),
         }
     }
@@ -113,20 +125,20 @@ impl KernelNetem {
             LossModel::GilbertElliott(chain) => loss_chain::two_states(chain, state, words),
         };
         if let LossModel::Random(_) = self.params.loss {
-            return self.loss.hits(packet, &self.shared);
+            return self.loss.hits(packet, &self.state);
         }
         let step = |state: u64| {
             let mut state = state as loss_chain::State;
             decide(&mut state);
             Some(state.into())
         };
-        let memory = &self.shared.memory[CHAIN];
+        let memory = &self.state.chain;
         let before = memory.fetch_update(Ordering::AcqRel, Ordering::Acquire, step).unwrap_or_default();
         decide(&mut (before as loss_chain::State))
     }
 
     fn enqueue(&mut self, mut packet: Packet, may_copy: bool, now: Instant, out: &mut Outlet<'_>) {
-        let copies = may_copy && self.duplicate.hits(&packet, &self.shared);
+        let copies = may_copy && self.duplicate.hits(&packet, &self.state);
         let lost = self.is_lost(&packet);
         let marks = lost && self.params.ecn && packet.is_ecn_capable();
         if marks {
@@ -142,12 +154,12 @@ impl KernelNetem {
             (true, true) | (false, false) => {}
         }
         let stream = packet.stream(self.bit);
-        if self.corrupt.hits(&packet, &self.shared) {
+        if self.corrupt.hits(&packet, &self.state) {
             out.rewrite(&mut packet, |packet| damage(packet, CorruptArea::Any, 1, false, stream));
         }
         let limit = self.params.limit.unwrap_or(TC_LIMIT);
         let enter = |held: u64| (held < limit).then_some(held + 1);
-        if self.shared.packets.fetch_update(Ordering::AcqRel, Ordering::Acquire, enter).is_err() {
+        if self.state.packets.fetch_update(Ordering::AcqRel, Ordering::Acquire, enter).is_err() {
             return out.drop(packet, Reason::Limit);
         }
         let due = self.departure(&packet, now);
@@ -165,7 +177,7 @@ impl KernelNetem {
     fn serve(&mut self, now: Instant, out: &mut Outlet<'_>) {
         let Some(queue) = &mut self.queue else { return };
         while let Some(packet) = queue.pop(now) {
-            self.shared.packets.fetch_sub(1, Ordering::AcqRel);
+            self.state.packets.fetch_sub(1, Ordering::AcqRel);
             let packet = out.unkeep(packet);
             out.forward(packet);
         }
@@ -177,18 +189,18 @@ impl KernelNetem {
     /// When the packet is due, or `None` if it overtakes; it counts as held already.
     fn departure(&self, packet: &Packet, now: Instant) -> Option<Instant> {
         let gap = u64::from(self.params.gap);
-        let counter = &self.shared.memory[COUNTER];
+        let counter = &self.state.counter;
         let is_candidate = gap > 0 && counter.load(Ordering::Acquire) >= gap - 1;
         // Not "happens": netem compares the other way round here, so that a reorder of nothing still draws.
-        if is_candidate && self.reorder.share >= self.reorder.number(packet, &self.shared) {
+        if is_candidate && self.reorder.share >= self.reorder.number(packet, &self.state) {
             counter.store(0, Ordering::Release);
             return None;
         }
         counter.fetch_add(1, Ordering::AcqRel);
         let (mut delay, mut base) = (self.delay(packet), now);
         if let Some(rate) = &self.params.rate {
-            let held_before = self.shared.packets.load(Ordering::Acquire) > 1;
-            let last = Instant::from_nanos(self.shared.clock.load(Ordering::Acquire));
+            let held_before = self.state.packets.load(Ordering::Acquire) > 1;
+            let last = Instant::from_nanos(self.state.due.load(Ordering::Acquire));
             if held_before && last > now {
                 delay = (delay - last.since(now).as_nanos() as i64).max(0);
                 base = last;
@@ -199,7 +211,7 @@ impl KernelNetem {
             delay = delay.saturating_add(nanos as i64);
         }
         let due = base + Duration::from_nanos(delay.max(0) as u64);
-        self.shared.clock.fetch_max(due.as_nanos(), Ordering::AcqRel);
+        self.state.due.fetch_max(due.as_nanos(), Ordering::AcqRel);
         Some(due)
     }
 
@@ -210,7 +222,7 @@ impl KernelNetem {
         if sigma == 0 {
             return mean;
         }
-        let number = self.jitter.number(packet, &self.shared);
+        let number = self.jitter.number(packet, &self.state);
         match &self.table {
             None => i64::from(number) % (2 * sigma) + mean - sigma,
             Some(table) => {
@@ -242,12 +254,12 @@ impl Stage for KernelNetem {
 
     fn relinquish(&mut self) -> Option<Kept> {
         let packet = self.queue.as_mut()?.relinquish()?;
-        self.shared.packets.fetch_sub(1, Ordering::AcqRel);
+        self.state.packets.fetch_sub(1, Ordering::AcqRel);
         Some(packet)
     }
 
     fn released(&mut self, _packet: &Packet, _now: Instant) {
-        self.shared.packets.fetch_sub(1, Ordering::AcqRel);
+        self.state.packets.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

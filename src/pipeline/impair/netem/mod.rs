@@ -22,7 +22,8 @@ mod traps;
 
 pub use params::{LinkLayer, Mode, NetemParams, NetemRate, Slot, SlotGap, TC_LIMIT};
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use crate::pipeline::aim::flow::PerFlow;
 use crate::pipeline::counters::Reason;
@@ -38,13 +39,9 @@ use crate::pipeline::random::loss_chain;
 use crate::pipeline::random::rng::{Chance, Draw, StageKey, Stream};
 use crate::pipeline::random::wander::{Pace, Wander};
 use crate::pipeline::router::quiet::{Ahead, Quiet};
-use crate::pipeline::shared::Shared;
 use crate::pipeline::stage::{Action, Outlet, Stage, Verdict};
 use crate::pipeline::time::Instant;
 use crate::pipeline::units::Probability;
-
-/// Which shared memory counts what the rate has taken.
-const SENT: usize = 0;
 
 /// A netem line, in either mode.
 #[derive(Debug)]
@@ -80,8 +77,30 @@ pub struct Netem {
     clamped: u64,
     slots: Option<Slots>,
     keys: Keys,
-    shared: Shared,
+    state: Arc<State>,
     flows: PerFlow<Flow>,
+}
+
+/// What all workers share of it.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct State {
+    /// Wire packets that are held, if their number is limited.
+    packets: AtomicU64,
+    /// When the link of the rate is free.
+    clock: AtomicU64,
+    /// Packets that the rate has taken.
+    sent: AtomicU64,
+    /// See [`State::ends`].
+    ends: OnceLock<Box<[AtomicU64]>>,
+}
+
+impl State {
+    /// When each of the last `count` packets has been sent, in the place of its number modulo `count`, which is always the
+    /// same; made when first asked for.
+    fn ends(&self, count: u64) -> &[AtomicU64] {
+        self.ends.get_or_init(|| (0..count).map(|_| AtomicU64::default()).collect())
+    }
 }
 
 /// How packets are lost.
@@ -165,9 +184,9 @@ pub struct Fate {
 impl Netem {
     /// The stage that `params` describe.
     pub fn new(params: &NetemParams, setting: &Setting) -> Self {
-        let shared = Shared::clone(&setting.shared);
+        let state: Arc<State> = setting.shared.state();
         // Made now, not by the first packet.
-        params.queue().map(|queue| shared.ends(queue).len());
+        params.queue().map(|queue| state.ends(queue).len());
         let key = |number| setting.key.part(number);
         let repeat = params.delay_correlation;
         Self {
@@ -184,7 +203,7 @@ impl Netem {
             limit: params.limit,
             gap: params.gap,
             delay: params.delay.clone(),
-            rate: params.rate.map(|rate| (Serialiser::new(rate.rate, Shared::clone(&shared)), rate)),
+            rate: params.rate.map(|rate| (Serialiser::new(rate.rate), rate)),
             link_header: params.link_header(),
             queue: params.queue(),
             pace: params.delay.as_ref().map(|delay| Pace::new(delay, params.delay_correlation)),
@@ -200,7 +219,7 @@ impl Netem {
                 repeat: key(6),
                 slot: key(7),
             },
-            shared,
+            state,
             flows: PerFlow::new(setting.flows),
         }
     }
@@ -261,7 +280,7 @@ impl Netem {
 
     /// Room for how many of `count` packets, counted as held from now on.
     fn admit(&self, count: u32, now: Instant) -> u32 {
-        let held = &self.shared.packets;
+        let held = &self.state.packets;
         let Some(limit) = self.limit else { return if self.has_room(now) { count } else { 0 } };
         let enter = |now: u64| (now < limit).then(|| now + u64::from(count).min(limit - now));
         match held.fetch_update(Ordering::AcqRel, Ordering::Acquire, enter) {
@@ -274,15 +293,15 @@ impl Netem {
     /// has been sent.
     fn has_room(&self, now: Instant) -> bool {
         let Some(queue) = self.queue else { return true };
-        let next = self.shared.memory[SENT].load(Ordering::Acquire) % queue;
-        self.shared.ends(queue)[next as usize].load(Ordering::Acquire) <= now.as_nanos()
+        let next = self.state.sent.load(Ordering::Acquire) % queue;
+        self.state.ends(queue)[next as usize].load(Ordering::Acquire) <= now.as_nanos()
     }
 
     /// The rate has taken a packet, which it will have sent at `end`.
     fn enqueued(&self, end: Instant) {
         let Some(queue) = self.queue else { return };
-        let number = self.shared.memory[SENT].fetch_add(1, Ordering::AcqRel) % queue;
-        self.shared.ends(queue)[number as usize].store(end.as_nanos(), Ordering::Release);
+        let number = self.state.sent.fetch_add(1, Ordering::AcqRel) % queue;
+        self.state.ends(queue)[number as usize].store(end.as_nanos(), Ordering::Release);
     }
 
     /// When the first wire packet of `packet` leaves.
@@ -297,7 +316,9 @@ impl Netem {
     /// When it would leave without slots.
     fn due(&mut self, packet: &Packet, now: Instant) -> Instant {
         let sent = match &mut self.rate {
-            Some((link, rate)) => link.send(cost(packet.wire_length(0) + self.link_header, rate), now).end,
+            Some((link, rate)) => {
+                link.send(&self.state.clock, cost(packet.wire_length(0) + self.link_header, rate), now).end
+            }
             None => now,
         };
         self.enqueued(sent);
@@ -403,7 +424,7 @@ impl Stage for Netem {
 
     fn released(&mut self, packet: &Packet, _now: Instant) {
         if self.limit.is_some() {
-            self.shared.packets.fetch_sub(packet.wires().into(), Ordering::AcqRel);
+            self.state.packets.fetch_sub(packet.wires().into(), Ordering::AcqRel);
         }
     }
 
