@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// A folder of the test's own, which goes with it: nobody can have put a file or a link in it.
+/// A folder for one test, removed with it: no other user can have put a file or a link there.
 pub(crate) struct Folder(pub(crate) PathBuf);
 
 impl Folder {

@@ -83,7 +83,7 @@ impl Signals {
         Ok(self.queue.read_signal()?.and_then(|info| received(&info)))
     }
 
-    /// From now on SIGINT and SIGTERM end the process at once, as they do where nobody watches.
+    /// From now on SIGINT and SIGTERM end the process at once, as by default.
     pub(super) fn end_watch() {
         // The other ends of this cannot be: the signals are there.
         let _ = [Signal::SIGINT, Signal::SIGTERM].into_iter().collect::<SigSet>().thread_unblock();

@@ -1,6 +1,6 @@
 //! Reads a TOML document key by key and goes on after a mistake, so that all of them are reported at once.
 //!
-//! serde would stop at the first. The rule it would enforce holds here too: a key that nobody asked for is an error.
+//! serde would stop at the first. The rule it would enforce holds here too: an unknown key is an error.
 
 use std::borrow::Cow;
 use std::fmt::Display;

@@ -869,7 +869,7 @@ fn the_reference_shows_every_key_and_type() {
     let missing: Vec<String> = problems.asked.borrow().iter().filter(missing).cloned().collect();
     assert_eq!(missing, [""; 0]);
     assert!(!plan.paths[0].stages.is_empty());
-    // A type that the reference lacks would ask for keys that nobody sees above.
+    // If the reference lacked a type, its keys would not be tested above.
     for kind in TYPES {
         let block = format!("[[path.stage]]\ntype = \"{kind}\"");
         assert!(text.contains(&block), "configs/reference.toml has no block of the type {kind}");

@@ -34,7 +34,7 @@ pub(super) fn read_any(path: &Path) -> io::Result<String> {
     read_at_most(File::open(path)?, MOST)
 }
 
-/// Opens a regular file, and waits for nobody at anything else.
+/// Opens a regular file; never blocks on a FIFO or a device.
 fn open(path: &Path) -> io::Result<File> {
     let check = |is_file: bool| {
         let other = || io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file");

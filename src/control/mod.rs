@@ -1,7 +1,7 @@
 //! What a running instance tells, and how it is changed: HTTP with JSON on a Unix socket of its own, and Prometheus metrics.
 //!
 //! A thread of its own with a small runtime serves it. The workers are asked by messages that they take between bursts, for all
-//! requests of a moment at once; while nobody asks, nothing here wakes up. [`client`] is the other end.
+//! requests of a moment at once; without requests nothing here wakes up. [`client`] is the other end.
 
 // Numbers come from outside here: each conversion is checked, or says why it need not be.
 #![cfg_attr(

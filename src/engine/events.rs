@@ -96,7 +96,7 @@ impl Events {
     /// A worker's end of a ring of its own.
     pub(super) fn tap(&self) -> Tap {
         let (sender, receiver) = bounded(self.capacity);
-        // If nobody listens any more, the ring fills and what is lost is counted.
+        // If the reader has ended, the ring fills, and the records that do not fit are counted.
         let _ = self.rings.send(receiver);
         Tap { sender, paths: self.paths }
     }

@@ -43,7 +43,7 @@ pub struct Records {
 }
 
 impl Records {
-    /// Room for `capacity` records that nobody has taken yet.
+    /// Room for `capacity` records that were not taken yet.
     pub fn new(capacity: usize) -> Self {
         let (sender, receiver) = bounded(capacity);
         Self { sender, receiver }

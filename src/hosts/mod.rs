@@ -193,7 +193,7 @@ impl Lab {
     /// If the router had failed, or cannot be started again.
     ///
     /// # Panics
-    /// If there is no host of one of the names, or both are the same.
+    /// If one of the names is not a host, or both are the same.
     pub fn set_faults(&mut self, from: &str, to: &str, faults: &Faults) -> Result<(), LabError> {
         let (from, to) = (self.index(from), self.index(to));
         assert_ne!(from, to, "faults are between two hosts");
@@ -220,7 +220,7 @@ impl Lab {
     /// If the router has failed.
     ///
     /// # Panics
-    /// If there is no host of one of the names.
+    /// If one of the names is not a host.
     pub fn stages(&self, from: &str, to: &str) -> Result<Vec<(String, StageCounters)>, LabError> {
         let ends = (self.index(from), self.index(to));
         let paths = self.report()?.paths.into_iter().filter(|path| (path.from, path.to) == ends);

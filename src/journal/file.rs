@@ -220,7 +220,7 @@ fn checksum(head: &[u8], content: &[u8]) -> u32 {
 pub enum End {
     /// Nothing is missing so far.
     Whole,
-    /// In the middle: whoever wrote it was killed, or its disk was full.
+    /// In the middle: the writer was killed, or its disk was full.
     Cut,
     /// The block that begins at this byte is not what was written. Nothing behind a damaged block is read; behind a damaged record
     /// in a whole block the next block is.

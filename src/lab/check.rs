@@ -79,9 +79,9 @@ impl std::fmt::Display for Operand {
 /// What came of an expectation.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct Verdict {
-    /// It holds, or nobody can tell here.
+    /// It holds, or it cannot be judged here.
     pub pass: bool,
-    /// Why nobody can tell: the kernel, or what this process may do, lacks the evidence.
+    /// Why it cannot be judged: the kernel or the rights of this process do not give the evidence.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not_observable: Option<String>,
     /// Name of the observation.

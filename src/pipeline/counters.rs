@@ -36,7 +36,7 @@ pub enum Reason {
     Aqm,
     /// Above the rate of a policer.
     Policed,
-    /// Larger than a stage's MTU; nobody was told.
+    /// Larger than a stage's MTU, without an ICMP error.
     MtuSilent,
     /// Larger than a stage's MTU; the sender was told by ICMP (or would have been, but for the rate limit).
     MtuIcmp,
@@ -50,7 +50,7 @@ pub enum Reason {
     NatTableFull,
     /// No port outside was free.
     NatPortsExhausted,
-    /// To an address outside, and nobody inside had asked for it.
+    /// To an address outside, without a session for it.
     NatNoMapping,
     /// To a port outside that is somebody's, but not from where it may come.
     NatFiltered,

@@ -56,7 +56,7 @@ impl Hosts {
                 (!empty, host.at.load(Ordering::Acquire))
             };
             let oldest = set.iter().min_by_key(age).unwrap_or(&set[0]);
-            // Nobody finds what is half written.
+            // An entry that is being written must not be found.
             oldest.key.store(0, Ordering::Release);
             oldest
         });

@@ -1,6 +1,6 @@
 //! What a path is made of: the parameters of every stage, as the configuration hands them over.
 //!
-//! Plain values whose types exclude what cannot be: whoever holds one may build the stage without checking again.
+//! Plain values whose types exclude wrong ones: a stage can be built from them without further checks.
 
 pub mod limits;
 mod listed;

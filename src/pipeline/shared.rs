@@ -11,8 +11,8 @@ use std::sync::{Arc, OnceLock};
 pub struct Shared(Arc<OnceLock<Arc<dyn Any + Send + Sync>>>);
 
 impl Shared {
-    /// The state. It begins with its default when it is first asked for; allocates then. Whoever asks for another type than the first
-    /// one has a state of its own.
+    /// The state. The first call makes it, with its default. A call for another type than that of the first call gets a
+    /// state of its own, which is not shared.
     pub fn state<T: Default + Send + Sync + 'static>(&self) -> Arc<T> {
         let state = self.0.get_or_init(|| Arc::new(T::default()));
         Arc::clone(state).downcast().unwrap_or_default()

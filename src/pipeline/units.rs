@@ -1,7 +1,7 @@
 //! Quantities with their units: probabilities, rates, sizes and times, and how people write them.
 //!
 //! A quantity is a decimal number and a unit, with or without a space: `1.5 ms`, `100 Mbit/s`, `64 KiB`, `0.1%`. Upper
-//! and lower case are the same. A number without a unit is refused: nobody should have to guess what it meant.
+//! and lower case are the same. A number without a unit is refused, because its meaning could only be guessed.
 
 use std::fmt;
 use std::str::FromStr;

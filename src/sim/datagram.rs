@@ -11,7 +11,7 @@ use crate::sim::PushError;
 pub struct Datagram<'a> {
     /// Who sends it.
     pub source: SocketAddr,
-    /// Whom it is for.
+    /// The receiver.
     pub destination: SocketAddr,
     /// The two ECN bits of the IP header (RFC 3168): 0 not ECN-capable, 1 ECT(1), 2 ECT(0), 3 congestion experienced.
     pub ecn: u8,

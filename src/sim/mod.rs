@@ -106,7 +106,7 @@ pub struct Link {
     now: Instant,
 }
 
-/// What has left the router and nobody has taken yet.
+/// Packets that have left the router and were not taken yet.
 #[derive(Debug, Default)]
 struct Arrived(VecDeque<Arrival>);
 

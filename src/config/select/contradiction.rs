@@ -13,7 +13,7 @@ use crate::pipeline::wire::protocol;
 
 /// Protocols whose ports are known.
 pub(super) const WITH_PORTS: [u8; 4] = [protocol::TCP, protocol::UDP, protocol::SCTP, protocol::UDP_LITE];
-/// One that nobody names (RFC 3692: for experiments); if it is named, so is another.
+/// A protocol that conditions do not name (RFC 3692: for experiments). If one names it, another is taken.
 const OTHER: [u8; 2] = [253, 254];
 /// Conjunctions that are looked at; a selection with more counts as possible.
 const MOST_TRIES: u32 = 1_000;

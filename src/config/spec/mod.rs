@@ -70,7 +70,7 @@ impl Spec {
 /// Which files the words of a spec may name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Files {
-    /// All: whoever wrote the spec may read what faultwire may read.
+    /// All: the author of the spec may read whatever faultwire may read.
     #[default]
     Any,
     /// None, for a spec of somebody who has no access to this host. Distributions that tc's packages install still have their

@@ -1,4 +1,4 @@
-//! `[explain]`: the incident for whoever meets it in production.
+//! `[explain]`: the incident as it is met in production.
 
 use crate::config::reader::Table;
 

@@ -128,7 +128,7 @@ pub enum Kind {
     Serve(Serve),
     /// Requests, one after the other.
     Request {
-        /// Whom to ask.
+        /// The server to ask.
         to: Target,
         /// What is asked.
         request: Request,

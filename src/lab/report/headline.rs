@@ -13,7 +13,7 @@ pub type Flow = (IpAddr, u16, IpAddr, u16);
 /// The content of the line, parsed once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Headline {
-    /// From whom to whom.
+    /// Sender and receiver.
     pub flow: Flow,
     /// What it is.
     pub body: Body,

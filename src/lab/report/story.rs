@@ -55,7 +55,7 @@ impl CaseStory {
         self.trials.iter().all(TrialStory::pass)
     }
 
-    /// How many expectations nobody can judge here.
+    /// How many expectations cannot be judged here.
     pub fn not_observable(&self) -> usize {
         let verdicts = self.trials.iter().flat_map(|trial| &trial.verdicts);
         verdicts.filter(|verdict| verdict.not_observable.is_some()).count()

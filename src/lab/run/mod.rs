@@ -191,7 +191,7 @@ fn run_once(
     Ok(Outcome { observed, verdicts, diagram, drops, notices })
 }
 
-/// The server, or whoever is second, is on the right; everybody else on the left.
+/// The server, or else the second host, is on the right; all others are on the left.
 fn draw(run: &Run, records: &[report::Record]) -> report::Diagram {
     let names: Vec<&str> = run.network.hosts.iter().map(|host| host.port.name.as_str()).collect();
     let right =

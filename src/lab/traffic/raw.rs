@@ -104,7 +104,7 @@ impl Wire {
     /// server first. The sequence number after the client's FIN; `None` if nothing answers the SYN.
     ///
     /// An echo request follows the SYN. When its answer is there first, the path has kept the order and the SYN is lost:
-    /// nobody needs to wait how long an answer can take on a busy machine. Without any answer the deadline decides.
+    /// no test has to know how long an answer can take on a busy machine. Without any answer the deadline decides.
     pub(super) fn request(
         &self,
         port: u16,

@@ -18,7 +18,7 @@ use crate::lab::value::Facts;
 pub struct Trace {
     /// Largest TTL or hop limit tried.
     pub hops: u8,
-    /// Destination port of the first probe; one more for each next. Nobody should listen there.
+    /// Destination port of the first probe; one more for each next. No service should listen there.
     pub port: u16,
     /// How long each probe waits for an answer.
     pub timeout: Duration,

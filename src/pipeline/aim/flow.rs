@@ -35,7 +35,7 @@ pub struct Name {
 /// A flow, as somebody who asks sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FlowSeen {
-    /// Who sends to whom.
+    /// Sender and receiver.
     pub key: FlowKey,
     /// The port that it comes in by.
     pub port: u16,

@@ -420,7 +420,7 @@ mod tests {
         ];
         assert_eq!(which(Segment::Established, &packets), [false, false, true, false, true]);
         assert_eq!(which(Segment::HandshakeAck, &packets), [false; 5]);
-        // A refusal is no part of a connection; what is seen from its middle on is one.
+        // A refused SYN is not a connection; a connection seen from its middle on is one.
         let packets = [segment(1, RST | ACK, 0), segment(5, ACK, 0), segment(5, RST, 0)];
         assert_eq!(which(Segment::Established, &packets), [false, true, true]);
     }

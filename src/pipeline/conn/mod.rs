@@ -10,7 +10,7 @@ pub use table::{Standing, Table};
 use crate::pipeline::packet::Packet;
 use crate::pipeline::wire::{FlowKey, Tcp, Update, tcp::flag};
 
-/// A connection under the key of one of its directions, the *home* direction of whoever asks.
+/// A connection under the key of one of its directions, the *home* direction of the stage that asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConnKey {
     /// The home direction.

@@ -191,7 +191,7 @@ mod tests {
         // Looked at just now, so the minute starts again.
         assert_eq!(known(&mut table, at(118)).len(), 8);
         assert_eq!(known(&mut table, at(179)), [1, 4, 5, 6, 7, 8]);
-        // What has expired starts anew, and nobody is evicted for it.
+        // An expired entry starts anew; no other entry is evicted for it.
         assert_eq!(table.entry(&conn(2), at(179)).value, 0);
         assert_eq!(table.entry(&conn(20), at(179)).value, 0);
         assert_eq!(table.evicted(), 0);

@@ -1,4 +1,4 @@
-//! Segments that nobody sent.
+//! Forged TCP segments.
 //!
 //! Model: behind a TCP segment come `count` segments without data, forged from what it says: resets, whose sequence number
 //! is the next one that is expected, above or below it; or its acknowledgement again. *To the receiver* they come from
@@ -27,7 +27,7 @@ use crate::pipeline::wire::tcp::{Tcp, flag};
 pub struct InjectParams {
     /// What is forged.
     pub kind: Injected,
-    /// To whom it goes.
+    /// Which host gets it.
     pub to: InjectTo,
     /// How often, at least 1.
     pub count: u32,
@@ -53,7 +53,7 @@ pub enum RstSequence {
     Stale(u32),
 }
 
-/// Whom a forged segment goes to.
+/// Which host gets a forged segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum InjectTo {
     /// The receiver of the packet, as if from its sender; behind the packet, by the same path.

@@ -309,7 +309,7 @@ mod tests {
         assert_eq!(sent(&trace, &[(0, 3_008), (0, 1)]), [2_000, 2_000]);
     }
 
-    /// What nobody wanted is gone, and so is what is left of an opportunity when the queue has run empty.
+    /// An opportunity that no packet used is lost, and so is the rest of one when the queue runs empty.
     #[test]
     fn opportunities_are_lost_while_nothing_waits() {
         let trace = trace(&[1, 2, 2, 5], true);

@@ -1,6 +1,6 @@
 //! A link that sends one packet after the other: when each has left.
 //!
-//! A virtual clock, shared by all workers, says when the link is free; see `link`. Whoever has the link keeps its clock, which
+//! A virtual clock, shared by all workers, says when the link is free; see `link`. The owner of the link keeps its clock, which
 //! begins at 0.
 
 use std::sync::atomic::{AtomicU64, Ordering};

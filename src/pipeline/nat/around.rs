@@ -70,10 +70,10 @@ impl Napt {
         Ok(())
     }
 
-    /// Gives a packet that was translated its former end back, for an error about it; false if nobody knows it any more.
+    /// Undoes the translation of a packet, for an error about it; false if its session is gone.
     pub(super) fn restore(&mut self, packet: &mut Packet, outward: bool, now: Instant) -> bool {
         let tick = Tick::of(now);
-        // What has come in cannot be told from what was never translated; nor need it be, outside nobody is misled.
+        // Packets from outside look the same whether they were translated or not. They need no change: the host outside knows these addresses.
         let is_ours = outward && self.address(packet.source().into(), packet.layout.version()).is_some();
         let Ok(Kind::Session(key)) = kind(packet) else { return !is_ours };
         let place = if outward {

@@ -1,7 +1,7 @@
 //! When each session may have expired: so that those which have are found without looking at all.
 //!
 //! A session lies in a slot of the ring of its timeout, by the time at which it expires if it is not used before. When that
-//! slot's time has passed, whoever keeps the sessions looks at each once: it is gone, or was used and is put into another
+//! slot's time has passed, the table looks at each session of the slot once: it has expired, or was used and is put into another
 //! slot. Using a session costs nothing here.
 
 use crate::pipeline::nat::session::{CLASSES, Tick};

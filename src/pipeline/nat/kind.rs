@@ -59,7 +59,7 @@ fn with_identifier(key: FlowKey, bytes: &[u8], at: usize) -> FlowKey {
     key.from(key.source_host(), u16::from_be_bytes([bytes[at + 4], bytes[at + 5]]))
 }
 
-/// Whether it is an echo request: from outside nobody has asked for one (RFC 5508 section 3.1).
+/// Whether it is an echo request: one from outside never belongs to a session (RFC 5508 section 3.1).
 #[cold]
 pub(super) fn is_request(packet: &Packet) -> bool {
     let kind = packet.bytes().get(packet.layout.transport_offset());

@@ -77,7 +77,7 @@ impl Napt {
                 Dependence::AddressAndPort => false,
             };
         // A host that talks with that endpoint by another port would from now on use this one: its answers to the former go
-        // where nobody expects them.
+        // where no host expects them.
         if !allowed || self.table.find_inside(&self.inner_key(outer, mapping), tick).is_some() {
             return Err(Reason::NatFiltered);
         }

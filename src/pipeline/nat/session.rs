@@ -78,7 +78,7 @@ impl TcpSeen {
         if flags & flag::RST != 0 {
             return Self(before | Self::RST);
         }
-        // Whoever goes on talking has not taken the RST.
+        // A host that goes on sending has not accepted the RST.
         let mut bits = before & !Self::RST;
         if flags & flag::SYN != 0 {
             bits |= syn;

@@ -2,7 +2,7 @@
 //!
 //! Both have a fixed number of places. Sessions are found by either side's view of them in one step; a mapping is there as
 //! long as one of its sessions, or for ever if it is a forward. A session's expiry is checked when it is looked up, and
-//! [`Expiry`] finds those that nobody looks up. No packet costs more than a fixed number of steps ([`Table::steps`] counts
+//! [`Expiry`] finds those that no packet looks up. No packet costs more than a fixed number of steps ([`Table::steps`] counts
 //! them), however large the table is: what is left over is for the next packets.
 
 mod forget;

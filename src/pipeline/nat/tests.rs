@@ -146,7 +146,7 @@ fn outer(run: &mut Run, time: Instant, from: &str, to: &str) -> Option<SocketAdd
     Some(source)
 }
 
-/// Whom inside a datagram reaches.
+/// Which host inside a datagram reaches.
 fn inner(run: &mut Run, time: Instant, from: &str, to: &str) -> Option<SocketAddr> {
     let (port, source, destination) = after(run, 1, time, &udp(from, to))?;
     assert_eq!((port, source), (0, end(from)));
@@ -239,7 +239,7 @@ fn filters_depend_on_what_they_should() {
         assert!(from("10.0.2.2:53"));
         let filtered = passes.iter().filter(|passes| !**passes).count() as u64;
         assert_eq!(run.dropped(Reason::NatFiltered), filtered);
-        // Nobody has that port: to the router itself, which has nothing there.
+        // No session has that port: the packet is for the router itself, which has no service there.
         assert_eq!(inner(&mut run, at(2), "10.0.2.2:53", "10.0.2.1:5001"), None);
         assert_eq!(run.dropped(Reason::ToRouter), 1);
     }

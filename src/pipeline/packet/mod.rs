@@ -27,7 +27,7 @@ pub enum Checksum {
     /// As on the wire.
     #[default]
     Complete,
-    /// Only the pseudo-header sum; whoever puts the packet on a wire must finish it (`NEEDS_CSUM`).
+    /// Only the pseudo-header sum; the device that sends the packet must complete it (`NEEDS_CSUM`).
     Partial,
 }
 
@@ -65,7 +65,7 @@ pub struct Packet {
     /// Which transmission of its TCP data it is, of a train the first wire packet: 1 the first, 0 unknown. Only whoever watches the
     /// router says so ([`Egress::transmission`](crate::pipeline::router::Egress::transmission)).
     pub transmission: u8,
-    /// What whoever gave it to the router wants to know when it leaves; copies and fragments have it too.
+    /// A token of the router's owner, which gets it back when the packet leaves; copies and fragments have it too.
     pub tag: u16,
     segment: u16,
     checksum: Checksum,

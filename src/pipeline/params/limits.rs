@@ -1,4 +1,4 @@
-//! How large a router may be. Whoever reads a configuration refuses what is larger.
+//! Limits of a router's size. The readers of configurations refuse what is larger.
 
 /// Ports of a router. Each takes a descriptor of every worker.
 pub const PORTS: usize = 1_024;

@@ -25,7 +25,7 @@ impl Numbers {
     /// Adds `first` to `last`.
     ///
     /// # Errors
-    /// If it is no range of numbers above those that are there.
+    /// If the range is empty, contains 0, or does not lie above the numbers so far.
     pub fn push(&mut self, first: u64, last: u64) -> Result<(), NoNumbers> {
         if first == 0 {
             return Err(NoNumbers::Zero);

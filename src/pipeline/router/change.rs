@@ -439,7 +439,7 @@ mod tests {
         assert_eq!(run.dropped(Reason::Loss), 1);
     }
 
-    /// A shorter delay is that of new packets, which overtake nobody.
+    /// A shorter delay is that of new packets, which do not overtake the old ones.
     #[test]
     fn counters_go_on_and_new_packets_meet_the_new_stage() {
         let (old, new) = (params("delay 50ms"), params("delay 10ms"));

@@ -1,4 +1,4 @@
-//! What the router asks of whoever runs it: a way out for packets, and, if wanted, an ear for what happens to them.
+//! What the router needs from its owner: an output for packets, and, if wanted, a listener for what happens to them.
 
 use crate::pipeline::counters::Reason;
 use crate::pipeline::packet::Packet;

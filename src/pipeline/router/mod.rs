@@ -101,7 +101,7 @@ pub struct Router {
 #[derive(Debug)]
 struct Port {
     mtu: u32,
-    /// The router has no address there, and speaks for those whom packets are sent to.
+    /// The router has no address there: its errors come from the address that the packet was sent to.
     is_wire: bool,
     /// The router's own addresses on it.
     own: Vec<IpAddr>,
@@ -481,7 +481,7 @@ mod tests {
             run.finish();
             assert_eq!(run.wires().len(), 60 + limits::STAGES);
         };
-        // What a thread gets where nobody says otherwise.
+        // The default stack size of a thread.
         let stack = 2 << 20;
         std::thread::Builder::new().stack_size(stack).spawn(run).unwrap().join().unwrap();
     }

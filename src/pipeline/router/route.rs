@@ -24,7 +24,7 @@ pub enum Route {
     Translator(u16),
     /// To an address of the router's own.
     ToRouter,
-    /// Nowhere, and nobody is told.
+    /// Nowhere, without an ICMP error.
     Blackhole,
     /// Nowhere, since a route says so.
     Unreachable,

@@ -308,7 +308,7 @@ impl Run {
             sum += seat.counters.rewritten;
             sum
         });
-        // What is malformed has no flow, and nobody is told of it.
+        // A malformed packet has no flow, and the listener is not told of it.
         let malformed = counters.drops.of(Reason::Malformed);
         let (mut received, mut sent, mut dropped) = (heard.received, heard.sent, heard.dropped);
         received += malformed;

@@ -154,7 +154,7 @@ mod tests {
         packets(datagram).map(|quic| (quic.packet, quic.destination.to_vec())).collect()
     }
 
-    /// RFC 9001 appendix A.2, as it is on the wire; the frames, which nobody reads here, are blank.
+    /// RFC 9001 appendix A.2, as it is on the wire; the frames are not read here and are blank.
     fn client_initial() -> Vec<u8> {
         let mut datagram = bytes("c000000001088394c8f03e5157080000449e7b9aec34");
         datagram.resize(1_200, 0);

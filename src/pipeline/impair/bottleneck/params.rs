@@ -49,7 +49,7 @@ pub struct PeakParams {
     pub mtu: u64,
 }
 
-/// Whom a queue drops, and when.
+/// Which packets a queue drops, and when.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Discipline {
     /// What comes to a full queue.

@@ -59,7 +59,7 @@ fn a_full_queue_drops_at_its_tail_or_at_its_head() {
     }
 }
 
-/// Whoever finds no room for its bytes leaves no packet on the books either.
+/// A packet whose bytes do not fit is not counted as a waiting packet either.
 #[test]
 fn what_is_refused_for_its_bytes_takes_no_place() {
     let discipline = Discipline::TailDrop;
@@ -227,7 +227,7 @@ fn a_peak_spreads_the_burst() {
     }
 }
 
-/// Whoever manages the queue, a sender that does not listen and sends too much keeps the link busy: packets of all sizes at
+/// With every discipline, a sender that ignores congestion and sends too much keeps the link busy: packets of all sizes at
 /// 1.1 to 10 times the rate. Of 5 s the last 4 count; RED may need the first for its mean to come down from above twice `max`.
 #[test]
 fn persistent_overload_fills_the_link() {

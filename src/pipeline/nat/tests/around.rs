@@ -66,7 +66,7 @@ fn offset(bytes: &[u8]) -> usize {
     usize::from(u16::from_be_bytes([bytes[6], bytes[7]]) & 0x1fff) * 8
 }
 
-/// Hostile ones cost no more than their bound, and nobody waits for ever.
+/// Hostile fragments cost no more than the bound, and no packet waits for ever.
 #[test]
 fn fragments_without_a_first_are_given_up() {
     let mut run = run(napt());
@@ -155,7 +155,7 @@ fn echo_requests_from_outside_are_the_router_s() {
     }
 }
 
-/// A stranger whom the filter lets in by one port of a host does not take over what the host has with it by another.
+/// A remote host that the filter admits to one port of a host does not take over the sessions that the host has with it by another port.
 #[test]
 fn a_stranger_does_not_move_a_session_to_another_port() {
     let dependent = NaptParams {
@@ -186,7 +186,7 @@ fn rebindings_that_were_missed_are_one() {
     }
 }
 
-/// What has waited before the translator is nobody's if the port outside was given to a host behind another port.
+/// A packet that waited before the translator is dropped if its outside port was given to a host behind another port in the meantime.
 #[test]
 fn what_waited_does_not_reach_another_port_s_host() {
     let mut params = params(

@@ -115,7 +115,7 @@ fn segments_of_a_forgotten_connection_fare_as_configured() {
         let before = run.wires().len();
         run.feed(at(20_000), &tcp(CLIENT, WEB, ACK, (1, 1)));
         run.feed(at(20_000), &tcp(CLIENT, WEB, SYN | ACK, (1, 1)));
-        // What is no segment of a connection begins a session as ever.
+        // A packet that is not part of a TCP connection begins a session as always.
         assert!(after(&mut run, 0, at(20_000), &udp(CLIENT, "10.0.2.2:53")).is_some());
         assert_eq!(run.dropped(Reason::NatNoSession), 2);
         assert_eq!(run.stage(0).drops.of(Reason::NatNoSession).packets, 2);
@@ -123,7 +123,7 @@ fn segments_of_a_forgotten_connection_fare_as_configured() {
         assert_eq!(run.wires().len() - before, 1 + answers, "{mid_stream:?}");
         assert_eq!(run.stage(0).answered.packets, answers as u64);
         assert_eq!(run.router.nats()[0].sessions(), 1, "the datagram's");
-        // From outside: nobody has that port any more.
+        // From outside: the port has no session any more.
         run.feed_by(1, at(20_001), &tcp(WEB, "10.0.2.1:5000", ACK, (1, 1)));
         assert_eq!(run.wires().len() - before, 1 + answers);
         // A new connection is welcome.

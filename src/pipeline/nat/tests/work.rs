@@ -98,7 +98,7 @@ fn unasked_packets_cost_a_bounded_number_of_steps() {
             for number in 0..200_u16 {
                 let mut knock = with_ends(&inward, 2, (60_000 + number, 5_000));
                 if number % 2 == 1 {
-                    // From a host that nobody talked with.
+                    // From a host without a session.
                     knock.bytes[15] = 200;
                     fix_header(&mut knock.bytes);
                 }
