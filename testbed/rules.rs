@@ -39,8 +39,11 @@ fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
     found
 }
 
-/// The lines before the tests of a file.
+/// The lines before the tests of a file; none of a file of tests.
 fn code(path: &Path) -> String {
+    if path.ends_with("tests.rs") || path.parent().is_some_and(|folder| folder.ends_with("tests")) {
+        return String::new();
+    }
     let text = fs::read_to_string(path).unwrap();
     let end = text.find("#[cfg(test)]\nmod tests").unwrap_or(text.len());
     text[..end].to_owned()
@@ -122,7 +125,7 @@ fn files_stay_small() {
     for file in files(&root().join("src"), "rs") {
         let lines = code(&file).lines().count();
         let name = file.strip_prefix(root()).unwrap().display().to_string();
-        if name.ends_with("tests.rs") || name.contains("/testing") {
+        if name.contains("/testing") {
             continue;
         }
         assert!(lines <= 450, "{name} has {lines} lines before its tests");
