@@ -16,7 +16,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::signal::{SigHandler, Signal};
 
 /// Longest that one binary of tests may take: what hangs must end, and say so.
-const ALL_TESTS: Duration = Duration::from_mins(25);
+const ALL_TESTS: Duration = Duration::from_hours(1);
 /// Longest that a test waits for anything that should happen at once, on a machine with much else to do.
 const PATIENCE: Duration = Duration::from_mins(2);
 
@@ -31,7 +31,9 @@ fn set_up() {
         }
         std::thread::spawn(|| {
             faultwire::lab::clock::pause(ALL_TESTS);
-            eprintln!("the tests took longer than {ALL_TESTS:?}: one of them hangs, of {:?}", threads());
+            // Not by a macro: the output of tests is captured, and lost at an exit.
+            let said = format!("the tests took longer than {ALL_TESTS:?}: one hangs, of {:?}\n", threads());
+            let _ = std::io::stderr().write_all(said.as_bytes());
             std::process::exit(1);
         });
     });
