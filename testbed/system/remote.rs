@@ -41,7 +41,10 @@ impl Remote {
         let mut running = Running::with(file, [left, right], &options);
         let said = running.hears("control at");
         let address = said.split("http://").nth(1).unwrap().split('/').next().unwrap().parse().unwrap();
-        let token = std::fs::read_to_string(socket.with_extension("token")).unwrap().trim().to_owned();
+        let token = std::fs::read_to_string(PathBuf::from(format!("{}.token", socket.display())))
+            .unwrap()
+            .trim()
+            .to_owned();
         Self { running, socket, address, token }
     }
 
@@ -76,7 +79,7 @@ impl Remote {
 fn only_the_token_opens_the_interface() {
     let remote = Remote::start();
     assert!(remote.address.ip().is_loopback());
-    let file = remote.socket.with_extension("token");
+    let file = PathBuf::from(format!("{}.token", remote.socket.display()));
     assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
     let authorization = format!("Authorization: Bearer {}", remote.token);
     let url = format!("http://{}/v1/paths/left%3Eright/stages/delay", remote.address);
