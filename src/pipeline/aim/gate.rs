@@ -154,7 +154,7 @@ impl Gate {
     pub fn passed(&mut self, ahead: &Ahead, count: u64) -> bool {
         let is_open = self.outlook(ahead) == Outlook::Open;
         let is_selected = self.of_flow(ahead) == OfFlow::All;
-        if let (Some(armed), true) = (&mut self.trigger, is_selected)
+        if let (Some(armed), true) = (&mut self.trigger, is_selected && count > 0)
             && let Counts::Flow(counts) = &mut armed.counts
         {
             counts.of(ahead.flow).seen += count;
@@ -170,7 +170,7 @@ impl Gate {
     /// Which plain packets of a flow are selected.
     fn of_flow(&mut self, ahead: &Ahead) -> OfFlow {
         let Some(select) = &self.select else { return OfFlow::All };
-        let sent = self.sent.as_mut().map(|sent| *sent.of(ahead.flow));
+        let sent = self.sent.as_ref().map(|sent| sent.peek(ahead.flow));
         select.of_flow(&ahead.key, sent.and_then(|sent| sent.opened()))
     }
 
@@ -222,7 +222,7 @@ impl Armed {
             _ if is_timed => return Outlook::Unknown,
             Counts::Path(_) | Counts::FlowBytes(_) | Counts::PathBytes(_) => return Outlook::Unknown,
             Counts::None => Count::default(),
-            Counts::Flow(counts) => *counts.of(ahead.flow),
+            Counts::Flow(counts) => counts.peek(ahead.flow),
         };
         let run = self.trigger.run(count, u32::MAX);
         let quiet = Quiet::packets(run.count.into());

@@ -124,7 +124,7 @@ impl Stage for ListedLoss {
 
     fn quiet(&mut self, ahead: &Ahead) -> Quiet {
         let Seen::Flow(flows) = &mut self.seen else { return Quiet::NO_MORE };
-        match self.list.run(*flows.of(ahead.flow) + 1, u32::MAX) {
+        match self.list.run(flows.peek(ahead.flow) + 1, u32::MAX) {
             (_, true) => Quiet::NO_MORE,
             (count, false) => Quiet::packets(count.into()),
         }

@@ -191,7 +191,7 @@ impl Stage for Pattern {
         };
         let stream = ahead.stream(self.key);
         let draw = |wire: u32| stream.unit(ahead.index + u64::from(wire), 0);
-        match run(self.patterns.at(ahead.now), *flows.of(ahead.flow), Quiet::STEPS, draw) {
+        match run(self.patterns.at(ahead.now), flows.peek(ahead.flow), Quiet::STEPS, draw) {
             (_, true) => Quiet::NO_MORE,
             (count, false) => Quiet::packets(count.into()),
         }

@@ -30,7 +30,7 @@ impl Netem {
 
     /// How many of the flow's next packets, `most` at most, are not hit, and what it remembers then.
     fn unharmed(&mut self, ahead: &Ahead, most: u64) -> (u64, Flow) {
-        let mut memory = *self.flows.of(ahead.flow);
+        let mut memory = self.flows.peek(ahead.flow);
         let stream = |key| ahead.stream(key);
         for count in 0..most {
             let (index, before) = (ahead.index + count, memory);
