@@ -40,8 +40,10 @@ mod top;
 mod toxiproxy;
 mod watching;
 
+use std::ffi::OsStr;
 use std::fmt::Display;
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -97,12 +99,24 @@ fn fail(code: u8, error: impl Display) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// Whether two names mean one file. `-` is a stream, and no file.
+/// Whether two names mean one file, which need not exist yet. `-` is a stream, and no file.
 fn is_same(one: &Path, other: &Path) -> bool {
-    let same = |one: &Path, other: &Path| {
-        one.canonicalize().is_ok_and(|one| other.canonicalize().is_ok_and(|other| one == other))
-    };
-    one != Path::new("-") && other != Path::new("-") && (one == other || same(one, other))
+    let is_stream = |path: &Path| path == Path::new("-");
+    if is_stream(one) || is_stream(other) {
+        return false;
+    }
+    match (one.metadata(), other.metadata()) {
+        (Ok(one), Ok(other)) => (one.dev(), one.ino()) == (other.dev(), other.ino()),
+        (Err(_), Err(_)) => one == other || place(one).is_some_and(|one| place(other) == Some(one)),
+        _ => false,
+    }
+}
+
+/// Where a file would be made: its folder, by whatever names that is reached, and its name there.
+fn place(path: &Path) -> Option<(PathBuf, &OsStr)> {
+    let folder =
+        path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+    Some((folder.canonicalize().ok()?, path.file_name()?))
 }
 
 /// What went wrong and why, down to the first cause. A cause that the text before it names already is not named again.

@@ -213,7 +213,12 @@ fn wrong_options_of_a_journal_are_refused_before_anything_is_made() {
     let missing = folder.file("none/journal");
     let twice = folder.file("./journal");
     let document = format!("--json={twice}");
-    let wrong: [&[&str]; 6] = [
+    let linked = folder.file("linked");
+    std::fs::hard_link(&journal, &linked).unwrap();
+    let (fresh, again) = (folder.file("fresh"), folder.file("./fresh"));
+    let wrong: [&[&str]; 8] = [
+        &["--journal", &journal, "--pcap", &linked],
+        &["--journal", &fresh, "--pcap", &again],
         &["--journal", &journal, "--journal-match", "tcp port nonsense"],
         &["--journal", &journal, "--journal-path", "nowhere"],
         &["--journal", &missing],
@@ -239,7 +244,7 @@ fn wrong_options_of_a_journal_are_refused_before_anything_is_made() {
         let message = told["error"]["message"].as_str().unwrap();
         assert!(message.contains(&format!("given twice: {option} and --json")), "{message}");
     }
-    assert!(!Path::new(&made).exists());
+    assert!(!Path::new(&made).exists() && !Path::new(&fresh).exists());
 }
 
 /// Standard output is the summary's or the command's.
