@@ -93,7 +93,7 @@ impl Surroundings {
             out.extend(fcs_of(out));
         }
         let whole = out.len();
-        (length32(whole), self.cut.map_or(whole, |cut| whole.min(cut as usize)))
+        (length32(whole).saturating_add(self.hidden), self.cut.map_or(whole, |cut| whole.min(cut as usize)))
     }
 }
 

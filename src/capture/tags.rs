@@ -29,8 +29,10 @@ pub(super) struct Surroundings {
     pub(super) header: Vec<u8>,
     /// The bytes after the IP packet, except a correct frame check sequence.
     pub(super) trailer: Vec<u8>,
-    /// The packet was cut to this many bytes.
+    /// The frame was cut to this many bytes.
     pub(super) cut: Option<u32>,
+    /// Bytes after the IP packet that were cut off.
+    pub(super) hidden: u32,
     /// Its header had no length; this is the length of its frame.
     pub(super) untold: Option<u32>,
     /// A correct frame check sequence followed it.
@@ -85,6 +87,8 @@ impl Tags {
         let end = frame.data.len() - place.fcs;
         let trailer = frame.data.get(place.offset + place.length..end).unwrap_or_default();
         let cut = (frame.data.len() < frame.original as usize).then_some(length32(frame.data.len()));
+        let known = place.offset + place.length + trailer.len() + place.fcs;
+        let hidden = frame.original.saturating_sub(length32(known));
         let untold = place.is_untold.then_some(length32(place.length));
         let is_common = is_common(frame.notes);
         let common = if is_common { frame.notes.options } else { &[] };
@@ -101,6 +105,7 @@ impl Tags {
             header: frame.data[..place.offset].to_vec(),
             trailer: trailer.to_vec(),
             cut,
+            hidden,
             untold,
             has_fcs: place.fcs > 0,
             order: frame.notes.order,
@@ -108,10 +113,17 @@ impl Tags {
         };
         let key = &mut self.key;
         key.clear();
-        for number in [frame.interface, cut.unwrap_or(u32::MAX), untold.unwrap_or(0), length32(place.fcs)] {
+        let numbers = [
+            frame.interface,
+            cut.unwrap_or(u32::MAX),
+            hidden,
+            untold.unwrap_or(0),
+            length32(place.fcs),
+            length32(place.offset),
+        ];
+        for number in numbers {
             key.extend(number.to_le_bytes());
         }
-        key.extend(length32(place.offset).to_le_bytes());
         key.extend(length32(trailer.len()).to_le_bytes());
         key.extend(&frame.data[..place.offset]);
         key.extend(trailer);
@@ -189,6 +201,7 @@ static FORGOTTEN: Surroundings = Surroundings {
     header: Vec::new(),
     trailer: Vec::new(),
     cut: None,
+    hidden: 0,
     untold: None,
     has_fcs: false,
     order: Order::Little,
@@ -198,4 +211,39 @@ static FORGOTTEN: Surroundings = Surroundings {
 /// Whether many packets have the same: none, or flags.
 fn is_common(notes: Notes<'_>) -> bool {
     notes.options.is_empty() || options::each(notes.order, notes.options).all(|(code, _)| code == EPB_FLAGS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capture::link::Link;
+
+    /// An ACK of 40 bytes in an Ethernet frame that is padded to 60, cut behind the padding's second byte, and behind the packet.
+    #[test]
+    fn padding_that_was_cut_off_counts_in_the_length_of_the_frame() {
+        let mut whole = [0; 60];
+        whole[12..14].copy_from_slice(&[8, 0]);
+        whole[14..18].copy_from_slice(&[0x45, 0, 0, 40]);
+        for shown in [60, 56, 54, 50] {
+            let cut = Frame {
+                at: std::time::Duration::ZERO,
+                original: 60,
+                data: &whole[..shown],
+                interface: 0,
+                number: LinkType::ETHERNET,
+                link: Some(Link::Ethernet),
+                fcs: 0,
+                notes: Notes::NONE,
+            };
+            let mut packet = whole[14..].to_vec();
+            let mut tags = Tags::default();
+            let place = Place::find(&cut, 14, &mut packet);
+            let number = tags.of(&cut, place);
+            let mut out = Vec::new();
+            let around = &tags.known[usize::from(number)];
+            assert_eq!(around.frame(&packet[..40], &mut out), (60, shown));
+            // A packet that has grown takes its padding along, as whole frames do.
+            assert_eq!(around.frame(&[0x45; 44], &mut out).0, 64, "{shown}");
+        }
+    }
 }

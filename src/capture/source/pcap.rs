@@ -54,6 +54,13 @@ impl Pcap {
         if head.len() < HEADER {
             return Err(Fault::broken(0, "the file ends within its header"));
         }
+        let major = order.u16(&head, 4);
+        if major != 2 {
+            return Err(Fault::broken(
+                0,
+                format!("its format has version {major}, of which nothing is known"),
+            ));
+        }
         let swapped = match (order.u16(&head, 4), order.u16(&head, 6)) {
             (2, 0..=2) => Swapped::Always,
             (2, 3) => Swapped::Perhaps,

@@ -158,9 +158,12 @@ impl PcapNg {
         if data.len() < 16 {
             return Err(self.broken("a section's block has no room for it"));
         }
-        let major = self.order.u16(data, 4);
-        if major != 1 {
-            return Err(self.broken(format!("a section has version {major}, of which nothing is known")));
+        // Writers that said 1.2 meant 1.0 (draft-ietf-opsawg-pcapng section 4.1).
+        let version = (self.order.u16(data, 4), self.order.u16(data, 6));
+        if !matches!(version, (1, 0 | 2)) {
+            let (major, minor) = version;
+            let what = format!("a section has version {major}.{minor}, of which nothing is known");
+            return Err(self.broken(what));
         }
         self.first += std::mem::take(&mut self.count);
         Ok(Head::Section { order: self.order, options: 16 })

@@ -223,6 +223,20 @@ fn old_and_patched_versions_of_pcap_are_read() {
 }
 
 #[test]
+fn unknown_versions_are_refused() {
+    let mut old = pcap([0xd4, 0xc3, 0xb2, 0xa1], false, 101, &[(1, 0, b"abcd", 4)]);
+    old[4] = 1;
+    let error = Source::new(&old[..]).err().unwrap().to_string();
+    assert!(error.contains("version 1"), "{error}");
+    for (minor, is_read) in [(0, true), (1, false), (2, true), (3, false)] {
+        let mut section = section();
+        section.1[6] = minor;
+        let file = pcapng(&[section, interface(101, 6, 0), enhanced(0, 0, *b"abcd")]);
+        assert_eq!(read(&file).0.len(), usize::from(is_read), "1.{minor}");
+    }
+}
+
+#[test]
 fn times_have_any_resolution() {
     let of = |resolution, offset: i64| {
         let mut notes = Vec::new();
