@@ -1,9 +1,10 @@
 //! What the copies of one stage on different workers must share.
 //!
 //! Everything else a worker writes is its own. Stages share something only where one path is one thing by nature: the
-//! clock of a rate limit, a count over the whole path. Each has a type for it, of a few atomic numbers.
+//! clock of a rate limit, a count over the whole path. Each has a type for it, of atomic numbers.
 
 use std::any::Any;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 
 /// The place of a stage's shared state. Its clones have one state.
@@ -11,17 +12,25 @@ use std::sync::{Arc, OnceLock};
 pub struct Shared(Arc<OnceLock<Arc<dyn Any + Send + Sync>>>);
 
 impl Shared {
-    /// The state. The first call makes it, with its default. A call for another type than that of the first call gets a
-    /// state of its own, which is not shared.
+    /// The state. The first call makes it, with its default.
+    ///
+    /// # Panics
+    /// If the first call was for another type: two stages that have nothing in common were given one place.
     pub fn state<T: Default + Send + Sync + 'static>(&self) -> Arc<T> {
         let state = self.0.get_or_init(|| Arc::new(T::default()));
-        Arc::clone(state).downcast().unwrap_or_default()
+        let of_type = Arc::clone(state).downcast();
+        of_type.unwrap_or_else(|_| panic!("the shared state is no {}", std::any::type_name::<T>()))
     }
 }
 
+/// One number, on cache lines of its own.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct Alone(pub AtomicU64);
+
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::atomic::Ordering;
 
     use super::*;
 
@@ -31,8 +40,13 @@ mod tests {
         shared.state::<AtomicU64>().store(7, Ordering::Release);
         assert_eq!(shared.clone().state::<AtomicU64>().load(Ordering::Acquire), 7);
         assert_eq!(other.state::<AtomicU64>().load(Ordering::Acquire), 0);
-        // Another type does not see it, and does not change it.
-        assert!(shared.state::<[AtomicU64; 2]>().iter().all(|number| number.load(Ordering::Acquire) == 0));
-        assert_eq!(shared.state::<AtomicU64>().load(Ordering::Acquire), 7);
+    }
+
+    #[test]
+    #[should_panic(expected = "the shared state is no")]
+    fn another_type_has_no_place_there() {
+        let shared = Shared::default();
+        shared.state::<AtomicU64>();
+        shared.state::<[AtomicU64; 2]>();
     }
 }

@@ -142,7 +142,7 @@ pub trait Stage {
 
     /// How many of the flow's next plain packets ([`crate::pipeline::router::quiet`]) this stage would let pass, with no other effect
     /// on what it remembers than [`Stage::passed`] has. By default it may act on the next one.
-    fn quiet(&mut self, _ahead: &Ahead) -> Quiet {
+    fn quiet(&self, _ahead: &Ahead) -> Quiet {
         Quiet::NO_MORE
     }
 

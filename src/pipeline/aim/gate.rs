@@ -11,7 +11,7 @@ use crate::pipeline::packet::Packet;
 use crate::pipeline::params::{Scope, Select, Trigger};
 use crate::pipeline::random::rng::{Chance, Draw, StageKey};
 use crate::pipeline::router::quiet::{Ahead, Quiet};
-use crate::pipeline::shared::Shared;
+use crate::pipeline::shared::{Alone, Shared};
 use crate::pipeline::time::Instant;
 use crate::pipeline::wire::FlowKey;
 
@@ -47,11 +47,11 @@ enum Counts {
     /// Nothing in the trigger counts.
     None,
     Flow(PerFlow<Count>),
-    Path(Arc<AtomicU64>),
+    Path(Arc<Alone>),
     /// Packets and bytes.
     FlowBytes(PerFlow<(Count, u64)>),
     /// Bytes alone: they take the word of the packets.
-    PathBytes(Arc<AtomicU64>),
+    PathBytes(Arc<Alone>),
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -138,9 +138,9 @@ impl Gate {
     }
 
     /// What is known of the next plain packets of a flow ([`crate::pipeline::router::quiet`]).
-    pub fn outlook(&mut self, ahead: &Ahead) -> Outlook {
+    pub fn outlook(&self, ahead: &Ahead) -> Outlook {
         let selected = self.of_flow(ahead);
-        match (selected, &mut self.trigger) {
+        match (selected, &self.trigger) {
             (OfFlow::No, _) => Outlook::Shut(Quiet::FOREVER),
             (OfFlow::Some, _) => Outlook::Unknown,
             _ if self.phase.is_some() => Outlook::Unknown,
@@ -168,7 +168,7 @@ impl Gate {
     }
 
     /// Which plain packets of a flow are selected.
-    fn of_flow(&mut self, ahead: &Ahead) -> OfFlow {
+    fn of_flow(&self, ahead: &Ahead) -> OfFlow {
         let Some(select) = &self.select else { return OfFlow::All };
         let sent = self.sent.as_ref().map(|sent| sent.peek(ahead.flow));
         select.of_flow(&ahead.key, sent.and_then(|sent| sent.opened()))
@@ -211,14 +211,14 @@ const fn bytes(packet: &Packet, count: u32) -> u64 {
 }
 
 impl Armed {
-    fn outlook(&mut self, ahead: &Ahead) -> Outlook {
+    fn outlook(&self, ahead: &Ahead) -> Outlook {
         let now = ahead.now.as_nanos();
         if self.trigger.until.is_some_and(|until| now >= until.as_nanos()) {
             return Outlook::Shut(Quiet::FOREVER);
         }
         let is_timed =
             self.trigger.until.is_some() || self.trigger.from.is_some_and(|from| now < from.as_nanos());
-        let count = match &mut self.counts {
+        let count = match &self.counts {
             _ if is_timed => return Outlook::Unknown,
             Counts::Path(_) | Counts::FlowBytes(_) | Counts::PathBytes(_) => return Outlook::Unknown,
             Counts::None => Count::default(),
@@ -263,7 +263,7 @@ impl Armed {
                 count.advance(claim);
                 claim
             }
-            Counts::Path(word) => claim_shared(word, |count| decide(count, 0)),
+            Counts::Path(word) => claim_shared(&word.0, |count| decide(count, 0)),
             Counts::FlowBytes(counts) => {
                 let (count, seen) = counts.of(packet.flow);
                 let claim = decide(*count, *seen);
@@ -271,7 +271,7 @@ impl Armed {
                 *seen = seen.saturating_add(bytes(packet, claim.count));
                 claim
             }
-            Counts::PathBytes(word) => claim_bytes(word, packet, |seen| decide(Count::default(), seen)),
+            Counts::PathBytes(word) => claim_bytes(&word.0, packet, |seen| decide(Count::default(), seen)),
         }
     }
 }

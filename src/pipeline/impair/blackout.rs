@@ -90,7 +90,7 @@ impl Stage for Blackout {
     }
 
     /// Nothing happens any more once a link that was down once is up again.
-    fn quiet(&mut self, ahead: &Ahead) -> Quiet {
+    fn quiet(&self, ahead: &Ahead) -> Quiet {
         let end = self.params.start.as_nanos().saturating_add(self.params.down.as_nanos());
         let is_over = self.params.up.is_none() && ahead.now.as_nanos() >= end;
         if is_over { Quiet::FOREVER } else { Quiet::NO_MORE }

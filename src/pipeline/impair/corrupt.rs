@@ -111,7 +111,7 @@ impl Stage for Corrupt {
         damage(packet, self.params.area, self.params.bits, self.params.fix_checksum, stream)
     }
 
-    fn quiet(&mut self, ahead: &Ahead) -> Quiet {
+    fn quiet(&self, ahead: &Ahead) -> Quiet {
         ahead.next_hit(&self.chance, self.key)
     }
 }

@@ -71,7 +71,7 @@ macro_rules! dispatch {
             ) -> Option<$crate::pipeline::random::rng::Draw> {
                 match self { $(Self::$name(stage) => stage.drawn(packet)),* }
             }
-            fn quiet(&mut self, ahead: &$crate::pipeline::router::quiet::Ahead) -> $crate::pipeline::router::quiet::Quiet {
+            fn quiet(&self, ahead: &$crate::pipeline::router::quiet::Ahead) -> $crate::pipeline::router::quiet::Quiet {
                 match self { $(Self::$name(stage) => stage.quiet(ahead)),* }
             }
             fn passed(&mut self, ahead: &$crate::pipeline::router::quiet::Ahead, count: u64) {
@@ -112,7 +112,7 @@ impl<S: Stage> Stage for Box<S> {
     fn drawn(&self, packet: &Packet) -> Option<Draw> {
         (**self).drawn(packet)
     }
-    fn quiet(&mut self, ahead: &Ahead) -> Quiet {
+    fn quiet(&self, ahead: &Ahead) -> Quiet {
         (**self).quiet(ahead)
     }
     fn passed(&mut self, ahead: &Ahead, count: u64) {

@@ -88,7 +88,7 @@ impl Stage for Duplicate {
         out.forward(previous);
     }
 
-    fn quiet(&mut self, ahead: &Ahead) -> Quiet {
+    fn quiet(&self, ahead: &Ahead) -> Quiet {
         ahead.next_hit(&self.chance, self.key)
     }
 }

@@ -57,7 +57,7 @@ impl Stage for FragmentFilter {
     }
 
     /// Fragments are always shown.
-    fn quiet(&mut self, _ahead: &Ahead) -> Quiet {
+    fn quiet(&self, _ahead: &Ahead) -> Quiet {
         Quiet::FOREVER
     }
 }

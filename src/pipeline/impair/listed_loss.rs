@@ -14,6 +14,7 @@ use crate::pipeline::impair::blueprint::{Blueprint, Directions, Place};
 use crate::pipeline::packet::Packet;
 use crate::pipeline::params::{Numbers, Scope};
 use crate::pipeline::router::quiet::{Ahead, Quiet};
+use crate::pipeline::shared::Alone;
 use crate::pipeline::stage::{Action, Stage, Verdict};
 use crate::pipeline::time::Instant;
 
@@ -73,7 +74,7 @@ pub struct ListedLoss {
 #[derive(Debug)]
 enum Seen {
     Flow(PerFlow<u64>),
-    Path(Arc<AtomicU64>),
+    Path(Arc<Alone>),
 }
 
 impl ListedLoss {
@@ -112,7 +113,7 @@ impl Stage for ListedLoss {
                 *seen += u64::from(count);
                 (count, hit)
             }
-            Seen::Path(seen) => take(seen, &self.list, limit),
+            Seen::Path(seen) => take(&seen.0, &self.list, limit),
         };
         let action = if hit { Action::lose(packet, self.ecn) } else { Action::PASS };
         Verdict::new(count, action)
@@ -122,8 +123,8 @@ impl Stage for ListedLoss {
         packet.mark_congestion()
     }
 
-    fn quiet(&mut self, ahead: &Ahead) -> Quiet {
-        let Seen::Flow(flows) = &mut self.seen else { return Quiet::NO_MORE };
+    fn quiet(&self, ahead: &Ahead) -> Quiet {
+        let Seen::Flow(flows) = &self.seen else { return Quiet::NO_MORE };
         match self.list.run(flows.peek(ahead.flow) + 1, u32::MAX) {
             (_, true) => Quiet::NO_MORE,
             (count, false) => Quiet::packets(count.into()),

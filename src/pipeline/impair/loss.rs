@@ -87,7 +87,7 @@ impl Stage for Loss {
         Some(self.chance.draw(packet.stream(self.key), packet.index))
     }
 
-    fn quiet(&mut self, ahead: &Ahead) -> Quiet {
+    fn quiet(&self, ahead: &Ahead) -> Quiet {
         ahead.next_hit(&self.chance, self.key)
     }
 }

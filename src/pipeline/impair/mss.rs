@@ -92,7 +92,7 @@ impl Stage for Mss {
     }
 
     /// Segments with SYN are always shown.
-    fn quiet(&mut self, _ahead: &Ahead) -> Quiet {
+    fn quiet(&self, _ahead: &Ahead) -> Quiet {
         Quiet::FOREVER
     }
 }

@@ -131,7 +131,7 @@ impl Stage for Mtu {
         out.drop(packet, Reason::Fragmented);
     }
 
-    fn quiet(&mut self, _ahead: &Ahead) -> Quiet {
+    fn quiet(&self, _ahead: &Ahead) -> Quiet {
         Quiet { longest: self.longest, ..Quiet::FOREVER }
     }
 }

@@ -16,6 +16,7 @@ use crate::pipeline::packet::Packet;
 use crate::pipeline::params::{Scope, Timetable};
 use crate::pipeline::random::rng::{StageKey, Stream};
 use crate::pipeline::router::quiet::{Ahead, Quiet};
+use crate::pipeline::shared::Alone;
 use crate::pipeline::stage::{Action, Outlet, Stage, Verdict};
 use crate::pipeline::time::Instant;
 use crate::pipeline::units::Probability;
@@ -100,7 +101,7 @@ pub struct Pattern {
 #[derive(Debug)]
 enum Row {
     Flow(PerFlow<u64>),
-    Path(Arc<AtomicU64>),
+    Path(Arc<Alone>),
 }
 
 impl Pattern {
@@ -163,7 +164,7 @@ impl Stage for Pattern {
                 *row = if hit { row.saturating_add(1) } else { 0 };
                 (count, hit)
             }
-            Row::Path(word) => take(word, |row, number| decide(row, self.key.stream(0, 0), number)),
+            Row::Path(word) => take(&word.0, |row, number| decide(row, self.key.stream(0, 0), number)),
         };
         let action = match (hit, self.fault) {
             (false, _) => Action::PASS,
@@ -185,8 +186,8 @@ impl Stage for Pattern {
     }
 
     /// Only of a pattern that does not change with time.
-    fn quiet(&mut self, ahead: &Ahead) -> Quiet {
-        let (Row::Flow(flows), 1) = (&mut self.row, self.patterns.values().len()) else {
+    fn quiet(&self, ahead: &Ahead) -> Quiet {
+        let (Row::Flow(flows), 1) = (&self.row, self.patterns.values().len()) else {
             return Quiet::NO_MORE;
         };
         let stream = ahead.stream(self.key);

@@ -12,7 +12,7 @@ use crate::pipeline::wire::FlowKey;
 impl Router {
     /// How many of the next plain packets ([`crate::pipeline::router::quiet`]) of `flow`, which was injected into `path`, would pass
     /// all its stages untouched and at once.
-    pub fn quiet(&mut self, flow: FlowRef, path: u16, now: Instant) -> Quiet {
+    pub fn quiet(&self, flow: FlowRef, path: u16, now: Instant) -> Quiet {
         let Some((&key, index)) = self.flows.ahead(flow) else { return Quiet::NO_MORE };
         if self.is_released {
             return Quiet::FOREVER;
@@ -23,8 +23,8 @@ impl Router {
         }
         let ahead = Ahead { flow, key, index, now };
         let mut quiet = Quiet::FOREVER;
-        for seat in &mut self.paths[usize::from(path)].seats {
-            quiet = quiet.and(match (seat.gate.outlook(&ahead), seat.occupant.stage_mut()) {
+        for seat in &self.paths[usize::from(path)].seats {
+            quiet = quiet.and(match (seat.gate.outlook(&ahead), seat.occupant.stage()) {
                 (Outlook::Shut(quiet), _) => quiet,
                 (Outlook::Open, Some(stage)) => stage.quiet(&ahead),
                 (Outlook::Open, None) | (Outlook::Unknown, _) => Quiet::NO_MORE,
@@ -91,7 +91,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::pipeline::counters::{RouterCounters, StageCounters};
+    use crate::config::spec;
+    use crate::pipeline::counters::{Reason, RouterCounters, StageCounters};
     use crate::pipeline::impair::{DropParams, ImpairmentParams, LossParams, NetemParams};
     use crate::pipeline::packet::Packet;
     use crate::pipeline::params::{Correlated, GilbertElliott, LossModel, Opened, StageParams, Trigger};
@@ -177,6 +178,24 @@ mod tests {
 
     fn probability(value: f64) -> Probability {
         Probability::new(value).unwrap()
+    }
+
+    /// Two segments are held before a stage that acts on the first three of a connection, and two others pass it. Then a SYN opens
+    /// the connection anew and is held too: what is asked about the new connection meanwhile changes nothing for the old one.
+    #[test]
+    fn a_question_about_a_reopened_connection_leaves_the_counts_of_the_former() {
+        let stage_of = |spec: &str| spec::parse(spec).unwrap().stages.remove(0);
+        let first = |count| Trigger { first: Some(count), ..Trigger::default() };
+        let stages = [
+            StageParams { trigger: first(2), ..stage_of("delay 10ms") },
+            StageParams { trigger: first(3), ..stage(ImpairmentParams::Drop(DropParams)) },
+        ];
+        let segment = |flags| Spec { flags, ..Spec::tcp(9) };
+        let mut traffic = vec![(0, segment(flag::ACK)); 4];
+        traffic.push((1_000_000, segment(flag::SYN)));
+        assert_same(&stages, &traffic);
+        let dropped = run(&stages, &traffic, true).2[1].drops.of(Reason::Drop).packets;
+        assert_eq!(dropped, 4, "three of the former, and the SYN");
     }
 
     /// Long runs of one flow through stages that let most of it pass.

@@ -6,7 +6,7 @@ use crate::pipeline::router::quiet::{Ahead, Quiet};
 impl Netem {
     /// How many of the flow's next packets are not hit, if the line makes nothing wait. Draws with memory are looked ahead one
     /// by one.
-    pub(super) fn look_ahead(&mut self, ahead: &Ahead) -> Quiet {
+    pub(super) fn look_ahead(&self, ahead: &Ahead) -> Quiet {
         if self.waits() {
             return Quiet::NO_MORE;
         }
@@ -29,7 +29,7 @@ impl Netem {
     }
 
     /// How many of the flow's next packets, `most` at most, are not hit, and what it remembers then.
-    fn unharmed(&mut self, ahead: &Ahead, most: u64) -> (u64, Flow) {
+    fn unharmed(&self, ahead: &Ahead, most: u64) -> (u64, Flow) {
         let mut memory = self.flows.peek(ahead.flow);
         let stream = |key| ahead.stream(key);
         for count in 0..most {

@@ -428,7 +428,7 @@ impl Stage for Netem {
         }
     }
 
-    fn quiet(&mut self, ahead: &Ahead) -> Quiet {
+    fn quiet(&self, ahead: &Ahead) -> Quiet {
         self.look_ahead(ahead)
     }
 
