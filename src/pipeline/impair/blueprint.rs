@@ -84,4 +84,8 @@ impl<B: Blueprint> Blueprint for Box<B> {
     fn traps(&self, place: &Place) -> Vec<String> {
         (**self).traps(place)
     }
+
+    fn plays_host(&self) -> bool {
+        (**self).plays_host()
+    }
 }

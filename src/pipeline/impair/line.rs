@@ -120,17 +120,12 @@ impl Line {
     /// A packet that it still keeps, at the end of the run.
     pub(super) fn relinquish(&mut self, queues: &mut impl Queues) -> Option<Kept> {
         let waiting = self.sending.take().map(|(sending, _)| sending).or_else(|| queues.pop())?;
-        self.forget(&waiting);
+        self.state.leave(waiting.bytes);
         Some(waiting.packet)
     }
 
-    /// Takes `waiting` off the books.
-    fn forget(&self, waiting: &Waiting) {
-        self.state.leave(waiting.bytes);
-    }
-
     fn leave(&self, waiting: Waiting, out: &mut Outlet<'_>) -> Packet {
-        self.forget(&waiting);
+        self.state.leave(waiting.bytes);
         out.unkeep(waiting.packet)
     }
 

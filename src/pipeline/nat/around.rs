@@ -73,7 +73,8 @@ impl Napt {
     /// Undoes the translation of a packet, for an error about it; false if its session is gone.
     pub(super) fn restore(&mut self, packet: &mut Packet, outward: bool, now: Instant) -> bool {
         let tick = Tick::of(now);
-        // Packets from outside look the same whether they were translated or not. They need no change: the host outside knows these addresses.
+        // Only what came from inside is changed back. An error about a packet from outside goes to the host outside, which may be told the
+        // addresses after the translation.
         let is_ours = outward && self.address(packet.source().into(), packet.layout.version()).is_some();
         let Ok(Kind::Session(key)) = kind(packet) else { return !is_ours };
         let place = if outward {

@@ -20,7 +20,8 @@ mod shares;
 mod translate;
 mod walk;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::mem::{Discriminant, discriminant};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -35,7 +36,7 @@ use crate::pipeline::aim::ordinals::Ordinals;
 use crate::pipeline::counters::{Amount, Reason, RouterCounters};
 use crate::pipeline::nat::{Nat, Translators};
 use crate::pipeline::packet::{Offload, Packet};
-use crate::pipeline::params::{PathParams, RouterParams, Share, StageParams};
+use crate::pipeline::params::{ImpairmentParams, PathParams, RouterParams, Share, StageParams};
 use crate::pipeline::pool::{Buffer, Pool};
 use crate::pipeline::router::answer::Answers;
 use crate::pipeline::router::pairs::Pairs;
@@ -119,12 +120,15 @@ impl Router {
     /// The shared state of a router of any number of workers.
     pub fn shared(params: &RouterParams) -> SharedState {
         // Stages that play the host behind a port remember what comes to it, by whatever path.
-        let peers: Vec<Shared> = params.ports.iter().map(|_| Shared::default()).collect();
+        let mut peers = HashMap::<(usize, Discriminant<ImpairmentParams>), Shared>::new();
         let mut links: BTreeMap<Share, Shared> = BTreeMap::new();
         let mut shared = |path: &PathParams, stage: &StageParams| {
             let state = match stage.share() {
                 Some(share) => links.entry(share).or_default().clone(),
-                None if stage.impairment.plays_host() => peers[path.to].clone(),
+                None if stage.impairment.plays_host() => {
+                    let kind = discriminant(&stage.impairment);
+                    peers.entry((path.to, kind)).or_default().clone()
+                }
                 None => Shared::default(),
             };
             SharedSeat { stage: state, gate: Shared::default() }

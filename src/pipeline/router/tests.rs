@@ -1,8 +1,9 @@
 use super::*;
 use crate::config::spec;
 use crate::pipeline::counters::StageCounters;
-use crate::pipeline::params::ImpairmentParams;
-use crate::pipeline::params::{DuplicateParams, PortParams, TimestampSet, TimestampsParams, Trigger, limits};
+use crate::pipeline::params::{
+    DuplicateParams, ImpairmentParams, PortParams, TimestampSet, TimestampsParams, Trigger, limits,
+};
 use crate::pipeline::testing::{Run, Spec, stage};
 use crate::pipeline::time::Duration;
 use crate::pipeline::units::Probability;

@@ -13,13 +13,9 @@ pub const fn later(one: u32, other: u32) -> u32 {
     if is_before(one, other) { other } else { one }
 }
 
-/// How far `to` is ahead of `from`; negative if it is behind.
+/// How far `to` is ahead of `from`; negative if it is behind, or exactly half the circle away.
 pub const fn distance(from: u32, to: u32) -> i32 {
-    match to.wrapping_sub(from).cast_signed() {
-        // Half the circle is no direction.
-        i32::MIN => 0,
-        distance => distance,
-    }
+    to.wrapping_sub(from).cast_signed()
 }
 
 #[cfg(test)]
@@ -40,6 +36,7 @@ mod tests {
             }
             let opposite = base.wrapping_add(HALF);
             assert!(!is_before(base, opposite) && !is_before(opposite, base) && !is_before(base, base));
+            assert_eq!([distance(base, opposite), distance(opposite, base)], [i32::MIN; 2]);
             assert_eq!((later(base, opposite), later(opposite, base)), (base, opposite));
         }
     }

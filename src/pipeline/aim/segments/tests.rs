@@ -213,7 +213,7 @@ fn the_handshake_of_a_responder_ends_with_its_syn_ack() {
     ];
     assert_eq!(which(Segment::Established, &packets), [false, false, true, false, true]);
     assert_eq!(which(Segment::HandshakeAck, &packets), [false; 5]);
-    // A refused SYN is not a connection; a connection seen from its middle on is one.
+    // A refused SYN opens no connection. Segments of a connection whose SYN was not seen belong to one.
     let packets = [segment(1, RST | ACK, 0), segment(5, ACK, 0), segment(5, RST, 0)];
     assert_eq!(which(Segment::Established, &packets), [false, true, true]);
 }
