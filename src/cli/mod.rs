@@ -99,14 +99,14 @@ fn fail(code: u8, error: impl Display) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// Whether two names mean one file, which need not exist yet. `-` is a stream, and no file.
+/// Whether two names mean one regular file, which need not exist yet. `-` is a stream, and no file.
 fn is_same(one: &Path, other: &Path) -> bool {
     let is_stream = |path: &Path| path == Path::new("-");
     if is_stream(one) || is_stream(other) {
         return false;
     }
     match (one.metadata(), other.metadata()) {
-        (Ok(one), Ok(other)) => (one.dev(), one.ino()) == (other.dev(), other.ino()),
+        (Ok(one), Ok(other)) => one.is_file() && (one.dev(), one.ino()) == (other.dev(), other.ino()),
         (Err(_), Err(_)) => one == other || place(one).is_some_and(|one| place(other) == Some(one)),
         _ => false,
     }

@@ -146,9 +146,16 @@ fn prepare(args: &Pcap) -> anyhow::Result<Ready> {
     let files = [Some(&args.output), args.dropped.as_ref(), args.answers.as_ref(), args.log.as_ref()];
     for (index, file) in files.iter().flatten().enumerate() {
         let others = files.iter().flatten().skip(index + 1);
-        if is_same(&args.input, file) || others.into_iter().any(|other| is_same(file, other)) {
+        let is_input = is_same(&args.input, file);
+        if is_input || others.into_iter().any(|other| is_same(file, other)) || json::goes_to(file) {
             bail!("{} is given twice: give every file a name of its own", file.display());
         }
+    }
+    if json::goes_to(&args.input) {
+        bail!(
+            "{} is read, and --json would replace it: give every file a name of its own",
+            args.input.display()
+        );
     }
     let input =
         Input::open(&args.input).with_context(|| format!("{} cannot be read", args.input.display()))?;

@@ -216,14 +216,16 @@ fn wrong_options_of_a_journal_are_refused_before_anything_is_made() {
     let linked = folder.file("linked");
     std::fs::hard_link(&journal, &linked).unwrap();
     let (fresh, again) = (folder.file("fresh"), folder.file("./fresh"));
+    let symlink = folder.file("symlink");
+    std::os::unix::fs::symlink(&journal, &symlink).unwrap();
     let wrong: [&[&str]; 8] = [
         &["--journal", &journal, "--pcap", &linked],
+        &["--journal", &journal, "--pcap", &symlink],
         &["--journal", &fresh, "--pcap", &again],
         &["--journal", &journal, "--journal-match", "tcp port nonsense"],
         &["--journal", &journal, "--journal-path", "nowhere"],
         &["--journal", &missing],
         &["--journal", &journal, "--pcap", &twice],
-        &["--journal", &missing, "--pcap", &missing],
         &["--pcap", &journal, "--pcap-rotate", "1M", "--journal", &twice],
     ];
     for options in wrong {
@@ -234,6 +236,8 @@ fn wrong_options_of_a_journal_are_refused_before_anything_is_made() {
         ] {
             let ended = output(&[command, options, rest].concat());
             assert_eq!(ended.status.code(), Some(2), "{command:?} {options:?}: {}", said(&ended));
+            let is_twice = options.contains(&"--pcap");
+            assert_eq!(said(&ended).contains("given twice"), is_twice, "{options:?}: {}", said(&ended));
         }
     }
     assert_eq!(std::fs::read_to_string(&journal).unwrap(), "old");
