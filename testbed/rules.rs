@@ -39,11 +39,13 @@ fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
     found
 }
 
-/// The lines before the tests of a file; none of a file of tests.
+/// Whether a file has nothing but tests.
+fn is_of_tests(path: &Path) -> bool {
+    path.ends_with("tests.rs") || path.parent().is_some_and(|folder| folder.ends_with("tests"))
+}
+
+/// The lines before the tests of a file.
 fn code(path: &Path) -> String {
-    if path.ends_with("tests.rs") || path.parent().is_some_and(|folder| folder.ends_with("tests")) {
-        return String::new();
-    }
     let text = fs::read_to_string(path).unwrap();
     let end = text.find("#[cfg(test)]\nmod tests").unwrap_or(text.len());
     text[..end].to_owned()
@@ -86,7 +88,9 @@ fn imports_point_one_way() {
     for (level, modules) in LAYERS.iter().enumerate() {
         let above = || LAYERS[level + 1..].iter().flat_map(|modules| modules.iter()).chain([&"cli"]);
         for module in *modules {
-            for file in files(&root().join("src").join(module), "rs") {
+            // Tests may use whatever is at hand to say what they want, as a spec.
+            let module = root().join("src").join(module);
+            for file in files(&module, "rs").into_iter().filter(|file| !is_of_tests(file)) {
                 let text = code(&file);
                 for upper in above().map(|module| module.trim_end_matches(".rs")) {
                     assert!(!names(&text, upper), "{} imports crate::{upper}", file.display());
@@ -113,7 +117,9 @@ fn the_packet_core_is_pure() {
     for file in files(&root().join("src/pipeline"), "rs") {
         for (number, line) in code(&file).lines().enumerate() {
             let line = line.split("//").next().unwrap();
-            for word in banned {
+            // A test may run on a thread of its own, whose stack is small.
+            let allowed = is_of_tests(&file).then_some("std::thread");
+            for word in banned.into_iter().filter(|word| Some(*word) != allowed) {
                 assert!(!line.contains(word), "{}:{}: {word}", file.display(), number + 1);
             }
         }
@@ -125,7 +131,7 @@ fn files_stay_small() {
     for file in files(&root().join("src"), "rs") {
         let lines = code(&file).lines().count();
         let name = file.strip_prefix(root()).unwrap().display().to_string();
-        if name.contains("/testing") {
+        if name.ends_with("tests.rs") || name.contains("/testing") {
             continue;
         }
         assert!(lines <= 450, "{name} has {lines} lines before its tests");
