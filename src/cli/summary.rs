@@ -311,10 +311,16 @@ fn notices(summary: &Summary, names: &Names) -> Vec<String> {
 pub(super) fn json(summary: &Summary, names: &Names) -> Value {
     let report = &summary.total;
     let paths = report.paths.iter().map(|path| {
-        json!({
+        let mut value = json!({
             "from": names.ports[path.from], "to": names.ports[path.to],
             "stages": path.stages.iter().map(engine::json::stage).collect::<Vec<_>>(),
-        })
+        });
+        // A capture has its times in its packets.
+        if !summary.workers.is_empty() {
+            value["delay_ns"] = engine::json::spread(&path.delay);
+            value["lateness_ns"] = engine::json::spread(&path.lateness);
+        }
+        value
     });
     let mut value = engine::json::totals(report);
     value["seed"] = names.seed.into();
@@ -329,18 +335,25 @@ pub(super) fn json(summary: &Summary, names: &Names) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::StageReport;
+    use crate::engine::{Spread, StageReport};
     use crate::pipeline::counters::StageCounters;
 
     #[test]
     fn the_stages_fit_the_width() {
         let counters =
             |packets| StageCounters { seen: Amount { packets, bytes: 1 }, ..StageCounters::default() };
-        let stage = |name: &str, packets| StageReport { name: name.to_owned(), counters: counters(packets) };
+        let stage =
+            |name: &str, packets| StageReport { name: name.to_owned(), counters: counters(packets), held: 0 };
         for (name, packets) in
             [("loss", 7), ("loss", u64::MAX), ("a-stage-with-quite-a-long-name/back", 123_456)]
         {
-            let path = PathReport { from: 0, to: 1, stages: vec![stage(name, packets), stage("b", 0)] };
+            let path = PathReport {
+                from: 0,
+                to: 1,
+                stages: vec![stage(name, packets), stage("b", 0)],
+                delay: Spread::default(),
+                lateness: Spread::default(),
+            };
             for columns in [40, 80, 120] {
                 let text = stages(&path, columns);
                 assert!(text.lines().all(|line| line.chars().count() <= columns), "{text}");

@@ -2,7 +2,10 @@
 
 mod drops;
 mod keys;
+mod number;
 mod screen;
+mod table;
+mod totals;
 mod view;
 
 use std::os::fd::AsFd;
@@ -18,7 +21,7 @@ use crate::cli::top::drops::Drops;
 use crate::cli::top::keys::{Keys, Wish};
 use crate::cli::top::screen::Screen;
 use crate::cli::top::view::{Cursor, Sample, Size};
-use crate::cli::{WRONG, fail, out};
+use crate::cli::{WRONG, fail, out, reasons};
 use crate::control::{Choice, Client, ClientError};
 use crate::engine::Clock;
 use crate::pipeline::time::Duration;
@@ -60,7 +63,7 @@ pub(super) fn top(args: &Top) -> ExitCode {
     }
     match show(args) {
         Ok(code) => code,
-        Err(error) => fail(1, format!("{error:#}")),
+        Err(error) => fail(1, reasons(&error)),
     }
 }
 
@@ -169,8 +172,12 @@ fn sample(client: &Client) -> Result<Sample, ClientError> {
     let stages: Value = client.get("/v1/stages")?;
     let paused = stages.as_array().into_iter().flatten().filter(|stage| stage["paused"] == true);
     let paused = paused.filter_map(|stage| stage["id"].as_str().map(str::to_owned)).collect();
-    Ok(Sample { counters, ports, paused })
+    let flows = client.get(&format!("/v1/flows?limit={FLOWS}"))?;
+    Ok(Sample { counters, ports, flows, paused })
 }
+
+/// Flows among which the busiest are looked for: those with the most packets.
+const FLOWS: usize = 200;
 
 /// Where there is no terminal to ask.
 const USUAL: Size = Size { columns: 80, rows: 24 };

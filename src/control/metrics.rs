@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use crate::control::instance::Instance;
 use crate::control::view::{Moment, paths};
-use crate::engine::{Report, StageReport};
+use crate::engine::{PathReport, Report, Spread, StageReport};
 use crate::net::LinkStats;
 use crate::pipeline::counters::{Amount, Reason, StageCounters};
 
@@ -43,6 +43,7 @@ pub(super) fn text(instance: &Instance, moment: &Moment, links: &[Option<LinkSta
     router(&mut page, instance, moment);
     stages(&mut page, instance, &moment.total);
     lateness(&mut page, &moment.total);
+    times(&mut page, instance, &moment.total);
     nats(&mut page, &moment.total);
     devices(&mut page, instance, links);
     page.out
@@ -169,6 +170,11 @@ fn stages(page: &mut Page, instance: &Instance, total: &Report) {
         let labels = labels.each_ref().map(|(label, text)| (*label, text.as_str()));
         page.sample("stage_longest_wait_seconds", &labels, counters.longest_wait.as_secs_f64());
     }
+    page.family("stage_held_packets", "gauge", "Wire packets that wait in the stage");
+    for ((.., stage), labels) in all.iter().zip(&labels) {
+        let labels = labels.each_ref().map(|(label, text)| (*label, text.as_str()));
+        page.sample("stage_held_packets", &labels, stage.held);
+    }
 }
 
 fn lateness(page: &mut Page, total: &Report) {
@@ -181,6 +187,34 @@ fn lateness(page: &mut Page, total: &Report) {
     let count = total.lateness.len();
     page.sample("lateness_seconds_sum", &[], total.lateness.mean() * count as f64 / 1e9);
     page.sample("lateness_seconds_count", &[], count);
+}
+
+/// Bounds of the buckets of times: powers of two of a nanosecond, 16 us to 34 s.
+const BOUNDS: std::ops::RangeInclusive<u32> = 14..=35;
+
+/// A histogram of each path, its name and what it means.
+type PathTimes = (&'static str, &'static str, fn(&PathReport) -> &Spread);
+
+const PATH_TIMES: [PathTimes; 2] = [
+    ("path_delay_seconds", "From the arrival of a packet until it left its path", |path| &path.delay),
+    ("path_lateness_seconds", "How long after its time a packet left that had waited", |path| &path.lateness),
+];
+
+fn times(page: &mut Page, instance: &Instance, total: &Report) {
+    for (name, help, of) in PATH_TIMES {
+        page.family(name, "histogram", help);
+        for path in paths(instance, total) {
+            let (label, spread) = (("path", path.names.name.as_str()), of(path.report));
+            for bits in BOUNDS {
+                let bound = ((1_u64 << bits) as f64 / 1e9).to_string();
+                page.sample(&format!("{name}_bucket"), &[label, ("le", &bound)], spread.count_to(bits));
+            }
+            let count = spread.count();
+            page.sample(&format!("{name}_bucket"), &[label, ("le", "+Inf")], count);
+            page.sample(&format!("{name}_sum"), &[label], spread.sum_seconds());
+            page.sample(&format!("{name}_count"), &[label], count);
+        }
+    }
 }
 
 fn nats(page: &mut Page, total: &Report) {

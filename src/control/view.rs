@@ -83,7 +83,10 @@ fn path_json(path: &PathView<'_>) -> Value {
         value["type"] = path.kind(seat).into();
         value
     });
-    json!({ "name": path.names.name, "stages": stages.collect::<Vec<_>>() })
+    json!({
+        "name": path.names.name, "stages": stages.collect::<Vec<_>>(),
+        "delay_ns": numbers::spread(&path.report.delay), "lateness_ns": numbers::spread(&path.report.lateness),
+    })
 }
 
 /// `GET /v1/paths`.

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::engine::report::{NatReport, Report, StageReport};
+use crate::engine::times::Spread;
 use crate::net::LinkStats;
 use crate::pipeline::counters::{Amount, Drops, Reason};
 
@@ -45,7 +46,15 @@ pub fn stage(stage: &StageReport) -> Value {
     json!({
         "name": stage.name, "seen": c.seen, "acted": c.acted(), "dropped": drops(&c.drops),
         "created": c.created, "answered": c.answered, "rewritten": c.rewritten, "delayed": c.delayed, "clamped": c.clamped,
-        "longest_wait_ns": c.longest_wait.as_nanos(),
+        "longest_wait_ns": c.longest_wait.as_nanos(), "held_packets": stage.held,
+    })
+}
+
+/// How times are spread, in nanoseconds.
+pub fn spread(spread: &Spread) -> Value {
+    let at = |part| spread.quantile(part);
+    json!({
+        "count": spread.count(), "p50": at(0.5), "p99": at(0.99), "p99.9": at(0.999), "max": spread.max(),
     })
 }
 

@@ -2,10 +2,12 @@
 
 use hdrhistogram::Histogram;
 
+use crate::engine::times::{AllTimes, Spread};
 use crate::pipeline::aim::identity::Named;
 use crate::pipeline::counters::{Amount, RouterCounters, StageCounters};
 use crate::pipeline::nat::Fill;
 use crate::pipeline::router::Router;
+use crate::pipeline::router::path::Path;
 use crate::pipeline::stage::Stage;
 
 /// Lateness above this is recorded as this, in nanoseconds: a minute.
@@ -45,6 +47,10 @@ pub struct PathReport {
     pub to: usize,
     /// In order.
     pub stages: Vec<StageReport>,
+    /// How long its packets took from their arrival until they left, without those that passed in the kernel.
+    pub delay: Spread,
+    /// How long after their time packets left that had waited on it.
+    pub lateness: Spread,
 }
 
 /// One translator.
@@ -63,6 +69,8 @@ pub struct StageReport {
     pub name: String,
     /// What it did.
     pub counters: StageCounters,
+    /// Wire packets that wait in it at the time of the report.
+    pub held: u64,
 }
 
 impl Report {
@@ -70,10 +78,11 @@ impl Report {
     pub(super) fn of(
         router: &Router,
         lateness: &Histogram<u64>,
+        times: &AllTimes,
         records_lost: u64,
         events_lost: u64,
     ) -> Self {
-        let stages = |path: &crate::pipeline::router::path::Path| {
+        let stages = |path: &Path| {
             path.seats
                 .iter()
                 .map(|seat| {
@@ -81,13 +90,17 @@ impl Report {
                     StageReport {
                         name: seat.name.clone(),
                         counters: StageCounters { clamped, ..seat.counters },
+                        held: seat.held,
                     }
                 })
                 .collect()
         };
-        let paths = (router.paths().iter().filter(|path| !path.seats.is_empty()))
-            .map(|path| PathReport { from: path.from.into(), to: path.to.into(), stages: stages(path) })
-            .collect();
+        let path = |(number, path): (usize, &Path)| {
+            let [delay, lateness] = times.spreads(number);
+            PathReport { from: path.from.into(), to: path.to.into(), stages: stages(path), delay, lateness }
+        };
+        let with_stages = router.paths().iter().enumerate().filter(|(_, path)| !path.seats.is_empty());
+        let paths = with_stages.map(path).collect();
         let nats = (router.nats().iter())
             .filter_map(|nat| Some(NatReport { name: nat.name().to_owned(), fill: nat.fill()? }))
             .collect();
@@ -111,7 +124,7 @@ impl Report {
     /// Never: the histogram's bounds are constants.
     pub fn offline(router: &Router) -> Self {
         let lateness = Histogram::new_with_bounds(1, LATENESS_MAX, 2).expect("constant bounds");
-        Self::of(router, &lateness, 0, 0)
+        Self::of(router, &lateness, &AllTimes::default(), 0, 0)
     }
 
     /// Adds the numbers of another worker of the same router; one with translators has no other.
@@ -122,7 +135,10 @@ impl Report {
         for (mine, theirs) in self.paths.iter_mut().zip(&other.paths) {
             for (mine, theirs) in mine.stages.iter_mut().zip(&theirs.stages) {
                 mine.counters += &theirs.counters;
+                mine.held += theirs.held;
             }
+            mine.delay.add(&theirs.delay);
+            mine.lateness.add(&theirs.lateness);
         }
         self.evicted_flows += other.evicted_flows;
         self.named += other.named;

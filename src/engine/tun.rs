@@ -10,6 +10,7 @@ use crate::engine::events::Tap;
 use crate::engine::listeners::Listeners;
 use crate::engine::record::Records;
 use crate::engine::report::LATENESS_MAX;
+use crate::engine::times::AllTimes;
 use crate::journal::record::UNKNOWN;
 use crate::journal::tap::Told;
 use crate::journal::{self, Kind};
@@ -67,6 +68,8 @@ pub(super) struct Queues {
     clock: Clock,
     /// How long after its time each scheduled packet left, in nanoseconds.
     pub(super) lateness: Histogram<u64>,
+    /// How long the packets of each path took.
+    pub(super) times: AllTimes,
     records: Option<Records>,
     pub(super) records_lost: u64,
     tap: Option<Tap>,
@@ -92,6 +95,7 @@ impl Queues {
             links,
             clock,
             lateness,
+            times: AllTimes::default(),
             records,
             records_lost: 0,
             tap,
@@ -173,10 +177,16 @@ impl Egress for Queues {
             }
         };
         self.written[usize::from(port)] += u64::from(sent.is_ok());
-        let mut left = due;
+        let left = if scheduled { self.clock.now() } else { due };
         if scheduled {
-            left = self.clock.now();
             self.lateness.saturating_record(left.since(due).as_nanos().max(1));
+        }
+        if sent.is_ok() && packet.path != Packet::NO_PATH {
+            let (times, wires) = (self.times.of(packet.path), packet.wires());
+            times.delay.record(left.since(packet.arrived).as_nanos(), wires);
+            if scheduled {
+                times.lateness.record(left.since(due).as_nanos(), wires);
+            }
         }
         if sent.is_ok() && self.listeners.wants(Kind::Sent) {
             let told = Told { port: Some(port), due: Some(due), left: Some(left), ..Told::of(Kind::Sent) };

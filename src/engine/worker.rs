@@ -290,7 +290,7 @@ impl Worker {
     fn report(&mut self) -> Report {
         self.caches.tell_all(&mut self.router, self.clock.now());
         let queues = &self.queues;
-        Report::of(&self.router, &queues.lateness, queues.records_lost, queues.events_lost)
+        Report::of(&self.router, &queues.lateness, &queues.times, queues.records_lost, queues.events_lost)
     }
 }
 

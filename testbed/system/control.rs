@@ -85,6 +85,12 @@ fn the_numbers_are_those_of_the_summary() {
     assert_eq!(third["type"], "loss");
     assert_eq!(stage(&counters, "left>right", "delay")["delayed"]["packets"], 20);
     assert_eq!(counters["conserved"], true);
+    let path = &counters["paths"][0];
+    let lateness = &path["lateness_ns"];
+    assert_eq!(lateness["count"], 20);
+    // No packet waits for less than its delay, and each as long as it was late besides.
+    let waited = path["delay_ns"]["max"].as_u64().unwrap();
+    assert!(waited >= 1_000_000 && waited <= 1_000_000 + lateness["max"].as_u64().unwrap(), "{path}");
     let stages = asked.get("/v1/stages");
     assert_eq!(stages[0]["id"], "left>right/third");
     assert!(stages[0]["text"].as_str().unwrap().contains("only icmp"), "{stages}");
@@ -126,7 +132,7 @@ from prometheus_client.parser import text_string_to_metric_families
 seen = {}
 for family in text_string_to_metric_families(sys.stdin.read()):
     assert family.name not in seen, family.name
-    assert family.type in ('counter', 'gauge', 'summary'), family
+    assert family.type in ('counter', 'gauge', 'summary', 'histogram'), family
     assert family.documentation, family
     seen[family.name] = [[s.name, s.labels, s.value] for s in family.samples]
 json.dump(seen, sys.stdout)
@@ -158,6 +164,18 @@ json.dump(seen, sys.stdout)
     assert_eq!(count("faultwire_dropped_packets", &[("reason", "loss"), ("ordered", "true")]), 10);
     assert!(value("faultwire_device_tx_packets", &[("port", "left")]) >= 30.0);
     assert!(value("faultwire_lateness_seconds", &[("quantile", "0.5")]) > 0.0);
+    // Only pings wait, each for at least a millisecond.
+    let times = |name: &str, bound: &str| {
+        let family = format!("faultwire_path_{name}_seconds");
+        let samples = families[&family].as_array().unwrap_or_else(|| panic!("{family}: {families}"));
+        let labels = serde_json::json!({ "path": "left>right", "le": bound });
+        samples.iter().find(|sample| sample[1] == labels).unwrap()[2].as_f64().unwrap() as u64
+    };
+    let all = times("delay", "+Inf");
+    assert_eq!(all - times("delay", "0.000524288"), 20);
+    assert_eq!(times("delay", "34.359738368"), all);
+    assert_eq!(times("lateness", "+Inf"), 20);
+    assert_eq!(count("faultwire_stage_held_packets", &[("path", "left>right"), ("stage", "delay")]), 0);
     assert_eq!(count("faultwire_info", &[("command", "run"), ("seed", "5")]), 1);
 }
 
@@ -286,6 +304,32 @@ fn hostile_clients_are_closed_and_packets_pass() {
     let counters = asked.get("/v1/counters");
     assert_eq!(stage(&counters, "left>right", "third")["acted"]["packets"], 3);
     assert!(resident(asked.running.child.id()) < 100 << 20);
+}
+
+/// Clients that ask for much and never read cost neither the run's packets nor the others their answers, and no memory.
+#[test]
+fn clients_that_never_read_stop_nobody() {
+    let asked = Asked::start(PATHS, &["--metrics", "127.0.0.1:0"]);
+    let ask = |resource: &str| {
+        let mut stream = UnixStream::connect(asked.socket()).unwrap();
+        stream.set_nonblocking(true).unwrap();
+        let request = format!("GET {resource} HTTP/1.1\r\nHost: x\r\n\r\n").repeat(1_000);
+        // As much as it takes: the answers find no room, and then the requests do not.
+        let mut rest = request.as_bytes();
+        while let Ok(count @ 1..) = stream.write(rest) {
+            rest = &rest[count..];
+        }
+        stream
+    };
+    let resources = ["/metrics", "/v1/counters", "/v1/stages", "/v1/flows", "/v1/events?kinds=received,sent"];
+    let silent: Vec<UnixStream> = resources.iter().cycle().take(40).map(|resource| ask(resource)).collect();
+    asked.ping(30);
+    assert!(curl(&asked.socket(), "/metrics").contains("faultwire_path_delay_seconds_count"));
+    let counters = asked.get("/v1/counters");
+    assert_eq!(stage(&counters, "left>right", "third")["acted"]["packets"], 10);
+    assert!(resident(asked.running.child.id()) < 100 << 20);
+    asked.running.stop(Signal::SIGTERM);
+    drop(silent);
 }
 
 /// A connection, if there is room in the backlog.

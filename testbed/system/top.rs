@@ -69,7 +69,19 @@ fn top_shows_a_run_in_a_terminal_of_any_width_and_ends_by_a_key() {
     for (terminal, columns) in [(&wide, 80), (&narrow, 40)] {
         until("the drops are shown", || terminal.screen().contains("left>right/netem 0."));
         let screen = terminal.screen();
-        for part in ["faultwire run", "received ", "held ", "dropped as ordered", "seen/s", "latest drops"] {
+        let parts = [
+            "faultwire run",
+            "received ",
+            "held ",
+            "dropped as ordered",
+            "delay p50",
+            "delay p99",
+            "seen/s",
+            "pkts/s",
+            "ICMP 10.88.1.2",
+            "latest drops",
+        ];
+        for part in parts {
             assert!(screen.contains(part), "{part}:\n{screen}");
         }
         let plain = screen

@@ -1,8 +1,10 @@
 //! A frame of the live view: pure text, made of two samples.
 
-use std::ops::Range;
-
 use serde_json::Value;
+
+use crate::cli::top::number::{growth, number};
+use crate::cli::top::table::{FLOWS, PATHS, PORTS, STAGES};
+use crate::cli::top::totals::totals;
 
 /// What a running instance says at one moment.
 #[derive(Debug, Clone)]
@@ -11,6 +13,8 @@ pub(super) struct Sample {
     pub(super) counters: Value,
     /// `/v1/ports`.
     pub(super) ports: Value,
+    /// `/v1/flows`.
+    pub(super) flows: Value,
     /// The ids of the stages that are paused.
     pub(super) paused: Vec<String>,
 }
@@ -57,35 +61,8 @@ pub(super) struct Line {
     pub(super) mark: Option<Mark>,
 }
 
-/// Drops have at least so many lines, if there are any.
-const DROPS: usize = 4;
-/// Columns that a name has at least.
-const NAME: usize = 14;
-
-type Cell = fn(&Value, Option<&Value>, f64) -> String;
-
-/// Columns of stages: what is told first also in a narrow window.
-const STAGE: [(&str, Cell); 7] = [
-    ("seen/s", seen),
-    ("dropped", |now, _, _| short(dropped(&now["dropped"], None) as f64)),
-    ("delayed", |now, _, _| count(now, "/delayed/packets")),
-    ("longest", |now, _, _| time(number(now, "/longest_wait_ns"))),
-    ("rewritten", |now, _, _| count(now, "/rewritten/packets")),
-    ("created", |now, _, _| count(now, "/created/packets")),
-    ("acted", |now, _, _| count(now, "/acted/packets")),
-];
-
-fn seen(now: &Value, before: Option<&Value>, seconds: f64) -> String {
-    if now["paused"] == true { "paused".to_owned() } else { rate(now, before, "/seen/packets", seconds) }
-}
-
-/// Columns of ports: the device's counters from its own side, so what it sent came in here.
-const PORT: [(&str, Cell); 4] = [
-    ("in/s", |now, before, seconds| rate(now, before, "/device/tx_packets", seconds)),
-    ("out/s", |now, before, seconds| rate(now, before, "/device/rx_packets", seconds)),
-    ("refused", |now, _, _| count(now, "/device/rx_dropped")),
-    ("full", |now, _, _| count(now, "/device/tx_dropped")),
-];
+/// Flows that are shown at most.
+const FLOWS_SHOWN: usize = 8;
 
 /// The lines of a frame, none longer and not more than there is room for.
 pub(super) fn frame(
@@ -93,37 +70,38 @@ pub(super) fn frame(
     (now, before): (&Sample, &Sample),
     drops: &[String],
     cursor: Option<Cursor<'_>>,
-    size: Size,
+    whole: Size,
 ) -> Vec<Line> {
-    let whole = size;
     // The last line is the cursor's.
-    let size = Size { rows: size.rows.saturating_sub(usize::from(cursor.is_some())), ..size };
+    let size = Size { rows: whole.rows.saturating_sub(usize::from(cursor.is_some())), ..whole };
     let seconds = (number(&now.counters, "/at_ns") - number(&before.counters, "/at_ns")).max(1.0) / 1e9;
-    let mut lines = totals(state, now, before, seconds);
-    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
-    let rows = |now: Vec<Value>, before: Vec<Value>| now.into_iter().zip(before).collect::<Vec<_>>();
-    let ports = rows(list(&now.ports), list(&before.ports));
-    let mut stages = paired(stages(now), &stages(before));
+    let mut lines = totals(state, (now, before), seconds, size.columns);
+    let ports: Vec<_> = list(&now.ports).into_iter().zip(list(&before.ports)).collect();
+    let paths = paired(list(&now.counters["paths"]), &list(&before.counters["paths"]), "name");
+    let mut stages = paired(stages(now), &stages(before), "id");
     if let Some((stage, _)) = cursor.and_then(|cursor| stages.get_mut(cursor.chosen)) {
         // It is seen also without colour.
         stage["name"] = format!(">{}", stage["name"].as_str().unwrap_or_default()).into();
     }
-    let room = size.rows.saturating_sub(lines.len() + 2 + if drops.is_empty() { 0 } else { DROPS + 1 });
-    let ports_shown = ports.len().min(room / 3);
-    lines.extend(table("port", &PORT, &ports, (0..ports_shown, size.columns), seconds));
-    let stages_shown = stages.len().min(room.saturating_sub(ports_shown));
+    let flows = busiest(now, before, seconds);
+    // What is most important first.
+    let wanted = [stages.len(), paths.len(), drops.len(), flows.len().min(FLOWS_SHOWN), ports.len()];
+    let [of_stages, of_paths, of_drops, of_flows, of_ports] =
+        share(size.rows.saturating_sub(lines.len()), wanted);
+    lines.extend(PORTS.lines(&ports, 0..of_ports, size.columns, seconds));
+    lines.extend(PATHS.lines(&paths, 0..of_paths, size.columns, seconds));
     // The chosen stage is among those that are shown.
     let chosen = cursor.map(|cursor| cursor.chosen);
-    let first = chosen.map_or(0, |chosen| (chosen + 1).saturating_sub(stages_shown.max(1)));
-    let mut shown = table("stage", &STAGE, &stages, (first..first + stages_shown, size.columns), seconds);
+    let first = chosen.map_or(0, |chosen| (chosen + 1).saturating_sub(of_stages.max(1)));
+    let mut shown = STAGES.lines(&stages, first..first + of_stages, size.columns, seconds);
     if let Some(line) = chosen.and_then(|chosen| shown.get_mut(1 + chosen - first)) {
         line.mark = Some(Mark::Chosen);
     }
     lines.extend(shown);
-    let left = size.rows.saturating_sub(lines.len() + 1);
-    if left > 0 && !drops.is_empty() {
+    lines.extend(FLOWS.lines(&flows, 0..of_flows, size.columns, seconds));
+    if of_drops > 0 {
         lines.push(Line { text: "latest drops".to_owned(), mark: Some(Mark::Heading) });
-        lines.extend(drops[drops.len().saturating_sub(left)..].iter().cloned().map(plain));
+        lines.extend(drops[drops.len() - of_drops..].iter().cloned().map(plain));
     }
     lines.truncate(size.rows);
     if let Some(cursor) = cursor.filter(|_| whole.rows > 0) {
@@ -137,102 +115,32 @@ pub(super) fn frame(
     lines
 }
 
-fn plain(text: String) -> Line {
+/// How many rows each section has of `room` lines, if it wants so many and has a heading: all have a row before one has two, and
+/// those that come first are served first.
+fn share<const N: usize>(mut room: usize, wanted: [usize; N]) -> [usize; N] {
+    let mut rows = [0; N];
+    loop {
+        let mut is_done = true;
+        for (rows, wanted) in rows.iter_mut().zip(wanted) {
+            let lines = if *rows == 0 { 2 } else { 1 };
+            if *rows < wanted && lines <= room {
+                *rows += 1;
+                room -= lines;
+                is_done = false;
+            }
+        }
+        if is_done {
+            return rows;
+        }
+    }
+}
+
+pub(super) const fn plain(text: String) -> Line {
     Line { text, mark: None }
 }
 
-fn totals(state: &Value, now: &Sample, before: &Sample, seconds: f64) -> Vec<Line> {
-    let (counters, earlier) = (&now.counters, Some(&before.counters));
-    let text = |key: &str| state[key].as_str().unwrap_or_default();
-    let flow = |side: &str| {
-        let packets = rate(counters, earlier, &format!("/{side}/packets"), seconds);
-        let bytes = format!("/{side}/bytes");
-        let bits = (number(counters, &bytes) - number(&before.counters, &bytes)) * 8.0 / seconds;
-        format!("{side} {packets}/s {}bit/s", short(bits))
-    };
-    let late = |quantile: &str| time(number(counters, &format!("/lateness_ns/{quantile}")));
-    let drops = &counters["dropped"];
-    let reasons = |ordered: bool| {
-        let of_kind = drops.as_object().into_iter().flatten();
-        let mut reasons: Vec<(u64, &str)> = of_kind
-            .filter(|(_, amount)| amount["ordered"] == ordered)
-            .map(|(name, amount)| (amount["packets"].as_u64().unwrap_or(0), name.as_str()))
-            .collect();
-        reasons.sort_by_key(|(packets, _)| std::cmp::Reverse(*packets));
-        reasons
-            .iter()
-            .map(|(packets, name)| format!(" {name} {}", short(*packets as f64)))
-            .collect::<Vec<_>>()
-            .concat()
-    };
-    let mut lines = vec![
-        Line {
-            text: format!(
-                "faultwire {} {}  pid {}  seed {}  {:.0}s",
-                text("command"),
-                text("config"),
-                state["pid"],
-                state["seed"],
-                number(counters, "/at_ns") / 1e9
-            ),
-            mark: Some(Mark::Heading),
-        },
-        plain(format!("{}  {}", flow("received"), flow("sent"))),
-        plain(format!(
-            "held {}  late p50 {} p99 {} p99.9 {} max {}",
-            count(counters, "/held/packets"),
-            late("p50"),
-            late("p99"),
-            late("p99.9"),
-            late("max")
-        )),
-        plain(format!(
-            "connections {}  flows forgotten {}",
-            count(counters, "/connections/named"),
-            count(counters, "/evicted_flows")
-        )),
-        plain(format!("dropped as ordered {}:{}", short(dropped(drops, Some(true)) as f64), reasons(true))),
-    ];
-    let others = dropped(drops, Some(false));
-    if others > 0 {
-        let text = format!("dropped otherwise {}:{}", short(others as f64), reasons(false));
-        lines.push(Line { text, mark: Some(Mark::Warning) });
-    }
-    lines
-}
-
-/// A heading and a row for each of the first `shown`; as many columns as there is room for.
-fn table(
-    title: &str,
-    columns: &[(&str, Cell)],
-    rows: &[(Value, Value)],
-    (range, width): (Range<usize>, usize),
-    seconds: f64,
-) -> Vec<Line> {
-    const WIDTH: usize = 10;
-    let shown = &rows[range.start.min(rows.len())..range.end.min(rows.len())];
-    if shown.is_empty() {
-        return Vec::new();
-    }
-    let columns = &columns[..columns.len().min(width.saturating_sub(NAME) / WIDTH)];
-    let name_width = width.saturating_sub(columns.len() * WIDTH).min(40);
-    let more = if shown.len() < rows.len() {
-        format!("{title} ({} of {})", shown.len(), rows.len())
-    } else {
-        title.to_owned()
-    };
-    let row = |name: &str, cells: Vec<String>| {
-        let name: String = name.chars().take(name_width).collect();
-        let cells = cells.iter().map(|cell| format!("{cell:>WIDTH$}")).collect::<Vec<_>>().concat();
-        format!("{name:<name_width$}{cells}")
-    };
-    let heading = row(&more, columns.iter().map(|(name, _)| (*name).to_owned()).collect());
-    let mut lines = vec![Line { text: heading, mark: Some(Mark::Heading) }];
-    for (now, before) in shown {
-        let cells = columns.iter().map(|(_, cell)| cell(now, Some(before), seconds)).collect();
-        lines.push(plain(row(now["name"].as_str().unwrap_or_default(), cells)));
-    }
-    lines
+fn list(value: &Value) -> Vec<Value> {
+    value.as_array().cloned().unwrap_or_default()
 }
 
 /// All stages, each with its path before its name.
@@ -240,8 +148,7 @@ fn stages(sample: &Sample) -> Vec<Value> {
     let paths = sample.counters["paths"].as_array().into_iter().flatten();
     let of_path = |path: &Value| {
         let name = path["name"].as_str().unwrap_or_default().to_owned();
-        let stages = path["stages"].as_array().cloned().unwrap_or_default();
-        stages.into_iter().map(move |mut stage| {
+        list(&path["stages"]).into_iter().map(move |mut stage| {
             let id = format!("{name}/{}", stage["name"].as_str().unwrap_or_default());
             stage["paused"] = sample.paused.contains(&id).into();
             stage["name"] = id.clone().into();
@@ -257,50 +164,32 @@ pub(super) fn ids(sample: &Sample) -> Vec<String> {
     stages(sample).iter().map(|stage| stage["id"].as_str().unwrap_or_default().to_owned()).collect()
 }
 
-/// Each stage with what it was before; one that is new with itself.
-fn paired(now: Vec<Value>, before: &[Value]) -> Vec<(Value, Value)> {
-    let earlier = |stage: &Value| before.iter().find(|other| other["id"] == stage["id"]).cloned();
-    now.into_iter().map(|stage| (stage.clone(), earlier(&stage).unwrap_or(stage))).collect()
+/// The flows with the most packets a second, then those with the most packets, each with what it was before.
+fn busiest(now: &Sample, before: &Sample, seconds: f64) -> Vec<(Value, Value)> {
+    let named = |sample: &Sample| {
+        let mut flows = list(&sample.flows["flows"]);
+        for flow in &mut flows {
+            let text = |key: &str| flow[key].as_str().unwrap_or_default();
+            let name = format!("{} {} > {}", text("protocol"), text("source"), text("destination"));
+            flow["name"] = name.into();
+        }
+        flows
+    };
+    let earlier = named(before);
+    let before = |flow: &Value| earlier.iter().find(|other| other["name"] == flow["name"]).cloned();
+    // One that is new has begun since.
+    let mut flows: Vec<_> =
+        named(now).into_iter().map(|flow| (flow.clone(), before(&flow).unwrap_or_default())).collect();
+    let rate = |(now, before): &(Value, Value)| growth(now, Some(before), "/packets", seconds);
+    // Stable: those of the same rate stay in the order of their packets.
+    flows.sort_by(|one, other| rate(other).total_cmp(&rate(one)));
+    flows
 }
 
-/// Packets of all reasons, or of those that were ordered or not.
-fn dropped(drops: &Value, ordered: Option<bool>) -> u64 {
-    let reasons = drops.as_object().into_iter().flatten().map(|(_, amount)| amount);
-    let wanted = reasons.filter(|amount| ordered.is_none_or(|ordered| amount["ordered"] == ordered));
-    wanted.filter_map(|amount| amount["packets"].as_u64()).sum()
-}
-
-fn number(value: &Value, pointer: &str) -> f64 {
-    value.pointer(pointer).and_then(Value::as_f64).unwrap_or(0.0)
-}
-
-fn count(value: &Value, pointer: &str) -> String {
-    short(number(value, pointer))
-}
-
-fn rate(now: &Value, before: Option<&Value>, pointer: &str, seconds: f64) -> String {
-    let since = before.map_or(0.0, |before| number(before, pointer));
-    short((number(now, pointer) - since).max(0.0) / seconds)
-}
-
-/// At most seven characters: `12.34 M`.
-fn short(value: f64) -> String {
-    match value {
-        v if v >= 1e12 => format!("{:.2}T", v / 1e12),
-        v if v >= 1e9 => format!("{:.2}G", v / 1e9),
-        v if v >= 1e6 => format!("{:.2}M", v / 1e6),
-        v if v >= 1e4 => format!("{:.1}k", v / 1e3),
-        v => format!("{v:.0}"),
-    }
-}
-
-fn time(nanos: f64) -> String {
-    match nanos {
-        n if n <= 0.0 => "-".to_owned(),
-        n if n < 1e6 => format!("{:.0}us", n / 1e3),
-        n if n < 1e9 => format!("{:.1}ms", n / 1e6),
-        n => format!("{:.1}s", n / 1e9),
-    }
+/// Each with what it was before; one that is new with itself.
+fn paired(now: Vec<Value>, before: &[Value], key: &str) -> Vec<(Value, Value)> {
+    let earlier = |one: &Value| before.iter().find(|other| other[key] == one[key]).cloned();
+    now.into_iter().map(|one| (one.clone(), earlier(&one).unwrap_or(one))).collect()
 }
 
 #[cfg(test)]
@@ -318,15 +207,27 @@ mod tests {
             json!({
                 "name": format!("loss-{number}"), "type": "loss", "seen": amount(packets), "acted": amount(1),
                 "dropped": drops, "created": amount(0), "rewritten": amount(0), "delayed": amount(12_345_678),
-                "longest_wait_ns": 2_500_000,
+                "longest_wait_ns": 2_500_000, "held_packets": 7,
             })
         };
         let counters = json!({
             "at_ns": seconds * 1_000_000_000, "received": amount(packets), "sent": amount(packets - packets / 10),
             "dropped": drops, "held": amount(5), "connections": { "named": 2 }, "evicted_flows": 0,
             "lateness_ns": { "count": 9, "p50": 2_000, "p99": 30_000, "p99.9": 400_000, "max": 5_000_000 },
-            "paths": [{ "name": "left>right", "stages": (0..stages).map(stage).collect::<Vec<_>>() }],
+            "paths": [{
+                "name": "left>right", "stages": (0..stages).map(stage).collect::<Vec<_>>(),
+                "delay_ns": { "count": packets, "p50": 51_000_000, "p99": 60_000_000 },
+                "lateness_ns": { "count": packets, "p50": 3_000, "p99": 90_000 },
+            }],
         });
+        let flow = |number: u64, packets: u64| {
+            json!({
+                "packets": packets, "protocol": "TCP", "source": format!("10.77.1.2:{number}"),
+                "destination": "10.77.2.2:443",
+            })
+        };
+        // The first has the most packets, and the last comes fastest.
+        let flows = json!({ "known": 30, "flows": (0..30).map(|n| flow(n, 90_000 - n + n * packets)).collect::<Vec<_>>() });
         let port = |name: &str| {
             let device =
                 json!({ "tx_packets": packets, "rx_packets": packets / 2, "tx_dropped": 0, "rx_dropped": 0 });
@@ -335,6 +236,7 @@ mod tests {
         Sample {
             counters,
             ports: json!([port("left"), port("right")]),
+            flows,
             paused: vec!["left>right/loss-1".to_owned()],
         }
     }
@@ -363,9 +265,8 @@ mod tests {
         let text = shown(2, 30, 80, 24).join("\n");
         for part in [
             "faultwire run a.toml  pid 77  seed 7  6s",
-            "received 1000/s 8.00Mbit/s  sent 900/s 7.20Mbit/s",
-            "held 5  late p50 2us p99 30us p99.9 400us max 5.0ms",
-            "connections 2",
+            "received 1000/s 8.00Mbit/s  sent 900/s 7.20Mbit/s  held 5",
+            "late p50 2us p99 30us p99.9 400us  max 5.0ms  connections 2",
             "dropped as ordered 300: loss 300",
             "dropped otherwise 3: device_refused 3",
             "left>right/loss-1",
@@ -375,7 +276,15 @@ mod tests {
         }
         let row = text.lines().find(|line| line.starts_with("left>right/loss-0")).unwrap();
         let cells: Vec<&str> = row.split_whitespace().collect();
-        assert_eq!(cells[1..], ["1000", "303", "12.35M", "2.5ms", "0", "0"], "{text}");
+        assert_eq!(cells[1..], ["1000", "303", "7", "12.35M", "2.5ms", "0", "0"], "{text}");
+        let row = |start: &str| {
+            let line = text.lines().find(|line| line.starts_with(start));
+            line.unwrap_or_else(|| panic!("{start}: {text}")).split_whitespace().collect::<Vec<_>>()
+        };
+        assert_eq!(row("left>right ")[1..], ["51.0ms", "60.0ms", "3us", "90us", "1000"], "{text}");
+        let flows: Vec<_> = text.lines().filter(|line| line.starts_with("TCP ")).collect();
+        assert!(flows.len() > 1 && flows[0].starts_with("TCP 10.77.1.2:29 > 10.77.2.2:443 "), "{text}");
+        assert!(flows[0].ends_with(" 29.0k  177.0k"), "{text}");
         assert!(
             text.lines()
                 .any(|line| line.starts_with("right ") && line.contains(" 1000 ") && line.contains(" 500 "))
