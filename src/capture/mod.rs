@@ -28,6 +28,7 @@ pub mod replay;
 pub mod sink;
 pub mod source;
 mod tags;
+mod wires;
 
 pub use link::LinkType;
 pub use outcome::{Outcome, ReplayError};

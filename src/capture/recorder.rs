@@ -11,11 +11,10 @@ use crate::capture::link::LinkType;
 use crate::capture::options::{self, EPB_PACKETID, EPB_VERDICT, IF_DESCRIPTION, IF_NAME, ISB_DROPPED};
 use crate::capture::sink::{self, Format};
 use crate::capture::source::{Block, Interface, Notes, block};
+use crate::capture::wires::Wires;
+use crate::journal::file::ends_early;
 use crate::journal::text::span;
 use crate::journal::{Finished, Kind, Lane, Names, Record, Sink};
-use crate::pipeline::packet::{Offload, Packet};
-use crate::pipeline::pool::{Buffer, HEADROOM, MAX_PACKET};
-use crate::pipeline::wire::{Layout, transport};
 
 /// Blocks are written when they have so many bytes ...
 const ENOUGH: usize = 256 << 10;
@@ -23,6 +22,10 @@ const ENOUGH: usize = 256 << 10;
 const OFTEN: Duration = Duration::from_millis(200);
 /// Number of packets whose changes on the way are remembered.
 const REMEMBERED: usize = 1 << 16;
+/// Bytes of what is told of them, for each packet: a path can change one at each of its stages.
+const TOLD: usize = 4 << 10;
+/// Stands for changes beyond that.
+const MORE: &str = "...; ";
 /// Flows that are known by number.
 const FLOWS: usize = 1 << 20;
 /// Sides of a port: each is an interface of the capture.
@@ -66,7 +69,8 @@ pub struct Recorder {
     flows: HashMap<u64, u64>,
     /// The changes of packets on the way, by packet number.
     done: HashMap<u64, String>,
-    buffer: Buffer,
+    /// Options of the packet that is written.
+    said: Vec<u8>,
     failed: Option<std::io::Error>,
     unwritten: u64,
 }
@@ -109,7 +113,7 @@ impl Recorder {
             since: None,
             flows: HashMap::new(),
             done: HashMap::new(),
-            buffer: vec![0; HEADROOM + MAX_PACKET].into(),
+            said: Vec::new(),
             failed: None,
             unwritten: 0,
         })
@@ -177,8 +181,12 @@ impl Recorder {
             if number != 0 {
                 let verdict = self.names.verdict(record);
                 let done = self.done.entry(number).or_default();
-                done.push_str(&verdict);
-                done.push_str("; ");
+                if done.len() < TOLD {
+                    done.push_str(&verdict);
+                    done.push_str("; ");
+                } else if !done.ends_with(MORE) {
+                    done.push_str(MORE);
+                }
             }
         }
     }
@@ -200,63 +208,49 @@ impl Recorder {
         let flow = self.flow(record.flow);
         let interface = u32::from(record.port) * length32(SIDES.len()) + side;
         let about = About { at, interface, verdict, record, flow };
-        let mut buffer = std::mem::take(&mut self.buffer);
-        let length = record.bytes.len().min(MAX_PACKET);
-        buffer[HEADROOM..HEADROOM + length].copy_from_slice(&record.bytes[..length]);
-        let offload = Offload { segment: record.segment, partial: partial(record) };
-        self.buffer = match Packet::parse(buffer, length, offload, record.port) {
-            Ok(mut packet) => {
-                let mut wire = 0;
-                loop {
-                    let rest = (packet.wires() > 1).then(|| packet.detach(1));
-                    packet.complete_checksum();
-                    self.packet(&about, wire, packet.bytes());
-                    wire += 1;
-                    match rest {
-                        Some(rest) => packet.attach(&rest),
-                        None => break packet.into_buffer(),
-                    }
+        match Wires::of(record) {
+            Some(mut wires) => {
+                for wire in 0..record.wires {
+                    self.packet(&about, wire, wires.wire(wire));
                 }
             }
-            // Its headers were damaged on purpose.
-            Err((buffer, _)) => {
-                self.packet(&about, 0, record.bytes);
-                buffer
-            }
-        };
+            None => self.packet(&about, 0, (record.bytes, record.rest)),
+        }
     }
 
     /// Writes wire packet `wire` of a record.
-    fn packet(&mut self, about: &About<'_>, wire: u32, bytes: &[u8]) {
+    fn packet(&mut self, about: &About<'_>, wire: u32, (headers, payload): (&[u8], &[u8])) {
         if self.failed.is_some() {
             self.unwritten += 1;
             return;
         }
-        let record = about.record;
-        let number = record.id(wire);
-        let mut said = Vec::with_capacity(28);
+        let number = about.record.id(wire);
+        let comment = self.comment(about, wire, number);
+        self.said.clear();
         if number != 0 {
-            options::put(Order::Little, &mut said, EPB_PACKETID, &number.to_le_bytes());
+            options::put(Order::Little, &mut self.said, EPB_PACKETID, &number.to_le_bytes());
         }
         if let Some(verdict) = about.verdict {
             let mut value = [OF_TRAFFIC_CONTROL; 9];
             value[1..].copy_from_slice(&verdict.to_le_bytes());
-            options::put(Order::Little, &mut said, EPB_VERDICT, &value);
+            options::put(Order::Little, &mut self.said, EPB_VERDICT, &value);
         }
-        let comment = self.comment(about, wire, number);
-        let kept = bytes.len().min(self.style.snaplen as usize);
-        let written = self.sink.write(&sink::Record {
+        let kept = self.style.snaplen as usize;
+        let data = &headers[..headers.len().min(kept)];
+        let rest = &payload[..payload.len().min(kept - data.len())];
+        let packet = sink::Record {
             at: about.at,
-            original: length32(bytes.len()),
-            data: &bytes[..kept],
+            original: length32(headers.len() + payload.len()),
+            data,
             interface: about.interface,
             number: LinkType::RAW,
-            notes: Notes { order: Order::Little, options: &said },
+            notes: Notes { order: Order::Little, options: &self.said },
             comment: comment.as_deref(),
-        });
+        };
+        let written = self.sink.append(&packet, rest);
         self.since.get_or_insert(about.at);
         match written {
-            Ok(_) => self.pending += 1,
+            Ok(()) => self.pending += 1,
             Err(error) => self.fail(io(error)),
         }
         if self.sink.output().len() >= ENOUGH {
@@ -268,7 +262,7 @@ impl Recorder {
     fn comment(&mut self, about: &About<'_>, wire: u32, number: u64) -> Option<String> {
         let record = about.record;
         about.verdict?;
-        let done = self.done.remove(&number).unwrap_or_default();
+        let done = if self.done.is_empty() { None } else { self.done.remove(&number) }.unwrap_or_default();
         let until = record.left.max(record.due).max(record.at);
         let is_plain = record.kind == Kind::Sent && done.is_empty() && record.due <= record.arrived;
         if is_plain {
@@ -334,11 +328,7 @@ impl Sink for Recorder {
         self.flush();
         let (name, mut said) = (self.files.name(), Vec::new());
         if let Some(error) = &self.failed {
-            said.push(format!(
-                "{}: the capture ends early: {error}; {} packets were not written",
-                name.display(),
-                self.unwritten
-            ));
+            said.push(ends_early(&name, "capture", error, (self.unwritten, "packets")));
         }
         if self.files.number() > 1 {
             said.push(format!("the capture has {} files, up to {}", self.files.number(), name.display()));
@@ -361,13 +351,6 @@ fn io(error: sink::SinkError) -> std::io::Error {
         sink::SinkError::Write(error) => error,
         other => std::io::Error::other(other),
     }
-}
-
-/// Where the transport checksum of a packet is to be completed.
-fn partial(record: &Record<'_>) -> Option<(u16, u16)> {
-    let (layout, _) = Layout::parse(record.bytes).ok().filter(|_| record.is_partial)?;
-    let offset = transport::checksum_offset(layout.protocol())?;
-    Some((u16::try_from(layout.transport_offset()).ok()?, u16::try_from(offset).ok()?))
 }
 
 #[cfg(test)]
@@ -435,6 +418,40 @@ mod tests {
         assert_eq!(packets, expected.collect::<Vec<_>>());
     }
 
+    /// However much was done to it, a packet's comment ends with what became of it.
+    #[test]
+    fn long_comments_are_cut_in_the_middle() {
+        let folder = Folder::new();
+        let path = folder.file("c.pcapng");
+        let bytes = Spec::udp(100).frame().bytes;
+        let mut recorder = recorder(&path);
+        recorder.names.paths[0].stages[0] = "x".repeat(64);
+        for _ in 0..512 {
+            recorder.record(&Record {
+                kind: Kind::Rewritten,
+                reason: NO_REASON,
+                draw: None,
+                bytes: &[],
+                ..record()
+            });
+        }
+        recorder.record(&Record { kind: Kind::Dropped, bytes: &bytes, ..record() });
+        assert_eq!(recorder.finish(0), Finished::default());
+        let comments = read(&path, |item| {
+            let Item::Packet(frame) = item else { return None };
+            let comment =
+                options::each(Order::Little, frame.notes.options).find(|(code, _)| *code == options::COMMENT);
+            Some(String::from_utf8(comment.unwrap().1.to_vec()).unwrap())
+        });
+        let [comment] = &comments[..] else { panic!("{comments:?}") };
+        assert!(comment.len() < TOLD + 300, "{}", comment.len());
+        assert!(comment.starts_with("up/xxx") && comment.contains("; ...; up/xxx"), "{comment}");
+        assert!(
+            comment.ends_with(": dropped, 0.001953 < 0.007812, held 1.000 ms (flow 1, packet 4102)"),
+            "{comment}"
+        );
+    }
+
     /// In the words of the file, and in those of the command.
     #[test]
     fn what_is_missing_is_counted() {
@@ -448,6 +465,12 @@ mod tests {
             Some((code, u64::from_le_bytes(value.try_into().unwrap())))
         });
         assert_eq!(lost, [(ISB_DROPPED, 7)]);
+
+        // A full disk of which nothing is missing.
+        let mut unused = recorder(Path::new("/dev/full"));
+        unused.pause(OFTEN);
+        let finished = unused.finish(0);
+        assert!(finished.said[0].ends_with("No space left on device (os error 28)"), "{finished:?}");
 
         let mut recorder = recorder(Path::new("/dev/full"));
         let bytes = Spec::udp(100).frame().bytes;

@@ -98,6 +98,19 @@ impl<W: Write> std::fmt::Debug for Sink<W> {
     }
 }
 
+impl Sink<Vec<u8>> {
+    /// As [`Self::write`], into the output itself. `rest` follows the data of the packet. For pcapng only.
+    ///
+    /// # Errors
+    /// If the time of the packet cannot be told.
+    pub(super) fn append(&mut self, record: &Record<'_>, rest: &[u8]) -> Result<(), SinkError> {
+        match &mut self.writer {
+            Writer::PcapNg(section) => section.packet(&mut self.output, record, rest),
+            Writer::Pcap(number) => Err(SinkError::SecondLink(*number, record.number)),
+        }
+    }
+}
+
 impl<W: Write> Sink<W> {
     /// A capture of `format` in `output`. If it is a pcap file, it has link type `number`, with `fcs` bytes of frame check sequence
     /// behind each packet.
@@ -137,7 +150,7 @@ impl<W: Write> Sink<W> {
                 has_flags_only(record.notes)
             }
             Writer::PcapNg(section) => {
-                section.packet(&mut self.buffer, record)?;
+                section.packet(&mut self.buffer, record, &[])?;
                 true
             }
         };
@@ -308,18 +321,19 @@ impl Section {
     }
 
     #[inline]
-    fn packet(&mut self, out: &mut Vec<u8>, record: &Record<'_>) -> Result<(), SinkError> {
+    fn packet(&mut self, out: &mut Vec<u8>, record: &Record<'_>, rest: &[u8]) -> Result<(), SinkError> {
         let late = || SinkError::Time(record.at, "no capture can");
         let nanos = u64::try_from(record.at.as_nanos()).map_err(|_| late())?;
         let order = self.order(out);
         let id = self.id(out, record.interface, record.number);
         let start = open(order, out, block::ENHANCED);
-        let captured = length32(record.data.len());
+        let captured = length32(record.data.len() + rest.len());
         let [high, low] = halves(nanos);
-        for number in [id, high, low, captured, record.original] {
-            out.extend(order.bytes32(number));
-        }
+        out.extend(
+            [id, high, low, captured, record.original].map(|number| order.bytes32(number)).as_flattened(),
+        );
         out.extend(record.data);
+        out.extend(rest);
         out.resize(start + padded(out.len() - start), 0);
         let list = out.len();
         for (code, value) in options::each(record.notes.order, record.notes.options) {

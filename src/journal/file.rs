@@ -154,7 +154,7 @@ impl Sink for Writer {
         // Whole packets are for captures.
         let bytes = &record.bytes[..record.bytes.len().min(Headers::LEN)];
         let mut space = [0; FIXED + Headers::LEN];
-        let record = Record { lanes: 0, is_partial: false, bytes, ..*record };
+        let record = Record { lanes: 0, is_partial: false, is_repeat: false, bytes, ..*record };
         self.block.extend(record.encode(&mut space));
         self.block.extend(bytes);
         self.count += 1;
@@ -187,11 +187,7 @@ impl Sink for Writer {
         self.flush(LAST);
         let mut said = Vec::new();
         if let Some(error) = &self.failed {
-            said.push(format!(
-                "{}: the journal ends early: {error}; {} records were not written",
-                self.path.display(),
-                self.unwritten
-            ));
+            said.push(ends_early(&self.path, "journal", error, (self.unwritten, "records")));
         }
         if lost > 0 {
             said.push(format!(
@@ -199,6 +195,15 @@ impl Sink for Writer {
             ));
         }
         Finished { said, has_failed: self.failed.is_some() }
+    }
+}
+
+/// What is said of a file that could not be written to its end, and how much is missing in it.
+pub(crate) fn ends_early(path: &Path, what: &str, error: &std::io::Error, missing: (u64, &str)) -> String {
+    let said = format!("{}: the {what} ends early: {error}", path.display());
+    match missing {
+        (0, _) => said,
+        (count, unit) => format!("{said}; {count} {unit} were not written"),
     }
 }
 

@@ -9,6 +9,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, never, unbounded};
 use rtrb::Consumer;
 
 use crate::journal::note::Note;
+use crate::journal::payload::LEAST;
 use crate::journal::record::Record;
 use crate::journal::tap::{Lane, Taps};
 
@@ -160,8 +161,7 @@ impl Drop for Hub {
 
 struct Desk {
     sinks: Vec<Box<dyn Sink>>,
-    /// Each with the bytes of a record that is not whole yet.
-    rings: Vec<(Consumer<u8>, Vec<u8>)>,
+    rings: Vec<(Consumer<u8>, Begun)>,
     /// Of each sink's lane.
     lost: Arc<[AtomicU64]>,
     /// Longest time between two looks.
@@ -182,7 +182,7 @@ impl Desk {
         self.sinks.iter_mut().for_each(|sink| sink.begin());
         let (mut pause, mut is_over) = (LOOK, false);
         loop {
-            self.rings.extend(rings.try_iter().map(|ring| (ring, Vec::new())));
+            self.rings.extend(rings.try_iter().map(|ring| (ring, Begun::default())));
             // What was told before a note comes before it.
             let notes = std::mem::take(&mut self.notes);
             let found = self.take();
@@ -246,27 +246,50 @@ impl Desk {
     }
 }
 
-/// Calls `each` with all records that are whole with `bytes`; `begun` has the bytes of one whose beginning came before, and keeps
-/// those of the last one, if it is not whole yet.
-fn each_record(begun: &mut Vec<u8>, mut bytes: &[u8], mut each: impl FnMut(&Record<'_>)) {
-    while !begun.is_empty() {
+/// What is left of the bytes that a ring had before.
+#[derive(Debug, Default)]
+struct Begun {
+    /// The beginning of a record that is not whole yet.
+    bytes: Vec<u8>,
+    /// The last whole packet: later records may have its payload.
+    packet: Vec<u8>,
+}
+
+/// Calls `each` with all records that are whole with `bytes`; `begun` has what came before, and is told what is left of these.
+fn each_record(begun: &mut Begun, mut bytes: &[u8], mut each: impl FnMut(&Record<'_>)) {
+    while !begun.bytes.is_empty() {
         // Its size is in its first bytes.
-        let size = begun.first_chunk().map_or(4, |size| u32::from_le_bytes(*size) as usize);
-        let missing = size.saturating_sub(begun.len()).min(bytes.len());
-        begun.extend(&bytes[..missing]);
+        let size = begun.bytes.first_chunk().map_or(4, |size| u32::from_le_bytes(*size) as usize);
+        let missing = size.saturating_sub(begun.bytes.len()).min(bytes.len());
+        begun.bytes.extend(&bytes[..missing]);
         bytes = &bytes[missing..];
-        if let Some((record, _)) = Record::decode(begun) {
-            record.iter().for_each(&mut each);
-            begun.clear();
+        if let Some((record, _)) = Record::decode(&begun.bytes) {
+            if let Some(record) = record {
+                each(&record.with_payload(&begun.packet));
+                if record.bytes.len() >= LEAST {
+                    begun.packet = record.bytes.to_vec();
+                }
+            }
+            begun.bytes.clear();
         } else if missing == 0 {
             return;
         }
     }
+    let mut packet = None;
     while let Some((record, behind)) = Record::decode(bytes) {
-        record.iter().for_each(&mut each);
+        if let Some(record) = record {
+            each(&record.with_payload(packet.unwrap_or(&begun.packet)));
+            if record.bytes.len() >= LEAST {
+                packet = Some(record.bytes);
+            }
+        }
         bytes = behind;
     }
-    begun.extend(bytes);
+    if let Some(packet) = packet {
+        begun.packet.clear();
+        begun.packet.extend(packet);
+    }
+    begun.bytes.extend(bytes);
 }
 
 fn hand_over(sinks: &mut [Box<dyn Sink>], record: &Record<'_>) {
@@ -311,21 +334,35 @@ mod tests {
     /// Wherever a ring ends or its reader has come to, records are handed on whole and in order.
     #[test]
     fn records_are_whole_however_their_bytes_come() {
-        let mut all = Vec::new();
-        for index in 0..9_u64 {
+        let (mut all, mut expected, mut packet) = (Vec::new(), Vec::new(), Vec::new());
+        for index in 0..12_u64 {
             let bytes = vec![index as u8; 40 * index as usize];
             let record = Record { index, bytes: &bytes, ..crate::journal::record::tests::record() };
-            let mut space = [0; 200];
-            all.extend(record.encode(&mut space));
-            all.extend(&bytes);
-        }
-        for step in (1..400).chain([all.len()]) {
-            let (mut begun, mut found) = (Vec::new(), Vec::new());
-            for bytes in all.chunks(step) {
-                each_record(&mut begun, bytes, |record| found.push((record.index, record.bytes.len())));
+            // And one with a payload of 30 bytes that is told with the last whole packet.
+            let part = (5_u64 | 30 << 32).to_le_bytes();
+            let repeat = Record { before: &part, is_repeat: true, bytes: b"head", ..record };
+            for record in [record, repeat] {
+                let mut space = [0; 200];
+                all.extend(record.encode(&mut space));
+                all.extend(record.bytes);
             }
-            assert_eq!(found, (0..9).map(|index| (index, 40 * index as usize)).collect::<Vec<_>>(), "{step}");
-            assert!(begun.is_empty());
+            if bytes.len() >= LEAST {
+                packet.clone_from(&bytes);
+            }
+            expected.push((index, bytes.clone()));
+            let payload = packet.get(5..35).unwrap_or_default();
+            expected.push((index, [b"head", payload].concat()));
+        }
+        for step in (1..700).chain([all.len()]) {
+            let (mut begun, mut found) = (Begun::default(), Vec::new());
+            for bytes in all.chunks(step) {
+                each_record(&mut begun, bytes, |record| {
+                    assert!(!record.is_repeat);
+                    found.push((record.index, [record.bytes, record.rest].concat()));
+                });
+            }
+            assert_eq!(found, expected, "{step}");
+            assert!(begun.bytes.is_empty());
         }
     }
 

@@ -9,6 +9,7 @@ pub mod file;
 pub mod hub;
 pub mod names;
 pub mod note;
+mod payload;
 pub mod recent;
 pub mod record;
 pub mod tap;

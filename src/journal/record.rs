@@ -1,5 +1,6 @@
 //! A record: one event of consecutive wire packets of a flow, as bytes.
 
+use crate::journal::payload::Part;
 use crate::pipeline::random::rng::Draw;
 use crate::pipeline::time::Instant;
 
@@ -17,6 +18,7 @@ pub const NO_REASON: u8 = u8::MAX;
 const HAS_DRAW: u8 = 1;
 const HAS_TCP: u8 = 2;
 const IS_PARTIAL: u8 = 4;
+const IS_REPEAT: u8 = 8;
 
 /// The kinds of events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,6 +120,8 @@ pub struct Record<'a> {
     pub segment: u16,
     /// Whether the transport checksum in `bytes` is the sum over the pseudo-header alone. Never in files.
     pub is_partial: bool,
+    /// Whether the payload is that of a packet which was told before; `before` says where in it. Only in rings.
+    pub is_repeat: bool,
     /// Path, or [`NONE`].
     pub path: u16,
     /// Stage of the path, or [`NONE`].
@@ -134,6 +138,8 @@ pub struct Record<'a> {
     pub before: &'a [u8],
     /// The first bytes of the packet, or none.
     pub bytes: &'a [u8],
+    /// What follows them, if it stands elsewhere: the payload of a packet that was told before. Never in files.
+    pub rest: &'a [u8],
 }
 
 impl Record<'_> {
@@ -147,7 +153,8 @@ impl Record<'_> {
         let flag = |is_set: bool, flag: u8| if is_set { flag } else { 0 };
         let flags = flag(self.draw.is_some(), HAS_DRAW)
             | flag(self.tcp.is_some(), HAS_TCP)
-            | flag(self.is_partial, IS_PARTIAL);
+            | flag(self.is_partial, IS_PARTIAL)
+            | flag(self.is_repeat, IS_REPEAT);
         let length = FIXED + self.before.len();
         let mut words = [0_u64; FIXED / 8];
         words[0] = (length + self.bytes.len()) as u64
@@ -216,6 +223,7 @@ impl<'a> Record<'a> {
             port: (word(1) >> 32) as u16,
             segment: (word(1) >> 48) as u16,
             is_partial: flags & IS_PARTIAL != 0,
+            is_repeat: flags & IS_REPEAT != 0,
             wires: word(2) as u32,
             each: (word(2) >> 32) as u32,
             last: word(3) as u32,
@@ -235,8 +243,18 @@ impl<'a> Record<'a> {
             lanes: (word(13) >> 16) as u16,
             before: &whole[FIXED..FIXED + before],
             bytes: &whole[FIXED + before..],
+            rest: &[],
         };
         Some((record, rest))
+    }
+
+    /// The same with its payload, if that is in the bytes of the whole packet that was told before.
+    pub(super) fn with_payload(mut self, packet: &'a [u8]) -> Self {
+        if self.is_repeat {
+            self.rest = Part::find(self.before, packet);
+            (self.before, self.is_repeat) = (&[], false);
+        }
+        self
     }
 
     /// The number of wire packet `wire`, the same in every record of it and in every run with the same traffic; 0 for what
@@ -279,6 +297,7 @@ pub(crate) mod tests {
             last: 1500,
             segment: 0,
             is_partial: false,
+            is_repeat: false,
             path: 0,
             stage: 0,
             port: 0,
@@ -287,6 +306,7 @@ pub(crate) mod tests {
             tcp: Some(TcpRange { sequence: 1, payload: 1448, transmission: 2 }),
             before: b"old",
             bytes: b"newer",
+            rest: &[],
         }
     }
 
@@ -328,7 +348,8 @@ pub(crate) mod tests {
                 kind: Kind::ALL[kind], at, arrived, due, left, flow, index, path, reason, tcp,
                 lineage: a as u32, wires: (a >> 32) as u32, each: b as u32, last: (b >> 32) as u32,
                 segment: a as u16, is_partial: a & 1 == 1, stage: b as u16, port: (a >> 16) as u16, lanes: (b >> 16) as u16,
-                draw: draw.map(|(value, threshold)| Draw { value, threshold }), before: &before, bytes: &bytes,
+                draw: draw.map(|(value, threshold)| Draw { value, threshold }), before: &before, bytes: &bytes, rest: &[],
+                is_repeat: a & 2 == 2,
             };
             let all = [encoded(&record), vec![9; 3]].concat();
             prop_assert_eq!(Record::decode(&all), Some((Some(record), &[9_u8; 3][..])));

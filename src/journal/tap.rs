@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use rtrb::{Consumer, Producer, RingBuffer};
 
+use crate::journal::payload::{LEAST, Last, Part};
 use crate::journal::record::{FIXED, Kind, NO_REASON, NONE, Record, TcpRange, id};
 use crate::journal::transmissions::{Transmissions, header};
 use crate::pipeline::aim::flow::PerFlow;
@@ -89,7 +90,7 @@ impl Taps {
         };
         let (followed, whole) = (set(|lane| lane.follows), set(|lane| lane.is_whole));
         let flows = (followed != 0).then(|| PerFlow::new(flows.max(8)));
-        Tap { lanes, kinds, ring, lost: Arc::clone(&self.lost), followed, whole, flows }
+        Tap { lanes, kinds, ring, lost: Arc::clone(&self.lost), followed, whole, flows, last: None }
     }
 }
 
@@ -131,6 +132,8 @@ pub struct Tap {
     /// Those that are told whole packets.
     whole: u16,
     flows: Option<PerFlow<Transmissions>>,
+    /// The last packet that was told whole, if it has not been changed since.
+    last: Option<Last>,
 }
 
 impl Tap {
@@ -156,6 +159,9 @@ impl Tap {
 
     /// Tells of `packet`; `draw` of the draw about it (of a train, about its first wire packet), if one decided.
     pub fn tell(&mut self, told: &Told<'_>, packet: &Packet, at: Instant, draw: &dyn Fn() -> Option<Draw>) {
+        if told.kind == Kind::Rewritten {
+            self.last = None;
+        }
         let mut all = 0;
         for at_lane in 0..self.lanes.len() {
             let lane = &self.lanes[at_lane];
@@ -201,8 +207,12 @@ impl Tap {
             // Only the first wire packet of a train was counted.
             transmission: if range.first == 0 { packet.transmission } else { 0 },
         });
+        let last = self.last.as_ref().filter(|_| range.is_whole && self.kinds & Kind::Rewritten.bit() != 0);
+        let part = last.and_then(|last| last.part(packet, range.lanes)).map(Part::bytes);
         // Without a first record with headers, a lane's reader would not know the addresses of a flow.
-        let length = if range.is_whole {
+        let length = if part.is_some() {
+            packet.header_length()
+        } else if range.is_whole {
             usize::MAX
         } else if told.before.is_some() {
             Headers::LEN
@@ -227,14 +237,18 @@ impl Tap {
             last: packet.wire_length(range.first + range.count - 1),
             segment: packet.segment(),
             is_partial: range.is_whole && packet.partial().is_some(),
+            is_repeat: part.is_some(),
             path: told.place.map_or(packet.path, |seat| seat.path),
             stage: told.place.map_or(NONE, |seat| seat.seat),
             port: told.port.unwrap_or(packet.ingress),
             reason: told.reason.map_or(NO_REASON, |reason| reason as u8),
             draw,
             tcp,
-            before: told.before.map_or(&[], Headers::bytes),
+            before: part
+                .as_ref()
+                .map_or_else(|| told.before.map_or(&[][..], Headers::bytes), |part| &part[..]),
             bytes,
+            rest: &[],
         };
         let mut space = [0; FIXED + Headers::LEN];
         let head = record.encode(&mut space);
@@ -250,6 +264,9 @@ impl Tap {
         // There is room for both: only the reader changes it meanwhile, and makes it larger.
         let _ = self.ring.push_entire_slice(head);
         let _ = self.ring.push_entire_slice(bytes);
+        if bytes.len() >= LEAST {
+            self.last = Last::of(packet, range.lanes);
+        }
     }
 }
 
@@ -304,8 +321,12 @@ mod tests {
         let all = [first, second].concat();
         chunk.commit_all();
         let mut rest = &all[..];
+        let mut packet = &[][..];
         while let Some((Some(record), behind)) = Record::decode(rest) {
-            each(&record);
+            each(&record.with_payload(packet));
+            if record.bytes.len() >= LEAST {
+                packet = record.bytes;
+            }
             rest = behind;
         }
         assert!(rest.is_empty());
@@ -395,9 +416,9 @@ mod tests {
         }
         let mut found = Vec::new();
         told(ring, |record| {
-            let is_whole = record.bytes == train.bytes();
-            assert!(is_whole || record.bytes.len() == train.header_length());
-            assert_eq!(record.is_partial, is_whole);
+            let is_whole = record.is_partial;
+            let expected = if is_whole { train.bytes() } else { &train.bytes()[..train.header_length()] };
+            assert_eq!([record.bytes, record.rest].concat(), expected);
             found.push((record.lanes, record.kind, is_whole));
         });
         for kind in Kind::ALL {
@@ -408,6 +429,60 @@ mod tests {
                 assert_eq!(of_kind, [&(0b11, kind, false)]);
             }
         }
+    }
+
+    /// What leaves as it came is told without its payload, of a train that was cut, too; and what is read is what was told, whatever
+    /// happened between.
+    #[test]
+    fn a_payload_is_told_once_and_every_packet_is_read_whole() {
+        let whole = Lane { is_whole: true, ..Lane::of(&Kind::ALL) };
+        let (mut tap, ring, _) = tap(vec![whole], 1 << 20);
+        let (mut expected, mut is_short) = (Vec::new(), Vec::new());
+        let mut tell = |kind: Kind, packet: &Packet, expects_short: bool| {
+            let free = tap.ring.slots();
+            tap.tell(&Told::of(kind), packet, Instant::ZERO, &|| None);
+            let is_wire = matches!(kind, Kind::Received | Kind::Sent | Kind::Dropped);
+            if is_wire {
+                expected.push(packet.bytes().to_vec());
+                is_short.push((free - tap.ring.slots() < packet.bytes().len(), expects_short));
+            }
+        };
+        for spec in [Spec::tcp(3_000).train(1_000), Spec::udp(2_500).train(1_000).v6()] {
+            let mut train = packet(&spec, 1, 40);
+            tell(Kind::Received, &train, false);
+            tell(Kind::Sent, &train, true);
+            // Cut as by a loss inside: one leaves, one is dropped, one leaves.
+            for kind in [Kind::Sent, Kind::Dropped] {
+                let rest = train.detach(1);
+                tell(kind, &train, true);
+                train.attach(&rest);
+            }
+            tell(Kind::Sent, &train, true);
+            // Another one between; a copy; one that was changed.
+            let mut other = packet(&spec, 2, 0);
+            tell(Kind::Received, &other, false);
+            tell(Kind::Sent, &train, false);
+            tell(Kind::Received, &other, false);
+            other.lineage = 7;
+            tell(Kind::Sent, &other, false);
+            let last = other.bytes().len() - 1;
+            other.bytes_mut()[last] ^= 1;
+            tell(Kind::Rewritten, &other, false);
+            tell(Kind::Sent, &other, false);
+            tell(Kind::Dropped, &other, true);
+        }
+        // Too short to gain anything.
+        let short = packet(&Spec::udp(100), 3, 0);
+        tell(Kind::Received, &short, false);
+        tell(Kind::Sent, &short, false);
+        assert!(is_short.iter().all(|(is, expected)| is == expected), "{is_short:?}");
+        let mut found = Vec::new();
+        told(ring, |record| {
+            if record.kind != Kind::Rewritten {
+                found.push([record.bytes, record.rest].concat());
+            }
+        });
+        assert_eq!(found, expected);
     }
 
     /// A rewrite is told with the headers before and after, of each packet.
