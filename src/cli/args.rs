@@ -253,8 +253,8 @@ pub(super) struct Pcap {
     /// A configuration with the path; addresses and routes of its ports have no effect
     #[arg(long, group = "faults")]
     pub(super) config: Option<PathBuf>,
-    /// The path of the configuration, by the names of its ports; needed if there are several
-    #[arg(long, value_name = "FROM:TO", requires = "config", conflicts_with = "spec")]
+    /// The path of the configuration, by the names of its ports: FROM:TO or FROM>TO; needed if there are several
+    #[arg(long, value_name = "PATH", requires = "config", conflicts_with = "spec")]
     pub(super) path: Option<String>,
     /// Faults in the grammar of `exec`; with the same seed they hit the same packets as `exec --up`
     #[arg(long, group = "faults")]

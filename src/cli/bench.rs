@@ -14,6 +14,7 @@ use crate::cli::{WRONG, fail, faults, kind, out};
 use crate::config::plan::{NetnsRef, PathPlan, PortPlan};
 use crate::config::{self, Kind, Plan};
 use crate::engine::network::router_params;
+use crate::journal::names::is_called;
 use crate::net::privilege;
 use crate::pipeline::params::{ImpairmentParams, Mode};
 use crate::pipeline::time::Duration;
@@ -42,8 +43,8 @@ pub(super) struct Bench {
     /// Faults in the grammar of `exec`, instead of a file
     #[arg(long, conflicts_with_all = ["config", "path"])]
     spec: Option<String>,
-    /// Only this path, by the names of its ports
-    #[arg(long, value_name = "FROM:TO")]
+    /// Only this path, by the names of its ports: FROM:TO or FROM>TO
+    #[arg(long, value_name = "PATH")]
     path: Option<String>,
     /// How long each kind of packet is measured
     #[arg(long, value_name = "TIME", default_value = "500ms")]
@@ -102,16 +103,16 @@ fn wanted(args: &Bench) -> anyhow::Result<(Plan, Vec<usize>)> {
     }
     let file = args.config.as_deref().context("give a configuration or --spec")?;
     let plan = kind::load(file, Kind::Config, config::parse).map_err(anyhow::Error::msg)?;
-    let name = |path: &PathPlan| format!("{}:{}", plan.ports[path.from].name, plan.ports[path.to].name);
+    let name = |path: &PathPlan| format!("{}>{}", plan.ports[path.from].name, plan.ports[path.to].name);
     let names: Vec<String> = plan.paths.iter().map(name).collect();
-    let is_wanted = |index: &usize| args.path.as_ref().is_none_or(|path| *path == names[*index]);
+    let is_wanted = |index: &usize| args.path.as_ref().is_none_or(|path| is_called(&names[*index], path));
     let paths: Vec<usize> = (0..names.len()).filter(is_wanted).collect();
     if names.is_empty() {
         bail!("{} has no path: there is nothing to measure", file.display());
     }
     if paths.is_empty() {
         bail!(
-            "{} has no path {}: there are {}",
+            "--path: {} has no path {}; there are: {}",
             file.display(),
             args.path.as_deref().unwrap_or(""),
             names.join(", ")

@@ -39,7 +39,7 @@ use crate::net::{NetError, Netns, link};
 use crate::pipeline::time::Duration;
 
 /// The network could not be made, or what was asked for beside the command not be written.
-const NO_NETWORK: u8 = 125;
+pub(super) const NO_NETWORK: u8 = 125;
 /// The command was found but could not be run.
 const NOT_RUN: u8 = 126;
 /// The command was not found.

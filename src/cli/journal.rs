@@ -17,7 +17,7 @@ use crate::pipeline::time::Duration;
 const PIECE: usize = 32 << 10;
 
 /// Options of `journal`.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "\
 Times are seconds since the router started. Flows are numbered in the order in
 which they appear, the packets of a flow from 1.
@@ -44,10 +44,10 @@ pub(super) struct Journal {
     #[arg(long)]
     pub(super) reason: Option<String>,
     /// Only the flow with this number
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(super) flow: Option<u64>,
     /// Only the packet with this number in its flow
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(super) packet: Option<u64>,
     /// Only from this time on (such as 1.5s)
     #[arg(long, value_name = "TIME")]
@@ -66,16 +66,49 @@ pub(super) enum About {
     Run(NoteKind),
 }
 
+impl Journal {
+    /// The same with the name of a path as the journal has it.
+    fn spelled(mut self, names: &Names) -> Self {
+        let is_known = |place: &str| names.places().iter().any(|name| name.contains(place));
+        if let Some(place) = &mut self.place
+            && !is_known(place)
+            && is_known(&place.replacen(':', ">", 1))
+        {
+            *place = place.replacen(':', ">", 1);
+        }
+        self
+    }
+
+    /// What is looked for, in words.
+    fn wanted(&self) -> &'static str {
+        let is_filtered = self.kind.is_some()
+            || self.place.is_some()
+            || self.reason.is_some()
+            || self.flow.is_some()
+            || self.packet.is_some()
+            || self.from.is_some()
+            || self.until.is_some();
+        if is_filtered { "record is as asked for" } else { "records" }
+    }
+}
+
 /// Prints the records that are asked for.
 pub(super) fn journal(args: &Journal) -> ExitCode {
+    if let (Some(from), Some(until)) = (args.from, args.until)
+        && from >= until
+    {
+        return fail(WRONG, format!("--until {until} is not after --from {from}: nothing lies between"));
+    }
     let mut reader = match open(&args.file).and_then(|file| Reader::new(file, &args.file)) {
         Ok(reader) => reader,
         Err(error) => return fail(WRONG, error),
     };
+    let args = &args.clone().spelled(&reader.names);
     if let Some(unknown) = unknown(args, &reader.names) {
         return fail(WRONG, unknown);
     }
     let (mut flows, mut text, mut failed) = (Flows::default(), String::new(), None);
+    let mut is_empty = true;
     reader.for_each(|names, entry| {
         let found = match entry {
             Entry::Record(record) => {
@@ -86,6 +119,7 @@ pub(super) fn journal(args: &Journal) -> ExitCode {
             Entry::Note(note) => is_noted(args, note).then(|| (note.json(), note.line())),
         };
         if let Some((value, line)) = found {
+            is_empty = false;
             if args.json.is_wanted() {
                 failed = json::record(value).err();
             }
@@ -117,6 +151,9 @@ pub(super) fn journal(args: &Journal) -> ExitCode {
             "faultwire: {} is damaged from byte {at} on: the records before it were read",
             args.file.display()
         )),
+    }
+    if is_empty && args.flow.is_none_or(|flow| flows.has(flow)) {
+        out::note_line(format_args!("faultwire: {}: no {}", args.file.display(), args.wanted()));
     }
     match args.flow.filter(|flow| !out::is_closed() && !flows.has(*flow)) {
         Some(flow) => fail(WRONG, format!("--flow: there is no flow {flow}; {}", flows.range())),

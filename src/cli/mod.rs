@@ -56,7 +56,7 @@ pub fn main() -> ExitCode {
     // Who started it, before anything takes time.
     let parent = nix::unistd::getppid();
     if cni::is_plugin() {
-        return out::verdict(cni::cni());
+        return out::verdict(cni::cni(), ExitCode::FAILURE);
     }
     completions::answer();
     let args = match args::Args::try_parse() {
@@ -69,6 +69,7 @@ pub fn main() -> ExitCode {
         return fail(WRONG, reasons(&error));
     }
     signals::wait_for_children();
+    let is_exec = matches!(args.command, args::Command::Exec(_));
     let code = match args.command {
         args::Command::Check(args) => check::check(&args),
         args::Command::Run(args) => run::run(&args, parent),
@@ -86,7 +87,13 @@ pub fn main() -> ExitCode {
         args::Command::Toxiproxy(args) => toxiproxy::toxiproxy(&args, parent),
         args::Command::Case(command) => case::case(&command),
     };
-    out::verdict(code)
+    // As for all other outputs of `exec`: the code of a command that failed stays.
+    let broken = match code {
+        code if is_exec && code == ExitCode::SUCCESS => exec::NO_NETWORK.into(),
+        code if is_exec => code,
+        _ => ExitCode::FAILURE,
+    };
+    out::verdict(code, broken)
 }
 
 /// Says what went wrong, as JSON too if that is wanted, and returns `code`.

@@ -3,7 +3,7 @@
 //! - If the reader has closed the pipe (`| head`), only the output ends: the command continues silently, with its usual exit
 //!   code.
 //! - Any other failure of standard output, such as a full disk, is remembered and reported at the end: [`verdict`] then gives
-//!   exit code 1.
+//!   the exit code for that.
 //! - Failures of standard error are ignored.
 
 mod colour;
@@ -137,12 +137,12 @@ pub(super) fn note_line(text: impl Display) {
     note(format_args!("{text}\n"));
 }
 
-/// The exit code of the process: `code`, unless standard output could not be written.
-pub(super) fn verdict(code: ExitCode) -> ExitCode {
+/// The exit code of the process: `code`, or `broken` if standard output could not be written.
+pub(super) fn verdict(code: ExitCode, broken: ExitCode) -> ExitCode {
     match FAILURE.lock().unwrap_or_else(PoisonError::into_inner).take() {
         Some(Failure::Broken(error)) => {
             note_line(format_args!("faultwire: standard output cannot be written: {error}"));
-            ExitCode::FAILURE
+            broken
         }
         Some(Failure::Gone) | None => code,
     }

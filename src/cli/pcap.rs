@@ -25,6 +25,7 @@ use crate::config::plan::{NetnsRef, PathPlan, PortPlan};
 use crate::config::{self, Kind, Plan};
 use crate::engine::Clock;
 use crate::engine::network::{Summary, router_params};
+use crate::journal::names::is_called;
 use crate::pipeline::time::{Duration, Instant};
 
 /// The capture broke, or an output did.
@@ -185,19 +186,17 @@ fn plan(args: &Pcap) -> anyhow::Result<(Plan, usize)> {
     for warning in &plan.warnings {
         out::note_line(format_args!("warning: {warning}"));
     }
-    let name = |path: &PathPlan| format!("{}:{}", plan.ports[path.from].name, plan.ports[path.to].name);
+    let name = |path: &PathPlan| format!("{}>{}", plan.ports[path.from].name, plan.ports[path.to].name);
     let names: Vec<String> = plan.paths.iter().map(name).collect();
-    let index = match (&args.path, names.len()) {
-        (Some(wanted), _) => names.iter().position(|name| name == wanted),
-        (None, 1) => Some(0),
-        (None, _) => None,
-    };
-    match index {
-        Some(index) => Ok((plan, index)),
-        None if names.is_empty() => {
-            bail!("{} has no path: nothing would be done to a packet", file.display())
-        }
-        None => bail!("say which path of {} is meant: --path {}", file.display(), names.join(" or --path ")),
+    let file = file.display();
+    match (&args.path, &names[..]) {
+        (_, []) => bail!("{file} has no path: nothing would be done to a packet"),
+        (Some(wanted), _) => match names.iter().position(|name| is_called(name, wanted)) {
+            Some(index) => Ok((plan, index)),
+            None => bail!("--path: {file} has no path {wanted}; there are: {}", names.join(", ")),
+        },
+        (None, [_]) => Ok((plan, 0)),
+        (None, _) => bail!("say which path of {file} is meant: --path '{}'", names.join("' or --path '")),
     }
 }
 

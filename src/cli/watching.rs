@@ -31,7 +31,7 @@ pub(super) struct Watching {
     /// Only packets that match, in the grammar of `attach --match`
     #[arg(long, value_name = "EXPRESSION", requires = "journal")]
     pub(super) journal_match: Option<String>,
-    /// Only events on this path: up or down; for `run` and cases FROM>TO
+    /// Only events on this path: up or down; for `run` and cases FROM:TO or FROM>TO
     #[arg(long, value_name = "PATH", requires = "journal")]
     pub(super) journal_path: Option<String>,
     /// Capture packets into this pcapng file: where they came in, and where they left or were dropped, with the reason

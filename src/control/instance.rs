@@ -2,6 +2,7 @@
 
 use crate::config::Aim;
 use crate::engine::Workers;
+use crate::journal::names::is_called;
 use crate::journal::{Names, Notes};
 use crate::net::Netns;
 use crate::pipeline::params::{RouterParams, StageParams};
@@ -63,7 +64,7 @@ impl Instance {
     /// The path that is called so, if it has or may have stages.
     pub(super) fn path(&self, name: &str) -> Option<usize> {
         let configured = self.names.paths.iter().take(self.params.paths.len());
-        configured.enumerate().find(|(_, path)| path.name == name).map(|(number, _)| number)
+        configured.enumerate().find(|(_, path)| is_called(&path.name, name)).map(|(number, _)| number)
     }
 
     /// The names of the paths that may have stages.

@@ -89,9 +89,9 @@ impl Names {
         self.ports.get(usize::from(port)).map_or("?", String::as_str)
     }
 
-    /// The number of the path that is called `name`.
+    /// The number of the path that is called `name`, as [`is_called`] reads it.
     pub fn path(&self, name: &str) -> Option<u16> {
-        self.paths.iter().position(|path| path.name == name).map(|at| at as u16)
+        self.paths.iter().position(|path| is_called(&path.name, name)).map(|at| at as u16)
     }
 
     /// `PATH/STAGE`, `PATH`, or `router` for what happened on no path.
@@ -139,6 +139,15 @@ impl Names {
     }
 }
 
+/// Whether `text` means the path `name`. A path `FROM>TO` can also be written `FROM:TO`, which needs no quotes in a shell.
+pub fn is_called(name: &str, text: &str) -> bool {
+    let with_colon = |at: usize| {
+        let (name, text) = (name.as_bytes(), text.as_bytes());
+        text[at] == b':' && name[..at] == text[..at] && name[at + 1..] == text[at + 1..]
+    };
+    name == text || name.len() == text.len() && name.match_indices('>').any(|(at, _)| with_colon(at))
+}
+
 /// Four significant digits.
 fn short(number: f64) -> String {
     if number <= 0.0 {
@@ -180,6 +189,19 @@ pub(crate) mod tests {
             "router: dropped"
         );
         assert_eq!([1.0, 0.01, 0.5, 0.003_123].map(short), ["1", "0.01", "0.5", "0.003123"]);
+    }
+
+    #[test]
+    fn a_path_has_two_spellings() {
+        for text in ["a>b", "a:b"] {
+            assert!(is_called("a>b", text), "{text}");
+        }
+        for text in ["a", "a>c", "a:c", "a-b", "a::b", "", "ab:", ":ab"] {
+            assert!(!is_called("a>b", text), "{text}");
+        }
+        assert!(
+            is_called("x:y>z", "x:y:z") && !is_called("x:y>z", "x>y>z") && !is_called("\u{e9}>b", "\u{e8}:b")
+        );
     }
 
     /// Whatever path and seat a record names, the router has it, and so do the names.

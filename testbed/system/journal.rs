@@ -285,9 +285,24 @@ fn filters_with_unknown_names_are_refused() {
         assert_eq!(printed.status.code(), Some(2), "{option}: {}", said(&printed));
         assert!(said(&printed).contains(hint), "{option}: {}", said(&printed));
     }
-    // Known, though nothing was dropped for it.
-    let printed = output(&["journal", &journal, "--reason", "aqm", "--place", "down"]);
-    assert!(printed.status.success() && printed.stdout.is_empty(), "{}", said(&printed));
+    for (options, hint) in [
+        (&["--packet", "0"][..], "0 is not in 1.."),
+        (&["--flow", "0"], "0 is not in 1.."),
+        (&["--from", "2s", "--until", "1s"], "--until 1s is not after --from 2s"),
+        (&["--from", "1s", "--until", "1s"], "--until 1s is not after --from 1s"),
+    ] {
+        let printed = output(&[&["journal", &journal], options].concat());
+        assert_eq!(printed.status.code(), Some(2), "{options:?}: {}", said(&printed));
+        assert!(said(&printed).contains(hint), "{options:?}: {}", said(&printed));
+    }
+    // Known, though nothing was dropped for it, or nothing has this number: an empty answer is told.
+    for options in
+        [&["--reason", "aqm", "--place", "down"][..], &["--packet", "999999"], &["--from", "99999s"]]
+    {
+        let printed = output(&[&["journal", &journal], options].concat());
+        assert!(printed.status.success() && printed.stdout.is_empty(), "{}", said(&printed));
+        assert!(said(&printed).contains("no record is as asked for"), "{options:?}: {}", said(&printed));
+    }
     let piped = tool(env!("CARGO_BIN_EXE_faultwire"))
         .args(["journal", "-", "--json"])
         .stdin(std::fs::File::open(&journal).unwrap())

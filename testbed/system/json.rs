@@ -1,9 +1,12 @@
 //! What every command says with `--json`, held to docs/json.schema.json.
 
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::system::common::{Folder, Foreign, Running, Scratch, config, ip, output, said, unique};
+use crate::system::common::{Folder, Foreign, Running, Scratch, config, ip, output, said, tool, unique};
 
 fn schema() -> jsonschema::Validator {
     let text = std::fs::read_to_string("docs/json.schema.json").unwrap();
@@ -93,11 +96,36 @@ fn ctl_and_journals_have_documents() {
         &["ctl", "show"],
         &["ctl", "set", "netem", "loss 1%"],
         &["ctl", "pause", "netem"],
+        &["ctl", "resume", "netem"],
+        &["ctl", "add", "left>right", "delay 1ms"],
+        &["ctl", "freeze", "left:right"],
+        &["ctl", "release", "left>right"],
+        &["ctl", "apply", "left:right=loss 30%"],
+        &["ctl", "mark", "here"],
+        &["ctl", "flows"],
+        &["ctl", "at", "+1h", "pause", "netem"],
+        &["ctl", "schedule"],
     ] {
-        result("ctl", &[line, &of[..]].concat(), 0);
+        let answer = result("ctl", &[line, &of[..]].concat(), 0);
+        assert!(answer.as_object().unwrap().len() > 2, "{line:?}: {answer}");
     }
     result("ctl", &[&["ctl", "rm", "nothing"][..], &of[..]].concat(), 2);
+    let cancelled = output(&[&["ctl", "cancel", "1", "--json"][..], &of[..]].concat());
+    document(&String::from_utf8(cancelled.stdout).unwrap(), "ctl");
+    // A line for each event, from the first one on that says that it listens.
+    let mut watch = tool(env!("CARGO_BIN_EXE_faultwire"));
+    watch.args(["ctl", "watch", "--json", "--kinds", "marked"]).args(of);
+    let mut watch = watch.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert_eq!(document(&lines.next().unwrap(), "ctl")["kind"], "listening");
+    result("ctl", &[&["ctl", "mark", "seen"][..], &of[..]].concat(), 0);
+    let marks: Vec<String> = lines.by_ref().take(2).collect();
+    for line in &marks {
+        assert_eq!(document(line, "ctl")["text"], "seen");
+    }
     running.stop(Signal::SIGTERM);
+    assert_eq!(lines.next(), None);
+    watch.wait().unwrap();
     let folder = Folder::new();
     let journal = folder.file("j.fwj");
     let ping = "ping -q -c 20 -i 0.01 -W 1 $FAULTWIRE_HOST >/dev/null; true";

@@ -224,7 +224,7 @@ fn what_cannot_be_read_is_refused_before_anything_is_written() {
         (vec![&input, &out, "--spec", "los 1%"], "\"loss\""),
         (vec![&input, &input, "--spec", "loss 1%"], "twice"),
         (vec![&input, &out, "--config", &dsl], "--path"),
-        (vec![&input, &out, "--config", &dsl, "--path", "a:b"], "--path"),
+        (vec![&input, &out, "--config", &dsl, "--path", "a:b"], "no path a:b; there are: left>right"),
         (vec![&input, &out], "--config"),
     ] {
         let output = pcap(&arguments);

@@ -94,6 +94,10 @@ fn the_exit_code_of_the_command_is_never_lost() {
     assert!(said(&kept).contains("cannot write the summary: cannot write /dev/full"), "{}", said(&kept));
     let succeeded = output(&["exec", "--json=/dev/full", "--", "true"]);
     assert_eq!(succeeded.status.code(), Some(125), "{}", said(&succeeded));
+    for (script, code) in [("exit 0", 125), ("exit 7", 7)] {
+        let words = ["exec", "--json", "--", "sh", "-c", script].map(str::to_owned);
+        assert_eq!(run_with(&words, full().into(), Stdio::null()).status.code(), Some(code), "{script}");
+    }
     let words: Vec<String> =
         ["exec", "--summary", "--", "sh", "-c", "exit 7"].iter().map(|&word| word.to_owned()).collect();
     assert_eq!(run_with(&words, Stdio::null(), full().into()).status.code(), Some(7));
