@@ -1,4 +1,4 @@
-//! SIGKILL at random moments of `run`, `exec` and `case run`, and what is left afterwards.
+//! SIGKILL at random moments of `run`, `exec`, `attach` and `case run`, and what is left afterwards.
 //!
 //! `FAULTWIRE_KILLS` says how often each is killed. All of it happens in namespaces of this process, so that the whole state of
 //! the host can be compared: links, addresses, routes, rules, mounts, files and processes.
@@ -9,7 +9,9 @@
 //! - of `case run`: an empty tracefs instance, until the next case that looks at drop reasons (not looked at here, since
 //!   the trace is the machine's and other tests use it);
 //! - of `exec`: the command, which goes on without a network, as under any program that starts another;
-//! - of `run` and `exec`: the file of the control socket, until the next start.
+//! - of `run`, `exec` and `attach`: the file of the control socket, and of its token, until the next start.
+//!
+//! Journals and captures are read after each kill: all of their whole blocks must be good.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -51,14 +53,45 @@ fn main() {
     fs::write(&config, CONFIG).unwrap();
     let config = config.to_str().unwrap();
     let subjects = [
-        Subject { name: "run", arguments: &["run", config, "--json"], files: true },
+        Subject { name: "run", arguments: &["run", config, "--json"], files: true, records: false },
         Subject {
             name: "exec",
             arguments: &["exec", "--both", "delay 1ms", "--", "sleep", "0.3"],
             files: false,
+            records: false,
         },
-        Subject { name: "case", arguments: &["case", "run", "no-route", "mss-clamp"], files: false },
+        Subject {
+            name: "case",
+            arguments: &["case", "run", "no-route", "mss-clamp"],
+            files: false,
+            records: false,
+        },
+        Subject {
+            name: "run that records",
+            arguments: &["run", config, "--json"],
+            files: true,
+            records: true,
+        },
+        Subject {
+            name: "attach that records",
+            arguments: &["attach", "--dev", "kill0", "--both", "delay 1ms", "--for", "300ms"],
+            files: false,
+            records: true,
+        },
+        Subject {
+            name: "exec that records",
+            arguments: &["exec", "--both", "delay 1ms", "--", "sh", "-c", PING],
+            files: false,
+            records: true,
+        },
     ];
+    // What is attached to; its ends talk about their addresses.
+    ip(&["link", "add", "kill0", "type", "veth", "peer", "name", "kill1"]);
+    ip(&["link", "set", "kill0", "up"]);
+    ip(&["link", "set", "kill1", "up"]);
+    for file in [JOURNAL, CAPTURE] {
+        fs::write(file, "").unwrap();
+    }
     // Whatever the first start makes for good (the mount of /run/netns) is there before.
     swept();
     let mut random = 7;
@@ -84,6 +117,15 @@ const CONFIG: &str = "duration = \"300ms\"\nworkers = 2\n\
     routes = [\"default\"]\n\
     [[port]]\nname = \"host\"\naddresses = [\"10.88.3.2/24\"]\nroutes = [\"10.88.0.0/16\"]\n\
     [[path]]\nfrom = \"left\"\nto = \"right\"\nspec = \"delay 10ms loss 1%\"\n";
+
+/// Fills both files of a run that records.
+const PING: &str = "ping -q -c 60 -i 0.005 $FAULTWIRE_HOST > /dev/null";
+/// What is recorded goes here.
+const JOURNAL: &str = "/tmp/kill.fwj";
+const CAPTURE: &str = "/tmp/kill.pcapng";
+/// All outputs at once, and a listener.
+const RECORDS: [&str; 8] =
+    ["--journal", JOURNAL, "--journal-mode", "all", "--pcap", CAPTURE, "--control-listen", "0"];
 
 /// The next state of a linear congruential generator (Knuth's constants).
 fn step(state: u64) -> u64 {
@@ -120,12 +162,17 @@ struct Subject<'a> {
     arguments: &'a [&'a str],
     /// It makes named namespaces, which the next start removes.
     files: bool,
+    /// It writes a journal and a capture, and listens for requests.
+    records: bool,
 }
 
 impl Subject<'_> {
     fn start(&self) -> Child {
+        let (records, command) = (if self.records { &RECORDS[..] } else { &[] }, self.arguments);
         program()
-            .args(self.arguments)
+            .arg(command[0])
+            .args(records)
+            .args(&command[1..])
             .env(MARK, std::process::id().to_string())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -151,6 +198,10 @@ impl Subject<'_> {
         child.kill().unwrap();
         child.wait().unwrap();
         gone();
+        if self.records {
+            journal_is_good(&format!("{} killed after {after:?}", self.name));
+            capture_is_good(&format!("{} killed after {after:?}", self.name));
+        }
         let mut state = State::now();
         let names = fs::read_dir("/run/netns").map_or(0, Iterator::count);
         let (sockets, records) = run_files();
@@ -168,11 +219,42 @@ impl Subject<'_> {
     }
 }
 
-/// Control sockets, and records of namespaces.
+/// A journal is read to its last whole block; there is none if nothing was begun.
+fn journal_is_good(what: &str) {
+    if fs::metadata(JOURNAL).unwrap().len() == 0 {
+        return;
+    }
+    let read = program().args(["journal", JOURNAL]).output().unwrap();
+    let said = String::from_utf8_lossy(&read.stderr);
+    assert!(read.status.success() && !said.contains("damaged"), "{what}: {said}");
+}
+
+/// Each block of the capture that is whole has the same length at both ends, and the last one ends where the next would begin, or is
+/// cut.
+fn capture_is_good(what: &str) {
+    let bytes = fs::read(CAPTURE).unwrap();
+    let word =
+        |at: usize| bytes.get(at..at + 4).map(|word| u32::from_le_bytes(word.try_into().unwrap()) as usize);
+    let mut at = 0;
+    while let Some(length) = word(at + 4) {
+        assert!(length >= 12 && length % 4 == 0, "{what}: a block of {length} bytes at {at}");
+        if at + length > bytes.len() {
+            break;
+        }
+        assert_eq!(word(at + length - 4), Some(length), "{what}: the block at {at} of the capture");
+        at += length;
+    }
+    assert!(bytes.is_empty() || bytes.starts_with(&[0x0a, 0x0d, 0x0d, 0x0a]), "{what}: no capture");
+}
+
+/// Control sockets and their tokens, and records of namespaces.
 fn run_files() -> (usize, usize) {
     let files = fs::read_dir("/run/faultwire").into_iter().flatten().flatten();
-    let (sockets, records): (Vec<_>, Vec<_>) =
-        files.partition(|file| file.file_type().is_ok_and(|kind| kind.is_socket()));
+    let is_control = |file: &fs::DirEntry| {
+        let is_token = file.path().extension().is_some_and(|extension| extension == "token");
+        is_token || file.file_type().is_ok_and(|kind| kind.is_socket())
+    };
+    let (sockets, records): (Vec<_>, Vec<_>) = files.partition(is_control);
     (sockets.len(), records.len())
 }
 
