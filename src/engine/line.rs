@@ -89,13 +89,13 @@ impl Workers {
         self.send_changes(changes, Message::Change)
     }
 
-    /// As [`Self::change`], but held packets leave at once, in the order in which they were due, so that the change takes effect
-    /// with the next packet.
+    /// As [`Self::change`], but what is held by stages that change or go leaves them at once, so that the change takes effect with
+    /// the next packet.
     ///
     /// # Errors
     /// If a worker has ended.
     pub fn replace(&self, changes: Vec<Change>) -> Result<(), Ended> {
-        self.send_changes(changes.into_iter().map(Change::renewing).collect(), Message::Replace)
+        self.send_changes(changes, Message::Replace)
     }
 
     fn send_changes(

@@ -1,61 +1,35 @@
 //! One worker: the loop that reads, runs the core, and waits.
 
+mod messages;
+
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::Receiver;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::eventfd::EventFd;
 use nix::sys::time::TimeSpec;
 
 use crate::device::vnet;
-use crate::engine::cache::{self, FlowCaches};
+use crate::engine::cache::{self, FlowCaches, Settled};
 use crate::engine::clock::Clock;
 use crate::engine::events::Tap;
 use crate::engine::patience::Patience;
 use crate::engine::record::Records;
-use crate::engine::report::Report;
 use crate::engine::tun::{Arrival, Port, Queues, offload};
-use crate::journal::Kind;
-use crate::pipeline::aim::flow::FlowSeen;
+pub(super) use crate::engine::worker::messages::Message;
+use crate::engine::worker::messages::Work;
 use crate::pipeline::packet::Offload;
 use crate::pipeline::pool::{Buffer, HEADROOM};
-use crate::pipeline::router::{Change, Router};
+use crate::pipeline::router::Router;
 use crate::pipeline::time::Instant;
 
 /// Packets read from one queue before the others have their turn.
 const BURST: usize = 64;
 
 const _: () = assert!(HEADROOM == vnet::LEN, "the device's header goes into the packet's headroom");
-
-/// What the control side asks of a worker.
-#[derive(Debug)]
-pub(super) enum Message {
-    /// The numbers, now.
-    Report(Sender<Report>),
-    /// Lets go of what waits, and lets pass what comes by wires from now on; then the numbers.
-    Release(Sender<Report>),
-    /// Reads no more from routed ports; then the numbers. What is held still leaves when it is due.
-    Close(Sender<Report>),
-    /// Lets go of what waits, and ends as by `Stop`: nothing comes between the two.
-    Finish(Sender<Report>),
-    /// The last numbers; then the worker ends.
-    Stop(Sender<Report>),
-    /// Other paths; those that there were go back.
-    Change(Box<Change>, Sender<Box<Change>>),
-    /// As `Change`, but what waits leaves first, at once.
-    Replace(Box<Change>, Sender<Box<Change>>),
-    /// Nothing enters this path, or what waits in front of it does.
-    Freeze(u16, bool, Sender<()>),
-    /// The flows from a place of the table on, as many as the vector has room for; whether there are more.
-    Flows(usize, Vec<FlowSeen>, Sender<(Vec<FlowSeen>, bool)>),
-    /// Another tap to tell what happens, under a number; answered once it is told.
-    Listen(u64, Box<crate::journal::Tap>, Sender<()>),
-    /// No more for the tap of this number.
-    Deafen(u64),
-}
 
 /// The parts that a worker is made of.
 #[derive(Debug)]
@@ -70,6 +44,8 @@ pub(super) struct Worker {
     buffer: Buffer,
     /// Routed ports are not read any more.
     is_closed: bool,
+    /// A message that takes several turns of the loop. The next ones wait for it.
+    work: Option<Work>,
 }
 
 impl Worker {
@@ -100,6 +76,7 @@ impl Worker {
             patience: Patience::new(),
             buffer,
             is_closed: false,
+            work: None,
         }
     }
 
@@ -119,9 +96,11 @@ impl Worker {
         loop {
             let now = self.clock.now();
             self.router.poll(now, &mut self.queues);
-            // Flows that cannot be opened yet are tried again.
-            let again = is_drained && self.caches.settle(&self.queues.written, &mut self.router, now);
-            match ppoll(&mut polls, self.patience(again.then(|| now + cache::RETRY)), None) {
+            if self.work.is_some() && self.take_messages()? {
+                return Ok(());
+            }
+            let next = self.next_turn(is_drained, now);
+            match ppoll(&mut polls, self.patience(next), None) {
                 Ok(0) => {
                     self.patience.woke(self.clock.now());
                     is_drained = true;
@@ -137,8 +116,11 @@ impl Worker {
                     is_drained &= self.read_burst(port)? < BURST;
                 }
             }
-            if is_ready(&polls[bell]) && self.take_messages()? {
-                return Ok(());
+            if is_ready(&polls[bell]) {
+                self.bell.read()?;
+                if self.take_messages()? {
+                    return Ok(());
+                }
             }
             if self.is_closed {
                 let ports = self.queues.ports.iter().zip(&mut polls);
@@ -146,6 +128,22 @@ impl Worker {
                     poll.set_events(PollFlags::empty());
                 }
             }
+        }
+    }
+
+    /// When the next turn has to come even if no packet does.
+    fn next_turn(&mut self, is_drained: bool, now: Instant) -> Option<Instant> {
+        if self.work.is_some() {
+            return Some(now);
+        }
+        if !is_drained {
+            return None;
+        }
+        match self.caches.settle(&self.queues.written, &mut self.router, now) {
+            Settled::Whole => None,
+            // Flows that cannot be opened yet are tried again.
+            Settled::NotYet => Some(now + cache::RETRY),
+            Settled::InPart => Some(now),
         }
     }
 
@@ -201,96 +199,6 @@ impl Worker {
             while matches!(self.queues.ports[at], Port::Wire { .. }) && self.read_burst(port)? == BURST {}
         }
         Ok(())
-    }
-
-    /// True if one of the messages says stop.
-    fn take_messages(&mut self) -> std::io::Result<bool> {
-        self.bell.read()?;
-        while let Ok(message) = self.messages.try_recv() {
-            match message {
-                Message::Report(reply) => drop(reply.send(self.report())),
-                Message::Flows(from, mut flows, reply) => {
-                    if from == 0 {
-                        self.caches.tell_all(&mut self.router, self.clock.now());
-                    }
-                    let has_more = self.router.flows(from, &mut flows);
-                    drop(reply.send((flows, has_more)));
-                }
-                Message::Listen(number, tap, reply) => {
-                    self.queues.listeners.add(number, *tap);
-                    self.show_or_not();
-                    // Whoever asked may have gone.
-                    let _ = reply.send(());
-                }
-                Message::Deafen(number) => {
-                    self.queues.listeners.remove(number);
-                    self.show_or_not();
-                }
-                Message::Change(mut change, reply) => {
-                    self.take_back();
-                    self.router.change(&mut change, self.clock.now(), &mut self.queues);
-                    self.show_or_not();
-                    drop(reply.send(change));
-                }
-                Message::Replace(mut change, reply) => {
-                    self.take_back();
-                    self.router.flush(self.clock.now(), &mut self.queues);
-                    self.router.change(&mut change, self.clock.now(), &mut self.queues);
-                    self.show_or_not();
-                    drop(reply.send(change));
-                }
-                Message::Freeze(path, is_frozen, reply) => {
-                    self.take_back();
-                    self.router.freeze(path, is_frozen, self.clock.now(), &mut self.queues);
-                    self.show_or_not();
-                    // Whoever asked may have gone.
-                    let _ = reply.send(());
-                }
-                Message::Release(reply) => {
-                    // What passes from now on meets no stage.
-                    self.caches.tell_all(&mut self.router, self.clock.now());
-                    self.router.let_go(self.clock.now(), &mut self.queues);
-                    drop(reply.send(self.report()));
-                }
-                Message::Close(reply) => {
-                    self.is_closed = true;
-                    drop(reply.send(self.report()));
-                }
-                Message::Finish(reply) => {
-                    self.drain()?;
-                    self.router.let_go(self.clock.now(), &mut self.queues);
-                    self.router.shut_down(self.clock.now(), &mut self.queues);
-                    drop(reply.send(self.report()));
-                    return Ok(true);
-                }
-                Message::Stop(reply) => {
-                    self.drain()?;
-                    self.router.shut_down(self.clock.now(), &mut self.queues);
-                    drop(reply.send(self.report()));
-                    return Ok(true);
-                }
-            }
-        }
-        Ok(false)
-    }
-
-    /// What passes in the kernel does so by what the paths were: before they change it is told to the core, and all flows are
-    /// detoured.
-    fn take_back(&mut self) {
-        self.caches.pause(true, &mut self.router, self.clock.now());
-    }
-
-    /// While somebody listens to what comes and leaves, no packet stays in the kernel.
-    fn show_or_not(&mut self) {
-        let listeners = &self.queues.listeners;
-        let is_shown = listeners.wants(Kind::Received) || listeners.wants(Kind::Sent);
-        self.caches.pause(is_shown, &mut self.router, self.clock.now());
-    }
-
-    fn report(&mut self) -> Report {
-        self.caches.tell_all(&mut self.router, self.clock.now());
-        let queues = &self.queues;
-        Report::of(&self.router, &queues.lateness, &queues.times, queues.records_lost, queues.events_lost)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The flows of one attachment: which have an entry in the table, which are open, and what has passed.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use crate::bpf::flows::{Entry, FlowTable, KeyWords, WAYS};
 use crate::engine::cache::loss::Loss;
@@ -47,6 +48,17 @@ struct Member {
     looked: u64,
 }
 
+/// How far the opening of flows has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::engine) enum Settled {
+    /// No flow waits to be opened.
+    Whole,
+    /// Flows wait for packets that are on their way.
+    NotYet,
+    /// There are more flows than one turn may take.
+    InPart,
+}
+
 /// Which member a packet belongs to, and whether the hook has counted it as a detour of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::engine) struct Arrived(pub(super) Option<usize>);
@@ -62,6 +74,8 @@ pub(super) struct FlowCache {
     places: Vec<usize>,
     /// Members that may be opened when the queues are empty.
     closed: VecDeque<usize>,
+    /// After a pause, the members from here on are put among them little by little.
+    reopened: usize,
     /// For each direction, frames that were written and have not passed the hook.
     missing: [Loss; 2],
     /// For each direction, written frames that are lost.
@@ -81,6 +95,7 @@ impl FlowCache {
             members: Vec::with_capacity(entries),
             places: vec![0; entries],
             closed: VecDeque::with_capacity(entries),
+            reopened: usize::MAX,
             missing: [Loss::default(); 2],
             lost: [0; 2],
             asked: vec![Asked::default(); ASKED],
@@ -235,47 +250,65 @@ impl FlowCache {
         }
     }
 
-    /// Whether everything has to be detoured for a while.
-    pub(super) fn pause(&mut self, is_paused: bool, router: &mut Router, now: Instant) {
-        if is_paused == self.is_paused {
-            return;
-        }
-        self.is_paused = is_paused;
-        if !is_paused {
+    /// From now on no flow is opened. Those that are open stay so until a sweep closes them.
+    pub(super) const fn pause(&mut self) {
+        self.is_paused = true;
+    }
+
+    /// Flows are opened again.
+    pub(super) fn resume(&mut self) {
+        if std::mem::take(&mut self.is_paused) {
             // The stages may be others now: the core is asked about every flow again.
             self.asked.fill(Asked::default());
-        }
-        for number in 0..self.members.len() {
-            if is_paused {
-                self.close(number, router, now);
-            } else {
-                self.wait(number);
-            }
+            self.reopened = 0;
         }
     }
 
-    pub(super) fn tell_all(&mut self, router: &mut Router, now: Instant) {
-        for number in 0..self.members.len() {
-            self.tell(number, router, now);
+    /// How many members there are: their numbers begin with 0.
+    pub(super) const fn members(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Tells the core what has passed in the flows of these members, and closes them if `closes` says so.
+    pub(super) fn sweep(&mut self, members: Range<usize>, closes: bool, router: &mut Router, now: Instant) {
+        for number in members {
+            if closes {
+                self.close(number, router, now);
+            } else {
+                self.tell(number, router, now);
+            }
         }
     }
 
     /// Opens what can be opened, when the queues have been read empty; `written` counts the frames on their way to the hook of
-    /// each direction. True if somebody has to be tried again.
-    pub(super) fn settle(&mut self, written: [u64; 2], router: &mut Router, now: Instant) -> bool {
-        if self.closed.is_empty() || self.is_paused {
-            return false;
+    /// each direction.
+    pub(super) fn settle(&mut self, written: [u64; 2], router: &mut Router, now: Instant) -> Settled {
+        if self.is_paused {
+            return Settled::Whole;
+        }
+        let reopened = self.reopened..self.members.len().min(self.reopened.saturating_add(BATCH));
+        if !reopened.is_empty() {
+            self.reopened = reopened.end;
+            reopened.for_each(|number| self.wait(number));
+        }
+        if self.closed.is_empty() {
+            return Settled::Whole;
         }
         let are_back = [0, 1].map(|direction| self.is_all_back(direction, written[direction], now));
+        let mut settled = 0;
         for _ in 0..self.closed.len().min(BATCH) {
             let Some(number) = self.closed.pop_front() else { break };
             if self.settle_one(number, are_back, router, now) {
                 self.members[number].is_waiting = false;
+                settled += 1;
             } else {
                 self.closed.push_back(number);
             }
         }
-        !self.closed.is_empty()
+        if settled == BATCH || self.reopened < self.members.len() {
+            return Settled::InPart;
+        }
+        if self.closed.is_empty() { Settled::Whole } else { Settled::NotYet }
     }
 
     /// Whether every frame written has passed the hook, so that what passes in the kernel comes behind it.

@@ -9,6 +9,7 @@ mod flows;
 mod loss;
 mod seen;
 
+pub(super) use crate::engine::cache::flows::Settled;
 use crate::engine::cache::flows::{Arrived, FlowCache};
 use crate::engine::tun::Port;
 use crate::pipeline::aim::flow::FlowRef;
@@ -17,6 +18,9 @@ use crate::pipeline::time::{Duration, Instant};
 
 /// Time between two attempts to open a flow.
 pub(super) const RETRY: Duration = Duration::from_micros(200);
+
+/// Flows that a step of a [`Sweep`] takes at most: a packet waits for no more than one step.
+const STEP: usize = 128;
 
 /// The flow caches of a worker's attachments.
 #[derive(Debug, Default)]
@@ -66,27 +70,61 @@ impl FlowCaches {
     }
 
     /// Opens the flows that can be opened; call it when the queues are empty. `written` counts the frames written to each
-    /// port. True if a flow has to be tried again.
-    pub(super) fn settle(&mut self, written: &[u64], router: &mut Router, now: Instant) -> bool {
-        let mut is_pending = false;
+    /// port.
+    pub(super) fn settle(&mut self, written: &[u64], router: &mut Router, now: Instant) -> Settled {
+        let mut settled = Settled::Whole;
         for (target, cache) in &mut self.caches {
             // Packets that go up are written to the network's side.
-            is_pending |= cache.settle([written[*target + 1], written[*target]], router, now);
+            settled = settled.max(cache.settle([written[*target + 1], written[*target]], router, now));
         }
-        is_pending
+        settled
     }
 
-    /// Tells the core what has passed in all flows.
+    /// Begins a time in which all packets are detoured. What it needs is a sweep that closes the flows.
+    pub(super) fn pause(&mut self) -> Sweep {
+        self.caches.iter_mut().for_each(|(_, cache)| cache.pause());
+        Sweep { closes: true, cache: 0, member: 0 }
+    }
+
+    /// Ends that time.
+    pub(super) fn resume(&mut self) {
+        self.caches.iter_mut().for_each(|(_, cache)| cache.resume());
+    }
+
+    /// Takes the next step of a sweep; true if it was the last one.
+    pub(super) fn step(&mut self, sweep: &mut Sweep, router: &mut Router, now: Instant) -> bool {
+        let mut left = STEP;
+        while let Some((_, cache)) = self.caches.get_mut(sweep.cache) {
+            let end = cache.members().min(sweep.member + left);
+            cache.sweep(sweep.member..end, sweep.closes, router, now);
+            left -= end - sweep.member;
+            sweep.member = end;
+            if end < cache.members() {
+                return false;
+            }
+            (sweep.cache, sweep.member) = (sweep.cache + 1, 0);
+        }
+        true
+    }
+
+    /// Tells the core what has passed in all flows, however long it takes.
     pub(super) fn tell_all(&mut self, router: &mut Router, now: Instant) {
-        for (_, cache) in &mut self.caches {
-            cache.tell_all(router, now);
-        }
+        let mut sweep = Sweep::telling();
+        while !self.step(&mut sweep, router, now) {}
     }
+}
 
-    /// Begins or ends a time in which all packets are detoured.
-    pub(super) fn pause(&mut self, is_paused: bool, router: &mut Router, now: Instant) {
-        for (_, cache) in &mut self.caches {
-            cache.pause(is_paused, router, now);
-        }
+/// Goes through all flows, a few at a time.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sweep {
+    closes: bool,
+    cache: usize,
+    member: usize,
+}
+
+impl Sweep {
+    /// One that tells the core what has passed in the flows.
+    pub(super) const fn telling() -> Self {
+        Self { closes: false, cache: 0, member: 0 }
     }
 }

@@ -43,11 +43,9 @@ pub enum ChangeError {
 #[derive(Debug)]
 pub struct Change {
     /// Those of the configuration.
-    paths: Vec<Path>,
+    pub(super) paths: Vec<Path>,
     /// What the router has given up.
     ended: Vec<Path>,
-    /// No stage goes on, not even one that stays as it is.
-    renews: bool,
 }
 
 impl Change {
@@ -90,13 +88,7 @@ impl Change {
             return Err(ChangeError::Fixed);
         }
         paths.truncate(new.paths.len());
-        Ok(Self { paths, ended: Vec::new(), renews: false })
-    }
-
-    /// The same change, but also stages that stay as they are begin anew.
-    #[must_use]
-    pub fn renewing(self) -> Self {
-        Self { renews: true, ..self }
+        Ok(Self { paths, ended: Vec::new() })
     }
 }
 
@@ -116,16 +108,13 @@ impl Router {
         for (number, new) in std::mem::take(&mut change.paths).into_iter().enumerate() {
             let path = &mut self.paths[number];
             let superseded = path.entry.pending.take();
-            if superseded.is_none() && path.stages == new.stages && !change.renews {
+            if superseded.is_none() && path.stages == new.stages {
                 change.ended.push(new);
             } else {
                 // Another worker may have carried out already what still waits here. What ended there ends here too, or the workers
                 // would share the state of a stage with each other no more.
                 if let Some(superseded) = &superseded {
                     path.survive(&superseded.stages);
-                }
-                if change.renews {
-                    path.survive(&[]);
                 }
                 path.entry.pending = Some(Box::new(new));
                 change.ended.extend(superseded.map(|superseded| *superseded));
@@ -263,6 +252,14 @@ impl Path {
             survives.gate &= other.is_some_and(|other| has_same_gate(own, other));
         }
     }
+
+    /// For each stage its place in `new`, if it goes on there.
+    pub(super) fn successors(&self, new: &Self) -> impl Iterator<Item = Option<usize>> {
+        let survives = |at: usize| self.entry.survives.get(at).copied().unwrap_or_default().stage;
+        self.stages.iter().enumerate().map(move |(at, stage)| {
+            new.stages.iter().position(|other| other == stage).filter(|_| survives(at))
+        })
+    }
 }
 
 /// Whether `path` can become `new` now: what its stages hold is held by such as go on, in the same order.
@@ -270,11 +267,7 @@ fn may_become(path: &Path, new: &Path) -> bool {
     if path.is_empty() {
         return true;
     }
-    let survives = |at: usize| path.entry.survives.get(at).copied().unwrap_or_default().stage;
-    let place = |(at, stage): (usize, &StageParams)| {
-        new.stages.iter().position(|other| other == stage).filter(|_| survives(at))
-    };
-    let places: Vec<_> = path.stages.iter().enumerate().map(place).collect();
+    let places: Vec<_> = path.successors(new).collect();
     let goes_on = path.seats.iter().zip(&places).all(|(seat, place)| seat.held == 0 || place.is_some());
     goes_on && places.iter().flatten().is_sorted()
 }

@@ -13,6 +13,7 @@ mod exit;
 pub(in crate::pipeline) mod pairs;
 pub mod path;
 pub mod quiet;
+mod replace;
 mod route;
 pub mod routes;
 pub mod schedule;
@@ -306,12 +307,6 @@ impl Router {
     /// no stage.
     pub fn let_go<E: Egress>(&mut self, now: Instant, egress: &mut E) {
         self.is_released = true;
-        self.flush(now, egress);
-    }
-
-    /// Lets go of all that waits, in the order in which it was due, as if its time had come. What comes later meets the stages
-    /// as before.
-    pub fn flush<E: Egress>(&mut self, now: Instant, egress: &mut E) {
         self.open_all(now, egress);
         while self.held.packets > 0
             && let Some(due) = self.schedule.next_due()

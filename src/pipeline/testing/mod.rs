@@ -237,11 +237,10 @@ impl Run {
         self.check();
     }
 
-    /// Everything that waits leaves now; what comes later meets the stages.
-    pub(crate) fn flush(&mut self) {
-        self.router.flush(self.now, &mut self.collector);
-        // What waited has left before its time.
-        self.collector.last = Some(self.now);
+    /// The same at once: what stages that end hold leaves them now.
+    pub(crate) fn replace(&mut self, old: &RouterParams, new: &RouterParams) {
+        let mut change = Change::new(old, new, &Router::shared(new)).expect("only stages differ");
+        self.router.replace(&mut change, self.now, &mut self.collector);
         self.check();
     }
 

@@ -11,7 +11,7 @@ use crate::bpf::flows::FlowTable;
 use crate::config::spec;
 use crate::pipeline::counters::{RouterCounters, StageCounters};
 use crate::pipeline::packet::Packet;
-use crate::pipeline::params::{StageParams, Trigger};
+use crate::pipeline::params::{RouterParams, StageParams, Trigger};
 use crate::pipeline::pool::HEADROOM;
 use crate::pipeline::testing::{Frame, Run, Spec};
 use crate::pipeline::time::Duration;
@@ -70,14 +70,19 @@ impl Machine {
         true
     }
 
-    fn settle(&mut self) -> bool {
+    fn settle(&mut self) -> Settled {
         self.cache.settle([0; 2], &mut self.run.router, self.now)
+    }
+
+    fn sweep(&mut self, closes: bool) {
+        let members = 0..self.cache.members();
+        self.cache.sweep(members, closes, &mut self.run.router, self.now);
     }
 
     /// Reads all and tells all; what left, each flow for itself, and what was counted.
     fn finish(&mut self) -> (Vec<Flow>, RouterCounters, Vec<StageCounters>) {
         while self.work() {}
-        self.cache.tell_all(&mut self.run.router, self.now);
+        self.sweep(false);
         self.run.finish();
         let mut flows: Vec<Flow> = Vec::new();
         for wire in self.run.wires() {
@@ -219,11 +224,11 @@ fn nothing_overtakes_what_waits_in_the_queue() {
         machine.work();
     }
     machine.send(frame(1, 1, flag::ACK, 3));
-    assert!(machine.settle(), "a detour is not read yet");
+    assert_eq!(machine.settle(), Settled::NotYet, "a detour is not read yet");
     machine.send(frame(1, 1, flag::ACK, 4));
     assert_eq!((machine.passed, machine.queue.len()), (0, 2));
     while machine.work() {}
-    assert!(!machine.settle());
+    assert_eq!(machine.settle(), Settled::Whole);
     machine.send(frame(1, 1, flag::ACK, 5));
     assert_eq!(machine.passed, 1);
 }
@@ -260,9 +265,10 @@ fn a_pause_takes_flows_back() {
         std::mem::take(&mut machine.passed)
     };
     assert!(send(&mut machine, 10) > 0);
-    machine.cache.pause(true, &mut machine.run.router, machine.now);
+    machine.cache.pause();
+    machine.sweep(true);
     assert_eq!(send(&mut machine, 10_000), 0);
-    machine.cache.pause(false, &mut machine.run.router, machine.now);
+    machine.cache.resume();
     assert!(send(&mut machine, 10) > 0);
     assert_eq!(machine.run.router.counters().received.packets + unread(&machine), 10_020);
 }
@@ -275,15 +281,18 @@ fn flows_wait_for_what_was_written() {
         machine.send(frame(1, 1, flag::ACK, number));
         machine.work();
     }
-    assert!(machine.cache.settle([3, 0], &mut machine.run.router, machine.now));
+    let settle = |machine: &mut Machine, written| {
+        machine.cache.settle([written, 0], &mut machine.run.router, machine.now)
+    };
+    assert_eq!(settle(&mut machine, 3), Settled::NotYet);
     machine.table.come_back(UP, 3);
-    assert!(!machine.cache.settle([3, 0], &mut machine.run.router, machine.now));
+    assert_eq!(settle(&mut machine, 3), Settled::Whole);
     machine.send(frame(1, 1, flag::FIN, 3));
     machine.work();
-    assert!(machine.cache.settle([4, 0], &mut machine.run.router, machine.now));
+    assert_eq!(settle(&mut machine, 4), Settled::NotYet);
     machine.now += Duration::from_millis(21);
-    assert!(!machine.cache.settle([4, 0], &mut machine.run.router, machine.now), "it does not come any more");
-    assert!(!machine.cache.settle([4, 0], &mut machine.run.router, machine.now));
+    assert_eq!(settle(&mut machine, 4), Settled::Whole, "it does not come any more");
+    assert_eq!(settle(&mut machine, 4), Settled::Whole);
 }
 
 /// More flows than have room: those without are detoured, those with an entry keep it while they send.
@@ -304,4 +313,42 @@ fn a_flood_of_flows_leaves_those_in_peace_that_send() {
     let (flows, counters, _) = machine.finish();
     assert_eq!(counters.received.packets, 1_200);
     assert_eq!(flows.len(), 201);
+}
+
+/// After a pause the flows of a large table come back a few at a time, none is forgotten, and packets wait for one step only.
+#[test]
+fn many_flows_come_back_in_steps() {
+    const FLOWS: u16 = 1_000;
+    // So many sets that almost every flow finds a way free.
+    let mut machine = Machine::new(&loss("loss 0.1%"), 512);
+    machine.run = Run::built(&RouterParams { flows: 4_096, ..Run::params(1, loss("loss 0.1%")) });
+    for flow in 1..=FLOWS {
+        for number in 0..3 {
+            machine.send(frame(flow, 1, flag::ACK, number));
+        }
+        while machine.work() {}
+        while machine.settle() != Settled::Whole {}
+    }
+    let open = |machine: &Machine| machine.cache.members.iter().filter(|member| member.is_open).count();
+    let before = open(&machine);
+    assert!(before > usize::from(FLOWS) * 9 / 10, "{before}");
+    machine.cache.pause();
+    assert_eq!(open(&machine), before, "a pause alone closes none");
+    machine.sweep(true);
+    assert_eq!(open(&machine), 0);
+    machine.cache.resume();
+    let mut turns = 0;
+    let mut last = 0;
+    loop {
+        let settled = machine.settle();
+        turns += 1;
+        assert!(open(&machine) <= last + BATCH);
+        last = open(&machine);
+        if settled != Settled::InPart {
+            assert_eq!(settled, Settled::Whole);
+            break;
+        }
+    }
+    assert_eq!(last, before);
+    assert!(turns >= before / BATCH, "{turns}");
 }

@@ -171,44 +171,6 @@ fn counters_go_on_and_new_packets_meet_the_new_stage() {
     assert_eq!(run.stage(0).delayed.packets, 3);
 }
 
-/// What is held leaves in order, and a change that follows takes effect with the next packet.
-#[test]
-fn a_flush_lets_go_and_the_stages_stay() {
-    let (old, new) = (params("rate 1mbit limit 100|delay 10s"), params("delay 10ms"));
-    let mut run = Run::built(&old);
-    for at in 0..20 {
-        run.feed(ms(u64::from(at)), &packet(at).frame());
-    }
-    run.flush();
-    assert_eq!((run.wires().len(), run.router.held().packets), (20, 0));
-    run.feed(ms(60_000), &packet(20).frame());
-    assert_eq!(run.router.held().packets, 1);
-    run.flush();
-    run.change(&old, &new);
-    run.feed(ms(80_000), &packet(21).frame());
-    run.finish();
-    // The last one met the new stage.
-    assert_eq!((run.wires().len(), run.times()[21]), (22, 80_010_000_000));
-    assert_in_order(&run.wires());
-}
-
-/// What is flushed meets the stages behind at times that have not come yet. A link that stays must not wait for them.
-#[test]
-fn a_link_that_stays_is_free_after_a_flush() {
-    let (old, new) = (params("delay 60s|rate 8mbit limit 100"), params("|rate 8mbit limit 100"));
-    let mut run = Run::built(&old);
-    for at in 0..20 {
-        run.feed(ms(u64::from(at)), &packet(at).frame());
-    }
-    run.flush();
-    assert_eq!(run.router.held().packets, 0);
-    run.change_to(Change::new(&old, &new, &Router::shared(&new)).unwrap().renewing());
-    run.feed(ms(30), &packet(20).frame());
-    run.finish();
-    let sent = run.times()[20];
-    assert!((30_000_000..31_000_000).contains(&sent), "{sent}");
-}
-
 /// A change and its reverse, of which one worker makes both at once and the other, whose stages hold packets, later: they share
 /// the clock of one link afterwards as before.
 #[test]
