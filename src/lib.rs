@@ -28,6 +28,7 @@
 //! - `hosts`: see above.
 //! - `capture`: captures through the core, in virtual time.
 //! - `lab`: cases: build a network, break it, drive traffic, compare what the kernels report.
+//! - `http`: serves HTTP on a listener.
 //! - `control`: what a running instance tells, over HTTP.
 //! - `toxiproxy`: Toxiproxy's HTTP API, with links between namespaces behind its proxies.
 //! - `cli`: the commands.
@@ -138,6 +139,8 @@ pub mod device;
 pub mod engine;
 #[cfg(test)]
 mod folder;
+#[cfg(feature = "control")]
+mod http;
 #[cfg(feature = "net")]
 #[doc(hidden)]
 pub mod journal;

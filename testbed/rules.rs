@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use faultwire::config::Kind;
 
 /// A layer may use itself and those before it.
-const LAYERS: [&[&str]; 8] = [
+const LAYERS: [&[&str]; 9] = [
     &["pipeline"],
     &["config"],
     &["faults.rs", "sim"],
@@ -16,6 +16,7 @@ const LAYERS: [&[&str]; 8] = [
     &["attach"],
     &["journal"],
     &["engine"],
+    &["http.rs"],
     &["capture", "control", "hosts", "lab", "toxiproxy"],
 ];
 

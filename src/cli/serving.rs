@@ -1,6 +1,6 @@
 //! `--control` and `--metrics`: the interfaces of a running instance.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
 use crate::cli::out;
@@ -29,13 +29,24 @@ pub(super) struct Serving {
     pub(super) control_token: Option<PathBuf>,
 }
 
-/// An address with a port, or a port.
-fn address(text: &str) -> Result<SocketAddr, String> {
+/// An address with a port, or a port. An address may be a name, of which an IPv4 address is taken if it has one.
+pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
     let port = text.strip_prefix(':').unwrap_or(text).parse();
-    let loopback = port.map(|port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port));
-    loopback
-        .or_else(|_| text.parse())
-        .map_err(|_| "try a port or an address with a port, such as 9464 or 127.0.0.1:9464".to_owned())
+    if let Ok(port) = port {
+        return Ok(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port));
+    }
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
+    let is_right = text
+        .rsplit_once(':')
+        .is_some_and(|(host, port)| !host.is_empty() && !host.contains(':') && port.parse::<u16>().is_ok());
+    if !is_right {
+        return Err("try a port or an address with a port, such as 9464 or 127.0.0.1:9464".to_owned());
+    }
+    let found: Vec<SocketAddr> = text.to_socket_addrs().map_err(|error| error.to_string())?.collect();
+    let first = found.iter().find(|address| address.is_ipv4()).or_else(|| found.first());
+    first.copied().ok_or_else(|| "the name has no address".to_owned())
 }
 
 /// What is served.
@@ -141,7 +152,8 @@ mod tests {
             assert_eq!(address(text), Ok("127.0.0.1:9464".parse().unwrap()), "{text}");
         }
         assert_eq!(address("[::]:1"), Ok("[::]:1".parse().unwrap()));
-        for wrong in ["", "x", "localhost:1", "1.2.3.4", "70000"] {
+        assert_eq!(address("localhost:1"), Ok("127.0.0.1:1".parse().unwrap()));
+        for wrong in ["", "x", "localhost:", "localhost:70000", "::1", "1.2.3.4", "70000"] {
             assert!(address(wrong).is_err(), "{wrong}");
         }
     }

@@ -1,6 +1,7 @@
 //! `faultwire toxiproxy`: Toxiproxy's HTTP API, with faults of packets.
 
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -9,13 +10,16 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use crate::cli::ready::{self, Ready};
+use crate::cli::serving::address;
 use crate::cli::signals::Signals;
 use crate::cli::{WRONG, fail, out, random_seed, reasons};
 use crate::net::privilege;
 use crate::toxiproxy::Server;
 
-/// Milliseconds between two looks at nothing.
-const LOOK: u16 = 60_000;
+/// The signals that end it.
+const ENDS: [Signal; 4] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];
+/// Milliseconds of one wait for a signal.
+const WAIT: u16 = 60_000;
 
 /// Options of `toxiproxy`.
 #[derive(Debug, clap::Args)]
@@ -31,8 +35,8 @@ Examples:
 Clients of Toxiproxy work unmodified. docs/toxiproxy.md says what each toxic
 does to packets.")]
 pub(super) struct Toxiproxy {
-    /// Where the API is served
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8474")]
+    /// Serve the API at this address; a port alone is one of the loopback address
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8474", value_parser = address)]
     listen: SocketAddr,
     /// Proxies to begin with: a JSON file as toxiproxy-server's -config takes it
     #[arg(long, value_name = "FILE")]
@@ -61,37 +65,34 @@ pub(super) fn toxiproxy(args: &Toxiproxy, parent: Pid) -> ExitCode {
         Ok(proxies) => proxies,
         Err(error) => return fail(WRONG, reasons(&error)),
     };
-    match serve(args, proxies.as_deref(), ready, parent) {
+    match serve(args, proxies, ready, parent) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(1, reasons(&error)),
     }
 }
 
-fn serve(args: &Toxiproxy, proxies: Option<&[u8]>, ready: Ready, parent: Pid) -> anyhow::Result<()> {
+fn serve(args: &Toxiproxy, proxies: Option<Vec<u8>>, ready: Ready, parent: Pid) -> anyhow::Result<()> {
     privilege::acquire_beside_network()?;
     let signals = Signals::watch()?;
     if args.die_with_parent && ready::die_with_parent(parent)? {
         anyhow::bail!("the process that started faultwire has ended already");
     }
     let seed = args.seed.unwrap_or_else(random_seed);
-    let server = match Server::start(args.listen, seed, proxies) {
-        Ok(server) => server,
-        Err(error) => match &args.config {
-            Some(path) => return Err(error).with_context(|| path.display().to_string()),
-            None => return Err(error.into()),
-        },
-    };
+    let starting = Server::start(args.listen, seed, proxies)?;
+    // Making the proxies may wait for a name to be looked up.
+    while let Some(received) = signals.before(starting.as_fd())? {
+        if ENDS.contains(&received.signal) {
+            return Ok(());
+        }
+    }
+    let of = |path: &PathBuf| path.display().to_string();
+    let server = starting.wait().with_context(|| args.config.as_ref().map(of).unwrap_or_default())?;
     out::note_line(format_args!(
         "Toxiproxy's API at http://{}, seed {seed}; Ctrl-C ends it",
         server.address()
     ));
     ready.say()?;
-    loop {
-        let ends = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];
-        if signals.wait(LOOK)?.is_some_and(|received| ends.contains(&received.signal)) {
-            break;
-        }
-    }
+    while signals.wait(WAIT)?.is_none_or(|received| !ENDS.contains(&received.signal)) {}
     drop(server);
     Ok(())
 }

@@ -17,8 +17,9 @@ use crate::config::expression;
 use crate::control::answer::Refusal;
 use crate::control::desk::Desk;
 use crate::control::instance::Instance;
-use crate::control::server::over;
+
 use crate::engine::Listener;
+use crate::http::over;
 use crate::journal::text::Flows;
 use crate::journal::{Finished, Hub, Kind, Lane, Names, Note, NoteKind, Record, Sink};
 

@@ -6,15 +6,10 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use axum::serve::Listener;
-use axum::{Router, middleware};
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
+use axum::middleware;
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::TcpUserTimeout;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::control::ControlError;
@@ -23,15 +18,10 @@ use crate::control::instance::Instance;
 use crate::control::routes;
 use crate::control::socket::{Choice, Socket, beside};
 use crate::control::token::{self, TokenFile};
+use crate::http::{GRACE, Limits, serve as serve_http};
 
-/// Connections that are served at a time, of each listener; more wait in its backlog.
-const CONNECTIONS: usize = 64;
-/// The headers of a request have to come within so long; an idle connection is closed after it.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// Bytes of a request's headers.
-const HEADERS: usize = 16 << 10;
-/// How long answers that are under way when the run ends may still take.
-const GRACE: Duration = Duration::from_millis(500);
+/// Of each listener.
+const LIMITS: Limits = Limits { connections: 64, patience: Duration::from_secs(10), headers: 16 << 10 };
 /// A thread that waited for workers or devices stays so long for the next.
 const KEEP_ALIVE: Duration = Duration::from_secs(1);
 /// A TCP client that takes nothing for so long, in milliseconds, is given up.
@@ -155,7 +145,7 @@ async fn serve(door: Door, instance: Instance, ends: watch::Receiver<bool>) {
         listeners.spawn(async move {
             let listener = socket.listener.try_clone().and_then(tokio::net::UnixListener::from_std);
             let Ok(listener) = listener else { return };
-            accept(listener, router, ends).await;
+            serve_http(listener, router, LIMITS, ends).await;
             // Taken away here, when nobody is served any more.
             drop(socket);
         });
@@ -165,7 +155,7 @@ async fn serve(door: Door, instance: Instance, ends: watch::Receiver<bool>) {
         let (router, ends) = (routes::all(Arc::clone(&desk)).layer(guard), ends.clone());
         listeners.spawn(async move {
             let Ok(listener) = tokio::net::TcpListener::from_std(listener) else { return };
-            accept(listener, router, ends).await;
+            serve_http(listener, router, LIMITS, ends).await;
             drop(file);
         });
     }
@@ -173,57 +163,8 @@ async fn serve(door: Door, instance: Instance, ends: watch::Receiver<bool>) {
         let router = routes::metrics_alone(desk);
         listeners.spawn(async move {
             let Ok(listener) = tokio::net::TcpListener::from_std(metrics) else { return };
-            accept(listener, router, ends).await;
+            serve_http(listener, router, LIMITS, ends).await;
         });
     }
     while listeners.join_next().await.is_some() {}
-}
-
-/// Takes connections and serves each, until the end.
-async fn accept(mut listener: impl Listener, router: Router, mut ends: watch::Receiver<bool>) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
-    let mut connections = JoinSet::new();
-    let end = ends.clone();
-    loop {
-        let next = async {
-            let place = Arc::clone(&places).acquire_owned().await;
-            (place, listener.accept().await.0)
-        };
-        tokio::select! {
-            (place, stream) = next => {
-                let (router, end) = (router.clone(), end.clone());
-                connections.spawn(async move {
-                    connection(stream, router, end).await;
-                    drop(place);
-                });
-            }
-            Some(_) = connections.join_next() => {}
-            () = over(&mut ends) => break,
-        }
-    }
-    let all = async { while connections.join_next().await.is_some() {} };
-    let _ = tokio::time::timeout(GRACE, all).await;
-}
-
-async fn connection<S>(stream: S, router: Router, mut ends: watch::Receiver<bool>)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(PATIENCE).max_buf_size(HEADERS);
-    let service = TowerToHyperService::new(router);
-    let connection = http.serve_connection(TokioIo::new(stream), service);
-    tokio::pin!(connection);
-    tokio::select! {
-        _ = connection.as_mut() => return,
-        () = over(&mut ends) => connection.as_mut().graceful_shutdown(),
-    }
-    // How a client left is its own affair.
-    let _ = connection.await;
-}
-
-/// Waits for the end of the run.
-pub(super) async fn over(ends: &mut watch::Receiver<bool>) {
-    // Without its sender it has ended, too.
-    let _ = ends.wait_for(|ends| *ends).await;
 }

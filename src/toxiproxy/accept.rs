@@ -9,10 +9,12 @@ use tokio::sync::{Notify, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
+use crate::http::over;
 use crate::pipeline::random::rng::StageKey;
 use crate::toxiproxy::class;
 use crate::toxiproxy::connection::{Far, carry};
 use crate::toxiproxy::fate::{Active, Talk};
+use crate::toxiproxy::files::Files;
 use crate::toxiproxy::link::Link;
 use crate::toxiproxy::metrics::Counts;
 
@@ -30,6 +32,7 @@ pub(super) struct Wiring {
     /// Number of the next connection.
     pub(super) next: Arc<AtomicU64>,
     pub(super) upstream: String,
+    pub(super) files: Files,
 }
 
 impl Wiring {
@@ -71,15 +74,21 @@ impl Accepting {
 async fn accept(listener: TcpListener, wiring: Wiring, mut ends: watch::Receiver<bool>) {
     let mut connections = JoinSet::new();
     loop {
+        let next = async {
+            // Without them the connection waits in the backlog of the listener.
+            let files = wiring.files.of_connection().await;
+            (files, listener.accept().await)
+        };
         tokio::select! {
             biased;
             () = over(&mut ends) => break,
             Some(_) = connections.join_next() => {}
-            accepted = listener.accept() => match accepted {
+            (files, accepted) = next => match accepted {
                 Ok((client, _)) => {
                     let (wiring, talk) = (wiring.clone(), wiring.talk());
                     connections.spawn(async move {
                         carry(client, &wiring.upstream, &wiring.link, &wiring.far, &talk).await;
+                        drop(files);
                     });
                 }
                 Err(_) => tokio::time::sleep(PAUSE).await,
@@ -88,9 +97,4 @@ async fn accept(listener: TcpListener, wiring: Wiring, mut ends: watch::Receiver
     }
     drop(listener);
     connections.shutdown().await;
-}
-
-/// Waits for the end; without its sender it has come, too.
-pub(super) async fn over(ends: &mut watch::Receiver<bool>) {
-    let _ = ends.wait_for(|ends| *ends).await;
 }

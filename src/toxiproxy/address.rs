@@ -4,7 +4,13 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 
 use nix::errno::Errno;
-use tokio::net::lookup_host;
+use tokio::net::{TcpStream, lookup_host};
+use tokio::sync::Semaphore;
+
+/// Names that are looked up at a time. A resolver that does not answer keeps a thread for each.
+pub(super) const LOOKUPS: usize = 48;
+
+static LOOKUPS_LEFT: Semaphore = Semaphore::const_new(LOOKUPS);
 
 /// The address that a text means: `HOST:PORT`, `:PORT` for all addresses, and nothing at all for any port.
 pub(super) async fn resolve(text: &str) -> io::Result<SocketAddr> {
@@ -24,11 +30,30 @@ pub(super) async fn resolve(text: &str) -> io::Result<SocketAddr> {
     if host.is_empty() {
         return Ok(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port));
     }
-    let found: Vec<SocketAddr> = lookup_host((host, port)).await?.collect();
+    let found = lookup(host, port).await?;
     let first = found.iter().find(|address| address.is_ipv4()).or_else(|| found.first());
     first
         .copied()
         .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("lookup {host}: no such host")))
+}
+
+async fn lookup(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    // Never closed.
+    let _place = LOOKUPS_LEFT.acquire().await;
+    Ok(lookup_host((host, port)).await?.collect())
+}
+
+/// A connection to `HOST:PORT`, by the first of its addresses that takes it.
+pub(super) async fn connect(text: &str) -> io::Result<TcpStream> {
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        return TcpStream::connect(address).await;
+    }
+    let Some((host, port)) = text.rsplit_once(':') else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    let port = port.parse().map_err(|_| io::ErrorKind::InvalidInput)?;
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    TcpStream::connect(&lookup(host, port).await?[..]).await
 }
 
 /// Listens there. Of all addresses means those of both families, where the host has IPv6.

@@ -1,5 +1,6 @@
 //! Requests, and what is answered.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -13,13 +14,12 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde::Serialize;
-use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use crate::toxiproxy::answer::{ApiError, plain};
 use crate::toxiproxy::collection::Collection;
 use crate::toxiproxy::metrics;
-use crate::toxiproxy::proxy::Proxy;
+use crate::toxiproxy::proxy::Shown;
 
 /// The version of Toxiproxy whose API this is.
 const VERSION: &str = "2.12.0";
@@ -33,13 +33,13 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-toxiproxy-request-id")
 /// What all requests share.
 #[derive(Debug)]
 pub(super) struct Desk {
-    pub(super) proxies: Mutex<Collection>,
+    proxies: Arc<Collection>,
     requests: AtomicU64,
 }
 
 impl Desk {
-    pub(super) fn new(collection: Collection) -> Arc<Self> {
-        Arc::new(Self { proxies: Mutex::new(collection), requests: AtomicU64::new(0) })
+    pub(super) fn new(proxies: Arc<Collection>) -> Arc<Self> {
+        Arc::new(Self { proxies, requests: AtomicU64::new(0) })
     }
 }
 
@@ -82,12 +82,14 @@ async fn guard(State(desk): Shared, request: Request, next: Next) -> Response {
 }
 
 async fn index(State(desk): Shared) -> Answer {
-    Ok(json(StatusCode::OK, desk.proxies.lock().await.all()))
+    let all = desk.proxies.all();
+    let by_name: BTreeMap<&str, &Shown> = all.iter().map(|shown| (shown.name.as_str(), &**shown)).collect();
+    Ok(json(StatusCode::OK, &by_name))
 }
 
 async fn create(State(desk): Shared, request: Request) -> Answer {
     let body = body(request).await?;
-    Ok(json(StatusCode::CREATED, desk.proxies.lock().await.create(&body).await?))
+    Ok(json(StatusCode::CREATED, &desk.proxies.create(&body).await?))
 }
 
 async fn populate(State(desk): Shared, request: Request) -> Answer {
@@ -95,45 +97,42 @@ async fn populate(State(desk): Shared, request: Request) -> Answer {
     struct Populated<'p> {
         #[serde(flatten, skip_serializing_if = "Option::is_none")]
         error: Option<&'p ApiError>,
-        proxies: Option<Vec<&'p Proxy>>,
+        proxies: Option<Vec<Shown>>,
     }
     let body = body(request).await?;
-    let mut collection = desk.proxies.lock().await;
-    let (names, error) = collection.populate(&body).await;
+    let (proxies, error) = desk.proxies.populate(&body).await;
     let status = error.as_ref().map_or(StatusCode::CREATED, ApiError::status);
     // As Go shows a list without elements.
-    let proxies: Vec<&Proxy> = names.iter().filter_map(|name| collection.get(name).ok()).collect();
     let proxies = (!proxies.is_empty()).then_some(proxies);
     Ok(json(status, &Populated { error: error.as_ref(), proxies }))
 }
 
 async fn show(State(desk): Shared, Path(name): Path<String>) -> Answer {
-    Ok(json(StatusCode::OK, desk.proxies.lock().await.get(&name)?))
+    Ok(json(StatusCode::OK, &*desk.proxies.get(&name)?))
 }
 
 async fn update(State(desk): Shared, Path(name): Path<String>, request: Request) -> Answer {
     let body = body(request).await?;
-    Ok(json(StatusCode::OK, desk.proxies.lock().await.update(&name, &body).await?))
+    Ok(json(StatusCode::OK, &desk.proxies.update(&name, &body).await?))
 }
 
 async fn remove(State(desk): Shared, Path(name): Path<String>) -> Answer {
-    desk.proxies.lock().await.remove(&name).await?;
+    desk.proxies.remove(&name).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 async fn toxics(State(desk): Shared, Path(name): Path<String>) -> Answer {
-    Ok(json(StatusCode::OK, &desk.proxies.lock().await.get(&name)?.toxics()))
+    Ok(json(StatusCode::OK, &desk.proxies.get(&name)?.toxics))
 }
 
 async fn add_toxic(State(desk): Shared, Path(name): Path<String>, request: Request) -> Answer {
     let body = body(request).await?;
-    Ok(json(StatusCode::OK, &desk.proxies.lock().await.add_toxic(&name, &body).await?))
+    Ok(json(StatusCode::OK, &desk.proxies.add_toxic(&name, &body).await?))
 }
 
 async fn show_toxic(State(desk): Shared, Path((proxy, toxic)): Path<(String, String)>) -> Answer {
-    let collection = desk.proxies.lock().await;
-    let found = collection.get(&proxy)?.toxic(&toxic).ok_or_else(ApiError::no_toxic)?;
-    Ok(json(StatusCode::OK, found))
+    let shown = desk.proxies.get(&proxy)?;
+    Ok(json(StatusCode::OK, shown.toxic(&toxic).ok_or_else(ApiError::no_toxic)?))
 }
 
 async fn update_toxic(
@@ -142,16 +141,16 @@ async fn update_toxic(
     request: Request,
 ) -> Answer {
     let body = body(request).await?;
-    Ok(json(StatusCode::OK, &desk.proxies.lock().await.update_toxic(&proxy, &toxic, &body).await?))
+    Ok(json(StatusCode::OK, &desk.proxies.update_toxic(&proxy, &toxic, &body).await?))
 }
 
 async fn remove_toxic(State(desk): Shared, Path((proxy, toxic)): Path<(String, String)>) -> Answer {
-    desk.proxies.lock().await.remove_toxic(&proxy, &toxic).await?;
+    desk.proxies.remove_toxic(&proxy, &toxic).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 async fn reset(State(desk): Shared) -> Answer {
-    desk.proxies.lock().await.reset().await?;
+    desk.proxies.reset().await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
@@ -161,7 +160,7 @@ async fn version() -> Response {
 }
 
 async fn metrics(State(desk): Shared) -> Response {
-    let text = metrics::text(desk.proxies.lock().await.all());
+    let text = metrics::text(&desk.proxies.all());
     ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response()
 }
 

@@ -1,106 +1,188 @@
 //! The proxies of a server, by their names.
+//!
+//! Changes of one proxy take turns; those of different proxies do not wait for each other, and whoever asks what there is waits for
+//! nobody. A change may take long: names are looked up, and links are made.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::Value;
+use tokio::sync::OwnedMutexGuard;
+use tokio::task::spawn_blocking;
 
 use crate::toxiproxy::answer::ApiError;
 use crate::toxiproxy::body::{self, Fields};
-use crate::toxiproxy::proxy::{Proxy, Wanted};
+use crate::toxiproxy::files::Files;
+use crate::toxiproxy::proxy::{Proxy, Shown, Wanted};
 use crate::toxiproxy::toxic::Toxic;
 
 /// The proxies.
 #[derive(Debug)]
 pub(super) struct Collection {
     seed: u64,
-    proxies: BTreeMap<String, Proxy>,
+    files: Files,
+    slots: Mutex<BTreeMap<String, Arc<Slot>>>,
     /// Number of the next toxic.
-    next: u64,
+    next: AtomicU64,
+}
+
+/// A name, and the proxy of it if there is one.
+#[derive(Debug, Default)]
+struct Slot {
+    proxy: Arc<tokio::sync::Mutex<Option<Proxy>>>,
+    /// As it was when the last change was done.
+    shown: Mutex<Option<Arc<Shown>>>,
+}
+
+impl Slot {
+    fn shown(&self) -> MutexGuard<'_, Option<Arc<Shown>>> {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A slot while its proxy is changed. When this is dropped, what has become of the proxy is shown, however the change ended.
+#[derive(Debug)]
+struct Turn {
+    slot: Arc<Slot>,
+    proxy: OwnedMutexGuard<Option<Proxy>>,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        *self.slot.shown() = self.proxy.as_ref().map(|proxy| Arc::new(proxy.shown()));
+    }
+}
+
+impl Turn {
+    async fn at(slot: Arc<Slot>) -> Self {
+        let proxy = Arc::clone(&slot.proxy).lock_owned().await;
+        Self { slot, proxy }
+    }
+
+    fn proxy(&mut self) -> Result<&mut Proxy, ApiError> {
+        self.proxy.as_mut().ok_or_else(ApiError::no_proxy)
+    }
+
+    fn shown(&self) -> Result<Shown, ApiError> {
+        self.proxy.as_ref().map(Proxy::shown).ok_or_else(ApiError::no_proxy)
+    }
 }
 
 impl Collection {
-    pub(super) const fn new(seed: u64) -> Self {
-        Self { seed, proxies: BTreeMap::new(), next: 0 }
+    pub(super) fn new(seed: u64, files: Files) -> Self {
+        Self { seed, files, slots: Mutex::default(), next: AtomicU64::new(1) }
     }
 
-    pub(super) fn all(&self) -> &BTreeMap<String, Proxy> {
-        &self.proxies
+    fn slots(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Slot>>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn get(&self, name: &str) -> Result<&Proxy, ApiError> {
-        self.proxies.get(name).ok_or_else(ApiError::no_proxy)
+    /// All that there are, by their names.
+    pub(super) fn all(&self) -> Vec<Arc<Shown>> {
+        self.slots().values().filter_map(|slot| slot.shown().clone()).collect()
     }
 
-    fn get_mut(&mut self, name: &str) -> Result<&mut Proxy, ApiError> {
-        self.proxies.get_mut(name).ok_or_else(ApiError::no_proxy)
+    pub(super) fn get(&self, name: &str) -> Result<Arc<Shown>, ApiError> {
+        let slot = self.slots().get(name).map(Arc::clone);
+        slot.and_then(|slot| slot.shown().clone()).ok_or_else(ApiError::no_proxy)
+    }
+
+    /// The turn of a change of the proxy that has this name or will have it.
+    async fn turn(&self, name: &str) -> Turn {
+        let slot = {
+            let mut slots = self.slots();
+            // Names without a proxy, which nobody waits for, are forgotten.
+            slots.retain(|_, slot| Arc::strong_count(slot) > 1 || slot.shown().is_some());
+            Arc::clone(slots.entry(name.to_owned()).or_default())
+        };
+        Turn::at(slot).await
+    }
+
+    /// The same, if there is such a name.
+    async fn turn_of(&self, name: &str) -> Result<Turn, ApiError> {
+        let slot = self.slots().get(name).map(Arc::clone).ok_or_else(ApiError::no_proxy)?;
+        let turn = Turn::at(slot).await;
+        if turn.proxy.is_some() { Ok(turn) } else { Err(ApiError::no_proxy()) }
     }
 
     /// Makes a proxy.
-    pub(super) async fn create(&mut self, body: &[u8]) -> Result<&Proxy, ApiError> {
+    pub(super) async fn create(&self, body: &[u8]) -> Result<Shown, ApiError> {
         let fields = fields(body)?;
         let wanted = wanted(&fields, "")?;
-        if self.proxies.contains_key(&wanted.name) {
+        let mut turn = self.turn(&wanted.name).await;
+        if turn.proxy.is_some() {
             return Err(ApiError::proxy_exists());
         }
-        self.put(&wanted).await
+        self.put(&mut turn, &wanted).await?;
+        turn.shown()
     }
 
-    /// Makes it, in place of one of the same name.
-    async fn put(&mut self, wanted: &Wanted) -> Result<&Proxy, ApiError> {
-        if let Some(mut before) = self.proxies.remove(&wanted.name) {
+    /// Makes it, in place of the one that there is. If it cannot be made, that one stays and is disabled.
+    async fn put(&self, turn: &mut Turn, wanted: &Wanted) -> Result<(), ApiError> {
+        if let Some(before) = &mut *turn.proxy {
             before.stop().await;
         }
-        let mut proxy = Proxy::new(self.seed, wanted);
+        let mut proxy = Proxy::new(self.seed, wanted, self.files.clone());
         if wanted.enabled {
             proxy.start().await?;
         }
-        Ok(self.proxies.entry(wanted.name.clone()).or_insert(proxy))
+        discard(turn.proxy.replace(proxy)).await;
+        Ok(())
     }
 
-    /// Makes all that a list asks for; the names of those that are there now, and what went wrong.
-    pub(super) async fn populate(&mut self, body: &[u8]) -> (Vec<String>, Option<ApiError>) {
+    /// Makes all that a list asks for; those that are there now, and what went wrong.
+    pub(super) async fn populate(&self, body: &[u8]) -> (Vec<Shown>, Option<ApiError>) {
         let wanted = match list(body) {
             Ok(wanted) => wanted,
             Err(error) => return (Vec::new(), Some(error)),
         };
-        let mut names = Vec::new();
+        let mut made = Vec::new();
         for wanted in wanted {
-            let is_there = match self.proxies.get(&wanted.name) {
-                Some(proxy) => proxy.differs(&wanted).await.map(|differs| !differs),
-                None => Ok(false),
-            };
-            let done = match is_there {
-                Ok(true) => Ok(()),
-                Ok(false) => self.put(&wanted).await.map(drop),
-                Err(error) => Err(error),
-            };
-            if let Err(error) = done {
-                return (names, Some(error));
+            match self.populate_one(&wanted).await {
+                Ok(shown) => made.push(shown),
+                Err(error) => return (made, Some(error)),
             }
-            names.push(wanted.name);
         }
-        (names, None)
+        (made, None)
+    }
+
+    async fn populate_one(&self, wanted: &Wanted) -> Result<Shown, ApiError> {
+        let mut turn = self.turn(&wanted.name).await;
+        let is_there = match &*turn.proxy {
+            Some(proxy) => !proxy.differs(wanted).await?,
+            None => false,
+        };
+        if !is_there {
+            self.put(&mut turn, wanted).await?;
+        }
+        turn.shown()
     }
 
     /// Changes a proxy.
-    pub(super) async fn update(&mut self, name: &str, body: &[u8]) -> Result<&Proxy, ApiError> {
-        let proxy = self.get_mut(name)?;
+    pub(super) async fn update(&self, name: &str, body: &[u8]) -> Result<Shown, ApiError> {
+        let mut turn = self.turn_of(name).await?;
+        let proxy = turn.proxy()?;
         let mut wanted = proxy.wanted();
         wanted.set(&fields(body)?)?;
         proxy.update(&wanted).await?;
-        Ok(proxy)
+        turn.shown()
     }
 
     /// Removes a proxy.
-    pub(super) async fn remove(&mut self, name: &str) -> Result<(), ApiError> {
-        let mut proxy = self.proxies.remove(name).ok_or_else(ApiError::no_proxy)?;
-        proxy.stop().await;
+    pub(super) async fn remove(&self, name: &str) -> Result<(), ApiError> {
+        let mut turn = self.turn_of(name).await?;
+        turn.proxy()?.stop().await;
+        discard(turn.proxy.take()).await;
         Ok(())
     }
 
     /// Enables all proxies and removes all toxics.
-    pub(super) async fn reset(&mut self) -> Result<(), ApiError> {
-        for proxy in self.proxies.values_mut() {
+    pub(super) async fn reset(&self) -> Result<(), ApiError> {
+        for shown in self.all() {
+            // It may have been removed by now.
+            let Ok(mut turn) = self.turn_of(&shown.name).await else { continue };
+            let proxy = turn.proxy()?;
             proxy.start().await?;
             proxy.set_toxics(Vec::new()).await?;
         }
@@ -108,47 +190,53 @@ impl Collection {
     }
 
     /// Closes everything.
-    pub(super) async fn stop(&mut self) {
-        for proxy in self.proxies.values_mut() {
-            proxy.stop().await;
+    pub(super) async fn stop(&self) {
+        let slots = std::mem::take(&mut *self.slots());
+        for slot in slots.into_values() {
+            let mut turn = Turn::at(slot).await;
+            if let Some(mut proxy) = turn.proxy.take() {
+                proxy.stop().await;
+            }
         }
-        self.proxies.clear();
     }
 
     /// Adds a toxic to a proxy.
-    pub(super) async fn add_toxic(&mut self, proxy: &str, body: &[u8]) -> Result<Toxic, ApiError> {
-        self.next += 1;
-        let id = self.next;
-        let proxy = self.get_mut(proxy)?;
+    pub(super) async fn add_toxic(&self, proxy: &str, body: &[u8]) -> Result<Toxic, ApiError> {
+        let mut turn = self.turn_of(proxy).await?;
+        let proxy = turn.proxy()?;
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
         let toxic = Toxic::read(id, &fields(body)?, |name| proxy.toxic(name).is_some())?;
-        let mut toxics: Vec<Toxic> = proxy.toxics().into_iter().cloned().collect();
+        let mut toxics = proxy.toxics();
         toxics.push(toxic.clone());
         proxy.set_toxics(toxics).await?;
         Ok(toxic)
     }
 
     /// Changes a toxic.
-    pub(super) async fn update_toxic(
-        &mut self,
-        proxy: &str,
-        name: &str,
-        body: &[u8],
-    ) -> Result<Toxic, ApiError> {
-        let proxy = self.get_mut(proxy)?;
+    pub(super) async fn update_toxic(&self, proxy: &str, name: &str, body: &[u8]) -> Result<Toxic, ApiError> {
+        let mut turn = self.turn_of(proxy).await?;
+        let proxy = turn.proxy()?;
         let toxic = proxy.toxic(name).ok_or_else(ApiError::no_toxic)?.updated(&fields(body)?)?;
-        let with = |other: &Toxic| if other.id == toxic.id { toxic.clone() } else { other.clone() };
+        let with = |other: Toxic| if other.id == toxic.id { toxic.clone() } else { other };
         let toxics = proxy.toxics().into_iter().map(with).collect();
         proxy.set_toxics(toxics).await?;
         Ok(toxic)
     }
 
     /// Removes a toxic.
-    pub(super) async fn remove_toxic(&mut self, proxy: &str, name: &str) -> Result<(), ApiError> {
-        let proxy = self.get_mut(proxy)?;
+    pub(super) async fn remove_toxic(&self, proxy: &str, name: &str) -> Result<(), ApiError> {
+        let mut turn = self.turn_of(proxy).await?;
+        let proxy = turn.proxy()?;
         let id = proxy.toxic(name).ok_or_else(ApiError::no_toxic)?.id;
-        let toxics = proxy.toxics().into_iter().filter(|toxic| toxic.id != id).cloned().collect();
+        let toxics = proxy.toxics().into_iter().filter(|toxic| toxic.id != id).collect();
         proxy.set_toxics(toxics).await
     }
+}
+
+/// Takes a proxy away. Its devices and namespaces take their time.
+async fn discard(proxy: Option<Proxy>) {
+    // A panic there has been printed.
+    let _ = spawn_blocking(move || drop(proxy)).await;
 }
 
 fn fields(body: &[u8]) -> Result<Fields, ApiError> {

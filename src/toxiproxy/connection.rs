@@ -10,6 +10,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 
+use crate::toxiproxy::address::connect;
 use crate::toxiproxy::fate::Talk;
 use crate::toxiproxy::link::{self, Link, LinkError};
 use crate::toxiproxy::relay::{close, relay};
@@ -59,10 +60,22 @@ impl Far {
         let near = socket.local_addr()?;
         let (wanted, comes) = oneshot::channel();
         self.wanted().insert(near, wanted);
-        let connected = TcpSocket::from_std_stream(socket).connect(far).await;
-        let near_end = connected.inspect_err(|_| drop(self.wanted().remove(&near)))?;
+        let _claim = Claim { far: self, near };
+        let near_end = TcpSocket::from_std_stream(socket).connect(far).await?;
         let far_end = comes.await.map_err(|_| LinkError::Ended)?;
         Ok([End::new(near_end)?, End::new(far_end)?])
+    }
+}
+
+/// The wish for a connection from `near`, until it has come or is given up.
+struct Claim<'f> {
+    far: &'f Far,
+    near: SocketAddr,
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        self.far.wanted().remove(&self.near);
     }
 }
 
@@ -90,7 +103,7 @@ impl Drop for End {
 
 /// Carries a connection to its end. If the upstream cannot be reached, it is closed.
 pub(super) async fn carry(client: TcpStream, upstream: &str, link: &Arc<Link>, far: &Far, talk: &Talk) {
-    let Ok(upstream) = TcpStream::connect(upstream).await else { return };
+    let Ok(upstream) = connect(upstream).await else { return };
     if client.set_nodelay(true).and_then(|()| upstream.set_nodelay(true)).is_err() {
         return;
     }

@@ -1,10 +1,10 @@
 //! How many bytes each proxy received and sent, as Prometheus reads it.
 
-use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::toxiproxy::proxy::Proxy;
+use crate::toxiproxy::proxy::Shown;
 use crate::toxiproxy::toxic::Direction;
 
 /// What is answered is of this type.
@@ -30,7 +30,7 @@ impl Counts {
 }
 
 /// The whole text.
-pub(super) fn text(proxies: &BTreeMap<String, Proxy>) -> String {
+pub(super) fn text(proxies: &[Arc<Shown>]) -> String {
     let mut text = String::new();
     for what in ["received", "sent"] {
         let name = format!("toxiproxy_proxy_{what}_bytes_total");
@@ -40,7 +40,7 @@ pub(super) fn text(proxies: &BTreeMap<String, Proxy>) -> String {
             "# HELP {name} The total number of bytes {what} {end} the ends of a proxy, by direction"
         );
         let _ = writeln!(text, "# TYPE {name} counter");
-        for proxy in proxies.values() {
+        for proxy in proxies {
             for direction in Direction::BOTH {
                 let count = match what {
                     "sent" => proxy.counts.sent(direction),

@@ -8,6 +8,7 @@
 //! - `api`: requests and answers; `answer`: errors; `body`: JSON as Go's decoder takes it; `metrics`.
 //! - `collection`: the proxies by name; `proxy`: one of them; `toxic`: its toxics.
 //! - `accept`: the listener of a proxy; `connection`: a connection from the client to the upstream; `relay`, `fate`: parts of it.
+//! - `files`: how many proxies and connections there can be.
 //! - `server`: the thread that does all of it.
 
 mod accept;
@@ -19,6 +20,7 @@ mod class;
 mod collection;
 mod connection;
 mod fate;
+mod files;
 mod link;
 mod metrics;
 mod proxy;
@@ -28,4 +30,4 @@ mod server;
 mod stages;
 mod toxic;
 
-pub use server::{Server, ServerError};
+pub use server::{Server, ServerError, Starting};

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use serde::Serialize;
-use serde::ser::SerializeStruct;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, spawn_blocking};
@@ -19,6 +18,7 @@ use crate::toxiproxy::body::Fields;
 use crate::toxiproxy::class;
 use crate::toxiproxy::connection::Far;
 use crate::toxiproxy::fate::{Acting, Active};
+use crate::toxiproxy::files::{Files, InUse};
 use crate::toxiproxy::link::Link;
 use crate::toxiproxy::metrics::Counts;
 use crate::toxiproxy::stages;
@@ -46,13 +46,33 @@ impl Wanted {
     }
 }
 
-/// A proxy.
-#[derive(Debug)]
-pub(super) struct Proxy {
+/// A proxy as answers show it.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Shown {
     pub(super) name: String,
     pub(super) listen: String,
     pub(super) upstream: String,
+    enabled: bool,
+    /// Those of the stream to the upstream first.
+    pub(super) toxics: Vec<Toxic>,
+    #[serde(skip)]
     pub(super) counts: Arc<Counts>,
+}
+
+impl Shown {
+    pub(super) fn toxic(&self, name: &str) -> Option<&Toxic> {
+        self.toxics.iter().find(|toxic| toxic.name == name)
+    }
+}
+
+/// A proxy.
+#[derive(Debug)]
+pub(super) struct Proxy {
+    name: String,
+    listen: String,
+    upstream: String,
+    counts: Arc<Counts>,
+    files: Files,
     /// Of all of its draws.
     seed: u64,
     toxics: Vec<Toxic>,
@@ -71,6 +91,7 @@ struct Route {
     link: Arc<Link>,
     far: Arc<Far>,
     task: AbortHandle,
+    _files: InUse,
 }
 
 impl Drop for Route {
@@ -81,12 +102,13 @@ impl Drop for Route {
 
 impl Proxy {
     /// A proxy that is not enabled.
-    pub(super) fn new(seed: u64, wanted: &Wanted) -> Self {
+    pub(super) fn new(seed: u64, wanted: &Wanted, files: Files) -> Self {
         Self {
             name: wanted.name.clone(),
             listen: wanted.listen.clone(),
             upstream: wanted.upstream.clone(),
             counts: Arc::default(),
+            files,
             seed,
             toxics: Vec::new(),
             active: watch::Sender::default(),
@@ -96,8 +118,20 @@ impl Proxy {
         }
     }
 
-    pub(super) const fn is_enabled(&self) -> bool {
+    const fn is_enabled(&self) -> bool {
         self.accepting.is_some()
+    }
+
+    /// As it is now.
+    pub(super) fn shown(&self) -> Shown {
+        Shown {
+            name: self.name.clone(),
+            listen: self.listen.clone(),
+            upstream: self.upstream.clone(),
+            enabled: self.is_enabled(),
+            toxics: self.toxics(),
+            counts: Arc::clone(&self.counts),
+        }
     }
 
     /// Whether it would have to be started anew to be as `wanted`.
@@ -133,6 +167,7 @@ impl Proxy {
             counts: Arc::clone(&self.counts),
             next: Arc::clone(&self.next),
             upstream: self.upstream.clone(),
+            files: self.files.clone(),
         };
         self.route = Some(route);
         self.accepting = Some(Accepting::start(listener, wiring));
@@ -171,8 +206,8 @@ impl Proxy {
     }
 
     /// Its toxics: those of the stream to the upstream first.
-    pub(super) fn toxics(&self) -> Vec<&Toxic> {
-        let mut toxics: Vec<&Toxic> = self.toxics.iter().collect();
+    pub(super) fn toxics(&self) -> Vec<Toxic> {
+        let mut toxics = self.toxics.clone();
         toxics.sort_by_key(|toxic| toxic.stream);
         toxics
     }
@@ -215,6 +250,7 @@ impl Proxy {
     }
 
     async fn route(&self) -> Result<Route, ApiError> {
+        let files = self.files.of_link().map_err(ApiError::internal)?;
         // Proxies draw apart from each other.
         let seed = StageKey::new(self.seed, &self.name).salt(0);
         let stages = self.stages(&self.toxics);
@@ -223,18 +259,6 @@ impl Proxy {
         let listener = TcpListener::from_std(listener).map_err(ApiError::internal)?;
         let far: Arc<Far> = Arc::default();
         let task = tokio::spawn(Arc::clone(&far).accept(listener)).abort_handle();
-        Ok(Route { link: Arc::new(link), far, task })
-    }
-}
-
-impl Serialize for Proxy {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut fields = serializer.serialize_struct("Proxy", 5)?;
-        fields.serialize_field("name", &self.name)?;
-        fields.serialize_field("listen", &self.listen)?;
-        fields.serialize_field("upstream", &self.upstream)?;
-        fields.serialize_field("enabled", &self.is_enabled())?;
-        fields.serialize_field("toxics", &self.toxics())?;
-        fields.end()
+        Ok(Route { link: Arc::new(link), far, task, _files: files })
     }
 }

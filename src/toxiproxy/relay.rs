@@ -126,8 +126,8 @@ fn allowed(
 struct Pieces {
     /// How many there were: the size of each is drawn.
     count: u64,
-    /// When the next may go.
-    next: Option<Instant>,
+    /// When the last one went.
+    last: Option<Instant>,
 }
 
 impl Pieces {
@@ -140,27 +140,42 @@ impl Pieces {
     ) -> io::Result<()> {
         let mut rest = bytes;
         while !rest.is_empty() {
+            let Some((average, variation)) = self.pause(direction, talk).await else {
+                return write(to, rest, MsgFlags::empty()).await;
+            };
+            let size = talk.size(direction, self.count, average, variation).min(rest.len());
+            self.count += 1;
+            // The end of a record: nothing is put behind it in the same segment.
+            write(to, &rest[..size], MsgFlags::MSG_EOR).await?;
+            rest = &rest[size..];
+            self.last = Some(Instant::now());
+        }
+        Ok(())
+    }
+
+    /// Waits until the next piece may go: average size and variation of the slicer there is then, if there is one. A pause that a
+    /// slicer has begun ends with it.
+    async fn pause(&self, direction: Direction, talk: &Talk) -> Option<(i64, i64)> {
+        let mut toxics = talk.toxics.clone();
+        loop {
+            toxics.mark_unchanged();
             let slicer = talk.with(direction, |toxic| match toxic.attributes {
                 Attributes::Slicer { average_size, size_variation, delay } if average_size > 0 => {
                     Some((average_size, size_variation, delay))
                 }
                 _ => None,
             });
-            let Some(&(average, variation, delay)) = slicer.first() else {
-                return write(to, rest, MsgFlags::empty()).await;
+            let &(average, variation, delay) = slicer.first()?;
+            // Instants have an end; nobody waits for so long.
+            let delay = Duration::from_micros(u64::try_from(delay).unwrap_or(0).min(1 << 50));
+            let Some(next) = self.last.map(|last| last + delay).filter(|next| *next > Instant::now()) else {
+                return Some((average, variation));
             };
-            let delay = Duration::from_micros(u64::try_from(delay).unwrap_or(0));
-            if let Some(next) = self.next.take() {
-                sleep_until(next).await;
+            tokio::select! {
+                () = sleep_until(next) => {}
+                changed = toxics.changed() => if changed.is_err() { return None },
             }
-            let size = talk.size(direction, self.count, average, variation).min(rest.len());
-            self.count += 1;
-            // The end of a record: nothing is put behind it in the same segment.
-            write(to, &rest[..size], MsgFlags::MSG_EOR).await?;
-            rest = &rest[size..];
-            self.next = (!delay.is_zero()).then(|| Instant::now() + delay);
         }
-        Ok(())
     }
 }
 

@@ -1,32 +1,29 @@
 //! The thread that serves the API and carries the connections.
 
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use axum::Router;
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpStream;
-use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinSet;
+use axum::serve::ListenerExt;
+use nix::fcntl::OFlag;
+use nix::unistd::pipe2;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::watch;
+use tokio::time::timeout;
 
-use crate::toxiproxy::accept::over;
+use crate::http::{self, GRACE, Limits, over};
+use crate::toxiproxy::address::LOOKUPS;
 use crate::toxiproxy::api::{self, Desk};
 use crate::toxiproxy::collection::Collection;
+use crate::toxiproxy::files::Files;
 
-/// Connections to the API that are served at a time; more wait.
-const CONNECTIONS: usize = 64;
-/// The headers of a request have to come within so long; an idle connection is closed after it.
-const PATIENCE: Duration = Duration::from_mins(1);
-/// How long answers that are under way at the end may still take.
-const GRACE: Duration = Duration::from_millis(500);
-/// After an error of the listener the next connection is taken so much later.
-const PAUSE: Duration = Duration::from_millis(50);
-/// Threads that make and change links, and look names up, at a time.
-const HELPERS: usize = 16;
+/// Of the API.
+const LIMITS: Limits = Limits { connections: 64, patience: Duration::from_mins(1), headers: 64 << 10 };
+/// Threads that make and change links, and look names up: there are some left however many names are looked up.
+const HELPERS: usize = LOOKUPS + 16;
 
 /// Why nothing is served.
 #[derive(Debug, thiserror::Error)]
@@ -56,13 +53,43 @@ pub struct Server {
     thread: Option<JoinHandle<()>>,
 }
 
-impl Server {
-    /// Serves the API at `address`. All draws follow from `seed`. The proxies of `populate`, a body of `POST /populate`, are there
-    /// from the start.
+/// A server that makes the proxies of its start. When it is dropped, they are gone.
+#[derive(Debug)]
+pub struct Starting {
+    server: Server,
+    /// Ends when it is done.
+    done: OwnedFd,
+    result: Receiver<String>,
+}
+
+impl Starting {
+    /// Waits until the proxies of the start are there.
     ///
     /// # Errors
-    /// If the address or the thread cannot be had, or a proxy of `populate` cannot be made.
-    pub fn start(address: SocketAddr, seed: u64, populate: Option<&[u8]>) -> Result<Self, ServerError> {
+    /// If one of them cannot be made.
+    pub fn wait(self) -> Result<Server, ServerError> {
+        // Without an error its sender goes.
+        match self.result.recv() {
+            Ok(error) => Err(ServerError::Populate(error)),
+            Err(_) => Ok(self.server),
+        }
+    }
+}
+
+impl AsFd for Starting {
+    /// Can be read once [`Self::wait`] need not wait.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.done.as_fd()
+    }
+}
+
+impl Server {
+    /// Serves the API at `address`. All draws follow from `seed`. The proxies of `populate`, a body of `POST /populate`, are made
+    /// first.
+    ///
+    /// # Errors
+    /// If the address or the thread cannot be had.
+    pub fn start(address: SocketAddr, seed: u64, populate: Option<Vec<u8>>) -> Result<Starting, ServerError> {
         let bind = || {
             let listener = TcpListener::bind(address)?;
             listener.set_nonblocking(true)?;
@@ -70,27 +97,31 @@ impl Server {
             Ok((listener, address))
         };
         let (listener, address) = bind().map_err(|source| ServerError::Listen { address, source })?;
-        let runtime = tokio::runtime::Builder::new_current_thread()
+        let files = Files::of_process().map_err(ServerError::Start)?;
+        let runtime = Builder::new_current_thread()
             .enable_all()
             .max_blocking_threads(HELPERS)
             .build()
             .map_err(ServerError::Start)?;
-        let mut collection = Collection::new(seed);
-        if let Some(body) = populate {
-            let (_, error) = runtime.block_on(collection.populate(body));
-            if let Some(error) = error {
-                runtime.block_on(collection.stop());
-                return Err(ServerError::Populate(error.to_string()));
-            }
-        }
+        let collection = Arc::new(Collection::new(seed, files));
         let (end, ends) = watch::channel(false);
-        let serve = move || {
-            runtime.block_on(serve(listener, collection, ends));
-            runtime.shutdown_timeout(GRACE);
+        let (done, still) = pipe2(OFlag::O_CLOEXEC).map_err(|errno| ServerError::Start(errno.into()))?;
+        let (failed, result) = mpsc::channel();
+        let run = move || {
+            let made = runtime.block_on(make(&collection, populate, ends.clone()));
+            if let Err(error) = &made {
+                // Whoever started it may be gone.
+                let _ = failed.send(error.clone());
+            }
+            drop((failed, still));
+            if made.is_ok() {
+                runtime.block_on(serve(listener, &collection, ends));
+            }
+            end_all(runtime, &collection);
         };
         let thread =
-            std::thread::Builder::new().name("toxiproxy".into()).spawn(serve).map_err(ServerError::Start)?;
-        Ok(Self { address, end, thread: Some(thread) })
+            std::thread::Builder::new().name("toxiproxy".into()).spawn(run).map_err(ServerError::Start)?;
+        Ok(Starting { server: Self { address, end, thread: Some(thread) }, done, result })
     }
 
     /// Where the API is.
@@ -109,50 +140,30 @@ impl Drop for Server {
     }
 }
 
-async fn serve(listener: TcpListener, collection: Collection, mut ends: watch::Receiver<bool>) {
-    let Ok(listener) = tokio::net::TcpListener::from_std(listener) else { return };
-    let desk = Desk::new(collection);
-    let router = api::routes(Arc::clone(&desk));
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
-    let mut connections = JoinSet::new();
-    let end = ends.clone();
-    loop {
-        let next = async {
-            let place = Arc::clone(&places).acquire_owned().await;
-            (place, listener.accept().await)
-        };
-        tokio::select! {
-            biased;
-            () = over(&mut ends) => break,
-            Some(_) = connections.join_next() => {}
-            (place, accepted) = next => match accepted {
-                Ok((stream, _)) => {
-                    let (router, end) = (router.clone(), end.clone());
-                    connections.spawn(async move {
-                        connection(stream, router, end).await;
-                        drop(place);
-                    });
-                }
-                Err(_) => tokio::time::sleep(PAUSE).await,
-            },
-        }
+/// Makes the proxies of the start, unless the end comes first; why one of them cannot be made.
+async fn make(
+    collection: &Collection,
+    populate: Option<Vec<u8>>,
+    mut ends: watch::Receiver<bool>,
+) -> Result<(), String> {
+    let Some(body) = populate else { return Ok(()) };
+    tokio::select! {
+        (_, error) = collection.populate(&body) => error.map_or(Ok(()), |error| Err(error.to_string())),
+        () = over(&mut ends) => Ok(()),
     }
-    let all = async { while connections.join_next().await.is_some() {} };
-    let _ = tokio::time::timeout(GRACE, all).await;
-    connections.shutdown().await;
-    desk.proxies.lock().await.stop().await;
 }
 
-async fn connection(stream: TcpStream, router: Router, mut ends: watch::Receiver<bool>) {
-    // How a client left is its own affair.
-    let _ = stream.set_nodelay(true);
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
-    let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    tokio::pin!(connection);
-    tokio::select! {
-        _ = connection.as_mut() => return,
-        () = over(&mut ends) => connection.as_mut().graceful_shutdown(),
-    }
-    let _ = connection.await;
+async fn serve(listener: TcpListener, collection: &Arc<Collection>, ends: watch::Receiver<bool>) {
+    let Ok(listener) = tokio::net::TcpListener::from_std(listener) else { return };
+    let listener = listener.tap_io(|stream| {
+        // Of a socket that is open.
+        let _ = stream.set_nodelay(true);
+    });
+    http::serve(listener, api::routes(Desk::new(Arc::clone(collection))), LIMITS, ends).await;
+}
+
+fn end_all(runtime: Runtime, collection: &Collection) {
+    // A change that still waits for a name or a link keeps its proxy; that goes with its task.
+    let _ = runtime.block_on(async { timeout(GRACE, collection.stop()).await });
+    runtime.shutdown_timeout(GRACE);
 }

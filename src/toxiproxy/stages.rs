@@ -50,14 +50,19 @@ pub(super) fn of(
             }
         }
         for (number, stage) in of_toxic(toxic).into_iter().enumerate() {
-            // Draws depend on the name: a toxic of the same name draws the same.
-            let name =
-                if number == 0 { toxic.name.clone() } else { format!("{}-{}", toxic.name, number + 1) };
+            let name = name_of(toxic, number);
             let select = both(&select, &stage.select);
             stages.push(StageParams { name, select, ..stage });
         }
     }
     stages
+}
+
+/// The name of a toxic's stage. Draws depend on it: a toxic of the same name draws the same. No two stages have the same name,
+/// whatever the toxics are called.
+fn name_of(toxic: &Toxic, number: usize) -> String {
+    let name = toxic.name.replace('#', "##");
+    if number == 0 { name } else { format!("{name}#{}", number + 1) }
 }
 
 /// What one toxic does to the packets that it hits.
@@ -91,7 +96,7 @@ fn of_toxic(toxic: &Toxic) -> Vec<StageParams> {
     }
 }
 
-/// What both select. A line of faults selects by its own conditions; those of the toxic come on top.
+/// What both select. A line of faults selects by its own conditions; where it says nothing about addresses, those of the toxic hold.
 fn both(toxic: &Select, stage: &Select) -> Select {
     if *stage == Select::default() {
         return toxic.clone();
@@ -198,7 +203,22 @@ mod tests {
     fn a_line_of_faults_keeps_its_own_conditions() {
         let text = r#"{"type": "faults", "name": "f", "attributes": {"spec": "mtu 1400 icmp delay 5ms"}}"#;
         let names: Vec<String> = stages(text).into_iter().map(|stage| stage.name).collect();
-        assert_eq!(names, ["f", "f-2"]);
+        assert_eq!(names, ["f", "f#2"]);
+    }
+
+    /// Two stages of one name would share their draws, and a change would take one for the other.
+    #[test]
+    fn stages_of_different_toxics_have_different_names() {
+        let toxics = ["f", "f-2", "f#2", "f##2", "f#", "f#2#2", "#", "##"].map(|name| {
+            toxic(&format!(
+                r#"{{"type": "faults", "name": "{name}", "attributes": {{"spec": "mtu 1400 icmp delay 5ms mss 1360"}}}}"#
+            ))
+        });
+        let stages = of(&toxics, Direction::Downstream, &|toxic| StageKey::new(1, &toxic.name));
+        let names: std::collections::BTreeSet<&str> =
+            stages.iter().map(|stage| stage.name.as_str()).collect();
+        assert_eq!(names.len(), stages.len(), "{names:?}");
+        assert_eq!(stages.len(), 3 * toxics.len());
     }
 
     #[test]

@@ -1,11 +1,15 @@
 //! `faultwire toxiproxy`: its API, request by request, and what toxics do to connections of this host's own kernel.
 
+use std::collections::BTreeSet;
+use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, Stdio};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use faultwire::lab::clock::now;
+use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -34,6 +38,22 @@ impl Answer {
 
 impl Server {
     pub(crate) fn start(options: &[&str]) -> Self {
+        Self::start_by("", options)
+    }
+
+    /// As [`Self::start`], with these lines of a shell before it.
+    fn start_by(before: &str, options: &[&str]) -> Self {
+        let (mut child, upstream) = Self::begin(before, options);
+        let mut stderr = BufReader::new(child.stderr.take().unwrap());
+        let mut line = String::new();
+        stderr.read_line(&mut line).unwrap();
+        let api = line.split("http://").nth(1).and_then(|rest| rest.split(',').next()).map(str::parse);
+        let Some(Ok(api)) = api else { panic!("it did not start: {line}") };
+        Self { child, api, upstream, _said: stderr }
+    }
+
+    /// The program, and where its upstream is.
+    fn begin(before: &str, options: &[&str]) -> (Child, SocketAddr) {
         let echo = TcpListener::bind("127.0.0.1:0").unwrap();
         let upstream = echo.local_addr().unwrap();
         std::thread::spawn(move || {
@@ -46,15 +66,11 @@ impl Server {
                 });
             }
         });
-        let mut command = faultwire();
-        command.args(["toxiproxy", "--listen", "127.0.0.1:0", "--seed", "7"]).args(options);
-        let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut stderr = BufReader::new(child.stderr.take().unwrap());
-        let mut line = String::new();
-        stderr.read_line(&mut line).unwrap();
-        let api = line.split("http://").nth(1).and_then(|rest| rest.split(',').next()).map(str::parse);
-        let Some(Ok(api)) = api else { panic!("it did not start: {line}") };
-        Self { child, api, upstream, _said: stderr }
+        let mut command = Command::new("sh");
+        command.args(["-ec", &format!("{before}\nexec \"$0\" \"$@\"")]).arg(faultwire().get_program());
+        command.args(["toxiproxy", "--listen", "localhost:0", "--seed", "7"]).args(options);
+        let child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        (child, upstream)
     }
 
     fn send(&self, method: &str, path: &str, headers: &str, body: &str) -> Answer {
@@ -88,6 +104,17 @@ impl Server {
         self.must(201, "POST", "/proxies", &body).json()["listen"].as_str().unwrap().parse().unwrap()
     }
 
+    /// The namespaces that it holds.
+    fn namespaces(&self) -> Vec<File> {
+        let fds = std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap();
+        let links = fds.map(|fd| fd.unwrap().path());
+        let is_netns = |path: &PathBuf| {
+            // One that is closed meanwhile is none.
+            std::fs::read_link(path).is_ok_and(|to| to.to_string_lossy().starts_with("net:["))
+        };
+        links.filter(is_netns).map(|path| File::open(path).unwrap()).collect()
+    }
+
     fn toxic(&self, proxy: &str, toxic: &Value) {
         self.must(200, "POST", &format!("/proxies/{proxy}/toxics"), toxic);
     }
@@ -102,6 +129,38 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A resolver that hears every question and answers none, and the lines of a shell by which a program asks it.
+fn silent_resolver() -> (UdpSocket, Scratch, String) {
+    let socket =
+        (1..=254).find_map(|last| UdpSocket::bind((Ipv4Addr::new(127, 53, 53, last), 53)).ok()).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let address = socket.local_addr().unwrap().ip();
+    let file = Scratch::file(&format!("nameserver {address}\noptions timeout:30\n"));
+    let lines = format!(
+        "[ -n \"$ALONE\" ] || ALONE=1 exec unshare --mount sh -ec 'mount --bind {} /etc/resolv.conf; exec \"$0\" \"$@\"' \"$0\" \"$@\"",
+        file.path()
+    );
+    (socket, file, lines)
+}
+
+/// Returns once a question has come.
+fn is_asked(resolver: &UdpSocket) {
+    resolver.recv(&mut [0; 512]).unwrap();
+}
+
+/// The devices of a namespace, but for the loopback device.
+fn devices(netns: &File) -> Vec<String> {
+    std::thread::scope(|scope| {
+        let look = || {
+            setns(netns, CloneFlags::CLONE_NEWNET).unwrap();
+            let table = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap();
+            let names = table.lines().filter_map(|line| Some(line.split_once(':')?.0.trim().to_owned()));
+            names.filter(|name| name != "lo").collect()
+        };
+        scope.spawn(look).join().unwrap()
+    })
 }
 
 fn connect(proxy: SocketAddr) -> TcpStream {
@@ -427,6 +486,37 @@ fn a_slicer_makes_small_pieces_with_pauses() {
     // At most 150 bytes each: 20 pieces or more, 19 pauses. A reader that is late finds several at once.
     assert!(start.elapsed() >= 19 * 5 * MS, "{:?}", start.elapsed());
     assert!(sizes.iter().filter(|size| **size <= 150).count() >= 5, "{sizes:?}");
+    // A pause ends with its slicer.
+    let slicer = json!({ "attributes": { "delay": 3_600_000_000_u64 } });
+    server.must(200, "PATCH", "/proxies/a/toxics/slicer_downstream", &slicer);
+    stream.write_all(&[7; 3000]).unwrap();
+    stream.set_read_timeout(Some(300 * MS)).unwrap();
+    assert_eq!(stream.read(&mut buffer).unwrap_err().kind(), ErrorKind::WouldBlock);
+    server.reset();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.read_exact(&mut buffer[..3000]).unwrap();
+}
+
+/// What a toxic holds is let go when that toxic goes, not when another one comes or goes.
+#[test]
+fn a_change_of_one_toxic_leaves_what_others_hold() {
+    let server = Server::start(&[]);
+    let mut stream = connect(server.proxy("a"));
+    echo(&stream, 10).unwrap();
+    server.toxic("a", &json!({ "type": "bandwidth", "attributes": { "rate": 0 } }));
+    stream.write_all(&[0; 1000]).unwrap();
+    stream.set_read_timeout(Some(300 * MS)).unwrap();
+    let nothing = |mut stream: &TcpStream| stream.read(&mut [0; 10]).unwrap_err().kind();
+    assert_eq!(nothing(&stream), ErrorKind::WouldBlock);
+    for direction in ["upstream", "downstream"] {
+        server.toxic("a", &json!({ "type": "latency", "name": direction, "stream": direction, "attributes": { "latency": 1 } }));
+        assert_eq!(nothing(&stream), ErrorKind::WouldBlock);
+        server.must(204, "DELETE", &format!("/proxies/a/toxics/{direction}"), &Value::Null);
+        assert_eq!(nothing(&stream), ErrorKind::WouldBlock);
+    }
+    server.must(204, "DELETE", "/proxies/a/toxics/bandwidth_downstream", &Value::Null);
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.read_exact(&mut [0; 1000]).unwrap();
 }
 
 #[test]
@@ -501,14 +591,80 @@ fn nothing_stays_however_it_ends() {
         server.toxic("a", &json!({ "type": "latency", "attributes": { "latency": 60_000 } }));
         let open = connect(listen);
         (&open).write_all(&[0; 1000]).unwrap();
+        let links = server.namespaces();
+        assert_eq!(links.iter().flat_map(devices).collect::<BTreeSet<_>>().len(), 2, "near and far");
         send(&server.child, signal);
         let status = server.child.wait().unwrap();
         assert_eq!(status.code(), (signal == Signal::SIGTERM).then_some(0));
         assert_eq!(rest(&open).0, 0);
         TcpListener::bind(listen).unwrap();
-        // The link's devices are in namespaces of its own, which no process is in.
-        assert!(!std::fs::read_to_string("/proc/net/dev").unwrap().contains("near:"));
+        assert_eq!(links.iter().flat_map(devices).collect::<Vec<_>>(), [""; 0]);
     }
+}
+
+/// While a change waits for a name, other proxies are served, shown and changed, and the end is heard.
+#[test]
+fn nothing_waits_for_a_resolver_that_is_silent() {
+    let (resolver, _file, lines) = silent_resolver();
+    let server = Server::start_by(&lines, &[]);
+    let listen = server.proxy("a");
+    let slow = json!({ "name": "slow", "listen": "name.invalid:0", "upstream": "x:1" }).to_string();
+    std::thread::scope(|scope| {
+        let creation = scope.spawn(|| {
+            let mut stream = TcpStream::connect(server.api).unwrap();
+            let length = slow.len();
+            write!(stream, "POST /proxies HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n{slow}")
+                .unwrap();
+            // It ends without an answer.
+            stream.read_to_end(&mut Vec::new())
+        });
+        is_asked(&resolver);
+        let all = server.must(200, "GET", "/proxies", &Value::Null).json();
+        assert_eq!(all.as_object().unwrap().keys().collect::<Vec<_>>(), ["a"]);
+        server.must(200, "GET", "/metrics", &Value::Null);
+        server.must(404, "GET", "/proxies/slow", &Value::Null);
+        server.toxic("a", &json!({ "type": "latency", "attributes": { "latency": 1 } }));
+        server.proxy("b");
+        server.must(204, "DELETE", "/proxies/b", &Value::Null);
+        echo(&connect(listen), 10).unwrap();
+        send(&server.child, Signal::SIGTERM);
+        let _ = creation.join().unwrap();
+    });
+    let mut server = server;
+    assert_eq!(server.child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn the_end_is_heard_while_the_first_proxies_are_made() {
+    let (resolver, _resolv, lines) = silent_resolver();
+    let file = Scratch::file(r#"[{"name": "a", "listen": "name.invalid:0", "upstream": "x:1"}]"#);
+    let (mut child, _) = Server::begin(&lines, &["--config", file.path()]);
+    is_asked(&resolver);
+    send(&child, Signal::SIGTERM);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+/// Connections for which there are no file descriptors wait, and are served when others have ended.
+#[test]
+fn connections_wait_where_files_are_scarce() {
+    let server = Server::start_by("ulimit -n 232", &[]);
+    let listen = server.proxy("a");
+    // 40 descriptors are left for a proxy of 16 and connections of 4.
+    let mut open: Vec<TcpStream> = (0..6).map(|_| connect(listen)).collect();
+    for stream in &open {
+        echo(stream, 10).unwrap();
+    }
+    let late = connect(listen);
+    late.set_read_timeout(Some(300 * MS)).unwrap();
+    assert_eq!(echo(&late, 10).unwrap_err().kind(), ErrorKind::WouldBlock);
+    let other = json!({ "name": "b", "listen": "127.0.0.1:0", "upstream": "x:1" });
+    let refused = server.must(500, "POST", "/proxies", &other);
+    assert!(refused.body.contains("too many open files"), "{}", refused.body);
+    server.must(200, "GET", "/proxies/a", &Value::Null);
+    drop(open.pop());
+    late.set_read_timeout(Some(PATIENCE)).unwrap();
+    (&late).read_exact(&mut [0; 10]).unwrap();
+    drop(open);
 }
 
 #[test]

@@ -1,0 +1,84 @@
+//! File descriptors: they bound how many proxies and connections there are.
+
+use std::io;
+use std::sync::Arc;
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Of a connection: the client's, the upstream's, and both ends on the link.
+const CONNECTION: u32 = 4;
+/// Of a proxy with a link: namespaces, devices and their copies, an event descriptor, listeners.
+const LINK: u32 = 16;
+/// For all else: requests, timers, and what the making of links takes for a moment.
+const RESERVE: u64 = 192;
+/// Shared by connections and proxies at most: a connection has buffers of 256 KiB.
+const MOST: u64 = 40_000;
+
+/// The descriptors that connections and proxies share.
+#[derive(Debug, Clone)]
+pub(super) struct Files {
+    free: Arc<Semaphore>,
+    count: u32,
+}
+
+/// Descriptors that are in use as long as this is.
+#[derive(Debug)]
+pub(super) struct InUse {
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Files {
+    /// Those that this process may have. Its soft limit is raised to the hard one.
+    pub(super) fn of_process() -> io::Result<Self> {
+        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+        // Where it cannot be raised, the soft limit is what there is.
+        let raised = setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map_or(soft, |()| hard);
+        Ok(Self::of(raised))
+    }
+
+    /// Those that a process with this limit has.
+    fn of(limit: u64) -> Self {
+        let count = limit.saturating_sub(RESERVE).clamp((LINK + CONNECTION).into(), MOST) as u32;
+        Self { free: Arc::new(Semaphore::new(count as usize)), count }
+    }
+
+    /// Those of a connection. Waits until so many are free.
+    pub(super) async fn of_connection(&self) -> Option<InUse> {
+        // The semaphore is never closed.
+        let permit = Arc::clone(&self.free).acquire_many_owned(CONNECTION).await.ok()?;
+        Some(InUse { _permit: permit })
+    }
+
+    /// Those of a proxy and its link.
+    ///
+    /// # Errors
+    /// If not so many are free.
+    pub(super) fn of_link(&self) -> Result<InUse, String> {
+        let permit = Arc::clone(&self.free).try_acquire_many_owned(LINK);
+        permit.map(|permit| InUse { _permit: permit }).map_err(|_| {
+            format!(
+                "too many open files: proxies and connections share {} (ulimit -n), a proxy needs {LINK}, a connection {CONNECTION}",
+                self.count
+            )
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whatever the limit: a proxy and a connection fit, and no more than the limit allows.
+    #[test]
+    fn proxies_and_connections_share_the_limit() {
+        for (limit, links) in [(0, 1), (64, 1), (1_024, 52), (1 << 20, 2_500), (u64::MAX, 2_500)] {
+            let files = Files::of(limit);
+            let used: Vec<InUse> = std::iter::from_fn(|| files.of_link().ok()).collect();
+            assert_eq!(used.len(), links, "{limit}");
+            assert!(files.of_link().unwrap_err().contains("too many open files"));
+            drop(used);
+            assert!(files.of_link().is_ok());
+        }
+    }
+}
