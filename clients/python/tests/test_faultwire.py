@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from faultwire import Attachment, Client, Faults, FaultwireError, Link, RequestError, StartError
+from faultwire import Attachment, Client, Faults, FaultwireError, Instance, Link, RequestError, StartError, namespace
 
 
 def exchange(address, port, count=10):
@@ -100,18 +100,50 @@ def test_what_is_refused_says_why():
         Attachment(pid=1, binary="/nowhere/faultwire")
 
 
-def test_a_process_is_attached_to(neighbour):
+def test_a_process_is_attached_to(neighbour, echo_at):
     assert neighbour.pings()
     with Attachment("loss 100%", pid=neighbour.pid, match="icmp", seed=9) as attachment:
         assert not neighbour.pings()
         attachment.set("delay 30ms")
         assert neighbour.pings()
+        # New faults have the aim of the first ones: what is no ICMP passes.
+        attachment.set("loss 100%")
+        assert not neighbour.pings()
+        echo = echo_at(neighbour.host)
+        with namespace.entered(f"/proc/{neighbour.pid}/ns/net"):
+            exchange(neighbour.host, echo.port)
         state = attachment.client.state()
         assert (state["command"], state["seed"]) == ("attach", 9)
     # It goes on as before.
     assert neighbour.pings()
     with pytest.raises(StartError):
         Attachment("loss 1%", netns="/nowhere")
+
+
+@pytest.mark.parametrize("error", [FaultwireError("no"), KeyboardInterrupt()])
+def test_an_error_at_the_start_leaves_no_process(monkeypatch, neighbour, error):
+    started = []
+    start = Instance._start
+
+    def kept(instance, *options, **streams):
+        process = start(instance, *options, **streams)
+        started.append((process, instance.client.path.parent))
+        return process
+
+    def fails(*_):
+        raise error
+
+    monkeypatch.setattr(Instance, "_start", kept)
+    monkeypatch.setattr(Client, "ports", fails)
+    with pytest.raises(type(error)):
+        Link()
+    monkeypatch.setattr(Instance, "_await", fails)
+    with pytest.raises(type(error)):
+        Attachment("loss 1%", pid=neighbour.pid)
+    assert len(started) == 2
+    for process, folder in started:
+        assert process.poll() is not None
+        assert not folder.exists()
 
 
 @pytest.mark.parametrize("what", ["Link()", "Attachment('loss 1%', pid={pid})"])

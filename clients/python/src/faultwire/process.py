@@ -58,6 +58,15 @@ class Instance:
         self._last: list[dict[str, Any]] = []
         self._process: Optional[subprocess.Popen[str]] = None
 
+    @contextmanager
+    def _stopped_by_errors(self) -> Iterator[None]:
+        """Nobody has the instance yet: an error, or Ctrl-C, must not leave its process."""
+        try:
+            yield
+        except BaseException:
+            self.stop()
+            raise
+
     def _start(self, options: Sequence[str], **streams: Any) -> subprocess.Popen[str]:
         words = [*self._starter, self.binary, self.command, *self.faults.options(), "--seed", str(self.seed)]
         words += ["--control", str(self.client.path), *options]
@@ -196,16 +205,17 @@ class Link(Instance):
         # It ends when its standard input does: with this process, however that ends.
         inside = ["sh", "-c", 'echo "$$ $FAULTWIRE_HOST $FAULTWIRE_HOST6"; exec cat']
         options = [] if mtu is None else ["--mtu", str(mtu)]
-        process = self._start([*options, "--", *inside], stdout=subprocess.PIPE)
-        assert process.stdout is not None
-        line = process.stdout.readline().split()
-        if len(line) != 3:
-            self.stop()
-            raise StartError(self.said().strip() or "faultwire exec ended without a word")
-        self.pid, self.host, self.host6 = int(line[0]), line[1], line[2]
-        self._await()
-        inner = next(port for port in self.client.ports() if port["name"] == "cmd")
-        self.address, self.address6 = (prefix.split("/")[0] for prefix in inner["addresses"])
+        with self._stopped_by_errors():
+            process = self._start([*options, "--", *inside], stdout=subprocess.PIPE)
+            assert process.stdout is not None
+            line = process.stdout.readline().split()
+            if len(line) != 3:
+                self.stop()
+                raise StartError(self.said().strip() or "faultwire exec ended without a word")
+            self.pid, self.host, self.host6 = int(line[0]), line[1], line[2]
+            self._await()
+            inner = next(port for port in self.client.ports() if port["name"] == "cmd")
+            self.address, self.address6 = (prefix.split("/")[0] for prefix in inner["addresses"])
 
     @contextmanager
     def inside(self) -> Iterator[None]:
@@ -268,8 +278,9 @@ class Attachment(Instance):
         super().__init__(Faults(both, up, down), seed, binary)
         given = {"--pid": pid, "--container": container, "--netns": netns, "--dev": dev, "--match": match}
         options = [word for option, value in given.items() if value is not None for word in (option, str(value))]
-        self._start(options, stdout=subprocess.DEVNULL)
-        self._await()
+        with self._stopped_by_errors():
+            self._start(options, stdout=subprocess.DEVNULL)
+            self._await()
 
 
 def _stage_line(stage: dict[str, Any]) -> str:
