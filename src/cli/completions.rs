@@ -10,8 +10,9 @@ use clap_complete::{ArgValueCompleter, CompletionCandidate};
 use serde_json::Value;
 
 use crate::cli::args::Args;
+use crate::cli::whom::Whom;
 use crate::cli::{fail, out};
-use crate::control::{Choice, Client};
+use crate::control::Client;
 
 /// The variable by which a shell asks for completions: its name.
 const VARIABLE: &str = "FAULTWIRE_COMPLETE";
@@ -116,11 +117,17 @@ fn list(value: &Value) -> &[Value] {
 /// What the instance says that the command line names so far; nothing if there is none.
 fn ask(resource: &str) -> Value {
     let words: Vec<String> = std::env::args().collect();
-    let named = words.windows(2).filter(|two| two[0] == "--control").map(|two| two[1].clone());
-    let joined = words.iter().filter_map(|word| word.strip_prefix("--control=").map(str::to_owned));
-    let choice = named.chain(joined).last().and_then(|name| name.parse::<Choice>().ok());
-    let answer = Client::find(choice.as_ref()).and_then(|client| client.get(resource));
-    answer.unwrap_or_default()
+    let option = |name: &str| {
+        let named = words.windows(2).filter(|two| two[0] == name).map(|two| two[1].clone());
+        let joined =
+            words.iter().filter_map(|word| word.strip_prefix(name)?.strip_prefix('=').map(str::to_owned));
+        named.chain(joined).last()
+    };
+    let whom = Whom {
+        control: option("--control").and_then(|name| name.parse().ok()),
+        token_file: option("--token-file").map(Into::into),
+    };
+    whom.client().and_then(|client| client.get(resource)).unwrap_or_default()
 }
 
 /// Those that begin as what was typed does.

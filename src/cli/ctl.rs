@@ -10,8 +10,23 @@ use serde_json::{Value, json};
 pub(super) use crate::cli::ctl::change::{Change, words};
 use crate::cli::ctl::change::{Request, encoded};
 use crate::cli::json::{self, Json};
+use crate::cli::whom::Whom;
 use crate::cli::{WRONG, completions, fail, out, reasons};
-use crate::control::{Choice, Client, ClientError};
+use crate::control::{Client, ClientError};
+
+/// Why something was not done.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CtlError {
+    /// Nobody was there to be asked, or said no.
+    #[error(transparent)]
+    Asked(#[from] ClientError),
+    /// Nobody was asked: what is wanted makes no sense, or a file cannot be read.
+    #[error("{0}")]
+    Wrong(String),
+    /// What there is to say cannot be written.
+    #[error("{0}")]
+    Unsaid(String),
+}
 
 /// Options of `ctl`.
 #[derive(Debug, clap::Args)]
@@ -34,9 +49,8 @@ Examples:
 Packets that wait go on: none is lost, overtaken or decided about again because
 of a change.")]
 pub(super) struct Ctl {
-    /// Name or path of its control socket [default: that of the variable `FAULTWIRE_CONTROL`, or the only instance that runs]
-    #[arg(long, value_name = "NAME|PATH", global = true, add = completions::of_instances())]
-    pub(super) control: Option<Choice>,
+    #[command(flatten)]
+    pub(super) whom: Whom,
     #[command(flatten)]
     pub(super) json: Json,
     #[command(subcommand)]
@@ -95,7 +109,7 @@ pub(super) fn ctl(args: &Ctl) -> ExitCode {
         return list(&args.json);
     }
     let mut answer = json!({});
-    let done = Client::find(args.control.as_ref()).and_then(|client| run(args, &client, &mut answer));
+    let done = args.whom.client().map_err(CtlError::from).and_then(|client| run(args, &client, &mut answer));
     if done.is_ok()
         && !matches!(args.command, Command::Watch { .. })
         && let Err(error) = json::result(answer)
@@ -109,7 +123,10 @@ pub(super) fn ctl(args: &Ctl) -> ExitCode {
             }
             ExitCode::SUCCESS
         }
-        Err(error @ ClientError::Refused { status: 400..500, .. }) => fail(WRONG, error),
+        Err(
+            error @ (CtlError::Wrong(_)
+            | CtlError::Asked(ClientError::Refused { status: 400..500, .. } | ClientError::Unclear(_))),
+        ) => fail(WRONG, error),
         Err(error) => fail(1, error),
     }
 }
@@ -130,7 +147,7 @@ fn list(json: &Json) -> ExitCode {
         .map_or_else(|error| fail(1, reasons(&error)), |()| ExitCode::SUCCESS)
 }
 
-fn run(args: &Ctl, client: &Client, said: &mut Value) -> Result<String, ClientError> {
+fn run(args: &Ctl, client: &Client, said: &mut Value) -> Result<String, CtlError> {
     let mut send = |request: &Request| {
         let answer = client.send(request.method, &request.resource, request.body.as_ref(), None)?;
         *said = json!({ "answer": answer.body });
@@ -153,7 +170,7 @@ fn run(args: &Ctl, client: &Client, said: &mut Value) -> Result<String, ClientEr
 }
 
 /// Lets the instance carry out `request` later.
-fn at(client: &Client, said: &mut Value, time: &str, request: &Request) -> Result<String, ClientError> {
+fn at(client: &Client, said: &mut Value, time: &str, request: &Request) -> Result<String, CtlError> {
     let (key, time) = time.strip_prefix('+').map_or(("at", time), |time| ("in", time));
     let mut change = json!({ "method": request.method, "resource": request.resource });
     if let Some(body) = &request.body {
@@ -165,7 +182,7 @@ fn at(client: &Client, said: &mut Value, time: &str, request: &Request) -> Resul
     Ok(text)
 }
 
-fn flows(client: &Client, said: &mut Value, limit: u32) -> Result<String, ClientError> {
+fn flows(client: &Client, said: &mut Value, limit: u32) -> Result<String, CtlError> {
     let answer = client.get(&format!("/v1/flows?limit={limit}"))?;
     *said = json!({ "answer": answer });
     let mut text = String::new();
@@ -183,7 +200,7 @@ fn flows(client: &Client, said: &mut Value, limit: u32) -> Result<String, Client
     Ok(text)
 }
 
-fn schedule(client: &Client, said: &mut Value) -> Result<String, ClientError> {
+fn schedule(client: &Client, said: &mut Value) -> Result<String, CtlError> {
     let plans = client.get("/v1/schedule")?;
     let text = plans.as_array().into_iter().flatten().map(planned).collect();
     *said = json!({ "answer": plans });
@@ -199,7 +216,7 @@ fn planned(plan: &Value) -> String {
     format!("{number:>4}  {:<8} {seconds:>11.3} s  {}{error}\n", text("state"), text("text"))
 }
 
-fn show(client: &Client, said: &mut Value) -> Result<String, ClientError> {
+fn show(client: &Client, said: &mut Value) -> Result<String, CtlError> {
     let (paths, stages) = (client.get("/v1/paths")?, client.get("/v1/stages")?);
     *said = json!({ "paths": paths, "stages": stages });
     let (mut text, none) = (String::new(), Vec::new());
@@ -230,7 +247,7 @@ fn watch(
     kinds: &str,
     path: Option<&str>,
     select: Option<&str>,
-) -> Result<String, ClientError> {
+) -> Result<String, CtlError> {
     let mut query = format!("kinds={}", encoded(kinds));
     for (key, value) in [("path", path), ("match", select)] {
         if let Some(value) = value {
@@ -246,11 +263,7 @@ fn watch(
             }
             continue;
         }
-        json::record(event).map_err(|error| ClientError::Refused {
-            status: 500,
-            field: String::new(),
-            what: reasons(&error),
-        })?;
+        json::record(event).map_err(|error| CtlError::Unsaid(reasons(&error)))?;
     }
     Ok(String::new())
 }

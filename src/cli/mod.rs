@@ -39,6 +39,7 @@ mod summary;
 mod top;
 mod toxiproxy;
 mod watching;
+mod whom;
 
 use std::ffi::OsStr;
 use std::fmt::Display;

@@ -21,8 +21,9 @@ use crate::cli::top::drops::Drops;
 use crate::cli::top::keys::{Keys, Wish};
 use crate::cli::top::screen::Screen;
 use crate::cli::top::view::{Cursor, Sample, Size};
+use crate::cli::whom::Whom;
 use crate::cli::{WRONG, fail, out, reasons};
-use crate::control::{Choice, Client, ClientError};
+use crate::control::{Client, ClientError};
 use crate::engine::Clock;
 use crate::pipeline::time::Duration;
 
@@ -45,9 +46,8 @@ Examples:
 Exit code: 0 done, also if the instance ends; 1 no instance answers; 2 the
 command line is wrong.")]
 pub(super) struct Top {
-    /// Name or path of the instance's control socket [default: `$FAULTWIRE_CONTROL`, or the only instance that runs]
-    #[arg(long, value_name = "NAME|PATH", add = crate::cli::completions::of_instances())]
-    pub(super) control: Option<Choice>,
+    #[command(flatten)]
+    pub(super) whom: Whom,
     /// Time between two frames
     #[arg(long, value_name = "TIME", default_value = "1s")]
     pub(super) interval: Duration,
@@ -68,7 +68,7 @@ pub(super) fn top(args: &Top) -> ExitCode {
 }
 
 fn show(args: &Top) -> anyhow::Result<ExitCode> {
-    let client = Client::find(args.control.as_ref())?;
+    let client = args.whom.client()?;
     let state = client.get("/v1/state")?;
     let signals = Signals::only(&[Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP])?;
     let clock = Clock::start();

@@ -35,6 +35,11 @@ impl Refusal {
         Self::new(StatusCode::NOT_FOUND, what, text)
     }
 
+    /// A mistake of faultwire's own, which has been printed.
+    pub(super) fn failed() -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "", "the change failed: this is a mistake in faultwire")
+    }
+
     /// The workers are gone.
     pub(super) fn ended() -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "", "the run has ended")

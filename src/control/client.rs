@@ -1,4 +1,4 @@
-//! The other end of a control socket: finds running instances and asks them.
+//! The other end of a control socket or of `--control-listen`: finds running instances and asks them.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -8,6 +8,8 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::control::socket::{Choice, ENDING, SocketError, folder};
+use crate::control::token::{Token, TokenError};
+use crate::control::way::{Stream, Way};
 
 /// A running instance answers within this.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -24,25 +26,31 @@ pub enum ClientError {
     /// The socket has no place.
     #[error(transparent)]
     Socket(#[from] SocketError),
+    /// There is no token to show.
+    #[error(transparent)]
+    Token(#[from] TokenError),
     /// Nothing runs.
     #[error("no instance of faultwire runs here that can be asked (looked in {0})")]
     Nobody(String),
     /// Several run.
     #[error("several instances run: {0}; say which (--control NAME)")]
     Several(String),
+    /// It is not clear which instance is meant.
+    #[error("{0}")]
+    Unclear(String),
     /// Nobody answers.
-    #[error("cannot ask {path}: {source}{}", cure(source))]
+    #[error("cannot ask {place}: {source}{}", cure(source))]
     Lost {
-        /// The socket.
-        path: PathBuf,
+        /// The path of the socket, or the address.
+        place: String,
         /// The system's reason.
         source: io::Error,
     },
     /// What is answered is not what an instance of faultwire answers.
-    #[error("{path} answers in a way that is not faultwire's: {what}")]
+    #[error("{place} answers in a way that is not faultwire's: {what}")]
     Strange {
-        /// The socket.
-        path: PathBuf,
+        /// The path of the socket, or the address.
+        place: String,
         /// What.
         what: String,
     },
@@ -61,7 +69,7 @@ pub enum ClientError {
 /// A running instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Client {
-    path: PathBuf,
+    way: Way,
 }
 
 /// What to do if there is no answer for this reason.
@@ -76,7 +84,16 @@ fn cure(source: &io::Error) -> &'static str {
 impl Client {
     /// The instance whose socket is at `path`.
     pub fn at(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into() }
+        Self { way: Way::Socket(path.into()) }
+    }
+
+    /// The instance that serves its interface at `address` (`--control-listen`), as `HOST:PORT`. The file `token` has its token, and
+    /// only its owner may read it.
+    ///
+    /// # Errors
+    /// If there is no token in the file, or others may read it.
+    pub fn remote(address: impl Into<String>, token: &Path) -> Result<Self, ClientError> {
+        Ok(Self { way: Way::Address { address: address.into(), token: Token::of_file(token)? } })
     }
 
     /// The instance that `choice` names; without one that of [`VARIABLE`], or the only one that runs.
@@ -115,17 +132,21 @@ impl Client {
         running.into_iter().map(Self::at).collect()
     }
 
-    /// What the instance is called: the name of its socket, or its path.
+    /// What the instance is called: the name of its socket, or its path or address.
     pub fn name(&self) -> String {
-        let name = self.path.file_name().map(|name| name.to_string_lossy().into_owned());
-        let own = folder().is_some_and(|folder| self.path.parent() == Some(&folder));
+        let Way::Socket(path) = &self.way else { return self.way.to_string() };
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+        let own = folder().is_some_and(|folder| path.parent() == Some(&folder));
         let name = name.and_then(|name| name.strip_suffix(ENDING).map(str::to_owned)).filter(|_| own);
-        name.unwrap_or_else(|| self.path.display().to_string())
+        name.unwrap_or_else(|| path.display().to_string())
     }
 
-    /// Its socket.
-    pub fn path(&self) -> &Path {
-        &self.path
+    /// Its socket, if it is asked there.
+    pub fn path(&self) -> Option<&Path> {
+        match &self.way {
+            Way::Socket(path) => Some(path),
+            Way::Address { .. } => None,
+        }
     }
 
     /// What is at `resource`, as `/v1/counters`.
@@ -161,8 +182,8 @@ impl Client {
     /// If nobody answers, or a refusal is answered.
     pub fn events(&self, query: &str) -> Result<Events, ClientError> {
         let stream = self.ask("GET", &format!("/v1/events?{query}"), None, None)?;
-        let unlimited = stream.try_clone().and_then(|stream| stream.set_read_timeout(None).map(|()| stream));
-        let mut lines = BufReader::new(unlimited.map_err(|source| self.lost(source))?);
+        stream.wait_for_ever().map_err(|source| self.lost(source))?;
+        let mut lines = BufReader::new(stream);
         let (status, _) = self.head(&mut lines)?;
         if status >= 300 {
             refused(status, &self.body(&self.rest(lines)?)?)?;
@@ -177,9 +198,10 @@ impl Client {
         resource: &str,
         body: Option<&Value>,
         version: Option<&str>,
-    ) -> Result<UnixStream, ClientError> {
+    ) -> Result<Stream, ClientError> {
         let body = body.map(Value::to_string).unwrap_or_default();
-        let mut head = vec![format!("{method} {resource} HTTP/1.0"), "Host: faultwire".to_owned()];
+        let mut head = vec![format!("{method} {resource} HTTP/1.0")];
+        head.extend(self.way.headers());
         if !body.is_empty() {
             head.push("Content-Type: application/json".to_owned());
             head.push(format!("Content-Length: {}", body.len()));
@@ -187,8 +209,7 @@ impl Client {
         head.extend(version.map(|version| format!("If-Match: {version}")));
         let head = head.join("\r\n");
         let send = || {
-            let mut stream = UnixStream::connect(&self.path)?;
-            stream.set_read_timeout(Some(PATIENCE))?;
+            let mut stream = self.way.connect(PATIENCE)?;
             match stream.write_all(format!("{head}\r\n\r\n{body}").as_bytes()) {
                 // It may have been refused already; the answer says why.
                 Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
@@ -236,11 +257,11 @@ impl Client {
     }
 
     fn lost(&self, source: io::Error) -> ClientError {
-        ClientError::Lost { path: self.path.clone(), source }
+        ClientError::Lost { place: self.way.to_string(), source }
     }
 
     fn strange(&self, what: &str) -> ClientError {
-        ClientError::Strange { path: self.path.clone(), what: what.to_owned() }
+        ClientError::Strange { place: self.way.to_string(), what: what.to_owned() }
     }
 }
 
@@ -267,12 +288,12 @@ pub struct Answer {
 #[derive(Debug)]
 pub struct Events {
     client: Client,
-    lines: BufReader<UnixStream>,
+    lines: BufReader<Stream>,
 }
 
 impl Events {
     /// What is waited for when the next event is.
-    pub const fn stream(&self) -> &BufReader<UnixStream> {
+    pub const fn stream(&self) -> &BufReader<Stream> {
         &self.lines
     }
 }

@@ -1,12 +1,15 @@
 //! What a request wants to be different, and the stages that come of it.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Deserializer};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::config::{Aim, read_stages, reader};
 use crate::control::answer::Refusal;
 use crate::control::instance::Instance;
 use crate::control::json_toml::inline;
+use crate::control::once::given_once;
 use crate::control::settings;
 use crate::pipeline::params::{RouterParams, StageParams};
 use crate::pipeline::time::Duration;
@@ -41,6 +44,11 @@ impl Stages {
         }
     }
 
+    /// The field that has them.
+    const fn field(&self) -> &'static str {
+        if self.spec.is_some() { "spec" } else { "stages" }
+    }
+
     fn read(&self) -> Result<Vec<StageParams>, Refusal> {
         let (field, value) = match (&self.spec, &self.stages) {
             (Some(spec), None) => ("spec", Value::String(spec.clone())),
@@ -56,7 +64,8 @@ impl Stages {
             Some(problem) => {
                 let hint =
                     if problem.hint.is_empty() { String::new() } else { format!(" ({})", problem.hint) };
-                Refusal::bad(problem.key.clone(), format!("{}{hint}", problem.what))
+                let what = format!("{}{hint}", problem.what);
+                Refusal::bad(problem.key.clone(), if field == "spec" { what } else { in_json(&what) })
             }
             None => Refusal::bad(field, error.to_string()),
         })
@@ -85,8 +94,8 @@ pub(super) struct Patch {
     #[serde(default, deserialize_with = "given")]
     stages: Option<Value>,
     /// Single parameters, by their keys.
-    #[serde(default, deserialize_with = "given")]
-    set: Option<Map<String, Value>>,
+    #[serde(default, deserialize_with = "given_once")]
+    set: Option<BTreeMap<String, Value>>,
     #[serde(default, deserialize_with = "given")]
     paused: Option<bool>,
     /// To the place in front of this stage; "" is the end.
@@ -100,7 +109,11 @@ impl Add {
     }
 
     pub(super) fn check(&self) -> Result<(), Refusal> {
-        self.stages().check()
+        let stages = self.stages();
+        if stages.read()?.is_empty() {
+            return Err(Refusal::bad(stages.field(), "it adds no stage"));
+        }
+        Ok(())
     }
 
     pub(super) fn text(&self) -> String {
@@ -122,6 +135,13 @@ impl Patch {
     pub(super) fn check(&self) -> Result<(), Refusal> {
         if self.has_stages() && self.set.is_some() {
             return Err(Refusal::bad("set", "give either set or all that the stage does"));
+        }
+        if !self.has_stages() && self.set.is_none() && self.paused.is_none() && self.before.is_none() {
+            let what = "nothing is asked for: give spec, stages, set, paused or before";
+            return Err(Refusal::bad("body", what));
+        }
+        if self.set.as_ref().is_some_and(BTreeMap::is_empty) {
+            return Err(Refusal::bad("set", "it names no parameter"));
         }
         if self.has_stages() { self.stages().check() } else { Ok(()) }
     }
@@ -147,7 +167,7 @@ impl Patch {
             Some(before) => said.push(format!("move {id} before {before}")),
             None => {}
         }
-        if said.is_empty() { format!("leave {id} as it is") } else { said.join(", ") }
+        said.join(", ")
     }
 }
 
@@ -228,10 +248,9 @@ impl Edit {
         }
         if wanted.has_stages() {
             let read = self.aimed(wanted.stages().read()?)?;
-            let field = if wanted.spec.is_some() { "spec" } else { "stages" };
             let [one] = &read[..] else {
                 let what = format!("a stage is one stage, and this makes {}", read.len());
-                return Err(Refusal::bad(field, what));
+                return Err(Refusal::bad(wanted.stages().field(), what));
             };
             // A spec says what is done, not to which packets.
             stage = match &wanted.spec {
@@ -255,6 +274,24 @@ impl Edit {
     }
 }
 
+/// What a hint says of a file, for a client that writes JSON: `key = value` is `"key": value` there.
+fn in_json(text: &str) -> String {
+    let words: Vec<&str> = text.split(' ').collect();
+    let is_key = |at: usize| {
+        words.get(at + 1) == Some(&"=")
+            && words[at].bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.".contains(&byte))
+    };
+    let mut out: Vec<String> = Vec::new();
+    for (at, word) in words.iter().enumerate() {
+        if is_key(at) {
+            out.push(format!("\"{word}\":"));
+        } else if *word != "=" || at == 0 || !is_key(at - 1) {
+            out.push((*word).to_owned());
+        }
+    }
+    out.join(" ")
+}
+
 /// A text without its quotes.
 fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
@@ -271,4 +308,37 @@ fn free_name(stages: &[StageParams], name: &str) -> String {
     let numbered = (2..).map(|number: u64| format!("{name}-{number}"));
     let is_free = |name: &String| stages.iter().all(|stage| stage.name != *name);
     std::iter::once(name.to_owned()).chain(numbered).find(is_free).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hints_are_those_for_json() {
+        for (text, json) in [
+            ("write probability = \"1%\"", "write \"probability\": \"1%\""),
+            ("it is 5 = 5", "it is \"5\": 5"),
+            ("no key = here and a.b = 1", "no \"key\": here and \"a.b\": 1"),
+            ("= 3", "= 3"),
+            ("", ""),
+        ] {
+            assert_eq!(in_json(text), json);
+        }
+    }
+
+    /// What asks for nothing is a mistake.
+    #[test]
+    fn a_change_changes_something() {
+        let patch = |text: &str| serde_json::from_str::<Patch>(text).unwrap().check();
+        assert_eq!(patch("{}").unwrap_err().field, "body");
+        assert_eq!(patch(r#"{"set": {}}"#).unwrap_err().field, "set");
+        assert_eq!(patch(r#"{"set": {"loss": "1%"}}"#), Ok(()));
+        assert_eq!(patch(r#"{"before": ""}"#), Ok(()));
+        let add = |text: &str| serde_json::from_str::<Add>(text).unwrap().check();
+        assert_eq!(add(r#"{"spec": ""}"#).unwrap_err().field, "spec");
+        assert_eq!(add(r#"{"stages": []}"#).unwrap_err().field, "stages");
+        assert_eq!(add(r#"{"spec": "loss 1%"}"#), Ok(()));
+        assert!(serde_json::from_str::<Patch>(r#"{"set": {"loss": "1%", "loss": "2%"}}"#).is_err());
+    }
 }

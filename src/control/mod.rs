@@ -20,6 +20,7 @@ mod gauge;
 mod instance;
 mod json_toml;
 mod metrics;
+mod once;
 mod order;
 mod routes;
 mod schedule;
@@ -29,6 +30,8 @@ mod socket;
 mod steer;
 mod token;
 mod view;
+mod way;
+mod words;
 
 pub use client::{Client, ClientError, VARIABLE};
 pub use instance::{Attachment, Device, Instance};

@@ -13,6 +13,7 @@ use crate::control::answer::Refusal;
 use crate::control::document::Document;
 use crate::control::edit::{Add, Edit, Patch, Stages};
 use crate::control::instance::Instance;
+use crate::control::once::once;
 
 /// Characters of a mark, at most.
 pub(super) const MARK: usize = 1_000;
@@ -47,6 +48,10 @@ pub(super) struct Order {
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(transparent)]
+struct Paths(#[serde(deserialize_with = "once")] BTreeMap<String, Object<Stages>>);
+
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PatchPath {
     frozen: bool,
@@ -79,7 +84,10 @@ impl Deed {
         Ok(match (method.as_str(), &parts[..]) {
             ("PUT", ["config"]) => Self::Config(read(body)?),
             ("PUT", ["paths"]) => {
-                let paths: BTreeMap<String, Object<Stages>> = read(body)?;
+                let Paths(paths) = read(body)?;
+                if paths.is_empty() {
+                    return Err(Refusal::bad("body", "it names no path"));
+                }
                 Self::Paths(paths.into_iter().map(|(path, Object(stages))| (path, stages)).collect())
             }
             ("PUT", ["paths", path]) => Self::Path(named(path), read(body)?),
@@ -184,8 +192,15 @@ impl<'d, T: DeserializeOwned> Deserialize<'d> for Object<T> {
 
 /// A body, which is an object, as JSON.
 pub(super) fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
-    if body.trim_ascii_start().first().is_some_and(|first| *first == b'[') {
-        return Err(Refusal::bad("body", "it is a list, and has to be an object"));
+    let is = match body.trim_ascii_start().first() {
+        Some(b'{') => None,
+        None => Some("missing"),
+        Some(b'[') => Some("a list"),
+        Some(b'"') => Some("a text"),
+        Some(_) => Some("something else"),
+    };
+    if let Some(is) = is {
+        return Err(Refusal::bad("body", format!("it has to be an object of JSON, and is {is}")));
     }
     serde_json::from_slice(body).map_err(|error| {
         let text = error.to_string();

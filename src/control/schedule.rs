@@ -67,13 +67,13 @@ struct Plan {
     due: Instant,
     order: Arc<Order>,
     bytes: usize,
-    state: Stage,
+    state: Progress,
 }
 
 #[derive(Debug)]
-enum Stage {
-    /// The task that carries it out; `None` for a moment before it is there.
-    Waiting(Option<AbortHandle>),
+enum Progress {
+    /// The task that carries it out.
+    Waiting(AbortHandle),
     Running,
     Done {
         version: u64,
@@ -84,25 +84,25 @@ enum Stage {
 impl Plan {
     fn json(&self, number: u64) -> Value {
         let state = match &self.state {
-            Stage::Waiting(_) => "waiting",
-            Stage::Running => "running",
-            Stage::Done { .. } => "done",
-            Stage::Failed(_) => "failed",
+            Progress::Waiting(_) => "waiting",
+            Progress::Running => "running",
+            Progress::Done { .. } => "done",
+            Progress::Failed(_) => "failed",
         };
         let mut value = json!({
             "number": number, "due_ns": self.due.as_nanos(), "state": state, "text": self.order.deed.text(),
             "change": self.order.request,
         });
         match &self.state {
-            Stage::Done { version } => value["version"] = (*version).into(),
-            Stage::Failed(refusal) => value["error"] = refusal.json(),
+            Progress::Done { version } => value["version"] = (*version).into(),
+            Progress::Failed(refusal) => value["error"] = refusal.json(),
             _ => {}
         }
         value
     }
 
     const fn is_over(&self) -> bool {
-        matches!(self.state, Stage::Done { .. } | Stage::Failed(_))
+        matches!(self.state, Progress::Done { .. } | Progress::Failed(_))
     }
 }
 
@@ -113,22 +113,30 @@ impl Schedule {
 }
 
 impl Plans {
-    /// Takes in a plan, if there is room; its number.
-    fn add(&mut self, plan: Plan) -> Result<u64, Refusal> {
+    /// Takes in a plan, if there is room, with the task that `start` gives it by its number; what is told of it.
+    fn add(
+        &mut self,
+        due: Instant,
+        order: Arc<Order>,
+        size: usize,
+        start: impl FnOnce(u64) -> AbortHandle,
+    ) -> Result<Value, Refusal> {
         let waiting = || self.plans.values().filter(|plan| !plan.is_over());
         let bytes: usize = waiting().map(|plan| plan.bytes).sum();
-        if waiting().count() >= WAITING || bytes + plan.bytes > BYTES {
+        if waiting().count() >= WAITING || bytes + size > BYTES {
             let what =
                 format!("at most {WAITING} changes wait at a time, whose bodies have at most {BYTES} bytes");
             return Err(Refusal::new(StatusCode::CONFLICT, "schedule", what));
         }
         self.last += 1;
+        let plan = Plan { due, order, bytes: size, state: Progress::Waiting(start(self.last)) };
+        let told = plan.json(self.last);
         self.plans.insert(self.last, plan);
-        Ok(self.last)
+        Ok(told)
     }
 
     /// A plan is over, and the oldest of those that are is forgotten.
-    fn end(&mut self, number: u64, state: Stage) {
+    fn end(&mut self, number: u64, state: Progress) {
         if let Some(plan) = self.plans.get_mut(&number) {
             plan.state = state;
         }
@@ -152,17 +160,12 @@ pub(super) async fn add(State(desk): State<Arc<Desk>>, request: Request) -> Resu
     let clock = *desk.instance().await.workers.clock();
     let due = wanted.due(clock.now())?;
     let order = Arc::new(wanted.change.0.order()?);
-    let plan = Plan { due, order: Arc::clone(&order), bytes: body.len(), state: Stage::Waiting(None) };
-    let (number, answer) = {
-        let mut plans = desk.schedule.plans();
-        let number = plans.add(plan)?;
-        (number, plans.plans[&number].json(number))
-    };
-    let task = tokio::spawn(run(Arc::clone(&desk), (number, due, order), clock));
-    if let Some(Plan { state: Stage::Waiting(handle), .. }) = desk.schedule.plans().plans.get_mut(&number) {
-        *handle = Some(task.abort_handle());
-    }
-    Ok((StatusCode::CREATED, Json(answer)).into_response())
+    let mut plans = desk.schedule.plans();
+    let answer = plans.add(due, Arc::clone(&order), body.len(), |number| {
+        // It finds its plan: the plans are locked until that is there.
+        tokio::spawn(run(Arc::clone(&desk), (number, due, order), clock)).abort_handle()
+    });
+    answer.map(|answer| (StatusCode::CREATED, Json(answer)).into_response())
 }
 
 /// `DELETE /v1/schedule/NUMBER`: it will not be carried out.
@@ -176,10 +179,8 @@ pub(super) async fn cancel(
         let what = format!("there is no scheduled change {number}");
         return Err(Refusal::new(StatusCode::NOT_FOUND, "number", what));
     };
-    if let Stage::Waiting(task) = &plans.plans[&number].state {
-        if let Some(task) = task {
-            task.abort();
-        }
+    if let Progress::Waiting(task) = &plans.plans[&number].state {
+        task.abort();
         let plan = plans.plans.remove(&number);
         let mut answer = plan.map(|plan| plan.json(number)).unwrap_or_default();
         answer["state"] = "cancelled".into();
@@ -231,12 +232,13 @@ async fn run(desk: Arc<Desk>, (number, due, order): (u64, Instant, Arc<Order>), 
         sleep(StdDuration::from_nanos(due.since(clock.now()).as_nanos())).await;
     }
     match desk.schedule.plans().plans.get_mut(&number) {
-        Some(plan) => plan.state = Stage::Running,
+        Some(plan) => plan.state = Progress::Running,
         // Cancelled just now.
         None => return,
     }
+    // A panic in it is an answer, too: the plan is over in any case.
     let state = match steer::carry_out(&desk, Arc::clone(&order), None, Some(number)).await {
-        Ok(instance) => Stage::Done { version: instance.version },
+        Ok(instance) => Progress::Done { version: instance.version },
         Err(refusal) => {
             desk.note(Note {
                 at_ns: clock.now().as_nanos(),
@@ -246,7 +248,7 @@ async fn run(desk: Arc<Desk>, (number, due, order): (u64, Instant, Arc<Order>), 
                 schedule: Some(number),
                 request: order.request.clone(),
             });
-            Stage::Failed(refusal)
+            Progress::Failed(refusal)
         }
     };
     desk.schedule.plans().end(number, state);
@@ -256,26 +258,27 @@ async fn run(desk: Arc<Desk>, (number, due, order): (u64, Instant, Arc<Order>), 
 mod tests {
     use super::*;
 
-    fn plan(bytes: usize) -> Plan {
-        let order = Order::read(&Method::POST, "/v1/marks", br#"{"text":"x"}"#).unwrap();
-        Plan { due: Instant::ZERO, order: Arc::new(order), bytes, state: Stage::Waiting(None) }
-    }
-
     /// What waits and what is over have limits of their own.
     #[test]
     fn a_schedule_is_bounded() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let order = Arc::new(Order::read(&Method::POST, "/v1/marks", br#"{"text":"x"}"#).unwrap());
         let mut plans = Plans::default();
+        let add = |plans: &mut Plans, bytes: usize| {
+            let start = |_| runtime.spawn(std::future::pending::<()>()).abort_handle();
+            plans.add(Instant::ZERO, Arc::clone(&order), bytes, start).map(|told| told["number"].clone())
+        };
         for number in 1..=WAITING as u64 {
-            assert_eq!(plans.add(plan(10)), Ok(number));
+            assert_eq!(add(&mut plans, 10), Ok(number.into()));
         }
-        assert_eq!(plans.add(plan(10)).unwrap_err().status, StatusCode::CONFLICT);
+        assert_eq!(add(&mut plans, 10).unwrap_err().status, StatusCode::CONFLICT);
         for number in 1..=WAITING as u64 {
-            plans.end(number, Stage::Done { version: 1 });
+            plans.end(number, Progress::Done { version: 1 });
         }
         let left: Vec<u64> = plans.plans.keys().copied().collect();
         assert_eq!(left, (901..=1_000).collect::<Vec<_>>());
-        assert_eq!(plans.add(plan(BYTES)), Ok(1_001));
-        assert!(plans.add(plan(1)).is_err());
+        assert_eq!(add(&mut plans, BYTES), Ok(1_001.into()));
+        assert!(add(&mut plans, 1).is_err());
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Single parameters of stages, by the keys that they have in a file: `probability`, `delay`, `queue.packets`.
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
@@ -8,6 +9,7 @@ use serde_json::{Map, Value};
 
 use crate::config::suggest::hint;
 use crate::control::answer::Refusal;
+use crate::control::words::{WORDS, say};
 use crate::pipeline::impair::{BottleneckParams, NetemParams, ServiceParams};
 use crate::pipeline::params::{
     DelayParams, Distribution, Excess, ImpairmentParams, LossModel, RateParams, ReorderParams,
@@ -37,16 +39,31 @@ const SOME: RangeInclusive<i64> = 1..=0xffff_ffff;
 const OVERHEAD: RangeInclusive<i64> = -65_535..=65_535;
 
 /// Sets the parameters that `wanted` names.
-pub(super) fn set(impairment: &mut ImpairmentParams, wanted: &Map<String, Value>) -> Result<(), Refusal> {
+///
+/// What a key means follows from what the stage was before, so that their order makes no difference.
+pub(super) fn set(
+    impairment: &mut ImpairmentParams,
+    wanted: &BTreeMap<String, Value>,
+) -> Result<(), Refusal> {
+    let words: Vec<&str> = wanted.keys().map(|key| word(impairment, key)).collect();
     if let ImpairmentParams::Netem(netem) = impairment {
-        make_room(netem, wanted);
+        make_room(netem, &|key| words.contains(&key));
     }
-    for (key, value) in wanted {
+    for (number, ((key, value), word)) in wanted.iter().zip(&words).enumerate() {
         let refuse = |what: String| Refusal::bad(format!("set.{key}"), what);
-        let word = word(impairment, key);
+        if words[..number].contains(word) {
+            return Err(refuse(format!("{key} is {word} here, which is given, too")));
+        }
+        if let (ImpairmentParams::Netem(netem), Some(text)) = (&mut *impairment, value.as_str())
+            && WORDS.contains(word)
+            && (text.trim().contains(char::is_whitespace) || !netem_has(netem, word))
+        {
+            say(netem, word, text).map_err(refuse)?;
+            continue;
+        }
         let mut settings = settings(impairment);
-        let known: Vec<&str> = settings.iter().map(|(name, _)| *name).collect();
-        let Some(place) = known.iter().position(|name| *name == word) else {
+        let Some(place) = settings.iter().position(|(name, _)| name == word) else {
+            let known = keys(impairment);
             let what = match &known[..] {
                 [] => "of this stage no key can be set by itself: give a whole spec".to_owned(),
                 known => format!("of this stage there is no such key to set ({})", hint(key, known)),
@@ -63,6 +80,24 @@ pub(super) fn set(impairment: &mut ImpairmentParams, wanted: &Map<String, Value>
         return Err(Refusal::bad("set.mtu", what));
     }
     Ok(())
+}
+
+/// The keys of parameters that can be set, also of those that the stage does not have yet.
+fn keys(impairment: &ImpairmentParams) -> Vec<&'static str> {
+    let mut roomy = impairment.clone();
+    if let ImpairmentParams::Netem(netem) = &mut roomy {
+        make_room(netem, &|_| true);
+    }
+    let mut keys: Vec<&str> = settings(&mut roomy).into_iter().map(|(key, _)| key).collect();
+    if matches!(impairment, ImpairmentParams::Netem(_)) {
+        keys.extend(WORDS.iter().filter(|word| !settings(&mut roomy).iter().any(|(key, _)| key == *word)));
+    }
+    keys
+}
+
+/// Whether a word of this line has a number that can be set by itself.
+fn netem_has(netem: &mut NetemParams, word: &str) -> bool {
+    self::netem(netem).iter().any(|(key, _)| *key == word)
 }
 
 /// The parameters that can be set, and what they are.
@@ -227,8 +262,8 @@ fn netem(params: &mut NetemParams) -> Vec<(&'static str, Setting<'_>)> {
 }
 
 /// A delay that there was not begins as none.
-fn make_room(netem: &mut NetemParams, wanted: &Map<String, Value>) {
-    if netem.delay.is_none() && (wanted.contains_key("delay") || wanted.contains_key("jitter")) {
+fn make_room(netem: &mut NetemParams, wants: &dyn Fn(&str) -> bool) {
+    if netem.delay.is_none() && (wants("delay") || wants("jitter")) {
         let (delay, jitter) = (Duration::ZERO, Duration::ZERO);
         let distribution = Distribution::Uniform;
         netem.delay = Some(DelayParams { delay, jitter, distribution, reorder: false, half_life: None });
@@ -259,7 +294,8 @@ mod tests {
 
     fn changed(text: &str, wanted: &Value) -> Result<ImpairmentParams, Refusal> {
         let mut impairment = of(text);
-        set(&mut impairment, wanted.as_object().unwrap()).map(|()| impairment)
+        let wanted = wanted.as_object().unwrap().clone().into_iter().collect();
+        set(&mut impairment, &wanted).map(|()| impairment)
     }
 
     /// What is set by a key is what a whole spec would have said, and nothing else changes.
@@ -269,6 +305,22 @@ mod tests {
             ("loss 1%", json!({ "probability": "5%" }), "loss 5%"),
             ("loss 1% 25%", json!({ "loss": "5%" }), "loss 5% 25%"),
             ("loss 1%", json!({ "delay": "20ms", "probability": "5%" }), "loss 5% delay 20ms"),
+            // A word with its model, correlation or distribution.
+            ("loss 1% delay 5ms", json!({ "loss": "gemodel 1% 10%" }), "loss gemodel 1% 10% delay 5ms"),
+            ("loss gemodel 1% 10% delay 5ms", json!({ "loss": "5%" }), "loss 5% delay 5ms"),
+            (
+                "loss 1%",
+                json!({ "delay": "9ms 2ms distribution normal", "loss": "2%" }),
+                "loss 2% delay 9ms 2ms distribution normal",
+            ),
+            (
+                "delay 5ms 1ms",
+                json!({ "duplicate": "2% 50%", "corrupt": "1% 5%" }),
+                "delay 5ms 1ms duplicate 2% 50% corrupt 1% 5%",
+            ),
+            ("delay 5ms", json!({ "slot": "1ms 2ms" }), "delay 5ms slot 1ms 2ms"),
+            // The chance that there was, whatever comes with it.
+            ("loss 1%", json!({ "duplicate": "2%", "probability": "5%" }), "loss 5% duplicate 2%"),
             (
                 "delay 10ms 2ms distribution normal",
                 json!({ "delay": "30ms" }),
@@ -288,10 +340,21 @@ mod tests {
     fn a_wrong_key_or_value_is_named() {
         for (before, wanted, field, words) in [
             ("loss 1%", json!({ "probabilty": "5%" }), "set.probabilty", "\"duplicate\"?"),
+            ("loss 1%", json!({ "foo": 1 }), "set.foo", "loss, delay, jitter"),
+            ("loss 1%", json!({ "loss": "1%", "probability": "5%" }), "set.probability", "given, too"),
+            (
+                "loss 1% duplicate 1%",
+                json!({ "duplicate": "0%", "probability": "5%" }),
+                "set.probability",
+                "no such",
+            ),
             ("mtu 1400", json!({ "mtu": 60 }), "set.mtu", "from 68 to 65535"),
             ("mtu 1400", json!({ "mtu": 100, "overhead": 50 }), "set.mtu", "less than 68 bytes"),
             ("mtu 1400", json!({ "mtu": "1400" }), "set.mtu", "a number"),
             ("loss 1%", json!({ "loss": "5" }), "set.loss", "no %"),
+            ("loss 1%", json!({ "loss": "5% delay 5ms" }), "set.loss", "nothing else"),
+            ("loss 1%", json!({ "loss": "gemodel much" }), "set.loss", "much"),
+            ("loss 1%", json!({ "loss": "5% seed 3" }), "set.loss", "nothing else"),
             ("loss 1%", json!({ "ecn": "yes" }), "set.ecn", "true or false"),
             ("blackout 2s", json!({ "down": "0s" }), "set.down", "longer"),
             ("duplicate 1% loss 1%", json!({ "probability": "5%" }), "set.probability", "no such key"),

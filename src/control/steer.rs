@@ -89,7 +89,7 @@ pub(super) async fn carry_out(
     // In a task of its own. If the client disconnects, its request is dropped; the change must not stop at a point where the
     // workers have it and the instance does not know.
     let task = tokio::spawn(async move { apply(&desk, &order, wanted.as_ref(), schedule).await });
-    task.await.map_err(|_| Refusal::ended())?
+    task.await.map_err(|error| if error.is_panic() { Refusal::failed() } else { Refusal::ended() })?
 }
 
 async fn apply(
@@ -100,6 +100,8 @@ async fn apply(
 ) -> Result<Arc<Instance>, Refusal> {
     let mut current = desk.instance.write().await;
     matches(wanted, &current)?;
+    // Before the workers are told: no packet that was decided about by the new stages is older.
+    let at_ns = current.workers.clock().now().as_nanos();
     let next = match &order.deed {
         Deed::Mark(text) => {
             put_mark(desk, &current, text.clone(), schedule);
@@ -114,7 +116,7 @@ async fn apply(
     };
     *current = Arc::new(next);
     desk.note(Note {
-        at_ns: current.workers.clock().now().as_nanos(),
+        at_ns,
         kind: NoteKind::Changed,
         text: order.deed.text(),
         version: Some(current.version),
@@ -157,7 +159,7 @@ async fn become_edited(current: &Arc<Instance>, edit: Edit) -> Result<Instance, 
         old.workers.change(changes).map_err(|_| Refusal::ended())?;
         Ok(next)
     });
-    done.await.map_err(|_| Refusal::ended())?
+    done.await.map_err(|_| Refusal::failed())?
 }
 
 fn made_ready(old: &RouterParams, new: &RouterParams, workers: usize) -> Result<Vec<Change>, Refusal> {

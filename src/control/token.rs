@@ -153,6 +153,20 @@ fn make(path: &Path) -> io::Result<Token> {
 }
 
 impl Token {
+    /// The one in a file, as [`TokenFile::open`] takes it.
+    pub(super) fn of_file(path: &Path) -> Result<Self, TokenError> {
+        let read = read(path).map_err(|unread| match unread {
+            Unread::Missing => "there is no such file".to_owned(),
+            Unread::Refused(what) => what,
+        });
+        read.and_then(|text| token(&text)).map_err(|what| TokenError { path: path.to_owned(), what })
+    }
+
+    /// What is shown.
+    pub(super) fn text(&self) -> &str {
+        &self.0
+    }
+
     /// Takes the same time wherever the two differ. Their lengths are no secret.
     fn is(&self, given: &[u8]) -> bool {
         self.0.as_bytes().ct_eq(given).into()

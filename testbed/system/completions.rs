@@ -1,8 +1,13 @@
 //! Completions as shells ask for them, and the manual.
 
-use std::process::Command;
+use std::time::Duration;
+
+use faultwire::control::Client;
+use faultwire::lab::clock::now;
+use serde_json::json;
 
 use crate::system::common::{Folder, Running, Scratch, config, output, said, tool, unique};
+use crate::system::top::Terminal;
 
 /// What bash offers for the last of these words.
 fn offered(words: &[&str]) -> Vec<String> {
@@ -49,21 +54,43 @@ fn bash_completes_commands_and_the_stages_of_the_run() {
     );
 }
 
-/// Zsh and fish read their scripts, where they are installed; all are printed.
+/// Typed into each shell, in a terminal: the beginning of a stage's name, the key Tab, and Enter.
 #[test]
-fn every_shell_has_a_script_that_it_accepts() {
-    for (shell, check) in [("bash", "-n"), ("zsh", "-n"), ("fish", "--no-execute")] {
-        let script = output(&["completions", shell]);
-        assert!(script.status.success() && script.stdout.len() > 100, "{}", said(&script));
-        assert!(String::from_utf8_lossy(&script.stdout).contains("FAULTWIRE_COMPLETE"), "{}", said(&script));
-        let file = Scratch::file(&String::from_utf8(script.stdout).unwrap());
-        match Command::new(shell).args([check, file.path()]).output() {
-            Ok(output) => assert!(output.status.success(), "{shell}: {}", said(&output)),
-            Err(error) => {
-                assert!(shell != "bash", "{error}");
-                eprintln!("{shell} is not installed: its script was not tried");
-            }
+fn every_shell_completes_stages_of_the_run() {
+    let (control, left, right) = (unique(), unique(), unique());
+    let paths = "[[path]]\nfrom = \"left\"\nto = \"right\"\nspec = \"mtu 1400; delay 1ms loss 30%\"\n";
+    let text = config(&left, &right, "seed = 5", paths);
+    let _running = Running::with(Scratch::file(&text), [left, right], &["--control", &control]);
+    let client = Client::find(Some(&control.parse().unwrap())).unwrap();
+    let is_paused = || client.get("/v1/stages").unwrap()[1]["paused"] == true;
+    let folder = Folder::new();
+    let home = folder.path.to_str().unwrap();
+    for (shell, start) in [
+        ("bash --norc --noprofile -i", "source <(faultwire completions bash)"),
+        ("zsh -f -i", "autoload -U compinit; compinit -u -D; source <(faultwire completions zsh)"),
+        ("fish --no-config -i", "faultwire completions fish | source"),
+    ] {
+        let program = std::path::Path::new(env!("CARGO_BIN_EXE_faultwire"));
+        let path = format!("{}:{}", program.parent().unwrap().display(), std::env::var("PATH").unwrap());
+        let terminal = Terminal::new(120, 30, &format!("env HOME={home} PATH={path} TERM=xterm {shell}"));
+        for key in [start, "Enter", &format!("faultwire ctl --control {control} pause ne"), "Tab", "Enter"] {
+            terminal.type_key(key);
         }
+        until_or(is_paused, || panic!("{shell}: it does not complete:\n{}", terminal.screen()));
+        client
+            .send("PATCH", "/v1/paths/left%3Eright/stages/netem", Some(&json!({ "paused": false })), None)
+            .unwrap();
+    }
+}
+
+/// Waits for `is_done`, and says what is wrong if it does not come.
+fn until_or(is_done: impl Fn() -> bool, wrong: impl Fn()) {
+    let end = now() + Duration::from_mins(1);
+    while !is_done() {
+        if now() > end {
+            wrong();
+        }
+        std::thread::yield_now();
     }
 }
 

@@ -52,7 +52,7 @@ impl Asked {
     }
 
     fn socket(&self) -> PathBuf {
-        self.client.path().to_owned()
+        self.client.path().unwrap().to_owned()
     }
 
     fn ping(&self, count: u32) {

@@ -1,9 +1,10 @@
 //! The interface over TCP: who may ask, and what hostile clients cost.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -30,6 +31,11 @@ struct Remote {
     token: String,
 }
 
+/// The file beside a socket with its token.
+fn token_of(socket: &Path) -> PathBuf {
+    format!("{}.token", socket.display()).into()
+}
+
 impl Remote {
     fn start() -> Self {
         let name = unique();
@@ -41,10 +47,7 @@ impl Remote {
         let mut running = Running::with(file, [left, right], &options);
         let said = running.hears("control at");
         let address = said.split("http://").nth(1).unwrap().split('/').next().unwrap().parse().unwrap();
-        let token = std::fs::read_to_string(PathBuf::from(format!("{}.token", socket.display())))
-            .unwrap()
-            .trim()
-            .to_owned();
+        let token = std::fs::read_to_string(token_of(&socket)).unwrap().trim().to_owned();
         Self { running, socket, address, token }
     }
 
@@ -79,7 +82,7 @@ impl Remote {
 fn only_the_token_opens_the_interface() {
     let remote = Remote::start();
     assert!(remote.address.ip().is_loopback());
-    let file = PathBuf::from(format!("{}.token", remote.socket.display()));
+    let file = token_of(&remote.socket);
     assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
     let authorization = format!("Authorization: Bearer {}", remote.token);
     let url = format!("http://{}/v1/paths/left%3Eright/stages/delay", remote.address);
@@ -116,6 +119,47 @@ fn only_the_token_opens_the_interface() {
     let Remote { running, socket, .. } = remote;
     let _ = running.stop(Signal::SIGINT);
     assert!(!socket.exists() && !file.exists());
+}
+
+/// `ctl` and `top` ask an address as they ask a socket, if they show the token.
+#[test]
+fn ctl_asks_and_changes_over_tcp() {
+    let remote = Remote::start();
+    let (address, token) = (remote.address.to_string(), token_of(&remote.socket));
+    let token = token.to_str().unwrap();
+    let ctl =
+        |words: &[&str]| output(&[&["ctl", "--control", &address, "--token-file", token], words].concat());
+    let did = |words: &[&str]| {
+        let done = ctl(words);
+        assert!(done.status.success(), "{words:?}: {}", said(&done));
+        String::from_utf8(done.stdout).unwrap()
+    };
+    did(&["set", "left>right/delay", "delay=3ms"]);
+    assert!(did(&["show"]).contains("delay 3ms"), "{}", did(&["show"]));
+    let mut watch = tool(env!("CARGO_BIN_EXE_faultwire"));
+    watch.args(["ctl", "--control", &address, "--token-file", token, "watch", "--kinds", "marked"]);
+    let mut watching = watch.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(watching.stdout.take().unwrap()).lines();
+    assert!(lines.next().unwrap().unwrap().contains("listening"));
+    did(&["mark", "over TCP"]);
+    assert!(lines.next().unwrap().unwrap().contains("over TCP"));
+    watching.kill().unwrap();
+    watching.wait().unwrap();
+    let frame = output(&["top", "--once", "--interval", "1ms", "--control", &address, "--token-file", token]);
+    assert!(frame.status.success() && said(&frame).contains("left"), "{}", said(&frame));
+    assert_eq!(ctl(&["rm", "nothing"]).status.code(), Some(2));
+    let wrong = Scratch::file("0123456789abcdef\n");
+    std::fs::set_permissions(wrong.path(), std::fs::Permissions::from_mode(0o600)).unwrap();
+    for (options, code, why) in [
+        (&["--control", &address][..], 2, "--token-file"),
+        (&["--token-file", token], 2, "HOST:PORT"),
+        (&["--control", &address, "--token-file", "/nowhere"], 1, "no such file"),
+        (&["--control", &address, "--token-file", wrong.path()], 2, "show the token"),
+    ] {
+        let refused = output(&[&["ctl"], options, &["show"]].concat());
+        assert_eq!(refused.status.code(), Some(code), "{}", said(&refused));
+        assert!(said(&refused).contains(why), "{}", said(&refused));
+    }
 }
 
 /// A token of the user's own is used and stays; one that others may read is refused, and so is a token without a listener.

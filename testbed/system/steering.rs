@@ -1,6 +1,6 @@
 //! Changing a running instance: by requests, and by `faultwire ctl`.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::UdpSocket;
 use std::os::unix::net::UnixStream;
 use std::process::Output;
@@ -69,7 +69,7 @@ impl Steered {
     }
 
     fn ctl(&self, words: &[&str]) -> Output {
-        let socket = self.client.path().to_str().unwrap();
+        let socket = self.client.path().unwrap().to_str().unwrap();
         output(&[&["ctl", "--control", socket], words].concat())
     }
 
@@ -195,6 +195,23 @@ fn wrong_changes_are_refused_and_change_nothing() {
         ("PATCH", LOSS, &json!({ "spec": "loss 5% mtu 1000" }), 400, "spec", "makes 2"),
         ("PATCH", LOSS, &json!({ "spce": "loss" }), 400, "spce", "spec"),
         ("PATCH", LOSS, &json!([]), 400, "body", "object"),
+        ("PATCH", LOSS, &json!(null), 400, "body", "object"),
+        ("PATCH", LOSS, &json!("loss 1%"), 400, "body", "object"),
+        // Nothing is asked for.
+        ("PATCH", LOSS, &json!({}), 400, "body", "paused"),
+        ("PATCH", LOSS, &json!({ "set": {} }), 400, "set", "no parameter"),
+        ("PUT", "/v1/paths", &json!({}), 400, "body", "no path"),
+        ("POST", "/v1/paths/left%3Eright/stages", &json!({ "spec": "" }), 400, "spec", "no stage"),
+        ("POST", "/v1/paths/left%3Eright/stages", &json!({ "stages": [] }), 400, "stages", "no stage"),
+        // A hint is one for JSON.
+        (
+            "PATCH",
+            LOSS,
+            &json!({ "stages": [{ "type": "delay", "delay": "1ms", "distribution": "normal" }] }),
+            400,
+            "stages[0]",
+            "\"jitter\": \"1ms\"",
+        ),
         ("PATCH", LOSS, &json!({ "paused": 1 }), 400, "body", "boolean"),
         (
             "PATCH",
@@ -254,8 +271,31 @@ fn wrong_changes_are_refused_and_change_nothing() {
     // The version that there is, is right.
     let done = steered.client.send("PATCH", LOSS, Some(&spec), Some("\"1\"")).unwrap();
     assert_eq!(done.version.as_deref(), Some("\"2\""));
-    let wrong = steered.ctl(&["set", "loss", "los"]);
-    assert_eq!(wrong.status.code(), Some(2), "{}", said(&wrong));
+}
+
+/// What `ctl` is told wrong, and what JSON leaves open.
+#[test]
+fn what_cannot_be_meant_is_refused() {
+    let steered = Steered::start(&[]);
+    for (words, why) in [
+        (&["set", "loss", "los"][..], "loss"),
+        (&["add", "left>right", ""], "no stage"),
+        (&["apply", "left>right=loss 1%", "left>right=loss 2%"], "twice"),
+        (&["apply", "/nowhere.toml"], "No such file"),
+        (&["rm", "weather"], "there is no stage weather"),
+    ] {
+        let wrong = steered.ctl(words);
+        assert_eq!(wrong.status.code(), Some(2), "{}", said(&wrong));
+        assert!(said(&wrong).contains(why), "{}", said(&wrong));
+    }
+    // Of two fields of one name nobody knows which counts.
+    let body = r#"{"left>right": {"spec": "loss 1%"}, "left>right": {"spec": ""}}"#;
+    let head = "PUT /v1/paths HTTP/1.0\r\nHost: x\r\nContent-Length";
+    let mut stream = UnixStream::connect(steered.client.path().unwrap()).unwrap();
+    stream.write_all(format!("{head}: {}\r\n\r\n{body}", body.len()).as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.0 400 ") && answer.contains("given twice"), "{answer}");
 }
 
 /// The records of a journal name stages by number.
@@ -564,7 +604,7 @@ fn a_wrong_body_is_told_before_a_stale_version() {
 fn a_client_that_leaves_does_not_stop_its_change_half_way() {
     const ROUNDS: u64 = 50;
     let steered = Steered::start(&[]);
-    let socket = steered.client.path().to_owned();
+    let socket = steered.client.path().unwrap().to_owned();
     for round in 0..ROUNDS {
         let body = json!({ "spec": format!("delay {}ms", round % 3 + 1) }).to_string();
         let head =

@@ -7,10 +7,10 @@ use nix::sys::signal::Signal;
 use crate::system::common::{Running, Scratch, config, output, said, tool, unique, until};
 
 /// A terminal of this size in which `command` runs; it goes with the test.
-struct Terminal(String);
+pub(crate) struct Terminal(String);
 
 impl Terminal {
-    fn new(columns: u32, rows: u32, command: &str) -> Self {
+    pub(crate) fn new(columns: u32, rows: u32, command: &str) -> Self {
         let terminal = Self(unique());
         let (columns, rows) = (columns.to_string(), rows.to_string());
         let made =
@@ -25,11 +25,11 @@ impl Terminal {
     }
 
     /// What is on the screen, with the sequences for colours.
-    fn screen(&self) -> String {
+    pub(crate) fn screen(&self) -> String {
         String::from_utf8(self.tmux(&["capture-pane", "-p", "-e"]).stdout).unwrap()
     }
 
-    fn type_key(&self, key: &str) {
+    pub(crate) fn type_key(&self, key: &str) {
         assert!(self.tmux(&["send-keys", key]).status.success());
     }
 

@@ -6,7 +6,8 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::cli::completions;
-use crate::control::{Client, ClientError};
+use crate::cli::ctl::CtlError;
+use crate::control::Client;
 
 /// What is changed.
 #[derive(Debug, clap::Subcommand)]
@@ -85,13 +86,13 @@ pub(super) struct Request {
 
 impl Change {
     /// Asks for it now; what is answered.
-    pub(in crate::cli) fn send(&self, client: &Client) -> Result<Value, ClientError> {
+    pub(in crate::cli) fn send(&self, client: &Client) -> Result<Value, CtlError> {
         let Request { method, resource, body } = self.request(client)?;
         Ok(client.send(method, &resource, body.as_ref(), None)?.body)
     }
 
     /// The request; which stage is meant by a name alone is asked now.
-    pub(super) fn request(&self, client: &Client) -> Result<Request, ClientError> {
+    pub(super) fn request(&self, client: &Client) -> Result<Request, CtlError> {
         let of = |stage: &str| resource_of(client, stage);
         let request = |method, resource, body| Request { method, resource, body: Some(body) };
         let path_of = |path: &str| format!("/v1/paths/{}", encoded(path));
@@ -137,11 +138,11 @@ fn set(what: &[String]) -> Value {
 }
 
 /// A file as a body.
-fn configuration(file: &str) -> Result<Value, ClientError> {
-    let refused = |what: String| ClientError::Refused { status: 400, field: String::new(), what };
-    let text = std::fs::read_to_string(file).map_err(|error| refused(format!("{file}: {error}")))?;
+fn configuration(file: &str) -> Result<Value, CtlError> {
+    let wrong = |error: std::io::Error| CtlError::Wrong(format!("{file}: {error}"));
+    let text = std::fs::read_to_string(file).map_err(wrong)?;
     // The instance may have another working directory.
-    let path = std::path::absolute(file).map_err(|error| refused(format!("{file}: {error}")))?;
+    let path = std::path::absolute(file).map_err(wrong)?;
     Ok(json!({ "config": text, "file": path.to_string_lossy() }))
 }
 
@@ -152,20 +153,23 @@ pub(in crate::cli) fn words(line: &str) -> Vec<String> {
 }
 
 /// `PATH=SPEC ...` as a body.
-fn assigned(paths: &[String]) -> Result<Value, ClientError> {
+fn assigned(paths: &[String]) -> Result<Value, CtlError> {
     let mut body = json!({});
     for assignment in paths {
         let Some((path, spec)) = assignment.split_once('=') else {
             let what = format!("{assignment}: write PATH=SPEC, as up='delay 20ms', or one FILE");
-            return Err(ClientError::Refused { status: 400, field: String::new(), what });
+            return Err(CtlError::Wrong(what));
         };
+        if body.get(path).is_some() {
+            return Err(CtlError::Wrong(format!("{path} is given twice; write its faults in one SPEC")));
+        }
         body[path] = json!({ "spec": spec });
     }
     Ok(body)
 }
 
 /// Where the stage is that is called `PATH/NAME` or `NAME`.
-fn resource_of(client: &Client, stage: &str) -> Result<String, ClientError> {
+fn resource_of(client: &Client, stage: &str) -> Result<String, CtlError> {
     let resource = |path: &str, name: &str| format!("/v1/paths/{}/stages/{}", encoded(path), encoded(name));
     if let Some((path, name)) = stage.rsplit_once('/') {
         return Ok(resource(path, name));
@@ -182,7 +186,7 @@ fn resource_of(client: &Client, stage: &str) -> Result<String, ClientError> {
         [] => format!("there is no stage {stage}; there are: {}", ids(&mut stages.iter())),
         several => format!("several stages are called {stage}: {}", ids(&mut several.iter().copied())),
     };
-    Err(ClientError::Refused { status: 404, field: "stage".to_owned(), what })
+    Err(CtlError::Wrong(format!("stage: {what}")))
 }
 
 /// What has a meaning in a URL is written by its number.
@@ -212,6 +216,17 @@ mod tests {
             set(&["probability=5%", "ecn=true", "queue.packets=7"]),
             json!({ "set": { "probability": "5%", "ecn": true, "queue.packets": 7 } })
         );
+    }
+
+    #[test]
+    fn a_path_is_named_once() {
+        let paths =
+            |words: &[&str]| assigned(&words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>());
+        let both = json!({ "up": { "spec": "loss 1%" }, "down": { "spec": "" } });
+        assert_eq!(paths(&["up=loss 1%", "down="]).unwrap(), both);
+        for (wrong, words) in [(&["up=loss 1%", "up=loss 2%"][..], "twice"), (&["up"], "PATH=SPEC")] {
+            assert!(paths(wrong).unwrap_err().to_string().contains(words));
+        }
     }
 
     #[test]

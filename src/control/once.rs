@@ -1,0 +1,42 @@
+//! Objects whose fields may have any name, each at most once: of two with one name JSON does not say which counts.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
+
+struct Once<T>(PhantomData<T>);
+
+impl<'d, T: Deserialize<'d>> Visitor<'d> for Once<T> {
+    type Value = BTreeMap<String, T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'d>>(self, mut fields: A) -> Result<Self::Value, A::Error> {
+        let mut map = BTreeMap::new();
+        while let Some((name, value)) = fields.next_entry::<String, T>()? {
+            if map.contains_key(&name) {
+                return Err(A::Error::custom(format_args!("the field `{name}` is given twice")));
+            }
+            map.insert(name, value);
+        }
+        Ok(map)
+    }
+}
+
+/// The fields of an object.
+pub(super) fn once<'d, T: Deserialize<'d>, D: Deserializer<'d>>(
+    object: D,
+) -> Result<BTreeMap<String, T>, D::Error> {
+    object.deserialize_map(Once(PhantomData))
+}
+
+/// The same of an object that may be left out, but is not null.
+pub(super) fn given_once<'d, T: Deserialize<'d>, D: Deserializer<'d>>(
+    object: D,
+) -> Result<Option<BTreeMap<String, T>>, D::Error> {
+    once(object).map(Some)
+}
