@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use faultwire::control::Client;
-use faultwire::lab::clock::now;
+use faultwire::lab::clock::{Deadline, pause};
 use serde_json::json;
 
 use crate::system::common::{Folder, Running, Scratch, config, output, said, tool, unique};
@@ -76,21 +76,14 @@ fn every_shell_completes_stages_of_the_run() {
         for key in [start, "Enter", &format!("faultwire ctl --control {control} pause ne"), "Tab", "Enter"] {
             terminal.type_key(key);
         }
-        until_or(is_paused, || panic!("{shell}: it does not complete:\n{}", terminal.screen()));
+        let deadline = Deadline::after(Duration::from_mins(1));
+        while !is_paused() {
+            assert!(deadline.left().is_some(), "{shell} does not complete:\n{}", terminal.screen());
+            pause(Duration::from_millis(5));
+        }
         client
             .send("PATCH", "/v1/paths/left%3Eright/stages/netem", Some(&json!({ "paused": false })), None)
             .unwrap();
-    }
-}
-
-/// Waits for `is_done`, and says what is wrong if it does not come.
-fn until_or(is_done: impl Fn() -> bool, wrong: impl Fn()) {
-    let end = now() + Duration::from_mins(1);
-    while !is_done() {
-        if now() > end {
-            wrong();
-        }
-        std::thread::yield_now();
     }
 }
 
