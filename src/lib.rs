@@ -22,7 +22,8 @@
 //! - `config`: the TOML as written and the validated plan made from it; tc-netem's words.
 //! - `faults`, `sim`: see above.
 //! - `device`: TUN devices; `net`: namespaces, addresses and routes over netlink.
-//! - `bpf`: programs of tc hooks and their loader; `attach`: the way through a device that somebody else made.
+//! - `bpf`: programs of tc hooks and their loader; `attach`: the way through a device that somebody else made; `veth`: ports that are
+//!   veth pairs.
 //! - `journal`: what happened to each packet, through rings to a thread that writes it.
 //! - `engine`: worker threads that carry packets between devices and the core.
 //! - `hosts`: see above.
@@ -155,3 +156,6 @@ pub mod pipeline;
 #[cfg(feature = "control")]
 #[doc(hidden)]
 pub mod toxiproxy;
+#[cfg(feature = "net")]
+#[doc(hidden)]
+pub mod veth;

@@ -52,11 +52,27 @@ fn main() {
     let config = PathBuf::from("/run/kill.toml");
     fs::write(&config, CONFIG).unwrap();
     let config = config.to_str().unwrap();
+    let veths = PathBuf::from("/run/kill-veth.toml");
+    let text = CONFIG.replace("workers = 2", "").replace("[[port]]", "[[port]]\nkind = \"veth\"");
+    fs::write(&veths, text).unwrap();
+    let veths = veths.to_str().unwrap();
     let subjects = [
         Subject { name: "run", arguments: &["run", config, "--json"], files: true, records: false },
         Subject {
+            name: "run with veth ports",
+            arguments: &["run", veths, "--json"],
+            files: true,
+            records: false,
+        },
+        Subject {
             name: "exec",
-            arguments: &["exec", "--both", "delay 1ms", "--", "sleep", "0.3"],
+            arguments: &["exec", "--device", "tun", "--both", "delay 1ms", "--", "sleep", "0.3"],
+            files: false,
+            records: false,
+        },
+        Subject {
+            name: "exec with veth pairs",
+            arguments: &["exec", "--device", "veth", "--both", "delay 1ms", "--", "sleep", "0.3"],
             files: false,
             records: false,
         },
@@ -198,6 +214,7 @@ impl Subject<'_> {
         child.kill().unwrap();
         child.wait().unwrap();
         gone();
+        settled(&before);
         if self.records {
             journal_is_good(&format!("{} killed after {after:?}", self.name));
             capture_is_good(&format!("{} killed after {after:?}", self.name));
@@ -268,6 +285,15 @@ fn swept() {
         .status()
         .unwrap();
     assert!(status.success(), "the start after a kill: {status}");
+}
+
+/// Waits until the kernel has removed what it removes by itself: namespaces that nobody uses, and veth pairs with them. If
+/// something stays, the comparison says what.
+fn settled(before: &State) {
+    let deadline = Deadline::after(PATIENCE);
+    while State::now().network != before.network && deadline.left().is_some() {
+        clock::pause(Duration::from_millis(5));
+    }
 }
 
 /// Waits until no process of the test is left; what has no end of its own fails.

@@ -48,5 +48,6 @@ mod system {
     pub(crate) mod third_party;
     pub(crate) mod top;
     pub(crate) mod toxiproxy;
+    pub(crate) mod veth;
     pub(crate) mod width;
 }

@@ -13,7 +13,7 @@ const LAYERS: [&[&str]; 9] = [
     &["config"],
     &["faults.rs", "sim"],
     &["net", "device", "bpf"],
-    &["attach"],
+    &["attach", "veth.rs"],
     &["journal"],
     &["engine"],
     &["http.rs"],

@@ -1,6 +1,6 @@
 //! The flow cache as the kernel's programs see it: which flows they let pass, and how many packets.
 //!
-//! A table of flows of both directions, in sets of [`WAYS`]. An entry is [`WORDS`] words of 64 bits: the flow's key, a state
+//! A table of flows of all directions (two of an attachment, one for each veth port), in sets of [`WAYS`]. An entry is [`WORDS`] words of 64 bits: the flow's key, a state
 //! that the programs change by atomic operations, and how much may pass (`struct flow` of `wire.c`). The programs only look
 //! entries up; the worker assigns entries to flows and frees them.
 //!
@@ -30,13 +30,18 @@ const ROOM: usize = 7;
 
 const PASSED_BITS: u32 = 36;
 const OPENING_BITS: u32 = 12;
-const LONGEST_BITS: u32 = 24;
+/// More than the longest packet of IPv6 without the option for jumbograms (65,575 bytes).
+const LONGEST_BITS: u32 = 17;
+const DEVICE_BITS: u32 = 11;
+const ROOM_SHIFT: u32 = LONGEST_BITS + DEVICE_BITS;
 /// One detour.
 const DETOUR: u64 = 1 << (PASSED_BITS + OPENING_BITS);
+/// The highest index of a device by which a flow can leave.
+pub(crate) const DEVICE_MAX: u32 = (1 << DEVICE_BITS) - 1;
 /// The maximum number of packets that may pass between two openings.
 const MOST: u64 = 1 << (PASSED_BITS - 1);
 
-/// The table of an attachment's flows, and the number of frames written by faultwire that have passed the hooks.
+/// The table of the flows of an attachment or of veth ports, and the number of frames written by faultwire that have passed the hooks.
 #[derive(Debug, Clone)]
 pub struct FlowTable(Arc<Shared>);
 
@@ -75,7 +80,7 @@ impl State {
 pub(crate) struct KeyWords([u64; KEY]);
 
 impl KeyWords {
-    /// The words for a flow that the hook of `direction` (0 up, 1 down) sees.
+    /// The words for a flow that the hook of `direction` sees.
     pub(crate) fn of(key: &FlowKey, direction: usize) -> Self {
         let (version, mut words) = (key.version(), [0; KEY]);
         for (at, host) in [(0, key.source_host()), (2, key.destination_host())] {
@@ -164,10 +169,12 @@ impl Entry<'_> {
         }
     }
 
-    /// Lets the next `room` wire packets of up to `longest` bytes pass, if the state of the closed entry is still `state`.
-    pub(crate) fn open(self, state: State, room: u64, longest: u32) -> bool {
+    /// Lets the next `room` wire packets of up to `longest` bytes pass, out of the device with the index `device` (of veth ports),
+    /// if the state of the closed entry is still `state`.
+    pub(crate) fn open(self, state: State, room: u64, longest: u32, device: u32) -> bool {
         let longest = u64::from(longest).min((1 << LONGEST_BITS) - 1);
-        self.0[ROOM].store(room.min(MOST) << LONGEST_BITS | longest, Ordering::Release);
+        let device = u64::from(device.min(DEVICE_MAX)) << LONGEST_BITS;
+        self.0[ROOM].store(room.min(MOST) << ROOM_SHIFT | device | longest, Ordering::Release);
         let next = state.next(0).0;
         self.0[STATE].compare_exchange(state.0, next, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
@@ -216,7 +223,7 @@ impl Entry<'_> {
         let passes = is_plain
             && state < DETOUR
             && longest <= room & ((1 << LONGEST_BITS) - 1)
-            && State(state).passed() + wires <= room >> LONGEST_BITS;
+            && State(state).passed() + wires <= room >> ROOM_SHIFT;
         self.0[STATE].fetch_add(if passes { wires } else { DETOUR }, Ordering::Relaxed);
         passes
     }
@@ -245,9 +252,9 @@ mod tests {
         let before = entry.state();
         assert_eq!(before.detours(), 1);
         assert!(!entry.pass(1, 100, true), "closed");
-        assert!(!entry.open(before, 10, 1_500));
+        assert!(!entry.open(before, 10, 1_500, DEVICE_MAX));
         entry.acknowledge(1);
-        assert!(entry.open(entry.state(), 10, 1_500));
+        assert!(entry.open(entry.state(), 10, 1_500, DEVICE_MAX));
         assert!(entry.pass(7, 1_500, true) && entry.pass(3, 40, true));
         entry.close();
         assert_eq!((entry.state().detours(), entry.state().passed()), (1, 10));
@@ -266,13 +273,13 @@ mod tests {
             let words: [AtomicU64; WORDS] = std::array::from_fn(|_| AtomicU64::new(0));
             let entry = Entry(&words);
             entry.give(KeyWords([9; KEY]));
-            assert!(entry.open(entry.state(), room, 1_500));
+            assert!(entry.open(entry.state(), room, 1_500, DEVICE_MAX));
             assert_eq!(entry.pass(wires, length, true), passes, "{room} {wires} {length}");
         }
         let words: [AtomicU64; WORDS] = std::array::from_fn(|_| AtomicU64::new(0));
         let entry = Entry(&words);
         entry.give(KeyWords([9; KEY]));
-        assert!(entry.open(entry.state(), u64::MAX, u32::MAX));
+        assert!(entry.open(entry.state(), u64::MAX, u32::MAX, DEVICE_MAX));
         assert!(entry.pass(1, (1 << LONGEST_BITS) - 1, true), "longer than any packet");
     }
 }

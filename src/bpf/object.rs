@@ -192,13 +192,16 @@ mod tests {
 
     #[test]
     fn the_object_in_the_tree_has_its_programs_and_maps() {
-        let object = Object::read(super::super::WIRE).unwrap();
+        let object = Object::read(super::super::loaded::WIRE).unwrap();
         let names: Vec<_> = object.programs.iter().map(|program| program.name.as_str()).collect();
-        assert_eq!(names, ["leave", "arrive", "left", "arrived"]);
-        let settings = object.maps.iter().position(|map| map.name == "settings").unwrap();
+        assert_eq!(names, ["leave", "arrive", "left", "arrived", "forward", "deliver"]);
+        let number = |name: &str| object.maps.iter().position(|map| map.name == name).unwrap();
+        let (settings, ports) = (number("settings"), number("ports"));
         assert_eq!(object.maps[settings].shape, [2, 4, 32, 1, 0]);
+        assert_eq!(object.maps[ports].shape, [2, 4, 24, 1, 0]);
         for program in &object.programs {
-            assert!(program.references.iter().any(|(_, map)| *map == settings), "{}", program.name);
+            let needed = if program.name == "deliver" { ports } else { settings };
+            assert!(program.references.iter().any(|(_, map)| *map == needed), "{}", program.name);
             let descriptors: Vec<i32> = (0..object.maps.len() as i32).map(|map| map + 100).collect();
             let linked = program.linked(&descriptors);
             for &(at, map) in &program.references {
@@ -213,7 +216,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_damaged_object_is_refused_or_read_but_never_panics(at: prop::sample::Index, with: u8, cut: prop::sample::Index) {
-            let mut file = super::super::WIRE.to_vec();
+            let mut file = super::super::loaded::WIRE.to_vec();
             let at = at.index(file.len());
             file[at] = with;
             let _ = Object::read(&file);

@@ -1,14 +1,21 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //
-// The four programs of an attachment. `.ci/bpf` compiles this file to `wire.o`, which is part of the tree and of the
+// The programs of attachments and of veth ports. `.ci/bpf` compiles this file to `wire.o`, which is part of the tree and of the
 // binary. It includes no header: the few declarations it needs are stable kernel ABI.
+//
+// An attachment has four:
 //
 //   device egress   leave    what the target sends goes to the outer TAP; what faultwire wrote back passes
 //   outer ingress   left     what faultwire wrote back is marked and sent out of the device
 //   device ingress  arrive   what the network sends goes to the inner TAP; what faultwire wrote back passes
 //   inner ingress   arrived  what faultwire wrote back is marked and received by the device
 //
-// The hooks of the device have a cache of flows: packets of a flow in which nothing happens for a while pass, and are
+// The router's end of a veth port is in a namespace of the router, beside a TAP device. A veth port has two:
+//
+//   veth ingress    forward  what the host sends goes to the TAP, or straight to the host behind another veth port
+//   TAP ingress     deliver  what faultwire wrote is received by the host
+//
+// `leave`, `arrive` and `forward` have a cache of flows: packets of a flow in which nothing happens for a while pass, and are
 // counted. Who may pass how far is faultwire's to say (bpf/flows.rs, engine/cache/flows.rs).
 
 typedef unsigned char u8;
@@ -32,10 +39,15 @@ struct __sk_buff {
 
 static void *(*const map_lookup)(void *map, const void *key) = (void *)1;
 static long (*const redirect)(u32 ifindex, u64 flags) = (void *)23;
+static long (*const change_type)(struct __sk_buff *skb, u32 type) = (void *)32;
 static long (*const pull_data)(struct __sk_buff *skb, u32 length) = (void *)39;
+// Linux 5.10. The device's peer, in another namespace, receives the skb in the same step.
+static long (*const redirect_peer)(u32 ifindex, u64 flags) = (void *)155;
 
 #define REDIRECT_INGRESS 1
 #define NEXT (-1) // TCX_NEXT: on to the programs behind this one
+#define DROP 2    // TCX_DROP
+#define TO_HOST 0 // PACKET_HOST
 
 #define MAP_ARRAY 2
 #define MAP_PERCPU_ARRAY 6
@@ -50,6 +62,7 @@ struct map {
 #define MARKS_MASK 0xffff0000u
 
 struct settings {
+    // Of an attachment.
     u32 device, outer, inner, mark;
     // The cache: sets of flows, a power of two; 0 if there is none.
     u32 sets, pad;
@@ -70,7 +83,8 @@ struct flow {
     u64 state;
     // Of the IP packets that have ever passed.
     u64 bytes;
-    // How many wire packets may pass, and in the lowest 24 bits the longest length of one.
+    // From the lowest bit: the longest length of a wire packet that may pass, the device by which it leaves (of veth ports), and
+    // how many wire packets may pass.
     u64 room;
 };
 
@@ -78,7 +92,10 @@ struct flow {
 #define PASSED ((1ull << PASSED_BITS) - 1)
 #define DETOUR (1ull << 48)
 #define MOST_DETOURS 0xffff
-#define LONGEST_BITS 24
+#define LONGEST_BITS 17
+#define DEVICE_BITS 11
+#define ROOM_SHIFT (LONGEST_BITS + DEVICE_BITS)
+#define LOWEST(bits) ((1ull << (bits)) - 1)
 
 #define WAYS 8
 struct set {
@@ -90,11 +107,23 @@ struct returned {
     u64 frames, pad[7];
 };
 
+// A veth port.
+struct port {
+    // Among the veth ports.
+    u32 number;
+    // The TAP, and the router's end of the pair.
+    u32 tap, inner;
+    // The start of the frames that the host receives: its address and the router's.
+    u8 addresses[12];
+};
+
 struct map settings SECTION("maps") = {MAP_ARRAY, sizeof(u32), sizeof(struct settings), 1, 0};
-// 0 up (leave), 1 down (arrive).
+// By direction: of an attachment, 0 up (leave) and 1 down (arrive); otherwise the number of the veth port. The loader says how
+// many, here and below.
 struct map counters SECTION("maps") = {MAP_PERCPU_ARRAY, sizeof(u32), sizeof(struct counters), 2, 0};
 struct map returned SECTION("maps") = {MAP_ARRAY, sizeof(u32), sizeof(struct returned), 2, MAP_MMAPABLE};
-// The loader says how many.
+// By the index of either device of the port.
+struct map ports SECTION("maps") = {MAP_ARRAY, sizeof(u32), sizeof(struct port), 1, 0};
 struct map flows SECTION("maps") = {MAP_ARRAY, sizeof(u32), sizeof(struct set), 1, MAP_MMAPABLE};
 
 INLINE struct settings *read_settings(void) {
@@ -129,6 +158,8 @@ INLINE u32 find_ip(struct __sk_buff *skb, u32 *at) {
 struct packet {
     u64 key[KEY];
     u32 wires, bytes, longest;
+    // TTL or hop limit.
+    u32 hops;
     // It may pass if its flow may.
     u32 is_plain;
 };
@@ -162,6 +193,7 @@ INLINE int read_packet(struct __sk_buff *skb, u32 type, u32 at, u32 direction, s
             return 0;
         total = swap16(*(u16 *)(ip + 2));
         protocol = ip[9];
+        p->hops = ip[8];
         version = 4;
         p->key[0] = *(u32 *)(ip + 12);
         p->key[1] = 0;
@@ -175,6 +207,7 @@ INLINE int read_packet(struct __sk_buff *skb, u32 type, u32 at, u32 direction, s
             return 0;
         total = 40 + swap16(*(u16 *)(ip + 4));
         protocol = ip[6];
+        p->hops = ip[7];
         version = 6;
         p->key[0] = *(u64 *)(ip + 8);
         p->key[1] = *(u64 *)(ip + 16);
@@ -241,15 +274,15 @@ INLINE struct flow *find_flow(struct settings *s, struct packet *p) {
 // How often others may change the state between a look at it and the change.
 #define TRIES 8
 
-// Whether the packet passes. If not, its flow has one more detour.
-INLINE int pass(struct flow *flow, struct packet *p) {
+// Whether the packet passes, and which device the flow leaves by. If not, its flow has one more detour.
+INLINE int pass(struct flow *flow, struct packet *p, u32 *device) {
     // An atomic operation, so that what is read next is no older.
     u64 state = __sync_fetch_and_or(&flow->state, 0);
 #pragma unroll
     for (int i = 0; i < TRIES; i++) {
         u64 room = flow->room;
-        int passes = p->is_plain && state < DETOUR && p->longest <= (room & ((1 << LONGEST_BITS) - 1)) &&
-                     (state & PASSED) + p->wires <= room >> LONGEST_BITS;
+        int passes = p->is_plain && state < DETOUR && p->longest <= (room & LOWEST(LONGEST_BITS)) &&
+                     (state & PASSED) + p->wires <= room >> ROOM_SHIFT;
         // Nobody has acknowledged detours for long: they are not counted any more.
         if (!passes && state / DETOUR == MOST_DETOURS)
             return 0;
@@ -258,6 +291,7 @@ INLINE int pass(struct flow *flow, struct packet *p) {
         if (seen == state) {
             if (passes)
                 __sync_fetch_and_add(&flow->bytes, p->bytes);
+            *device = room >> LONGEST_BITS & LOWEST(DEVICE_BITS);
             return passes;
         }
         state = seen;
@@ -272,7 +306,8 @@ INLINE int passes(struct settings *s, struct __sk_buff *skb, u32 type, u32 at, u
     if (s->sets == 0 || !read_packet(skb, type, at, direction, &packet))
         return 0;
     struct flow *flow = find_flow(s, &packet);
-    return flow && pass(flow, &packet);
+    u32 device;
+    return flow && pass(flow, &packet, &device);
 }
 
 // What both hooks of the device do: the way to the TAP `tap`, or past it.
@@ -333,4 +368,72 @@ SECTION("tc/left") int left(struct __sk_buff *skb) {
 SECTION("tc/arrived") int arrived(struct __sk_buff *skb) {
     struct settings *s = read_settings();
     return s ? back(s, skb, 1, REDIRECT_INGRESS) : NEXT;
+}
+
+// The port to which the cache lets the skb pass, 0 if it does not.
+INLINE struct port *pass_on(struct settings *s, struct __sk_buff *skb, u32 type, u32 direction) {
+    struct packet packet;
+    if (s->sets == 0 || !read_packet(skb, type, 14, direction, &packet))
+        return 0;
+    // Its sender has to be told.
+    if (packet.hops <= 1)
+        packet.is_plain = 0;
+    struct flow *flow = find_flow(s, &packet);
+    u32 device;
+    return flow && pass(flow, &packet, &device) ? map_lookup(&ports, &device) : 0;
+}
+
+// What a router does to a packet: one hop less, and the addresses of the next link.
+INLINE int hop(struct __sk_buff *skb, u32 type, struct port *port) {
+    u8 *data = (u8 *)(u64)skb->data, *end = (u8 *)(u64)skb->data_end;
+    if (data + 14 + 20 > end)
+        return 0;
+    __builtin_memcpy(data, port->addresses, sizeof(port->addresses));
+    u8 *ip = data + 14;
+    if (type == IPV4) {
+        // RFC 1141: the checksum grows by what the TTL, the upper byte of its word, loses.
+        u32 sum = *(u16 *)(ip + 10) + swap16(0x0100);
+        *(u16 *)(ip + 10) = sum + (sum >= 0xffff);
+        ip[8]--;
+    } else {
+        ip[7]--;
+    }
+    return 1;
+}
+
+SECTION("tc/forward") int forward(struct __sk_buff *skb) {
+    struct settings *s = read_settings();
+    u32 device = skb->ifindex;
+    struct port *from = map_lookup(&ports, &device);
+    if (!s || !from)
+        return DROP;
+    u32 number = from->number, tap = from->tap;
+    struct counters *count = map_lookup(&counters, &number);
+    u32 at, type = find_ip(skb, &at);
+    if (!count || !type || at != 14 || skb->vlan_present)
+        return DROP;
+    struct port *to = pass_on(s, skb, type, number);
+    if (!to) {
+        count->detoured++;
+        return redirect(tap, 0);
+    }
+    count->passed++;
+    if (!hop(skb, type, to) || change_type(skb, TO_HOST))
+        return DROP;
+    return redirect_peer(to->inner, 0);
+}
+
+SECTION("tc/deliver") int deliver(struct __sk_buff *skb) {
+    u32 device = skb->ifindex;
+    struct port *port = map_lookup(&ports, &device);
+    if (!port)
+        return DROP;
+    u32 number = port->number;
+    struct counters *count = map_lookup(&counters, &number);
+    struct returned *back = map_lookup(&returned, &number);
+    if (!count || !back)
+        return DROP;
+    count->returned++;
+    __sync_fetch_and_add(&back->frames, 1);
+    return change_type(skb, TO_HOST) ? DROP : redirect_peer(port->inner, 0);
 }

@@ -1,5 +1,6 @@
 //! The command line as typed: clap structs only.
 
+mod device;
 mod help;
 
 use std::ffi::OsString;
@@ -9,6 +10,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 use ipnet::IpNet;
 
+use crate::cli::args::device::DeviceName;
 use crate::cli::args::help::{ATTACH_HELP, exec_help};
 use crate::cli::json::Json;
 use crate::cli::run::Run;
@@ -303,6 +305,13 @@ pub(super) struct Exec {
     /// MTU of the link in bytes
     #[arg(long, default_value_t = 1500, value_parser = clap::value_parser!(u32).range(1280..=65535))]
     pub(super) mtu: u32,
+    /// The devices of the link: veth pairs, between which packets that no fault hits stay in the kernel, or TUN devices
+    /// [default: veth as root on Linux 6.6 or newer, otherwise tun]
+    #[arg(long, value_name = "KIND")]
+    pub(super) device: Option<DeviceName>,
+    /// Send every packet through faultwire, also packets that no fault hits; the faults are the same
+    #[arg(long)]
+    pub(super) no_flow_cache: bool,
     /// Seed of all random decisions [default: that of the SPEC, or random; printed if the command fails or a fault acts]
     #[arg(long)]
     pub(super) seed: Option<u64>,

@@ -67,7 +67,7 @@ fn examine() -> Vec<Finding> {
         finding("tun", "run, exec, case, attach", yes(privilege::tun(), "/dev/net/tun can be opened")),
         finding("offloads", "speed", offloads()),
         finding("steering", "several workers", yes(Steering::load(), "flows can be steered to workers")),
-        finding("tcx", "attach", yes(bpf::probe(), "programs can be attached to devices")),
+        finding("tcx", "attach, veth ports", yes(bpf::probe(), "programs can be attached to devices")),
         finding("user namespaces", "case as an ordinary user", user_namespaces()),
         finding("tracefs", "drop reasons in cases", tracefs()),
         finding("container engines", "attach --container NAME", engines()),

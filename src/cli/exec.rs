@@ -27,7 +27,7 @@ use crate::cli::subnets::Subnets;
 use crate::cli::summary::{self, Names};
 use crate::cli::watching::Opened;
 use crate::cli::{WRONG, fail, out, reasons};
-use crate::config::plan::{NetnsRef, PathPlan, PortPlan, RoutePlan, RouteTarget, WorkerCount};
+use crate::config::plan::{NetnsRef, PathPlan, PortKind, PortPlan, RoutePlan, RouteTarget, WorkerCount};
 use crate::config::spec::{Files, Spec};
 use crate::config::{Aim, Plan};
 use crate::control::VARIABLE;
@@ -37,6 +37,7 @@ use crate::journal;
 use crate::lab::observe::sockets::{TcpSocket, tcp_sockets};
 use crate::net::{NetError, Netns, link};
 use crate::pipeline::time::Duration;
+use crate::veth::VethError;
 
 /// The network could not be made, or what was asked for beside the command not be written.
 pub(super) const NO_NETWORK: u8 = 125;
@@ -258,15 +259,25 @@ fn build(
     let mut taken = link::addresses(&own)?;
     taken.extend(link::routes(&own)?);
     let mut refused = None;
-    for subnets in Subnets::free(&taken, around.room).take(TRIES) {
-        let plan = plan(args, faults, &subnets, around);
+    // Programs at veth pairs take more privileges than an ordinary user can have, and tcx.
+    let wanted = args.device.map(PortKind::from);
+    let mut kind = wanted.unwrap_or(if around.is_of_user { PortKind::Tun } else { PortKind::Veth });
+    let mut blocks = Subnets::free(&taken, around.room).take(TRIES).peekable();
+    while let Some(subnets) = blocks.peek() {
+        let plan = plan(args, faults, (subnets, kind), around);
         let netns = |index: usize, _: &PortPlan| match index {
             HOST => Ok::<_, NetError>((own.clone(), None)),
             _ => Ok((inner.clone(), None)),
         };
         match Network::start(&plan, seed, watch.clone(), netns) {
-            Ok(network) => return Ok((network, subnets, plan)),
-            Err(error @ NetworkError::Net { .. }) => refused = Some(error),
+            Ok(network) => return Ok((network, subnets.clone(), plan)),
+            Err(error @ NetworkError::Net { .. }) => {
+                refused = Some(error);
+                blocks.next();
+            }
+            Err(NetworkError::Veth { source: VethError::Bpf(_), .. }) if wanted.is_none() => {
+                kind = PortKind::Tun;
+            }
             Err(error) => return Err(error.into()),
         }
     }
@@ -277,7 +288,7 @@ fn build(
     }
 }
 
-fn plan(args: &Exec, faults: &Faults, subnets: &Subnets, around: &Around) -> Plan {
+fn plan(args: &Exec, faults: &Faults, (subnets, kind): (&Subnets, PortKind), around: &Around) -> Plan {
     let pid = std::process::id();
     let mut host = PortPlan::new("host", NetnsRef::Own, subnets.host.clone());
     host.device = format!("fw{pid}");
@@ -286,7 +297,7 @@ fn plan(args: &Exec, faults: &Faults, subnets: &Subnets, around: &Around) -> Pla
     inner.device = "fw0".into();
     inner.routes = subnets.inner.iter().map(|net| default_route(net.addr().is_ipv4())).collect();
     for port in [&mut host, &mut inner] {
-        port.mtu = args.mtu;
+        (port.mtu, port.kind) = (args.mtu, kind);
     }
     let mut plan = Plan::new(vec![host, inner], paths(faults).into());
     let room = subnets.behind().into_iter().skip(subnets.inner.len());
@@ -299,6 +310,7 @@ fn plan(args: &Exec, faults: &Faults, subnets: &Subnets, around: &Around) -> Pla
     }
     plan.identity = args.identity.into();
     plan.workers = WorkerCount::Exactly(std::num::NonZeroUsize::MIN);
+    plan.flow_cache = !args.no_flow_cache;
     plan
 }
 

@@ -19,7 +19,8 @@ pub(super) fn read_attached(
     if let Some(value) = given.filter(|_| !name.is_empty() && others.iter().any(|other| other.name == name)) {
         value.problem(format!("\"{name}\" is the name of another port"), "names must be unique");
     }
-    for key in ["device", "netns", "create", "addresses", "router", "mtu", "txqueuelen", "routes", "offload"]
+    for key in
+        ["kind", "device", "netns", "create", "addresses", "router", "mtu", "txqueuelen", "routes", "offload"]
     {
         if let Some(value) = table.value(key) {
             value.problem(

@@ -51,6 +51,8 @@ pub(super) fn read_plan(root: &mut Table<'_>) -> Plan {
     let kernel = |stage: &StageParams| matches!(&stage.impairment, ImpairmentParams::Netem(netem) if netem.mode == Mode::Netem);
     if !plan.attached.is_empty() {
         plan.workers = one_worker(root, plan.workers, "an attached port");
+    } else if plan.has_single_queues() {
+        plan.workers = one_worker(root, plan.workers, "a veth port");
     } else if !plan.nats.is_empty() {
         plan.workers = one_worker(root, plan.workers, "[[nat]]");
     } else if stages.clone().any(shares_a_queue) {

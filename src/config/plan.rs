@@ -43,7 +43,7 @@ pub struct Plan {
     pub nats: Vec<NatParams>,
     /// Devices that somebody else made, each with faults of its own; they take no part in routing.
     pub attached: Vec<AttachedPort>,
-    /// Packets of attached devices to which nothing happens may stay in the kernel.
+    /// Packets of attached devices and between veth ports to which nothing happens may stay in the kernel.
     pub flow_cache: bool,
     /// What is allowed, but probably not meant.
     pub warnings: Vec<String>,
@@ -59,6 +59,11 @@ pub fn set_mode(stages: &mut [StageParams], mode: Mode) {
 }
 
 impl Plan {
+    /// Whether one of the devices has a single queue, so that there is one worker.
+    pub fn has_single_queues(&self) -> bool {
+        !self.attached.is_empty() || self.ports.iter().any(|port| port.kind == PortKind::Veth)
+    }
+
     /// Entries of a worker's flow table.
     pub const DEFAULT_FLOWS: usize = 65_536;
 
@@ -93,11 +98,23 @@ pub enum WorkerCount {
     Exactly(NonZeroUsize),
 }
 
-/// A TUN device in a namespace, with the host's side of it.
+/// The device of a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PortKind {
+    /// A TUN device.
+    #[default]
+    Tun,
+    /// A veth pair: packets to which nothing happens may stay in the kernel.
+    Veth,
+}
+
+/// A device in a namespace, with the host's side of it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PortPlan {
     /// Name by which paths and routes refer to it.
     pub name: String,
+    /// What device it is.
+    pub kind: PortKind,
     /// Name of the device, at most 15 bytes.
     pub device: String,
     /// Where the device is.
@@ -131,6 +148,7 @@ impl PortPlan {
         Self {
             device: format!("fw-{name}"),
             name,
+            kind: PortKind::default(),
             netns,
             create: false,
             router: default_routers(&addresses),

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::config::attached::{MARK, read_attached};
-use crate::config::plan::{AttachedPort, NetnsRef, PortPlan, default_router};
+use crate::config::plan::{AttachedPort, NetnsRef, PortKind, PortPlan, default_router};
 use crate::config::reader::{Table, Value};
 use crate::config::suggest;
 use crate::pipeline::params::limits;
@@ -103,6 +103,7 @@ pub fn at_most(most: usize, what: &str, tables: &[Table<'_>]) {
 /// further keys of its own.
 pub fn read_port(table: &mut Table<'_>, others: &[PortPlan]) -> PortPlan {
     let name = table.required("name", "\"left\"").and_then(|value| name(&value, others)).unwrap_or_default();
+    let kind = kind(table);
     let device = device(table, &name, others);
     let netns = table.value("netns").and_then(|value| netns(&value)).unwrap_or_default();
     let create = create(table, &netns);
@@ -112,7 +113,7 @@ pub fn read_port(table: &mut Table<'_>, others: &[PortPlan]) -> PortPlan {
     let txqueuelen = table.integer("txqueuelen", 1..=1_000_000).unwrap_or(PortPlan::DEFAULT_TXQUEUELEN);
     let routes = host_routes(table, &addresses);
     let offload = table.flag("offload", true);
-    PortPlan { name, device, netns, create, addresses, router: own, mtu, txqueuelen, routes, offload }
+    PortPlan { name, kind, device, netns, create, addresses, router: own, mtu, txqueuelen, routes, offload }
 }
 
 /// The index of the port that `value` names.
@@ -171,6 +172,12 @@ fn device(table: &mut Table<'_>, name: &str, others: &[PortPlan]) -> String {
         report(format!("another port has the device name \"{device}\""), "names must be unique");
     }
     device
+}
+
+/// `kind = "veth"`.
+fn kind(table: &mut Table<'_>) -> PortKind {
+    const KINDS: &[(&str, PortKind)] = &[("tun", PortKind::Tun), ("veth", PortKind::Veth)];
+    table.value("kind").and_then(|value| value.choice(KINDS)).unwrap_or_default()
 }
 
 pub(super) fn netns(value: &Value<'_>) -> Option<NetnsRef> {

@@ -47,6 +47,15 @@ impl LinkHeader {
         }
     }
 
+    /// The header without tags of a frame with an IP packet, from one Ethernet address to another.
+    pub fn ethernet(to: [u8; 6], from: [u8; 6], is_v4: bool) -> Self {
+        let mut bytes = [0; LINK_MAX];
+        bytes[..ADDRESSES / 2].copy_from_slice(&to);
+        bytes[ADDRESSES / 2..ADDRESSES].copy_from_slice(&from);
+        bytes[ADDRESSES..PLAIN].copy_from_slice(if is_v4 { &IPV4 } else { &IPV6 });
+        Self { bytes, length: PLAIN as u8 }
+    }
+
     /// Its bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes[..usize::from(self.length)]
@@ -197,6 +206,10 @@ mod tests {
             let answer = header.reversed();
             assert_eq!(&answer.as_bytes()[..12], [MACS.0, MACS.1].concat());
             assert_eq!(answer.as_bytes()[12..], frame[12..length]);
+            if vlan.is_none() {
+                assert_eq!(LinkHeader::ethernet(MACS.1, MACS.0, true), header);
+                assert_eq!(LinkHeader::ethernet(MACS.1, MACS.0, false).as_bytes()[12..], IPV6);
+            }
         }
     }
 

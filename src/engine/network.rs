@@ -3,21 +3,23 @@
 //! Everything created here is removed when [`Network`] is dropped. After SIGKILL, devices and anonymous namespaces end with the
 //! process, and named namespaces are removed at the next start (see [`crate::net::cleanup`]).
 
+mod open;
+
 use std::num::NonZeroUsize;
 
-use crate::attach::{self, AttachError, Attachment};
+use crate::attach::{AttachError, Attachment};
 use crate::config::Plan;
-use crate::config::plan::{AttachedPort, NetnsRef, PortPlan, WorkerCount};
+use crate::config::plan::{AttachedPort, NetnsRef, PortKind, PortPlan, WorkerCount};
 use crate::device::DeviceError;
 use crate::device::steer::{SteerError, Steering};
-use crate::device::tun::{Offload, Queue, Tun, TunOptions};
 use crate::engine::control::{Engine, EngineError, EngineOptions, Watch, total};
 use crate::engine::report::Report;
 use crate::engine::tun::Port as End;
 use crate::engine::wire::{self, NO_MTU};
-use crate::net::target::{Target, TargetError, TargetRef};
+use crate::net::target::{Target, TargetError};
 use crate::net::{LinkSetup, LinkStats, NamedNetns, NetError, Netns, link};
 use crate::pipeline::params::{PathParams, PortParams, RouterParams, StageParams};
+use crate::veth::{VethError, VethPorts};
 
 /// Why the network of a plan cannot be created. Nothing of it remains.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +65,14 @@ pub enum NetworkError {
         /// What.
         source: AttachError,
     },
+    /// A veth port.
+    #[error("port {port}: {source}")]
+    Veth {
+        /// Name of the port.
+        port: String,
+        /// What.
+        source: VethError,
+    },
     /// More paths than have a number, those of attached ports included.
     #[error("the plan has more than 65,536 paths, two of each attached port included")]
     TooManyPaths,
@@ -80,6 +90,8 @@ pub struct Port {
     pub device: String,
     /// Where the device is.
     pub netns: Netns,
+    /// Its number among the veth ports, if it is one.
+    veth: Option<usize>,
     _named: Option<NamedNetns>,
 }
 
@@ -122,8 +134,9 @@ impl Attached {
 /// A running router with its devices.
 #[derive(Debug)]
 pub struct Network {
-    // Dropped in this order: devices go with the engine's queues, then the namespaces.
+    // Dropped in this order: devices go with the engine's queues, then veth pairs, then the namespaces.
     engine: Engine,
+    veths: Option<Box<VethPorts>>,
     /// The ports, in the order of the plan.
     pub ports: Vec<Port>,
     /// The attached ones, likewise.
@@ -163,8 +176,8 @@ impl Network {
         netns: impl Fn(usize, &PortPlan) -> Result<(Netns, Option<NamedNetns>), NetError>,
     ) -> Result<Self, NetworkError> {
         let (mut notices, mut refused) = (Vec::new(), Vec::new());
-        // Both TAPs of a device have one queue.
-        let mut workers = if plan.attached.is_empty() { worker_count(plan.workers) } else { 1 };
+        // TAPs have one queue.
+        let mut workers = if plan.has_single_queues() { 1 } else { worker_count(plan.workers) };
         let steering = (workers > 1).then(Steering::load);
         if let Some(Err(error)) = &steering {
             notices.push(format!(
@@ -173,30 +186,47 @@ impl Network {
             workers = 1;
         }
         let steering = steering.and_then(Result::ok);
-        let mut ports = Vec::new();
+        let (mut ports, mut veths, mut queues) = (Vec::new(), None, Vec::new());
         let mut ends: Vec<Vec<End>> = std::iter::repeat_with(Vec::new).take(workers).collect();
         for (index, port) in plan.ports.iter().enumerate() {
             let net = |source| NetworkError::Net { port: port.name.clone(), source };
             let (netns, named) = netns(index, port).map_err(net)?;
             refused.extend(refusals(&netns, &refused));
-            let opened = open_device(port, &netns, workers, steering.as_ref(), &mut notices)?;
-            link::configure(&netns, &port.device, &setup(port)).map_err(net)?;
-            for (worker, queue) in ends.iter_mut().zip(opened) {
-                worker.push(End::Routed(queue));
+            let mut veth = None;
+            if port.kind == PortKind::Veth {
+                veth = Some(queues.len());
+                let queue =
+                    open::again(port, &netns, || open::open_veth(port, &netns, &mut veths, &mut notices))?;
+                queues.push((index, queue));
+            } else {
+                let open = || open::open_device(port, &netns, workers, steering.as_ref(), &mut notices);
+                let opened = open::again(port, &netns, open)?;
+                for (worker, queue) in ends.iter_mut().zip(opened) {
+                    worker.push(End::Routed(queue));
+                }
             }
-            ports.push(Port { name: port.name.clone(), device: port.device.clone(), netns, _named: named });
+            link::configure(&netns, &port.device, &setup(port)).map_err(net)?;
+            let (name, device) = (port.name.clone(), port.device.clone());
+            ports.push(Port { name, device, netns, veth, _named: named });
         }
         let mut attached = Vec::new();
         let cached = wire::cached_flows(plan.flow_cache, plan.flows, &watch);
+        if let Some(veths) = &mut veths {
+            let veth = |source| NetworkError::Veth { port: plan.ports[queues[0].0].name.clone(), source };
+            let attached = veths.attach(cached).map_err(veth)?;
+            for ((index, queue), end) in queues.into_iter().zip(attached) {
+                ends[0].insert(index, End::Veth { queue, end });
+            }
+        }
         for (index, port) in plan.attached.iter().enumerate() {
-            let (port, both) = open_attached(port, plan.paths.len() + 2 * index, cached, &mut notices)?;
+            let (port, both) = open::open_attached(port, plan.paths.len() + 2 * index, cached, &mut notices)?;
             ends[0].extend(both);
             attached.push(port);
         }
         let seed = plan.seed.unwrap_or(seed);
         let options = EngineOptions { pin: plan.pin.clone(), watch };
         let engine = Engine::start(&router_params(plan, seed), ends, &options)?;
-        let mut network = Self { engine, ports, attached, notices, refused, seed, workers };
+        let mut network = Self { engine, veths, ports, attached, notices, refused, seed, workers };
         if let Err(error) = network.attach() {
             // Packets of devices that are already attached leave in order.
             let _ = network.stop();
@@ -232,7 +262,7 @@ impl Network {
     /// # Errors
     /// If a worker or a device is gone.
     pub fn summary(&self) -> Result<Summary, NetworkError> {
-        summarize(self.engine.reports()?, &self.ports, &self.attached)
+        Ok(summarize(self.engine.reports()?, self.link_stats()?))
     }
 
     /// Stops forwarding and removes everything.
@@ -246,11 +276,28 @@ impl Network {
             port.attachment.detach();
         }
         // The devices' counters have to be read while the devices exist.
-        let links = link_stats(&self.ports, &self.attached);
+        let links = self.link_stats();
         let workers = self.engine.stop()?;
         released?;
-        let summary = summarize(workers, &[], &[])?;
-        Ok(Summary { links: links?, ..summary })
+        Ok(summarize(workers, links?))
+    }
+
+    fn link_stats(&self) -> Result<Vec<LinkStats>, NetworkError> {
+        let stats = |name: &String, netns: &Netns, device: &str| {
+            let net = |source| NetworkError::Net { port: name.clone(), source };
+            link::stats(netns, device).map_err(net)
+        };
+        let own = self.ports.iter().map(|port| {
+            let stats = stats(&port.name, &port.netns, &port.device)?;
+            let (Some(number), Some(veths)) = (port.veth, &self.veths) else { return Ok(stats) };
+            let net = |source| NetworkError::Net { port: port.name.clone(), source };
+            veths.add_lost(number, stats).map_err(net)
+        });
+        let taps = self
+            .attached
+            .iter()
+            .flat_map(|port| port.taps().iter().map(|tap| stats(&port.name, port.netns(), tap)));
+        own.chain(taps).collect()
     }
 }
 
@@ -326,72 +373,15 @@ fn setup(port: &PortPlan) -> LinkSetup {
     }
 }
 
-fn open_device(
-    port: &PortPlan,
-    netns: &Netns,
-    workers: usize,
-    steering: Option<&Steering>,
-    notices: &mut Vec<String>,
-) -> Result<Vec<Queue>, NetworkError> {
-    let device = |source| NetworkError::Device { port: port.name.clone(), source };
-    let offload = if port.offload { Offload::Uso } else { Offload::None };
-    let options = TunOptions { name: &port.device, netns, queues: workers, offload };
-    let (queues, granted) = Tun::open(&options).map_err(device)?;
-    if granted.offload != offload {
-        notices.push(format!(
-            "port {}: this kernel grants {} offload where {offload} was asked for; bulk transfers will be slower",
-            port.name, granted.offload
-        ));
-    }
-    if let (Some(steering), Some(queue)) = (steering, queues.first()) {
-        steering
-            .attach(queue)
-            .map_err(|error| NetworkError::Steer { port: port.name.clone(), source: error })?;
-    }
-    Ok(queues)
-}
-
-/// Finds an attached port's device and prepares its attachment, with the path `first` and the next one.
-fn open_attached(
-    port: &AttachedPort,
-    first: usize,
-    cached: Option<usize>,
-    notices: &mut Vec<String>,
-) -> Result<(Attached, [End; 2]), NetworkError> {
-    let target = TargetRef::from(&port.target);
-    let attach = |source| NetworkError::Attach { port: port.name.clone(), source };
-    let target =
-        Target::find(&target).map_err(|source| NetworkError::Target { port: port.name.clone(), source })?;
-    let device = attach::find(&target.netns, port.device.as_deref()).map_err(attach)?;
-    let (mut attachment, taps) = Attachment::prepare(&target.netns, &device, 1, cached).map_err(attach)?;
-    notices.extend(attachment.notices.drain(..).map(|notice| format!("port {}: {notice}", port.name)));
-    let flows = attachment.flows().cloned();
-    let ends =
-        wire::ends(taps, flows, path_number(first)?).map_err(|error| attach(AttachError::Keep(error)))?;
-    Ok((Attached { name: port.name.clone(), target, attachment }, ends))
-}
-
 /// The number of an attached port's first path; the next path has the next number.
 fn path_number(first: usize) -> Result<u16, NetworkError> {
     let number = u16::try_from(first).ok().filter(|first| *first < u16::MAX);
     number.ok_or(NetworkError::TooManyPaths)
 }
 
-fn link_stats(ports: &[Port], attached: &[Attached]) -> Result<Vec<LinkStats>, NetworkError> {
-    let stats = |name: &String, netns: &Netns, device: &str| {
-        let net = |source| NetworkError::Net { port: name.clone(), source };
-        link::stats(netns, device).map_err(net)
-    };
-    let own = ports.iter().map(|port| stats(&port.name, &port.netns, &port.device));
-    let taps = attached
-        .iter()
-        .flat_map(|port| port.taps().iter().map(|tap| stats(&port.name, port.attachment.netns(), tap)));
-    own.chain(taps).collect()
-}
-
-fn summarize(workers: Vec<Report>, ports: &[Port], attached: &[Attached]) -> Result<Summary, NetworkError> {
+fn summarize(workers: Vec<Report>, links: Vec<LinkStats>) -> Summary {
     let total = total(&workers).expect("there is at least one worker");
-    Ok(Summary { total, links: link_stats(ports, attached)?, workers })
+    Summary { total, workers, links }
 }
 
 #[cfg(test)]

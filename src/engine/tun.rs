@@ -21,12 +21,20 @@ use crate::pipeline::router::ear::Deed;
 use crate::pipeline::router::path::SeatId;
 use crate::pipeline::router::{Egress, Headers, What};
 use crate::pipeline::time::Instant;
+use crate::veth::VethEnd;
 
 /// One worker's end of a port.
 #[derive(Debug)]
 pub enum Port {
     /// A queue of a TUN device: packets from it are routed.
     Routed(Queue),
+    /// A veth port: packets from it are routed.
+    Veth {
+        /// The queue of its TAP device.
+        queue: Queue,
+        /// All else.
+        end: VethEnd,
+    },
     /// One end of a wire: packets from it take a path, whatever their addresses are.
     Wire {
         /// A queue of the TAP device from which frames are read.
@@ -44,7 +52,7 @@ impl Port {
     /// What is read from.
     pub(super) const fn queue(&self) -> &Queue {
         match self {
-            Self::Routed(queue) | Self::Wire { reads: queue, .. } => queue,
+            Self::Routed(queue) | Self::Veth { queue, .. } | Self::Wire { reads: queue, .. } => queue,
         }
     }
 }
@@ -108,6 +116,10 @@ impl Queues {
     pub(super) fn recv(&mut self, port: u16, buffer: &mut [u8], is_idle: bool) -> std::io::Result<Arrival> {
         match &self.ports[usize::from(port)] {
             Port::Routed(queue) => Ok(Arrival { length: queue.recv(buffer)?, wire: None }),
+            Port::Veth { queue, .. } => {
+                let (link, length) = tap::recv(queue, buffer)?;
+                Ok(Arrival { length: if link.is_some() { length } else { 0 }, wire: None })
+            }
             Port::Wire { reads, path, .. } => {
                 let (link, length) = tap::recv(reads, buffer)?;
                 let number = link.and_then(|link| {
@@ -165,11 +177,12 @@ impl Egress for Queues {
         let header = header_of(packet).emit();
         let scheduled = packet.has_waited();
         // An answer to who has sent what it is about.
-        let (tag, goes_back) = (packet.tag, packet.ingress == port);
+        let (tag, goes_back, is_v4) = (packet.tag, packet.ingress == port, packet.is_v4());
         let frame = packet.with_headroom();
         frame[..vnet::LEN].copy_from_slice(&header);
         let sent = match &self.ports[usize::from(port)] {
             Port::Routed(queue) => queue.send(frame),
+            Port::Veth { queue, end } => tap::send(queue, &end.headers[usize::from(!is_v4)], frame),
             Port::Wire { writes, .. } => {
                 let link = self.links.header(tag);
                 let reversed = goes_back.then(|| link.reversed());

@@ -124,7 +124,7 @@ impl Worker {
             }
             if self.is_closed {
                 let ports = self.queues.ports.iter().zip(&mut polls);
-                for (_, poll) in ports.filter(|(port, _)| matches!(port, Port::Routed(_))) {
+                for (_, poll) in ports.filter(|(port, _)| !matches!(port, Port::Wire { .. })) {
                     poll.set_events(PollFlags::empty());
                 }
             }
@@ -180,15 +180,14 @@ impl Worker {
             None => (Offload::default(), 0),
         };
         let (router, buffer, queues) = (&mut self.router, &mut self.buffer, &mut self.queues);
-        match wire {
+        let packet = &buffer[HEADROOM..HEADROOM + length];
+        let arrived = self.caches.arrived(port, packet, router, now);
+        let flow = match wire {
             None => router.receive(port, buffer, length, offload, now, queues),
-            Some((path, tag)) => {
-                let packet = &buffer[HEADROOM..HEADROOM + length];
-                let arrived = self.caches.arrived(port, packet, router, now);
-                if let Some(flow) = router.inject(path, tag, buffer, length, offload, now, queues) {
-                    self.caches.injected(port, arrived, flow, router, now);
-                }
-            }
+            Some((path, tag)) => router.inject(path, tag, buffer, length, offload, now, queues),
+        };
+        if let Some(flow) = flow {
+            self.caches.injected(port, arrived, flow, router, now);
         }
     }
 

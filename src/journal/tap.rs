@@ -78,6 +78,12 @@ impl Taps {
         Self::new(lanes, 1024).0
     }
 
+    /// Whether a record may be wanted of a packet to which nothing happens, or all packets of a flow have to be seen.
+    pub fn sees_packets(&self) -> bool {
+        let all = Kind::Received.bit() | Kind::Sent.bit();
+        self.lanes.iter().any(|lane| lane.follows || lane.kinds & all != 0)
+    }
+
     /// The tap of a worker whose flow table holds so many flows.
     pub fn tap(&self, flows: usize) -> Tap {
         let (ring, consumer) = RingBuffer::new(self.capacity);

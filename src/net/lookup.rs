@@ -1,5 +1,7 @@
 //! Looks up devices: the kind of a device, and the device of the default route.
 
+use std::time::Duration;
+
 use futures_util::TryStreamExt;
 use rtnetlink::RouteMessageBuilder;
 use rtnetlink::packet_route::link::{LinkFlags, LinkLayerType};
@@ -33,6 +35,27 @@ pub struct Device {
 /// If netlink fails.
 pub fn device(netns: &Netns, name: &str) -> Result<Option<Device>, NetError> {
     Ok(devices(netns)?.into_iter().find(|device| device.name == name))
+}
+
+/// Waits until the device of that name, one of faultwire's own, is gone: the kernel removes veth pairs of a killed process a moment
+/// after its end. False if it stays for `most`, or is not ours.
+///
+/// # Errors
+/// If netlink fails.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "set-up work: a device that is refused is looked at a few times more"
+)]
+pub fn goes(netns: &Netns, name: &str, most: Duration) -> Result<bool, NetError> {
+    const LOOK: Duration = Duration::from_millis(10);
+    for _ in 0..most.as_millis() / LOOK.as_millis() {
+        match device(netns, name)? {
+            None => return Ok(true),
+            Some(found) if !found.is_ours => return Ok(false),
+            Some(_) => std::thread::sleep(LOOK),
+        }
+    }
+    Ok(false)
 }
 
 /// All devices of the namespace.

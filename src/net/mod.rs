@@ -4,6 +4,7 @@
 //! - [`named`]: namespaces under `/run/netns` that are removed with their owner; [`cleanup`]: those of a killed owner.
 //! - [`link`]: MTU, queue length, addresses, routes and counters of a device.
 //! - [`lookup`]: the kind of a device, and the device of the default route.
+//! - [`veth`]: pairs of devices between two namespaces.
 //! - [`process`]: a process by a descriptor; [`target`]: finds the namespace of a name, a process or a container ([`container`]).
 //! - [`defaults`]: the settings that a created namespace starts with, whatever those of the host are.
 //! - [`sysctl`]: settings under `/proc/sys/net` of a namespace.
@@ -22,6 +23,7 @@ pub mod process;
 pub mod sysctl;
 pub mod target;
 pub mod userns;
+pub mod veth;
 
 pub use error::NetError;
 pub use link::{LinkSetup, LinkStats};

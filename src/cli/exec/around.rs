@@ -25,6 +25,8 @@ const PARENT: [(&str, bool); 2] = [("FAULTWIRE_PARENT", true), ("FAULTWIRE_PAREN
 /// The namespace in which `exec` was called.
 #[derive(Debug)]
 pub(super) struct Around {
+    /// It is one of a user namespace, made for an ordinary user.
+    pub(super) is_of_user: bool,
     /// It is that of another `exec`.
     pub(super) is_inside: bool,
     /// What there is room in then, if there is any left.
@@ -44,7 +46,7 @@ impl Around {
                  machine and its networks cannot be reached through it; start servers inside as well (see faultwire exec \
                  --help), or run as root",
             );
-            return Ok(Self { is_inside: false, room: None });
+            return Ok(Self { is_of_user: true, is_inside: false, room: None });
         }
         let told = std::env::var(ROOM).unwrap_or_default();
         let (net, namespace) = told.split_once('@').unwrap_or_default();
@@ -59,7 +61,7 @@ impl Around {
                 sysctl::write(&own, key, "1").context("links inside this one cannot be reached")?;
             }
         }
-        Ok(Self { is_inside, room })
+        Ok(Self { is_of_user: false, is_inside, room })
     }
 
     /// Variables that the command gets, which is in the namespace `inner`.

@@ -1,9 +1,9 @@
-//! The flows of one attachment: which have an entry in the table, which are open, and what has passed.
+//! The flows of one attachment, or of a router's veth ports: which have an entry in the table, which are open, and what has passed.
 
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use crate::bpf::flows::{Entry, FlowTable, KeyWords, WAYS};
+use crate::bpf::flows::{DEVICE_MAX, Entry, FlowTable, KeyWords, WAYS};
 use crate::engine::cache::loss::Loss;
 use crate::engine::cache::seen::Seen;
 use crate::pipeline::aim::flow::FlowRef;
@@ -28,10 +28,43 @@ struct Asked {
     next: u64,
 }
 
+/// Where packets come in. Its number is their direction.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct End {
+    /// The router's port.
+    pub(super) port: usize,
+    /// The path that all packets take; `None`: they are routed.
+    path: Option<u16>,
+    /// The port whose frames pass the hook of this end.
+    written: usize,
+    /// The device that the programs give packets to which leave by this end.
+    device: u32,
+}
+
+impl End {
+    /// Both ends of a wire: the router's port `port`, from which packets take the path `path`, and the next port with the next
+    /// path.
+    pub(super) const fn wire(port: usize, path: u16) -> [Self; 2] {
+        // What comes in by one end is written to the other one, and passes the hook of the first direction.
+        [
+            Self { port, path: Some(path), written: port + 1, device: 0 },
+            Self { port: port + 1, path: Some(path + 1), written: port, device: 0 },
+        ]
+    }
+
+    /// A veth port.
+    pub(super) const fn routed(port: usize, device: u32) -> Self {
+        Self { port, path: None, written: port, device }
+    }
+}
+
 /// A flow that has an entry.
 #[derive(Debug)]
 struct Member {
     direction: usize,
+    path: u16,
+    /// The end whose hook its packets pass when faultwire has written them.
+    out: usize,
     entry: usize,
     key: FlowKey,
     flow: FlowRef,
@@ -63,12 +96,12 @@ pub(in crate::engine) enum Settled {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::engine) struct Arrived(pub(super) Option<usize>);
 
-/// The flows of an attachment that pass in the kernel.
+/// The flows that pass in the kernel.
 #[derive(Debug)]
 pub(super) struct FlowCache {
     table: FlowTable,
-    /// The path of each direction: what the target sends, and what it receives.
-    paths: [u16; 2],
+    /// Of an attachment: what the target sends, and what it receives.
+    ends: Vec<End>,
     members: Vec<Member>,
     /// For each entry its member's number plus one; 0 if it has none.
     places: Vec<usize>,
@@ -76,31 +109,35 @@ pub(super) struct FlowCache {
     closed: VecDeque<usize>,
     /// After a pause, the members from here on are put among them little by little.
     reopened: usize,
-    /// For each direction, frames that were written and have not passed the hook.
-    missing: [Loss; 2],
-    /// For each direction, written frames that are lost.
-    lost: [u64; 2],
+    /// For each end, frames that were written and have not passed its hook.
+    missing: Vec<Loss>,
+    /// For each end, written frames that are lost.
+    lost: Vec<u64>,
     asked: Vec<Asked>,
     /// While set, no flow is opened.
     is_paused: bool,
 }
 
 impl FlowCache {
-    pub(super) fn new(table: FlowTable, paths: [u16; 2]) -> Self {
+    pub(super) fn new(table: FlowTable, ends: Vec<End>) -> Self {
         let entries = table.entries();
         Self {
             table,
-            paths,
+            missing: vec![Loss::default(); ends.len()],
+            lost: vec![0; ends.len()],
+            ends,
             // Address space only: memory comes with the first use.
             members: Vec::with_capacity(entries),
             places: vec![0; entries],
             closed: VecDeque::with_capacity(entries),
             reopened: usize::MAX,
-            missing: [Loss::default(); 2],
-            lost: [0; 2],
             asked: vec![Asked::default(); ASKED],
             is_paused: false,
         }
+    }
+
+    pub(super) fn ends(&self) -> &[End] {
+        &self.ends
     }
 
     fn find(&self, direction: usize, key: &FlowKey) -> Option<usize> {
@@ -126,7 +163,10 @@ impl FlowCache {
         }
         let Some(Seen { key, is_syn, is_counted }) = Seen::read(packet) else { return Arrived(None) };
         // A SYN may start both directions of a connection again.
-        if is_syn && let Some(other) = self.find(1 - direction, &key.answers()) {
+        if is_syn
+            && let Some(opposite) = self.opposite(direction, &key, router)
+            && let Some(other) = self.find(opposite, &key.answers())
+        {
             self.close(other, router, now);
             self.wait(other);
         }
@@ -162,13 +202,41 @@ impl FlowCache {
             return;
         }
         *asked = Asked { flow, next: index.saturating_mul(2) };
-        if router.quiet(flow, self.path_of(direction), now).count >= LEAST {
-            self.admit(direction, key, flow, router, now);
+        let Some((path, out)) = self.way(direction, flow, router) else { return };
+        if router.quiet(flow, path, now).count >= LEAST {
+            self.admit((direction, path, out), key, flow, router, now);
         }
     }
 
+    /// The end by which answers to a flow's packets come in.
+    fn opposite(&self, direction: usize, key: &FlowKey, router: &Router) -> Option<usize> {
+        let end = &self.ends[direction];
+        let port = match end.path {
+            Some(_) => end.written,
+            None => usize::from(router.way_out(u16::try_from(end.port).ok()?, key.destination())?),
+        };
+        self.ends.iter().position(|end| end.port == port)
+    }
+
+    /// The path of a flow, and the end whose hook its packets pass at last; `None` if they do not leave by one of the ends.
+    fn way(&self, direction: usize, flow: FlowRef, router: &Router) -> Option<(u16, usize)> {
+        if let Some(path) = self.ends[direction].path {
+            return Some((path, direction));
+        }
+        let (path, port) = router.path_of(flow)?;
+        let out = self.ends.iter().position(|end| end.port == usize::from(port))?;
+        (self.ends[out].device <= DEVICE_MAX).then_some((path, out))
+    }
+
     /// Gives a flow an entry, closed, if its set has room or somebody in it has been silent.
-    fn admit(&mut self, direction: usize, key: FlowKey, flow: FlowRef, router: &mut Router, now: Instant) {
+    fn admit(
+        &mut self,
+        (direction, path, out): (usize, u16, usize),
+        key: FlowKey,
+        flow: FlowRef,
+        router: &mut Router,
+        now: Instant,
+    ) {
         let words = KeyWords::of(&key, direction);
         let set = self.table.set(words);
         let free = (set..set + WAYS).find(|&entry| self.places[entry] == 0);
@@ -186,6 +254,8 @@ impl FlowCache {
         at.give(words);
         let member = Member {
             direction,
+            path,
+            out,
             entry,
             key,
             flow,
@@ -218,10 +288,6 @@ impl FlowCache {
         self.table.entry(self.members[number].entry)
     }
 
-    const fn path_of(&self, direction: usize) -> u16 {
-        self.paths[direction]
-    }
-
     fn wait(&mut self, number: usize) {
         if !std::mem::replace(&mut self.members[number].is_waiting, true) {
             self.closed.push_back(number);
@@ -240,13 +306,12 @@ impl FlowCache {
     fn tell(&mut self, number: usize, router: &mut Router, now: Instant) {
         let entry = self.entry(number);
         let passed = Amount { packets: entry.state().passed(), bytes: entry.bytes() };
-        let path = self.path_of(self.members[number].direction);
         let member = &mut self.members[number];
         let more =
             Amount { packets: passed.packets - member.told.packets, bytes: passed.bytes - member.told.bytes };
         if more != Amount::default() {
             member.told = passed;
-            router.passed(member.flow, &member.key, path, more, now);
+            router.passed(member.flow, &member.key, member.path, more, now);
         }
     }
 
@@ -280,9 +345,9 @@ impl FlowCache {
         }
     }
 
-    /// Opens what can be opened, when the queues have been read empty; `written` counts the frames on their way to the hook of
-    /// each direction.
-    pub(super) fn settle(&mut self, written: [u64; 2], router: &mut Router, now: Instant) -> Settled {
+    /// Opens what can be opened, when the queues have been read empty; `written` counts the frames written to each port of the
+    /// router.
+    pub(super) fn settle(&mut self, written: &[u64], router: &mut Router, now: Instant) -> Settled {
         if self.is_paused {
             return Settled::Whole;
         }
@@ -294,11 +359,10 @@ impl FlowCache {
         if self.closed.is_empty() {
             return Settled::Whole;
         }
-        let are_back = [0, 1].map(|direction| self.is_all_back(direction, written[direction], now));
         let mut settled = 0;
         for _ in 0..self.closed.len().min(BATCH) {
             let Some(number) = self.closed.pop_front() else { break };
-            if self.settle_one(number, are_back, router, now) {
+            if self.settle_one(number, written, router, now) {
                 self.members[number].is_waiting = false;
                 settled += 1;
             } else {
@@ -311,15 +375,16 @@ impl FlowCache {
         if self.closed.is_empty() { Settled::Whole } else { Settled::NotYet }
     }
 
-    /// Whether every frame written has passed the hook, so that what passes in the kernel comes behind it.
-    fn is_all_back(&mut self, direction: usize, written: u64, now: Instant) -> bool {
-        let missing = (written - self.lost[direction]).saturating_sub(self.table.returned(direction));
+    /// Whether every frame written has passed the hook of end `end`, so that what passes in the kernel comes behind it.
+    fn is_all_back(&mut self, end: usize, written: &[u64], now: Instant) -> bool {
+        let written = written[self.ends[end].written];
+        let missing = (written - self.lost[end]).saturating_sub(self.table.returned(end));
         if missing == 0 {
-            self.missing[direction] = Loss::default();
+            self.missing[end] = Loss::default();
             return true;
         }
-        let lost = self.missing[direction].so_far(missing, now);
-        self.lost[direction] += lost;
+        let lost = self.missing[end].so_far(missing, now);
+        self.lost[end] += lost;
         lost == missing
     }
 
@@ -331,10 +396,10 @@ impl FlowCache {
     }
 
     /// Opens a closed flow, or acknowledges what was read of it; false if that has to be tried again.
-    fn settle_one(&mut self, number: usize, are_back: [bool; 2], router: &mut Router, now: Instant) -> bool {
-        let Member { direction, flow, .. } = self.members[number];
+    fn settle_one(&mut self, number: usize, written: &[u64], router: &mut Router, now: Instant) -> bool {
+        let Member { path, out, flow, .. } = self.members[number];
         let state = self.entry(number).state();
-        let quiet = router.quiet(flow, self.path_of(direction), now);
+        let quiet = router.quiet(flow, path, now);
         if quiet.count < LEAST {
             self.acknowledge(number);
             return true;
@@ -346,7 +411,9 @@ impl FlowCache {
             member.read += lost;
             unread -= lost;
         }
-        if unread > 0 || !are_back[direction] || !self.entry(number).open(state, quiet.count, quiet.longest) {
+        let device = self.ends[out].device;
+        let is_ready = unread == 0 && self.is_all_back(out, written, now);
+        if !is_ready || !self.entry(number).open(state, quiet.count, quiet.longest, device) {
             return false;
         }
         let member = &mut self.members[number];

@@ -1,4 +1,5 @@
-//! The worker's side of the flow cache: which flows of an attachment pass in the kernel, and what they have done there.
+//! The worker's side of the flow cache: which flows of an attachment, or between veth ports, pass in the kernel, and what they have
+//! done there.
 //!
 //! A flow whose stages let its next packets pass ([`Router::quiet`]) is *open*: the hooks forward its packets without
 //! faultwire. A packet that a stage may act on is detoured to faultwire, and so are all packets of the flow after it, until
@@ -10,7 +11,7 @@ mod loss;
 mod seen;
 
 pub(super) use crate::engine::cache::flows::Settled;
-use crate::engine::cache::flows::{Arrived, FlowCache};
+use crate::engine::cache::flows::{Arrived, End, FlowCache};
 use crate::engine::tun::Port;
 use crate::pipeline::aim::flow::FlowRef;
 use crate::pipeline::router::Router;
@@ -22,11 +23,10 @@ pub(super) const RETRY: Duration = Duration::from_micros(200);
 /// Flows that a step of a [`Sweep`] takes at most: a packet waits for no more than one step.
 const STEP: usize = 128;
 
-/// The flow caches of a worker's attachments.
+/// The flow caches of a worker's attachments, and that of its veth ports.
 #[derive(Debug, Default)]
 pub(super) struct FlowCaches {
-    /// Each with the port on the target's side; the port on the network's side is the next one.
-    caches: Vec<(usize, FlowCache)>,
+    caches: Vec<FlowCache>,
     /// For each port: its cache, and the direction of packets that come in by it.
     of_port: Vec<Option<(usize, usize)>>,
 }
@@ -34,22 +34,37 @@ pub(super) struct FlowCaches {
 impl FlowCaches {
     pub(super) fn new(ports: &[Port]) -> Self {
         let mut all = Self { caches: Vec::new(), of_port: vec![None; ports.len()] };
+        let (mut veths, mut of_veths) = (Vec::new(), None);
         for (number, port) in ports.iter().enumerate() {
-            if let Port::Wire { flows: Some(table), path, .. } = port {
-                let cache = all.caches.len();
-                all.of_port[number] = Some((cache, 0));
-                all.of_port[number + 1] = Some((cache, 1));
-                all.caches.push((number, FlowCache::new(table.clone(), [*path, *path + 1])));
+            match port {
+                Port::Wire { flows: Some(table), path, .. } => {
+                    all.add(FlowCache::new(table.clone(), End::wire(number, *path).into()));
+                }
+                Port::Veth { end, .. } => {
+                    veths.push(End::routed(number, end.device));
+                    of_veths = end.flows.as_ref().or(of_veths);
+                }
+                Port::Routed(_) | Port::Wire { .. } => {}
             }
         }
+        if let Some(table) = of_veths {
+            all.add(FlowCache::new(table.clone(), veths));
+        }
         all
+    }
+
+    fn add(&mut self, cache: FlowCache) {
+        for (direction, end) in cache.ends().iter().enumerate() {
+            self.of_port[end.port] = Some((self.caches.len(), direction));
+        }
+        self.caches.push(cache);
     }
 
     /// See [`FlowCache::arrived`].
     #[inline]
     pub(super) fn arrived(&mut self, port: u16, packet: &[u8], router: &mut Router, now: Instant) -> Arrived {
         match self.of_port[usize::from(port)] {
-            Some((cache, direction)) => self.caches[cache].1.arrived(direction, packet, router, now),
+            Some((cache, direction)) => self.caches[cache].arrived(direction, packet, router, now),
             None => Arrived(None),
         }
     }
@@ -65,7 +80,7 @@ impl FlowCaches {
         now: Instant,
     ) {
         if let Some((cache, direction)) = self.of_port[usize::from(port)] {
-            self.caches[cache].1.injected(direction, arrived, flow, router, now);
+            self.caches[cache].injected(direction, arrived, flow, router, now);
         }
     }
 
@@ -73,28 +88,27 @@ impl FlowCaches {
     /// port.
     pub(super) fn settle(&mut self, written: &[u64], router: &mut Router, now: Instant) -> Settled {
         let mut settled = Settled::Whole;
-        for (target, cache) in &mut self.caches {
-            // Packets that go up are written to the network's side.
-            settled = settled.max(cache.settle([written[*target + 1], written[*target]], router, now));
+        for cache in &mut self.caches {
+            settled = settled.max(cache.settle(written, router, now));
         }
         settled
     }
 
     /// Begins a time in which all packets are detoured. What it needs is a sweep that closes the flows.
     pub(super) fn pause(&mut self) -> Sweep {
-        self.caches.iter_mut().for_each(|(_, cache)| cache.pause());
+        self.caches.iter_mut().for_each(FlowCache::pause);
         Sweep { closes: true, cache: 0, member: 0 }
     }
 
     /// Ends that time.
     pub(super) fn resume(&mut self) {
-        self.caches.iter_mut().for_each(|(_, cache)| cache.resume());
+        self.caches.iter_mut().for_each(FlowCache::resume);
     }
 
     /// Takes the next step of a sweep; true if it was the last one.
     pub(super) fn step(&mut self, sweep: &mut Sweep, router: &mut Router, now: Instant) -> bool {
         let mut left = STEP;
-        while let Some((_, cache)) = self.caches.get_mut(sweep.cache) {
+        while let Some(cache) = self.caches.get_mut(sweep.cache) {
             let end = cache.members().min(sweep.member + left);
             cache.sweep(sweep.member..end, sweep.closes, router, now);
             left -= end - sweep.member;

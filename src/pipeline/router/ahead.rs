@@ -1,10 +1,12 @@
 //! What the router knows of a flow's next packets, and what it counts of those that were carried past it.
 
+use std::net::IpAddr;
+
 use crate::pipeline::aim::flow::FlowRef;
 use crate::pipeline::aim::gate::Outlook;
 use crate::pipeline::counters::Amount;
-use crate::pipeline::router::Router;
 use crate::pipeline::router::quiet::{Ahead, Quiet};
+use crate::pipeline::router::{Route, Router};
 use crate::pipeline::stage::Stage;
 use crate::pipeline::time::Instant;
 use crate::pipeline::wire::FlowKey;
@@ -22,7 +24,8 @@ impl Router {
             return Quiet::NO_MORE;
         }
         let ahead = Ahead { flow, key, index, now };
-        let mut quiet = Quiet::FOREVER;
+        let to = self.paths[usize::from(path)].to;
+        let mut quiet = Quiet { longest: self.ports[usize::from(to)].mtu, ..Quiet::FOREVER };
         for seat in &self.paths[usize::from(path)].seats {
             quiet = quiet.and(match (seat.gate.outlook(&ahead), seat.occupant.stage()) {
                 (Outlook::Shut(quiet), _) => quiet,
@@ -75,6 +78,25 @@ impl Router {
     /// The key of a flow and the index of its next packet; `None` if it has been forgotten.
     pub fn flow(&self, flow: FlowRef) -> Option<(FlowKey, u64)> {
         self.flows.ahead(flow).map(|(key, index)| (*key, index))
+    }
+
+    /// The path of `flow` and the port that it leads to; `None` if packets of the flow are not forwarded, are translated, or the flow
+    /// has been forgotten.
+    pub fn path_of(&self, flow: FlowRef) -> Option<(u16, u16)> {
+        self.flows.ahead(flow)?;
+        self.leads(self.flows.route(flow.slot))
+    }
+
+    /// The port by which packets to `destination` leave that come in by port `ingress`; `None` if they are not forwarded.
+    pub fn way_out(&self, ingress: u16, destination: IpAddr) -> Option<u16> {
+        self.leads(self.way().route(ingress, destination)).map(|(_, port)| port)
+    }
+
+    fn leads(&self, route: Route) -> Option<(u16, u16)> {
+        match route {
+            Route::Path(path) => Some((path, self.paths[usize::from(path)].to)),
+            _ => None,
+        }
     }
 
     /// Says whether packets of `flow` are carried past the router: others are then forgotten before it for lack of room.

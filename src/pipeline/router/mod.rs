@@ -210,7 +210,8 @@ impl Router {
     }
 
     /// Takes a packet of `length` bytes that came in by `port`, behind the headroom of `buffer`. The buffer is left
-    /// ready for the next packet. What was due at `now` or before must have been polled: it came earlier.
+    /// ready for the next packet. What was due at `now` or before must have been polled: it came earlier. Gives the packet's flow,
+    /// if it was a packet.
     pub fn receive<E: Egress>(
         &mut self,
         port: u16,
@@ -219,8 +220,13 @@ impl Router {
         offload: Offload,
         now: Instant,
         egress: &mut E,
-    ) {
-        self.take_in(port, buffer, length, offload, now, egress, Self::route);
+    ) -> Option<FlowRef> {
+        let mut flow = None;
+        let route = |router: &mut Self, packet: &mut Packet, now, egress: &mut E| {
+            flow = Some(router.route(packet, now, egress));
+        };
+        self.take_in(port, buffer, length, offload, now, egress, route);
+        flow
     }
 
     /// Parses and counts what came in, and does `what` with it.

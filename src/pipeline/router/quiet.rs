@@ -4,7 +4,8 @@
 //! there were ([`crate::pipeline::router::Router::passed`]), and all counts go on as if they had come through it.
 //!
 //! Only *plain* packets pass so: whole datagrams with a transport header that is as it should be, no IPv6 extension header,
-//! and of TCP no SYN, FIN or RST. All others of the flow are shown to the core.
+//! of TCP no SYN, FIN or RST, and where the router is a hop, none that
+//! would expire there. All others of the flow are shown to the core.
 
 use crate::pipeline::aim::flow::FlowRef;
 use crate::pipeline::random::rng::{Chance, StageKey, Stream};

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::translate::Asked;
 use super::{Egress, Port, Router, What};
-use crate::pipeline::aim::flow::Name;
+use crate::pipeline::aim::flow::{FlowRef, Name};
 use crate::pipeline::aim::identity::{Identities, Unnamed};
 use crate::pipeline::counters::Reason;
 use crate::pipeline::nat::Translators;
@@ -103,11 +103,13 @@ impl Router {
         Way { routes: &self.routes, ports: &self.ports, pairs: &self.pairs }
     }
 
-    pub(super) fn route<E: Egress>(&mut self, packet: &mut Packet, now: Instant, egress: &mut E) {
+    /// Takes a packet where it goes, and gives its flow.
+    pub(super) fn route<E: Egress>(&mut self, packet: &mut Packet, now: Instant, egress: &mut E) -> FlowRef {
         let ingress = packet.ingress;
         let route = self.enter_flow(packet, now, |way, translators, to| {
             translators.owner(to).map_or_else(|| way.route(ingress, to), Route::Translator)
         });
+        let flow = packet.flow;
         if E::RECORDS {
             Self::received(packet, now, egress);
         }
@@ -116,6 +118,7 @@ impl Router {
         } else {
             self.follow_route(packet, route, None, now, egress);
         }
+        flow
     }
 
     /// Takes a packet where `route` leads; through both sides of a translator if it is a `hairpin`.

@@ -46,7 +46,7 @@ struct Machine {
 impl Machine {
     fn new(stages: &[StageParams], sets: usize) -> Self {
         let table = FlowTable::in_memory(sets);
-        let (run, cache) = (Run::new(stages.to_vec()), FlowCache::new(table.clone(), [0; 2]));
+        let (run, cache) = (Run::new(stages.to_vec()), FlowCache::new(table.clone(), End::wire(0, 0).into()));
         Self { run, table, cache, queue: VecDeque::new(), now: Instant::ZERO, passed: 0 }
     }
 
@@ -72,7 +72,7 @@ impl Machine {
     }
 
     fn settle(&mut self) -> Settled {
-        self.cache.settle([0; 2], &mut self.run.router, self.now)
+        self.cache.settle(&[0; 2], &mut self.run.router, self.now)
     }
 
     fn sweep(&mut self, closes: bool) {
@@ -283,7 +283,7 @@ fn flows_wait_for_what_was_written() {
         machine.work();
     }
     let settle = |machine: &mut Machine, written| {
-        machine.cache.settle([written, 0], &mut machine.run.router, machine.now)
+        machine.cache.settle(&[0, written], &mut machine.run.router, machine.now)
     };
     assert_eq!(settle(&mut machine, 3), Settled::NotYet);
     machine.table.come_back(UP, 3);
@@ -334,12 +334,12 @@ fn many_flows_come_back_in_steps() {
     let open = |machine: &Machine| machine.cache.members.iter().filter(|member| member.is_open).count();
     let before = open(&machine);
     assert!(before > usize::from(FLOWS) * 9 / 10, "{before}");
-    let mut caches = FlowCaches { caches: vec![(0, machine.cache)], of_port: Vec::new() };
+    let mut caches = FlowCaches { caches: vec![machine.cache], of_port: Vec::new() };
     let mut sweep = caches.pause();
     let (mut left, mut steps) = (before, 0);
     loop {
         let is_done = caches.step(&mut sweep, &mut machine.run.router, machine.now);
-        let members = &caches.caches[0].1.members;
+        let members = &caches.caches[0].members;
         let open = members.iter().filter(|member| member.is_open).count();
         assert!(left - open <= STEP, "{left} {open}");
         (left, steps) = (open, steps + 1);
@@ -348,7 +348,7 @@ fn many_flows_come_back_in_steps() {
             break;
         }
     }
-    machine.cache = caches.caches.remove(0).1;
+    machine.cache = caches.caches.remove(0);
     machine.cache.resume();
     let mut turns = 0;
     let mut last = 0;

@@ -1,0 +1,100 @@
+//! Opens the devices of a plan's ports.
+
+use std::time::Duration;
+
+use crate::attach::{self, AttachError, Attachment};
+use crate::config::plan::{AttachedPort, PortPlan};
+use crate::device::steer::Steering;
+use crate::device::{DeviceError, Offload, Queue, Tun, TunOptions};
+use crate::engine::network::{Attached, NetworkError, path_number};
+use crate::engine::tun::Port as End;
+use crate::engine::wire;
+use crate::net::target::{Target, TargetRef};
+use crate::net::{Netns, lookup};
+use crate::veth::{HostEnd, VethError, VethPorts};
+
+/// Opens a port's device, a second time if a device of that name has just been removed.
+pub(super) fn again<T>(
+    port: &PortPlan,
+    netns: &Netns,
+    mut open: impl FnMut() -> Result<T, NetworkError>,
+) -> Result<T, NetworkError> {
+    /// How long the kernel may take to remove a killed instance's devices.
+    const GOING: Duration = Duration::from_secs(3);
+    let opened = open();
+    let is_taken = matches!(
+        &opened,
+        Err(NetworkError::Device { source: DeviceError::Exists { .. }, .. }
+            | NetworkError::Veth { source: VethError::Device(DeviceError::Exists { .. }), .. })
+    );
+    let net = |source| NetworkError::Net { port: port.name.clone(), source };
+    if is_taken && lookup::goes(netns, &port.device, GOING).map_err(net)? { open() } else { opened }
+}
+
+pub(super) fn open_device(
+    port: &PortPlan,
+    netns: &Netns,
+    workers: usize,
+    steering: Option<&Steering>,
+    notices: &mut Vec<String>,
+) -> Result<Vec<Queue>, NetworkError> {
+    let device = |source| NetworkError::Device { port: port.name.clone(), source };
+    let offload = if port.offload { Offload::Uso } else { Offload::None };
+    let options = TunOptions { name: &port.device, netns, queues: workers, offload };
+    let (queues, granted) = Tun::open(&options).map_err(device)?;
+    if granted.offload != offload {
+        notices.push(format!(
+            "port {}: this kernel grants {} offload where {offload} was asked for; bulk transfers will be slower",
+            port.name, granted.offload
+        ));
+    }
+    if let (Some(steering), Some(queue)) = (steering, queues.first()) {
+        steering
+            .attach(queue)
+            .map_err(|error| NetworkError::Steer { port: port.name.clone(), source: error })?;
+    }
+    Ok(queues)
+}
+
+/// Makes a veth port, the first one with the namespace for all.
+pub(super) fn open_veth(
+    port: &PortPlan,
+    netns: &Netns,
+    veths: &mut Option<Box<VethPorts>>,
+    notices: &mut Vec<String>,
+) -> Result<Queue, NetworkError> {
+    let veth = |source| NetworkError::Veth { port: port.name.clone(), source };
+    if veths.is_none() {
+        *veths = Some(Box::new(VethPorts::new().map_err(|source| veth(source.into()))?));
+    }
+    let veths = veths.as_mut().expect("just made");
+    let host = HostEnd { name: &port.device, netns, queue: port.txqueuelen, offload: port.offload };
+    let (queue, granted) = veths.add(host).map_err(veth)?;
+    if port.offload && granted.offload != Offload::Uso {
+        notices.push(format!(
+            "port {}: this kernel grants TAP devices {} offload only; bulk transfers will be slower",
+            port.name, granted.offload
+        ));
+    }
+    Ok(queue)
+}
+
+/// Finds an attached port's device and prepares its attachment, with the path `first` and the next one.
+pub(super) fn open_attached(
+    port: &AttachedPort,
+    first: usize,
+    cached: Option<usize>,
+    notices: &mut Vec<String>,
+) -> Result<(Attached, [End; 2]), NetworkError> {
+    let target = TargetRef::from(&port.target);
+    let attach = |source| NetworkError::Attach { port: port.name.clone(), source };
+    let target =
+        Target::find(&target).map_err(|source| NetworkError::Target { port: port.name.clone(), source })?;
+    let device = attach::find(&target.netns, port.device.as_deref()).map_err(attach)?;
+    let (mut attachment, taps) = Attachment::prepare(&target.netns, &device, 1, cached).map_err(attach)?;
+    notices.extend(attachment.notices.drain(..).map(|notice| format!("port {}: {notice}", port.name)));
+    let flows = attachment.flows().cloned();
+    let ends =
+        wire::ends(taps, flows, path_number(first)?).map_err(|error| attach(AttachError::Keep(error)))?;
+    Ok((Attached { name: port.name.clone(), target, attachment }, ends))
+}

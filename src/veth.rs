@@ -1,0 +1,206 @@
+//! Ports that are veth pairs: one end is the host's device, the other is in a namespace of the router, beside a TAP device.
+//!
+//! ```text
+//! host ──► DEV ──► router's end ──► TAP ──► worker ──► another port
+//! host ◄── DEV ◄──────────────────── TAP ◄── worker ◄── another port
+//! ```
+//!
+//! A program at the router's end redirects what the host sends to the TAP. A program at the TAP gives what faultwire writes to the
+//! host's device, past the router's end. With a flow cache, the first program gives packets straight to the host's device of another
+//! veth port, as a router would: one hop less, and with the addresses of that link.
+//!
+//! The router's namespace has no name. It ends with the process, and the pairs end with it.
+
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
+use std::io;
+
+use nix::errno::Errno;
+
+use crate::bpf::flows::FlowTable;
+use crate::bpf::{BpfError, CacheSize, HookCounters, PortDevices, PortLinks, PortPrograms};
+use crate::device::tap::LinkHeader;
+use crate::device::{DeviceError, Granted, Offload, Queue, Tun, TunOptions};
+use crate::net::veth::{self, End};
+use crate::net::{LinkSetup, LinkStats, NetError, Netns, link, lookup, sysctl};
+
+/// MTU of the TAP devices, the maximum of a TAP. What is redirected to a TAP is not measured against it.
+const TAP_MTU: u32 = 65_521;
+
+/// Why a veth port cannot be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum VethError {
+    /// A namespace or a link.
+    #[error(transparent)]
+    Net(#[from] NetError),
+    /// A device.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// The programs.
+    #[error(transparent)]
+    Bpf(#[from] BpfError),
+}
+
+/// The host's device of a port.
+#[derive(Debug, Clone, Copy)]
+pub struct HostEnd<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Where it is.
+    pub netns: &'a Netns,
+    /// Packets or trains that wait for faultwire.
+    pub queue: u32,
+    /// Trains and unfinished checksums may come.
+    pub offload: bool,
+}
+
+/// The veth ports of a router.
+#[derive(Debug)]
+pub struct VethPorts {
+    // Dropped in this order: the programs before the devices.
+    links: Option<PortLinks>,
+    programs: Option<PortPrograms>,
+    netns: Netns,
+    count: usize,
+}
+
+/// What a worker has to know of a port, beside the queue of its TAP.
+#[derive(Debug)]
+pub struct VethEnd {
+    /// The start of frames for the host, with a packet of IPv4 and of IPv6.
+    pub headers: [LinkHeader; 2],
+    /// The flow cache of all ports, if there is one.
+    pub flows: Option<FlowTable>,
+    /// The port's number among the veth ports.
+    pub number: u16,
+    /// The index of the router's end, by which the programs know where a flow leaves.
+    pub device: u32,
+}
+
+impl VethPorts {
+    /// None yet.
+    ///
+    /// # Errors
+    /// If no namespace can be made.
+    pub fn new() -> Result<Self, NetError> {
+        let netns = Netns::anonymous()?.labelled("of the router");
+        Ok(Self { links: None, programs: None, netns, count: 0 })
+    }
+
+    /// Makes a port, whose host's device is down; and gives the queue of its TAP.
+    ///
+    /// # Errors
+    /// If the device exists, or something cannot be made.
+    pub fn add(&mut self, host: HostEnd<'_>) -> Result<(Queue, Granted), VethError> {
+        let number = self.count;
+        let (inner, tap) = (inner_name(number), tap_name(number));
+        let router = End { netns: &self.netns, name: &inner, address: address(number, ROUTER) };
+        let device = End { netns: host.netns, name: host.name, address: address(number, HOST) };
+        veth::create(router, device).map_err(|error| taken(error, host))?;
+        self.count += 1;
+        let offload = if host.offload { Offload::Uso } else { Offload::None };
+        let options = TunOptions { name: &tap, netns: &self.netns, queues: 1, offload };
+        let (mut queues, granted) = Tun::open_tap(&options)?;
+        quieten(&self.netns, &inner)?;
+        quieten(&self.netns, &tap)?;
+        link::up(&self.netns, &inner)?;
+        let queue = Some(host.queue);
+        let setup =
+            LinkSetup { mtu: TAP_MTU, tx_queue_len: queue, addresses: Vec::new(), routes: Vec::new() };
+        link::configure(&self.netns, &tap, &setup)?;
+        Ok((queues.remove(0), granted))
+    }
+
+    /// Starts forwarding between the hosts' devices and the TAPs, with a flow cache for `cached` flows; and gives the ends in the
+    /// order in which the ports were made.
+    ///
+    /// # Errors
+    /// If the kernel has no tcx, or the privilege is missing.
+    pub fn attach(&mut self, cached: Option<usize>) -> Result<Vec<VethEnd>, VethError> {
+        let devices = lookup::devices(&self.netns)?;
+        let index = |name: String| {
+            let found = devices.iter().find(|device| device.name == name);
+            found.map(|device| device.index).ok_or_else(|| NetError::NotFound(name.into()))
+        };
+        let port = |number| {
+            Ok::<_, NetError>(PortDevices {
+                tap: index(tap_name(number))?,
+                inner: index(inner_name(number))?,
+                host: address(number, HOST),
+                router: address(number, ROUTER),
+            })
+        };
+        let ports = (0..self.count).map(port).collect::<Result<Vec<_>, _>>()?;
+        let seed = RandomState::new().build_hasher().finish();
+        let programs = PortPrograms::load(ports.clone(), cached.map(|flows| CacheSize { flows, seed }))?;
+        self.links = Some(self.netns.run(|| programs.attach())??);
+        let flows = programs.flows().cloned();
+        self.programs = Some(programs);
+        let end = |(number, port): (u16, &PortDevices)| VethEnd {
+            headers: [true, false].map(|v4| LinkHeader::ethernet(port.host, port.router, v4)),
+            flows: flows.clone(),
+            number,
+            device: port.inner,
+        };
+        Ok((0..).zip(&ports).map(end).collect())
+    }
+
+    /// For each port, what the programs did.
+    pub fn counters(&self) -> Vec<HookCounters> {
+        self.programs.as_ref().map(PortPrograms::counters).unwrap_or_default()
+    }
+
+    /// Adds to the kernel's counters of the host's device of a port what was lost on the way to faultwire.
+    ///
+    /// # Errors
+    /// If the TAP is gone.
+    pub fn add_lost(&self, number: usize, stats: LinkStats) -> Result<LinkStats, NetError> {
+        let lost = link::stats(&self.netns, &tap_name(number))?.tx_dropped;
+        Ok(LinkStats { tx_dropped: stats.tx_dropped + lost, ..stats })
+    }
+}
+
+impl Drop for VethPorts {
+    fn drop(&mut self) {
+        self.links = None;
+        for number in 0..self.count {
+            // It may be gone with the host's namespace, or be removed by somebody.
+            let _ = veth::remove(&self.netns, &inner_name(number));
+        }
+    }
+}
+
+fn inner_name(number: usize) -> String {
+    format!("port{number}")
+}
+
+fn tap_name(number: usize) -> String {
+    format!("tap{number}")
+}
+
+const ROUTER: u8 = 1;
+const HOST: u8 = 2;
+
+/// A locally administered address.
+const fn address(number: usize, side: u8) -> [u8; 6] {
+    [0x02, 0x66, 0x77, (number >> 8) as u8, number as u8, side]
+}
+
+/// The kernel's word for a device of that name.
+fn taken(error: NetError, host: HostEnd<'_>) -> VethError {
+    match error {
+        NetError::Netlink { source, .. } if source.raw_os_error() == Some(Errno::EEXIST as i32) => {
+            DeviceError::Exists { name: host.name.to_owned(), netns: host.netns.label().to_owned() }.into()
+        }
+        error => error.into(),
+    }
+}
+
+/// The router's namespace must not send packets of its own.
+fn quieten(netns: &Netns, name: &str) -> Result<(), NetError> {
+    match sysctl::write(netns, &format!("ipv6/conf/{name}/disable_ipv6"), "1") {
+        Err(NetError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
