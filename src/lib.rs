@@ -31,6 +31,7 @@
 //! - `lab`: cases: build a network, break it, drive traffic, compare what the kernels report.
 //! - `http`: serves HTTP on a listener.
 //! - `control`: what a running instance tells, over HTTP.
+//! - `reach`: a way out of a namespace, by sockets of the host.
 //! - `toxiproxy`: Toxiproxy's HTTP API, with links between namespaces behind its proxies.
 //! - `cli`: the commands.
 
@@ -153,6 +154,9 @@ pub mod lab;
 pub mod net;
 #[doc(hidden)]
 pub mod pipeline;
+#[cfg(feature = "net")]
+#[doc(hidden)]
+pub mod reach;
 #[cfg(feature = "control")]
 #[doc(hidden)]
 pub mod toxiproxy;

@@ -8,7 +8,6 @@
 //!   mounts, and their records in /run/faultwire;
 //! - of `case run`: an empty tracefs instance, until the next case that looks at drop reasons (not looked at here, since
 //!   the trace is the machine's and other tests use it);
-//! - of `exec`: the command, which goes on without a network, as under any program that starts another;
 //! - of `run`, `exec` and `attach`: the file of the control socket, and of its token, until the next start.
 //!
 //! Journals and captures are read after each kill: all of their whole blocks must be good.
@@ -100,6 +99,12 @@ fn main() {
             files: false,
             records: true,
         },
+        Subject {
+            name: "exec with a way out",
+            arguments: &["exec", "--reach", "host-networks", "--both", "delay 1ms", "--", "sleep", "0.3"],
+            files: false,
+            records: false,
+        },
     ];
     // What is attached to; its ends talk about their addresses.
     ip(&["link", "add", "kill0", "type", "veth", "peer", "name", "kill1"]);
@@ -156,6 +161,10 @@ fn enter() {
         mount(Some("kill"), folder, Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
     }
     ip(&["link", "set", "lo", "up"]);
+    // A network, which a way out needs.
+    ip(&["link", "add", "kill0", "type", "veth", "peer", "name", "kill1"]);
+    ip(&["addr", "add", "10.88.7.1/24", "dev", "kill0"]);
+    ip(&["link", "set", "kill0", "up"]);
 }
 
 fn ip(arguments: &[&str]) -> String {

@@ -31,6 +31,7 @@ mod system {
     pub(crate) mod nested;
     pub(crate) mod network;
     pub(crate) mod pcap;
+    pub(crate) mod reach;
     pub(crate) mod recorder;
     pub(crate) mod refusals;
     pub(crate) mod remote;

@@ -210,6 +210,24 @@ impl From<ModeName> for Mode {
     }
 }
 
+/// What a command reaches beside the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum ReachName {
+    /// All that the host reaches
+    Internet,
+    /// The networks that the host has routes to, without its default route
+    HostNetworks,
+}
+
+/// Which traffic has faults.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum FaultsOn {
+    /// All of it
+    All,
+    /// Traffic with other hosts than this one
+    Outside,
+}
+
 /// What identifies a flow in random decisions.
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 pub(super) enum IdentityName {
@@ -302,6 +320,12 @@ pub(super) struct Exec {
     /// Whether faults do what the spec says, or what the kernel's netem does
     #[arg(long, default_value = "exact")]
     pub(super) mode: ModeName,
+    /// Let the command reach other hosts too, through this one: all that this host reaches, or the networks that it is in
+    #[arg(long, value_name = "WHERE")]
+    pub(super) reach: Option<ReachName>,
+    /// With --reach: faults on all traffic of the command, or only on traffic with hosts outside of this one
+    #[arg(long, value_name = "TRAFFIC", requires = "reach", default_value = "all")]
+    pub(super) faults_on: FaultsOn,
     /// MTU of the link in bytes
     #[arg(long, default_value_t = 1500, value_parser = clap::value_parser!(u32).range(1280..=65535))]
     pub(super) mtu: u32,

@@ -127,6 +127,15 @@ pub(super) fn note(text: impl Display) {
     let _ = io::stderr().lock().write_all(text.as_bytes());
 }
 
+/// Writes `text` for people, who have asked for it, to standard error.
+///
+/// # Errors
+/// If it cannot be written.
+pub(super) fn report(text: impl Display) -> io::Result<()> {
+    let text = Stream::Stderr.dress(&text.to_string());
+    io::stderr().lock().write_all(text.as_bytes())
+}
+
 /// Writes `text` for programs, or to be copied, to standard error: its lines are as long as they are.
 pub(super) fn note_raw(text: impl Display) {
     let _ = io::stderr().lock().write_all(printable(&text.to_string()).as_bytes());
@@ -135,6 +144,21 @@ pub(super) fn note_raw(text: impl Display) {
 /// Writes a line to standard error.
 pub(super) fn note_line(text: impl Display) {
     note(format_args!("{text}\n"));
+}
+
+/// Why standard output could not be written, if that is so. Nothing more is written to it then, and [`verdict`] is silent about it.
+pub(super) fn failure() -> Option<io::Error> {
+    let mut failure = FAILURE.lock().unwrap_or_else(PoisonError::into_inner);
+    match failure.take()? {
+        Failure::Broken(error) => {
+            *failure = Some(Failure::Gone);
+            Some(error)
+        }
+        Failure::Gone => {
+            *failure = Some(Failure::Gone);
+            None
+        }
+    }
 }
 
 /// The exit code of the process: `code`, or `broken` if standard output could not be written.

@@ -11,7 +11,9 @@ use ipnet::IpNet;
 use rtnetlink::packet_core::DefaultNla;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags};
 use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage, Stats64};
-use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteScope};
+use rtnetlink::packet_route::route::{
+    RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteScope, RouteType,
+};
 use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
 
 use crate::net::error::NetError;
@@ -181,6 +183,27 @@ pub fn routes(netns: &Netns) -> Result<Vec<IpNet>, NetError> {
             found.extend(listed.iter().filter_map(|message| destination(message, any)));
         }
         Ok(found)
+    })
+}
+
+/// Makes every address of both families a local one, unless a route says otherwise. For namespaces that faultwire made.
+pub(super) fn make_all_local(netns: &Netns) -> Result<(), NetError> {
+    in_netns(netns, async |netlink: Netlink| {
+        let lo = netlink.index("lo").await?;
+        let mut routes = [
+            RouteMessageBuilder::<std::net::Ipv4Addr>::new()
+                .scope(RouteScope::Host)
+                .output_interface(lo)
+                .build(),
+            RouteMessageBuilder::<std::net::Ipv6Addr>::new().output_interface(lo).build(),
+        ];
+        for route in &mut routes {
+            // Of the main table, where a longer prefix wins: the local table would win over all others.
+            route.header.kind = RouteType::Local;
+            let added = netlink.handle.route().add(route.clone()).execute().await;
+            added.map_err(|e| netlink.refused(|| "make every address local".to_owned(), e))?;
+        }
+        Ok(())
     })
 }
 

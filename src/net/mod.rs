@@ -7,6 +7,7 @@
 //! - [`veth`]: pairs of devices between two namespaces.
 //! - [`process`]: a process by a descriptor; [`target`]: finds the namespace of a name, a process or a container ([`container`]).
 //! - [`defaults`]: the settings that a created namespace starts with, whatever those of the host are.
+//! - [`transparent`]: a namespace that takes every connection, whatever address it is for.
 //! - [`sysctl`]: settings under `/proc/sys/net` of a namespace.
 //! - [`privilege`]: the privileges of this process; [`userns`]: root rights in a user namespace.
 
@@ -22,6 +23,7 @@ pub mod privilege;
 pub mod process;
 pub mod sysctl;
 pub mod target;
+pub mod transparent;
 pub mod userns;
 pub mod veth;
 

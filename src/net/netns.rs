@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::{panic, thread};
 
 use nix::errno::Errno;
@@ -45,7 +45,7 @@ impl Netns {
     /// # Errors
     /// If /proc is not mounted.
     pub fn own() -> Result<Self, NetError> {
-        Self::open(Path::new(OF_THIS_THREAD), "own")
+        Self::open(Path::new(OF_THIS_THREAD), "of this process")
     }
 
     /// The namespace `/run/netns/NAME`, as `ip netns add NAME` makes it.
@@ -107,7 +107,30 @@ impl Netns {
         })
     }
 
-    /// How to call this namespace in a message: its name or path, or "own" or "anonymous".
+    /// As [`Netns::run`], but the thread does not end before the second part of the result is dropped: what concerns the thread that
+    /// started a process (`PR_SET_PDEATHSIG`) then concerns this one.
+    ///
+    /// # Errors
+    /// As [`Netns::run`].
+    pub fn run_and_stay<R: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> R + Send + 'static,
+    ) -> Result<(R, Stay), NetError> {
+        let (give, take) = mpsc::channel();
+        let (end, ends) = mpsc::channel::<()>();
+        let netns = self.clone();
+        let stay = move || {
+            // Whoever asked waits for the result.
+            let _ = give.send(netns.enter().map(|()| work()));
+            let _ = ends.recv();
+        };
+        let broken = |source| NetError::Thread { netns: self.label.to_string(), source };
+        thread::Builder::new().name("netns".to_owned()).spawn(stay).map_err(broken)?;
+        let done = take.recv().map_err(|_| broken(io::Error::other("it panicked")))??;
+        Ok((done, Stay(end)))
+    }
+
+    /// How to call this namespace in a message: its name or path, or "of this process" or "anonymous".
     pub fn label(&self) -> &str {
         &self.label
     }
@@ -186,6 +209,10 @@ impl Netns {
             .map_err(|e| NetError::Enter { netns: self.label.to_string(), source: e.into() })
     }
 }
+
+/// Keeps the thread of [`Netns::run_and_stay`].
+#[derive(Debug)]
+pub struct Stay(#[expect(dead_code, reason = "the thread ends with it")] mpsc::Sender<()>);
 
 impl AsFd for Netns {
     fn as_fd(&self) -> BorrowedFd<'_> {

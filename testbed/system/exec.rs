@@ -107,6 +107,39 @@ fn what_a_closed_connection_sends_again_still_arrives() {
     }
 }
 
+/// What is wrong with the command's own output is told by 125, and never hides how the command ended.
+#[test]
+fn a_summary_that_cannot_be_written_is_told_by_the_exit_code() {
+    let full = || std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    for (command, code) in [("true", 125), ("exit 7", 7)] {
+        for options in
+            [&["--json"][..], &["--summary"], &["--json", "--seeds", "1"], &["--summary", "--seeds", "1"]]
+        {
+            let mut exec = faultwire();
+            exec.arg("exec").args(options).args(["--", "sh", "-c", command]);
+            let exec = if options[0] == "--json" { exec.stdout(full()) } else { exec.stderr(full()) };
+            assert_eq!(exec.status().unwrap().code(), Some(code), "{options:?} {command}");
+        }
+    }
+}
+
+/// A command whose network is gone with faultwire is told to end.
+#[test]
+fn a_command_ends_with_a_faultwire_that_is_killed() {
+    let mut child = faultwire()
+        .args(["exec", "--", "sh", "-c", "echo $$; exec sleep 1000"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut pid = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.as_mut().unwrap()), &mut pid)
+        .unwrap();
+    let process = faultwire::net::process::Process::open(pid.trim().parse().unwrap()).unwrap().unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(process.wait(20_000).unwrap(), "it runs on");
+}
+
 /// Ten runs of one seed lose the same, whatever ports the clients get: 40 datagrams by each of three sockets.
 #[test]
 fn the_same_seed_loses_the_same_datagrams_of_ephemeral_ports() {

@@ -42,6 +42,14 @@ client and server are then both inside:
   faultwire exec -- sh -c 'SERVER & faultwire exec --up \"loss 1%\" -- CLIENT'
 where CLIENT finds SERVER at $FAULTWIRE_PARENT.
 
+With --reach the command reaches other hosts too. Its connections, datagrams and
+pings end at the far end of the link, and this host opens its own to where they
+were meant to go: they come from its addresses, and its settings stay as they
+are. $FAULTWIRE_HOST is then this host's loopback address. A resolv.conf whose
+nameserver only this host reaches (127.0.0.53) is replaced for the command. Works
+as an ordinary user. Other protocols, ICMP errors of hosts outside and
+traceroute do not pass; a connection that is refused outside is reset.
+
 SPEC: tc-netem's words, applied in netem's order of decisions:
   delay TIME [JITTER [CORR%]]
     [distribution uniform|normal|pareto|paretonormal|NAME|FILE]
@@ -69,8 +77,9 @@ triggers, need a configuration file: see configs/reference.toml.
 
 Examples:
   faultwire exec --both 'delay 50ms 5ms' -- sh -c 'ping -c 5 $FAULTWIRE_HOST'
-  faultwire exec --up 'mtu 1400 drop' --summary -- \\
+  faultwire exec --down 'mtu 1400 drop' --summary -- \\
     sh -c 'curl -m 5 http://$FAULTWIRE_HOST/'
+  faultwire exec --reach internet --both 'delay 100ms loss 2%' -- ./test.sh
   faultwire exec --both 'loss 5%' --until-failure -- ./test.sh
   faultwire exec --down 'rate 10mbit limit 50' -- \\
     sh -c 'iperf3 -c $FAULTWIRE_HOST -R'
@@ -79,11 +88,14 @@ With --seeds or --until-failure the seeds are S, S+1, S+2 ... where S is --seed,
 the seed of the SPEC, or random; --summary, --json and --log report the last
 run.
 
+If faultwire itself is killed, the command gets SIGTERM, since its network is
+gone.
+
 Exit code: that of the command; 128 + n if signal n ended it; 125 if the network
 or the control socket could not be created, or if the command succeeded but a
 summary, log, journal or capture could not be written; 126 or 127 if the command
-could not be run or found; 2 if the command line is wrong or the file of the
-summary cannot be opened.";
+could not be run or found; 2 if the command line is wrong or a file for the
+summary, the journal or the capture cannot be opened.";
 
 /// The help of `exec`, with every word of a spec that is a separate stage.
 pub(super) fn exec_help() -> String {

@@ -7,8 +7,11 @@ use std::os::unix::fs::MetadataExt;
 
 use anyhow::Context;
 
+use crate::cli::args::{Exec, FaultsOn};
+use crate::cli::exec::outside::Outside;
 use crate::cli::out;
 use crate::cli::subnets::{Room, Subnets};
+use crate::config::plan::PortKind;
 use crate::net::privilege::{self, Privilege};
 use crate::net::{Netns, link, sysctl};
 
@@ -31,22 +34,32 @@ pub(super) struct Around {
     pub(super) is_inside: bool,
     /// What there is room in then, if there is any left.
     pub(super) room: Option<Room>,
+    /// What the command reaches beside the host.
+    pub(super) outside: Option<Outside>,
 }
 
 impl Around {
     /// Finds out where this is, and gets the privileges that it takes: an ordinary user gets a user namespace.
     ///
     /// Call it before any thread is started.
-    pub(super) fn find() -> anyhow::Result<Self> {
-        if privilege::acquire()? == Privilege::UserNamespace {
+    pub(super) fn find(args: &Exec) -> anyhow::Result<Self> {
+        let outside = |reach| Outside::find(reach, args.faults_on == FaultsOn::Outside);
+        let outside = args.reach.map(outside).transpose()?;
+        // The relay's sockets are those of the host, which needs no right.
+        let privilege =
+            if outside.is_some() { privilege::acquire_beside_network()? } else { privilege::acquire()? };
+        if privilege == Privilege::UserNamespace && outside.is_some() {
+            return Ok(Self { is_of_user: true, is_inside: false, room: None, outside });
+        }
+        if privilege == Privilege::UserNamespace {
             // Nobody but the command will be in reach of it.
             link::up(&Netns::own()?, "lo")?;
             out::note_line(
                 "faultwire: not root: the link is in a user namespace of its own, with an empty host at its other end. This \
-                 machine and its networks cannot be reached through it; start servers inside as well (see faultwire exec \
-                 --help), or run as root",
+                 machine and its networks cannot be reached through it; add --reach internet, start servers inside as well \
+                 (see faultwire exec --help), or run as root",
             );
-            return Ok(Self { is_of_user: true, is_inside: false, room: None });
+            return Ok(Self { is_of_user: true, is_inside: false, room: None, outside });
         }
         let told = std::env::var(ROOM).unwrap_or_default();
         let (net, namespace) = told.split_once('@').unwrap_or_default();
@@ -61,7 +74,13 @@ impl Around {
                 sysctl::write(&own, key, "1").context("links inside this one cannot be reached")?;
             }
         }
-        Ok(Self { is_of_user: false, is_inside, room })
+        Ok(Self { is_of_user: false, is_inside, room, outside })
+    }
+
+    /// The devices of a link here, unless others are wanted. Programs at veth pairs take more privileges than an ordinary user can
+    /// have; they do not know the routes of a relay.
+    pub(super) const fn device(&self) -> PortKind {
+        if self.is_of_user || self.outside.is_some() { PortKind::Tun } else { PortKind::Veth }
     }
 
     /// Variables that the command gets, which is in the namespace `inner`.

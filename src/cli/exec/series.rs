@@ -25,7 +25,7 @@ enum How {
 /// Runs the command under as many seeds as are asked for, each on a link of its own, and returns the exit code of the
 /// first run that fails; 0 if none does.
 pub(super) fn series(asked: Asked<'_>) -> anyhow::Result<ExitCode> {
-    let around = Around::find()?;
+    let around = Around::find(asked.args)?;
     let signals = Signals::watch()?;
     let args = asked.args;
     let first = asked.faults.seed(args.seed);
@@ -54,7 +54,7 @@ pub(super) fn series(asked: Asked<'_>) -> anyhow::Result<ExitCode> {
         }
     };
     if let (true, Some(ended)) = (args.summary, &last) {
-        out::note(ended.table());
+        ended.tell()?;
     }
     out::note_line(format_args!("faultwire: {words}"));
     if let Some(line) = &again {
