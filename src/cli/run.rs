@@ -1,5 +1,7 @@
 //! `faultwire run`.
 
+mod ordinary;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -12,21 +14,22 @@ use crate::cli::json::{self, Json};
 use crate::cli::kind;
 use crate::cli::out::{LiveLine, Stream};
 use crate::cli::ready::{self, Ready};
+use crate::cli::run::ordinary::Ordinary;
 use crate::cli::serving::{self, Served, Serving};
 use crate::cli::session;
 use crate::cli::signals::{Signals, millis_until};
 use crate::cli::summary::{self, Names};
 use crate::cli::watching::{Opened, Watching};
 use crate::cli::{WRONG, fail, out, random_seed, reasons};
-use crate::config::plan::{AttachedPort, PathPlan};
+use crate::config::plan::{AttachedPort, PathPlan, PortPlan};
 use crate::config::{self, Aim, Kind, Plan};
 use crate::control::Door;
 use crate::engine::Watch;
 use crate::engine::events::Events;
 use crate::engine::network::{Network, Summary, open_netns, router_params};
 use crate::journal::{self, Finished};
+use crate::net::cleanup;
 use crate::net::target::{Target, TargetRef};
-use crate::net::{cleanup, privilege};
 use crate::pipeline::time::{Duration, Instant};
 
 /// Milliseconds between two live lines.
@@ -42,6 +45,11 @@ Examples:
   faultwire run configs/dsl.toml --ready-fd 3 --die-with-parent 3>ready &
   read -r _ <ready
   ./test.sh; kill $!
+
+An ordinary user can run configurations whose ports all have namespaces of their
+own (netns with create = true), if user namespaces are allowed and /dev/net/tun
+can be opened; how commands get into them is printed. Ports of this host itself,
+of namespaces that are there already, attach and several workers need root.
 
 SIGUSR1 prints the summary so far on standard error. Under systemd, Type=notify
 works.")]
@@ -99,6 +107,11 @@ pub(super) fn run(args: &Run, parent: Pid) -> ExitCode {
     if let Some(danger) = plan.attached.iter().find_map(|port| danger(port).filter(|_| !args.yes)) {
         return fail(WRONG, danger);
     }
+    // Before any thread is started.
+    let ordinary = match Ordinary::enter(&plan) {
+        Ok(ordinary) => ordinary,
+        Err(error) => return fail(1, error),
+    };
     let opened = match args.watching.open(&journal::Names::of(&router_params(&plan, 0), &[])) {
         Ok(opened) => opened,
         Err(error) => return fail(WRONG, reasons(&error)),
@@ -107,7 +120,7 @@ pub(super) fn run(args: &Run, parent: Pid) -> ExitCode {
         Ok(door) => door,
         Err(error) => return fail(WRONG, error),
     };
-    match forward(&plan, args, (&opened, door), ready, parent) {
+    match forward((&plan, ordinary.as_ref()), args, (&opened, door), ready, parent) {
         Ok((summary, names, recorded)) => {
             let code = finish(&summary, &names, &args.json);
             if recorded.has_failed { ExitCode::FAILURE } else { code }
@@ -131,13 +144,12 @@ fn danger(port: &AttachedPort) -> Option<String> {
 }
 
 fn forward(
-    plan: &Plan,
+    (plan, ordinary): (&Plan, Option<&Ordinary>),
     args: &Run,
     (opened, door): (&Opened<'_>, Door),
     ready: Ready,
     parent: Pid,
 ) -> anyhow::Result<(Summary, Names, Finished)> {
-    privilege::check()?;
     let signals = Signals::watch()?;
     if args.die_with_parent && ready::die_with_parent(parent)? {
         anyhow::bail!("the process that started faultwire has ended already");
@@ -151,7 +163,8 @@ fn forward(
     let recorded = journal::Names::of(&router_params(plan, seed), &[]);
     let (watcher, journal) = opened.start(&recorded)?;
     let told = Watch { records: None, events, journal };
-    let network = Network::start(plan, seed, told, |_, port| open_netns(port))?;
+    let netns = |_: usize, port: &PortPlan| ordinary.map_or_else(|| open_netns(port), |user| user.open(port));
+    let network = Network::start(plan, seed, told, netns)?;
     watcher.begin();
     for notice in network.notices.iter().chain(&network.refused) {
         out::note_line(format_args!("notice: {notice}"));
@@ -169,6 +182,15 @@ fn forward(
         network.workers,
         network.seed
     ));
+    if let Some(ordinary) = ordinary {
+        out::note_line(
+            "notice: not root: the namespaces are in a user namespace of this process and have no names. A command gets into one \
+             behind these words:",
+        );
+        for door in ordinary.doors() {
+            out::note_raw(format_args!("{door}\n"));
+        }
+    }
     let names = Names::of(plan, network.seed).with_attached(&network.attached);
     let served = Served {
         command: "run",

@@ -1,8 +1,8 @@
-//! `exec` inside of `exec`, as an ordinary user, and without a command.
+//! `exec` inside of `exec` and without a command; `exec` and `run` as an ordinary user.
 
 use std::process::Output;
 
-use crate::system::common::{Folder, Terminal, output, said, tool};
+use crate::system::common::{Folder, Terminal, config, output, said, tool};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_faultwire");
 
@@ -82,14 +82,51 @@ fn as_nobody(folder: &Folder, mode: &str, script: &str) -> Output {
     output.expect("unshare and setpriv are installed (util-linux)")
 }
 
-#[test]
-fn an_ordinary_user_has_client_and_server_inside() {
+/// A folder for nobody, with the program in it.
+fn for_nobody() -> (Folder, String) {
     let folder = Folder::new();
-    // A place that nobody can read.
     let binary = folder.file("faultwire");
     std::fs::copy(BINARY, &binary).unwrap();
-    let open = tool("chmod").args(["a+rx", folder.path.to_str().unwrap(), &binary]).output().unwrap();
+    let open = tool("chmod").args(["a+rwx", folder.path.to_str().unwrap(), &binary]).output().unwrap();
     assert!(open.status.success(), "{}", said(&open));
+    (folder, binary)
+}
+
+/// Its namespaces are entered by the words that it prints.
+#[test]
+fn an_ordinary_user_runs_a_router_between_namespaces_of_its_own() {
+    let (folder, binary) = for_nobody();
+    let text =
+        config("left", "right", "", "[[path]]\nfrom = \"left\"\nto = \"right\"\nspec = \"delay 20ms\"\n");
+    std::fs::write(folder.file("own.toml"), &text).unwrap();
+    let script = format!(
+        "cd {} && mkfifo ready\n{binary} run own.toml --ready-fd 3 --die-with-parent 3>ready 2>said >summary &\n\
+         router=$!\nread -r line <ready\ncat said\ndoor=$(sed -n 's/^left: //p' said)\n\
+         $door ping -q -c 3 -i 0.3 10.88.2.2\n$door ping -q -c 3 -i 0.3 fd88:2::2\n\
+         kill $router\nwait $router\necho \"code $?\"",
+        folder.path.display()
+    );
+    let done = as_nobody(&folder, "666", &script);
+    let text = said(&done);
+    assert!(text.contains("not root: the namespaces are in a user namespace"), "{text}");
+    assert_eq!(text.matches("3 received").count(), 2, "{text}");
+    assert!(text.contains("code 0") && average(&text) >= 20.0, "{text}");
+    // What is outside of a user namespace is refused before anything is made.
+    std::fs::remove_file(folder.file("tun")).unwrap();
+    let there = config("left", "right", "", "").replacen("create = true\n", "", 1);
+    std::fs::write(folder.file("own.toml"), there).unwrap();
+    let refused = as_nobody(&folder, "666", &format!("{binary} run {}", folder.file("own.toml")));
+    assert_eq!(refused.status.code(), Some(1), "{}", said(&refused));
+    assert!(
+        said(&refused).contains("port left: an ordinary user may use no namespace that is there already"),
+        "{}",
+        said(&refused)
+    );
+}
+
+#[test]
+fn an_ordinary_user_has_client_and_server_inside() {
+    let (folder, binary) = for_nobody();
     let ping = "ping -q -c 3 -i 0.3 $FAULTWIRE_PARENT";
     let line = format!("{binary} exec -- sh -c \"{binary} exec --both 'delay 20ms' -- sh -c '{ping}'\"");
     // The shell in between leaves it to the one inside.
