@@ -100,14 +100,12 @@ fn tell_wire(wire: &WireFile, is_told: bool) -> Value {
 
 fn print_plan(plan: &Plan) {
     for port in &plan.ports {
-        let addresses: Vec<_> = port.addresses.iter().map(ToString::to_string).collect();
-        out::line(format_args!(
-            "port {}: device {}, MTU {}, {}",
-            port.name,
-            port.device,
-            port.mtu,
-            addresses.join(", ")
-        ));
+        let addresses = port.addresses.iter().map(ToString::to_string);
+        let what: Vec<_> = [format!("device {}", port.device), format!("MTU {}", port.mtu)]
+            .into_iter()
+            .chain(addresses)
+            .collect();
+        out::line(format_args!("port {}: {}", port.name, what.join(", ")));
     }
     for port in &plan.attached {
         let device = port.device.as_deref().unwrap_or("the device of the default route");

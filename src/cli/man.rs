@@ -26,7 +26,8 @@ pub(super) struct Man {
 
 /// Prints a page, or writes all.
 pub(super) fn man(args: &Man) -> ExitCode {
-    let mut whole = Args::command();
+    // `help` repeats every command below it.
+    let mut whole = without_help(Args::command());
     whole.build();
     if let Some(folder) = &args.dir {
         let written = std::fs::create_dir_all(folder).and_then(|()| clap_mangen::generate_to(whole, folder));
@@ -49,5 +50,33 @@ pub(super) fn man(args: &Man) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => fail(1, error),
+    }
+}
+
+/// A command whose commands, all the way down, have no `help` among them.
+fn without_help(command: clap::Command) -> clap::Command {
+    let names: Vec<String> = command.get_subcommands().map(|below| below.get_name().to_owned()).collect();
+    let command = command.disable_help_subcommand(true);
+    names.into_iter().fold(command, |command, name| command.mut_subcommand(name, without_help))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(command: &clap::Command) -> Vec<String> {
+        let below = command.get_subcommands().flat_map(names);
+        std::iter::once(command.get_name().to_owned()).chain(below).collect()
+    }
+
+    #[test]
+    fn every_command_has_a_page_and_none_has_two() {
+        let mut whole = without_help(Args::command());
+        whole.build();
+        let names = names(&whole);
+        assert!(!names.iter().any(|name| name == "help"), "{names:?}");
+        for name in ["faultwire", "exec", "ctl", "set", "case", "explain"] {
+            assert!(names.iter().any(|found| found == name), "{name}: {names:?}");
+        }
     }
 }

@@ -62,7 +62,7 @@ pub fn main() -> ExitCode {
     completions::answer();
     let args = match args::Args::try_parse() {
         Ok(args) => args,
-        Err(error) => return mistake::answer(&error),
+        Err(error) => return mistake::answer(error),
     };
     if let Some((command, json)) = args.command.json()
         && let Err(error) = json::open(command, json)

@@ -17,9 +17,16 @@ pub(super) type Refusal = (String, String);
 
 /// That a file may not be named where this was.
 pub(super) fn no_files(name: &str) -> Refusal {
-    let hint =
-        format!("allowed: {}, or a name of tc's; only the host's administrator names files", OWN.join(", "));
-    (format!("\"{name}\" is a file, and none may be named here"), hint)
+    (
+        format!("\"{name}\" is a file, and none may be named here"),
+        "only the host's administrator names files".to_owned(),
+    )
+}
+
+/// That a file was named instead of a distribution.
+fn no_distribution(name: &str) -> Refusal {
+    let (what, hint) = no_files(name);
+    (what, format!("allowed: {}, or a name of tc's; {hint}", OWN.join(", ")))
 }
 
 /// The distribution of this name, or in this file (a name with a / or that ends in .dist), relative to `base`. Without a base
@@ -34,7 +41,7 @@ pub(super) fn find(name: &str, base: Option<&Path>) -> Result<Distribution, Refu
     }
     let is_path = name.contains('/') || Path::new(name).extension().is_some_and(|end| end == "dist");
     if is_path {
-        return base.ok_or_else(|| no_files(name)).and_then(|base| read(name, &base.join(name)));
+        return base.ok_or_else(|| no_distribution(name)).and_then(|base| read(name, &base.join(name)));
     }
     let own = std::env::var_os("TC_LIB_DIR").map(PathBuf::from);
     let folders = own.into_iter().chain(multiarch(Path::new("/usr/lib"))).chain(TC.map(PathBuf::from));

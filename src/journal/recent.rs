@@ -6,6 +6,7 @@ use crate::journal::hub::{Finished, Sink};
 use crate::journal::names::Names;
 use crate::journal::record::{Record, id};
 use crate::journal::text::{ends, headers};
+use crate::pipeline::counters::Reason;
 use crate::pipeline::wire::tcp::flag;
 
 /// Number of drops that are printed.
@@ -70,8 +71,21 @@ impl Recent {
     }
 }
 
+/// Whether the packet goes to a multicast address.
+fn is_for_many(packet: &[u8]) -> bool {
+    match packet.first().map(|first| first >> 4) {
+        Some(4) => packet.get(16).is_some_and(|first| first >> 4 == 0xe),
+        Some(6) => packet.get(24) == Some(&0xff),
+        _ => false,
+    }
+}
+
 impl Sink for Recent {
     fn record(&mut self, record: &Record<'_>) {
+        if self.names.reason(record) == Some(Reason::NoRoute.name()) && is_for_many(record.bytes) {
+            // What a kernel says to its neighbours by itself; no router forwards it.
+            return;
+        }
         let opens = headers(record.bytes).is_some_and(|(_, flags)| flags & flag::SYN != 0);
         // A copy is not another transmission.
         let counted =

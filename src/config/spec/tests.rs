@@ -128,6 +128,19 @@ fn a_rate_in_bytes_is_warned_of() {
 }
 
 #[test]
+fn a_time_without_a_unit_is_warned_of() {
+    assert_eq!(
+        parse("delay 5").unwrap().warnings,
+        ["delay 5 is 5us, as tc reads it; write \"5ms\" if milliseconds are meant"]
+    );
+    for fine in ["delay 5us", "delay 0", "delay 100000", "delay 5ms"] {
+        assert!(parse(fine).unwrap().warnings.is_empty(), "{fine}");
+    }
+    let unit = parse("delay 5 ms").unwrap_err().to_string();
+    assert!(unit.contains("write it directly behind its number, as in \"5ms\""), "{unit}");
+}
+
+#[test]
 fn tc_drops_and_counts_in_sizes() {
     assert_eq!(netem("drop 1%"), netem("loss 1%"));
     assert_eq!(netem("limit 2k").limit, Some(2_048));

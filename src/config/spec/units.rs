@@ -35,6 +35,20 @@ pub(in crate::config) fn time(text: &str) -> Result<Duration, UnitError> {
     }
 }
 
+/// Whether a word is a number without a unit.
+pub(super) fn is_bare(text: &str) -> bool {
+    matches!(split_number(text), Some((_, "")))
+}
+
+/// Whether a word is a unit without its number.
+pub(super) fn is_unit(text: &str) -> bool {
+    let behind = |parse: &dyn Fn(&str) -> bool| parse(&format!("1{text}"));
+    !text.starts_with(|first: char| first.is_ascii_digit() || ".+-".contains(first))
+        && (behind(&|text| text.parse::<Duration>().is_ok())
+            || behind(&|text| rate(text).is_ok())
+            || behind(&|text| percent(text).is_ok()))
+}
+
 /// A time that is not nothing.
 pub(in crate::config) fn span(text: &str) -> Result<Duration, UnitError> {
     let time = time(text)?;
@@ -98,6 +112,17 @@ mod tests {
         assert_eq!(time("100").unwrap(), Duration::from_micros(100));
         assert_eq!(time("100us").unwrap(), Duration::from_micros(100));
         assert_eq!(rate("80").unwrap().bits_per_sec(), 80);
+    }
+
+    #[test]
+    fn a_unit_alone_is_known() {
+        for unit in ["ms", "us", "s", "%", "mbit", "Kbit", "bps"] {
+            assert!(is_unit(unit), "{unit}");
+        }
+        for word in ["", "5ms", "mss", "loss", "-5", "e5", "normal"] {
+            assert!(!is_unit(word), "{word}");
+        }
+        assert!(is_bare("5") && is_bare("1.5") && !is_bare("5ms") && !is_bare("ms"));
     }
 
     #[test]

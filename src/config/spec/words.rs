@@ -148,6 +148,9 @@ fn abbreviated(text: &str) -> Option<&'static str> {
     TC.into_iter().find(|word| word.starts_with(text))
 }
 
+/// A delay without a unit that is shorter is most probably not meant.
+const SHORT: Duration = Duration::from_millis(1);
+
 /// The word for a loss in tc, and for a stage that drops whatever comes.
 const DROP: &str = "drop";
 
@@ -201,7 +204,18 @@ impl Words {
     }
 
     fn delay(&mut self, arguments: &mut Arguments<'_, '_>) -> Result<(), SpecProblem> {
+        let bare = arguments
+            .tokens
+            .peek()
+            .filter(|token| units::is_bare(token.text))
+            .map(|token| token.text.to_owned());
         let delay = arguments.required(units::time, "a time", "delay 100ms")?;
+        if let Some(number) = bare.filter(|_| !delay.is_zero() && delay < SHORT) {
+            let what = format!(
+                "delay {number} is {delay}, as tc reads it; write \"{number}ms\" if milliseconds are meant"
+            );
+            self.warning.get_or_insert(what);
+        }
         let jitter = arguments.optional(units::time)?;
         if jitter.is_some() {
             self.netem.delay_correlation = arguments.optional(units::percent)?.unwrap_or_default();
@@ -342,6 +356,10 @@ fn unknown(token: &Token<'_>) -> SpecProblem {
     {
         let what = format!("\"{text}\" is short for \"{word}\" in tc");
         return at(token, what, "write the word in full");
+    }
+    if units::is_unit(text) {
+        let what = format!("\"{text}\" is a unit that stands alone");
+        return at(token, what, format!("write it directly behind its number, as in \"5{text}\""));
     }
     if TYPES.contains(&text) {
         let what = format!("\"{text}\" is a stage of configuration files, not a word");
