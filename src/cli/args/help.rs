@@ -46,8 +46,8 @@ With --reach the command reaches other hosts too. Its connections, datagrams and
 pings end at the far end of the link, and this host opens its own to where they
 were meant to go: they come from its addresses, and its settings stay as they
 are. $FAULTWIRE_HOST is then this host's loopback address. A resolv.conf whose
-nameserver only this host reaches (127.0.0.53) is replaced for the command. Works
-as an ordinary user. Other protocols, ICMP errors of hosts outside and
+nameserver only this host reaches (127.0.0.53) is replaced for the command. It
+works as an ordinary user. Other protocols, ICMP errors of hosts outside and
 traceroute do not pass; a connection that is refused outside is reset.
 
 SPEC: tc-netem's words, applied in netem's order of decisions:

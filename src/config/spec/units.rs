@@ -42,11 +42,11 @@ pub(super) fn is_bare(text: &str) -> bool {
 
 /// Whether a word is a unit without its number.
 pub(super) fn is_unit(text: &str) -> bool {
-    let behind = |parse: &dyn Fn(&str) -> bool| parse(&format!("1{text}"));
-    !text.starts_with(|first: char| first.is_ascii_digit() || ".+-".contains(first))
-        && (behind(&|text| text.parse::<Duration>().is_ok())
-            || behind(&|text| rate(text).is_ok())
-            || behind(&|text| percent(text).is_ok()))
+    let behind = format!("1{text}");
+    let has_number = text.starts_with(|first: char| first.is_ascii_digit() || ".+-".contains(first));
+    !has_number
+        && !is_bare(&behind)
+        && (behind.parse::<Duration>().is_ok() || rate(&behind).is_ok() || percent(&behind).is_ok())
 }
 
 /// A time that is not nothing.
