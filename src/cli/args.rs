@@ -2,6 +2,7 @@
 
 mod device;
 mod help;
+mod reach;
 
 use std::ffi::OsString;
 use std::num::NonZeroU64;
@@ -12,6 +13,7 @@ use ipnet::IpNet;
 
 use crate::cli::args::device::DeviceName;
 use crate::cli::args::help::{ATTACH_HELP, exec_help};
+pub(super) use crate::cli::args::reach::{FaultsOn, ReachName};
 use crate::cli::json::Json;
 use crate::cli::run::Run;
 use crate::cli::serving::Serving;
@@ -208,24 +210,6 @@ impl From<ModeName> for Mode {
             ModeName::Netem => Self::Netem,
         }
     }
-}
-
-/// What a command reaches beside the host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(super) enum ReachName {
-    /// All that the host reaches
-    Internet,
-    /// The networks that the host has routes to, without its default route
-    HostNetworks,
-}
-
-/// Which traffic has faults.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(super) enum FaultsOn {
-    /// All of it
-    All,
-    /// Traffic with other hosts than this one
-    Outside,
 }
 
 /// What identifies a flow in random decisions.
