@@ -213,6 +213,32 @@ mod tests {
         }
     }
 
+    /// Linux 6.6 is the oldest with tcx. The programs call only helpers that are older, no kernel function (kfunc) and no function of
+    /// their own. They have no instruction of `-mcpu=v4`, and few instructions.
+    #[test]
+    fn programs_need_nothing_newer_than_tcx() {
+        // map_lookup_elem, redirect, skb_change_type, skb_pull_data, redirect_peer.
+        const HELPERS: [u64; 5] = [1, 23, 32, 39, 155];
+        for program in &Object::read(super::super::loaded::WIRE).unwrap().programs {
+            let name = &program.name;
+            assert!(program.code.len() < 4_096, "{name} has {} instructions", program.code.len());
+            let mut at = 0;
+            while at < program.code.len() {
+                let word = program.code[at];
+                let (opcode, source, offset) = (word as u8, word >> 12 & 0xf, (word >> 16) as i16);
+                let (class, mode) = (opcode & 0x07, opcode & 0xe0);
+                match (class, opcode) {
+                    (5, 0x85) => assert!(source == 0 && HELPERS.contains(&(word >> 32)), "{name} at {at}"),
+                    (5 | 6, 0x06) => panic!("{name} at {at}: a jump of 32 bits"),
+                    (4 | 7, _) => assert!(offset == 0 && opcode != 0xd7, "{name} at {at}: signed, or a swap"),
+                    (1, _) => assert!(mode == 0x60, "{name} at {at}: a load with a sign"),
+                    _ => {}
+                }
+                at += if opcode == 0x18 { 2 } else { 1 };
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn a_damaged_object_is_refused_or_read_but_never_panics(at: prop::sample::Index, with: u8, cut: prop::sample::Index) {
