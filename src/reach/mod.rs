@@ -5,8 +5,8 @@
 //! socket of its own to where the command wanted to go, and carries what comes from one to the other. The host's settings are not
 //! changed, and all of it ends with the process.
 //!
-//! - [`tcp`], [`udp`], [`ping`]: the relays.
-//! - [`socket`]: sockets with the addresses of others.
+//! - `tcp`, `udp`, `ping`: the relays.
+//! - `socket`: sockets with the addresses of others.
 
 mod ping;
 mod socket;
