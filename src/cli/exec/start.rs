@@ -49,21 +49,22 @@ pub(super) fn spawn(
     }
     let parent = getpid();
     let with_faultwire = move || {
+        // The signals that faultwire only reads must not be blocked in the command. They stay blocked in the thread that starts
+        // it, which goes on: a SIGCHLD that it took would be lost.
+        SigSet::empty().thread_set_mask()?;
         set_pdeathsig(Signal::SIGTERM)?;
         // It ended before that.
         if getppid() == parent { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) }
     };
     // SAFETY: the closure makes system calls only, and allocates nothing.
     unsafe { command.pre_exec(with_faultwire) };
-    // A child starts in the namespaces of the thread that makes it, and with its signal mask: the signals that faultwire
-    // only reads must not be blocked in the command.
+    // A child starts in the namespaces of the thread that makes it.
     let start = move || {
         if let Some(text) = &around_it.resolv_conf {
             outside::cover_resolv_conf(text).context(
                 "the command cannot get a resolv.conf of its own, and would not find the host's nameserver",
             )?;
         }
-        SigSet::empty().thread_set_mask()?;
         anyhow::Ok(command.spawn())
     };
     let (spawned, stay) = inner.run_and_stay(start)?;
