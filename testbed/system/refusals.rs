@@ -19,7 +19,8 @@ fn run_by(wrap: &[&str]) -> (Output, Vec<String>) {
     let (left, right) = (unique(), unique());
     let file = Scratch::file(&config(&left, &right, "", ""));
     let mut command = tool(wrap[0]);
-    let output = command.args(&wrap[1..]).args([BINARY, "run", file.path()]).output().unwrap();
+    let output =
+        command.args(&wrap[1..]).args([BINARY, "run", "--duration", "20s", file.path()]).output().unwrap();
     (output, left_behind(&[&left, &right]))
 }
 
@@ -39,11 +40,39 @@ fn without_the_tun_device_file_the_message_says_how_to_get_it() {
     assert_refused(&output, &left, &["/dev/net/tun is missing", "modprobe tun"]);
 }
 
+/// A process without capabilities, and whose user may make no user namespace.
 #[test]
-fn without_capabilities_the_message_names_them() {
-    let (output, left) =
-        run_by(&["setpriv", "--bounding-set", "-net_admin,-sys_admin", "--inh-caps", "-all"]);
-    assert_refused(&output, &left, &["CAP_NET_ADMIN and CAP_SYS_ADMIN", "as root"]);
+fn without_privileges_the_message_says_which_setting_is_in_the_way() {
+    let script = "echo 0 >/proc/sys/user/max_user_namespaces; \
+                  exec setpriv --bounding-set -net_admin,-sys_admin --inh-caps -all \"$@\"";
+    let (output, left) = run_by(&["unshare", "--user", "--map-root-user", "sh", "-c", script, "sh"]);
+    assert_refused(&output, &left, &["faultwire is not root", "sysctl user.max_user_namespaces"]);
+}
+
+#[test]
+fn without_capabilities_what_the_host_has_is_out_of_reach() {
+    let foreign = Foreign::new();
+    let own = unique();
+    let text = config(&foreign.0, &own, "", "").replacen("\ncreate = true", "", 1);
+    let file = Scratch::file(&text);
+    let wrap = [
+        "--bounding-set",
+        "-net_admin,-sys_admin",
+        "--inh-caps",
+        "-all",
+        BINARY,
+        "run",
+        "--duration",
+        "20s",
+        file.path(),
+    ];
+    drop(faultwire());
+    let output = tool("setpriv").args(wrap).output().unwrap();
+    assert_refused(
+        &output,
+        &left_behind(&[&own]),
+        &["port left", "namespace that is there already", "as root"],
+    );
 }
 
 #[test]
