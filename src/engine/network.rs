@@ -192,6 +192,7 @@ impl Network {
             let net = |source| NetworkError::Net { port: port.name.clone(), source };
             let (netns, named) = netns(index, port).map_err(net)?;
             refused.extend(refusals(&netns, &refused));
+            open::rivals(port, &netns, &mut notices).map_err(net)?;
             let mut veth = None;
             if port.kind == PortKind::Veth {
                 veth = Some(queues.len());

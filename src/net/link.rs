@@ -142,6 +142,23 @@ pub fn addresses(netns: &Netns) -> Result<Vec<IpNet>, NetError> {
     Ok(numbered_addresses(netns)?.into_iter().map(|(_, address)| address).collect())
 }
 
+/// Addresses of the namespace whose prefixes overlap one of `prefixes`: that one, the address, the name of its device.
+///
+/// # Errors
+/// If netlink fails.
+pub fn overlapping(netns: &Netns, prefixes: &[IpNet]) -> Result<Vec<(IpNet, IpNet, String)>, NetError> {
+    let overlap = |a: &IpNet, b: &IpNet| a.contains(&b.network()) || b.contains(&a.network());
+    let mut found = Vec::new();
+    for (index, address) in numbered_addresses(netns)? {
+        let Some(prefix) = prefixes.iter().find(|prefix| overlap(prefix, &address)) else { continue };
+        // A device that has gone meanwhile is in nobody's way.
+        let name = netns.run(|| nix::net::if_::if_indextoname(index))?;
+        let name = name.ok().and_then(|name| name.into_string().ok());
+        found.extend(name.map(|name| (*prefix, address, name)));
+    }
+    Ok(found)
+}
+
 /// The addresses of one device, with their prefixes.
 ///
 /// # Errors

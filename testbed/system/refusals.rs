@@ -102,6 +102,27 @@ fn a_device_name_that_is_taken_is_not_taken_over() {
     assert!(kind.contains("veth"), "{kind}");
 }
 
+/// The kernel takes an address twice, and its routes lead to the first device.
+#[test]
+fn an_address_that_the_namespace_has_already_is_warned_of() {
+    let (foreign, other) = (Foreign::new(), unique());
+    let netns = &foreign.0;
+    ip(&["-n", netns, "link", "add", "wire0", "type", "veth", "peer", "name", "peer"]);
+    for address in ["10.88.1.7/30", "fd88:1::2/64"] {
+        ip(&["-n", netns, "addr", "add", address, "dev", "wire0"]);
+    }
+    let text = config(netns, &other, "", "").replacen("\ncreate = true", "", 1);
+    let file = Scratch::file(&text);
+    let output = output(&["run", "--duration", "10ms", file.path()]);
+    let text = said(&output);
+    assert!(output.status.success(), "{text}");
+    for words in ["10.88.1.2/24 overlaps 10.88.1.7/30 on device wire0", "fd88:1::2/64 overlaps fd88:1::2/64"]
+    {
+        assert!(text.contains(&format!("port left: {words}")), "{text}");
+    }
+    assert!(!text.contains("port right"), "{text}");
+}
+
 /// The command that exec was running goes on alone; what exec made goes.
 #[test]
 fn an_exec_that_is_killed_takes_its_device_with_it() {

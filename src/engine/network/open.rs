@@ -10,7 +10,7 @@ use crate::engine::network::{Attached, NetworkError, path_number};
 use crate::engine::tun::Port as End;
 use crate::engine::wire;
 use crate::net::target::{Target, TargetRef};
-use crate::net::{Netns, lookup};
+use crate::net::{NetError, Netns, link, lookup};
 use crate::veth::{HostEnd, VethError, VethPorts};
 
 /// Opens a port's device, a second time if a device of that name has just been removed.
@@ -54,6 +54,21 @@ pub(super) fn open_device(
             .map_err(|error| NetworkError::Steer { port: port.name.clone(), source: error })?;
     }
     Ok(queues)
+}
+
+/// Warns of addresses that the namespace of the port has on another device already: its routes lead there, not to the port.
+pub(super) fn rivals(port: &PortPlan, netns: &Netns, notices: &mut Vec<String>) -> Result<(), NetError> {
+    if port.create {
+        return Ok(());
+    }
+    for (address, known, device) in link::overlapping(netns, &port.addresses)? {
+        notices.push(format!(
+            "port {}: {address} overlaps {known} on device {device} of the same namespace, and packets may be sent there \
+             instead: take a prefix that is free, or a namespace of its own (`netns = \"NAME\"` and `create = true`)",
+            port.name
+        ));
+    }
+    Ok(())
 }
 
 /// Makes a veth port, the first one with the namespace for all.
