@@ -106,10 +106,6 @@ fn main() {
             records: false,
         },
     ];
-    // What is attached to; its ends talk about their addresses.
-    ip(&["link", "add", "kill0", "type", "veth", "peer", "name", "kill1"]);
-    ip(&["link", "set", "kill0", "up"]);
-    ip(&["link", "set", "kill1", "up"]);
     for file in [JOURNAL, CAPTURE] {
         fs::write(file, "").unwrap();
     }
@@ -161,10 +157,16 @@ fn enter() {
         mount(Some("kill"), folder, Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
     }
     ip(&["link", "set", "lo", "up"]);
-    // A network, which a way out needs.
+    // A network, which a way out needs, and what is attached to; its ends talk about their addresses.
     ip(&["link", "add", "kill0", "type", "veth", "peer", "name", "kill1"]);
     ip(&["addr", "add", "10.88.7.1/24", "dev", "kill0"]);
     ip(&["link", "set", "kill0", "up"]);
+    ip(&["link", "set", "kill1", "up"]);
+    // Until the kernel has found that nobody else has their addresses, the state changes by itself.
+    let deadline = Deadline::after(PATIENCE);
+    while ip(&["addr"]).contains("tentative") && deadline.left().is_some() {
+        clock::pause(Duration::from_millis(5));
+    }
 }
 
 fn ip(arguments: &[&str]) -> String {
