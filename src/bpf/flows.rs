@@ -1,13 +1,14 @@
 //! The flow cache as the kernel's programs see it: which flows they let pass, and how many packets.
 //!
-//! A table of flows of all directions (two of an attachment, one for each veth port), in sets of [`WAYS`]. An entry is [`WORDS`] words of 64 bits: the flow's key, a state
-//! that the programs change by atomic operations, and how much may pass (`struct flow` of `wire.c`). The programs only look
-//! entries up; the worker assigns entries to flows and frees them.
+//! A table of flows of all directions (two of an attachment, one for each veth port), in sets of [`WAYS`]. An entry is [`WORDS`]
+//! words of 64 bits: the flow's key, a state that the programs change by atomic operations, and how much may pass (`struct flow`
+//! of `wire.c`). The programs only look entries up; the worker assigns entries to flows and frees them.
 //!
 //! The state has, from its lowest bit: 36 bits of wire packets that have passed since the entry was opened, 12 bits that
 //! number the openings, and 16 bits of detours: packets or trains of the flow that were sent to faultwire and that it has not
 //! acknowledged. While the detours are not zero, all packets of the flow are detoured, so that no packet overtakes those that
-//! wait in the TAP. The worker closes an entry by adding a detour for which there is no packet.
+//! wait in the TAP. The worker closes an entry by adding a detour for which there is no packet. The programs stop counting well below the
+//! maximum of 16 bits, so that this never makes the count 0.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -160,7 +161,8 @@ impl Entry<'_> {
 
     /// Gives the entry, which is closed or has never been open, to a flow; it is closed then.
     pub(crate) fn give(self, key: KeyWords) {
-        // If a program has compared the key before this, its change of the state fails from here on.
+        // A program reads the state, then the key, then changes the state. If it has read the state before this, the change fails;
+        // otherwise it finds another key, since the entry is opened only after the key is whole.
         let change = |state| Some(State(state).next(1).0);
         // The closure never declines.
         let _ = self.0[STATE].fetch_update(Ordering::AcqRel, Ordering::Acquire, change);
@@ -215,6 +217,10 @@ impl FlowTable {
     }
 }
 
+/// As in `wire.c`.
+#[cfg(test)]
+const MOST_DETOURS: u64 = 0xff00;
+
 #[cfg(test)]
 impl Entry<'_> {
     /// As `pass` of `wire.c`: the wire packets pass, or the flow has one more detour.
@@ -224,7 +230,9 @@ impl Entry<'_> {
             && state < DETOUR
             && longest <= room & ((1 << LONGEST_BITS) - 1)
             && State(state).passed() + wires <= room >> ROOM_SHIFT;
-        self.0[STATE].fetch_add(if passes { wires } else { DETOUR }, Ordering::Relaxed);
+        if passes || state / DETOUR < MOST_DETOURS {
+            self.0[STATE].fetch_add(if passes { wires } else { DETOUR }, Ordering::Relaxed);
+        }
         passes
     }
 }
@@ -259,6 +267,21 @@ mod tests {
         entry.close();
         assert_eq!((entry.state().detours(), entry.state().passed()), (1, 10));
         assert!(!entry.pass(1, 40, true));
+    }
+
+    /// A flood that the worker does not read stays closed, also when the worker closes the entry in the middle of it.
+    #[test]
+    fn the_count_of_detours_never_begins_again() {
+        let words: [AtomicU64; WORDS] = std::array::from_fn(|_| AtomicU64::new(0));
+        let entry = Entry(&words);
+        entry.give(KeyWords([9; KEY]));
+        assert!(entry.open(entry.state(), 10, 1_500, DEVICE_MAX));
+        for packet in 0..200_000 {
+            assert!(!entry.pass(11, 1_500, true), "{packet}");
+        }
+        entry.close();
+        assert!(!entry.pass(1, 40, true));
+        assert!(entry.state().detours() > 0xff00);
     }
 
     #[test]

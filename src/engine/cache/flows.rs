@@ -354,7 +354,12 @@ impl FlowCache {
         let reopened = self.reopened..self.members.len().min(self.reopened.saturating_add(BATCH));
         if !reopened.is_empty() {
             self.reopened = reopened.end;
-            reopened.for_each(|number| self.wait(number));
+            for number in reopened {
+                // A packet may have come meanwhile, and its flow be open: a second opening would forget what has passed.
+                if !self.members[number].is_open {
+                    self.wait(number);
+                }
+            }
         }
         if self.closed.is_empty() {
             return Settled::Whole;
