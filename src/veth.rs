@@ -99,6 +99,9 @@ impl VethPorts {
         let device = End { netns: host.netns, name: host.name, address: address(number, HOST) };
         veth::create(router, device).map_err(|error| taken(error, host))?;
         self.count += 1;
+        if !host.offload {
+            link::segment_trains(host.netns, host.name)?;
+        }
         let offload = if host.offload { Offload::Uso } else { Offload::None };
         let options = TunOptions { name: &tap, netns: &self.netns, queues: 1, offload };
         let (mut queues, granted) = Tun::open_tap(&options)?;

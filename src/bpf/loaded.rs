@@ -133,7 +133,8 @@ impl Loaded {
 /// CPUs that the kernel keeps values for.
 fn possible_cpus() -> usize {
     let text = std::fs::read_to_string("/sys/devices/system/cpu/possible").unwrap_or_default();
-    highest_cpu(&text).map_or(1, |highest| highest + 1)
+    // Without a number there is room for the most that any kernel is built for (x86's NR_CPUS): the kernel writes a value for each.
+    highest_cpu(&text).map_or(8_192, |highest| highest + 1)
 }
 
 /// The last number of a list such as `0-3,8-11`.

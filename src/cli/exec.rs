@@ -194,6 +194,12 @@ fn run(asked: Asked<'_>, around: &Around, signals: &Signals, seed: u64) -> anyho
     for notice in network.notices.iter().chain(refused) {
         out::note_line(format_args!("faultwire: {notice}"));
     }
+    if link.reach.as_ref().is_some_and(|reach| !reach.answers_pings()) {
+        out::note_line(
+            "faultwire: pings to other hosts are not answered: this user may not ping on this host (`sudo sysctl \
+             net.ipv4.ping_group_range=\"0 2147483647\"` allows it to all)",
+        );
+    }
     let names = Names::of(plan, network.seed);
     let served = Served {
         command: "exec",
@@ -211,6 +217,7 @@ fn run(asked: Asked<'_>, around: &Around, signals: &Signals, seed: u64) -> anyho
         variables: around.variables(subnets, &inner)?,
         socket,
         resolv_conf: around.outside.as_ref().and_then(|outside| outside.resolv_conf(subnets)),
+        files: around.files,
     };
     let (spawned, stay) = start::spawn(args, &inner, around_it)?;
     let mut unstarted = None;

@@ -121,6 +121,19 @@ pub fn set_mtu(netns: &Netns, name: &str, mtu: u32) -> Result<(), NetError> {
     })
 }
 
+/// Lets the kernel hand packets to a device one by one: trains are segmented before it.
+///
+/// # Errors
+/// If there is no such device or it may not be changed.
+pub fn segment_trains(netns: &Netns, name: &str) -> Result<(), NetError> {
+    in_netns(netns, async |netlink: Netlink| {
+        let index = netlink.index(name).await?;
+        let link =
+            LinkUnspec::new_with_index(index).append_extra_attribute(LinkAttribute::GsoMaxSegs(1)).build();
+        netlink.set(link, || format!("have trains segmented before {name}")).await
+    })
+}
+
 /// The device's counters.
 ///
 /// # Errors
@@ -183,11 +196,23 @@ fn numbered_addresses(netns: &Netns) -> Result<Vec<(u32, IpNet)>, NetError> {
     })
 }
 
-/// All destinations that the main routing table of the namespace knows, default routes included.
+/// All destinations that the main routing table of the namespace knows, default routes and refusals (`unreachable`) included.
 ///
 /// # Errors
 /// If netlink fails.
 pub fn routes(netns: &Netns) -> Result<Vec<IpNet>, NetError> {
+    listed_routes(netns, |_| true)
+}
+
+/// The destinations of its main routing table that packets are sent to.
+///
+/// # Errors
+/// If netlink fails.
+pub fn unicast_routes(netns: &Netns) -> Result<Vec<IpNet>, NetError> {
+    listed_routes(netns, |message| message.header.kind == RouteType::Unicast)
+}
+
+fn listed_routes(netns: &Netns, is_wanted: fn(&RouteMessage) -> bool) -> Result<Vec<IpNet>, NetError> {
     let queries = [
         (RouteMessageBuilder::<std::net::Ipv4Addr>::new().build(), IpAddr::from([0; 4])),
         (RouteMessageBuilder::<std::net::Ipv6Addr>::new().build(), IpAddr::from([0; 16])),
@@ -197,7 +222,8 @@ pub fn routes(netns: &Netns) -> Result<Vec<IpNet>, NetError> {
         for (query, any) in queries {
             let listed = netlink.handle.route().get(query).execute().try_collect::<Vec<_>>().await;
             let listed = listed.map_err(|e| netlink.refused(|| "list the routes".to_owned(), e))?;
-            found.extend(listed.iter().filter_map(|message| destination(message, any)));
+            let wanted = listed.iter().filter(|message| is_wanted(message));
+            found.extend(wanted.filter_map(|message| destination(message, any)));
         }
         Ok(found)
     })

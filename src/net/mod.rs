@@ -9,12 +9,14 @@
 //! - [`defaults`]: the settings that a created namespace starts with, whatever those of the host are.
 //! - [`transparent`]: a namespace that takes every connection, whatever address it is for.
 //! - [`sysctl`]: settings under `/proc/sys/net` of a namespace.
+//! - [`files`]: how many files may be open.
 //! - [`privilege`]: the privileges of this process; [`userns`]: root rights in a user namespace.
 
 pub mod cleanup;
 pub mod container;
 pub mod defaults;
 mod error;
+pub mod files;
 pub mod link;
 pub mod lookup;
 pub mod named;

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
 use crate::net::{NetError, Netns, sysctl, transparent};
 use crate::reach::ping::Pings;
@@ -35,6 +35,16 @@ pub enum ReachError {
     /// A socket or a thread could not be made.
     #[error("cannot relay to the host's networks: {0}")]
     Io(#[from] io::Error),
+}
+
+/// Descriptors that the rest of the process needs.
+const RESERVE: u64 = 192;
+/// Connections, flows of datagrams, or pings at a time at most, however many descriptors there are.
+const MOST: u64 = 4_096;
+
+/// Connections, flows of datagrams and pings, each, that a process with so many descriptors may have at a time: two each.
+fn room(limit: u64) -> usize {
+    (limit.saturating_sub(RESERVE) / 6).clamp(8, MOST) as usize
 }
 
 /// Where connections go.
@@ -78,21 +88,23 @@ pub struct Reach {
 }
 
 impl Reach {
-    /// Relays what comes into `netns` to the networks of the calling thread's namespace.
+    /// Relays what comes into `netns` to the networks of the calling thread's namespace, with `files` descriptors for all of this
+    /// process.
     ///
     /// # Errors
     /// If the namespace, a socket or the thread cannot be made.
-    pub fn start(netns: &Netns, ways: Ways) -> Result<Self, ReachError> {
+    pub fn start(netns: &Netns, ways: Ways, files: u64) -> Result<Self, ReachError> {
         for key in ["ipv4/icmp_echo_ignore_all", "ipv6/icmp/echo_ignore_all"] {
             // An answer must come from whoever was asked.
             sysctl::write(netns, key, "1")?;
         }
         let (listeners, first) = netns.run(socket::listeners)??;
         transparent::take_all(netns, first)?;
+        let room = room(files);
         let (unsent, ways) = (Arc::new(AtomicUsize::new(0)), Arc::new(ways));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let guard = runtime.enter();
-        let datagrams = Arc::new(Datagrams::new(netns.clone(), Arc::clone(&ways)));
+        let datagrams = Arc::new(Datagrams::new(netns.clone(), Arc::clone(&ways), room));
         let udp =
             listeners.udp.into_iter().map(tokio::net::UdpSocket::from_std).collect::<io::Result<Vec<_>>>()?;
         let tcp = listeners
@@ -100,15 +112,21 @@ impl Reach {
             .into_iter()
             .map(tokio::net::TcpListener::from_std)
             .collect::<io::Result<Vec<_>>>()?;
-        let pings = Pings::new(netns, &ways)?;
+        let pings = Pings::new(netns, &ways, room)?;
         let answers_pings = pings.is_some();
         drop(guard);
         let (end, ends) = oneshot::channel();
         let counted = Arc::clone(&unsent);
+        let free = Arc::new(Semaphore::new(room));
         let work = async move {
             let udp: Vec<_> = udp.into_iter().map(Arc::new).collect();
             for listener in tcp {
-                tokio::spawn(tcp::accept(listener, Arc::clone(&ways), Arc::clone(&counted)));
+                tokio::spawn(tcp::accept(
+                    listener,
+                    Arc::clone(&ways),
+                    Arc::clone(&counted),
+                    Arc::clone(&free),
+                ));
             }
             for listener in &udp {
                 tokio::spawn(Arc::clone(&datagrams).take(Arc::clone(listener)));
@@ -154,6 +172,14 @@ impl Drop for Reach {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn there_are_descriptors_for_all_that_is_under_way() {
+        for (limit, each) in [(0, 8), (256, 10), (1_024, 138), (u64::MAX, 4_096)] {
+            assert_eq!(room(limit), each, "{limit}");
+            assert!(limit < 256 || 6 * each as u64 + RESERVE <= limit);
+        }
+    }
 
     #[test]
     fn the_host_s_own_address_leads_to_its_loopback_and_its_resolver() {

@@ -24,8 +24,6 @@ use crate::reach::{ReachError, Ways};
 
 /// Who waits so long for an answer gets none.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Pings under way at a time, each with a socket of its own; more are dropped.
-const MOST: usize = 256;
 /// Type, code and checksum, before the identifier and the number.
 const HEADER: usize = 4;
 /// Request and reply of ICMP and of ICMPv6.
@@ -45,6 +43,8 @@ pub(super) struct Pings {
 struct Relay {
     ways: Arc<Ways>,
     flows: Mutex<HashMap<Asked, Arc<Far>>>,
+    /// Pings under way at a time, each with a socket of its own; more are dropped.
+    most: usize,
 }
 
 /// The host's socket for one pinging process and whom it pings.
@@ -57,13 +57,13 @@ struct Far {
 
 impl Pings {
     /// Opens what hears pings in `netns`; `None` if this user may not ping on the host.
-    pub(super) fn new(netns: &Netns, ways: &Arc<Ways>) -> Result<Option<Self>, ReachError> {
+    pub(super) fn new(netns: &Netns, ways: &Arc<Ways>, most: usize) -> Result<Option<Self>, ReachError> {
         if open_far(Ipv4Addr::LOCALHOST.into()).is_err() {
             return Ok(None);
         }
         let [v4, v6] = netns.run(|| Ok::<_, io::Error>([near(true)?, near(false)?]))??;
         let near = [Arc::new(waited_for(v4)?), Arc::new(waited_for(v6)?)];
-        let relay = Arc::new(Relay { ways: Arc::clone(ways), flows: Mutex::default() });
+        let relay = Arc::new(Relay { ways: Arc::clone(ways), flows: Mutex::default(), most });
         Ok(Some(Self { near, relay }))
     }
 
@@ -97,7 +97,7 @@ impl Relay {
         if let Some(far) = flows.get(&asked) {
             return Ok(Arc::clone(far));
         }
-        if flows.len() >= MOST {
+        if flows.len() >= self.most {
             return Err(io::ErrorKind::QuotaExceeded.into());
         }
         let (_, wanted, id) = asked;

@@ -9,6 +9,7 @@ use nix::libc::linger;
 use nix::sys::socket::{Shutdown, setsockopt, shutdown, sockopt};
 use std::os::fd::AsRawFd;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 
 use crate::reach::Ways;
 
@@ -33,14 +34,23 @@ impl Drop for Unsent {
     }
 }
 
-/// Takes connections for ever.
-pub(super) async fn accept(listener: TcpListener, ways: Arc<Ways>, unsent: Arc<AtomicUsize>) {
-    loop {
+/// Takes connections for ever, as many at a time as `room` has permits.
+pub(super) async fn accept(
+    listener: TcpListener,
+    ways: Arc<Ways>,
+    unsent: Arc<AtomicUsize>,
+    room: Arc<Semaphore>,
+) {
+    // The semaphore is never closed.
+    while let Ok(permit) = Arc::clone(&room).acquire_owned().await {
         match listener.accept().await {
             Ok((client, _)) => {
                 let (ways, unsent) = (Arc::clone(&ways), Unsent::new(&unsent));
-                // What went wrong has been told to both ends.
-                tokio::spawn(async move { drop(carry(client, &ways, unsent).await) });
+                tokio::spawn(async move {
+                    // What went wrong has been told to both ends.
+                    drop(carry(client, &ways, unsent).await);
+                    drop(permit);
+                });
             }
             Err(_) => tokio::time::sleep(PAUSE).await,
         }
@@ -59,12 +69,13 @@ async fn carry(client: TcpStream, ways: &Ways, unsent: Unsent) -> io::Result<()>
     }
     let up = async {
         let done = pass(&client, &server).await;
+        // The kernel has all that the command sent, and goes on sending it also when the socket is closed.
+        let done = done.and_then(|()| reset_on_close(&server, false));
         drop(unsent);
         done
     };
     tokio::try_join!(up, pass(&server, &client))?;
-    reset_on_close(&client, false)?;
-    reset_on_close(&server, false)
+    reset_on_close(&client, false)
 }
 
 fn reset_on_close(socket: &TcpStream, does: bool) -> io::Result<()> {

@@ -12,6 +12,7 @@ use nix::sys::socket::{
 };
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
+use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 use crate::net::Netns;
@@ -19,8 +20,12 @@ use crate::reach::{Ways, socket};
 
 /// A flow in which nothing came for so long is forgotten (RFC 4787 section 4.3 asks for two minutes at least).
 const IDLE: Duration = Duration::from_mins(2);
-/// Flows at a time; after that, a new one takes the place of the one that was idle longest.
-const MOST: usize = 2048;
+/// The same for questions to nameservers, which have a socket each and one answer (section 4.3 allows less for known ports).
+const IDLE_NAMES: Duration = Duration::from_secs(15);
+/// The port of nameservers.
+const NAMES: u16 = 53;
+/// Datagrams that are passed on at most after the command has ended: others that it left behind may go on sending.
+const LAST: usize = 10_000;
 /// The largest datagram.
 const LARGEST: usize = 65_535;
 
@@ -36,6 +41,8 @@ struct Flow {
     far: UdpSocket,
     /// When something came last.
     heard: Mutex<Instant>,
+    /// Its place was taken.
+    gone: Notify,
 }
 
 /// All flows.
@@ -44,13 +51,15 @@ pub(super) struct Datagrams {
     netns: Netns,
     ways: Arc<Ways>,
     flows: Mutex<HashMap<Pair, Arc<Flow>>>,
+    /// Flows at a time; after that, a new one takes the place of the one that was idle longest.
+    most: usize,
     /// Room for the datagram that is passed on now.
     buffer: Mutex<Vec<u8>>,
 }
 
 impl Datagrams {
-    pub(super) fn new(netns: Netns, ways: Arc<Ways>) -> Self {
-        Self { netns, ways, flows: Mutex::default(), buffer: Mutex::new(vec![0; LARGEST]) }
+    pub(super) fn new(netns: Netns, ways: Arc<Ways>, most: usize) -> Self {
+        Self { netns, ways, flows: Mutex::default(), most, buffer: Mutex::new(vec![0; LARGEST]) }
     }
 
     /// Takes the first datagrams of flows, for ever.
@@ -95,12 +104,15 @@ impl Datagrams {
             near: UdpSocket::from_std(near)?,
             far: UdpSocket::from_std(far)?,
             heard: Mutex::new(Instant::now()),
+            gone: Notify::new(),
         };
         let flow = Arc::new(flow);
         let mut flows = lock(&self.flows);
-        if flows.len() >= MOST {
+        if flows.len() >= self.most {
             let oldest = flows.iter().min_by_key(|(_, flow)| *lock(&flow.heard)).map(|(pair, _)| *pair);
-            oldest.and_then(|pair| flows.remove(&pair));
+            if let Some(oldest) = oldest.and_then(|pair| flows.remove(&pair)) {
+                oldest.gone.notify_one();
+            }
         }
         flows.insert(pair, Arc::clone(&flow));
         Ok(flow)
@@ -108,28 +120,31 @@ impl Datagrams {
 
     /// Carries datagrams of a flow in both directions until it is idle, or its place was taken.
     async fn carry(self: Arc<Self>, pair: Pair, flow: Arc<Flow>) {
+        let idle = if pair.1.port() == NAMES { IDLE_NAMES } else { IDLE };
         loop {
-            let until = *lock(&flow.heard) + IDLE;
+            let until = *lock(&flow.heard) + idle;
             let comes = async {
                 tokio::select! {
-                    ready = flow.near.readable() => ready.map(|()| (&flow.near, &flow.far)),
-                    ready = flow.far.readable() => ready.map(|()| (&flow.far, &flow.near)),
+                    () = flow.gone.notified() => None,
+                    ready = flow.near.readable() => ready.ok().map(|()| (&flow.near, &flow.far)),
+                    ready = flow.far.readable() => ready.ok().map(|()| (&flow.far, &flow.near)),
                 }
             };
             match timeout_at(until, comes).await {
-                Ok(Ok((from, to))) => {
+                Ok(Some((from, to))) => {
                     self.pass(from, to);
                     *lock(&flow.heard) = Instant::now();
                 }
-                Ok(Err(_)) => break,
-                Err(_) if *lock(&flow.heard) + IDLE <= Instant::now() => break,
+                Ok(None) => break,
+                Err(_) if *lock(&flow.heard) + idle <= Instant::now() => break,
                 Err(_) => {}
             }
-            if !lock(&self.flows).get(&pair).is_some_and(|kept| Arc::ptr_eq(kept, &flow)) {
-                return;
-            }
         }
-        lock(&self.flows).remove(&pair);
+        let mut flows = lock(&self.flows);
+        // Not a new flow that has taken its place.
+        if flows.get(&pair).is_some_and(|kept| Arc::ptr_eq(kept, &flow)) {
+            flows.remove(&pair);
+        }
     }
 
     /// Passes on one datagram, if there is one. Errors that the network reports (a closed port) end nothing.
@@ -143,12 +158,15 @@ impl Datagrams {
 
     /// Passes on what the command has sent and nobody has taken yet.
     pub(super) fn drain(&self, listeners: &[Arc<UdpSocket>]) {
+        let is_empty = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
         for listener in listeners {
-            while self.first(listener).is_ok() {}
+            // One that cannot be passed on is lost, and not those behind it.
+            (0..LAST).map(|_| self.first(listener)).find(|took| took.as_ref().is_err_and(is_empty));
         }
         for flow in lock(&self.flows).values() {
             let mut buffer = lock(&self.buffer);
-            while let Ok(length) = recv(flow.near.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
+            for _ in 0..LAST {
+                let Ok(length) = recv(flow.near.as_raw_fd(), &mut buffer, MsgFlags::empty()) else { break };
                 let _ = nix::sys::socket::send(flow.far.as_raw_fd(), &buffer[..length], MsgFlags::empty());
             }
         }

@@ -3,8 +3,9 @@
 use std::io;
 use std::sync::Arc;
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::net::files::OpenFiles;
 
 /// Of a connection: the client's, the upstream's, and both ends on the link.
 const CONNECTION: u32 = 4;
@@ -31,10 +32,7 @@ pub(super) struct InUse {
 impl Files {
     /// Those that this process may have. Its soft limit is raised to the hard one.
     pub(super) fn of_process() -> io::Result<Self> {
-        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-        // Where it cannot be raised, the soft limit is what there is.
-        let raised = setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map_or(soft, |()| hard);
-        Ok(Self::of(raised))
+        Ok(Self::of(OpenFiles::raise()?.limit))
     }
 
     /// Those that a process with this limit has.

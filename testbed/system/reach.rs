@@ -7,6 +7,9 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::thread::JoinHandle;
 
+use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::time::{TimeVal, TimeValLike};
+
 use faultwire::net::Netns;
 
 use crate::system::common::{Folder, ip, said, tool, unique};
@@ -111,13 +114,20 @@ impl Drop for World {
     }
 }
 
+/// How long a server waits for what must come.
+fn patience() -> TimeVal {
+    TimeVal::seconds(60)
+}
+
 /// Takes one connection, reads all of it, and answers with its length and its peer.
 fn serve_once(netns: &Netns, address: &str) -> (u16, JoinHandle<IpAddr>) {
     let address: IpAddr = address.parse().unwrap();
     let listener = netns.run(|| TcpListener::bind((address, 0))).unwrap().unwrap();
     let port = listener.local_addr().unwrap().port();
+    setsockopt(&listener, sockopt::ReceiveTimeout, &patience()).unwrap();
     let server = std::thread::spawn(move || {
         let (mut stream, peer) = listener.accept().unwrap();
+        setsockopt(&stream, sockopt::ReceiveTimeout, &patience()).unwrap();
         let mut all = Vec::new();
         stream.read_to_end(&mut all).unwrap();
         writeln!(stream, "{} bytes", all.len()).unwrap();
@@ -131,6 +141,7 @@ fn echo(netns: &Netns, address: &str, count: usize) -> (u16, JoinHandle<BTreeMap
     let address: IpAddr = address.parse().unwrap();
     let socket = netns.run(|| UdpSocket::bind((address, 0))).unwrap().unwrap();
     let port = socket.local_addr().unwrap().port();
+    setsockopt(&socket, sockopt::ReceiveTimeout, &patience()).unwrap();
     let server = std::thread::spawn(move || {
         let (mut buffer, mut peers) = ([0; 2048], BTreeMap::new());
         for _ in 0..count {
@@ -275,6 +286,64 @@ fn what_ends_at_one_end_ends_at_the_other() {
         assert!(done.status.success(), "{}", said(&done));
         assert_eq!(echo.join().unwrap().len(), 1);
     }
+}
+
+/// What the command wrote before it ended arrives, also if the server reads it later.
+#[test]
+fn what_was_sent_before_the_end_arrives_after_it() {
+    const LENGTH: usize = 20_000;
+    let world = World::new();
+    let listener = world.outside().run(|| TcpListener::bind((FAR[0], 0)).unwrap()).unwrap();
+    // Almost all of it waits in the host's socket.
+    setsockopt(&listener, sockopt::RcvBuf, &4_096).unwrap();
+    setsockopt(&listener, sockopt::ReceiveTimeout, &patience()).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let script = format!("head -c {LENGTH} /dev/zero > /dev/tcp/{}/{port}", FAR[0]);
+    let done = world.exec(&["--reach", "internet"], &script);
+    assert!(done.status.success(), "{}", said(&done));
+    let (mut stream, _) = listener.accept().unwrap();
+    setsockopt(&stream, sockopt::ReceiveTimeout, &patience()).unwrap();
+    let mut all = Vec::new();
+    stream.read_to_end(&mut all).unwrap();
+    assert_eq!(all.len(), LENGTH);
+}
+
+/// More pairs of addresses than there may be files: the newest have a place.
+#[test]
+fn files_do_not_run_out() {
+    const FLOWS: usize = 300;
+    let world = World::new();
+    let (port, echo) = echo(&world.outside(), FAR[0], FLOWS);
+    let client = "import resource, socket, sys\n\
+                  print(*resource.getrlimit(resource.RLIMIT_NOFILE))\n\
+                  for number in range(int(sys.argv[3])):\n    \
+                  with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as each:\n        \
+                  each.settimeout(60); each.sendto(b'x', (sys.argv[1], int(sys.argv[2]))); each.recv(9)\n";
+    let script = format!(
+        "ulimit -Sn 256; ulimit -Hn 400; exec {BINARY} exec --reach internet -- python3 -c \"$CLIENT\" {} {port} {FLOWS}",
+        FAR[0]
+    );
+    let inside = ["netns", "exec", &world.host, "bash", "-c", &script];
+    let done = tool("ip").args(inside).env("CLIENT", client).output().unwrap();
+    assert!(done.status.success(), "{}", said(&done));
+    assert!(
+        said(&done).starts_with("256 400\n"),
+        "the command has the limit that there was: {}",
+        said(&done)
+    );
+    assert_eq!(echo.join().unwrap().values().sum::<usize>(), FLOWS);
+}
+
+/// The way out of a command inside another one is as narrow as it was asked for.
+#[test]
+fn a_link_inside_a_wide_one_may_be_narrow() {
+    let world = World::new();
+    let script = format!(
+        "{BINARY} exec --reach host-networks -- bash -c 'ping -q -c 1 -W 5 $FAULTWIRE_HOST && ! ping -c 1 -W 5 {}'",
+        FAR[0]
+    );
+    let done = world.exec(&["--reach", "internet"], &script);
+    assert!(done.status.success() && said(&done).contains("Unreachable"), "{}", said(&done));
 }
 
 /// A nameserver on a loopback address, as systemd-resolved is, and a client that looks a name up by the C library.

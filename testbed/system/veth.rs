@@ -13,7 +13,9 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, socko
 use faultwire::net::Netns;
 
 use crate::system::attach::{exchange, field};
-use crate::system::common::{Foreign, Running, Scratch, config, faultwire, ip, output, said, unique};
+use crate::system::common::{
+    Foreign, Running, Scratch, config, faultwire, ip, output, said, send as send_signal, unique, until,
+};
 
 const LEFT: [&str; 2] = ["10.88.1.2", "fd88:1::2"];
 const RIGHT: [&str; 2] = ["10.88.2.2", "fd88:2::2"];
@@ -164,6 +166,32 @@ fn every_packet_has_one_hop_less() {
     let summary = running.stop(Signal::SIGTERM);
     assert!(field(&summary, "/passed_in_kernel/packets") > 0, "{summary:#}");
     assert_eq!(field(&summary, "/dropped/ttl_expired/packets"), 2, "{summary:#}");
+    assert!(summary["conserved"].as_bool().unwrap());
+}
+
+/// After the signal to end, nothing new passes between the hosts while what is held leaves, not even in the kernel.
+#[test]
+fn a_router_that_ends_takes_no_more_packets() {
+    let paths = "[[path]]\nfrom = \"left\"\nto = \"right\"\nspec = \"udp port 6000: delay 100s\"\n";
+    let name = unique();
+    let (left, right) = (format!("{name}l"), format!("{name}r"));
+    let text = config(&left, &right, "", paths).replace("create = true", "create = true\nkind = \"veth\"");
+    let running = Running::with(Scratch::file(&text), [left, right], &["--drain", "100s"]);
+    let (from, to) = pair(&running, 0);
+    let held = bind(&running.left, LEFT[0], 4_001);
+    held.send_to(&[1], (RIGHT[0], 6_000)).unwrap();
+    for _ in 0..200 {
+        from.send(&[7; 100]).unwrap();
+        to.recv(&mut [0; 200]).unwrap();
+    }
+    send_signal(&running.child, Signal::SIGTERM);
+    to.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    until("no packet passes any more", || {
+        from.send(&[7; 100]).unwrap();
+        to.recv(&mut [0; 200]).is_err()
+    });
+    let summary = running.stop(Signal::SIGTERM);
+    assert!(field(&summary, "/passed_in_kernel/packets") > 0, "{summary:#}");
     assert!(summary["conserved"].as_bool().unwrap());
 }
 

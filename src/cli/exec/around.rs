@@ -6,12 +6,14 @@ use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 
 use anyhow::Context;
+use ipnet::IpNet;
 
 use crate::cli::args::{Exec, FaultsOn};
 use crate::cli::exec::outside::Outside;
 use crate::cli::out;
 use crate::cli::subnets::{Room, Subnets};
 use crate::config::plan::PortKind;
+use crate::net::files::OpenFiles;
 use crate::net::privilege::{self, Privilege};
 use crate::net::{Netns, link, sysctl};
 
@@ -36,6 +38,8 @@ pub(super) struct Around {
     pub(super) room: Option<Room>,
     /// What the command reaches beside the host.
     pub(super) outside: Option<Outside>,
+    /// The relay needs many files; the command gets the limit that there was.
+    pub(super) files: Option<OpenFiles>,
 }
 
 impl Around {
@@ -45,11 +49,12 @@ impl Around {
     pub(super) fn find(args: &Exec) -> anyhow::Result<Self> {
         let outside = |reach| Outside::find(reach, args.faults_on == FaultsOn::Outside);
         let outside = args.reach.map(outside).transpose()?;
+        let files = outside.as_ref().map(|_| OpenFiles::raise()).transpose()?;
         // The relay's sockets are those of the host, which needs no right.
         let privilege =
             if outside.is_some() { privilege::acquire_beside_network()? } else { privilege::acquire()? };
         if privilege == Privilege::UserNamespace && outside.is_some() {
-            return Ok(Self { is_of_user: true, is_inside: false, room: None, outside });
+            return Ok(Self { is_of_user: true, is_inside: false, room: None, outside, files });
         }
         if privilege == Privilege::UserNamespace {
             // Nobody but the command will be in reach of it.
@@ -59,7 +64,7 @@ impl Around {
                  machine and its networks cannot be reached through it; add --reach internet, start servers inside as well \
                  (see faultwire exec --help), or run as root",
             );
-            return Ok(Self { is_of_user: true, is_inside: false, room: None, outside });
+            return Ok(Self { is_of_user: true, is_inside: false, room: None, outside, files });
         }
         let told = std::env::var(ROOM).unwrap_or_default();
         let (net, namespace) = told.split_once('@').unwrap_or_default();
@@ -74,13 +79,20 @@ impl Around {
                 sysctl::write(&own, key, "1").context("links inside this one cannot be reached")?;
             }
         }
-        Ok(Self { is_of_user: false, is_inside, room, outside })
+        Ok(Self { is_of_user: false, is_inside, room, outside, files })
     }
 
     /// The devices of a link here, unless others are wanted. Programs at veth pairs take more privileges than an ordinary user can
     /// have; they do not know the routes of a relay.
     pub(super) const fn device(&self) -> PortKind {
         if self.is_of_user || self.outside.is_some() { PortKind::Tun } else { PortKind::Veth }
+    }
+
+    /// The host around all links, where this is inside of one.
+    pub(super) fn outermost(&self) -> Vec<IpNet> {
+        let address = |name: &str| std::env::var(name).ok()?.parse::<IpAddr>().ok();
+        let known = HOST.iter().filter_map(|&(name, _)| address(name));
+        known.filter(|_| self.is_inside).map(IpNet::from).collect()
     }
 
     /// Variables that the command gets, which is in the namespace `inner`.

@@ -17,7 +17,6 @@ use crate::engine::network::{Network, NetworkError, router_params};
 use crate::journal;
 use crate::net::{NetError, Netns, link};
 use crate::reach::Reach;
-use crate::veth::VethError;
 
 /// Address blocks that are tried if another process takes one at the same time.
 const TRIES: usize = 16;
@@ -63,16 +62,17 @@ impl Link {
             match Network::start(&plan, seed, watch.clone(), netns) {
                 Ok(network) => {
                     let outside = around.outside.as_ref().zip(far.as_ref());
-                    let reach = outside.map(|(outside, far)| outside.start(far, subnets)).transpose()?;
+                    let reach = outside
+                        .map(|(outside, far)| outside.start(far, subnets, around.files))
+                        .transpose()?;
                     return Ok(Self { reach, network, subnets: subnets.clone(), plan, aim });
                 }
                 Err(error @ NetworkError::Net { .. }) => {
                     refused = Some(error);
                     blocks.next();
                 }
-                Err(NetworkError::Veth { source: VethError::Bpf(_), .. }) if wanted.is_none() => {
-                    kind = PortKind::Tun;
-                }
+                // No tcx, no veth, or no right to use them.
+                Err(NetworkError::Veth { .. }) if wanted.is_none() => kind = PortKind::Tun,
                 Err(error) => return Err(error.into()),
             }
         }
@@ -110,9 +110,12 @@ fn plan(
     let room = subnets.behind().into_iter().skip(subnets.inner.len());
     plan.routes = room.map(|prefix| RoutePlan { prefix, target: RouteTarget::Port(INNER) }).collect();
     let mut beyond: Vec<IpNet> = around.outside.iter().flat_map(Outside::prefixes).collect();
-    if around.is_inside {
+    match &around.outside {
         // The outermost host is behind the namespace around.
-        beyond.extend([true, false].map(default_route));
+        None if around.is_inside => beyond.extend([true, false].map(default_route)),
+        None => {}
+        // It is reached as before, and of all else what was asked for.
+        Some(_) => beyond.extend(around.outermost()),
     }
     beyond.sort_unstable();
     beyond.dedup();

@@ -12,6 +12,7 @@ use nix::sched::{CloneFlags, unshare};
 use crate::cli::args::ReachName;
 use crate::cli::subnets::Subnets;
 use crate::config::{Aim, expression};
+use crate::net::files::OpenFiles;
 use crate::net::{Netns, link};
 use crate::reach::{Reach, ReachError, Ways};
 
@@ -31,9 +32,9 @@ pub(super) struct Outside {
 impl Outside {
     /// Finds the ways that this host has.
     pub(super) fn find(reach: ReachName, spares_host: bool) -> anyhow::Result<Self> {
-        let routes = link::routes(&Netns::own()?)?;
+        let routes = link::unicast_routes(&Netns::own()?)?;
         let prefixes = match reach {
-            ReachName::Internet => routes.into_iter().filter(|net| net.prefix_len() == 0).collect(),
+            ReachName::Internet => everything(routes),
             ReachName::HostNetworks => networks(routes),
         };
         if prefixes.is_empty() {
@@ -67,10 +68,17 @@ impl Outside {
     }
 
     /// Starts the relay at the far end of the link, which is in `netns`.
-    pub(super) fn start(&self, netns: &Netns, subnets: &Subnets) -> Result<Reach, ReachError> {
+    pub(super) fn start(
+        &self,
+        netns: &Netns,
+        subnets: &Subnets,
+        files: Option<OpenFiles>,
+    ) -> Result<Reach, ReachError> {
+        /// What Linux gives a process.
+        const USUAL: u64 = 1_024;
         let host = subnets.host.iter().map(IpNet::addr).collect();
         let resolver = self.names.as_ref().map(|(_, resolver)| *resolver);
-        Reach::start(netns, Ways { host, resolver })
+        Reach::start(netns, Ways { host, resolver }, files.map_or(USUAL, |files| files.limit))
     }
 
     /// The resolv.conf of the command, if the host's own would lead it nowhere.
@@ -84,10 +92,25 @@ impl Outside {
     }
 }
 
+/// Whether a route leads to all of a family, or to a half of it, as VPNs have it.
+fn is_default(net: &IpNet) -> bool {
+    net.prefix_len() <= 1
+}
+
+/// All that the host reaches; nothing if no route leads to everything.
+fn everything(routes: Vec<IpNet>) -> Vec<IpNet> {
+    let mut all: Vec<IpNet> = routes.iter().copied().filter(is_default).collect();
+    if !all.is_empty() {
+        // A family without a default route has its networks.
+        all.extend(networks(routes));
+    }
+    all
+}
+
 /// Prefixes of other hosts that are not behind a gateway to everything.
 fn networks(routes: Vec<IpNet>) -> Vec<IpNet> {
     let is_other = |net: &IpNet| match net.addr() {
-        _ if net.prefix_len() == 0 => false,
+        _ if is_default(net) => false,
         IpAddr::V4(ip) => !ip.is_loopback() && !ip.is_multicast() && !ip.is_link_local(),
         IpAddr::V6(ip) => !ip.is_loopback() && !ip.is_multicast() && !ip.is_unicast_link_local(),
     };
@@ -185,5 +208,9 @@ mod tests {
             "ff00::/8",
         ];
         assert_eq!(networks(nets(&routes)), nets(&["192.0.2.0/24", "fd00::/64"]));
+        let halves = ["0.0.0.0/1", "128.0.0.0/1", "fd00::/64", "fe80::/64"];
+        assert_eq!(networks(nets(&halves)), nets(&["fd00::/64"]));
+        assert_eq!(everything(nets(&halves)), nets(&["0.0.0.0/1", "128.0.0.0/1", "fd00::/64"]));
+        assert_eq!(everything(nets(&["192.0.2.0/24"])), []);
     }
 }

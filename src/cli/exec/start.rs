@@ -17,6 +17,7 @@ use crate::cli::args::Exec;
 use crate::cli::exec::{around, outside};
 use crate::control::VARIABLE;
 use crate::net::Netns;
+use crate::net::files::OpenFiles;
 use crate::net::netns::Stay;
 
 /// What a command finds around it.
@@ -25,6 +26,8 @@ pub(super) struct Surroundings {
     /// Where this instance can be asked.
     pub(super) socket: Option<PathBuf>,
     pub(super) resolv_conf: Option<String>,
+    /// The limit of open files, if it was raised.
+    pub(super) files: Option<OpenFiles>,
 }
 
 /// The command, or the shell of who typed it.
@@ -47,11 +50,12 @@ pub(super) fn spawn(
     if let Some(socket) = around_it.socket {
         command.env(VARIABLE, socket);
     }
-    let parent = getpid();
+    let (parent, files) = (getpid(), around_it.files);
     let with_faultwire = move || {
         // The signals that faultwire only reads must not be blocked in the command. They stay blocked in the thread that starts
         // it, which goes on: a SIGCHLD that it took would be lost.
         SigSet::empty().thread_set_mask()?;
+        files.map_or(Ok(()), OpenFiles::restore)?;
         set_pdeathsig(Signal::SIGTERM)?;
         // It ended before that.
         if getppid() == parent { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) }

@@ -75,8 +75,10 @@ impl Worker {
         match message {
             Message::Report(_) | Message::Flows(0, ..) => Some(Sweep::telling()),
             // What passes in the kernel does so by what the paths were: before they change it is told to the core, and all flows
-            // are detoured.
-            Message::Change(..) | Message::Replace(..) | Message::Freeze(..) => Some(self.caches.pause()),
+            // are detoured. Between routed ports that are closed nothing passes any more.
+            Message::Change(..) | Message::Replace(..) | Message::Freeze(..) | Message::Close(_) => {
+                Some(self.caches.pause())
+            }
             // While somebody listens to what comes and leaves, no packet stays in the kernel.
             Message::Listen(_, tap, _) if tap.wants(Kind::Received) || tap.wants(Kind::Sent) => {
                 Some(self.caches.pause())
@@ -86,7 +88,6 @@ impl Worker {
             | Message::Flows(..)
             | Message::Deafen(_)
             | Message::Release(_)
-            | Message::Close(_)
             | Message::Finish(_)
             | Message::Stop(_) => None,
         }
@@ -159,7 +160,7 @@ impl Worker {
     /// Flows may pass in the kernel again, unless a listener has to see their packets.
     fn show_or_not(&mut self) {
         let listeners = &self.queues.listeners;
-        if !listeners.wants(Kind::Received) && !listeners.wants(Kind::Sent) {
+        if !self.is_closed && !listeners.wants(Kind::Received) && !listeners.wants(Kind::Sent) {
             self.caches.resume();
         }
     }
