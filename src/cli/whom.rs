@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use crate::cli::completions;
-use crate::control::{Choice, Client, ClientError};
+use crate::control::{Choice, Client, ClientError, VARIABLE};
 
 /// The options that say it.
 #[derive(Debug, clap::Args)]
@@ -41,7 +41,12 @@ impl FromStr for Place {
 impl Whom {
     /// The instance, which need not answer.
     pub(super) fn client(&self) -> Result<Client, ClientError> {
-        match (&self.control, &self.token_file) {
+        let of_environment = || match std::env::var(VARIABLE).ok()?.parse() {
+            Ok(Place::Address(address)) => Some(Place::Address(address)),
+            _ => None,
+        };
+        let control = self.control.clone().or_else(of_environment);
+        match (&control, &self.token_file) {
             (Some(Place::Address(address)), Some(token)) => Client::remote(address, token),
             (Some(Place::Address(address)), None) => {
                 Err(wrong(format!("{address} wants to see a token: name its file (--token-file FILE)")))

@@ -81,6 +81,11 @@ fn cure(source: &io::Error) -> &'static str {
     }
 }
 
+/// Whether the other end has closed: over a Unix socket, or over TCP.
+fn is_closed(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+}
+
 impl Client {
     /// The instance whose socket is at `path`.
     pub fn at(path: impl Into<PathBuf>) -> Self {
@@ -212,7 +217,7 @@ impl Client {
             let mut stream = self.way.connect(PATIENCE)?;
             match stream.write_all(format!("{head}\r\n\r\n{body}").as_bytes()) {
                 // It may have been refused already; the answer says why.
-                Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
+                Err(error) if !is_closed(&error) => Err(error),
                 _ => Ok(stream),
             }
         };

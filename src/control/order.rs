@@ -141,9 +141,17 @@ impl Deed {
     /// Makes it in `edit`. Neither a frozen path nor a mark is one of stages.
     pub(super) fn make(&self, instance: &Instance, edit: &mut Edit) -> Result<(), Refusal> {
         match self {
-            Self::Paths(paths) => paths.iter().try_for_each(|(name, stages)| {
-                edit.replace(path(instance, name)?, stages).map_err(|refusal| within(name, refusal))
-            }),
+            Self::Paths(paths) => {
+                let mut changed = BTreeMap::new();
+                paths.iter().try_for_each(|(name, stages)| {
+                    let number = path(instance, name)?;
+                    if let Some(other) = changed.insert(number, name) {
+                        let what = format!("it is the same path as {other}; write its faults in one place");
+                        return Err(Refusal::bad(name, what));
+                    }
+                    edit.replace(number, stages).map_err(|refusal| within(name, refusal))
+                })
+            }
             Self::Config(document) => edit.take_over(document.params(instance)?),
             Self::Path(name, stages) => edit.replace(path(instance, name)?, stages),
             Self::Add(name, add) => edit.add(path(instance, name)?, add),

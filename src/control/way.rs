@@ -8,6 +8,8 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use nix::sys::socket::{setsockopt, sockopt};
+
 use crate::control::token::Token;
 
 /// Where an instance is asked.
@@ -53,7 +55,9 @@ impl Way {
                     match TcpStream::connect_timeout(&address, patience) {
                         Ok(stream) => {
                             stream.set_read_timeout(Some(patience))?;
+                            stream.set_write_timeout(Some(patience))?;
                             stream.set_nodelay(true)?;
+                            notice_silence(&stream)?;
                             return Ok(Stream::Tcp(stream));
                         }
                         Err(error) => last = error,
@@ -73,6 +77,17 @@ impl Way {
             }
         }
     }
+}
+
+/// Has the kernel ask for signs of life: a host that is switched off says nothing.
+fn notice_silence(stream: &TcpStream) -> io::Result<()> {
+    /// Seconds of silence, and between the questions after it.
+    const IDLE: u32 = 15;
+    const INTERVAL: u32 = 5;
+    setsockopt(stream, sockopt::KeepAlive, &true)?;
+    setsockopt(stream, sockopt::TcpKeepIdle, &IDLE)?;
+    setsockopt(stream, sockopt::TcpKeepInterval, &INTERVAL)?;
+    Ok(())
 }
 
 /// A connection to an instance.

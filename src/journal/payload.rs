@@ -3,6 +3,7 @@
 
 use crate::pipeline::packet::Packet;
 use crate::pipeline::router::Headers;
+use crate::pipeline::time::Instant;
 use crate::pipeline::wire::Version;
 
 /// Shorter packets are always told whole. Records of more bytes than this have a whole packet.
@@ -37,6 +38,9 @@ impl Part {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Last {
     lanes: u16,
+    /// Where and when it came in: a flow that is forwarded twice, or forgotten in between, has the same indices again.
+    ingress: u16,
+    arrived: Instant,
     flow: u64,
     lineage: u32,
     index: u64,
@@ -52,6 +56,8 @@ impl Last {
     pub(super) fn of(packet: &Packet, lanes: u16) -> Option<Self> {
         (packet.flow.identity != 0 && is_usual(packet)).then(|| Self {
             lanes,
+            ingress: packet.ingress,
+            arrived: packet.arrived,
             flow: packet.flow.identity,
             lineage: packet.lineage,
             index: packet.index,
@@ -64,7 +70,8 @@ impl Last {
 
     /// Where in it the payload of `packet` is: of the same packet, or of some of its wire packets.
     pub(super) fn part(&self, packet: &Packet, lanes: u16) -> Option<Part> {
-        let is_of_it = (lanes, packet.flow.identity, packet.lineage) == (self.lanes, self.flow, self.lineage);
+        let is_of_it = (lanes, packet.flow.identity, packet.lineage) == (self.lanes, self.flow, self.lineage)
+            && (packet.ingress, packet.arrived) == (self.ingress, self.arrived);
         let first = packet.index.checked_sub(self.index).filter(|_| is_of_it)?;
         let (wires, length) = (packet.wires(), packet.payload_length());
         if first + u64::from(wires) > u64::from(self.wires) || !is_usual(packet) {
@@ -87,4 +94,28 @@ fn is_usual(packet: &Packet) -> bool {
     };
     let is_known = (packet.is_tcp() || packet.is_udp()) && !packet.layout.is_fragment();
     is_known && packet.layout.transport_offset() == shortest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::pool::HEADROOM;
+    use crate::pipeline::testing::Spec;
+
+    /// The number of a packet in its flow begins anew where the flow comes in by another port, or had been forgotten.
+    #[test]
+    fn another_packet_with_the_same_numbers_is_told_whole() {
+        let frame = Spec::tcp(500).frame();
+        let packet = || {
+            let buffer = [vec![0; HEADROOM], frame.bytes.clone()].concat().into_boxed_slice();
+            let mut packet = Packet::parse(buffer, frame.bytes.len(), frame.offload, 0).unwrap();
+            packet.flow.identity = 7;
+            packet
+        };
+        let last = Last::of(&packet(), 1).unwrap();
+        assert!(last.part(&packet(), 1).is_some());
+        let (mut elsewhere, mut later) = (packet(), packet());
+        (elsewhere.ingress, later.arrived) = (1, Instant::from_nanos(1));
+        assert_eq!((last.part(&elsewhere, 1), last.part(&later, 1)), (None, None));
+    }
 }

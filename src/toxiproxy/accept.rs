@@ -73,25 +73,28 @@ impl Accepting {
 
 async fn accept(listener: TcpListener, wiring: Wiring, mut ends: watch::Receiver<bool>) {
     let mut connections = JoinSet::new();
+    // Taken, and waiting for the files that it needs; others wait in the backlog of the listener.
+    let mut first = None;
     loop {
         let next = async {
-            // Without them the connection waits in the backlog of the listener.
-            let files = wiring.files.of_connection().await;
-            (files, listener.accept().await)
+            if first.is_none() {
+                match listener.accept().await {
+                    Ok((client, _)) => first = Some(client),
+                    Err(_) => tokio::time::sleep(PAUSE).await,
+                }
+            }
+            if first.is_some() { wiring.files.of_connection().await } else { None }
         };
         tokio::select! {
             biased;
             () = over(&mut ends) => break,
             Some(_) = connections.join_next() => {}
-            (files, accepted) = next => match accepted {
-                Ok((client, _)) => {
-                    let (wiring, talk) = (wiring.clone(), wiring.talk());
-                    connections.spawn(async move {
-                        carry(client, &wiring.upstream, &wiring.link, &wiring.far, &talk).await;
-                        drop(files);
-                    });
-                }
-                Err(_) => tokio::time::sleep(PAUSE).await,
+            files = next => if let Some((files, client)) = files.zip(first.take()) {
+                let (wiring, talk) = (wiring.clone(), wiring.talk());
+                connections.spawn(async move {
+                    carry(client, &wiring.upstream, &wiring.link, &wiring.far, &talk).await;
+                    drop(files);
+                });
             },
         }
     }

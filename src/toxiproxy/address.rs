@@ -1,11 +1,12 @@
 //! Addresses as Go takes and shows them.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
 
 use nix::errno::Errno;
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
 
 /// Names that are looked up at a time. A resolver that does not answer keeps a thread for each.
 pub(super) const LOOKUPS: usize = 48;
@@ -39,8 +40,15 @@ pub(super) async fn resolve(text: &str) -> io::Result<SocketAddr> {
 
 async fn lookup(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     // Never closed.
-    let _place = LOOKUPS_LEFT.acquire().await;
-    Ok(lookup_host((host, port)).await?.collect())
+    let place = LOOKUPS_LEFT.acquire().await;
+    let host = host.to_owned();
+    // The thread keeps its place until the resolver has answered, also if nobody waits for that any more.
+    let look = move || {
+        let found = (host.as_str(), port).to_socket_addrs().map(Iterator::collect);
+        drop(place);
+        found
+    };
+    spawn_blocking(look).await.map_err(io::Error::other)?
 }
 
 /// A connection to `HOST:PORT`, by the first of its addresses that takes it.

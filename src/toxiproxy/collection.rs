@@ -122,6 +122,8 @@ impl Collection {
     async fn put(&self, turn: &mut Turn, wanted: &Wanted) -> Result<(), ApiError> {
         if let Some(before) = &mut *turn.proxy {
             before.stop().await;
+            // Its link makes room for the new one.
+            discard(before.take_route()).await;
         }
         let mut proxy = Proxy::new(self.seed, wanted, self.files.clone());
         if wanted.enabled {
@@ -234,9 +236,9 @@ impl Collection {
 }
 
 /// Takes a proxy away. Its devices and namespaces take their time.
-async fn discard(proxy: Option<Proxy>) {
+async fn discard<T: Send + 'static>(what: T) {
     // A panic there has been printed.
-    let _ = spawn_blocking(move || drop(proxy)).await;
+    let _ = spawn_blocking(move || drop(what)).await;
 }
 
 fn fields(body: &[u8]) -> Result<Fields, ApiError> {

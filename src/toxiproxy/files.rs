@@ -9,8 +9,9 @@ use crate::net::files::OpenFiles;
 
 /// Of a connection: the client's, the upstream's, and both ends on the link.
 const CONNECTION: u32 = 4;
-/// Of a proxy with a link: namespaces, devices and their copies, an event descriptor, listeners.
-const LINK: u32 = 16;
+/// Of a proxy with a link: namespaces, devices and their copies, an event descriptor, listeners, a client that waits for the
+/// descriptors of its connection.
+const LINK: u32 = 17;
 /// For all else: requests, timers, and what the making of links takes for a moment.
 const RESERVE: u64 = 192;
 /// Shared by connections and proxies at most: a connection has buffers of 256 KiB.
@@ -70,7 +71,7 @@ mod tests {
     /// Whatever the limit: a proxy and a connection fit, and no more than the limit allows.
     #[test]
     fn proxies_and_connections_share_the_limit() {
-        for (limit, links) in [(0, 1), (64, 1), (1_024, 52), (1 << 20, 2_500), (u64::MAX, 2_500)] {
+        for (limit, links) in [(0, 1), (64, 1), (1_024, 48), (1 << 20, 2_352), (u64::MAX, 2_352)] {
             let files = Files::of(limit);
             let used: Vec<InUse> = std::iter::from_fn(|| files.of_link().ok()).collect();
             assert_eq!(used.len(), links, "{limit}");

@@ -87,7 +87,7 @@ pub(super) struct Proxy {
 
 /// The link, and the task at its far end.
 #[derive(Debug)]
-struct Route {
+pub(super) struct Route {
     link: Arc<Link>,
     far: Arc<Far>,
     task: AbortHandle,
@@ -179,6 +179,11 @@ impl Proxy {
         if let Some(accepting) = self.accepting.take() {
             accepting.stop().await;
         }
+    }
+
+    /// Its link, which it makes anew if it starts again.
+    pub(super) const fn take_route(&mut self) -> Option<Route> {
+        self.route.take()
     }
 
     /// Changes it into what is wanted; its name stays.

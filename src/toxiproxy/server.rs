@@ -59,7 +59,7 @@ pub struct Starting {
     server: Server,
     /// Ends when it is done.
     done: OwnedFd,
-    result: Receiver<String>,
+    result: Receiver<Result<(), String>>,
 }
 
 impl Starting {
@@ -68,10 +68,10 @@ impl Starting {
     /// # Errors
     /// If one of them cannot be made.
     pub fn wait(self) -> Result<Server, ServerError> {
-        // Without an error its sender goes.
         match self.result.recv() {
-            Ok(error) => Err(ServerError::Populate(error)),
-            Err(_) => Ok(self.server),
+            Ok(made) => made.map(|()| self.server).map_err(ServerError::Populate),
+            // A panic has been printed.
+            Err(_) => Err(ServerError::Start(std::io::Error::other("the server's thread has ended"))),
         }
     }
 }
@@ -106,14 +106,12 @@ impl Server {
         let collection = Arc::new(Collection::new(seed, files));
         let (end, ends) = watch::channel(false);
         let (done, still) = pipe2(OFlag::O_CLOEXEC).map_err(|errno| ServerError::Start(errno.into()))?;
-        let (failed, result) = mpsc::channel();
+        let (told, result) = mpsc::channel();
         let run = move || {
             let made = runtime.block_on(make(&collection, populate, ends.clone()));
-            if let Err(error) = &made {
-                // Whoever started it may be gone.
-                let _ = failed.send(error.clone());
-            }
-            drop((failed, still));
+            // Whoever started it may be gone.
+            let _ = told.send(made.clone());
+            drop((told, still));
             if made.is_ok() {
                 runtime.block_on(serve(listener, &collection, ends));
             }

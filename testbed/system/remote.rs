@@ -121,6 +121,23 @@ fn only_the_token_opens_the_interface() {
     assert!(!socket.exists() && !file.exists());
 }
 
+/// Who refuses a request closes before it has read all of it; the reason arrives all the same.
+#[test]
+fn a_request_that_is_refused_early_hears_why() {
+    let remote = Remote::start();
+    let address = remote.address.to_string();
+    let large = Scratch::file(&format!("# {}\n", "x".repeat(4 << 20)));
+    let other = Scratch::file(&"0".repeat(64));
+    std::fs::set_permissions(other.path(), std::fs::Permissions::from_mode(0o600)).unwrap();
+    let token = token_of(&remote.socket);
+    for (token, words) in [(token.to_str().unwrap(), "body"), (other.path(), "token")] {
+        let asked = ["ctl", "--control", &address, "--token-file", token, "apply", large.path()];
+        let refused = output(&asked);
+        assert_eq!(refused.status.code(), Some(2), "{}", said(&refused));
+        assert!(said(&refused).contains(words), "{}", said(&refused));
+    }
+}
+
 /// `ctl` and `top` ask an address as they ask a socket, if they show the token.
 #[test]
 fn ctl_asks_and_changes_over_tcp() {

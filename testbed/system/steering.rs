@@ -201,6 +201,14 @@ fn wrong_changes_are_refused_and_change_nothing() {
         ("PATCH", LOSS, &json!({}), 400, "body", "paused"),
         ("PATCH", LOSS, &json!({ "set": {} }), 400, "set", "no parameter"),
         ("PUT", "/v1/paths", &json!({}), 400, "body", "no path"),
+        (
+            "PUT",
+            "/v1/paths",
+            &json!({ "left>right": { "spec": "" }, "left:right": { "spec": "" } }),
+            400,
+            "left>right",
+            "the same path as left:right",
+        ),
         ("POST", "/v1/paths/left%3Eright/stages", &json!({ "spec": "" }), 400, "spec", "no stage"),
         ("POST", "/v1/paths/left%3Eright/stages", &json!({ "stages": [] }), 400, "stages", "no stage"),
         // A hint is one for JSON.

@@ -634,6 +634,25 @@ fn nothing_waits_for_a_resolver_that_is_silent() {
     assert_eq!(server.child.wait().unwrap().code(), Some(0));
 }
 
+/// Connections that are given up while the resolver is silent leave room for changes.
+#[test]
+fn lookups_that_nobody_waits_for_keep_their_number() {
+    let (resolver, _file, lines) = silent_resolver();
+    let server = Server::start_by(&lines, &[]);
+    let steady = server.proxy("steady");
+    let named = json!({ "name": "named", "listen": "127.0.0.1:0", "upstream": "name.invalid:1" });
+    let listen = server.must(201, "POST", "/proxies", &named).json()["listen"].as_str().unwrap().to_owned();
+    for _ in 0..3 {
+        let clients: Vec<TcpStream> = (0..60).map(|_| TcpStream::connect(&listen).unwrap()).collect();
+        is_asked(&resolver);
+        server.must(200, "POST", "/proxies/named", &json!({ "enabled": false }));
+        server.must(200, "POST", "/proxies/named", &json!({ "enabled": true }));
+        drop(clients);
+    }
+    server.toxic("steady", &json!({ "type": "latency", "attributes": { "latency": 1 } }));
+    echo(&connect(steady), 10).unwrap();
+}
+
 #[test]
 fn the_end_is_heard_while_the_first_proxies_are_made() {
     let (resolver, _resolv, lines) = silent_resolver();
@@ -649,8 +668,8 @@ fn the_end_is_heard_while_the_first_proxies_are_made() {
 fn connections_wait_where_files_are_scarce() {
     let server = Server::start_by("ulimit -n 232", &[]);
     let listen = server.proxy("a");
-    // 40 descriptors are left for a proxy of 16 and connections of 4.
-    let mut open: Vec<TcpStream> = (0..6).map(|_| connect(listen)).collect();
+    // 40 descriptors are left for a proxy of 17 and connections of 4.
+    let mut open: Vec<TcpStream> = (0..5).map(|_| connect(listen)).collect();
     for stream in &open {
         echo(stream, 10).unwrap();
     }

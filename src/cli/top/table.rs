@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use serde_json::Value;
 
-use crate::cli::top::number::{count, dropped, rate, short, time_at};
+use crate::cli::top::number::{count, dropped, growth, rate, short, time_at};
 use crate::cli::top::view::{Line, Mark, plain};
 
 /// Columns that a name has at least, those that it has before numbers if it is so long, and those that it has at most.
@@ -42,7 +42,7 @@ pub(super) const PATHS: Table = Table {
         ("delay p99", |now, _, _| time_at(now, "/delay_ns/p99")),
         ("late p50", |now, _, _| time_at(now, "/lateness_ns/p50")),
         ("late p99", |now, _, _| time_at(now, "/lateness_ns/p99")),
-        ("out/s", |now, before, seconds| rate(now, before, "/delay_ns/count", seconds)),
+        ("in/s", entering),
     ],
     name: NAME,
 };
@@ -61,6 +61,13 @@ pub(super) const STAGES: Table = Table {
     ],
     name: NAME,
 };
+
+/// What the stages have seen, those that passed in the kernel included: the most of them, since one may be paused.
+fn entering(now: &Value, before: Option<&Value>, seconds: f64) -> String {
+    let stages = now["stages"].as_array().map_or(0, Vec::len);
+    let seen = |stage| growth(now, before, &format!("/stages/{stage}/seen/packets"), seconds);
+    short((0..stages).map(seen).fold(0.0, f64::max))
+}
 
 /// The ends of a flow are long: they have room before the numbers.
 pub(super) const FLOWS: Table = Table {

@@ -171,15 +171,19 @@ fn busiest(now: &Sample, before: &Sample, seconds: f64) -> Vec<(Value, Value)> {
         for flow in &mut flows {
             let text = |key: &str| flow[key].as_str().unwrap_or_default();
             let name = format!("{} {} > {}", text("protocol"), text("source"), text("destination"));
-            flow["name"] = name.into();
+            // The same addresses may come in by two ports.
+            let id = format!("{} {name}", text("port"));
+            (flow["name"], flow["id"]) = (name.into(), id.into());
         }
         flows
     };
     let earlier = named(before);
-    let before = |flow: &Value| earlier.iter().find(|other| other["name"] == flow["name"]).cloned();
-    // One that is new has begun since.
-    let mut flows: Vec<_> =
-        named(now).into_iter().map(|flow| (flow.clone(), before(&flow).unwrap_or_default())).collect();
+    let found = |flow: &Value| earlier.iter().find(|other| other["id"] == flow["id"]).cloned();
+    // One that is new has begun since, unless there were more than were asked for: then it may have been among those.
+    let is_all = before.flows["known"].as_u64().is_none_or(|known| known <= earlier.len() as u64);
+    let unknown = |flow: &Value| if is_all { Value::Null } else { flow.clone() };
+    let with_before = |flow: Value| (flow.clone(), found(&flow).unwrap_or_else(|| unknown(&flow)));
+    let mut flows: Vec<_> = named(now).into_iter().map(with_before).collect();
     let rate = |(now, before): &(Value, Value)| growth(now, Some(before), "/packets", seconds);
     // Stable: those of the same rate stay in the order of their packets.
     flows.sort_by(|one, other| rate(other).total_cmp(&rate(one)));
@@ -216,7 +220,7 @@ mod tests {
             "lateness_ns": { "count": 9, "p50": 2_000, "p99": 30_000, "p99.9": 400_000, "max": 5_000_000 },
             "paths": [{
                 "name": "left>right", "stages": (0..stages).map(stage).collect::<Vec<_>>(),
-                "delay_ns": { "count": packets, "p50": 51_000_000, "p99": 60_000_000 },
+                "delay_ns": { "count": packets / 2, "p50": 51_000_000, "p99": 60_000_000 },
                 "lateness_ns": { "count": packets, "p50": 3_000, "p99": 90_000 },
             }],
         });
@@ -258,6 +262,24 @@ mod tests {
         let size = Size { columns, rows };
         let (now, before) = (sample(6, 3_000, stages), sample(4, 1_000, stages));
         frame(&state, (&now, &before), &drops, cursor, size).into_iter().map(|line| line.text).collect()
+    }
+
+    /// A flow that comes into a list that was full has not sent all of its packets since.
+    #[test]
+    fn a_flow_that_was_not_in_the_list_has_no_rate() {
+        let flow = |port: &str, packets: u64| json!({ "port": port, "packets": packets, "protocol": "UDP", "source": "a", "destination": "b" });
+        let list = |known: u64, flows: Value| Sample {
+            flows: json!({ "known": known, "flows": flows }),
+            ..sample(1, 1, 0)
+        };
+        let rates = |known| {
+            let before = list(known, json!([flow("left", 100)]));
+            let now = list(known + 1, json!([flow("right", 5_000), flow("left", 110)]));
+            let of = |(now, before): (Value, Value)| growth(&now, Some(&before), "/packets", 1.0);
+            busiest(&now, &before, 1.0).into_iter().map(of).collect::<Vec<_>>()
+        };
+        assert_eq!(rates(1), [5_000.0, 10.0], "it is new");
+        assert_eq!(rates(2), [10.0, 0.0], "it may have been the one that was not shown");
     }
 
     #[test]
