@@ -30,6 +30,7 @@ mod system {
     pub(crate) mod nat;
     pub(crate) mod nested;
     pub(crate) mod network;
+    pub(crate) mod numbered;
     pub(crate) mod pcap;
     pub(crate) mod reach;
     pub(crate) mod recorder;

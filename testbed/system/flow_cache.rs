@@ -1,6 +1,5 @@
 //! The flow cache of attachments: what stays in the kernel fares, counts and arrives as what goes through faultwire.
 
-use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
@@ -11,6 +10,7 @@ use faultwire::net::Netns;
 
 use crate::system::attach::{Attached, Hosts, PEER, exchange, field, netns};
 use crate::system::common::unique;
+use crate::system::numbered;
 
 const TARGET: [&str; 2] = ["10.87.0.1", "fd87::1"];
 
@@ -20,19 +20,6 @@ fn bind(netns: &Netns, address: &str, port: u16) -> UdpSocket {
     // Nothing may be lost for lack of room.
     setsockopt(&socket, sockopt::RcvBufForce, &(64 << 20)).unwrap();
     socket
-}
-
-/// What has arrived, number by number.
-fn arrived(socket: &UdpSocket) -> Vec<u32> {
-    socket.set_nonblocking(true).unwrap();
-    let (mut numbers, mut bytes) = (Vec::new(), [0; 2_000]);
-    loop {
-        match socket.recv(&mut bytes) {
-            Ok(_) => numbers.push(u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return numbers,
-            Err(error) => panic!("{error}"),
-        }
-    }
 }
 
 /// Waits until faultwire has read all that was sent: the first packet of a flow goes through it, behind all else.
@@ -53,29 +40,14 @@ fn send(
     train: u32,
     options: &[&str],
 ) -> (Vec<u32>, serde_json::Value) {
-    const LENGTH: usize = 100;
     let from = bind(&netns(&hosts.target), TARGET[family], 4_000);
     let to = bind(&netns(&hosts.peer), PEER[family], 5_000);
     from.connect(to.local_addr().unwrap()).unwrap();
     let attached = hosts.attach(&[options, &["--match", "udp port 5000"]].concat());
-    if train > 1 {
-        setsockopt(&from, sockopt::UdpGsoSegment, &(LENGTH as i32)).unwrap();
-    }
-    for (sent, first) in (0..count).step_by(train as usize).enumerate() {
-        let datagram = |number: u32| {
-            let mut bytes = [0; LENGTH];
-            bytes[..4].copy_from_slice(&number.to_be_bytes());
-            bytes
-        };
-        let bytes: Vec<u8> = (first..first + train).flat_map(datagram).collect();
-        from.send(&bytes).unwrap();
-        // The queue of the TAP has no room for all, and what is sent in one burst waits for the first that is detoured.
-        if sent % 20 == 19 {
-            wait_for_faultwire(hosts, family);
-        }
-    }
+    // What is sent in one burst waits for the first that is detoured.
+    numbered::send(&from, count, train, || wait_for_faultwire(hosts, family));
     let summary = attached.stop(Signal::SIGTERM);
-    (arrived(&to), summary)
+    (numbered::arrived(&to), summary)
 }
 
 /// The same seed and the same traffic: the same packets are lost, and none overtakes another.

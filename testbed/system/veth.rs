@@ -1,6 +1,6 @@
 //! Veth ports: a router as with TUN devices, also for what stays in the kernel.
 
-use std::io::{ErrorKind, IoSliceMut};
+use std::io::IoSliceMut;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::process::Stdio;
@@ -16,6 +16,7 @@ use crate::system::attach::{exchange, field};
 use crate::system::common::{
     Foreign, Running, Scratch, config, faultwire, ip, output, said, send as send_signal, unique, until,
 };
+use crate::system::numbered;
 
 const LEFT: [&str; 2] = ["10.88.1.2", "fd88:1::2"];
 const RIGHT: [&str; 2] = ["10.88.2.2", "fd88:2::2"];
@@ -61,38 +62,14 @@ fn send(
     (family, train): (usize, u32),
     faults: &str,
 ) -> (Vec<u32>, serde_json::Value) {
-    const LENGTH: usize = 100;
     const COUNT: u32 = 6_000;
     let paths = format!("[[path]]\nfrom = \"left\"\nto = \"right\"\nspec = \"udp port 5000: {faults}\"\n");
     let running = start(kind, &format!("seed = 11\nworkers = 1\nflow_cache = {cache}"), &paths);
     let (from, to) = pair(&running, family);
-    if train > 1 {
-        setsockopt(&from, sockopt::UdpGsoSegment, &(LENGTH as i32)).unwrap();
-    }
-    for (sent, first) in (0..COUNT).step_by(train as usize).enumerate() {
-        let datagram = |number: u32| {
-            let mut bytes = [0; LENGTH];
-            bytes[..4].copy_from_slice(&number.to_be_bytes());
-            bytes
-        };
-        let bytes: Vec<u8> = (first..first + train).flat_map(datagram).collect();
-        from.send(&bytes).unwrap();
-        // The queue of the device has no room for all.
-        if sent % 20 == 19 {
-            wait_for_faultwire(&running, family);
-        }
-    }
-    wait_for_faultwire(&running, family);
-    to.set_nonblocking(true).unwrap();
-    let (mut numbers, mut bytes) = (Vec::new(), [0; 2_000]);
-    loop {
-        match to.recv(&mut bytes) {
-            Ok(_) => numbers.push(u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-            Err(error) => panic!("{error}"),
-        }
-    }
-    (numbers, running.stop(Signal::SIGTERM))
+    let wait = || wait_for_faultwire(&running, family);
+    numbered::send(&from, COUNT, train, wait);
+    wait();
+    (numbered::arrived(&to), running.stop(Signal::SIGTERM))
 }
 
 /// The same seed and the same traffic: the same packets are lost, in the kernel, beside it and through TUN devices.
