@@ -8,6 +8,7 @@ use crate::engine::network::router_params;
 use crate::pipeline::counters::Reason;
 use crate::pipeline::testing::{Frame, Run, Spec};
 use crate::pipeline::time::{Duration, Instant};
+use crate::pipeline::wire::tcp::flag::{ACK, SYN};
 
 /// The blocks of TOML of a page.
 fn blocks(page: &str) -> Vec<String> {
@@ -34,8 +35,6 @@ fn run(block: &str) -> Run {
 fn at(seconds: u64) -> Instant {
     Instant::ZERO + Duration::from_secs(seconds)
 }
-
-use crate::pipeline::wire::tcp::flag::{ACK, SYN};
 
 fn tcp(port: u16, flags: u8) -> Spec {
     Spec { flags, source_port: port, destination_port: 80, ..Spec::tcp(0) }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::pipeline::params::MidStream;
+use crate::pipeline::wire::tcp::flag::{ACK, RST, SYN};
 
 /// What leaves from port 0 (inside) of a RST there.
 fn resets(run: &Run) -> Vec<(SocketAddr, SocketAddr, u32, u32, u8)> {
@@ -91,7 +92,6 @@ fn rebinding_keeps_forwards() {
     }
 }
 
-use crate::pipeline::wire::tcp::flag::{ACK, RST, SYN};
 const CLIENT: &str = "10.0.1.2:5000";
 const WEB: &str = "10.0.2.2:80";
 
