@@ -11,14 +11,12 @@
 //!
 //! The router's namespace has no name. It ends with the process, and the pairs end with it.
 
-use std::collections::hash_map::RandomState;
-use std::hash::{BuildHasher, Hasher};
 use std::io;
 
 use nix::errno::Errno;
 
 use crate::bpf::flows::FlowTable;
-use crate::bpf::{BpfError, CacheSize, HookCounters, PortDevices, PortLinks, PortPrograms};
+use crate::bpf::{BpfError, CacheParams, HookCounters, PortDevices, PortLinks, PortPrograms};
 use crate::device::tap::LinkHeader;
 use crate::device::{DeviceError, Granted, Offload, Queue, Tun, TunOptions};
 use crate::net::veth::{self, End};
@@ -115,12 +113,12 @@ impl VethPorts {
         Ok((queues.remove(0), granted))
     }
 
-    /// Starts forwarding between the hosts' devices and the TAPs, with a flow cache for `cached` flows; and gives the ends in the
+    /// Starts forwarding between the hosts' devices and the TAPs, with a flow cache if there is a `cache`; and gives the ends in the
     /// order in which the ports were made.
     ///
     /// # Errors
     /// If the kernel has no tcx, or the privilege is missing.
-    pub fn attach(&mut self, cached: Option<usize>) -> Result<Vec<VethEnd>, VethError> {
+    pub fn attach(&mut self, cache: Option<CacheParams>) -> Result<Vec<VethEnd>, VethError> {
         let devices = lookup::devices(&self.netns)?;
         let index = |name: String| {
             let found = devices.iter().find(|device| device.name == name);
@@ -135,8 +133,7 @@ impl VethPorts {
             })
         };
         let ports = (0..self.count).map(port).collect::<Result<Vec<_>, _>>()?;
-        let seed = RandomState::new().build_hasher().finish();
-        let programs = PortPrograms::load(ports.clone(), cached.map(|flows| CacheSize { flows, seed }))?;
+        let programs = PortPrograms::load(ports.clone(), cache)?;
         self.links = Some(self.netns.run(|| programs.attach())??);
         let flows = programs.flows().cloned();
         self.programs = Some(programs);

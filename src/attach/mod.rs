@@ -16,7 +16,7 @@ use std::io;
 
 use crate::attach::keeper::Keeper;
 use crate::bpf::flows::FlowTable;
-use crate::bpf::{BpfError, CacheSize, Devices, HookCounters, Links, Programs};
+use crate::bpf::{BpfError, CacheParams, Devices, HookCounters, Links, Programs};
 use crate::device::{DeviceError, Offload, Queue, Tun, TunOptions};
 use crate::net::{LinkSetup, NetError, Netns, link, lookup, sysctl};
 
@@ -127,7 +127,7 @@ pub fn find(netns: &Netns, device: Option<&str>) -> Result<lookup::Device, Attac
 }
 
 impl Attachment {
-    /// Creates the TAPs beside `device` and loads the programs, with a flow cache for `cached` flows. Traffic passes them after
+    /// Creates the TAPs beside `device` and loads the programs, with a flow cache if there is a `cache`. Traffic passes them after
     /// [`Attachment::attach`].
     ///
     /// # Errors
@@ -136,7 +136,7 @@ impl Attachment {
         netns: &Netns,
         device: &lookup::Device,
         workers: usize,
-        cached: Option<usize>,
+        cache: Option<CacheParams>,
     ) -> Result<(Self, Taps), AttachError> {
         let first = random() as u16;
         let open =
@@ -152,7 +152,6 @@ impl Attachment {
         };
         let devices =
             Devices { device: device.index, outer: index(&outer_name)?, inner: index(&inner_name)? };
-        let cache = cached.map(|flows| CacheSize { flows, seed: random() });
         let programs = Programs::load(devices, number, cache)?;
         let mut notices = Vec::new();
         if granted.offload != Offload::Uso {

@@ -50,6 +50,8 @@ pub struct FlowTable(Arc<Shared>);
 struct Shared {
     flows: Memory,
     returned: Memory,
+    /// Of each entry, one behind the highest sequence number of TCP data; present if data that is sent again is detoured.
+    ends: Option<Memory>,
     sets: usize,
     seed: u64,
 }
@@ -110,8 +112,8 @@ impl KeyWords {
 
 impl FlowTable {
     /// A table of `sets` sets (a power of two) in these maps.
-    pub(super) fn new(flows: Memory, returned: Memory, sets: usize, seed: u64) -> Self {
-        Self(Arc::new(Shared { flows, returned, sets, seed }))
+    pub(super) fn new(flows: Memory, returned: Memory, ends: Option<Memory>, sets: usize, seed: u64) -> Self {
+        Self(Arc::new(Shared { flows, returned, ends, sets, seed }))
     }
 
     /// The number of entries.
@@ -127,6 +129,23 @@ impl FlowTable {
     /// The first entry of the set of a key.
     pub(crate) fn set(&self, key: KeyWords) -> usize {
         (key.hash(self.0.seed) as u32 as usize & (self.0.sets - 1)) * WAYS
+    }
+
+    /// Whether TCP data that is sent again is detoured.
+    pub(crate) fn follows(&self) -> bool {
+        self.0.ends.is_some()
+    }
+
+    /// One behind the highest sequence number of TCP data that has passed by an entry; `None` if that is not followed.
+    pub(crate) fn end(&self, entry: usize) -> Option<u32> {
+        self.0.ends.as_ref().map(|ends| ends[entry].load(Ordering::Acquire) as u32)
+    }
+
+    /// Tells the programs of data that did not pass by a closed entry, before it is opened.
+    pub(crate) fn set_end(&self, entry: usize, end: u32) {
+        if let Some(ends) = &self.0.ends {
+            ends[entry].store(end.into(), Ordering::Release);
+        }
     }
 
     /// An entry.
@@ -182,31 +201,51 @@ impl Entry<'_> {
     }
 }
 
+#[cfg(test)]
+use crate::pipeline::wire::serial::is_before;
+
+/// What the programs read of a packet.
+#[cfg(test)]
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sight {
+    pub(crate) key: KeyWords,
+    pub(crate) amount: crate::pipeline::counters::Amount,
+    /// Length of the longest wire packet.
+    pub(crate) longest: u64,
+    /// It may pass if its flow may.
+    pub(crate) is_plain: bool,
+    /// TCP data: where it begins, and its length.
+    pub(crate) sequence: u32,
+    pub(crate) data: u32,
+}
+
 /// What the programs do.
 #[cfg(test)]
 impl FlowTable {
     /// A table that no program sees.
-    pub(crate) fn in_memory(sets: usize) -> Self {
+    pub(crate) fn in_memory(sets: usize, follows: bool) -> Self {
         let flows = Memory::anonymous(sets * WAYS * WORDS);
-        Self::new(flows, Memory::anonymous(2 * RETURNED_WORDS), sets, 7)
+        let ends = follows.then(|| Memory::anonymous(sets * WAYS));
+        Self::new(flows, Memory::anonymous(2 * RETURNED_WORDS), ends, sets, 7)
     }
 
     /// As `passes` of `wire.c`.
-    pub(crate) fn pass(
-        &self,
-        key: KeyWords,
-        amount: crate::pipeline::counters::Amount,
-        longest: u64,
-        is_plain: bool,
-    ) -> bool {
+    pub(crate) fn pass(&self, sight: Sight) -> bool {
+        let Sight { key, amount, longest, is_plain, sequence, data } = sight;
         let set = self.set(key);
         let is_of = |entry: &Entry<'_>| {
             entry.0.iter().zip(key.0).all(|(word, of_key)| word.load(Ordering::Relaxed) == of_key)
         };
-        let Some(entry) = (set..set + WAYS).map(|number| self.entry(number)).find(is_of) else {
+        let Some(number) = (set..set + WAYS).find(|number| is_of(&self.entry(*number))) else {
             return false;
         };
-        let passes = entry.pass(amount.packets, longest, is_plain);
+        let (entry, end) = (self.entry(number), self.end(number).filter(|_| data > 0));
+        let is_again = end.is_some_and(|end| is_before(sequence, end));
+        let passes = entry.pass(amount.packets, longest, is_plain && !is_again);
+        let until = sequence.wrapping_add(data);
+        if passes && end.is_some_and(|end| is_before(end, until)) {
+            self.set_end(number, until);
+        }
         entry.0[BYTES].fetch_add(if passes { amount.bytes } else { 0 }, Ordering::Relaxed);
         passes
     }

@@ -8,7 +8,7 @@ use crate::bpf::flows::{FlowTable, RETURNED_WORDS, WAYS, WORDS};
 use crate::bpf::memory::Memory;
 use crate::bpf::object::Object;
 use crate::bpf::sys::{self, Hook, MapShape};
-use crate::bpf::{BpfError, CacheSize, HookCounters};
+use crate::bpf::{BpfError, CacheParams, HookCounters};
 
 /// The compiled programs. `.ci/bpf` compiles them again and compares.
 pub(super) const WIRE: &[u8] = include_bytes!("wire.o");
@@ -38,7 +38,7 @@ impl Loaded {
     ///
     /// # Panics
     /// Never: the object is a part of the binary.
-    pub(super) fn load(names: &[&str], sizes: Sizes, cache: Option<CacheSize>) -> Result<Self, BpfError> {
+    pub(super) fn load(names: &[&str], sizes: Sizes, cache: Option<CacheParams>) -> Result<Self, BpfError> {
         if cfg!(target_endian = "big") {
             return Err(BpfError::ByteOrder);
         }
@@ -48,6 +48,7 @@ impl Loaded {
             let [kind, key_size, value_size, mut max_entries, flags] = map.shape;
             match (map.name.as_str(), cache) {
                 ("flows", Some(cache)) => max_entries = cache.sets() as u32,
+                ("ends", Some(cache)) if cache.follows => max_entries = cache.sets() as u32,
                 ("counters" | "returned", _) => max_entries = sizes.directions as u32,
                 ("ports", _) => max_entries = sizes.devices as u32,
                 _ => {}
@@ -74,14 +75,15 @@ impl Loaded {
         Ok(loaded)
     }
 
-    fn flow_table(&self, sizes: Sizes, cache: CacheSize) -> Result<FlowTable, BpfError> {
+    fn flow_table(&self, sizes: Sizes, cache: CacheParams) -> Result<FlowTable, BpfError> {
         let memory = |name: &str, words| {
             let map = self.map(name).as_fd();
             Memory::of(map, words).map_err(|errno| BpfError::Memory { name: name.to_owned(), errno })
         };
         let flows = memory("flows", cache.sets() * WAYS * WORDS)?;
         let returned = memory("returned", sizes.directions * RETURNED_WORDS)?;
-        Ok(FlowTable::new(flows, returned, cache.sets(), cache.seed))
+        let ends = cache.follows.then(|| memory("ends", cache.sets() * WAYS)).transpose()?;
+        Ok(FlowTable::new(flows, returned, ends, cache.sets(), cache.seed))
     }
 
     /// The flow cache, if the programs have one.
@@ -90,10 +92,11 @@ impl Loaded {
     }
 
     /// Fills in the settings: the four words of an attachment, and the cache.
-    pub(super) fn set(&self, attachment: [u32; 4], cache: Option<CacheSize>) -> Result<(), BpfError> {
-        let (sets, seed) = cache.map_or((0, 0), |cache| (cache.sets() as u32, cache.seed));
+    pub(super) fn set(&self, attachment: [u32; 4], cache: Option<CacheParams>) -> Result<(), BpfError> {
+        let (sets, follows, seed) =
+            cache.map_or((0, false, 0), |cache| (cache.sets() as u32, cache.follows, cache.seed));
         let (low, high) = (seed as u32, (seed >> 32) as u32);
-        let words = attachment.into_iter().chain([sets, 0, low, high]);
+        let words = attachment.into_iter().chain([sets, follows.into(), low, high]);
         let bytes: Vec<u8> = words.flat_map(u32::to_ne_bytes).collect();
         self.update("settings", 0, &bytes)
     }

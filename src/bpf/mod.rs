@@ -10,6 +10,8 @@ mod object;
 mod ports;
 mod sys;
 
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
@@ -91,16 +93,24 @@ pub struct Programs {
 
 /// Parameters of the flow cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CacheSize {
+pub struct CacheParams {
     /// Flows that must fit, counting each direction of a connection; the table has at least twice as many entries.
     pub flows: usize,
+    /// Whether TCP data that is sent again is shown to faultwire, also where nothing happens to it, and how far each flow has come
+    /// is known. The table then needs an eighth more memory.
+    pub follows: bool,
     /// A random key, so that nobody can choose packets that collide in the table.
     pub seed: u64,
 }
 
-impl CacheSize {
+impl CacheParams {
     /// Maximum number of sets of a table: 512 MB.
     const MOST_SETS: usize = 1 << 20;
+
+    /// Parameters with a random seed.
+    pub fn new(flows: usize, follows: bool) -> Self {
+        Self { flows, follows, seed: RandomState::new().build_hasher().finish() }
+    }
 
     /// Sets of the table, a power of two.
     fn sets(self) -> usize {
@@ -138,7 +148,7 @@ impl Programs {
     ///
     /// # Errors
     /// If the kernel or the lack of privilege forbids it.
-    pub fn load(devices: Devices, mark: u16, cache: Option<CacheSize>) -> Result<Self, BpfError> {
+    pub fn load(devices: Devices, mark: u16, cache: Option<CacheParams>) -> Result<Self, BpfError> {
         const MARKS: u32 = 0xfa17_0000;
         let loaded = Loaded::load(&Self::NAMES, Sizes { directions: 2, devices: 1 }, cache)?;
         let Devices { device, outer, inner } = devices;

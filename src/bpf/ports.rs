@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use crate::bpf::flows::FlowTable;
 use crate::bpf::loaded::{Loaded, Sizes};
 use crate::bpf::sys::Hook;
-use crate::bpf::{BpfError, CacheSize, HookCounters};
+use crate::bpf::{BpfError, CacheParams, HookCounters};
 
 /// The router's devices of a veth port, all in one namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +36,7 @@ impl PortPrograms {
     ///
     /// # Errors
     /// If the kernel or the lack of privilege forbids it.
-    pub fn load(ports: Vec<PortDevices>, cache: Option<CacheSize>) -> Result<Self, BpfError> {
+    pub fn load(ports: Vec<PortDevices>, cache: Option<CacheParams>) -> Result<Self, BpfError> {
         let indices = ports.iter().flat_map(|port| [port.tap, port.inner]);
         let devices = indices.max().map_or(1, |highest| highest as usize + 1);
         let sizes = Sizes { directions: ports.len().max(1), devices };

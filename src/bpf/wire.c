@@ -64,8 +64,8 @@ struct map {
 struct settings {
     // Of an attachment.
     u32 device, outer, inner, mark;
-    // The cache: sets of flows, a power of two; 0 if there is none.
-    u32 sets, pad;
+    // The cache: sets of flows, a power of two; 0 if there is none. And whether TCP data that is sent again is detoured.
+    u32 sets, follows;
     u64 seed;
 };
 
@@ -103,6 +103,11 @@ struct set {
     struct flow flows[WAYS];
 };
 
+// Of each flow of a set, one behind the highest sequence number of its TCP data. Used if `follows` is set.
+struct ends {
+    u64 ends[WAYS];
+};
+
 // Frames of faultwire that have come by a hook.
 struct returned {
     u64 frames, pad[7];
@@ -126,6 +131,7 @@ struct map returned SECTION("maps") = {MAP_ARRAY, sizeof(u32), sizeof(struct ret
 // By the index of either device of the port.
 struct map ports SECTION("maps") = {MAP_ARRAY, sizeof(u32), sizeof(struct port), 1, 0};
 struct map flows SECTION("maps") = {MAP_ARRAY, sizeof(u32), sizeof(struct set), 1, MAP_MMAPABLE};
+struct map ends SECTION("maps") = {MAP_ARRAY, sizeof(u32), sizeof(struct ends), 1, MAP_MMAPABLE};
 
 INLINE struct settings *read_settings(void) {
     u32 zero = 0;
@@ -163,6 +169,10 @@ struct packet {
     u32 hops;
     // It may pass if its flow may.
     u32 is_plain;
+    // TCP data that it carries; 0 if none.
+    u32 sequence, data;
+    // Where its flow's end is; 0 if nobody wants to know.
+    u64 *end;
 };
 
 #define TCP 6
@@ -219,6 +229,7 @@ INLINE int read_packet(struct __sk_buff *skb, u32 type, u32 at, u32 direction, s
         return 0;
     u32 headers;
     p->is_plain = 1;
+    p->sequence = 0;
     if (protocol == TCP) {
         if (transport + 20 > end)
             return 0;
@@ -228,6 +239,7 @@ INLINE int read_packet(struct __sk_buff *skb, u32 type, u32 at, u32 direction, s
             return 0;
         if (transport[13] & SHOWN)
             p->is_plain = 0;
+        p->sequence = __builtin_bswap32(*(u32 *)(transport + 4));
     } else if (protocol == UDP) {
         u32 length = swap16(*(u16 *)(transport + 4));
         headers = ip_length + 8;
@@ -248,6 +260,7 @@ INLINE int read_packet(struct __sk_buff *skb, u32 type, u32 at, u32 direction, s
             p->is_plain = 0;
     }
     p->bytes = total + (p->wires - 1) * headers;
+    p->data = protocol == TCP ? payload : 0;
     return 1;
 }
 
@@ -265,15 +278,44 @@ INLINE struct flow *find_flow(struct settings *s, struct packet *p) {
     }
     u32 number = (u32)hash & (s->sets - 1);
     struct set *set = map_lookup(&flows, &number);
+    struct ends *set_ends = 0;
+    p->end = 0;
+    if (s->follows && p->data) {
+        set_ends = map_lookup(&ends, &number);
+        if (!set_ends)
+            return 0;
+    }
     if (!set)
         return 0;
 #pragma unroll
     for (int way = 0; way < WAYS; way++) {
         struct flow *flow = &set->flows[way];
-        if (is_of(flow, p))
+        if (is_of(flow, p)) {
+            if (set_ends)
+                p->end = &set_ends->ends[way];
             return flow;
+        }
     }
     return 0;
+}
+
+// Sequence numbers (RFC 9293, 3.4): `a` comes before `b`.
+INLINE int is_before(u32 a, u32 b) { return (int)(a - b) < 0; }
+
+// The data of a packet that passes has been sent.
+INLINE void advance(struct packet *p) {
+    u32 until = p->sequence + p->data;
+    u64 end = *(volatile u64 *)p->end;
+    // Packets of one flow hardly ever pass on two processors at once.
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        if (!is_before(end, until))
+            return;
+        u64 seen = __sync_val_compare_and_swap(p->end, end, (u64)until);
+        if (seen == end)
+            return;
+        end = seen;
+    }
 }
 
 // How often others may change the state between a look at it and the change.
@@ -291,14 +333,20 @@ INLINE int pass(struct flow *flow, struct packet *p, u32 *device) {
         u64 room = flow->room;
         int passes = p->is_plain && state < DETOUR && p->longest <= (room & LOWEST(LONGEST_BITS)) &&
                      (state & PASSED) + p->wires <= room >> ROOM_SHIFT;
+        // Data that was sent before. The end is as old as the state: faultwire changes both when it opens the entry.
+        if (passes && p->end && is_before(p->sequence, *(volatile u64 *)p->end))
+            passes = 0;
         // Nobody has acknowledged detours for long: they are not counted any more.
         if (!passes && state / DETOUR >= MOST_DETOURS)
             return 0;
         u64 next = state + (passes ? p->wires : DETOUR);
         u64 seen = __sync_val_compare_and_swap(&flow->state, state, next);
         if (seen == state) {
-            if (passes)
+            if (passes) {
                 __sync_fetch_and_add(&flow->bytes, p->bytes);
+                if (p->end)
+                    advance(p);
+            }
             *device = room >> LONGEST_BITS & LOWEST(DEVICE_BITS);
             return passes;
         }

@@ -84,6 +84,11 @@ impl Watch {
     pub fn sees_packets(&self) -> bool {
         self.records.is_some() || self.events.is_some() || self.journal.iter().any(Taps::sees_packets)
     }
+
+    /// Whether a receiver is told which transmission of its data a packet is.
+    pub fn follows_flows(&self) -> bool {
+        self.journal.iter().any(Taps::follows_flows)
+    }
 }
 
 /// Running workers.

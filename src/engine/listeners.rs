@@ -2,6 +2,7 @@
 
 use crate::journal::tap::Told;
 use crate::journal::{Kind, Tap};
+use crate::pipeline::aim::flow::FlowRef;
 use crate::pipeline::packet::Packet;
 use crate::pipeline::random::rng::Draw;
 use crate::pipeline::time::Instant;
@@ -53,6 +54,16 @@ impl Listeners {
         // Only taps of the run itself may follow flows.
         let own = self.taps.iter_mut().filter(|(number, _)| number.is_none());
         own.fold(0, |count, (_, tap)| count.max(tap.transmission(packet)))
+    }
+
+    /// Data of `flow` up to the sequence number `end` has passed unseen.
+    pub(super) fn passed(&mut self, flow: FlowRef, end: u32) {
+        self.taps.iter_mut().for_each(|(_, tap)| tap.passed(flow, end));
+    }
+
+    /// One behind the highest sequence number of TCP data of `flow`; `None` if no tap follows flows, or not this one.
+    pub(super) fn end(&self, flow: FlowRef) -> Option<u32> {
+        self.taps.iter().find_map(|(_, tap)| tap.end(flow))
     }
 
     /// Records it in the taps that want it.

@@ -211,16 +211,16 @@ impl Network {
             ports.push(Port { name, device, netns, veth, _named: named });
         }
         let mut attached = Vec::new();
-        let cached = wire::cached_flows(plan.flow_cache, plan.flows, &watch);
+        let cache = wire::flow_cache(plan.flow_cache, plan.flows, &watch);
         if let Some(veths) = &mut veths {
             let veth = |source| NetworkError::Veth { port: plan.ports[queues[0].0].name.clone(), source };
-            let attached = veths.attach(cached).map_err(veth)?;
+            let attached = veths.attach(cache).map_err(veth)?;
             for ((index, queue), end) in queues.into_iter().zip(attached) {
                 ends[0].insert(index, End::Veth { queue, end });
             }
         }
         for (index, port) in plan.attached.iter().enumerate() {
-            let (port, both) = open::open_attached(port, plan.paths.len() + 2 * index, cached, &mut notices)?;
+            let (port, both) = open::open_attached(port, plan.paths.len() + 2 * index, cache, &mut notices)?;
             ends[0].extend(both);
             attached.push(port);
         }

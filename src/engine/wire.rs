@@ -1,8 +1,8 @@
 //! A wire: a device that somebody else made, with a path for what it sends and one for what it receives.
 
 use crate::attach::{AttachError, Attachment, Taps};
-use crate::bpf::HookCounters;
 use crate::bpf::flows::FlowTable;
+use crate::bpf::{CacheParams, HookCounters};
 use crate::engine::control::{Engine, EngineError, EngineOptions, Watch, total};
 use crate::engine::network::Summary;
 use crate::engine::report::Report;
@@ -38,10 +38,9 @@ pub struct WirePlan {
     pub flow_cache: bool,
 }
 
-/// For how many flows the cache of an attachment has to have room, if it may have one: whoever is told of every packet has to
-/// see every packet.
-pub(super) fn cached_flows(is_wanted: bool, flows: usize, watch: &Watch) -> Option<usize> {
-    (is_wanted && !watch.sees_packets()).then_some(flows)
+/// The cache of an attachment or of veth ports, if it may have one: whoever is told of every packet has to see every packet.
+pub(super) fn flow_cache(is_wanted: bool, flows: usize, watch: &Watch) -> Option<CacheParams> {
+    (is_wanted && !watch.sees_packets()).then(|| CacheParams::new(flows, watch.follows_flows()))
 }
 
 /// Why a wire cannot be made, or what ended it.
@@ -77,8 +76,8 @@ impl Wire {
     /// # Errors
     /// If something cannot be made; then nothing has changed.
     pub fn start(netns: &Netns, device: &Device, plan: &WirePlan, watch: Watch) -> Result<Self, WireError> {
-        let cached = cached_flows(plan.flow_cache, plan.flows, &watch);
-        let (mut attachment, taps) = Attachment::prepare(netns, device, 1, cached)?;
+        let cache = flow_cache(plan.flow_cache, plan.flows, &watch);
+        let (mut attachment, taps) = Attachment::prepare(netns, device, 1, cache)?;
         let notices = std::mem::take(&mut attachment.notices);
         let flows = attachment.flows().cloned();
         let ends = ends(taps, flows, 0).map_err(WireError::Descriptors)?.into();

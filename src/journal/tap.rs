@@ -9,7 +9,7 @@ use rtrb::{Consumer, Producer, RingBuffer};
 use crate::journal::payload::{LEAST, Last, Part};
 use crate::journal::record::{FIXED, Kind, NO_REASON, NONE, Record, TcpRange, id};
 use crate::journal::transmissions::{Transmissions, header};
-use crate::pipeline::aim::flow::PerFlow;
+use crate::pipeline::aim::flow::{FlowRef, PerFlow};
 use crate::pipeline::counters::Reason;
 use crate::pipeline::packet::Packet;
 use crate::pipeline::params::Select;
@@ -78,10 +78,15 @@ impl Taps {
         Self::new(lanes, 1024).0
     }
 
-    /// Whether a record may be wanted of a packet to which nothing happens, or all packets of a flow have to be seen.
+    /// Whether a record may be wanted of a packet to which nothing happens.
     pub fn sees_packets(&self) -> bool {
         let all = Kind::Received.bit() | Kind::Sent.bit();
-        self.lanes.iter().any(|lane| lane.follows || lane.kinds & all != 0)
+        self.lanes.iter().any(|lane| lane.kinds & all != 0)
+    }
+
+    /// Whether any lane follows flows. Of packets that nobody sees, it has to be told how far they have come.
+    pub fn follows_flows(&self) -> bool {
+        self.lanes.iter().any(|lane| lane.follows)
     }
 
     /// The tap of a worker whose flow table holds so many flows.
@@ -161,6 +166,18 @@ impl Tap {
             Some(flows) if packet.is_tcp() => flows.of(packet.flow).count(packet),
             _ => 0,
         }
+    }
+
+    /// Data of `flow` up to `end` has passed unseen.
+    pub fn passed(&mut self, flow: FlowRef, end: u32) {
+        if let Some(flows) = &mut self.flows {
+            flows.of(flow).pass(end);
+        }
+    }
+
+    /// One behind the highest sequence number of TCP data of `flow`; `None` if it is not known.
+    pub fn end(&self, flow: FlowRef) -> Option<u32> {
+        self.flows.as_ref()?.peek(flow).end()
     }
 
     /// Tells of `packet`; `draw` of the draw about it (of a train, about its first wire packet), if one decided.

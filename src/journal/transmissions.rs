@@ -12,7 +12,7 @@ const AGAIN: usize = 4;
 pub(super) struct Transmissions {
     /// Sequence number that others are relative to; `None`: nothing was seen.
     pub(super) base: Option<u32>,
-    /// One behind the last sequence number.
+    /// One behind the highest sequence number.
     end: u32,
     /// What was sent more than once: from, until, how often.
     again: [(u32, u32, u8); AGAIN],
@@ -40,6 +40,18 @@ impl Transmissions {
             self.end = until;
         }
         if is_new { 1 } else { self.repeat(sequence, until) }
+    }
+
+    /// New data up to `end` was sent unseen.
+    pub(super) fn pass(&mut self, end: u32) {
+        if self.base.is_some() && is_before(self.end, end) {
+            self.end = end;
+        }
+    }
+
+    /// One behind the last sequence number; `None` if nothing was seen.
+    pub(super) fn end(&self) -> Option<u32> {
+        self.base.map(|_| self.end)
     }
 
     fn repeat(&mut self, from: u32, until: u32) -> u8 {

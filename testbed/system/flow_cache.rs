@@ -1,15 +1,20 @@
 //! The flow cache of attachments: what stays in the kernel fares, counts and arrives as what goes through faultwire.
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
+use etherparse::PacketBuilder;
 use nix::sys::signal::Signal;
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, sendto, setsockopt, socket,
+    sockopt,
+};
 
 use faultwire::net::Netns;
 
 use crate::system::attach::{Attached, Hosts, PEER, exchange, field, netns};
-use crate::system::common::unique;
+use crate::system::common::{Folder, output, unique};
 use crate::system::numbered;
 
 const TARGET: [&str; 2] = ["10.87.0.1", "fd87::1"];
@@ -157,4 +162,55 @@ fn a_log_has_every_packet() {
     // Beside them the hundred that were waited for, and neighbours that are looked for.
     let detoured = field(&summary, "/hooks/up/detoured");
     assert!((2_100..2_110).contains(&detoured), "{detoured}");
+}
+
+/// Sends TCP segments of 100 bytes from a port of the target, as they are; each with its number among 100 bytes of data each.
+fn send_segments(hosts: &Hosts, numbers: impl Iterator<Item = u32>) {
+    let socket = netns(&hosts.target).run(|| {
+        let flags = SockFlag::SOCK_CLOEXEC;
+        socket(AddressFamily::Inet, SockType::Raw, flags, Some(SockProtocol::Raw)).unwrap()
+    });
+    let socket = socket.unwrap();
+    let [from, to] = [TARGET[0], PEER[0]].map(|address| address.parse::<Ipv4Addr>().unwrap());
+    for number in numbers {
+        let builder = PacketBuilder::ipv4(from.octets(), to.octets(), 64);
+        // They begin before the sequence numbers do again.
+        let segment = builder.tcp(4_000, 5_000, number.wrapping_mul(100).wrapping_sub(5_000), 1_000).ack(1);
+        let mut packet = Vec::new();
+        segment.write(&mut packet, &[0; 100]).unwrap();
+        let to = SockaddrIn::from(SocketAddrV4::new(to, 5_000));
+        sendto(socket.as_raw_fd(), &packet, &to, MsgFlags::empty()).unwrap();
+    }
+}
+
+/// Of packets to which nothing happens the journal is told nothing, and yet each drop says which transmission of its data it is.
+#[test]
+fn a_journal_of_drops_knows_what_the_kernel_let_pass() {
+    let (hosts, folder) = (Hosts::new(), Folder::new());
+    let (journal, config) = (folder.file("journal"), folder.file("config"));
+    let drop = r#"
+        [[up]]
+        type = "drop"
+        match = { protocol = "tcp" }
+        trigger = { nth = [150, 151] }
+    "#;
+    std::fs::write(&config, drop).unwrap();
+    let attached = hosts.attach(&["--config", &config, "--journal", &journal]);
+    send_segments(&hosts, 0..3);
+    wait_for_faultwire(&hosts, 0);
+    // These stay in the kernel; then what the 51st sent comes again, and new data behind it.
+    send_segments(&hosts, 3..149);
+    send_segments(&hosts, [50, 149].into_iter());
+    wait_for_faultwire(&hosts, 0);
+    let summary = attached.stop(Signal::SIGTERM);
+    assert!(field(&summary, "/hooks/up/passed") > 140, "{summary:#}");
+    let printed = output(&["journal", &journal, "--json"]);
+    let text = String::from_utf8(printed.stdout).unwrap();
+    let told = text.lines().map(|line| {
+        let record: serde_json::Value = serde_json::from_str(line).unwrap();
+        ["/index", "/tcp/seq", "/tcp/transmission"].map(|name| {
+            record.pointer(name).and_then(serde_json::Value::as_u64).unwrap_or_else(|| panic!("{line}"))
+        })
+    });
+    assert_eq!(told.collect::<Vec<_>>(), [[149, 5_000, 2], [150, 14_900, 1]], "{text}");
 }

@@ -79,6 +79,10 @@ struct Member {
     unread: Loss,
     /// The number that had passed when a new flow last wanted this place.
     looked: u64,
+    /// One behind the highest sequence number of its TCP data, if somebody follows the flow.
+    end: Option<u32>,
+    /// The table knows the end, too.
+    has_end: bool,
 }
 
 /// How far the opening of flows has come.
@@ -92,9 +96,14 @@ pub(in crate::engine) enum Settled {
     InPart,
 }
 
-/// Which member a packet belongs to, and whether the hook has counted it as a detour of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::engine) struct Arrived(pub(super) Option<usize>);
+/// What is known of a packet that was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(in crate::engine) struct Arrived {
+    /// The member that it belongs to.
+    member: Option<usize>,
+    /// The flow that the member had until now, and one behind the highest sequence number of its TCP data that has passed.
+    pub(in crate::engine) passed: Option<(FlowRef, u32)>,
+}
 
 /// The flows that pass in the kernel.
 #[derive(Debug)]
@@ -159,9 +168,9 @@ impl FlowCache {
         now: Instant,
     ) -> Arrived {
         if self.members.is_empty() {
-            return Arrived(None);
+            return Arrived::default();
         }
-        let Some(Seen { key, is_syn, is_counted }) = Seen::read(packet) else { return Arrived(None) };
+        let Some(Seen { key, is_syn, is_counted }) = Seen::read(packet) else { return Arrived::default() };
         // A SYN may start both directions of a connection again.
         if is_syn
             && let Some(opposite) = self.opposite(direction, &key, router)
@@ -170,27 +179,29 @@ impl FlowCache {
             self.close(other, router, now);
             self.wait(other);
         }
-        let Some(number) = self.find(direction, &key) else { return Arrived(None) };
+        let Some(number) = self.find(direction, &key) else { return Arrived::default() };
         self.close(number, router, now);
         self.members[number].read += u64::from(is_counted);
         if self.members[number].read >= ACKNOWLEDGED {
             self.acknowledge(number);
         }
         self.wait(number);
-        Arrived(Some(number))
+        let Member { entry, flow, has_end, .. } = self.members[number];
+        let end = if has_end { self.table.end(entry) } else { None };
+        Arrived { member: Some(number), passed: end.map(|end| (flow, end)) }
     }
 
-    /// The packet was one of `flow`.
+    /// The packet was one of `flow`; `end`: one behind the highest sequence number of the flow's TCP data, for one who follows it.
     pub(super) fn injected(
         &mut self,
         direction: usize,
         arrived: Arrived,
-        flow: FlowRef,
+        (flow, end): (FlowRef, Option<u32>),
         router: &mut Router,
         now: Instant,
     ) {
-        if let Arrived(Some(number)) = arrived {
-            self.members[number].flow = flow;
+        if let Some(number) = arrived.member {
+            (self.members[number].flow, self.members[number].end) = (flow, end);
             return;
         }
         let Some((key, index)) = router.flow(flow) else { return };
@@ -204,7 +215,7 @@ impl FlowCache {
         *asked = Asked { flow, next: index.saturating_mul(2) };
         let Some((path, out)) = self.way(direction, flow, router) else { return };
         if router.quiet(flow, path, now).count >= LEAST {
-            self.admit((direction, path, out), key, flow, router, now);
+            self.admit((direction, path, out), key, (flow, end), router, now);
         }
     }
 
@@ -233,7 +244,7 @@ impl FlowCache {
         &mut self,
         (direction, path, out): (usize, u16, usize),
         key: FlowKey,
-        flow: FlowRef,
+        (flow, end): (FlowRef, Option<u32>),
         router: &mut Router,
         now: Instant,
     ) {
@@ -265,6 +276,8 @@ impl FlowCache {
             is_waiting: place > 0 && self.members[number].is_waiting,
             unread: Loss::default(),
             looked: u64::MAX,
+            end,
+            has_end: false,
         };
         if place > 0 {
             self.members[number] = member;
@@ -402,10 +415,11 @@ impl FlowCache {
 
     /// Opens a closed flow, or acknowledges what was read of it; false if that has to be tried again.
     fn settle_one(&mut self, number: usize, written: &[u64], router: &mut Router, now: Instant) -> bool {
-        let Member { path, out, flow, .. } = self.members[number];
+        let Member { path, out, flow, entry, end, ref key, .. } = self.members[number];
+        let is_lost = self.table.follows() && key.protocol() == protocol::TCP && end.is_none();
         let state = self.entry(number).state();
         let quiet = router.quiet(flow, path, now);
-        if quiet.count < LEAST {
+        if quiet.count < LEAST || is_lost {
             self.acknowledge(number);
             return true;
         }
@@ -418,6 +432,8 @@ impl FlowCache {
         }
         let device = self.ends[out].device;
         let is_ready = unread == 0 && self.is_all_back(out, written, now);
+        self.members[number].has_end = end.is_some();
+        self.table.set_end(entry, end.unwrap_or_default());
         if !is_ready || !self.entry(number).open(state, quiet.count, quiet.longest, device) {
             return false;
         }

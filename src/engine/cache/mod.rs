@@ -65,7 +65,7 @@ impl FlowCaches {
     pub(super) fn arrived(&mut self, port: u16, packet: &[u8], router: &mut Router, now: Instant) -> Arrived {
         match self.of_port[usize::from(port)] {
             Some((cache, direction)) => self.caches[cache].arrived(direction, packet, router, now),
-            None => Arrived(None),
+            None => Arrived::default(),
         }
     }
 
@@ -75,7 +75,7 @@ impl FlowCaches {
         &mut self,
         port: u16,
         arrived: Arrived,
-        flow: FlowRef,
+        flow: (FlowRef, Option<u32>),
         router: &mut Router,
         now: Instant,
     ) {

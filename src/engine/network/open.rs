@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::attach::{self, AttachError, Attachment};
+use crate::bpf::CacheParams;
 use crate::config::plan::{AttachedPort, PortPlan};
 use crate::device::steer::Steering;
 use crate::device::{DeviceError, Offload, Queue, Tun, TunOptions};
@@ -98,7 +99,7 @@ pub(super) fn open_veth(
 pub(super) fn open_attached(
     port: &AttachedPort,
     first: usize,
-    cached: Option<usize>,
+    cache: Option<CacheParams>,
     notices: &mut Vec<String>,
 ) -> Result<(Attached, [End; 2]), NetworkError> {
     let target = TargetRef::from(&port.target);
@@ -106,7 +107,7 @@ pub(super) fn open_attached(
     let target =
         Target::find(&target).map_err(|source| NetworkError::Target { port: port.name.clone(), source })?;
     let device = attach::find(&target.netns, port.device.as_deref()).map_err(attach)?;
-    let (mut attachment, taps) = Attachment::prepare(&target.netns, &device, 1, cached).map_err(attach)?;
+    let (mut attachment, taps) = Attachment::prepare(&target.netns, &device, 1, cache).map_err(attach)?;
     notices.extend(attachment.notices.drain(..).map(|notice| format!("port {}: {notice}", port.name)));
     let flows = attachment.flows().cloned();
     let ends =

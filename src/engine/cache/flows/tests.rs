@@ -1,15 +1,17 @@
 //! The cache, with programs and TAP played in memory: whatever comes in whatever order, every flow fares as if all of its
 //! packets had been shown to the router.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
 use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::bpf::flows::FlowTable;
+use crate::bpf::flows::{FlowTable, Sight};
 use crate::config::spec;
 use crate::engine::cache::{FlowCaches, STEP};
+use crate::engine::listeners::Listeners;
+use crate::journal::{Kind, Lane, Taps};
 use crate::pipeline::counters::{RouterCounters, StageCounters};
 use crate::pipeline::packet::Packet;
 use crate::pipeline::params::{RouterParams, StageParams, Trigger};
@@ -23,14 +25,22 @@ const UP: usize = 0;
 /// The source port of a flow, and what left of it.
 type Flow = (u16, Vec<Vec<u8>>);
 
-/// Seen as the program sees it: key, amount, the longest wire packet, and whether it may pass.
-fn read(frame: &Frame) -> Option<(KeyWords, Amount, u64, bool)> {
+/// Seen as the programs see it.
+fn read(frame: &Frame) -> Option<Sight> {
     let Seen { key, is_counted, .. } = Seen::read(&frame.bytes)?;
     let buffer = [vec![0; HEADROOM], frame.bytes.clone()].concat();
     let packet = Packet::parse(buffer.into_boxed_slice(), frame.bytes.len(), frame.offload, 0).ok()?;
     let is_plain = packet.tcp_flags().is_none_or(|flags| flags & (flag::SYN | flag::FIN | flag::RST) == 0);
     let longest = packet.wire_length(0).into();
-    is_counted.then(|| (KeyWords::of(&key, UP), packet.amount(), longest, is_plain))
+    let sequence = frame.bytes[24..].first_chunk().map(|bytes| u32::from_be_bytes(*bytes))?;
+    let data = packet.payload_length();
+    let (key, amount) = (KeyWords::of(&key, UP), packet.amount());
+    is_counted.then_some(Sight { key, amount, longest, is_plain, sequence, data })
+}
+
+/// The number that [`frame`] has put into it.
+fn step(frame: &Frame) -> u32 {
+    u32::from_be_bytes(*frame.bytes[28..].first_chunk().unwrap())
 }
 
 /// A target that sends, the hook, the queue of the TAP, and the worker.
@@ -41,18 +51,34 @@ struct Machine {
     queue: VecDeque<Frame>,
     now: Instant,
     passed: usize,
+    /// Follows the flows, as a journal does.
+    listeners: Listeners,
+    /// Of each packet that was read: number of the step that sent it, and which transmission it is.
+    transmissions: Vec<(u32, u8)>,
 }
 
 impl Machine {
     fn new(stages: &[StageParams], sets: usize) -> Self {
-        let table = FlowTable::in_memory(sets);
+        Self::with(stages, FlowTable::in_memory(sets, false))
+    }
+
+    fn with(stages: &[StageParams], table: FlowTable) -> Self {
         let (run, cache) = (Run::new(stages.to_vec()), FlowCache::new(table.clone(), End::wire(0, 0).into()));
-        Self { run, table, cache, queue: VecDeque::new(), now: Instant::ZERO, passed: 0 }
+        let lane = Lane { follows: true, ..Lane::of(&[Kind::Dropped]) };
+        Self {
+            run,
+            table,
+            cache,
+            queue: VecDeque::new(),
+            now: Instant::ZERO,
+            passed: 0,
+            listeners: Listeners::new(vec![Taps::unheard(vec![lane]).tap(64)]),
+            transmissions: Vec::new(),
+        }
     }
 
     fn send(&mut self, frame: Frame) {
-        let passes = read(&frame)
-            .is_some_and(|(key, amount, longest, is_plain)| self.table.pass(key, amount, longest, is_plain));
+        let passes = read(&frame).is_some_and(|sight| self.table.pass(sight));
         if passes {
             self.run.carry(self.now, &frame);
             self.passed += 1;
@@ -65,8 +91,17 @@ impl Machine {
     fn work(&mut self) -> bool {
         let Some(frame) = self.queue.pop_front() else { return false };
         let arrived = self.cache.arrived(UP, &frame.bytes, &mut self.run.router, self.now);
+        if let Some((flow, end)) = arrived.passed {
+            self.listeners.passed(flow, end);
+        }
         if let Some(flow) = self.run.inject(self.now, &frame) {
-            self.cache.injected(UP, arrived, flow, &mut self.run.router, self.now);
+            let buffer = [vec![0; HEADROOM], frame.bytes.clone()].concat();
+            let packet = Packet::parse(buffer.into_boxed_slice(), frame.bytes.len(), frame.offload, 0);
+            let mut packet = packet.unwrap();
+            packet.flow = flow;
+            self.transmissions.push((step(&frame), self.listeners.transmission(&packet)));
+            let end = self.listeners.end(flow);
+            self.cache.injected(UP, arrived, (flow, end), &mut self.run.router, self.now);
         }
         true
     }
@@ -101,8 +136,8 @@ impl Machine {
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// A packet or train of a flow, with these TCP flags.
-    Send(u16, u16, u8),
+    /// A packet or train of a flow, with these TCP flags; what it sends is new, or what a step so many steps ago could send.
+    Send(u16, u16, u8, u32),
     /// The worker reads so many frames.
     Work(u8),
     /// It has read all that there is, and opens what it can.
@@ -111,8 +146,10 @@ enum Step {
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let flags = prop_oneof![30 => Just(flag::ACK), 1 => Just(flag::SYN), 1 => Just(flag::FIN | flag::ACK)];
+    let again = prop_oneof![12 => Just(0), 1 => 1..30_u32];
     let step = prop_oneof![
-        6 => (1..4_u16, 1..30_u16, flags).prop_map(|(flow, wires, flags)| Step::Send(flow, wires, flags)),
+        6 => (1..4_u16, 1..30_u16, flags, again)
+            .prop_map(|(flow, wires, flags, again)| Step::Send(flow, wires, flags, again)),
         2 => (1..4_u8).prop_map(Step::Work),
         3 => Just(Step::Settle),
     ];
@@ -142,20 +179,31 @@ fn stages() -> impl Strategy<Value = Vec<StageParams>> {
     })
 }
 
-/// The frames that the steps send, numbered by their bytes.
-fn frame(flow: u16, wires: u16, flags: u8, sequence: u32) -> Frame {
-    let spec = Spec { sequence, flags, ..Spec::tcp(usize::from(wires) * 10).with_source_port(flow) };
+/// The frame that a step sends, with its number in the acknowledgement.
+fn frame(flow: u16, wires: u16, flags: u8, number: u32) -> Frame {
+    sent(flow, wires, flags, number, number * 1_000)
+}
+
+fn sent(flow: u16, wires: u16, flags: u8, acknowledgement: u32, sequence: u32) -> Frame {
+    let spec = Spec {
+        sequence,
+        acknowledgement,
+        flags,
+        ..Spec::tcp(usize::from(wires) * 10).with_source_port(flow)
+    };
     if wires > 1 && flags & flag::SYN == 0 { spec.train(10).frame() } else { spec.frame() }
 }
 
-/// Plays the steps; whether packets may stay in the kernel.
-fn play(stages: &[StageParams], steps: &[Step], is_cached: bool) -> Machine {
-    let mut machine = Machine::new(stages, 1);
-    for (number, step) in steps.iter().enumerate() {
+/// Plays the steps; whether packets may stay in the kernel, and whether somebody follows the flows.
+fn play(stages: &[StageParams], steps: &[Step], is_cached: bool, follows: bool) -> Machine {
+    let mut machine = Machine::with(stages, FlowTable::in_memory(1, follows));
+    for (number, step) in (0_u32..).zip(steps) {
         // Stages that look at the clock must not see another time in the two runs.
         match *step {
-            Step::Send(flow, wires, flags) => {
-                machine.send(frame(flow, wires, flags, number as u32 * 1_000));
+            Step::Send(flow, wires, flags, again) => {
+                // The numbers begin again in the middle, as sequence numbers do.
+                let sequence = (u32::MAX - 50_000).wrapping_add(number.saturating_sub(again) * 1_000);
+                machine.send(sent(flow, wires, flags, number, sequence));
                 if !is_cached {
                     machine.work();
                 }
@@ -179,9 +227,23 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_passes_fares_and_counts_as_if_detoured(stages in stages(), steps in steps()) {
-        let (mut shown, mut cached) = (play(&stages, &steps, false), play(&stages, &steps, true));
+    fn what_passes_fares_and_counts_as_if_detoured(
+        stages in stages(),
+        steps in steps(),
+        follows in any::<bool>(),
+    ) {
+        let [mut shown, mut cached] = [false, true].map(|is_cached| play(&stages, &steps, is_cached, follows));
         prop_assert_eq!(shown.passed, 0);
+        if follows {
+            while cached.work() {}
+            let all: HashMap<u32, u8> = shown.transmissions.iter().copied().collect();
+            for (number, transmission) in &cached.transmissions {
+                prop_assert_eq!(transmission, &all[number], "step {}", number);
+            }
+            let again = all.iter().filter(|(_, transmission)| **transmission > 1);
+            let shown = |number: &&u32| cached.transmissions.iter().any(|(other, _)| other == *number);
+            prop_assert!(again.map(|(number, _)| number).all(|number| shown(&number)), "what is sent again is seen");
+        }
         let (shown, cached) = (shown.finish(), cached.finish());
         prop_assert_eq!(cached.0, shown.0, "what leaves of each flow, in its order");
         prop_assert_eq!(cached.1, shown.1);
