@@ -62,6 +62,9 @@ struct Args {
     /// Only the cost of a held packet of this size, in this process
     #[arg(long, hide = true)]
     held: Option<u64>,
+    /// Only the ratios whose names have this text
+    #[arg(long, value_name = "TEXT")]
+    row: Option<String>,
     /// As cargo calls it
     #[arg(long, hide = true)]
     bench: bool,
@@ -96,8 +99,14 @@ fn main() {
         return;
     }
     let mut results = Vec::new();
-    for row in &ROWS {
+    for row in ROWS.iter().filter(|row| args.row.as_ref().is_none_or(|text| row.name.contains(text))) {
         compare(row, &args, &mut results);
+    }
+    if args.row.is_some() {
+        if args.json {
+            println!("{:#}", json!({ "ratios": results }));
+        }
+        return;
     }
     if args.peers {
         compare_peers(&args, &mut results);

@@ -1,4 +1,5 @@
-//! The least that forwards between two TUN devices: read a frame from one, write it to the other.
+//! The least that forwards: read a frame from a device and write it, to the other of two TUN devices, or to the same TAP device of an
+//! attachment, whose hooks send it on.
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -25,10 +26,11 @@ pub(crate) struct Pump {
 }
 
 impl Pump {
-    pub(crate) fn start(ends: [Queue; 2], wait: Wait) -> Self {
+    /// Writes what comes by each of two queues to the queue with this number.
+    pub(crate) fn start(ends: [Queue; 2], to: [usize; 2], wait: Wait) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
-        let thread = std::thread::spawn(move || pump(&ends, wait, &stopped));
+        let thread = std::thread::spawn(move || pump(&ends, to, wait, &stopped));
         Self { stop, thread: Some(thread) }
     }
 }
@@ -42,13 +44,13 @@ impl Drop for Pump {
     }
 }
 
-fn pump(ends: &[Queue; 2], wait: Wait, stop: &AtomicBool) {
+fn pump(ends: &[Queue; 2], to: [usize; 2], wait: Wait, stop: &AtomicBool) {
     let mut buffer = vec![0; FRAME_MAX];
     let mut fds =
         [PollFd::new(ends[0].as_fd(), PollFlags::POLLIN), PollFd::new(ends[1].as_fd(), PollFlags::POLLIN)];
     while !stop.load(Ordering::Relaxed) {
         poll(&mut fds, PollTimeout::from(50_u8)).unwrap();
-        for (from, to) in [(0, 1), (1, 0)] {
+        for (from, to) in to.into_iter().enumerate() {
             if !fds[from].any().unwrap_or(true) {
                 continue;
             }

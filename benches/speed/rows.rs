@@ -26,7 +26,7 @@ const IDLE: Subject = Subject::Router(Stages::Idle);
 const PUMP: Subject = Subject::Pump(Wait::Empty);
 const ONE_FRAME_PUMP: Subject = Subject::Pump(Wait::EachFrame);
 
-pub(crate) const ROWS: [Row; 8] = [
+pub(crate) const ROWS: [Row; 9] = [
     Row {
         name: "TCP, three idle stages / pump",
         means: "what parsing, routing and three stages cost a bulk transfer",
@@ -42,6 +42,14 @@ pub(crate) const ROWS: [Row; 8] = [
         base: PUMP,
         load: Load::Tcp,
         target: None,
+    },
+    Row {
+        name: "TCP, attached, three idle stages, no cache / attached pump",
+        means: "the same for an attachment that shows every packet to its stages",
+        subject: Subject::Attached,
+        base: Subject::AttachedPump,
+        load: Load::Tcp,
+        target: Some(0.95),
     },
     Row {
         name: "64 B UDP, three idle stages / pump",

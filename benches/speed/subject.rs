@@ -1,13 +1,19 @@
 //! What is measured: two hosts, and what forwards between them.
 
 use std::num::NonZeroUsize;
+use std::os::fd::{AsFd, AsRawFd};
+use std::process::Command;
 
+use faultwire::attach::Attachment;
 use faultwire::config::Plan;
 use faultwire::config::plan::{NetnsRef, PathPlan, PortPlan, WorkerCount};
 use faultwire::config::spec;
 use faultwire::device::{Offload, Tun, TunOptions};
+use faultwire::engine::wire::{Wire, WirePlan};
 use faultwire::engine::{Network, Watch};
+use faultwire::net::lookup::{self, Device};
 use faultwire::net::{LinkSetup, Netns, link, sysctl};
+use faultwire::pipeline::params::{IcmpParams, Identity};
 
 use crate::pump::{Pump, Wait};
 
@@ -40,6 +46,10 @@ pub(crate) enum Subject {
     Pump(Wait),
     /// faultwire with these stages in each direction.
     Router(Stages),
+    /// The hooks of an attachment, all of whose frames a pump writes back.
+    AttachedPump,
+    /// faultwire attached to the device, with idle stages and without the flow cache.
+    Attached,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -61,14 +71,22 @@ pub(crate) enum Running {
     #[expect(dead_code, reason = "held to be dropped")]
     Pump(Pump),
     Router(Option<Network>),
+    AttachedPump {
+        /// Ends before the attachment does.
+        _pump: Pump,
+        _attachment: Box<Attachment>,
+    },
+    Attached(Option<Box<Wire>>),
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if let Self::Router(network) = self {
-            let summary = network.take().unwrap().stop().unwrap();
-            assert!(summary.total.is_conserved(), "every packet is accounted for");
-        }
+        let summary = match self {
+            Self::Router(network) => network.take().unwrap().stop().unwrap(),
+            Self::Attached(wire) => wire.take().unwrap().stop().unwrap().0,
+            Self::Pump(_) | Self::AttachedPump { .. } => return,
+        };
+        assert!(summary.total.is_conserved(), "every packet is accounted for");
     }
 }
 
@@ -77,7 +95,7 @@ impl Subject {
         match self {
             Self::Pump(wait) => {
                 let ends = [open("fw-left", &hosts.left, NETS[0]), open("fw-right", &hosts.right, NETS[1])];
-                Running::Pump(Pump::start(ends, wait))
+                Running::Pump(Pump::start(ends, [1, 0], wait))
             }
             Self::Router(stages @ Stages::Nat) => {
                 let mut plan = plan(stages.spec(), true);
@@ -85,6 +103,29 @@ impl Subject {
                 Running::Router(Some(start(&plan, hosts)))
             }
             Self::Router(stages) => Running::Router(Some(router(stages.spec(), stages.offload(), hosts))),
+            Self::AttachedPump => {
+                let device = join(hosts);
+                let (mut attachment, taps) = Attachment::prepare(&hosts.left, &device, 1, None).unwrap();
+                let ends = taps.map(|mut queues| queues.pop().unwrap());
+                let pump = Pump::start(ends, [0, 1], Wait::Empty);
+                attachment.attach().unwrap();
+                Running::AttachedPump { _pump: pump, _attachment: Box::new(attachment) }
+            }
+            Self::Attached => {
+                let device = join(hosts);
+                let stages = spec::parse(Stages::Idle.spec()).unwrap().stages;
+                let plan = WirePlan {
+                    up: stages.clone(),
+                    down: stages,
+                    seed: 7,
+                    flows: 1024,
+                    identity: Identity::default(),
+                    icmp: IcmpParams::default(),
+                    flow_cache: false,
+                };
+                let wire = Wire::start(&hosts.left, &device, &plan, Watch::default()).unwrap();
+                Running::Attached(Some(Box::new(wire)))
+            }
         }
     }
 }
@@ -143,9 +184,26 @@ fn plan(faults: &str, offload: bool) -> Plan {
     plan
 }
 
+/// Joins the hosts by a veth pair, without anything between them; the left one's device.
+fn join(hosts: &Hosts) -> Device {
+    let netns = |netns: &Netns| format!("/proc/{}/fd/{}", std::process::id(), netns.as_fd().as_raw_fd());
+    let (left, right) = (netns(&hosts.left), netns(&hosts.right));
+    let words =
+        ["link", "add", "fw-left", "netns", &left, "type", "veth", "peer", "fw-right", "netns", &right];
+    assert!(Command::new("ip").args(words).status().unwrap().success(), "ip makes a veth pair");
+    configure("fw-left", &hosts.left, NETS[0]);
+    configure("fw-right", &hosts.right, NETS[1]);
+    lookup::device(&hosts.left, "fw-left").unwrap().unwrap()
+}
+
 fn open(name: &str, netns: &Netns, net: &str) -> faultwire::device::Queue {
     let options = TunOptions { name, netns, queues: 1, offload: Offload::Uso };
     let (mut queues, _) = Tun::open(&options).unwrap();
+    configure(name, netns, net);
+    queues.pop().unwrap()
+}
+
+fn configure(name: &str, netns: &Netns, net: &str) {
     let setup = LinkSetup {
         mtu: 1500,
         tx_queue_len: Some(QUEUE),
@@ -153,5 +211,4 @@ fn open(name: &str, netns: &Netns, net: &str) -> faultwire::device::Queue {
         routes: vec!["0.0.0.0/0".parse().unwrap()],
     };
     link::configure(netns, name, &setup).unwrap();
-    queues.pop().unwrap()
 }
