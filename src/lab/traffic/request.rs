@@ -1,10 +1,12 @@
 //! A TCP client that sends one HTTP/1.1 request and reads the answer.
 
 use std::io::{self, Read, Write};
+use std::mem::offset_of;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
+use nix::libc;
 use nix::sys::socket::getsockopt;
 
 use crate::lab::clock::{self, Deadline};
@@ -83,14 +85,16 @@ impl TcpFacts {
     /// `socket` is not TCP.
     pub fn of(socket: &impl AsFd) -> io::Result<Self> {
         let info = getsockopt(socket, sockopt::TcpInfo)?;
+        let word = |offset: usize| u64::from(info[offset / 4]);
+        let options = info[1].to_ne_bytes()[offset_of!(libc::tcp_info, tcpi_options) - 4];
         let algorithm = getsockopt(socket, nix::sys::socket::sockopt::TcpCongestion)?;
         Ok(Self {
             congestion_control: algorithm.to_string_lossy().trim_end_matches('\0').to_owned(),
-            mss: info.tcpi_snd_mss.into(),
-            pmtu: info.tcpi_pmtu.into(),
-            retransmits: info.tcpi_total_retrans.into(),
-            rtt_us: info.tcpi_rtt.into(),
-            timestamps: info.tcpi_options & 1 != 0,
+            mss: word(offset_of!(libc::tcp_info, tcpi_snd_mss)),
+            pmtu: word(offset_of!(libc::tcp_info, tcpi_pmtu)),
+            retransmits: word(offset_of!(libc::tcp_info, tcpi_total_retrans)),
+            rtt_us: word(offset_of!(libc::tcp_info, tcpi_rtt)),
+            timestamps: options & 1 != 0,
         })
     }
 
