@@ -11,16 +11,18 @@
 //!
 //! The router's namespace has no name. It ends with the process, and the pairs end with it.
 
-use std::io;
+use std::thread::JoinHandle;
+use std::{panic, thread};
 
 use nix::errno::Errno;
 
 use crate::bpf::flows::FlowTable;
-use crate::bpf::{BpfError, CacheParams, HookCounters, PortDevices, PortLinks, PortPrograms};
+use crate::bpf::{BpfError, CacheParams, HookCounters, PortDevices, PortPrograms};
 use crate::device::tap::LinkHeader;
 use crate::device::{DeviceError, Granted, Offload, Queue, Tun, TunOptions};
+use crate::net::hook::{self, Hook};
 use crate::net::veth::{self, End};
-use crate::net::{LinkSetup, LinkStats, NetError, Netns, link, lookup, sysctl};
+use crate::net::{LinkSetup, LinkStats, NetError, Netns, link, lookup};
 
 /// MTU of the TAP devices, the maximum of a TAP. What is redirected to a TAP is not measured against it.
 const TAP_MTU: u32 = 65_521;
@@ -56,12 +58,14 @@ pub struct HostEnd<'a> {
 /// The veth ports of a router.
 #[derive(Debug)]
 pub struct VethPorts {
-    // Dropped in this order: the programs before the devices.
-    links: Option<PortLinks>,
+    loading: Option<Loading>,
     programs: Option<PortPrograms>,
     netns: Netns,
     count: usize,
 }
+
+/// The kernel takes tens of milliseconds to verify the programs. Meanwhile the devices are made.
+type Loading = JoinHandle<Result<PortPrograms, BpfError>>;
 
 /// What a worker has to know of a port, beside the queue of its TAP.
 #[derive(Debug)]
@@ -77,13 +81,16 @@ pub struct VethEnd {
 }
 
 impl VethPorts {
-    /// None yet.
+    /// None yet, of so many; with a flow cache if there is a `cache`.
     ///
     /// # Errors
     /// If no namespace can be made.
-    pub fn new() -> Result<Self, NetError> {
-        let netns = Netns::anonymous()?.labelled("of the router");
-        Ok(Self { links: None, programs: None, netns, count: 0 })
+    pub fn new(ports: u16, cache: Option<CacheParams>) -> Result<Self, NetError> {
+        let label = "of the router";
+        let load = move || PortPrograms::load(ports, cache);
+        let broken = |source| NetError::Thread { netns: label.to_owned(), source };
+        let loading = thread::Builder::new().name("programs".to_owned()).spawn(load).map_err(broken)?;
+        Ok(Self { loading: Some(loading), programs: None, netns: Netns::of_devices(label)?, count: 0 })
     }
 
     /// Makes a port, whose host's device is down; and gives the queue of its TAP.
@@ -102,10 +109,7 @@ impl VethPorts {
         }
         let offload = if host.offload { Offload::Uso } else { Offload::None };
         let options = TunOptions { name: &tap, netns: &self.netns, queues: 1, offload };
-        let (mut queues, granted) = Tun::open_tap(&options)?;
-        quieten(&self.netns, &inner)?;
-        quieten(&self.netns, &tap)?;
-        link::up(&self.netns, &inner)?;
+        let (mut queues, granted) = Tun::open_tap_of_netns(&options)?;
         let queue = Some(host.queue);
         let setup =
             LinkSetup { mtu: TAP_MTU, tx_queue_len: queue, addresses: Vec::new(), routes: Vec::new() };
@@ -113,12 +117,14 @@ impl VethPorts {
         Ok((queues.remove(0), granted))
     }
 
-    /// Starts forwarding between the hosts' devices and the TAPs, with a flow cache if there is a `cache`; and gives the ends in the
-    /// order in which the ports were made.
+    /// Starts forwarding between the hosts' devices and the TAPs; and gives the ends in the order in which the ports were made.
     ///
     /// # Errors
-    /// If the kernel has no tcx, or the privilege is missing.
-    pub fn attach(&mut self, cache: Option<CacheParams>) -> Result<Vec<VethEnd>, VethError> {
+    /// If the kernel refuses the programs, or the privilege is missing.
+    ///
+    /// # Panics
+    /// If it is called twice.
+    pub fn attach(&mut self) -> Result<Vec<VethEnd>, VethError> {
         let devices = lookup::devices(&self.netns)?;
         let index = |name: String| {
             let found = devices.iter().find(|device| device.name == name);
@@ -133,8 +139,15 @@ impl VethPorts {
             })
         };
         let ports = (0..self.count).map(port).collect::<Result<Vec<_>, _>>()?;
-        let programs = PortPrograms::load(ports.clone(), cache)?;
-        self.links = Some(self.netns.run(|| programs.attach())??);
+        let loading = self.loading.take().expect("attached once");
+        let programs = loading.join().unwrap_or_else(|panic| panic::resume_unwind(panic))?;
+        for (number, port) in (0..).zip(&ports) {
+            programs.set(number, port)?;
+        }
+        let hook = |name, device| Hook { device, program: programs.program(name), name };
+        let taps = ports.iter().map(|port| hook(PortPrograms::DELIVER, port.tap));
+        let pairs = ports.iter().map(|port| hook(PortPrograms::FORWARD, port.inner));
+        hook::add(&self.netns, &taps.chain(pairs).collect::<Vec<_>>())?;
         let flows = programs.flows().cloned();
         self.programs = Some(programs);
         let end = |(number, port): (u16, &PortDevices)| VethEnd {
@@ -163,11 +176,8 @@ impl VethPorts {
 
 impl Drop for VethPorts {
     fn drop(&mut self) {
-        self.links = None;
-        for number in 0..self.count {
-            // It may be gone with the host's namespace, or be removed by somebody.
-            let _ = veth::remove(&self.netns, &inner_name(number));
-        }
+        // They may be gone with the hosts' namespaces, or be removed by somebody. The rest ends with the namespace.
+        let _ = veth::remove_all(&self.netns);
     }
 }
 
@@ -194,13 +204,5 @@ fn taken(error: NetError, host: HostEnd<'_>) -> VethError {
             DeviceError::Exists { name: host.name.to_owned(), netns: host.netns.label().to_owned() }.into()
         }
         error => error.into(),
-    }
-}
-
-/// The router's namespace must not send packets of its own.
-fn quieten(netns: &Netns, name: &str) -> Result<(), NetError> {
-    match sysctl::write(netns, &format!("ipv6/conf/{name}/disable_ipv6"), "1") {
-        Err(NetError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
     }
 }

@@ -33,6 +33,7 @@ mod system {
     pub(crate) mod numbered;
     pub(crate) mod pcap;
     pub(crate) mod reach;
+    pub(crate) mod readme;
     pub(crate) mod recorder;
     pub(crate) mod refusals;
     pub(crate) mod remote;

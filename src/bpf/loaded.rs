@@ -1,6 +1,6 @@
 //! Some programs of the object with all its tables, in the kernel.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 
@@ -109,12 +109,17 @@ impl Loaded {
 
     /// Attaches a program to a device of this thread's namespace.
     pub(super) fn link(&self, name: &str, device: u32, hook: Hook) -> Result<OwnedFd, BpfError> {
-        let program = self.programs.iter().find(|(known, _)| known == name).expect("one of those loaded");
-        sys::link_create(program.1.as_fd(), device, hook).map_err(|errno| match errno {
+        sys::link_create(self.program(name), device, hook).map_err(|errno| match errno {
             Errno::EPERM => BpfError::NotPermitted(errno),
             Errno::EINVAL | Errno::EOPNOTSUPP => BpfError::NoTcx,
             _ => BpfError::Attach { name: name.to_owned(), errno },
         })
+    }
+
+    /// A program of those loaded.
+    pub(super) fn program(&self, name: &str) -> BorrowedFd<'_> {
+        let found = self.programs.iter().find(|(known, _)| known == name);
+        found.expect("one of those loaded").1.as_fd()
     }
 
     fn map(&self, name: &str) -> &OwnedFd {

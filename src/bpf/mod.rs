@@ -19,7 +19,7 @@ use nix::errno::Errno;
 use crate::bpf::flows::{FlowTable, WAYS};
 use crate::bpf::loaded::{Loaded, Sizes};
 use crate::bpf::sys::Hook;
-pub use ports::{PortDevices, PortLinks, PortPrograms};
+pub use ports::{PortDevices, PortPrograms};
 
 /// Why the programs cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -213,7 +213,7 @@ mod tests {
         }
     }
 
-    /// Linux 6.6 is the oldest with tcx. The programs call only helpers that are older, no kernel function (kfunc) and no function of
+    /// Linux 6.6 is the oldest with tcx, which attachments need. The programs call only helpers that are older, no kernel function (kfunc) and no function of
     /// their own. They have no instruction of `-mcpu=v4`, and few instructions.
     #[test]
     fn programs_need_nothing_newer_than_tcx() {

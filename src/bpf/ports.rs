@@ -1,10 +1,9 @@
 //! The programs of veth ports.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::BorrowedFd;
 
 use crate::bpf::flows::FlowTable;
 use crate::bpf::loaded::{Loaded, Sizes};
-use crate::bpf::sys::Hook;
 use crate::bpf::{BpfError, CacheParams, HookCounters};
 
 /// The router's devices of a veth port, all in one namespace.
@@ -20,44 +19,47 @@ pub struct PortDevices {
     pub router: [u8; 6],
 }
 
-/// The loaded programs of a router's veth ports.
+/// The loaded programs of a router's veth ports, with their tables.
 #[derive(Debug)]
 pub struct PortPrograms {
     loaded: Loaded,
-    ports: Vec<PortDevices>,
+    ports: u32,
 }
 
-/// Attached programs. Dropping it detaches them.
-#[derive(Debug)]
-pub struct PortLinks(#[expect(dead_code, reason = "held, not read")] Vec<OwnedFd>);
-
 impl PortPrograms {
-    /// Loads the programs for these ports. Without a `cache` all packets are sent to the TAPs.
+    /// What a packet that came from a host goes through.
+    pub const FORWARD: &str = "forward";
+    /// What a frame that was written to a TAP goes through.
+    pub const DELIVER: &str = "deliver";
+
+    /// Loads the programs for so many ports. Without a `cache` all packets are sent to the TAPs.
     ///
     /// # Errors
     /// If the kernel or the lack of privilege forbids it.
-    pub fn load(ports: Vec<PortDevices>, cache: Option<CacheParams>) -> Result<Self, BpfError> {
-        let indices = ports.iter().flat_map(|port| [port.tap, port.inner]);
-        let devices = indices.max().map_or(1, |highest| highest as usize + 1);
-        let sizes = Sizes { directions: ports.len().max(1), devices };
-        let loaded = Loaded::load(&["forward", "deliver"], sizes, cache)?;
+    pub fn load(ports: u16, cache: Option<CacheParams>) -> Result<Self, BpfError> {
+        /// Devices that the kernel itself may put into a new namespace before those of the ports.
+        const OTHERS: usize = 256;
+        let devices = 2 * usize::from(ports) + OTHERS;
+        let sizes = Sizes { directions: usize::from(ports).max(1), devices };
+        let loaded = Loaded::load(&[Self::FORWARD, Self::DELIVER], sizes, cache)?;
         loaded.set([0; 4], cache)?;
-        for (number, port) in (0..).zip(&ports) {
-            for device in [port.tap, port.inner] {
-                loaded.update("ports", device, &value(number, port))?;
-            }
-        }
-        Ok(Self { loaded, ports })
+        Ok(Self { loaded, ports: ports.into() })
     }
 
-    /// Attaches all programs, those of the TAPs first. Call it in the namespace of the devices.
+    /// Tells the programs the devices of a port.
     ///
     /// # Errors
-    /// If the kernel has no tcx, or a device is gone.
-    pub fn attach(&self) -> Result<PortLinks, BpfError> {
-        let taps = self.ports.iter().map(|port| self.loaded.link("deliver", port.tap, Hook::Ingress));
-        let pairs = self.ports.iter().map(|port| self.loaded.link("forward", port.inner, Hook::Ingress));
-        taps.chain(pairs).collect::<Result<_, _>>().map(PortLinks)
+    /// If there are too many devices.
+    pub fn set(&self, number: u16, port: &PortDevices) -> Result<(), BpfError> {
+        for device in [port.tap, port.inner] {
+            self.loaded.update("ports", device, &value(number.into(), port))?;
+        }
+        Ok(())
+    }
+
+    /// The program of that name, one of [`Self::FORWARD`] and [`Self::DELIVER`].
+    pub fn program(&self, name: &str) -> BorrowedFd<'_> {
+        self.loaded.program(name)
     }
 
     /// The flow cache, if the programs have one.
@@ -67,7 +69,7 @@ impl PortPrograms {
 
     /// What came from each host, and what was written to it.
     pub fn counters(&self) -> Vec<HookCounters> {
-        (0..).zip(&self.ports).map(|(number, _)| self.loaded.counters(number)).collect()
+        (0..self.ports).map(|number| self.loaded.counters(number)).collect()
     }
 }
 

@@ -14,6 +14,7 @@ use crate::device::steer::Steering;
 use crate::device::{Offload, Tun, TunOptions};
 use crate::net::userns::closed_by;
 use crate::net::{Netns, container, privilege};
+use crate::veth::{HostEnd, VethError, VethPorts};
 
 /// One thing that faultwire needs or makes use of.
 struct Finding {
@@ -67,7 +68,8 @@ fn examine() -> Vec<Finding> {
         finding("tun", "run, exec, case, attach", yes(privilege::tun(), "/dev/net/tun can be opened")),
         finding("offloads", "speed", offloads()),
         finding("steering", "several workers", yes(Steering::load(), "flows can be steered to workers")),
-        finding("tcx", "attach, veth ports", yes(bpf::probe(), "programs can be attached to devices")),
+        finding("tcx", "attach", yes(bpf::probe(), "programs can be attached to devices")),
+        finding("veth ports", "exec as root", yes(veth_ports(), "veth pairs can have programs")),
         finding("user namespaces", "case as an ordinary user", user_namespaces()),
         finding("tracefs", "drop reasons in cases", tracefs()),
         finding("container engines", "attach --container NAME", engines()),
@@ -89,6 +91,14 @@ fn offloads() -> Result<String, String> {
         Offload::Uso => Ok(Offload::Uso.to_string()),
         less => Err(format!("{less} only: bulk transfers are slower; Linux 6.2 has all of them")),
     }
+}
+
+/// A port whose host is a namespace of its own.
+fn veth_ports() -> Result<(), VethError> {
+    let netns = Netns::of_devices("of the check")?;
+    let mut ports = VethPorts::new(1, None)?;
+    ports.add(HostEnd { name: "fw0", netns: &netns, queue: 1, offload: true })?;
+    ports.attach().map(drop)
 }
 
 fn user_namespaces() -> Result<String, String> {

@@ -16,6 +16,7 @@ use std::ops::Range;
 
 use ipnet::IpNet;
 
+use crate::config::pointer::{self, Pointed};
 use crate::config::select::contradiction;
 use crate::pipeline::params::Select;
 
@@ -24,7 +25,7 @@ const DEEPEST: usize = 32;
 
 /// An expression that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{expression}\n{:>1$}\n{what}", '^', .expression[..at.start].chars().count() + 1)]
+#[error("{0}\n{1}\n{what}", self.pointed().line, self.pointed().carets)]
 pub struct ExpressionError {
     expression: String,
     /// The bytes of the expression that it concerns; empty at its end if something is missing there.
@@ -34,6 +35,10 @@ pub struct ExpressionError {
 }
 
 impl ExpressionError {
+    fn pointed(&self) -> Pointed {
+        pointer::pointed(&self.expression, self.at.start..self.at.start)
+    }
+
     /// What is wrong, and what would be right.
     pub fn what(&self) -> &str {
         &self.what

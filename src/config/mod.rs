@@ -24,6 +24,7 @@ mod nat;
 mod numbers;
 mod path;
 pub mod plan;
+mod pointer;
 mod port;
 pub mod problem;
 pub mod reader;

@@ -39,6 +39,9 @@ mod ioctl {
     nix::ioctl_write_ptr_bad!(
         /// Sets the program that chooses the queue.
         set_steering, libc::TUNSETSTEERINGEBPF, c_int);
+    nix::ioctl_write_int_bad!(
+        /// Sets whether the device stays without a queue.
+        set_persist, libc::TUNSETPERSIST);
     pub(super) const fn offload_bits(bits: c_uint) -> c_int {
         bits as c_int
     }
@@ -126,6 +129,19 @@ impl Tun {
     /// As [`Tun::open`].
     pub fn open_tap(options: &TunOptions<'_>) -> Result<(Vec<Queue>, Granted), DeviceError> {
         Self::open_kind(options, libc::IFF_TAP)
+    }
+
+    /// As [`Tun::open_tap`], a device that stays without a queue and ends with its namespace, which must be one without a name. Nobody
+    /// has to wait for the end of it: the kernel removes it later, while closing the last queue of another device removes that at once.
+    ///
+    /// # Errors
+    /// As [`Tun::open`].
+    pub fn open_tap_of_netns(options: &TunOptions<'_>) -> Result<(Vec<Queue>, Granted), DeviceError> {
+        let opened = Self::open_tap(options)?;
+        // SAFETY: the argument is a number; no memory is involved.
+        unsafe { ioctl::set_persist(opened.0[0].fd.as_raw_fd(), 1) }
+            .map_err(|errno| refused(options, "keep the device", errno, ""))?;
+        Ok(opened)
     }
 
     fn open_kind(options: &TunOptions<'_>, kind: libc::c_int) -> Result<(Vec<Queue>, Granted), DeviceError> {

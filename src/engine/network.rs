@@ -186,7 +186,9 @@ impl Network {
             workers = 1;
         }
         let steering = steering.and_then(Result::ok);
-        let (mut ports, mut veths, mut queues) = (Vec::new(), None, Vec::new());
+        let cache = wire::flow_cache(plan.flow_cache, plan.flows, &watch);
+        let mut veths = open::veths(plan, cache)?;
+        let (mut ports, mut queues) = (Vec::new(), Vec::new());
         let mut ends: Vec<Vec<End>> = std::iter::repeat_with(Vec::new).take(workers).collect();
         for (index, port) in plan.ports.iter().enumerate() {
             let net = |source| NetworkError::Net { port: port.name.clone(), source };
@@ -194,10 +196,9 @@ impl Network {
             refused.extend(refusals(&netns, &refused));
             open::rivals(port, &netns, &mut notices).map_err(net)?;
             let mut veth = None;
-            if port.kind == PortKind::Veth {
+            if let Some(veths) = veths.as_mut().filter(|_| port.kind == PortKind::Veth) {
                 veth = Some(queues.len());
-                let queue =
-                    open::again(port, &netns, || open::open_veth(port, &netns, &mut veths, &mut notices))?;
+                let queue = open::again(port, &netns, || open::open_veth(port, &netns, veths, &mut notices))?;
                 queues.push((index, queue));
             } else {
                 let open = || open::open_device(port, &netns, workers, steering.as_ref(), &mut notices);
@@ -211,10 +212,9 @@ impl Network {
             ports.push(Port { name, device, netns, veth, _named: named });
         }
         let mut attached = Vec::new();
-        let cache = wire::flow_cache(plan.flow_cache, plan.flows, &watch);
         if let Some(veths) = &mut veths {
             let veth = |source| NetworkError::Veth { port: plan.ports[queues[0].0].name.clone(), source };
-            let attached = veths.attach(cache).map_err(veth)?;
+            let attached = veths.attach().map_err(veth)?;
             for ((index, queue), end) in queues.into_iter().zip(attached) {
                 ends[0].insert(index, End::Veth { queue, end });
             }

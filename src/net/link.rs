@@ -64,8 +64,8 @@ pub struct LinkStats {
 /// # Errors
 /// The first request that the kernel refused, with its reason.
 pub fn configure(netns: &Netns, name: &str, setup: &LinkSetup) -> Result<(), NetError> {
-    quieten(netns, name)?;
     in_netns(netns, async |netlink: Netlink| {
+        quieten(name)?;
         let index = netlink.index(name).await?;
         let alias = LinkAttribute::IfAlias(ALIAS.to_owned());
         let mut link = LinkUnspec::new_with_index(index).mtu(setup.mtu).append_extra_attribute(alias);
@@ -92,7 +92,12 @@ pub fn configure(netns: &Netns, name: &str, setup: &LinkSetup) -> Result<(), Net
 /// # Errors
 /// If there is no such device or it may not be changed.
 pub fn up(netns: &Netns, name: &str) -> Result<(), NetError> {
-    in_netns(netns, async |netlink: Netlink| {
+    netns.run(|| up_here(netns.label(), name))?
+}
+
+/// As [`up`], in the namespace of the calling thread, which is called `label` in messages.
+pub(super) fn up_here(label: &str, name: &str) -> Result<(), NetError> {
+    here(label, async |netlink: Netlink| {
         let index = netlink.index(name).await?;
         netlink.set(LinkUnspec::new_with_index(index).up().build(), || format!("set {name} up")).await
     })
@@ -250,15 +255,10 @@ pub(super) fn make_all_local(netns: &Netns) -> Result<(), NetError> {
     })
 }
 
-/// No link-local address and no router solicitations: nobody on the wire would answer.
-///
-/// Where the kernel runs without IPv6 there is nothing to quieten.
-fn quieten(netns: &Netns, name: &str) -> Result<(), NetError> {
+/// No link-local address and no router solicitations: nobody on the wire would answer. In the namespace of this thread.
+fn quieten(name: &str) -> Result<(), NetError> {
     for (key, value) in [("addr_gen_mode", "1"), ("router_solicitations", "0"), ("accept_ra", "0")] {
-        match sysctl::write(netns, &format!("ipv6/conf/{name}/{key}"), value) {
-            Err(NetError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
-            other => other?,
-        }
+        sysctl::write_here_if_there(&format!("ipv6/conf/{name}/{key}"), value)?;
     }
     Ok(())
 }
@@ -342,20 +342,22 @@ pub(super) fn in_netns<R: Send>(
     netns: &Netns,
     talk: impl AsyncFnOnce(Netlink) -> Result<R, NetError> + Send,
 ) -> Result<R, NetError> {
-    let label = netns.label();
+    netns.run(|| here(netns.label(), talk))?
+}
+
+/// As [`in_netns`], in the namespace of the calling thread.
+fn here<R>(label: &str, talk: impl AsyncFnOnce(Netlink) -> Result<R, NetError>) -> Result<R, NetError> {
     let broken = |source| NetError::Netlink {
         action: "open a netlink socket".to_owned(),
         netns: label.to_owned(),
         source,
     };
-    netns.run(|| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().map_err(broken)?;
-        runtime.block_on(async {
-            let (connection, handle, _) = rtnetlink::new_connection().map_err(broken)?;
-            tokio::spawn(connection);
-            talk(Netlink { handle, netns: label.to_owned() }).await
-        })
-    })?
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().map_err(broken)?;
+    runtime.block_on(async {
+        let (connection, handle, _) = rtnetlink::new_connection().map_err(broken)?;
+        tokio::spawn(connection);
+        talk(Netlink { handle, netns: label.to_owned() }).await
+    })
 }
 
 /// `IFA_LOCAL` is the address itself where the other end of a point-to-point link has its own (`IFA_ADDRESS`).

@@ -4,7 +4,7 @@
 //! - [`named`]: namespaces under `/run/netns` that are removed with their owner; [`cleanup`]: those of a killed owner.
 //! - [`link`]: MTU, queue length, addresses, routes and counters of a device.
 //! - [`lookup`]: the kind of a device, and the device of the default route.
-//! - [`veth`]: pairs of devices between two namespaces.
+//! - [`veth`]: pairs of devices between two namespaces; [`hook`]: programs at the ingress of devices.
 //! - [`process`]: a process by a descriptor; [`target`]: finds the namespace of a name, a process or a container ([`container`]).
 //! - [`defaults`]: the settings that a created namespace starts with, whatever those of the host are.
 //! - [`transparent`]: a namespace that takes every connection, whatever address it is for.
@@ -17,6 +17,7 @@ pub mod container;
 pub mod defaults;
 mod error;
 pub mod files;
+pub mod hook;
 pub mod link;
 pub mod lookup;
 pub mod named;

@@ -21,6 +21,7 @@ use crate::net::defaults::{self, Refused};
 use crate::net::error::NetError;
 use crate::net::link;
 use crate::net::named::{self, NamedNetns};
+use crate::net::sysctl;
 
 /// The namespace of the thread that reads it.
 const OF_THIS_THREAD: &str = "/proc/thread-self/ns/net";
@@ -76,14 +77,26 @@ impl Netns {
     /// # Errors
     /// If the process may not make one.
     pub fn anonymous() -> Result<Self, NetError> {
-        let netns = on_thread("anonymous", || {
+        on_thread("anonymous", || {
             unshare(CloneFlags::CLONE_NEWNET).map_err(|e| NetError::Create(e.into()))?;
             // Before there is any device but `lo`: later ones start with what is the default then.
             let refused = defaults::apply()?.into();
-            Ok(Self { refused, ..Self::open(Path::new(OF_THIS_THREAD), "anonymous")? })
-        })?;
-        link::up(&netns, "lo")?;
-        Ok(netns)
+            let netns = Self { refused, ..Self::open(Path::new(OF_THIS_THREAD), "anonymous")? };
+            link::up_here(netns.label(), "lo")?;
+            Ok(netns)
+        })
+    }
+
+    /// As [`Self::anonymous`], for devices alone: with the kernel's own settings, `lo` down, and no IPv6 on the devices.
+    ///
+    /// # Errors
+    /// If the process may not make one.
+    pub fn of_devices(label: &str) -> Result<Self, NetError> {
+        on_thread(label, || {
+            unshare(CloneFlags::CLONE_NEWNET).map_err(|e| NetError::Create(e.into()))?;
+            sysctl::write_here_if_there("ipv6/conf/default/disable_ipv6", "1")?;
+            Self::open(Path::new(OF_THIS_THREAD), label)
+        })
     }
 
     /// A new namespace at `/run/netns/NAME`, its `lo` up, removed when the returned owner is dropped.
@@ -145,6 +158,14 @@ impl Netns {
             cookie_of(any.as_fd())
         };
         self.run(read)?.map_err(|e| NetError::Cookie { netns: self.label.to_string(), source: e.into() })
+    }
+
+    /// The number of the file that stands for it (`/proc/PID/ns/net`): unique among namespaces that live at the same time.
+    ///
+    /// # Errors
+    /// Never with the descriptors that there are.
+    pub fn inode(&self) -> io::Result<u64> {
+        Ok(nix::sys::stat::fstat(self.as_fd())?.st_ino)
     }
 
     /// What the kernel refused of the settings of a namespace that was made here; empty for all others.

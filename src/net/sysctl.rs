@@ -3,6 +3,7 @@
 //! A key is a name, not a path: a key that leads out of `/proc/sys/net` is refused before anything is opened.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::net::error::NetError;
@@ -18,6 +19,15 @@ const ROOT: &str = "/proc/sys/net";
 pub fn write(netns: &Netns, key: &str, value: &str) -> Result<(), NetError> {
     let path = path_of(key)?;
     netns.run(|| fs::write(&path, value))?.map_err(NetError::file("write", &path))
+}
+
+/// As [`write`], in the namespace of the calling thread; nothing where there is no such setting, as in a kernel without IPv6.
+pub(super) fn write_here_if_there(key: &str, value: &str) -> Result<(), NetError> {
+    let path = path_of(key)?;
+    match fs::write(&path, value) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other.map_err(NetError::file("write", path)),
+    }
 }
 
 /// Reads `/proc/sys/net/KEY` in the namespace, without the newline.

@@ -2,8 +2,8 @@
 
 use std::os::fd::{AsFd, AsRawFd};
 
-use rtnetlink::packet_route::link::{InfoData, InfoVeth};
-use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth};
+use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkMessage};
+use rtnetlink::{LinkDelRequest, LinkMessageBuilder, LinkUnspec, LinkVeth};
 
 use crate::net::error::NetError;
 use crate::net::link::in_netns;
@@ -11,6 +11,9 @@ use crate::net::netns::Netns;
 
 /// MTU of the router's end, the maximum: what the host's end may send fits.
 const MTU: u32 = 65_535;
+
+/// The group of the router's ends.
+const GROUP: u32 = 1;
 
 /// One end of a pair.
 #[derive(Debug, Clone, Copy)]
@@ -23,7 +26,7 @@ pub struct End<'a> {
     pub address: [u8; 6],
 }
 
-/// Makes a pair of devices, which are down. The host's end asks nobody for Ethernet addresses (`NOARP`): whatever it sends comes
+/// Makes a pair of devices, of which the host's is down. The host's end asks nobody for Ethernet addresses (`NOARP`): whatever it sends comes
 /// out of the router's end. Each is gone when the other is, or its namespace.
 ///
 /// # Errors
@@ -40,6 +43,8 @@ pub fn create(router: End<'_>, host: End<'_>) -> Result<(), NetError> {
             .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
             .address(router.address.to_vec())
             .mtu(MTU)
+            .append_extra_attribute(LinkAttribute::Group(GROUP))
+            .up()
             .build();
         let what = || {
             let (name, netns) = (host.name, host.netns.label());
@@ -49,14 +54,16 @@ pub fn create(router: End<'_>, host: End<'_>) -> Result<(), NetError> {
     })
 }
 
-/// Removes a device, of a pair both ends.
+/// Removes all pairs with the router's end in this namespace. In one request: the kernel waits several milliseconds for each.
 ///
 /// # Errors
-/// If there is no such device.
-pub fn remove(netns: &Netns, name: &str) -> Result<(), NetError> {
+/// If there is none.
+pub fn remove_all(netns: &Netns) -> Result<(), NetError> {
     in_netns(netns, async |netlink| {
-        let index = netlink.link(name).await?.header.index;
-        let what = || format!("remove the device {name}");
-        netlink.handle.link().del(index).execute().await.map_err(|error| netlink.refused(what, error))
+        let mut of_group = LinkMessage::default();
+        of_group.attributes.push(LinkAttribute::Group(GROUP));
+        let what = || "remove the veth pairs".to_owned();
+        let request = LinkDelRequest::new_with_message(netlink.handle.clone(), of_group);
+        request.execute().await.map_err(|error| netlink.refused(what, error))
     })
 }

@@ -125,6 +125,25 @@ fn what_is_wrong_is_said_within_the_width() {
     assert_fits(&["case", "run", "mtu-100"], "mtu-100-receive");
 }
 
+/// A long line of words would be broken, with the carets under another word, or behind the edge.
+#[test]
+fn carets_stand_under_what_they_mean() {
+    let many =
+        "delay 20ms 10ms loss 1% reorder 5% gap 5 corrupt 0.1% duplicate 1% rate 10mbit bogus limit 100";
+    let path = format!("delay 20ms 10ms distribution /tmp{}", "/not-there".repeat(7));
+    let aimed = format!("tcp port 443 {}and prt 1: loss 1%", "and not host 192.0.2.1 ".repeat(4));
+    for (faults, word) in
+        [("lss 1%", "lss"), (many, "bogus"), (path.as_str(), "/tmp/not-there/"), (aimed.as_str(), "prt")]
+    {
+        let text = plain(&on_terminal(80, false, &["check", "--explain", faults]));
+        let lines: Vec<&str> = text.lines().collect();
+        let carets = lines.iter().position(|line| line.trim_start().starts_with('^')).expect(&text);
+        let column = |text: &str, what: &str| text.find(what).map(|at| text[..at].chars().count());
+        assert_eq!(column(lines[carets], "^"), column(lines[carets - 1], word), "{text}");
+        assert!(lines.iter().all(|line| line.chars().count() <= 80), "{text}");
+    }
+}
+
 #[test]
 fn colour_is_for_terminals_that_want_it() {
     let line = ["case", "run", "--all", "no-such-option"];

@@ -1,9 +1,6 @@
 //! What is around the command: the host, or another `exec`.
 
-use std::fs;
-use std::io;
 use std::net::IpAddr;
-use std::os::unix::fs::MetadataExt;
 
 use anyhow::Context;
 use ipnet::IpNet;
@@ -69,7 +66,9 @@ impl Around {
         let told = std::env::var(ROOM).unwrap_or_default();
         let (net, namespace) = told.split_once('@').unwrap_or_default();
         // A process can have left the namespace that it was told of.
-        let is_inside = namespace.parse().is_ok_and(|told: u64| own_namespace().is_ok_and(|own| own == told));
+        let is_inside = namespace
+            .parse()
+            .is_ok_and(|told: u64| Netns::own().is_ok_and(|own| own.inode().is_ok_and(|own| own == told)));
         let room = Room::parse(net).filter(|_| is_inside);
         anyhow::ensure!(room.is_some() || !is_inside, "{FULL}");
         if is_inside {
@@ -108,14 +107,9 @@ impl Around {
             // Inside of another link the outermost host is meant, whose address is in the environment already.
             all.extend(HOST.iter().filter_map(|&(name, v4)| Some((name, address(v4)?))));
         }
-        let namespace = inner.run(own_namespace)?.context("cannot read /proc/thread-self/ns/net")?;
+        let namespace = inner.inode()?;
         let room = subnets.room.map_or_else(|| "none".to_owned(), |room| room.to_string());
         all.push((ROOM, format!("{room}@{namespace}")));
         Ok(all)
     }
-}
-
-/// The number of the namespace of this thread.
-fn own_namespace() -> io::Result<u64> {
-    fs::metadata("/proc/thread-self/ns/net").map(|file| file.ino())
 }

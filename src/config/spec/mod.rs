@@ -35,6 +35,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
 
+use crate::config::pointer::{self, Pointed};
 use crate::pipeline::impair::Place;
 use crate::pipeline::params::StageParams;
 
@@ -100,16 +101,21 @@ pub struct SpecError {
 
 impl fmt::Display for SpecError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Tabs and line ends would put the carets elsewhere.
-        let line: String =
-            self.spec.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect();
+        /// Behind carets that end there is room for a sentence.
+        const ROOMY: usize = 40;
         // On a line of its own, whatever is said before it.
-        write!(f, "the faults are not understood:\n  {line}")?;
-        for problem in &self.problems {
-            let width = |range: Range<usize>| self.spec.get(range).map_or(0, |part| part.chars().count());
-            let indent = " ".repeat(width(0..problem.at.start));
-            let carets = "^".repeat(width(problem.at.clone()).max(1));
-            write!(f, "\n  {indent}{carets} {} ({})", problem.what, problem.hint)?;
+        write!(f, "the faults are not understood:")?;
+        let is_whole = self.spec.chars().count() <= pointer::MOST;
+        if is_whole {
+            write!(f, "\n  {}", pointer::flat(&self.spec))?;
+        }
+        for SpecProblem { at, what, hint } in &self.problems {
+            let Pointed { line, carets } = pointer::pointed(&self.spec, at.clone());
+            if !is_whole {
+                write!(f, "\n  {line}")?;
+            }
+            let space = if carets.len() <= ROOMY { " " } else { "\n    " };
+            write!(f, "\n  {carets}{space}{what} ({hint})")?;
         }
         Ok(())
     }

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use crate::attach::{self, AttachError, Attachment};
 use crate::bpf::CacheParams;
-use crate::config::plan::{AttachedPort, PortPlan};
+use crate::config::Plan;
+use crate::config::plan::{AttachedPort, PortKind, PortPlan};
 use crate::device::steer::Steering;
 use crate::device::{DeviceError, Offload, Queue, Tun, TunOptions};
 use crate::engine::network::{Attached, NetworkError, path_number};
@@ -72,18 +73,23 @@ pub(super) fn rivals(port: &PortPlan, netns: &Netns, notices: &mut Vec<String>) 
     Ok(())
 }
 
-/// Makes a veth port, the first one with the namespace for all.
+/// What all veth ports of a plan need; `None` if it has none.
+pub(super) fn veths(plan: &Plan, cache: Option<CacheParams>) -> Result<Option<Box<VethPorts>>, NetworkError> {
+    let mut ports = plan.ports.iter().filter(|port| port.kind == PortKind::Veth);
+    let Some(first) = ports.next() else { return Ok(None) };
+    let count = u16::try_from(1 + ports.count()).unwrap_or(u16::MAX);
+    let veth = |source: NetError| NetworkError::Veth { port: first.name.clone(), source: source.into() };
+    Ok(Some(Box::new(VethPorts::new(count, cache).map_err(veth)?)))
+}
+
+/// Makes a veth port.
 pub(super) fn open_veth(
     port: &PortPlan,
     netns: &Netns,
-    veths: &mut Option<Box<VethPorts>>,
+    veths: &mut VethPorts,
     notices: &mut Vec<String>,
 ) -> Result<Queue, NetworkError> {
     let veth = |source| NetworkError::Veth { port: port.name.clone(), source };
-    if veths.is_none() {
-        *veths = Some(Box::new(VethPorts::new().map_err(|source| veth(source.into()))?));
-    }
-    let veths = veths.as_mut().expect("just made");
     let host = HostEnd { name: &port.device, netns, queue: port.txqueuelen, offload: port.offload };
     let (queue, granted) = veths.add(host).map_err(veth)?;
     if port.offload && granted.offload != Offload::Uso {
