@@ -14,6 +14,8 @@
 #[path = "../work/packets.rs"]
 mod packets;
 mod profile;
+#[path = "../work/records.rs"]
+mod records;
 mod rows;
 #[path = "../work/stage.rs"]
 mod stage;

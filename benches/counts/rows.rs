@@ -1,6 +1,7 @@
-//! What is counted: rows of the benches `pipeline`, `stages` and `nat`.
+//! What is counted: rows of the benches `pipeline`, `stages` and `nat`, and what a capture adds.
 
 use crate::packets;
+use crate::records::{CAPTURES, Recording};
 use crate::stage::{STAGES, Single, parsed};
 use crate::translator::{HOSTS, PORTS, Sessions};
 
@@ -12,6 +13,10 @@ pub(crate) const ROUNDS: u32 = 1_000;
 const WARM_UP: u32 = 1_000;
 /// Distance between the sessions of two packets, far enough for another bucket of every table.
 const STEP: usize = 7_919;
+
+/// The rows of `core` that are also recorded: what the worker does (`recorded`), and that together with what the thread does that
+/// writes the capture (`captured`).
+const RECORDED: [&str; 2] = ["single/no-stage", "train/no-decision"];
 
 /// One round of a row: a packet, or a train.
 type Round = Box<dyn FnMut()>;
@@ -48,6 +53,23 @@ pub(crate) fn rows() -> Vec<Row> {
             let mut single = Single::new(parsed(text));
             move || single.one()
         }));
+    }
+    for row in packets::rows().into_iter().filter(|row| RECORDED.contains(&row.name)) {
+        for capture in CAPTURES {
+            rows.push(Row::new(format!("recorded/{}/{}", row.name, capture.0), row.wires, move || {
+                let mut recording = Recording::new(&row, capture, false);
+                move || recording.tell()
+            }));
+            if capture.0 != "drops" {
+                rows.push(Row::new(format!("captured/{}/{}", row.name, capture.0), row.wires, move || {
+                    let mut recording = Recording::new(&row, capture, true);
+                    move || {
+                        recording.tell();
+                        recording.write();
+                    }
+                }));
+            }
+        }
     }
     for (count, sessions) in [(1, "1"), (HOSTS * PORTS, "100,000")] {
         let kinds: [(&str, One); 4] = [

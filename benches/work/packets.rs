@@ -18,6 +18,7 @@ use faultwire::pipeline::units::Probability;
 const TRAIN: usize = 44 * 1448;
 
 /// One kind of packet through one path.
+#[derive(Clone, Copy)]
 pub(crate) struct Row {
     pub(crate) name: &'static str,
     /// Wire packets that one packet stands for.
@@ -91,14 +92,14 @@ fn five_stages(probability: f64) -> Vec<StageParams> {
     ]
 }
 
-fn router(stages: Vec<StageParams>) -> Router {
+fn params(stages: Vec<StageParams>) -> RouterParams {
     let port = |name: &str, net: &str, own: &str| PortParams {
         name: name.into(),
         mtu: 1500,
         addresses: vec![net.parse().unwrap()],
         router: vec![own.parse().unwrap()],
     };
-    let params = RouterParams {
+    RouterParams {
         seed: 7,
         flows: 65_536,
         identity: Identity::default(),
@@ -107,8 +108,7 @@ fn router(stages: Vec<StageParams>) -> Router {
         routes: Vec::new(),
         paths: vec![PathParams { from: 0, to: 1, stages }],
         nats: Vec::new(),
-    };
-    Router::new(&params, &Router::shared(&params))
+    }
 }
 
 fn tcp(payload: usize) -> Vec<u8> {
@@ -123,28 +123,40 @@ pub(crate) struct Feed {
     bytes: Vec<u8>,
     offload: Offload,
     buffer: Buffer,
+    #[allow(dead_code, reason = "the bench `pipeline` names nothing")]
+    pub(crate) params: RouterParams,
     router: Router,
     pub(crate) sink: Sink,
 }
 
 impl Feed {
     fn new(bytes: Vec<u8>, offload: Offload, stages: Vec<StageParams>) -> Self {
-        let mut router = router(stages);
+        let params = params(stages);
+        let mut router = Router::new(&params, &Router::shared(&params));
         let buffer = router.pool.scratch();
-        Self { bytes, offload, buffer, router, sink: Sink::default() }
+        Self { bytes, offload, buffer, params, router, sink: Sink::default() }
     }
 
     pub(crate) fn one(&mut self) {
-        // The headers are what the router changes; the payload is left as it lies.
-        let headers = self.bytes.len().min(64);
-        self.buffer[HEADROOM..HEADROOM + headers].copy_from_slice(&self.bytes[..headers]);
-        self.router.receive(
-            0,
-            &mut self.buffer,
-            self.bytes.len(),
-            self.offload,
-            Instant::ZERO,
-            &mut self.sink,
-        );
+        receive(&mut self.router, &mut self.buffer, (&self.bytes, self.offload), &mut self.sink);
     }
+
+    /// The same for another egress than its own.
+    #[allow(dead_code, reason = "the bench `pipeline` has no other egress")]
+    pub(crate) fn give(&mut self, egress: &mut impl Egress) {
+        receive(&mut self.router, &mut self.buffer, (&self.bytes, self.offload), egress);
+    }
+}
+
+#[inline]
+fn receive(
+    router: &mut Router,
+    buffer: &mut Buffer,
+    (bytes, offload): (&[u8], Offload),
+    egress: &mut impl Egress,
+) {
+    // The headers are what the router changes; the payload is left as it lies.
+    let headers = bytes.len().min(64);
+    buffer[HEADROOM..HEADROOM + headers].copy_from_slice(&bytes[..headers]);
+    router.receive(0, buffer, bytes.len(), offload, Instant::ZERO, egress);
 }

@@ -11,7 +11,7 @@ use crate::capture::link::LinkType;
 use crate::capture::options::{self, EPB_PACKETID, EPB_VERDICT, IF_DESCRIPTION, IF_NAME, ISB_DROPPED};
 use crate::capture::sink::{self, Format};
 use crate::capture::source::{Block, Interface, Notes, block};
-use crate::capture::wires::Wires;
+use crate::capture::wires::{Wire, Wires};
 use crate::journal::file::ends_early;
 use crate::journal::text::span;
 use crate::journal::{Finished, Kind, Lane, Names, Record, Sink};
@@ -91,11 +91,11 @@ struct About<'a> {
 }
 
 impl Recorder {
-    /// The lane of a capture: `drops` only, or everything.
-    pub fn lane(drops: bool) -> Lane {
+    /// The lane of a capture: `drops` only, or everything; so many bytes of each packet.
+    pub fn lane(drops: bool, snaplen: u32) -> Lane {
         let all = [Kind::Received, Kind::Sent, Kind::Dropped, Kind::Created, Kind::Rewritten];
         let kinds: &[Kind] = if drops { &[Kind::Dropped] } else { &all };
-        Lane { is_whole: true, ..Lane::of(kinds) }
+        Lane { is_whole: true, snap: snaplen, ..Lane::of(kinds) }
     }
 
     /// Writes to `file`, which is called `path`, from [`Sink::begin`] on.
@@ -214,12 +214,12 @@ impl Recorder {
                     self.packet(&about, wire, wires.wire(wire));
                 }
             }
-            None => self.packet(&about, 0, (record.bytes, record.rest)),
+            None => self.packet(&about, 0, Wire::of(record)),
         }
     }
 
     /// Writes wire packet `wire` of a record.
-    fn packet(&mut self, about: &About<'_>, wire: u32, (headers, payload): (&[u8], &[u8])) {
+    fn packet(&mut self, about: &About<'_>, wire: u32, packet: Wire<'_>) {
         if self.failed.is_some() {
             self.unwritten += 1;
             return;
@@ -236,18 +236,18 @@ impl Recorder {
             options::put(Order::Little, &mut self.said, EPB_VERDICT, &value);
         }
         let kept = self.style.snaplen as usize;
-        let data = &headers[..headers.len().min(kept)];
-        let rest = &payload[..payload.len().min(kept - data.len())];
-        let packet = sink::Record {
+        let data = &packet.headers[..packet.headers.len().min(kept)];
+        let rest = &packet.payload[..packet.payload.len().min(kept - data.len())];
+        let block = sink::Record {
             at: about.at,
-            original: length32(headers.len() + payload.len()),
+            original: length32(packet.length),
             data,
             interface: about.interface,
             number: LinkType::RAW,
             notes: Notes { order: Order::Little, options: &self.said },
             comment: comment.as_deref(),
         };
-        let written = self.sink.append(&packet, rest);
+        let written = self.sink.append(&block, rest);
         self.since.get_or_insert(about.at);
         match written {
             Ok(()) => self.pending += 1,

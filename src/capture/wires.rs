@@ -1,7 +1,7 @@
 //! The wire packets of a recorded train, as segmentation makes them: each with headers of its own, and a part of the payload where it
 //! stands, which is not copied.
 
-use crate::journal::Record;
+use crate::journal::{Cells, Record};
 use crate::pipeline::wire::tcp::flag;
 use crate::pipeline::wire::{Layout, checksum, protocol, transport};
 
@@ -12,7 +12,11 @@ const MOST: usize = 256;
 #[derive(Debug)]
 pub(super) struct Wires<'a> {
     headers: &'a [u8],
+    /// All payloads behind each other, or their cells.
     payload: &'a [u8],
+    cells: Option<Cells>,
+    /// Bytes of all payloads.
+    length: usize,
     /// Offset of the transport header.
     transport: usize,
     is_v4: bool,
@@ -45,12 +49,20 @@ impl<'a> Wires<'a> {
         let is_known =
             (is_tcp || number == protocol::UDP) && length <= MOST && transport + shortest <= length;
         let payload = if record.rest.is_empty() { inside } else { record.rest };
-        let segment = if record.wires > 1 { record.segment.into() } else { payload.len() };
-        let is_right =
-            record.wires <= 1 || segment > 0 && payload.len().div_ceil(segment) == record.wires as usize;
+        let segment = usize::from(record.segment);
+        let whole = if record.cells.is_some() {
+            let last = (record.last as usize).saturating_sub(length);
+            (record.wires.max(1) as usize - 1) * segment + last
+        } else {
+            payload.len()
+        };
+        let segment = if record.wires > 1 { segment } else { whole };
+        let is_right = record.wires <= 1 || segment > 0 && whole.div_ceil(segment) == record.wires as usize;
         (is_known && is_right).then_some(Self {
             headers,
             payload,
+            cells: record.cells,
+            length: whole,
             transport,
             is_v4: first == 4,
             is_tcp,
@@ -59,14 +71,20 @@ impl<'a> Wires<'a> {
         })
     }
 
-    /// Headers and payload of wire packet `wire`.
-    pub(super) fn wire(&mut self, wire: u32) -> (&[u8], &'a [u8]) {
-        let start = (wire as usize * self.segment).min(self.payload.len());
-        let end = (start + self.segment).min(self.payload.len());
-        let (payload, is_last) = (&self.payload[start..end], end == self.payload.len());
+    /// Wire packet `wire`.
+    pub(super) fn wire(&mut self, wire: u32) -> Wire<'_> {
+        let start = (wire as usize * self.segment).min(self.length);
+        let end = (start + self.segment).min(self.length);
+        let (sum, payload) = if let Some(cells) = self.cells {
+            cells.read(self.payload, wire)
+        } else {
+            let payload = &self.payload[start..end];
+            (checksum::sum(payload), payload)
+        };
+        let (inside, is_last) = (end - start, end == self.length);
         let made = &mut self.made[..self.headers.len()];
         made.copy_from_slice(self.headers);
-        let (length, whole) = (made.len() + payload.len(), made.len() + self.payload.len());
+        let (length, whole) = (made.len() + inside, made.len() + self.length);
         if self.is_v4 {
             set_v4_word(made, 2, low(length));
             set_v4_word(made, 4, word(made, 4).wrapping_add(low(wire as usize)));
@@ -89,9 +107,28 @@ impl<'a> Wires<'a> {
         // It has the sum of the pseudo-header with the length of the whole train.
         let pseudo = checksum::combine(word(made, field), !low(whole - at));
         put(made, field, checksum::combine(pseudo, low(behind)));
-        let sum = !checksum::combine(checksum::sum(&made[at..]), checksum::sum(payload));
+        let sum = !checksum::combine(checksum::sum(&made[at..]), sum);
         put(made, field, if self.is_tcp { sum } else { checksum::udp(sum) });
-        (made, payload)
+        Wire { headers: made, payload, length }
+    }
+}
+
+/// A wire packet.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wire<'a> {
+    pub(super) headers: &'a [u8],
+    /// As much of it as is known.
+    pub(super) payload: &'a [u8],
+    /// Bytes of both, of the whole packet.
+    pub(super) length: usize,
+}
+
+impl<'a> Wire<'a> {
+    /// Of a record of one packet that is complete.
+    pub(super) fn of(record: &Record<'a>) -> Self {
+        let payload = record.cells.map_or(record.rest, |cells| cells.read(record.rest, 0).1);
+        let known = record.bytes.len() + payload.len();
+        Self { headers: record.bytes, payload, length: known.max(record.each as usize) }
     }
 }
 
@@ -118,13 +155,19 @@ fn set_v4_word(bytes: &mut [u8], at: usize, new: u16) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
     use proptest::prelude::*;
 
     use super::*;
+    use crate::journal::hub::Reader;
     use crate::journal::record::tests::record;
+    use crate::journal::tap::Told;
+    use crate::journal::{Finished, Kind, Lane, Sink};
     use crate::pipeline::packet::Packet;
     use crate::pipeline::pool::{HEADROOM, Pool};
     use crate::pipeline::testing::Spec;
+    use crate::pipeline::time::Instant;
 
     /// The wire packets of a train as the packet core cuts it.
     fn cut(mut packet: Packet) -> Vec<Vec<u8>> {
@@ -140,6 +183,34 @@ mod tests {
         }
     }
 
+    fn parsed(spec: &Spec) -> Packet {
+        let frame = spec.frame();
+        let mut buffer = Pool::new().scratch();
+        buffer[HEADROOM..HEADROOM + frame.bytes.len()].copy_from_slice(&frame.bytes);
+        Packet::parse(buffer, frame.bytes.len(), frame.offload, 0).unwrap()
+    }
+
+    /// Keeps the wire packets of each record, and how long they are.
+    struct Cutter(Arc<Mutex<Vec<Cut>>>);
+
+    /// What is known of a wire packet, and how long it is.
+    type Cut = (Vec<u8>, usize);
+
+    impl Sink for Cutter {
+        fn record(&mut self, record: &Record<'_>) {
+            let mut all = self.0.lock().unwrap();
+            let mut keep = |wire: Wire<'_>| all.push(([wire.headers, wire.payload].concat(), wire.length));
+            match Wires::of(record) {
+                Some(mut wires) => (0..record.wires).for_each(|wire| keep(wires.wire(wire))),
+                None => keep(Wire::of(record)),
+            }
+        }
+
+        fn finish(self: Box<Self>, _lost: u64) -> Finished {
+            Finished::default()
+        }
+    }
+
     proptest! {
         /// The same as those of the packet core, whether the payload stands behind the headers or elsewhere.
         #[test]
@@ -149,10 +220,7 @@ mod tests {
             let spec = if is_tcp { Spec::tcp(payload) } else { Spec::udp(payload) };
             let spec = if is_v6 { spec.v6() } else { spec };
             let spec = if is_train { spec.train(segment) } else { spec };
-            let frame = spec.frame();
-            let mut buffer = Pool::new().scratch();
-            buffer[HEADROOM..HEADROOM + frame.bytes.len()].copy_from_slice(&frame.bytes);
-            let mut packet = Packet::parse(buffer, frame.bytes.len(), frame.offload, 0).unwrap();
+            let mut packet = parsed(&spec);
             if is_tcp {
                 let at = packet.layout.transport_offset() + 13;
                 packet.bytes_mut()[at] = flags;
@@ -167,7 +235,8 @@ mod tests {
             for record in [whole, parts] {
                 if let Some(mut wires) = Wires::of(&record) {
                     let made = (0..record.wires).map(|wire| {
-                        let (headers, payload) = wires.wire(wire);
+                        let Wire { headers, payload, length } = wires.wire(wire);
+                        assert_eq!(headers.len() + payload.len(), length);
                         [headers, payload].concat()
                     });
                     prop_assert_eq!(&made.collect::<Vec<_>>(), &expected);
@@ -175,6 +244,46 @@ mod tests {
                     prop_assert!(record.wires == 1 && !record.is_partial);
                     prop_assert_eq!(&[record.bytes, record.rest].concat(), &expected[0]);
                 }
+            }
+        }
+
+        /// Of a worker's records, too, in which only the beginnings of payloads are, or which refer to the record before.
+        #[test]
+        fn they_begin_as_those_of_the_packet_core(
+            payload in 0_usize..6_000, segment in 100_u16..1_500, snap in prop_oneof![1_u32..200, 200_u32..2_000],
+            is_tcp: bool, is_v6: bool, is_train: bool, first in 1_u32..4,
+        ) {
+            let spec = if is_tcp { Spec::tcp(payload) } else { Spec::udp(payload) };
+            let spec = if is_v6 { spec.v6() } else { spec };
+            let spec = if is_train && payload > 0 { spec.train(segment) } else { spec };
+            let mut packet = parsed(&spec);
+            packet.flow.identity = 7;
+            let kinds = [Kind::Received, Kind::Rewritten, Kind::Sent, Kind::Dropped];
+            let lane = Lane { is_whole: true, snap, ..Lane::of(&kinds) };
+            let seen = Arc::new(Mutex::new(Vec::new()));
+            let (mut reader, taps) = Reader::new(vec![(lane, Box::new(Cutter(Arc::clone(&seen))))], 1 << 20);
+            let mut tap = taps.tap(8);
+            let mut tell = |kind, packet: &Packet| tap.tell(&Told::of(kind), packet, Instant::ZERO, &|| None);
+            // It comes; it leaves, or is cut, and its parts leave and are dropped.
+            tell(Kind::Received, &packet);
+            let mut expected = cut(parsed(&spec));
+            let wires = expected.len();
+            expected.extend_from_within(..);
+            if (first as usize) < wires {
+                let rest = packet.detach(first);
+                tell(Kind::Sent, &packet);
+                packet.attach(&rest);
+                tell(Kind::Dropped, &packet);
+            } else {
+                tell(Kind::Sent, &packet);
+            }
+            prop_assert!(reader.read());
+            let seen = seen.lock().unwrap();
+            prop_assert_eq!(seen.len(), expected.len());
+            for ((bytes, length), expected) in seen.iter().zip(&expected) {
+                prop_assert_eq!(*length, expected.len());
+                prop_assert!(bytes.len() >= expected.len().min(snap as usize), "{} {}", bytes.len(), snap);
+                prop_assert_eq!(bytes, &expected[..bytes.len()]);
             }
         }
 
@@ -190,7 +299,7 @@ mod tests {
             }
             let record = Record { wires, segment, is_partial: true, bytes: &bytes, rest: &rest, ..record() };
             if let Some(mut cut) = Wires::of(&record) {
-                (0..wires).for_each(|wire| assert!(cut.wire(wire).0.len() <= MOST));
+                (0..wires).for_each(|wire| assert!(cut.wire(wire).headers.len() <= MOST));
             }
         }
     }

@@ -173,7 +173,7 @@ impl Watching {
 
     fn pcap_lane(&self) -> anyhow::Result<Lane> {
         let select = selection("--pcap-match", self.pcap_match.as_ref())?;
-        Ok(Lane { select, ..Recorder::lane(self.pcap_mode == PcapMode::Drops) })
+        Ok(Lane { select, ..Recorder::lane(self.pcap_mode == PcapMode::Drops, self.pcap_snaplen) })
     }
 
     const fn style(&self) -> Style {

@@ -23,6 +23,11 @@ const STAGE_COUNTERS: [StageCounter; 6] = [
     ("rewritten", "were changed by the stage", |c| c.rewritten),
 ];
 
+/// What an amount is counted in, and its number.
+type Unit = (&'static str, fn(Amount) -> u64);
+
+const UNITS: [Unit; 2] = [("packets", |a| a.packets), ("bytes", |a| a.bytes)];
+
 /// A number of a device, its name and what it means.
 type DeviceCounter = (&'static str, &'static str, fn(&LinkStats) -> u64);
 
@@ -57,35 +62,34 @@ struct Page {
 
 impl Page {
     fn family(&mut self, name: &str, kind: &str, help: &str) {
-        self.line(format_args!("# HELP faultwire_{name} {help}\n# TYPE faultwire_{name} {kind}"));
-    }
-
-    fn line(&mut self, line: std::fmt::Arguments<'_>) {
         // Writing to a string cannot fail.
-        let _ = writeln!(self.out, "{line}");
+        let _ = writeln!(self.out, "# HELP faultwire_{name} {help}\n# TYPE faultwire_{name} {kind}");
     }
 
-    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl std::fmt::Display) {
-        let _ = write!(self.out, "faultwire_{name}");
-        for (at, (label, text)) in labels.iter().enumerate() {
-            let _ = write!(self.out, "{}{label}=\"", if at == 0 { "{" } else { "," });
-            for letter in text.chars() {
-                match letter {
-                    '\\' => self.out.push_str("\\\\"),
-                    '"' => self.out.push_str("\\\""),
-                    '\n' => self.out.push_str("\\n"),
-                    other => self.out.push(other),
-                }
+    /// A sample with the labels of [`Labels`], and one more.
+    fn sample(
+        &mut self,
+        name: &str,
+        labels: &str,
+        more: Option<(&str, &str)>,
+        value: impl std::fmt::Display,
+    ) {
+        self.out.push_str("faultwire_");
+        self.out.push_str(name);
+        if !labels.is_empty() || more.is_some() {
+            self.out.push('{');
+            self.out.push_str(labels);
+            if let Some((label, text)) = more {
+                put(&mut self.out, labels.is_empty(), label, text);
             }
-            self.out.push('"');
+            self.out.push('}');
         }
-        let end = if labels.is_empty() { "" } else { "}" };
-        self.line(format_args!("{end} {value}"));
+        let _ = writeln!(self.out, " {value}");
     }
 
     fn single(&mut self, name: &str, kind: &str, help: &str, value: impl std::fmt::Display) {
         self.family(name, kind, help);
-        self.sample(name, &[], value);
+        self.sample(name, "", None, value);
     }
 
     /// Two counters, of packets and of bytes.
@@ -100,17 +104,45 @@ impl Page {
     }
 }
 
+/// Labels as they are in a sample. A stage has the same in many samples: they are escaped once.
+fn labels(labels: &[(&str, &str)]) -> String {
+    let mut out = String::new();
+    for (at, (label, text)) in labels.iter().enumerate() {
+        put(&mut out, at == 0, label, text);
+    }
+    out
+}
+
+/// Appends a label.
+fn put(out: &mut String, is_first: bool, label: &str, text: &str) {
+    if !is_first {
+        out.push(',');
+    }
+    out.push_str(label);
+    out.push_str("=\"");
+    for letter in text.chars() {
+        match letter {
+            '\\' => out.push_str("\\\\"),
+            '"' => out.push_str("\\\""),
+            '\n' => out.push_str("\\n"),
+            other => out.push(other),
+        }
+    }
+    out.push('"');
+}
+
 fn router(page: &mut Page, instance: &Instance, moment: &Moment) {
     let counters = &moment.total.counters;
     page.family("info", "gauge", "What runs");
     let (seed, version) = (instance.params.seed.to_string(), env!("CARGO_PKG_VERSION"));
-    page.sample("info", &[("version", version), ("command", instance.command), ("seed", &seed)], 1);
+    let info = labels(&[("version", version), ("command", instance.command), ("seed", &seed)]);
+    page.sample("info", &info, None, 1);
     page.single("uptime_seconds", "gauge", "Time since the start of the run", moment.at_ns as f64 / 1e9);
     page.amount("received", "read from devices", counters.received);
     page.amount("created", "made by the router or its stages", counters.created);
     page.amount("sent", "written to devices", counters.sent);
     let words = |reason: Reason| if reason.is_ordered() { "true" } else { "false" };
-    for (unit, of) in [("packets", (|a: Amount| a.packets) as fn(Amount) -> u64), ("bytes", |a| a.bytes)] {
+    for (unit, of) in UNITS {
         let name = format!("dropped_{unit}_total");
         page.family(
             &name,
@@ -118,8 +150,8 @@ fn router(page: &mut Page, instance: &Instance, moment: &Moment) {
             &format!("Dropped wire {unit} by reason, as ordered by the configuration or not"),
         );
         for reason in Reason::ALL {
-            let labels = [("reason", reason.name()), ("ordered", words(reason))];
-            page.sample(&name, &labels, of(counters.drops.of(reason)));
+            let labels = labels(&[("reason", reason.name()), ("ordered", words(reason))]);
+            page.sample(&name, &labels, None, of(counters.drops.of(reason)));
         }
     }
     page.single("held_packets", "gauge", "Wire packets that wait", moment.total.held.packets);
@@ -131,49 +163,42 @@ fn router(page: &mut Page, instance: &Instance, moment: &Moment) {
 }
 
 fn stages(page: &mut Page, instance: &Instance, total: &Report) {
-    let all: Vec<(&str, &'static str, &StageReport)> = paths(instance, total)
+    let all: Vec<(&StageReport, String)> = paths(instance, total)
         .flat_map(|path| {
-            let stage = |(seat, stage)| (path.names.name.as_str(), path.kind(seat), stage);
-            path.report.stages.iter().enumerate().map(stage).collect::<Vec<_>>()
+            let path_name = path.names.name.as_str();
+            let of_stage = |(seat, stage): (usize, &StageReport)| {
+                labels(&[("path", path_name), ("stage", stage.name.as_str()), ("type", path.kind(seat))])
+            };
+            let labels: Vec<_> = path.report.stages.iter().enumerate().map(of_stage).collect();
+            path.report.stages.iter().zip(labels)
         })
         .collect();
-    let labels = |(path, kind, stage): &(&'_ str, &'static str, &'_ StageReport)| {
-        [("path", (*path).to_owned()), ("stage", stage.name.clone()), ("type", (*kind).to_owned())]
-    };
-    let labels: Vec<_> = all.iter().map(labels).collect();
-    let each = || all.iter().map(|(.., stage)| &stage.counters).zip(&labels);
     for (word, help, of) in STAGE_COUNTERS {
-        for (unit, number) in
-            [("packets", (|a: Amount| a.packets) as fn(Amount) -> u64), ("bytes", |a| a.bytes)]
-        {
+        for (unit, number) in UNITS {
             let name = format!("stage_{word}_{unit}_total");
             page.family(&name, "counter", &format!("Wire {unit} that {help}"));
-            for (counters, labels) in each() {
-                let labels = labels.each_ref().map(|(label, text)| (*label, text.as_str()));
-                page.sample(&name, &labels, number(of(counters)));
+            for (stage, labels) in &all {
+                page.sample(&name, labels, None, number(of(&stage.counters)));
             }
         }
     }
-    for (unit, number) in [("packets", (|a: Amount| a.packets) as fn(Amount) -> u64), ("bytes", |a| a.bytes)]
-    {
+    for (unit, number) in UNITS {
         let name = format!("stage_dropped_{unit}_total");
         page.family(&name, "counter", &format!("Wire {unit} dropped by the stage"));
-        for (counters, labels) in each() {
-            let [path, stage, kind] = labels.each_ref().map(|(label, text)| (*label, text.as_str()));
-            for (reason, amount) in counters.drops.iter() {
-                page.sample(&name, &[path, stage, kind, ("reason", reason.name())], number(amount));
+        for (stage, labels) in &all {
+            for (reason, amount) in stage.counters.drops.iter() {
+                page.sample(&name, labels, Some(("reason", reason.name())), number(amount));
             }
         }
     }
     page.family("stage_longest_wait_seconds", "gauge", "The longest wait that the stage decided");
-    for (counters, labels) in each() {
-        let labels = labels.each_ref().map(|(label, text)| (*label, text.as_str()));
-        page.sample("stage_longest_wait_seconds", &labels, counters.longest_wait.as_secs_f64());
+    for (stage, labels) in &all {
+        let wait = stage.counters.longest_wait.as_secs_f64();
+        page.sample("stage_longest_wait_seconds", labels, None, wait);
     }
     page.family("stage_held_packets", "gauge", "Wire packets that wait in the stage");
-    for ((.., stage), labels) in all.iter().zip(&labels) {
-        let labels = labels.each_ref().map(|(label, text)| (*label, text.as_str()));
-        page.sample("stage_held_packets", &labels, stage.held);
+    for (stage, labels) in &all {
+        page.sample("stage_held_packets", labels, None, stage.held);
     }
 }
 
@@ -182,11 +207,12 @@ fn lateness(page: &mut Page, total: &Report) {
     page.family(name, "summary", "How long after its time each scheduled packet left");
     let seconds = |nanos: u64| nanos as f64 / 1e9;
     for (label, quantile) in [("0.5", 0.5), ("0.9", 0.9), ("0.99", 0.99), ("0.999", 0.999)] {
-        page.sample(name, &[("quantile", label)], seconds(total.lateness.value_at_quantile(quantile)));
+        let value = seconds(total.lateness.value_at_quantile(quantile));
+        page.sample(name, "", Some(("quantile", label)), value);
     }
     let count = total.lateness.len();
-    page.sample("lateness_seconds_sum", &[], total.lateness.mean() * count as f64 / 1e9);
-    page.sample("lateness_seconds_count", &[], count);
+    page.sample("lateness_seconds_sum", "", None, total.lateness.mean() * count as f64 / 1e9);
+    page.sample("lateness_seconds_count", "", None, count);
 }
 
 /// Bounds of the buckets of times: powers of two of a nanosecond, 16 us to 34 s.
@@ -204,15 +230,15 @@ fn times(page: &mut Page, instance: &Instance, total: &Report) {
     for (name, help, of) in PATH_TIMES {
         page.family(name, "histogram", help);
         for path in paths(instance, total) {
-            let (label, spread) = (("path", path.names.name.as_str()), of(path.report));
+            let (labels, spread) = (labels(&[("path", path.names.name.as_str())]), of(path.report));
             for bits in BOUNDS {
                 let bound = ((1_u64 << bits) as f64 / 1e9).to_string();
-                page.sample(&format!("{name}_bucket"), &[label, ("le", &bound)], spread.count_to(bits));
+                page.sample(&format!("{name}_bucket"), &labels, Some(("le", &bound)), spread.count_to(bits));
             }
             let count = spread.count();
-            page.sample(&format!("{name}_bucket"), &[label, ("le", "+Inf")], count);
-            page.sample(&format!("{name}_sum"), &[label], spread.sum_seconds());
-            page.sample(&format!("{name}_count"), &[label], count);
+            page.sample(&format!("{name}_bucket"), &labels, Some(("le", "+Inf")), count);
+            page.sample(&format!("{name}_sum"), &labels, None, spread.sum_seconds());
+            page.sample(&format!("{name}_count"), &labels, None, count);
         }
     }
 }
@@ -223,15 +249,15 @@ fn nats(page: &mut Page, total: &Report) {
     }
     page.family("nat_sessions", "gauge", "Sessions of a translator");
     for nat in &total.nats {
-        page.sample("nat_sessions", &[("nat", &nat.name)], nat.fill.sessions);
+        page.sample("nat_sessions", "", Some(("nat", &nat.name)), nat.fill.sessions);
     }
     page.family("nat_places", "gauge", "Sessions that a translator has room for");
     for nat in &total.nats {
-        page.sample("nat_places", &[("nat", &nat.name)], nat.fill.places);
+        page.sample("nat_places", "", Some(("nat", &nat.name)), nat.fill.places);
     }
     page.family("nat_refused_packets_total", "counter", "Packets refused for lack of room or ports");
     for nat in &total.nats {
-        page.sample("nat_refused_packets_total", &[("nat", &nat.name)], nat.fill.refused);
+        page.sample("nat_refused_packets_total", "", Some(("nat", &nat.name)), nat.fill.refused);
     }
 }
 
@@ -241,7 +267,8 @@ fn devices(page: &mut Page, instance: &Instance, links: &[Option<LinkStats>]) {
         page.family(&name, "counter", &format!("The kernel's count for the device of a port: {help}"));
         for (device, link) in instance.devices.iter().zip(links) {
             let Some(link) = link else { continue };
-            page.sample(&name, &[("port", &device.port), ("device", &device.name)], of(link));
+            let labels = labels(&[("port", &device.port), ("device", &device.name)]);
+            page.sample(&name, &labels, None, of(link));
         }
     }
 }
@@ -253,8 +280,15 @@ mod tests {
     #[test]
     fn labels_are_escaped() {
         let mut page = Page::default();
-        page.sample("x", &[("a", "q\"\\\n"), ("b", "")], 1.5);
-        page.sample("y", &[], 2);
-        assert_eq!(page.out, "faultwire_x{a=\"q\\\"\\\\\\n\",b=\"\"} 1.5\nfaultwire_y 2\n");
+        let two = labels(&[("a", "q\"\\\n"), ("b", "")]);
+        page.sample("x", &two, None, 1.5);
+        page.sample("y", "", None, 2);
+        page.sample("z", &two, Some(("c", "\\")), 3);
+        page.sample("z", "", Some(("c", "d")), 4);
+        let two = r#"a="q\"\\\n",b="""#;
+        let expected = format!(
+            "faultwire_x{{{two}}} 1.5\nfaultwire_y 2\nfaultwire_z{{{two},c=\"\\\\\"}} 3\nfaultwire_z{{c=\"d\"}} 4\n"
+        );
+        assert_eq!(page.out, expected);
     }
 }

@@ -124,7 +124,7 @@ async fn flows(
 }
 
 async fn metrics(State(desk): Shared) -> Result<Response, Refusal> {
-    let (moment, links) = (desk.moment().await?, desk.links().await?);
+    let (moment, links) = tokio::try_join!(desk.moment(), desk.links())?;
     let text = metrics::text(&*desk.instance().await, &moment, &links);
     Ok(([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
 }

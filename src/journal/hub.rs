@@ -6,6 +6,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, never, unbounded};
+use nix::libc;
 use rtrb::Consumer;
 
 use crate::journal::note::Note;
@@ -25,6 +26,8 @@ const RING: usize = 4 << 20;
 const RING_DROPS: usize = 256 << 10;
 /// The same where a lane is told whole packets: what comes and leaves at 20 Gbit/s in 13 ms.
 const RING_WHOLE: usize = 64 << 20;
+/// Of the thread that writes whole packets: while others want its core, it has a quarter of it.
+const NICE: i32 = 5;
 /// Bytes that are taken out of a ring at once.
 const CHUNK: usize = 1 << 20;
 /// Notes that wait for the thread.
@@ -111,20 +114,24 @@ impl Hub {
     /// # Errors
     /// If no thread can be started.
     pub fn start(sinks: Vec<(Lane, Box<dyn Sink>)>) -> std::io::Result<(Self, Taps)> {
-        let (lanes, sinks): (Vec<Lane>, Vec<Box<dyn Sink>>) = sinks.into_iter().unzip();
-        let follows = lanes.iter().any(|lane| lane.follows);
-        let is_whole = lanes.iter().any(|lane| lane.is_whole);
+        let follows = sinks.iter().any(|(lane, _)| lane.follows);
+        let is_whole = sinks.iter().any(|(lane, _)| lane.is_whole);
         let (ring, longest) = match (is_whole, follows) {
             (true, _) => (RING_WHOLE, LOOK),
             (false, true) => (RING, LOOK_FOLLOWED),
             (false, false) => (RING_DROPS, LOOK_DROPS),
         };
-        let (taps, rings, lost) = Taps::new(lanes, ring);
+        let (reader, taps) = Reader::new(sinks, ring);
         let (words, told) = unbounded();
-        let notes = Notes { words, lost: Arc::clone(&lost) };
-        let desk = Desk { sinks, rings: Vec::new(), lost, longest, notes: Vec::new() };
-        let thread =
-            std::thread::Builder::new().name("journal".into()).spawn(move || desk.run(&rings, &told))?;
+        let notes = Notes { words, lost: Arc::clone(&reader.lost) };
+        let desk = Desk { reader, longest, notes: Vec::new() };
+        let run = move || {
+            if is_whole {
+                yield_to_workers();
+            }
+            desk.run(&told)
+        };
+        let thread = std::thread::Builder::new().name("journal".into()).spawn(run)?;
         Ok((Self { notes, thread: Some(thread) }, taps))
     }
 
@@ -160,10 +167,7 @@ impl Drop for Hub {
 }
 
 struct Desk {
-    sinks: Vec<Box<dyn Sink>>,
-    rings: Vec<(Consumer<u8>, Begun)>,
-    /// Of each sink's lane.
-    lost: Arc<[AtomicU64]>,
+    reader: Reader,
     /// Longest time between two looks.
     longest: Duration,
     /// Not handed over yet.
@@ -171,7 +175,7 @@ struct Desk {
 }
 
 impl Desk {
-    fn run(mut self, rings: &Receiver<Consumer<u8>>, words: &Receiver<Word>) -> Finished {
+    fn run(mut self, words: &Receiver<Word>) -> Finished {
         loop {
             match words.recv() {
                 Ok(Word::Begin) => break,
@@ -179,24 +183,20 @@ impl Desk {
                 Ok(Word::End) | Err(_) => return Finished::default(),
             }
         }
-        self.sinks.iter_mut().for_each(|sink| sink.begin());
+        self.reader.begin();
         let (mut pause, mut is_over) = (LOOK, false);
         loop {
-            self.rings.extend(rings.try_iter().map(|ring| (ring, Begun::default())));
             // What was told before a note comes before it.
             let notes = std::mem::take(&mut self.notes);
-            let found = self.take();
+            let found = self.reader.read();
             for note in notes {
-                self.sinks.iter_mut().for_each(|sink| sink.note(&note));
+                self.reader.sinks.iter_mut().for_each(|sink| sink.note(&note));
             }
-            if is_over && self.rings.is_empty() {
+            if is_over && self.reader.rings.is_empty() {
                 break;
             }
             pause = if found { LOOK } else { (2 * pause).min(self.longest) };
-            for (sink, lost) in self.sinks.iter_mut().zip(&*self.lost) {
-                sink.lost(lost.load(Ordering::Relaxed));
-                sink.pause(pause);
-            }
+            self.reader.pause(pause);
             // Poll: waking this thread would cost the workers a system call.
             if is_over {
                 let _ = never::<()>().recv_timeout(LOOK);
@@ -204,10 +204,7 @@ impl Desk {
                 is_over = self.hear(words, pause);
             }
         }
-        let lost = self.lost.iter().map(|lost| lost.load(Ordering::Relaxed));
-        let mut finished = Finished::default();
-        self.sinks.into_iter().zip(lost).for_each(|(sink, lost)| finished.add(sink.finish(lost)));
-        finished
+        self.reader.finish()
     }
 
     /// Waits for notes, for so long at most. True if the end was told.
@@ -223,9 +220,40 @@ impl Desk {
             word = words.try_recv().map_err(|_| RecvTimeoutError::Timeout);
         }
     }
+}
+
+/// Empties the workers' rings into sinks when it is asked to: the thread of a [`Hub`], without the thread.
+pub struct Reader {
+    sinks: Vec<Box<dyn Sink>>,
+    /// Rings of workers that have been started since the last look.
+    new: Receiver<Consumer<u8>>,
+    rings: Vec<(Consumer<u8>, Begun)>,
+    /// Of each sink's lane.
+    lost: Arc<[AtomicU64]>,
+}
+
+impl std::fmt::Debug for Reader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reader").field("rings", &self.rings.len()).finish_non_exhaustive()
+    }
+}
+
+impl Reader {
+    /// A reader for these sinks, each with its lane; the taps make a ring of `ring` bytes for each worker. At most 16.
+    pub fn new(sinks: Vec<(Lane, Box<dyn Sink>)>, ring: usize) -> (Self, Taps) {
+        let (lanes, sinks): (Vec<Lane>, Vec<Box<dyn Sink>>) = sinks.into_iter().unzip();
+        let (taps, new, lost) = Taps::new(lanes, ring);
+        (Self { sinks, new, rings: Vec::new(), lost }, taps)
+    }
+
+    /// The router runs, records will come.
+    pub fn begin(&mut self) {
+        self.sinks.iter_mut().for_each(|sink| sink.begin());
+    }
 
     /// Empties the rings, and forgets those whose worker has ended. Whether there was anything.
-    fn take(&mut self) -> bool {
+    pub fn read(&mut self) -> bool {
+        self.rings.extend(self.new.try_iter().map(|ring| (ring, Begun::default())));
         let (sinks, mut found) = (&mut self.sinks, false);
         self.rings.retain_mut(|(ring, begun)| {
             // Asked first: what the worker told before it ended is there then.
@@ -243,6 +271,35 @@ impl Desk {
             !has_ended
         });
         found
+    }
+
+    /// Tells the sinks what is lost, and that nothing comes for so long.
+    fn pause(&mut self, length: Duration) {
+        for (sink, lost) in self.sinks.iter_mut().zip(&*self.lost) {
+            sink.lost(lost.load(Ordering::Relaxed));
+            sink.pause(length);
+        }
+    }
+
+    /// What came of what was read.
+    pub fn finish(self) -> Finished {
+        let lost = self.lost.iter().map(|lost| lost.load(Ordering::Relaxed));
+        let mut finished = Finished::default();
+        self.sinks.into_iter().zip(lost).for_each(|(sink, lost)| finished.add(sink.finish(lost)));
+        finished
+    }
+}
+
+/// Lets the threads that forward go first where there are not enough cores for all: writing whole packets takes more time than
+/// forwarding them, and a packet that is missing in a capture is counted, while a delayed one is a fault that nobody asked for.
+#[expect(unsafe_code, reason = "neither setpriority(2) nor sched_setscheduler(2) has a wrapper in nix")]
+fn yield_to_workers() {
+    let batch = libc::sched_param { sched_priority: 0 };
+    // SAFETY: both calls take numbers, and a structure that lives until they return. 0 is the calling thread, also for PRIO_PROCESS:
+    // in Linux each thread has a priority of its own. If they fail, the thread has the priority of the others.
+    unsafe {
+        libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const batch);
+        libc::setpriority(libc::PRIO_PROCESS, 0, NICE);
     }
 }
 
@@ -339,8 +396,8 @@ mod tests {
             let bytes = vec![index as u8; 40 * index as usize];
             let record = Record { index, bytes: &bytes, ..crate::journal::record::tests::record() };
             // And one with a payload of 30 bytes that is told with the last whole packet.
-            let part = (5_u64 | 30 << 32).to_le_bytes();
-            let repeat = Record { before: &part, is_repeat: true, bytes: b"head", ..record };
+            let part: Vec<u8> = [1, 5, 30, u32::MAX].into_iter().flat_map(u32::to_le_bytes).collect();
+            let repeat = Record { before: &part, has_part: true, bytes: b"head", ..record };
             for record in [record, repeat] {
                 let mut space = [0; 200];
                 all.extend(record.encode(&mut space));
@@ -357,7 +414,7 @@ mod tests {
             let (mut begun, mut found) = (Begun::default(), Vec::new());
             for bytes in all.chunks(step) {
                 each_record(&mut begun, bytes, |record| {
-                    assert!(!record.is_repeat);
+                    assert!(!record.has_part);
                     found.push((record.index, [record.bytes, record.rest].concat()));
                 });
             }

@@ -19,5 +19,6 @@ mod transmissions;
 pub use hub::{Finished, Hub, Notes, Sink};
 pub use names::Names;
 pub use note::{Note, NoteKind};
+pub(crate) use payload::Cells;
 pub use record::{Kind, Record};
 pub use tap::{Lane, Tap, Taps};

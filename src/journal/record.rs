@@ -1,6 +1,6 @@
 //! A record: one event of consecutive wire packets of a flow, as bytes.
 
-use crate::journal::payload::Part;
+use crate::journal::payload::{Cells, Part};
 use crate::pipeline::random::rng::Draw;
 use crate::pipeline::time::Instant;
 
@@ -18,7 +18,7 @@ pub const NO_REASON: u8 = u8::MAX;
 const HAS_DRAW: u8 = 1;
 const HAS_TCP: u8 = 2;
 const IS_PARTIAL: u8 = 4;
-const IS_REPEAT: u8 = 8;
+const HAS_PART: u8 = 8;
 
 /// The kinds of events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,8 +120,8 @@ pub struct Record<'a> {
     pub segment: u16,
     /// Whether the transport checksum in `bytes` is the sum over the pseudo-header alone. Never in files.
     pub is_partial: bool,
-    /// Whether the payload is that of a packet which was told before; `before` says where in it. Only in rings.
-    pub is_repeat: bool,
+    /// Whether `before` says where the payload is: not simply behind the headers. Only in rings.
+    pub has_part: bool,
     /// Path, or [`NONE`].
     pub path: u16,
     /// Stage of the path, or [`NONE`].
@@ -138,12 +138,14 @@ pub struct Record<'a> {
     pub before: &'a [u8],
     /// The first bytes of the packet, or none.
     pub bytes: &'a [u8],
-    /// What follows them, if it stands elsewhere: the payload of a packet that was told before. Never in files.
+    /// What follows them, if it is not simply behind them. Never in files.
     pub rest: &'a [u8],
+    /// Set if `rest` is not the payload, but has the beginning of each wire packet's. Never in files or rings.
+    pub(crate) cells: Option<Cells>,
 }
 
 impl Record<'_> {
-    /// The fixed part and `before` into `out`; what was written. The bytes of the packet follow it.
+    /// The fixed part and `before` into `out`; what was written. `bytes` and `rest` follow it.
     ///
     /// # Panics
     /// If `out` is shorter than both.
@@ -154,10 +156,10 @@ impl Record<'_> {
         let flags = flag(self.draw.is_some(), HAS_DRAW)
             | flag(self.tcp.is_some(), HAS_TCP)
             | flag(self.is_partial, IS_PARTIAL)
-            | flag(self.is_repeat, IS_REPEAT);
-        let length = FIXED + self.before.len();
+            | flag(self.has_part, HAS_PART);
+        let (length, behind) = (FIXED + self.before.len(), self.bytes.len() + self.rest.len());
         let mut words = [0_u64; FIXED / 8];
-        words[0] = (length + self.bytes.len()) as u64
+        words[0] = (length + behind) as u64
             | (self.kind as u64) << 32
             | u64::from(self.reason) << 40
             | u64::from(tcp.transmission) << 48
@@ -179,7 +181,7 @@ impl Record<'_> {
             draw.threshold,
         ]);
         words[12] = u64::from(tcp.sequence) | u64::from(tcp.payload) << 32;
-        words[13] = self.before.len() as u64 | u64::from(self.lanes) << 16 | (self.bytes.len() as u64) << 32;
+        words[13] = self.before.len() as u64 | u64::from(self.lanes) << 16 | (behind as u64) << 32;
         for (place, word) in out.chunks_exact_mut(8).zip(words) {
             place.copy_from_slice(&word.to_le_bytes());
         }
@@ -223,7 +225,7 @@ impl<'a> Record<'a> {
             port: (word(1) >> 32) as u16,
             segment: (word(1) >> 48) as u16,
             is_partial: flags & IS_PARTIAL != 0,
-            is_repeat: flags & IS_REPEAT != 0,
+            has_part: flags & HAS_PART != 0,
             wires: word(2) as u32,
             each: (word(2) >> 32) as u32,
             last: word(3) as u32,
@@ -244,15 +246,17 @@ impl<'a> Record<'a> {
             before: &whole[FIXED..FIXED + before],
             bytes: &whole[FIXED + before..],
             rest: &[],
+            cells: None,
         };
         Some((record, rest))
     }
 
-    /// The same with its payload, if that is in the bytes of the whole packet that was told before.
+    /// The same with its payload apart from its headers, if it says where that is; the last packet that was told whole had the bytes
+    /// of `packet`.
     pub(super) fn with_payload(mut self, packet: &'a [u8]) -> Self {
-        if self.is_repeat {
-            self.rest = Part::find(self.before, packet);
-            (self.before, self.is_repeat) = (&[], false);
+        if self.has_part {
+            (self.bytes, self.rest, self.cells) = Part::find(self.before, self.bytes, packet);
+            (self.before, self.has_part) = (&[], false);
         }
         self
     }
@@ -297,7 +301,7 @@ pub(crate) mod tests {
             last: 1500,
             segment: 0,
             is_partial: false,
-            is_repeat: false,
+            has_part: false,
             path: 0,
             stage: 0,
             port: 0,
@@ -307,6 +311,7 @@ pub(crate) mod tests {
             before: b"old",
             bytes: b"newer",
             rest: &[],
+            cells: None,
         }
     }
 
@@ -349,7 +354,7 @@ pub(crate) mod tests {
                 lineage: a as u32, wires: (a >> 32) as u32, each: b as u32, last: (b >> 32) as u32,
                 segment: a as u16, is_partial: a & 1 == 1, stage: b as u16, port: (a >> 16) as u16, lanes: (b >> 16) as u16,
                 draw: draw.map(|(value, threshold)| Draw { value, threshold }), before: &before, bytes: &bytes, rest: &[],
-                is_repeat: a & 2 == 2,
+                has_part: a & 2 == 2, cells: None,
             };
             let all = [encoded(&record), vec![9; 3]].concat();
             prop_assert_eq!(Record::decode(&all), Some((Some(record), &[9_u8; 3][..])));

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use rtrb::{Consumer, Producer, RingBuffer};
 
-use crate::journal::payload::{LEAST, Last, Part};
+use crate::journal::payload::{Form, LEAST, Last, Part};
 use crate::journal::record::{FIXED, Kind, NO_REASON, NONE, Record, TcpRange, id};
 use crate::journal::transmissions::{Transmissions, header};
 use crate::pipeline::aim::flow::{FlowRef, PerFlow};
@@ -28,6 +28,8 @@ pub struct Lane {
     pub follows: bool,
     /// Whether what came, left or was dropped is told with all its bytes, of a train too; it has one record then, also in a sample.
     pub is_whole: bool,
+    /// Bytes of each wire packet that it needs of those; what is behind them may be missing.
+    pub snap: u32,
     /// One in so many packets; 1: all.
     pub sample: u64,
     /// Only events on this path; a packet that has just arrived is on no path yet.
@@ -40,7 +42,7 @@ impl Lane {
     /// A lane of these kinds that follows no flows.
     pub fn of(kinds: &[Kind]) -> Self {
         let kinds = kinds.iter().fold(0, |set, kind| set | kind.bit());
-        Self { kinds, follows: false, is_whole: false, sample: 1, path: None, select: None }
+        Self { kinds, follows: false, is_whole: false, snap: u32::MAX, sample: 1, path: None, select: None }
     }
 
     fn wants(&self, kind: Kind, packet: &Packet) -> bool {
@@ -101,7 +103,9 @@ impl Taps {
         };
         let (followed, whole) = (set(|lane| lane.follows), set(|lane| lane.is_whole));
         let flows = (followed != 0).then(|| PerFlow::new(flows.max(8)));
-        Tap { lanes, kinds, ring, lost: Arc::clone(&self.lost), followed, whole, flows, last: None }
+        let snap = lanes.iter().filter(|lane| lane.is_whole).map(|lane| lane.snap).max().unwrap_or(u32::MAX);
+        let (lost, cells) = (Arc::clone(&self.lost), Vec::new());
+        Tap { lanes, kinds, ring, lost, followed, whole, snap, flows, last: None, cells }
     }
 }
 
@@ -142,9 +146,13 @@ pub struct Tap {
     followed: u16,
     /// Those that are told whole packets.
     whole: u16,
+    /// Bytes of a wire packet that these need at most.
+    snap: u32,
     flows: Option<PerFlow<Transmissions>>,
     /// The last packet that was told whole, if it has not been changed since.
     last: Option<Last>,
+    /// The payloads of the record that is written, if it has only their beginnings.
+    cells: Vec<u8>,
 }
 
 impl Tap {
@@ -230,21 +238,35 @@ impl Tap {
             // Only the first wire packet of a train was counted.
             transmission: if range.first == 0 { packet.transmission } else { 0 },
         });
-        let last = self.last.as_ref().filter(|_| range.is_whole && self.kinds & Kind::Rewritten.bit() != 0);
-        let part = last.and_then(|last| last.part(packet, range.lanes)).map(Part::bytes);
-        // Without a first record with headers, a lane's reader would not know the addresses of a flow.
-        let length = if part.is_some() {
-            packet.header_length()
-        } else if range.is_whole {
-            usize::MAX
+        let all = packet.bytes();
+        let form = if range.is_whole {
+            // Whether it has been changed since the last record is known only if changes are told.
+            let last = self.last.as_ref().filter(|_| self.kinds & Kind::Rewritten.bit() != 0);
+            Form::of(packet, range.lanes, self.snap, last)
         } else if told.before.is_some() {
-            Headers::LEN
+            Form::First(all.len().min(Headers::LEN))
         } else if range.lanes & !known != 0 {
-            packet.header_length().min(Headers::LEN)
+            // Without a first record with headers, a lane's reader would not know the addresses of a flow.
+            Form::First(packet.header_length().min(Headers::LEN))
         } else {
-            0
+            Form::First(0)
         };
-        let bytes = &packet.bytes()[..packet.bytes().len().min(length)];
+        let part = form.part(packet).map(Part::bytes);
+        let before =
+            part.as_ref().map_or_else(|| told.before.map_or(&[][..], Headers::bytes), |part| &part[..]);
+        let bytes = &all[..form.length(packet)];
+        let behind = bytes.len() + form.cells().map_or(0, |cells| cells.length(packet) as usize);
+        // Nothing is copied for a record that is lost.
+        if self.ring.slots() < FIXED + before.len() + behind {
+            for (_, lost) in self.lost.iter().enumerate().filter(|(lane, _)| range.lanes >> lane & 1 == 1) {
+                lost.fetch_add(1, Ordering::Relaxed);
+            }
+            return;
+        }
+        self.cells.clear();
+        if let Some(cells) = form.cells() {
+            cells.fill(packet, &mut self.cells);
+        }
         let record = Record {
             kind: told.kind,
             lanes: range.lanes,
@@ -260,35 +282,28 @@ impl Tap {
             last: packet.wire_length(range.first + range.count - 1),
             segment: packet.segment(),
             is_partial: range.is_whole && packet.partial().is_some(),
-            is_repeat: part.is_some(),
+            has_part: part.is_some(),
             path: told.place.map_or(packet.path, |seat| seat.path),
             stage: told.place.map_or(NONE, |seat| seat.seat),
             port: told.port.unwrap_or(packet.ingress),
             reason: told.reason.map_or(NO_REASON, |reason| reason as u8),
             draw,
             tcp,
-            before: part
-                .as_ref()
-                .map_or_else(|| told.before.map_or(&[][..], Headers::bytes), |part| &part[..]),
+            before,
             bytes,
-            rest: &[],
+            rest: &self.cells,
+            cells: None,
         };
         let mut space = [0; FIXED + Headers::LEN];
-        let head = record.encode(&mut space);
-        if self.ring.slots() < head.len() + bytes.len() {
-            for (_, lost) in self.lost.iter().enumerate().filter(|(lane, _)| range.lanes >> lane & 1 == 1) {
-                lost.fetch_add(1, Ordering::Relaxed);
-            }
-            return;
-        }
         if let Some(flow) = flow {
             flow.told |= range.lanes & self.followed;
         }
-        // There is room for both: only the reader changes it meanwhile, and makes it larger.
-        let _ = self.ring.push_entire_slice(head);
-        let _ = self.ring.push_entire_slice(bytes);
-        if bytes.len() >= LEAST {
-            self.last = Last::of(packet, range.lanes);
+        // There is room for all: only the reader changes it meanwhile, and makes it larger.
+        for bytes in [record.encode(&mut space), bytes, &self.cells] {
+            let _ = self.ring.push_entire_slice(bytes);
+        }
+        if behind >= LEAST {
+            self.last = Last::of(packet, range.lanes, form);
         }
     }
 }
@@ -506,6 +521,38 @@ mod tests {
             }
         });
         assert_eq!(found, expected);
+    }
+
+    /// What a record costs the worker: the bytes that it writes into its ring, for a train of 44 wire packets where it comes and where
+    /// it leaves, and for one that finds no room.
+    #[test]
+    fn no_more_is_copied_than_is_kept() {
+        let lane = |snap| Lane { is_whole: true, snap, ..Lane::of(&Kind::ALL) };
+        let (payload, each, headers) = (44 * 1_000, 1_000, 40);
+        let train = packet(&Spec::tcp(payload).train(each), 1, 0);
+        assert_eq!(train.bytes().len(), headers + payload);
+        let record = FIXED + Part::LEN + headers;
+        let cells = 44 * (2 + 128 - headers);
+        for (snap, first) in [(u32::MAX, FIXED + headers + payload), (128, record + cells)] {
+            let (mut tap, ring, lost) = tap(vec![lane(snap)], 100_000);
+            for (kind, expected) in [(Kind::Received, first), (Kind::Sent, record)] {
+                let free = tap.ring.slots();
+                tap.tell(&Told::of(kind), &train, Instant::ZERO, &|| None);
+                assert_eq!(free - tap.ring.slots(), expected, "{kind:?} {snap}");
+            }
+            // Other ones, until one finds no room.
+            let mut told = 2;
+            while lost[0].load(Ordering::Relaxed) == 0 {
+                let (train, free) = (packet(&Spec::tcp(payload).train(each), 2, told), tap.ring.slots());
+                tap.cells.clear();
+                tap.tell(&Told::of(Kind::Received), &train, Instant::ZERO, &|| None);
+                if lost[0].load(Ordering::Relaxed) == 1 {
+                    assert!(tap.ring.slots() == free && free < first && tap.cells.is_empty());
+                }
+                told += 1;
+            }
+            assert!(told > 2 && ring.slots() > 0);
+        }
     }
 
     /// A rewrite is told with the headers before and after, of each packet.
