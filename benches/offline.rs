@@ -57,7 +57,7 @@ fn replay(faults: &str) -> Replay {
         icmp: IcmpParams::default(),
         ports: vec![port("a"), port("b")],
         routes: Vec::new(),
-        paths: vec![PathParams { from: 0, to: 1, stages: stages(faults) }],
+        paths: vec![PathParams::new(0, 1, stages(faults))],
         nats: Vec::new(),
     };
     Replay { router, path: 0, only_from: Vec::new() }

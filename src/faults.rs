@@ -161,12 +161,8 @@ impl Faults {
     }
 
     /// Any stage; see [`crate::params`]. If its name is taken, it gets a number.
-    ///
-    /// # Panics
-    /// If it is the place of a translator ([`ImpairmentParams::Nat`]): a link has none.
     #[must_use]
     pub fn stage(mut self, mut stage: StageParams) -> Self {
-        assert!(!matches!(stage.impairment, ImpairmentParams::Nat(_)), "a link has no translators");
         let is_taken = |name: &str| self.stages.iter().any(|other| other.name == name);
         if is_taken(&stage.name) {
             let numbered = (2_u32..).map(|number| format!("{}-{number}", stage.name));

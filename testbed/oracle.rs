@@ -303,7 +303,7 @@ fn router(line: &str) -> Router {
         icmp: IcmpParams::default(),
         ports: vec![port("a", "10.0.1.2/24"), port("b", "10.0.2.2/24")],
         routes: Vec::new(),
-        paths: vec![PathParams { from: 0, to: 1, stages }],
+        paths: vec![PathParams::new(0, 1, stages)],
         nats: Vec::new(),
     };
     Router::new(&params, &Router::shared(&params))

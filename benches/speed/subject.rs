@@ -164,8 +164,8 @@ fn translate(plan: &mut Plan) {
     let nat = faultwire::config::parse(text, "nat").unwrap();
     plan.nats = nat.nats;
     let [out, back] = nat.paths.try_into().unwrap();
-    plan.paths[0].stages.extend(out.stages);
-    plan.paths[1].stages.splice(0..0, back.stages);
+    plan.paths[0].seats.extend(out.seats);
+    plan.paths[1].seats.splice(0..0, back.seats);
 }
 
 fn plan(faults: &str, offload: bool) -> Plan {
@@ -178,7 +178,7 @@ fn plan(faults: &str, offload: bool) -> Plan {
         port
     };
     let ports = vec![port("left", NETS[0]), port("right", NETS[1])];
-    let path = |from, to| PathPlan { from, to, stages: stages.clone() };
+    let path = |from, to| PathPlan::new(from, to, stages.clone());
     let mut plan = Plan::new(ports, vec![path(0, 1), path(1, 0)]);
     plan.workers = WorkerCount::Exactly(NonZeroUsize::MIN);
     plan

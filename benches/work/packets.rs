@@ -106,7 +106,7 @@ fn params(stages: Vec<StageParams>) -> RouterParams {
         icmp: IcmpParams::default(),
         ports: vec![port("left", "10.0.1.2/24", "10.0.1.1"), port("right", "10.0.2.2/24", "10.0.2.1")],
         routes: Vec::new(),
-        paths: vec![PathParams { from: 0, to: 1, stages }],
+        paths: vec![PathParams::new(0, 1, stages)],
         nats: Vec::new(),
     }
 }

@@ -59,7 +59,7 @@ pub(crate) fn parsed(stage: &str) -> Vec<StageParams> {
          [[path]]\nfrom = \"a\"\nto = \"b\"\nstage = [{stage}]\n"
     );
     let plan = config::parse(&text, "bench").unwrap_or_else(|error| panic!("{error}"));
-    plan.paths.iter().flat_map(|path| path.stages.clone()).collect()
+    plan.paths.iter().flat_map(|path| path.stages().cloned()).collect()
 }
 
 fn router(stages: Vec<StageParams>) -> Router {
@@ -76,7 +76,7 @@ fn router(stages: Vec<StageParams>) -> Router {
         icmp: IcmpParams::default(),
         ports: vec![port("a", "10.0.1.2/24"), port("b", "10.0.2.2/24")],
         routes: Vec::new(),
-        paths: vec![PathParams { from: 0, to: 1, stages }],
+        paths: vec![PathParams::new(0, 1, stages)],
         nats: Vec::new(),
     };
     Router::new(&params, &Router::shared(&params))

@@ -201,7 +201,7 @@ mod tests {
     #[test]
     fn lines_are_in_order_whichever_worker_tells_first() {
         let Folder(folder) = &Folder::new();
-        let path = PathParams { from: 0, to: 1, stages: Vec::new() };
+        let path = PathParams::new(0, 1, Vec::new());
         let log = |name: &str| {
             let out = BufWriter::new(File::create(folder.join(name)).unwrap());
             (folder.join(name), Log::new(out, &path, "Uplink", "run").unwrap())

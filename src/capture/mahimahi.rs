@@ -46,7 +46,7 @@ impl<W: Write> Log<W> {
     /// If the header cannot be written.
     pub fn new(mut out: W, path: &PathParams, direction: &str, command: &str) -> std::io::Result<Self> {
         let names: Vec<String> =
-            path.stages.iter().map(|stage| config::describe(stage).to_string()).collect();
+            path.seats.iter().map(|seat| config::describe_seat(seat).to_string()).collect();
         let name = names.join("; ");
         writeln!(out, "# mahimahi mm-link ({direction}) [{name}]")?;
         writeln!(out, "# command line: faultwire {command}")?;
@@ -135,7 +135,7 @@ impl<W: Write> Log<W> {
 
 /// The first trace on the path.
 fn trace(path: &PathParams) -> Option<Arc<Opportunities>> {
-    path.stages.iter().find_map(|stage| match &stage.impairment {
+    path.stages().find_map(|stage| match &stage.impairment {
         ImpairmentParams::Bottleneck(link) => match &link.service {
             ServiceParams::Opportunities(times) => Some(Arc::clone(times)),
             ServiceParams::Rate(_) | ServiceParams::Bucket(..) | ServiceParams::Steps(_) => None,
@@ -161,7 +161,7 @@ mod tests {
     }
 
     fn logged(events: &[Event]) -> Vec<String> {
-        let path = PathParams { from: 0, to: 1, stages: Vec::new() };
+        let path = PathParams::new(0, 1, Vec::new());
         let mut log = Log::new(Vec::new(), &path, "Uplink", "run").unwrap();
         for event in events {
             log.record(event);
@@ -198,7 +198,7 @@ mod tests {
         let times = vec![Duration::from_millis(1); 60];
         for millis in [3_u64, 20, 1_000, 3_600_000, 50 * 365 * 86_400_000] {
             let trace = Opportunities::new(times.clone(), 1_504, true).unwrap();
-            let path = PathParams { from: 0, to: 1, stages: Vec::new() };
+            let path = PathParams::new(0, 1, Vec::new());
             let mut log = Log::new(Vec::new(), &path, "Uplink", "run").unwrap();
             log.trace = Some((Arc::new(trace), 0));
             log.record(&event(millis * 1_000, Kind::Came, 0));
@@ -220,7 +220,7 @@ mod tests {
 
     #[test]
     fn what_is_gone_is_forgotten_one_day() {
-        let path = PathParams { from: 0, to: 1, stages: Vec::new() };
+        let path = PathParams::new(0, 1, Vec::new());
         let mut log = Log::new(std::io::sink(), &path, "Uplink", "run").unwrap();
         for index in 0..3 * REMEMBERED as u64 {
             log.record(&event(index, Kind::Came, index));

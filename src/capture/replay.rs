@@ -91,7 +91,7 @@ impl Replay {
             tags: Tags::default(),
             start: Duration::ZERO,
             far: u16::try_from(path.to).unwrap_or(u16::MAX),
-            stages: path.stages.iter().map(|stage| stage.name.clone()).collect(),
+            stages: path.names().map(str::to_owned).collect(),
             bytes: Vec::new(),
             unsaid: 0,
             failed: None,
@@ -431,7 +431,7 @@ mod tests {
         let stages = spec::parse(faults).unwrap().stages;
         RouterParams {
             ports: vec![port("a"), port("b")],
-            paths: vec![PathParams { from: 0, to: 1, stages }],
+            paths: vec![PathParams::new(0, 1, stages)],
             nats: Vec::new(),
             ..Memory::params(seed, Vec::new())
         }

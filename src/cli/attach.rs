@@ -201,8 +201,8 @@ fn run(
 
 /// Up and down.
 fn paths(plan: &WirePlan) -> [PathPlan; 2] {
-    let up = PathPlan { from: TARGET, to: NETWORK, stages: plan.up.clone() };
-    let down = PathPlan { from: NETWORK, to: TARGET, stages: plan.down.clone() };
+    let up = PathPlan::new(TARGET, NETWORK, plan.up.clone());
+    let down = PathPlan::new(NETWORK, TARGET, plan.down.clone());
     [up, down]
 }
 

@@ -16,7 +16,7 @@ use crate::config::{self, Kind, Plan};
 use crate::engine::network::router_params;
 use crate::journal::names::is_called;
 use crate::net::privilege;
-use crate::pipeline::params::{ImpairmentParams, Mode};
+use crate::pipeline::params::Mode;
 use crate::pipeline::time::Duration;
 use crate::pipeline::units::Rate;
 
@@ -98,7 +98,7 @@ fn wanted(args: &Bench) -> anyhow::Result<(Plan, Vec<usize>)> {
     if let Some(text) = &args.spec {
         let spec = faults::read(text, Mode::Exact)?;
         let port = |name: &str| PortPlan::new(name, NetnsRef::Own, Vec::new());
-        let path = PathPlan { from: 0, to: 1, stages: spec.stages };
+        let path = PathPlan::new(0, 1, spec.stages);
         return Ok((Plan::new(vec![port("left"), port("right")], vec![path]), vec![0]));
     }
     let file = args.config.as_deref().context("give a configuration or --spec")?;
@@ -118,10 +118,7 @@ fn wanted(args: &Bench) -> anyhow::Result<(Plan, Vec<usize>)> {
             names.join(", ")
         );
     }
-    let translates = |path: &usize| {
-        let mut stages = plan.paths[*path].stages.iter();
-        stages.any(|stage| matches!(stage.impairment, ImpairmentParams::Nat(_)))
-    };
+    let translates = |path: &usize| plan.paths[*path].seats.iter().any(|seat| seat.stage().is_none());
     if let Some(path) = paths.iter().find(|path| translates(path)) {
         bail!(
             "the path {} goes through a translator, which needs routes and both directions: remove it to measure the rest",
@@ -148,7 +145,7 @@ fn measure(args: &Bench, plan: &Plan, path: usize, left_out: Option<&String>) ->
     }
     let mut value = json!({ "from": from, "to": to, "memory": kinds });
     if left_out.is_none() {
-        let rows = devices::measure(&plan.paths[path].stages, args.time)?;
+        let rows = devices::measure(plan.paths[path].stages(), args.time)?;
         if !args.json.is_on_stdout() {
             out::line("  on devices, between two hosts");
             for row in &rows {

@@ -9,8 +9,8 @@ use crate::cli::json;
 use crate::cli::kind;
 use crate::cli::{WRONG, fail, out, reasons};
 use crate::config;
-use crate::config::{Kind, Plan, WireFile};
-use crate::pipeline::params::StageParams;
+use crate::config::{Description, Kind, Plan, WireFile};
+use crate::pipeline::params::{PathParams, StageParams};
 
 /// Validates a configuration and says in words what it does.
 pub(super) fn check(args: &Check) -> ExitCode {
@@ -59,11 +59,18 @@ fn explain(text: &str, args: &Check) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn stages_json(stages: &[StageParams]) -> Value {
-    stages
-        .iter()
-        .map(|stage| json!({ "name": stage.name, "does": config::describe(stage).to_string() }))
-        .collect()
+/// The seats of a path, each with its name and what happens there.
+fn of_path(path: &PathParams) -> impl Iterator<Item = (&str, Description<'_>)> {
+    path.seats.iter().map(|seat| (seat.name(), config::describe_seat(seat)))
+}
+
+/// The same of one direction of a wire.
+fn of_wire(stages: &[StageParams]) -> impl Iterator<Item = (&str, Description<'_>)> {
+    stages.iter().map(|stage| (stage.name.as_str(), config::describe(stage)))
+}
+
+fn seats_json<'a>(seats: impl Iterator<Item = (&'a str, Description<'a>)>) -> Value {
+    seats.map(|(name, does)| json!({ "name": name, "does": does.to_string() })).collect()
 }
 
 /// Prints what a configuration does, if people read it; the same for programs.
@@ -76,12 +83,12 @@ fn tell_plan(plan: &Plan, is_told: bool) -> Value {
         json!({ "name": port.name, "device": port.device, "mtu": port.mtu, "addresses": addresses })
     });
     let attached = plan.attached.iter().map(|port| {
-        let (up, down) = (stages_json(&port.up), stages_json(&port.down));
+        let (up, down) = (seats_json(of_wire(&port.up)), seats_json(of_wire(&port.down)));
         json!({ "name": port.name, "device": port.device, "up": up, "down": down })
     });
     let paths = plan.paths.iter().map(|path| {
         let [from, to] = [path.from, path.to].map(|port| plan.ports[port].name.as_str());
-        json!({ "from": from, "to": to, "stages": stages_json(&path.stages) })
+        json!({ "from": from, "to": to, "stages": seats_json(of_path(path)) })
     });
     let [ports, attached, paths] = [ports.collect::<Value>(), attached.collect(), paths.collect()];
     let warnings: Vec<String> = plan.warnings.iter().map(ToString::to_string).collect();
@@ -94,7 +101,7 @@ fn tell_wire(wire: &WireFile, is_told: bool) -> Value {
         print_wire(wire);
     }
     let warnings: Vec<String> = wire.warnings.iter().map(ToString::to_string).collect();
-    let (up, down) = (stages_json(&wire.up), stages_json(&wire.down));
+    let (up, down) = (seats_json(of_wire(&wire.up)), seats_json(of_wire(&wire.down)));
     json!({ "kind": "faults", "up": up, "down": down, "warnings": warnings })
 }
 
@@ -114,7 +121,7 @@ fn print_plan(plan: &Plan) {
     }
     for path in &plan.paths {
         out::line(format_args!("path {} -> {}", plan.ports[path.from].name, plan.ports[path.to].name));
-        print_stages(&path.stages);
+        print_seats(of_path(path));
     }
     for warning in &plan.warnings {
         out::line(format_args!("warning: {warning}"));
@@ -129,15 +136,15 @@ fn print_wire(wire: &WireFile) {
     }
 }
 
-fn print_stages(stages: &[StageParams]) {
-    for stage in stages {
-        out::line(format_args!("  {}: {}", stage.name, config::describe(stage)));
+fn print_seats<'a>(seats: impl Iterator<Item = (&'a str, Description<'a>)>) {
+    for (name, does) in seats {
+        out::line(format_args!("  {name}: {does}"));
     }
 }
 
 fn print_directions(up: &[StageParams], down: &[StageParams]) {
     for (direction, stages) in [("up (what the target sends)", up), ("down (what it receives)", down)] {
         out::line(direction);
-        print_stages(stages);
+        print_seats(of_wire(stages));
     }
 }

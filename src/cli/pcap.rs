@@ -175,7 +175,7 @@ fn plan(args: &Pcap) -> anyhow::Result<(Plan, usize)> {
         let spec = faults::read(text, args.mode.into())?;
         // The names that `exec` uses: the draws depend on them.
         let port = |name: &str| PortPlan::new(name, NetnsRef::Own, Vec::new());
-        let path = PathPlan { from: 1, to: 0, stages: spec.stages };
+        let path = PathPlan::new(1, 0, spec.stages);
         let mut plan = Plan::new(vec![port("host"), port("cmd")], vec![path]);
         plan.seed = spec.seed;
         plan.identity = args.identity.into();

@@ -17,7 +17,7 @@ impl Aim {
     ///
     /// # Errors
     /// The name of a stage whose own conditions contradict this, so that it would hit no packet.
-    pub fn narrow(&self, stages: &mut [StageParams]) -> Result<(), String> {
+    pub fn narrow<'a>(&self, stages: impl IntoIterator<Item = &'a mut StageParams>) -> Result<(), String> {
         for stage in stages {
             if let Some(select) = &self.select
                 && !expression::narrow(&mut stage.select, select)

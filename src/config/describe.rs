@@ -4,22 +4,40 @@ use std::fmt;
 
 use ipnet::IpNet;
 
-use crate::pipeline::params::{FragmentSelect, Scope, Select, StageParams, Trigger};
+use crate::pipeline::params::{FragmentSelect, NatPlace, Scope, SeatParams, Select, StageParams, Trigger};
 use crate::pipeline::units::Bytes;
 
-/// Prints a stage as one sentence without its name: `loss 1% of wire packets, each independently; only tcp`.
+/// Prints a stage as one sentence without its name: `loss 1% of wire packets, each independently; only tcp`. Or a translator.
 #[derive(Debug, Clone, Copy)]
-pub struct Description<'a>(&'a StageParams);
+pub struct Description<'a>(Described<'a>);
+
+#[derive(Debug, Clone, Copy)]
+enum Described<'a> {
+    Stage(&'a StageParams),
+    Translator(&'a NatPlace),
+}
 
 /// Describes what `stage` does, to which packets and when.
-pub fn describe(stage: &StageParams) -> Description<'_> {
-    Description(stage)
+pub const fn describe(stage: &StageParams) -> Description<'_> {
+    Description(Described::Stage(stage))
+}
+
+/// Describes what happens at `seat`.
+pub const fn describe_seat(seat: &SeatParams) -> Description<'_> {
+    match seat {
+        SeatParams::Stage(stage) => describe(stage),
+        SeatParams::Translator { place, .. } => Description(Described::Translator(place)),
+    }
 }
 
 impl fmt::Display for Description<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.impairment.fmt(f)?;
-        for (word, parts) in [("only", conditions(&self.0.select)), ("when", trigger(&self.0.trigger))] {
+        let stage = match self.0 {
+            Described::Stage(stage) => stage,
+            Described::Translator(place) => return place.fmt(f),
+        };
+        stage.impairment.fmt(f)?;
+        for (word, parts) in [("only", conditions(&stage.select)), ("when", trigger(&stage.trigger))] {
             if !parts.is_empty() {
                 write!(f, "; {word} {}", parts.join(", "))?;
             }
@@ -127,7 +145,7 @@ fn trigger(trigger: &Trigger) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::spec;
+    use crate::config::{SeatDraft, spec};
     use crate::pipeline::params::{
         ImpairmentParams, InjectParams, InjectTo, Injected, RstSequence, TcpParams, WindowRewrite,
     };
@@ -163,9 +181,11 @@ mod tests {
             match = { source = "10.0.0.0/8", ip_length = "100-", dscp = "ef" }
         "#;
         let stages = crate::config::reader::document(text, "x", |root| {
-            Some(crate::config::read_stages(&[root.value("stage").unwrap()]))
+            Some(crate::config::read_seats(&[root.value("stage").unwrap()]))
         });
-        let lines: Vec<String> = stages.unwrap().iter().map(|stage| describe(stage).to_string()).collect();
+        let stages: Vec<StageParams> =
+            stages.unwrap().into_iter().filter_map(SeatDraft::into_stage).collect();
+        let lines: Vec<String> = stages.iter().map(|stage| describe(stage).to_string()).collect();
         assert_eq!(
             lines,
             [

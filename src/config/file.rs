@@ -7,7 +7,9 @@ use crate::config::attached::MARK;
 use crate::config::impairment::positive;
 use crate::config::nat::read_nats;
 use crate::config::path::read_paths;
-use crate::config::plan::{IcmpPlan, Identity, Plan, RoutePlan, RouteTarget, WorkerCount, set_mode};
+use crate::config::plan::{
+    IcmpPlan, Identity, PathPlan, Plan, RoutePlan, RouteTarget, WorkerCount, set_mode,
+};
 use crate::config::port::{port_index, prefix, read_all_ports};
 use crate::config::reader::{Table, Value};
 use crate::config::warning::warnings;
@@ -28,8 +30,8 @@ pub(super) fn read_plan(root: &mut Table<'_>) -> Plan {
     let names: Vec<&str> =
         ports.iter().map(|port| port.name.as_str()).chain(marked.iter().map(String::as_str)).collect();
     let routes = read_routes(root, &names);
-    let mut paths = read_paths(root, &names);
-    let nats = read_nats(root, &ports, &routes, &mut paths);
+    let paths = read_paths(root, &names);
+    let (nats, paths) = read_nats(root, &ports, &routes, paths);
     let mut plan = Plan::new(ports, paths);
     (plan.routes, plan.nats, plan.attached) = (routes, nats, attached);
     plan.seed = root.integer("seed", 0..=u64::MAX);
@@ -40,25 +42,25 @@ pub(super) fn read_plan(root: &mut Table<'_>) -> Plan {
     plan.duration = root.value("duration").and_then(|value| positive(&value));
     plan.icmp = read_icmp(root);
     let mode = read_mode(root);
-    for stages in plan.paths.iter_mut().map(|path| &mut path.stages) {
-        set_mode(stages, mode);
+    for path in &mut plan.paths {
+        set_mode(path.stages_mut(), mode);
     }
     for port in &mut plan.attached {
         set_mode(&mut port.up, mode);
         set_mode(&mut port.down, mode);
     }
-    let stages = plan.paths.iter().flat_map(|path| &path.stages);
-    let kernel = |stage: &StageParams| matches!(&stage.impairment, ImpairmentParams::Netem(netem) if netem.mode == Mode::Netem);
+    let has = |is_so: fn(&StageParams) -> bool| plan.paths.iter().flat_map(PathPlan::stages).any(is_so);
+    let (shares_a_queue, is_kernels) = (has(shares_a_queue), has(is_kernels));
     if !plan.attached.is_empty() {
         plan.workers = one_worker(root, plan.workers, "an attached port");
     } else if plan.has_single_queues() {
         plan.workers = one_worker(root, plan.workers, "a veth port");
     } else if !plan.nats.is_empty() {
         plan.workers = one_worker(root, plan.workers, "[[nat]]");
-    } else if stages.clone().any(shares_a_queue) {
+    } else if shares_a_queue {
         plan.workers =
             one_worker(root, plan.workers, "a shared link that has a discipline, steps or a trace");
-    } else if stages.into_iter().any(kernel) {
+    } else if is_kernels {
         plan.workers = one_worker(root, plan.workers, "netem in mode netem");
     }
     plan.warnings = root.warnings();
@@ -73,6 +75,11 @@ pub(super) fn read_plan(root: &mut Table<'_>) -> Plan {
 /// Whether several paths have their packets wait in one queue, which is one worker's.
 fn shares_a_queue(stage: &StageParams) -> bool {
     stage.share().is_some() && matches!(stage.impairment, ImpairmentParams::Bottleneck(_))
+}
+
+/// Whether it is a netem line in the kernel's way.
+fn is_kernels(stage: &StageParams) -> bool {
+    matches!(&stage.impairment, ImpairmentParams::Netem(netem) if netem.mode == Mode::Netem)
 }
 
 /// Reads `mode`.

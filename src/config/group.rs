@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::config::attached::MARK;
-use crate::config::plan::PathPlan;
+use crate::config::draft::PathDraft;
 use crate::config::port::{is_name, port_index};
 use crate::config::reader::{Table, Value};
 use crate::config::suggest;
@@ -122,7 +122,7 @@ impl<'a> Groups<'a> {
     }
 
     /// Reads `partition` of `root`: groups whose packets do not reach each other.
-    pub(super) fn partition(&self, root: &mut Table<'_>, paths: &mut Vec<PathPlan>) {
+    pub(super) fn partition(&self, root: &mut Table<'_>, paths: &mut Vec<PathDraft>) {
         let Some(value) = root.value("partition") else { return };
         let mut trigger = Trigger::default();
         let sides = if value.is_table() {
@@ -170,20 +170,21 @@ impl<'a> Groups<'a> {
 }
 
 /// Puts a stage that drops everything in front of the path from `from` to `to`.
-fn cut(paths: &mut Vec<PathPlan>, from: usize, to: usize, trigger: &Trigger) {
+fn cut(paths: &mut Vec<PathDraft>, from: usize, to: usize, trigger: &Trigger) {
     let known = paths.iter().position(|path| (path.from, path.to) == (from, to));
     let known = known.unwrap_or_else(|| {
-        paths.push(PathPlan { from, to, stages: Vec::new() });
+        paths.push(PathDraft::new(from, to, Vec::new()));
         paths.len() - 1
     });
-    let stages = &mut paths[known].stages;
-    let is_taken = |name: &str| stages.iter().any(|stage| stage.name == name);
+    let path = &mut paths[known];
+    let is_taken = |name: &str| path.names().any(|taken| taken == name);
     let mut name = "partition".to_owned();
     while is_taken(&name) {
         name.push_str("-of-hosts");
     }
     let impairment = ImpairmentParams::Drop(DropParams);
-    stages.insert(0, StageParams { name, select: Select::default(), trigger: trigger.clone(), impairment });
+    let stage = StageParams { name, select: Select::default(), trigger: trigger.clone(), impairment };
+    path.seats.insert(0, stage.into());
 }
 
 #[cfg(test)]
@@ -202,7 +203,7 @@ mod tests {
             .paths
             .iter()
             .map(|path| {
-                let stages: Vec<&str> = path.stages.iter().map(|stage| stage.name.as_str()).collect();
+                let stages: Vec<&str> = path.names().collect();
                 format!("{}>{}: {}", name(path.from), name(path.to), stages.join(" "))
             })
             .collect();
@@ -258,7 +259,7 @@ mod tests {
         );
         let timed = "nodes = [\"a\", \"b\"]\npartition = { groups = [[\"a\"], [\"b\"]], from = \"1s\", until = \"2s\" }\n";
         assert_eq!(paths(&self::plan(timed)), ["a>b: partition", "b>a: partition"]);
-        assert!(self::plan(timed).paths[0].stages[0].trigger.until.is_some());
+        assert!(self::plan(timed).paths[0].stages().next().unwrap().trigger.until.is_some());
     }
 
     #[test]

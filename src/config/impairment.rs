@@ -123,11 +123,6 @@ fn paws_per_host(table: &mut Table<'_>, _trigger: &Trigger) -> Option<Impairment
     }))
 }
 
-/// Which translator it is comes out when all are read.
-fn nat(_table: &mut Table<'_>, _trigger: &Trigger) -> Option<ImpairmentParams> {
-    Some(ImpairmentParams::Nat(crate::config::nat::SOMEWHERE))
-}
-
 /// Needed, but where a trigger says when the stage acts: then it acts always by itself.
 fn probability(table: &mut Table<'_>, trigger: &Trigger) -> Option<Probability> {
     if *trigger == Trigger::default() {

@@ -2,7 +2,7 @@
 //!
 //! [`load`] and [`parse`] read a whole file. Files of another shape (cases) that contain paths, routes or stages read
 //! themselves with [`reader::document`] and use the same parts: [`read_port`], [`read_paths`], [`read_routes`],
-//! [`read_icmp`], [`read_stages`]. Every reader reports all problems of a file at once.
+//! [`read_icmp`], [`read_seats`]. Every reader reports all problems of a file at once.
 
 // Numbers come from outside here: each conversion is checked, or says why it need not be.
 #![cfg_attr(
@@ -14,6 +14,7 @@ mod aim;
 mod attached;
 mod describe;
 mod distribution;
+mod draft;
 mod explain;
 pub mod expression;
 mod file;
@@ -42,7 +43,8 @@ mod wire;
 use std::path::Path;
 
 pub use aim::Aim;
-pub use describe::{Description, describe};
+pub use describe::{Description, describe, describe_seat};
+pub use draft::{PathDraft, SeatDraft};
 pub use explain::{Explanation, Numbers, explain};
 pub use file::{read_icmp, read_routes};
 pub use kind::Kind;
@@ -53,7 +55,7 @@ pub use port::{at_most, port_index, read_port, read_ports};
 pub use problem::{ConfigError, Problem};
 pub use select::read_select;
 pub use spec::{Spec, SpecError};
-pub use stage::read_stages;
+pub use stage::read_seats;
 pub use trigger::read_trigger;
 pub use warning::warnings;
 pub use wire::{WireFile, load_wire, parse_wire};

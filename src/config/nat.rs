@@ -2,19 +2,16 @@
 
 mod napt;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv6Net};
 
-use crate::config::plan::{PathPlan, PortPlan, RoutePlan, RouteTarget};
+use crate::config::draft::{Mark, PathDraft, SeatDraft};
+use crate::config::plan::{PathPlan, PortPlan, RoutePlan, RouteTarget, SeatPlan};
 use crate::config::port::{at_most, is_name, port_index, prefix};
 use crate::config::reader::Table;
-use crate::pipeline::params::{
-    ImpairmentParams, NatKind, NatParams, NatPlace, PrefixParams, Select, StageParams, Trigger, limits,
-};
-
-/// The place of a translator that a path's `type = "nat"` marks, before it is known which one it is.
-pub(super) const SOMEWHERE: NatPlace = NatPlace { nat: u16::MAX, outward: false };
+use crate::pipeline::params::{NatKind, NatParams, NatPlace, PrefixParams, limits};
 
 /// What a translator of the file stands between.
 struct Between {
@@ -23,16 +20,17 @@ struct Between {
 }
 
 /// Reads every `[[nat]]` of `root`, and gives each its place in `paths`; paths that it needs and that are not there are
-/// made.
+/// made. Gives back the translators, and the paths with them.
 pub fn read_nats(
     root: &mut Table<'_>,
     ports: &[PortPlan],
     routes: &[RoutePlan],
-    paths: &mut Vec<PathPlan>,
-) -> Vec<NatParams> {
+    paths: Vec<PathDraft>,
+) -> (Vec<NatParams>, Vec<PathPlan>) {
     let names: Vec<&str> = ports.iter().map(|port| port.name.as_str()).collect();
     let mut nats: Vec<NatParams> = Vec::new();
     let mut betweens: Vec<Between> = Vec::new();
+    let mut places = Places { paths, given: BTreeMap::new() };
     let tables = root.tables("nat");
     at_most(limits::NATS, "translators", &tables);
     for mut table in tables.into_iter().take(limits::NATS) {
@@ -49,77 +47,99 @@ pub fn read_nats(
                 // There are at most `limits::NATS`.
                 let nat = u16::try_from(nats.len()).unwrap_or(u16::MAX);
                 let place = NatPlace { nat, outward };
-                put(paths, from, to, place, &table, &names);
+                places.give(from, to, place, &table, &names);
             }
         }
         betweens.push(between);
         nats.push(NatParams { name, kind });
     }
-    if paths.len() > limits::PATHS {
+    let count = places.paths.len();
+    if count > limits::PATHS {
         let hint = format!(
             "at most {}; a link is two, and a translator needs two to each port inside",
             limits::PATHS
         );
-        root.problem(format!("{} paths are too many", paths.len()), hint);
+        root.problem(format!("{count} paths are too many"), hint);
     }
-    for path in paths.iter() {
-        let lost = |stage: &StageParams| stage.impairment == ImpairmentParams::Nat(SOMEWHERE);
-        if path.stages.iter().any(lost) {
-            root.problem(
-                format!(
-                    "the path from \"{}\" to \"{}\" has a stage of type nat, but no [[nat]] stands between them",
-                    names[path.from], names[path.to]
-                ),
-                format!("write a [[nat]] with outside = \"{}\" or \"{}\"", names[path.to], names[path.from]),
-            );
-        }
+    let paths = places.finish();
+    for lost in paths.iter().filter_map(|path| path.as_ref().err()) {
+        let (from, to) = (names[lost.from], names[lost.to]);
+        root.problem(
+            format!(
+                "the path from \"{from}\" to \"{to}\" has a stage of type nat, but no [[nat]] stands between them"
+            ),
+            format!("write a [[nat]] with outside = \"{to}\" or \"{from}\""),
+        );
     }
-    nats
+    (nats, paths.into_iter().filter_map(Result::ok).collect())
 }
 
-/// Puts a translator where the path marks it, or else nearest to the outside.
-fn put(
-    paths: &mut Vec<PathPlan>,
-    from: usize,
-    to: usize,
-    place: NatPlace,
-    table: &Table<'_>,
-    names: &[&str],
-) {
-    if !paths.iter().any(|path| (path.from, path.to) == (from, to)) {
-        paths.push(PathPlan { from, to, stages: Vec::new() });
-    }
-    let Some(path) = paths.iter_mut().find(|path| (path.from, path.to) == (from, to)) else { return };
-    let is_mark = |stage: &StageParams| matches!(stage.impairment, ImpairmentParams::Nat(_));
-    let marks = path.stages.iter().filter(|stage| is_mark(stage)).count();
-    if marks > 1 {
-        table.problem(
-            format!("the path from \"{}\" to \"{}\" has {marks} stages of type nat", names[from], names[to]),
-            "leave one of them",
-        );
-    }
-    let at = path.stages.iter().position(is_mark).unwrap_or_else(|| {
-        let at = if place.outward { path.stages.len() } else { 0 };
-        let mut name = "nat".to_owned();
-        while path.stages.iter().any(|stage| stage.name == name) {
-            name.push('\'');
+/// The paths, and the places in them that translators have been given.
+struct Places {
+    paths: Vec<PathDraft>,
+    /// By the index of the path: the seat, and who sits there.
+    given: BTreeMap<usize, (usize, NatPlace)>,
+}
+
+impl Places {
+    /// Puts a translator where the path marks it, or else nearest to the outside.
+    fn give(&mut self, from: usize, to: usize, place: NatPlace, table: &Table<'_>, names: &[&str]) {
+        let known = self.paths.iter().position(|path| (path.from, path.to) == (from, to));
+        let index = known.unwrap_or(self.paths.len());
+        if known.is_none() {
+            self.paths.push(PathDraft::new(from, to, Vec::new()));
         }
-        let (select, trigger) = (Select::default(), Trigger::default());
-        let impairment = ImpairmentParams::Nat(SOMEWHERE);
-        path.stages.insert(at, StageParams { name, select, trigger, impairment });
-        at
-    });
-    path.stages[at].impairment = ImpairmentParams::Nat(place);
-    if place.outward
-        && let Some(stage) = path.stages[at..].iter().find(|stage| stage.works_both_ways())
-    {
-        table.problem(
-            format!(
-                "stage \"{}\" needs both directions and is after the translator on the way out",
-                stage.name
-            ),
-            "put it before the stage of type nat",
-        );
+        let path = &mut self.paths[index];
+        let is_mark = |seat: &SeatDraft| seat.stage().is_none();
+        let marks = path.seats.iter().filter(|seat| is_mark(seat)).count();
+        if marks > 1 {
+            table.problem(
+                format!(
+                    "the path from \"{}\" to \"{}\" has {marks} stages of type nat",
+                    names[from], names[to]
+                ),
+                "leave one of them",
+            );
+        }
+        let at = path.seats.iter().position(is_mark).unwrap_or_else(|| {
+            let at = if place.outward { path.seats.len() } else { 0 };
+            let mut name = NatPlace::TYPE.to_owned();
+            while path.names().any(|taken| taken == name) {
+                name.push('\'');
+            }
+            path.seats.insert(at, SeatDraft::Translator { name, place: Mark });
+            at
+        });
+        let mut behind = path.seats[at..].iter().filter_map(SeatDraft::stage);
+        if place.outward
+            && let Some(stage) = behind.find(|stage| stage.works_both_ways())
+        {
+            table.problem(
+                format!(
+                    "stage \"{}\" needs both directions and is after the translator on the way out",
+                    stage.name
+                ),
+                "put it before the stage of type nat",
+            );
+        }
+        self.given.insert(index, (at, place));
+    }
+
+    /// The paths with their translators; as an error, those that have a mark and no translator.
+    fn finish(self) -> Vec<Result<PathPlan, PathDraft>> {
+        let finished = |(index, path): (usize, PathDraft)| {
+            let given = self.given.get(&index);
+            let seat = |(at, seat): (usize, &SeatDraft)| match seat {
+                SeatDraft::Stage(stage) => Some(SeatPlan::Stage(stage.clone())),
+                SeatDraft::Translator { name, .. } => {
+                    let (_, place) = given.filter(|(given, _)| *given == at)?;
+                    Some(SeatPlan::Translator { name: name.clone(), place: *place })
+                }
+            };
+            let seats: Option<Vec<SeatPlan>> = path.seats.iter().enumerate().map(seat).collect();
+            seats.map(|seats| PathPlan { from: path.from, to: path.to, seats }).ok_or(path)
+        };
+        self.paths.into_iter().enumerate().map(finished).collect()
     }
 }
 

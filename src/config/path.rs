@@ -2,9 +2,9 @@
 
 use std::collections::HashSet;
 
+use crate::config::draft::{PathDraft, SeatDraft};
 use crate::config::group::Groups;
 use crate::config::impairment::positive;
-use crate::config::plan::PathPlan;
 use crate::config::port::port_index;
 use crate::config::reader::Table;
 use crate::config::share::{self, Shares};
@@ -13,7 +13,7 @@ use crate::pipeline::params::{Phase, Way};
 use crate::pipeline::time::Duration;
 
 /// Reads every `[[path]]` and `[[link]]` of `root`, `[groups]` and `partition`; `ports` are the names that they may use.
-pub fn read_paths(root: &mut Table<'_>, ports: &[&str]) -> Vec<PathPlan> {
+pub fn read_paths(root: &mut Table<'_>, ports: &[&str]) -> Vec<PathDraft> {
     let groups = Groups::read(root, ports);
     let mut paths = Paths::default();
     for mut table in root.tables("path") {
@@ -32,7 +32,7 @@ pub fn read_paths(root: &mut Table<'_>, ports: &[&str]) -> Vec<PathPlan> {
             share::apply(&value, Way::Only, &mut stages);
         }
         if let (Some(from), Some(to)) = (from, to) {
-            paths.add(PathPlan { from, to, stages }, &table, ports);
+            paths.add(PathDraft { from, to, seats: stages }, &table, ports);
         }
         table.finish();
     }
@@ -44,8 +44,8 @@ pub fn read_paths(root: &mut Table<'_>, ports: &[&str]) -> Vec<PathPlan> {
             share::apply(&value, Way::Back, &mut down);
         }
         for [left, right] in pairs {
-            paths.add(PathPlan { from: left, to: right, stages: up.clone() }, &table, ports);
-            paths.add(PathPlan { from: right, to: left, stages: down.clone() }, &table, ports);
+            paths.add(PathDraft { from: left, to: right, seats: up.clone() }, &table, ports);
+            paths.add(PathDraft { from: right, to: left, seats: down.clone() }, &table, ports);
         }
         table.finish();
     }
@@ -55,10 +55,7 @@ pub fn read_paths(root: &mut Table<'_>, ports: &[&str]) -> Vec<PathPlan> {
 
 /// The stages of a link from its first end to its second and back, or of a wire from its target and to it: those for both,
 /// then each direction's own. `none` makes what they are read into.
-pub(super) fn directions(
-    table: &mut Table<'_>,
-    none: fn() -> Stages,
-) -> [Vec<crate::pipeline::params::StageParams>; 2] {
+pub(super) fn directions(table: &mut Table<'_>, none: fn() -> Stages) -> [Vec<SeatDraft>; 2] {
     let both = table.value("both");
     let [mut up, mut down] = ["up", "down"].map(|key| {
         let mut stages = none();
@@ -116,13 +113,13 @@ fn phases(table: &mut Table<'_>, directions: &mut [(&[&'static str; 2], &mut Sta
 /// The paths that have been read.
 #[derive(Default)]
 struct Paths {
-    list: Vec<PathPlan>,
+    list: Vec<PathDraft>,
     shares: Shares,
     pairs: HashSet<(usize, usize)>,
 }
 
 impl Paths {
-    fn add(&mut self, path: PathPlan, table: &Table<'_>, ports: &[&str]) {
+    fn add(&mut self, path: PathDraft, table: &Table<'_>, ports: &[&str]) {
         if !self.pairs.insert((path.from, path.to)) {
             let (from, to) = (ports[path.from], ports[path.to]);
             table.problem(

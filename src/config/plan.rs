@@ -12,6 +12,7 @@ use ipnet::IpNet;
 
 pub use crate::pipeline::params::{
     IcmpParams as IcmpPlan, Identity, PathParams as PathPlan, RouteParams as RoutePlan, RouteTarget,
+    SeatParams as SeatPlan,
 };
 use crate::pipeline::params::{ImpairmentParams, Mode, NatParams, StageParams};
 use crate::pipeline::time::Duration;
@@ -50,7 +51,7 @@ pub struct Plan {
 }
 
 /// Takes the netem lines among `stages` as `mode` says.
-pub fn set_mode(stages: &mut [StageParams], mode: Mode) {
+pub fn set_mode<'a>(stages: impl IntoIterator<Item = &'a mut StageParams>, mode: Mode) {
     for stage in stages {
         if let ImpairmentParams::Netem(netem) = &mut stage.impairment {
             netem.mode = mode;

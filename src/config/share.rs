@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::config::plan::PathPlan;
+use crate::config::draft::{PathDraft, SeatDraft};
 use crate::config::port::is_name;
 use crate::config::reader::{Table, Value};
 use crate::pipeline::params::{
@@ -15,27 +15,27 @@ pub(super) fn read(value: &Value<'_>, way: Way) -> Option<Share> {
     value.parsed(name, "a name of at most 15 letters, digits, - _ .", "trunk")
 }
 
-/// Makes the link of `stages` the direction `way` of the link that `value` names. It is the one stage of type rate among them,
+/// Makes the link of `seats` the direction `way` of the link that `value` names. It is the one stage of type rate among them,
 /// or the rate of a line of netem's words, which becomes such a stage in front of the line, with its limit as the queue.
-pub(super) fn apply(value: &Value<'_>, way: Way, stages: &mut Vec<StageParams>) {
+pub(super) fn apply(value: &Value<'_>, way: Way, seats: &mut Vec<SeatDraft>) {
     let Some(share) = read(value, way) else { return };
-    for index in (0..stages.len()).rev() {
-        if let ImpairmentParams::Netem(netem) = &mut stages[index].impairment
+    for index in (0..seats.len()).rev() {
+        if let Some(line) = seats[index].stage_mut()
+            && let ImpairmentParams::Netem(netem) = &mut line.impairment
             && let Some(rate) = take_rate(netem)
         {
             let impairment = ImpairmentParams::Rate(rate);
-            let line = &stages[index];
             let (select, trigger) = (line.select.clone(), line.trigger.clone());
-            let is_taken = |name: &str| stages.iter().any(|stage| stage.name == name);
+            let is_taken = |name: &str| seats.iter().any(|seat| seat.name() == name);
             let mut name = "rate".to_owned();
             while is_taken(&name) {
                 name.push_str("-of-link");
             }
-            stages.insert(index, StageParams { name, select, trigger, impairment });
+            seats.insert(index, StageParams { name, select, trigger, impairment }.into());
         }
     }
     let mut count = 0;
-    for stage in stages {
+    for stage in seats.iter_mut().filter_map(SeatDraft::stage_mut) {
         match &mut stage.impairment {
             ImpairmentParams::Rate(rate) => rate.share = Some(share),
             ImpairmentParams::Bottleneck(link) => link.share = Some(share),
@@ -71,10 +71,10 @@ pub(super) struct Shares(BTreeMap<Share, (ImpairmentParams, String)>);
 
 impl Shares {
     /// Adds those of a path; one that is another link under the same name is a problem of `table`.
-    pub(super) fn add(&mut self, path: &PathPlan, table: &Table<'_>, ports: &[&str]) {
+    pub(super) fn add(&mut self, path: &PathDraft, table: &Table<'_>, ports: &[&str]) {
         let here = format!("{} to {}", ports[path.from], ports[path.to]);
         let mut seen = Vec::new();
-        for stage in &path.stages {
+        for stage in path.stages() {
             let Some(share) = stage.share() else { continue };
             let name = share.name();
             if seen.contains(&share) {
@@ -101,13 +101,13 @@ impl Shares {
 #[cfg(test)]
 mod tests {
     use crate::config::parse;
-    use crate::config::plan::WorkerCount;
+    use crate::config::plan::{PathPlan, WorkerCount};
 
     const NODES: &str = "nodes = [\"a\", \"b\", \"c\", \"d\"]\n";
 
     fn described(text: &str) -> Vec<String> {
         let plan = parse(&format!("{NODES}{text}"), "x.toml").unwrap_or_else(|error| panic!("{error}"));
-        let stages = plan.paths.iter().flat_map(|path| &path.stages);
+        let stages = plan.paths.iter().flat_map(PathPlan::stages);
         stages.map(|stage| format!("{}: {}", stage.name, stage.impairment)).collect()
     }
 
@@ -132,7 +132,8 @@ mod tests {
         let path = "[[path]]\nfrom = \"a\"\nto = \"b\"\n[[path.stage]]\ntype = \"rate\"\nrate = \"2 Mbit/s\"\nshare = \"t\"\n";
         let other = path.replace("\"b\"", "\"c\"");
         let plan = parse(&format!("{NODES}workers = 2\n{path}{other}"), "x.toml").unwrap();
-        assert_eq!(plan.paths[0].stages[0].share(), plan.paths[1].stages[0].share());
+        let [one, other] = [0, 1].map(|path| plan.paths[path].stages().next().unwrap().share());
+        assert!(one.is_some() && one == other);
         assert!(matches!(plan.workers, WorkerCount::Exactly(count) if count.get() == 2));
     }
 

@@ -2,17 +2,36 @@
 
 use std::collections::{HashMap, HashSet};
 
+use crate::config::draft::{Mark, SeatDraft};
 use crate::config::impairment::{READERS, Reader};
 use crate::config::port::is_name;
 use crate::config::reader::{Table, Value};
 use crate::config::select::read_select;
 use crate::config::spec::{self, Spec};
 use crate::config::trigger::read_trigger;
-use crate::pipeline::params::{ImpairmentParams, Phase, StageParams, Trigger, growth, limits};
+use crate::pipeline::params::{NatPlace, Phase, StageParams, Trigger, growth, limits};
 
-/// Reads the stages of one path from `values`, in their order: each a spec (a text) or an array of stage tables. Names
+/// What a type of `[[path.stage]]` makes.
+#[derive(Clone, Copy)]
+enum Kind {
+    Stage(Reader),
+    Translator,
+}
+
+/// Every type of `[[path.stage]]`, with what it makes.
+fn kinds() -> impl Iterator<Item = (&'static str, Kind)> {
+    let stages = READERS.iter().map(|&(name, reader)| (name, Kind::Stage(reader)));
+    stages.chain([(NatPlace::TYPE, Kind::Translator)])
+}
+
+/// The name of every type of `[[path.stage]]`.
+pub(super) fn types() -> impl Iterator<Item = &'static str> {
+    kinds().map(|(name, _)| name)
+}
+
+/// Reads the seats of one path from `values`, in their order: each a spec (a text) or an array of stage tables. Names
 /// that are not given are made up, unique in the path.
-pub fn read_stages(values: &[Value<'_>]) -> Vec<StageParams> {
+pub fn read_seats(values: &[Value<'_>]) -> Vec<SeatDraft> {
     let mut stages = Stages::default();
     for value in values {
         stages.read(value);
@@ -23,7 +42,7 @@ pub fn read_stages(values: &[Value<'_>]) -> Vec<StageParams> {
 /// The stages of a path while they are read.
 #[derive(Debug, Default)]
 pub(super) struct Stages {
-    read: Vec<StageParams>,
+    read: Vec<SeatDraft>,
     /// Also of stages that could not be read.
     names: HashSet<String>,
     /// How many stages of a kind have been named after it.
@@ -50,7 +69,7 @@ impl Stages {
                     return;
                 }
                 stage.name = self.name(spec::kind_of(&stage.name), None);
-                self.read.push(stage);
+                self.read.push(stage.into());
             }
             self.check_growth(value);
             return;
@@ -60,8 +79,8 @@ impl Stages {
             if !self.has_room(&item) {
                 return;
             }
-            let stage = self.stage(&mut table);
-            self.read.extend(stage);
+            let seat = self.seat(&mut table);
+            self.read.extend(seat);
             self.check_growth(&item);
         }
     }
@@ -80,8 +99,10 @@ impl Stages {
     /// A problem if the stages make too many packets of one: told once, at the stage with which they do. Stages of different
     /// phases never meet.
     fn check_growth(&mut self, value: &Value<'_>) {
-        let Some(last) = self.read.last().filter(|_| !self.is_explosive) else { return };
-        if growth(&self.read, last.trigger.phase) > limits::GROWTH {
+        let last = self.read.last().and_then(SeatDraft::stage);
+        let Some(last) = last.filter(|_| !self.is_explosive) else { return };
+        let stages = self.read.iter().filter_map(SeatDraft::stage);
+        if growth(stages, last.trigger.phase) > limits::GROWTH {
             self.is_explosive = true;
             value.problem(
                 "makes too many packets of one, together with the stages before it",
@@ -97,44 +118,54 @@ impl Stages {
     pub(super) fn read_in(&mut self, value: &Value<'_>, phase: Phase) {
         let before = self.read.len();
         self.read(value);
-        for stage in &mut self.read[before..] {
-            if matches!(stage.impairment, ImpairmentParams::Nat(_)) {
-                value
-                    .problem("a translator cannot be part of a phase", "put the nat stage before the phases");
+        for seat in &mut self.read[before..] {
+            match seat {
+                SeatDraft::Stage(stage) => stage.trigger.phase = Some(phase),
+                SeatDraft::Translator { .. } => value
+                    .problem("a translator cannot be part of a phase", "put the nat stage before the phases"),
             }
-            stage.trigger.phase = Some(phase);
         }
     }
 
-    pub(super) fn finish(self) -> Vec<StageParams> {
+    pub(super) fn finish(self) -> Vec<SeatDraft> {
         self.read
     }
 
-    fn stage(&mut self, table: &mut Table<'_>) -> Option<StageParams> {
-        let kinds: Vec<(&str, (&str, Reader))> =
-            READERS.iter().map(|&(kind, reader)| (kind, (kind, reader))).collect();
+    fn seat(&mut self, table: &mut Table<'_>) -> Option<SeatDraft> {
+        let kinds: Vec<(&str, (&str, Kind))> = kinds().map(|(name, kind)| (name, (name, kind))).collect();
         // Of a type that is not known the keys are not known either.
-        let (kind, reader) = table.required("type", "\"loss\"")?.choice(&kinds)?;
+        let (type_name, kind) = table.required("type", "\"loss\"")?.choice(&kinds)?;
         let given = table.value("name").and_then(|value| self.given(&value));
-        let name = self.name(kind, given);
+        let name = self.name(type_name, given);
         let select = table.value("match").and_then(|value| read_select(&value)).unwrap_or_default();
         let trigger = table.value("trigger").and_then(|value| read_trigger(&value)).unwrap_or_default();
-        let impairment = reader(table, &trigger);
-        if kind == "nat" && (!select.is_any() || trigger != Trigger::default()) {
-            table.problem("a translator sees all packets of its path", "remove match and trigger");
-        }
-        if kind == "nat" && self.is_wire {
-            table.problem(
-                "a translator cannot be on a wire: both ends keep their addresses",
-                "remove it, or use faultwire run with [[nat]]",
-            );
-        }
-        let stage = impairment.map(|impairment| StageParams { name, select, trigger, impairment });
-        if self.is_wire && stage.as_ref().is_some_and(|stage| stage.share().is_some()) {
-            table.problem("a wire has one path in each direction and cannot share its link", "remove share");
-        }
+        let seat = match kind {
+            Kind::Translator => {
+                if !select.is_any() || trigger != Trigger::default() {
+                    table.problem("a translator sees all packets of its path", "remove match and trigger");
+                }
+                if self.is_wire {
+                    table.problem(
+                        "a translator cannot be on a wire: both ends keep their addresses",
+                        "remove it, or use faultwire run with [[nat]]",
+                    );
+                }
+                Some(SeatDraft::Translator { name, place: Mark })
+            }
+            Kind::Stage(reader) => {
+                let impairment = reader(table, &trigger);
+                let stage = impairment.map(|impairment| StageParams { name, select, trigger, impairment });
+                if self.is_wire && stage.as_ref().is_some_and(|stage| stage.share().is_some()) {
+                    table.problem(
+                        "a wire has one path in each direction and cannot share its link",
+                        "remove share",
+                    );
+                }
+                stage.map(SeatDraft::Stage)
+            }
+        };
         table.finish();
-        stage
+        seat
     }
 
     /// The name `given`, or else `kind`, `kind-2`, `kind-3` and so on.

@@ -14,7 +14,6 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::config::plan::{NetnsRef, RouteTarget, WorkerCount};
-use crate::pipeline::impair::TYPES;
 use crate::pipeline::params::{
     BlackoutParams, CorruptArea, Excess, FragmentSelect, ImpairmentParams, NaptParams, NatKind, PatternFault,
     Phase, ReorderParams, Scope, Select,
@@ -60,5 +59,5 @@ fn about(stage: &str) -> String {
 
 fn stage(keys: &str) -> crate::pipeline::params::StageParams {
     let plan = plan(&format!("[[path]]\nfrom = \"left\"\nto = \"right\"\n[[path.stage]]\n{keys}\n"));
-    plan.paths[0].stages[0].clone()
+    plan.paths[0].stages().next().unwrap().clone()
 }

@@ -39,7 +39,7 @@ fn path_warnings<'a>(path: &'a PathPlan, plan: &'a Plan) -> impl Iterator<Item =
         mtu: Some(from.mtu.min(to.mtu)),
         ipv6: from.addresses.iter().any(|address| matches!(address, IpNet::V6(_))),
     };
-    path.stages.iter().flat_map(move |stage| {
+    path.stages().flat_map(move |stage| {
         let name = |trap| (stage.name.as_str(), trap);
         stage.impairment.traps(&place).into_iter().map(name)
     })

@@ -5,6 +5,7 @@
 
 use std::path::Path;
 
+use crate::config::draft::SeatDraft;
 use crate::config::expression;
 use crate::config::impairment::positive;
 use crate::config::path::directions;
@@ -89,7 +90,9 @@ fn read_wire(root: &mut Table<'_>) -> WireFile {
 pub(super) fn read_directions(table: &mut Table<'_>) -> [Vec<StageParams>; 2] {
     let value = table.value("match");
     let aim = value.as_ref().and_then(read_select);
-    let mut both = directions(table, Stages::of_wire);
+    let only_stages = |seats: Vec<SeatDraft>| seats.into_iter().filter_map(SeatDraft::into_stage).collect();
+    // A translator was refused where it was read.
+    let mut both: [Vec<StageParams>; 2] = directions(table, Stages::of_wire).map(only_stages);
     let (Some(value), Some(aim)) = (value, aim) else { return both };
     for stage in both.iter_mut().flatten() {
         if !expression::narrow(&mut stage.select, &aim) {

@@ -59,7 +59,7 @@ impl Document {
         for (name, stages) in [("up", file.up), ("down", file.down)] {
             let known = instance.paths();
             let number = instance.path(name).ok_or_else(|| Refusal::unknown("path", name, known))?;
-            params.paths[number].stages = stages;
+            params.paths[number].set_stages(stages);
         }
         Ok(params)
     }

@@ -2,16 +2,18 @@
 
 use std::collections::BTreeMap;
 
+use axum::http::StatusCode;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use crate::config::{Aim, read_stages, reader};
+use crate::config::{Aim, SeatDraft, read_seats, reader};
 use crate::control::answer::Refusal;
 use crate::control::instance::Instance;
 use crate::control::json_toml::inline;
 use crate::control::once::given_once;
 use crate::control::settings;
-use crate::pipeline::params::{RouterParams, StageParams};
+use crate::pipeline::params::{PathParams, RouterParams, SeatParams, StageParams};
+use crate::pipeline::router::ChangeError;
 use crate::pipeline::time::Duration;
 
 /// A field that may be left out, but is not null.
@@ -49,7 +51,7 @@ impl Stages {
         if self.spec.is_some() { "spec" } else { "stages" }
     }
 
-    fn read(&self) -> Result<Vec<StageParams>, Refusal> {
+    fn read(&self) -> Result<Vec<SeatDraft>, Refusal> {
         let (field, value) = match (&self.spec, &self.stages) {
             (Some(spec), None) => ("spec", Value::String(spec.clone())),
             (None, Some(stages)) => ("stages", stages.clone()),
@@ -58,7 +60,7 @@ impl Stages {
         let text = inline(&value).ok_or_else(|| Refusal::bad(field, "there is a null in it"))?;
         let read = reader::document(&format!("{field} = {text}"), "", |root| {
             let key = if field == "spec" { "spec" } else { "stages" };
-            Some(read_stages(&[root.value(key)?]))
+            Some(read_seats(&[root.value(key)?]))
         });
         read.map_err(|error| match error.problems.first() {
             Some(problem) => {
@@ -132,6 +134,11 @@ impl Patch {
         self.spec.is_some() || self.stages.is_some()
     }
 
+    /// Whether it says nothing but where the stage stands, or that it goes on.
+    const fn is_only_a_move(&self) -> bool {
+        !self.has_stages() && self.set.is_none() && !matches!(self.paused, Some(true))
+    }
+
     pub(super) fn check(&self) -> Result<(), Refusal> {
         if self.has_stages() && self.set.is_some() {
             return Err(Refusal::bad("set", "give either set or all that the stage does"));
@@ -186,16 +193,16 @@ impl Edit {
 
     /// All stages of a path in place of those that there are.
     pub(super) fn replace(&mut self, path: usize, stages: &Stages) -> Result<(), Refusal> {
-        let read = self.aimed(stages.read()?)?;
+        let read = self.aimed(only_stages(stages.read()?)?)?;
         self.paused.retain(|(of, _)| *of != path);
-        self.params.paths[path].stages = read;
+        self.params.paths[path].set_stages(read);
         Ok(())
     }
 
     /// All stages in place of those that there are, as another configuration has them that has all else in common.
     pub(super) fn take_over(&mut self, mut params: RouterParams) -> Result<(), Refusal> {
         for path in &mut params.paths {
-            path.stages = self.aimed(std::mem::take(&mut path.stages))?;
+            self.narrow(path.stages_mut())?;
         }
         self.paused.clear();
         self.params = params;
@@ -204,50 +211,77 @@ impl Edit {
 
     /// New stages, which hit only what the faults of this run are aimed at.
     fn aimed(&self, mut stages: Vec<StageParams>) -> Result<Vec<StageParams>, Refusal> {
-        self.aim.narrow(&mut stages).map_err(|stage| {
+        self.narrow(&mut stages)?;
+        Ok(stages)
+    }
+
+    fn narrow<'a>(&self, stages: impl IntoIterator<Item = &'a mut StageParams>) -> Result<(), Refusal> {
+        self.aim.narrow(stages).map_err(|stage| {
             let what = format!(
                 "the stage \"{stage}\" contradicts --match of this attachment: it would hit no packet"
             );
             Refusal::bad("match", what)
-        })?;
-        Ok(stages)
+        })
     }
 
     pub(super) fn add(&mut self, path: usize, add: &Add) -> Result<(), Refusal> {
-        let mut read = self.aimed(add.stages().read()?)?;
-        let stages = &mut self.params.paths[path].stages;
-        let at = add.before.as_deref().map_or(Ok(stages.len()), |name| position(stages, name))?;
-        for stage in &mut read {
-            stage.name = free_name(stages, &stage.name);
-            stages.push(stage.clone());
-        }
+        let read = self.aimed(only_stages(add.stages().read()?)?)?;
+        let path = &mut self.params.paths[path];
+        let at = add.before.as_deref().map_or(Ok(path.seats.len()), |name| position(path, name))?;
         let count = read.len();
-        stages[at..].rotate_right(count);
+        for mut stage in read {
+            stage.name = free_name(path, &stage.name);
+            path.seats.push(stage.into());
+        }
+        path.seats[at..].rotate_right(count);
         Ok(())
     }
 
     pub(super) fn remove(&mut self, path: usize, name: &str) -> Result<(), Refusal> {
-        let stages = &mut self.params.paths[path].stages;
-        let at = position(stages, name)?;
-        stages.remove(at);
+        let at = position(&self.params.paths[path], name)?;
+        self.params.paths[path].seats.remove(at);
         self.paused.retain(|(of, stage)| (*of, stage.name.as_str()) != (path, name));
         Ok(())
     }
 
     pub(super) fn patch(&mut self, path: usize, name: &str, wanted: &Patch) -> Result<(), Refusal> {
-        let at = position(&self.params.paths[path].stages, name)?;
-        let was_paused =
-            self.paused.iter().position(|(of, stage)| (*of, stage.name.as_str()) == (path, name));
-        let mut stage = match was_paused {
-            Some(place) => self.paused.remove(place).1,
-            None => self.params.paths[path].stages[at].clone(),
-        };
+        let at = position(&self.params.paths[path], name)?;
         wanted.check()?;
+        match self.params.paths[path].seats[at].clone() {
+            SeatParams::Stage(stage) => {
+                let stage = self.patched(path, stage, wanted)?;
+                self.params.paths[path].seats[at] = stage.into();
+            }
+            // Where a translator stands is checked with the whole change.
+            SeatParams::Translator { .. } if wanted.is_only_a_move() => {}
+            SeatParams::Translator { .. } => return Err(ChangeError::Translator.into()),
+        }
+        if let Some(before) = &wanted.before {
+            let path = &mut self.params.paths[path];
+            let seat = path.seats.remove(at);
+            let to = if before.is_empty() { Ok(path.seats.len()) } else { position(path, before) };
+            path.seats.insert(to?, seat);
+        }
+        Ok(())
+    }
+
+    /// The stage of path `path` that now is `stage`, as it is wanted.
+    fn patched(
+        &mut self,
+        path: usize,
+        mut stage: StageParams,
+        wanted: &Patch,
+    ) -> Result<StageParams, Refusal> {
+        let was_paused =
+            self.paused.iter().position(|(of, paused)| (*of, &paused.name) == (path, &stage.name));
+        if let Some(place) = was_paused {
+            stage = self.paused.remove(place).1;
+        }
         if let Some(set) = &wanted.set {
             settings::set(&mut stage.impairment, set)?;
         }
         if wanted.has_stages() {
-            let read = self.aimed(wanted.stages().read()?)?;
+            let read = self.aimed(only_stages(wanted.stages().read()?)?)?;
             let [one] = &read[..] else {
                 let what = format!("a stage is one stage, and this makes {}", read.len());
                 return Err(Refusal::bad(wanted.stages().field(), what));
@@ -263,14 +297,7 @@ impl Edit {
             // It acts on nothing any more.
             stage.trigger.until = Some(Duration::ZERO);
         }
-        let stages = &mut self.params.paths[path].stages;
-        stages[at] = stage;
-        if let Some(before) = &wanted.before {
-            let stage = stages.remove(at);
-            let to = if before.is_empty() { Ok(stages.len()) } else { position(stages, before) };
-            stages.insert(to?, stage);
-        }
-        Ok(())
+        Ok(stage)
     }
 }
 
@@ -297,16 +324,27 @@ fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-fn position(stages: &[StageParams], name: &str) -> Result<usize, Refusal> {
-    let known = stages.iter().map(|stage| stage.name.as_str());
-    let found = stages.iter().position(|stage| stage.name == name);
-    found.ok_or_else(|| Refusal::unknown("stage", name, known))
+/// The stages that were read; translators are not new ones.
+fn only_stages(read: Vec<SeatDraft>) -> Result<Vec<StageParams>, Refusal> {
+    let stage = |seat: SeatDraft| seat.into_stage().ok_or_else(|| ChangeError::Translator.into());
+    read.into_iter().map(stage).collect()
+}
+
+impl From<ChangeError> for Refusal {
+    fn from(error: ChangeError) -> Self {
+        Self::new(StatusCode::CONFLICT, "stages", error.to_string())
+    }
+}
+
+fn position(path: &PathParams, name: &str) -> Result<usize, Refusal> {
+    let found = path.names().position(|seat| seat == name);
+    found.ok_or_else(|| Refusal::unknown("stage", name, path.names()))
 }
 
 /// `name`, or `name-2` and so on.
-fn free_name(stages: &[StageParams], name: &str) -> String {
+fn free_name(path: &PathParams, name: &str) -> String {
     let numbered = (2..).map(|number: u64| format!("{name}-{number}"));
-    let is_free = |name: &String| stages.iter().all(|stage| stage.name != *name);
+    let is_free = |name: &String| path.names().all(|taken| taken != name);
     std::iter::once(name.to_owned()).chain(numbered).find(is_free).unwrap_or_default()
 }
 

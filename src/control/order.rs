@@ -169,7 +169,8 @@ pub(super) fn path(instance: &Instance, name: &str) -> Result<usize, Refusal> {
 
 /// A refusal about something inside of `field`.
 pub(super) fn within(field: &str, refusal: Refusal) -> Refusal {
-    if refusal.status == StatusCode::NOT_FOUND {
+    // What is not there, or cannot change, is said without the field.
+    if [StatusCode::NOT_FOUND, StatusCode::CONFLICT].contains(&refusal.status) {
         return refusal;
     }
     Refusal { field: format!("{field}.{}", refusal.field), ..refusal }

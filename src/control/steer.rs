@@ -21,7 +21,7 @@ use crate::control::order::{Deed, Order, path};
 use crate::control::view;
 use crate::journal::{Names, Note, NoteKind};
 use crate::pipeline::params::RouterParams;
-use crate::pipeline::router::{Change, ChangeError, Router};
+use crate::pipeline::router::{Change, Router};
 
 /// Bytes of a body, at most.
 pub(super) const LARGEST: usize = 256 << 10;
@@ -164,8 +164,7 @@ async fn become_edited(current: &Arc<Instance>, edit: Edit) -> Result<Instance, 
 
 fn made_ready(old: &RouterParams, new: &RouterParams, workers: usize) -> Result<Vec<Change>, Refusal> {
     let shared = Router::shared(new);
-    let conflict = |error: ChangeError| Refusal::new(StatusCode::CONFLICT, "stages", error.to_string());
-    (0..workers).map(|_| Change::new(old, new, &shared).map_err(conflict)).collect()
+    (0..workers).map(|_| Change::new(old, new, &shared).map_err(Refusal::from)).collect()
 }
 
 /// The instance with what was edited.

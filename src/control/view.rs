@@ -1,14 +1,14 @@
 //! A run as JSON.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use crate::config::describe;
+use crate::config::{describe, describe_seat};
 use crate::control::instance::Instance;
 use crate::control::settings;
 use crate::engine::{PathReport, Report, json as numbers};
 use crate::journal::names::PathNames;
 use crate::net::LinkStats;
-use crate::pipeline::params::{NatKind, PortParams, RouteTarget, StageParams};
+use crate::pipeline::params::{NatKind, PortParams, RouteTarget, SeatParams, StageParams};
 
 /// Version of the interface.
 pub(super) const API: u32 = 1;
@@ -21,23 +21,23 @@ pub(super) struct Moment {
     pub(super) total: Report,
 }
 
-/// A path that has stages, with its names and, if it is one of the configuration, its stages.
+/// A path that has seats, with its names and, if it is one of the configuration, what sits there.
 pub(super) struct PathView<'a> {
     pub(super) names: &'a PathNames,
     pub(super) report: &'a PathReport,
-    params: &'a [StageParams],
+    params: &'a [SeatParams],
     number: usize,
 }
 
 impl PathView<'_> {
     /// The parameters of a seat; none for the other direction of a stage of the opposite path.
-    pub(super) fn stage(&self, seat: usize) -> Option<&StageParams> {
+    fn seat(&self, seat: usize) -> Option<&SeatParams> {
         self.params.get(seat)
     }
 
-    /// The type of a seat's stage; `back` for the other direction of one.
+    /// The type of what sits there; `back` for the other direction of a stage.
     pub(super) fn kind(&self, seat: usize) -> &'static str {
-        self.stage(seat).map_or("back", |stage| stage.impairment.type_name())
+        self.seat(seat).map_or("back", SeatParams::type_name)
     }
 }
 
@@ -48,7 +48,7 @@ pub(super) fn paths<'a>(
 ) -> impl Iterator<Item = PathView<'a>> + 'a {
     let named = instance.names.paths.iter().enumerate().filter(|(_, path)| !path.stages.is_empty());
     named.zip(&report.paths).map(|((number, names), report)| {
-        let params = instance.params.paths.get(number).map_or(&[][..], |path| &path.stages);
+        let params = instance.params.paths.get(number).map_or(&[][..], |path| &path.seats);
         PathView { names, report, params, number }
     })
 }
@@ -113,10 +113,14 @@ pub(super) fn stages(instance: &Instance, moment: &Moment) -> Value {
             let is_paused = |stage: &&StageParams| stage.name == report.name;
             let paused = instance.paused.iter().filter(|(of, _)| *of == path.number).map(|(_, stage)| stage);
             let paused = paused.clone().find(is_paused);
-            let stage = paused.or_else(|| path.stage(seat));
-            value["text"] = stage.map(|stage| describe(stage).to_string()).into();
+            let seat = path.seat(seat);
+            let text = paused.map(describe).or_else(|| seat.map(describe_seat));
+            value["text"] = text.map(|text| text.to_string()).into();
             value["paused"] = paused.is_some().into();
-            value["settings"] = stage.map(|stage| settings::shown(&stage.impairment)).into();
+            let stage = paused.or_else(|| seat?.stage());
+            let shown = stage.map(|stage| settings::shown(&stage.impairment));
+            // A translator has none that can be set.
+            value["settings"] = shown.or_else(|| seat.map(|_| Map::new())).into();
             value
         };
         path.report.stages.iter().enumerate().map(stage).collect::<Vec<_>>()

@@ -343,7 +343,7 @@ pub fn router_params(plan: &Plan, seed: u64) -> RouterParams {
     };
     let paths = |(index, port): (usize, &AttachedPort)| {
         let (target, network) = (first + 2 * index, first + 2 * index + 1);
-        let path = |from, to, stages: &[StageParams]| PathParams { from, to, stages: stages.to_vec() };
+        let path = |from, to, stages: &[StageParams]| PathParams::new(from, to, stages.to_vec());
         [path(target, network, &port.up), path(network, target, &port.down)]
     };
     RouterParams {

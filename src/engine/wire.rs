@@ -163,7 +163,7 @@ impl WirePlan {
             addresses: Vec::new(),
             router: Vec::new(),
         };
-        let path = |from, to, stages: &[StageParams]| PathParams { from, to, stages: stages.to_vec() };
+        let path = |from, to, stages: &[StageParams]| PathParams::new(from, to, stages.to_vec());
         RouterParams {
             seed: self.seed,
             flows: self.flows,

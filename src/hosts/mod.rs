@@ -198,7 +198,7 @@ impl Lab {
         let (from, to) = (self.index(from), self.index(to));
         assert_ne!(from, to, "faults are between two hosts");
         self.plan.paths.retain(|path| (path.from, path.to) != (from, to));
-        self.plan.paths.push(PathParams { from, to, stages: faults.stages().to_vec() });
+        self.plan.paths.push(PathParams::new(from, to, faults.stages().to_vec()));
         if let Some(engine) = self.engine.take() {
             engine.finish()?;
         }

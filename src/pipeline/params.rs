@@ -7,6 +7,7 @@ mod listed;
 mod loss;
 mod model;
 mod nat;
+mod path;
 mod segment;
 mod share;
 mod when;
@@ -18,6 +19,7 @@ pub use nat::{
     Dependence, Forward, MidStream, NaptParams, NatClock, NatKind, NatParams, NatPlace, NatTimeouts,
     PortAllocation, PrefixParams, Rebind,
 };
+pub use path::{PathParams, SeatParams};
 pub use segment::{QuicSelect, Segment, Segments, Transmission};
 pub use share::{Share, Way};
 pub use when::{FragmentSelect, Opened, Phase, Scope, Select, Trigger};
@@ -73,13 +75,13 @@ impl StageParams {
 
 /// How many packets the stages of a path make of one on average while `phase` lasts, with each trigger met as often as its
 /// probability allows. What is dropped is not subtracted. Stages of different phases never meet.
-pub fn growth(stages: &[StageParams], phase: Option<Phase>) -> f64 {
+pub fn growth<'a>(stages: impl IntoIterator<Item = &'a StageParams>, phase: Option<Phase>) -> f64 {
     let together = |stage: &&StageParams| stage.trigger.phase.is_none() || stage.trigger.phase == phase;
     let of = |stage: &StageParams| {
         let share = stage.trigger.probability.map_or(1.0, Probability::as_f64);
         1.0 + share * stage.impairment.extra_packets()
     };
-    stages.iter().filter(together).map(of).product()
+    stages.into_iter().filter(together).map(of).product()
 }
 
 /// Shape of a jitter.
@@ -187,15 +189,4 @@ pub struct RouteParams {
     pub prefix: IpNet,
     /// Where they go.
     pub target: RouteTarget,
-}
-
-/// What packets go through from one port to another.
-#[derive(Debug, Clone, PartialEq)]
-pub struct PathParams {
-    /// Index of the port they come in by.
-    pub from: usize,
-    /// Index of the port they leave by.
-    pub to: usize,
-    /// In order.
-    pub stages: Vec<StageParams>,
 }

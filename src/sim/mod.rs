@@ -138,7 +138,7 @@ impl Link {
             addresses: Vec::new(),
             router: Vec::new(),
         };
-        let path = |from, to, faults: &Faults| PathParams { from, to, stages: faults.stages().to_vec() };
+        let path = |from, to, faults: &Faults| PathParams::new(from, to, faults.stages().to_vec());
         let params = RouterParams {
             seed,
             flows: FLOWS,

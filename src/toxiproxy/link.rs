@@ -82,7 +82,7 @@ impl Link {
         let mut params = self.params.lock().unwrap_or_else(PoisonError::into_inner);
         let mut new = params.clone();
         for (path, stages) in new.paths.iter_mut().zip(stages) {
-            path.stages = stages;
+            path.set_stages(stages);
         }
         let change = Change::new(&params, &new, &Router::shared(&new))?;
         self.engine.workers().replace(vec![change]).map_err(|_| LinkError::Ended)?;
@@ -149,7 +149,7 @@ fn params(seed: u64, [up, down]: [Vec<StageParams>; 2]) -> RouterParams {
         icmp: IcmpParams::default(),
         ports: vec![port("near", class::PREFIX.into()), port("far", FAR.ip().into())],
         routes: Vec::new(),
-        paths: vec![PathParams { from: 0, to: 1, stages: up }, PathParams { from: 1, to: 0, stages: down }],
+        paths: vec![PathParams::new(0, 1, up), PathParams::new(1, 0, down)],
         nats: Vec::new(),
     }
 }

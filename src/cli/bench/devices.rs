@@ -30,9 +30,12 @@ pub(super) struct Row {
 }
 
 /// TCP as fast as it goes, and datagrams of 64 bytes, through `stages`.
-pub(super) fn measure(stages: &[StageParams], time: Duration) -> anyhow::Result<Vec<Row>> {
+pub(super) fn measure<'a>(
+    stages: impl Iterator<Item = &'a StageParams>,
+    time: Duration,
+) -> anyhow::Result<Vec<Row>> {
     let mut lab = Lab::start(&["left", "right"], 1)?;
-    let faults = stages.iter().cloned().fold(Faults::new(), Faults::stage);
+    let faults = stages.cloned().fold(Faults::new(), Faults::stage);
     lab.set_faults("left", "right", &faults)?;
     Ok(vec![tcp(&lab, time).context("TCP on devices")?, udp(&lab, time).context("UDP on devices")?])
 }

@@ -68,14 +68,14 @@ pub(super) fn measure(
     offered: Rate,
     time: Duration,
 ) -> Row {
-    let count = params.paths[path].stages.len();
+    let count = params.paths[path].seats.len();
     let runs = u64::from(ROUNDS) * (count as u64 + 1);
     let slice = Duration::from_nanos((time.as_nanos() / runs).max(1));
     let mut row = Row { kind, nanos: vec![f64::INFINITY; count + 1], stages: Vec::new(), dropped: 0.0 };
     for _ in 0..ROUNDS {
         for stages in 0..=count {
             let mut params = params.clone();
-            params.paths[path].stages.truncate(stages);
+            params.paths[path].seats.truncate(stages);
             let mut feed = Feed::new(&params, path, kind, offered);
             let nanos = feed.run(slice);
             row.nanos[stages] = row.nanos[stages].min(nanos);
@@ -278,7 +278,7 @@ mod tests {
     fn row(text: &str, kind: Packets) -> Row {
         let port = |name: &str| PortPlan::new(name, NetnsRef::Own, Vec::new());
         let stages = spec::parse(text).unwrap().stages;
-        let plan = Plan::new(vec![port("left"), port("right")], vec![PathPlan { from: 0, to: 1, stages }]);
+        let plan = Plan::new(vec![port("left"), port("right")], vec![PathPlan::new(0, 1, stages)]);
         let offered = Rate::from_bits_per_sec(1_000_000_000).unwrap();
         measure(&router_params(&plan, 1), 0, kind, offered, Duration::from_millis(2))
     }

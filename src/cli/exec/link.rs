@@ -102,7 +102,7 @@ fn plan(
     let aim = around.outside.as_ref().map_or_else(|| Ok(Aim::default()), |outside| outside.aim(subnets))?;
     let mut paths = paths(faults);
     for path in &mut paths {
-        aim.narrow(&mut path.stages).map_err(|stage| {
+        aim.narrow(path.stages_mut()).map_err(|stage| {
             anyhow::anyhow!("\"{stage}\" acts on no traffic with other hosts: change its condition, or leave --faults-on out")
         })?;
     }
@@ -135,7 +135,7 @@ pub(super) fn recorded(faults: &Faults, seed: u64) -> journal::Names {
 
 /// Up and down.
 pub(super) fn paths(faults: &Faults) -> [PathPlan; 2] {
-    let path = |from, to, spec: &Spec| PathPlan { from, to, stages: spec.stages.clone() };
+    let path = |from, to, spec: &Spec| PathPlan::new(from, to, spec.stages.clone());
     [path(INNER, HOST, &faults.up), path(HOST, INNER, &faults.down)]
 }
 

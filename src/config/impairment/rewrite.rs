@@ -137,16 +137,17 @@ fn forgery(table: &mut Table<'_>) -> Option<InjectParams> {
 
 #[cfg(test)]
 mod tests {
-    use crate::config::read_stages;
     use crate::config::reader::document;
+    use crate::config::{SeatDraft, read_seats};
     use crate::pipeline::params::{
         ImpairmentParams, InjectParams, InjectTo, Injected, RstSequence, TcpParams, WindowRewrite,
     };
 
     fn read(keys: &str) -> Result<ImpairmentParams, String> {
         let text = format!("[[stage]]\n{keys}\n");
-        let read = document(&text, "x", |root| Some(read_stages(&[root.value("stage").unwrap()])));
-        read.map(|mut stages| stages.remove(0).impairment).map_err(|error| error.to_string())
+        let read = document(&text, "x", |root| Some(read_seats(&[root.value("stage").unwrap()])));
+        let impairment = |seats: Vec<SeatDraft>| seats[0].stage().unwrap().impairment.clone();
+        read.map(impairment).map_err(|error| error.to_string())
     }
 
     fn tcp(keys: &str) -> Result<TcpParams, String> {

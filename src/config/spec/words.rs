@@ -8,8 +8,8 @@ use crate::config::spec::clause::begins_condition;
 use crate::config::spec::lexer::{Token, Tokens};
 use crate::config::spec::link::{self, Link};
 use crate::config::spec::{Files, Spec, SpecProblem, units};
+use crate::config::stage::types;
 use crate::config::suggest;
-use crate::pipeline::impair::TYPES;
 use crate::pipeline::params::{
     DelayParams, Distribution, ImpairmentParams, MtuAction, MtuParams, NetemParams, Select, StageParams,
     Trigger,
@@ -361,7 +361,7 @@ fn unknown(token: &Token<'_>) -> SpecProblem {
         let what = format!("\"{text}\" is a unit that stands alone");
         return at(token, what, format!("write it directly behind its number, as in \"5{text}\""));
     }
-    if TYPES.contains(&text) {
+    if types().any(|name| name == text) {
         let what = format!("\"{text}\" is a stage of configuration files, not a word");
         return at(token, what, format!("write type = \"{text}\" in a stage of a file"));
     }

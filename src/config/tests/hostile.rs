@@ -13,7 +13,7 @@ proptest! {
     /// Known keys with values of every kind, right and wrong, in every type of stage.
     #[test]
     fn no_stage_panics(
-        kind in prop::sample::select(TYPES),
+        kind in prop::sample::select(stage::types().collect::<Vec<_>>()),
         stage in prop::collection::btree_map(prop::sample::select(KEYS), prop::sample::select(VALUES), 0..20),
         port in prop::collection::btree_map(prop::sample::select(KEYS), prop::sample::select(VALUES), 0..3),
     ) {
@@ -21,7 +21,7 @@ proptest! {
         let path = "[[path]]\nfrom = \"left\"\nto = \"right\"\n";
         let text = format!("{PORTS}{path}[[path.stage]]\ntype = \"{kind}\"\n{stage}[[port]]\n{port}");
         match parse(&text, "x") {
-            Ok(plan) => plan.paths[0].stages.iter().for_each(|stage| assert!(!describe(stage).to_string().is_empty())),
+            Ok(plan) => plan.paths[0].seats.iter().for_each(|seat| assert!(!describe_seat(seat).to_string().is_empty())),
             Err(error) => assert!(error.problems.iter().all(|problem| !problem.what.is_empty())),
         }
     }

@@ -33,11 +33,8 @@ fn a_router_is_as_large_as_its_limits_and_no_larger() {
     assert_eq!(told(&stages(limits::STAGES + 1)), std::slice::from_ref(&extra));
     // Said once, and nothing is read for them.
     assert_eq!(told(&stages(100_000)), [extra]);
-    let names: Vec<String> = parse(&stages(limits::STAGES), "x").unwrap().paths[0]
-        .stages
-        .iter()
-        .map(|stage| stage.name.clone())
-        .collect();
+    let names: Vec<String> =
+        parse(&stages(limits::STAGES), "x").unwrap().paths[0].names().map(str::to_owned).collect();
     assert_eq!((names[0].as_str(), names[1].as_str(), names[511].as_str()), ("drop", "drop-2", "drop-512"));
 
     assert_eq!(told(&ports(limits::PORTS)), [""; 0]);

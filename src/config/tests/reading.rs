@@ -35,7 +35,7 @@ fn a_spec_comes_before_the_stages() {
          [[path.stage]]\ntype = \"loss\"\nprobability = \"1%\"\n\
          [[path.stage]]\ntype = \"loss\"\nprobability = \"2%\"\n",
     );
-    let names: Vec<&str> = plan.paths[0].stages.iter().map(|stage| stage.name.as_str()).collect();
+    let names: Vec<&str> = plan.paths[0].names().collect();
     assert_eq!(names, ["mtu", "netem", "loss", "loss-2"]);
 }
 
@@ -47,8 +47,7 @@ fn a_link_is_two_paths() {
     );
     let [up, down] = plan.paths.as_slice() else { panic!("{:?}", plan.paths) };
     assert_eq!(((up.from, up.to), (down.from, down.to)), ((0, 1), (1, 0)));
-    let names =
-        |path: &plan::PathPlan| path.stages.iter().map(|stage| stage.name.clone()).collect::<Vec<_>>();
+    let names = |path: &plan::PathPlan| path.names().map(str::to_owned).collect::<Vec<_>>();
     assert_eq!(names(up), ["netem", "fragment-filter"]);
     assert_eq!(names(down), ["netem", "netem-2"]);
 }
@@ -185,7 +184,7 @@ fn stages_read_alike_in_a_document_of_another_shape() {
     let text = "fault = \"delay 10ms\"\n[[stage]]\ntype = \"loss\"\nprobability = \"1%\"\nx = 1\n";
     let error = reader::document(text, "case.toml", |root| {
         let values: Vec<_> = [root.value("fault"), root.value("stage")].into_iter().flatten().collect();
-        Some(read_stages(&values))
+        Some(read_seats(&values))
     })
     .unwrap_err();
     assert_eq!(
@@ -205,7 +204,7 @@ fn phases_follow_each_other() {
         )
     };
     let phases = |text: &str| -> Vec<Option<Phase>> {
-        parse(text, "x").unwrap().paths[0].stages.iter().map(|stage| stage.trigger.phase).collect()
+        parse(text, "x").unwrap().paths[0].stages().map(|stage| stage.trigger.phase).collect()
     };
     let seconds = Duration::from_secs;
     let first = Phase { number: 1, from: Duration::ZERO, until: Some(seconds(10)), period: None };

@@ -49,9 +49,9 @@ fn the_reference_shows_every_key_and_type() {
     let missing = |key: &&String| !shown(key) && !other(key);
     let missing: Vec<String> = problems.asked.borrow().iter().filter(missing).cloned().collect();
     assert_eq!(missing, [""; 0]);
-    assert!(!plan.paths[0].stages.is_empty());
+    assert!(!plan.paths[0].seats.is_empty());
     // If the reference lacked a type, its keys would not be tested above.
-    for kind in TYPES {
+    for kind in stage::types() {
         let block = format!("[[path.stage]]\ntype = \"{kind}\"");
         assert!(text.contains(&block), "configs/reference.toml has no block of the type {kind}");
     }
@@ -85,7 +85,7 @@ fn the_reference_states_the_defaults() {
     assert_eq!(reference.ports[..2], bare.ports[..]);
     assert_eq!((reference.icmp, reference.flows), (bare.icmp, bare.flows));
     let of = |keys: &str| stage(keys).impairment;
-    let shown = |number: usize| reference.paths[0].stages[number].impairment.clone();
+    let shown = |number: usize| reference.paths[0].seats[number].stage().unwrap().impairment.clone();
     // Behind the three stages of the spec: loss, delay, two rates, a trace, steps, two more rates, mtu, mss, duplicate, corrupt, two reorders.
     assert_eq!(shown(3), of("type = \"loss\"\nprobability = \"1%\""));
     let pie = "type = \"rate\"\nrate = \"10 Mbit/s\"\nburst = \"30 kB\"\npeakrate = \"20 Mbit/s\"\nqueue = { packets = 300, discipline = \"pie\" }";

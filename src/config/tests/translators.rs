@@ -6,7 +6,7 @@ use super::*;
 #[test]
 fn translators_stand_nearest_to_the_outside_or_where_the_path_says() {
     let placed = |more: &str| -> Vec<(usize, usize, Vec<String>)> {
-        let names = |path: &plan::PathPlan| path.stages.iter().map(|stage| stage.name.clone()).collect();
+        let names = |path: &plan::PathPlan| path.names().map(str::to_owned).collect();
         plan(more).paths.iter().map(|path| (path.from, path.to, names(path))).collect()
     };
     let nat = "[[nat]]\noutside = \"right\"\n";

@@ -2,9 +2,11 @@
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use crate::config::plan::{NetnsRef, PathPlan, PortPlan};
+use crate::config::plan::{NetnsRef, PortPlan};
 use crate::config::reader::{Table, Value};
-use crate::config::{at_most, read_icmp, read_nats, read_paths, read_port, read_routes, read_stages};
+use crate::config::{
+    PathDraft, at_most, read_icmp, read_nats, read_paths, read_port, read_routes, read_seats,
+};
 use crate::lab::case::{Host, Network};
 use crate::net::sysctl;
 use crate::pipeline::params::limits;
@@ -21,7 +23,7 @@ pub(super) fn read_network(root: &mut Table<'_>) -> Network {
     read_fault(root, &names, &mut paths);
     let routes = read_routes(root, &names);
     let ports: Vec<PortPlan> = hosts.iter().map(|host| host.port.clone()).collect();
-    let nats = read_nats(root, &ports, &routes, &mut paths);
+    let (nats, paths) = read_nats(root, &ports, &routes, paths);
     let icmp = read_icmp(root);
     Network { hosts, paths, routes, nats, icmp }
 }
@@ -112,7 +114,7 @@ pub(super) fn read_sysctl(value: &Value<'_>) -> Vec<(String, String)> {
 }
 
 /// `[fault]`: `up` is from the first host to the second, `down` back, `both` comes before either.
-fn read_fault(root: &mut Table<'_>, names: &[&str], paths: &mut Vec<PathPlan>) {
+fn read_fault(root: &mut Table<'_>, names: &[&str], paths: &mut Vec<PathDraft>) {
     let Some(mut table) = root.value("fault").and_then(|value| value.table()) else { return };
     if names.len() != 2 {
         table.problem("[fault] is between two hosts", "write [[path]] with from and to for more");
@@ -121,11 +123,11 @@ fn read_fault(root: &mut Table<'_>, names: &[&str], paths: &mut Vec<PathPlan>) {
     for (key, from, to) in [("up", 0, 1), ("down", 1, 0)] {
         let own = table.value(key);
         let values: Vec<Value<'_>> = both.iter().chain(own.iter()).cloned().collect();
-        let stages = read_stages(&values);
-        if !stages.is_empty() && paths.iter().any(|path| (path.from, path.to) == (from, to)) {
+        let seats = read_seats(&values);
+        if !seats.is_empty() && paths.iter().any(|path| (path.from, path.to) == (from, to)) {
             table.problem(format!("there is a [[path]] for \"{key}\" already"), "put the stages there");
         }
-        paths.push(PathPlan { from, to, stages });
+        paths.push(PathDraft { from, to, seats });
     }
     table.finish();
 }

@@ -54,7 +54,7 @@ fn a_control_replaces_the_fault_and_changes_steps_by_name() {
     let case = parse(SMALL);
     let [fault, control] = case.trials.as_slice() else { panic!("one control") };
     let stages =
-        |trial: &Trial| trial.runs[0].network.paths.iter().map(|path| path.stages.len()).sum::<usize>();
+        |trial: &Trial| trial.runs[0].network.paths.iter().map(|path| path.seats.len()).sum::<usize>();
     assert_eq!((stages(fault), stages(control)), (1, 0));
     assert_eq!((fault.control.as_deref(), control.control.as_deref()), (None, Some("no loss")));
     let size = |trial: &Trial| match &trial.runs[0].traffic[1].kind {
@@ -71,7 +71,7 @@ fn a_sweep_is_one_run_for_each_value() {
     let text = SMALL.replace("up = \"loss 30%\"", "up = [{ type = \"mtu\", mtu = \"$m\" }]")
         + "[sweep]\nvariable = \"m\"\nfrom = 120\nto = 122\nworks = { see = \"traffic.get.outcome\", equals = \"ok\" }\n";
     let case = parse(&text);
-    let mtu = |run: &Run| match &run.network.paths[0].stages[0].impairment {
+    let mtu = |run: &Run| match &run.network.paths[0].stages().next().unwrap().impairment {
         ImpairmentParams::Mtu(mtu) => mtu.mtu,
         other => panic!("{other:?}"),
     };

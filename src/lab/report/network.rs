@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::config::describe;
+use crate::config::describe_seat;
 use crate::lab::case::{Host, Network};
 
 /// The hosts, and what each path does between them.
@@ -14,8 +14,8 @@ pub fn drawing(network: &Network) -> String {
     for path in &network.paths {
         let name = |index: usize| network.hosts.get(index).map_or("?", |host| host.port.name.as_str());
         let _ = write!(text, "  {} ──►", name(path.from));
-        for stage in &path.stages {
-            let _ = write!(text, " [{}: {}] ──►", stage.name, describe(stage));
+        for seat in &path.seats {
+            let _ = write!(text, " [{}: {}] ──►", seat.name(), describe_seat(seat));
         }
         let _ = writeln!(text, " {}", name(path.to));
     }

@@ -6,6 +6,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::config::Plan;
+use crate::config::plan::PathPlan;
 use crate::engine::{self, Records, Summary};
 use crate::lab::report::{Record, RecordKind};
 use crate::lab::traffic::wait::{Stop, Stopper, stop_pair, stopped_within};
@@ -31,7 +32,7 @@ pub(super) struct Evidence {
 #[derive(Clone)]
 struct Names {
     ports: Vec<String>,
-    /// Path by path: from, to, names of the stages.
+    /// Path by path: from, to, names of the seats.
     paths: Vec<(usize, usize, Vec<String>)>,
 }
 
@@ -47,10 +48,8 @@ impl Evidence {
     /// Takes the records of a router of `plan`.
     pub(super) fn collect(plan: &Plan, records: Records) -> Self {
         let ports = plan.ports.iter().map(|port| port.name.clone()).collect();
-        let stages = |stages: &[crate::pipeline::params::StageParams]| {
-            stages.iter().map(|stage| stage.name.clone()).collect()
-        };
-        let paths = plan.paths.iter().map(|path| (path.from, path.to, stages(&path.stages))).collect();
+        let names = |path: &PathPlan| path.names().map(str::to_owned).collect();
+        let paths = plan.paths.iter().map(|path| (path.from, path.to, names(path))).collect();
         let names = Names { ports, paths };
         let tally = Arc::new(Mutex::new(Tally::default()));
         let (stopper, stop) = stop_pair().expect("a pair of sockets can be made");

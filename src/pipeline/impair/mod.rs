@@ -23,7 +23,6 @@ mod listed_loss;
 mod loss;
 mod mss;
 mod mtu;
-mod nat;
 mod netem;
 mod pattern;
 mod paws_per_host;
@@ -65,8 +64,6 @@ pub use rst_order::{HeldAcks, RstOrderParams, RstPlace};
 pub use tcp_rewrite::{STRIPPABLE, TcpParams, WindowRewrite};
 pub use timestamps::{TimestampSet, TimestampsParams};
 
-use crate::pipeline::params::NatPlace;
-
 /// The list of stages. Gives `$then` a line for each type of configuration files: its name as a word of Rust and as it is
 /// written in a file, and the forms of parameters that its keys may make.
 macro_rules! for_each_stage {
@@ -88,7 +85,6 @@ macro_rules! for_each_stage {
             paws_per_host "paws-per-host" { PawsPerHost(PawsPerHostParams) }
             timestamps "timestamps" { Timestamps(TimestampsParams) }
             rst_order "rst-order" { RstOrder(RstOrderParams) }
-            nat "nat" { Nat(NatPlace) }
             tcp "tcp" { Tcp(TcpParams) }
             inject "inject" { Inject(InjectParams) }
             netem "netem" { Netem(Box<NetemParams>) }

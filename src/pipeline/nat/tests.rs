@@ -10,11 +10,11 @@ use proptest::prelude::*;
 use crate::pipeline::counters::Reason;
 use crate::pipeline::params::{
     Dependence, DropParams, Forward, ImpairmentParams, InjectParams, InjectTo, Injected, MidStream,
-    MtuAction, MtuParams, NaptParams, NatClock, NatKind, NatParams, NatPlace, NatTimeouts, PathParams,
-    PortAllocation, PrefixParams, Rebind, RouterParams, RstSequence, StageParams,
+    MtuAction, MtuParams, NaptParams, NatClock, NatKind, NatParams, NatTimeouts, PathParams, PortAllocation,
+    PrefixParams, Rebind, RouterParams, RstSequence, SeatParams, StageParams,
 };
 use crate::pipeline::testing::frame::{fix_checksums, in_fragments};
-use crate::pipeline::testing::{Frame, Run, Spec, flaw, stage};
+use crate::pipeline::testing::{Frame, Run, Spec, flaw, stage, translator};
 use crate::pipeline::time::{Duration, Instant};
 
 const HOST: &str = "10.0.1.2";
@@ -45,11 +45,11 @@ fn napt() -> NaptParams {
 }
 
 fn params(kind: NatKind, before: Vec<StageParams>, behind: Vec<StageParams>) -> RouterParams {
-    let place = |outward| stage(ImpairmentParams::Nat(NatPlace { nat: 0, outward }));
+    let seats = |stages: Vec<StageParams>| stages.into_iter().map(SeatParams::Stage).collect();
     let mut params = Run::params(1, Vec::new());
     params.paths = vec![
-        PathParams { from: 0, to: 1, stages: [before, vec![place(true)], behind].concat() },
-        PathParams { from: 1, to: 0, stages: vec![place(false)] },
+        PathParams { from: 0, to: 1, seats: [seats(before), vec![translator(true)], seats(behind)].concat() },
+        PathParams { from: 1, to: 0, seats: vec![translator(false)] },
     ];
     params.nats = vec![NatParams { name: "nat".to_owned(), kind }];
     params
@@ -177,7 +177,7 @@ fn stages_behind_a_translator_keep_their_match() {
     let mut drops = stage(ImpairmentParams::Drop(DropParams));
     drops.select.protocols = vec![6];
     let mut params = params(NatKind::Napt(Box::new(napt())), Vec::new(), Vec::new());
-    params.paths[0].stages.push(drops);
+    params.paths[0].seats.push(drops.into());
     let mut run = Run::built(&params);
     run.feed(Instant::ZERO, &Spec::udp(10).frame());
     assert_eq!(run.wires().len(), 1);

@@ -1,5 +1,6 @@
 //! Parameters of address translation.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::ops::RangeInclusive;
 
@@ -173,4 +174,19 @@ pub struct NatPlace {
     pub nat: u16,
     /// From inside to outside: the source is translated. Otherwise the destination.
     pub outward: bool,
+}
+
+impl NatPlace {
+    /// What configuration files call it where they list the stages of a path.
+    pub const TYPE: &str = "nat";
+}
+
+impl fmt::Display for NatPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.outward {
+            "nat: the source becomes an address outside"
+        } else {
+            "nat: the destination becomes the host inside"
+        })
+    }
 }

@@ -9,7 +9,7 @@ use super::{Egress, Event, Router, SharedState, add_returns, build};
 use crate::pipeline::aim::flow::FlowTable;
 use crate::pipeline::counters::{Reason, StageCounters};
 use crate::pipeline::packet::Packet;
-use crate::pipeline::params::{ImpairmentParams, PathParams, RouterParams, StageParams, growth, limits};
+use crate::pipeline::params::{PathParams, RouterParams, SeatParams, growth, limits};
 use crate::pipeline::router::path::{Entry, Path, Survives};
 use crate::pipeline::time::Instant;
 
@@ -57,7 +57,7 @@ impl Change {
     pub fn new(old: &RouterParams, new: &RouterParams, shared: &SharedState) -> Result<Self, ChangeError> {
         let bare = |params: &RouterParams| {
             let mut bare = params.clone();
-            bare.paths.iter_mut().for_each(|path| path.stages.clear());
+            bare.paths.iter_mut().for_each(|path| path.seats.clear());
             bare
         };
         if bare(old) != bare(new) {
@@ -66,18 +66,18 @@ impl Change {
         if places(old) != places(new) {
             return Err(ChangeError::Translator);
         }
-        if new.paths.iter().any(|path| path.stages.len() > limits::STAGES) {
+        if new.paths.iter().any(|path| path.seats.len() > limits::STAGES) {
             return Err(ChangeError::Long);
         }
         let grows = |path: &PathParams| {
-            path.stages.iter().any(|stage| growth(&path.stages, stage.trigger.phase) > limits::GROWTH)
+            path.stages().any(|stage| growth(path.stages(), stage.trigger.phase) > limits::GROWTH)
         };
         if new.paths.iter().any(grows) {
             return Err(ChangeError::Copies);
         }
         // The queue of a shared link lives in one path, and the seats of the others lead there.
-        let has_share = |path: &PathParams| path.stages.iter().any(|stage| stage.share().is_some());
-        let mut changed = old.paths.iter().zip(&new.paths).filter(|(old, new)| old.stages != new.stages);
+        let has_share = |path: &PathParams| path.stages().any(|stage| stage.share().is_some());
+        let mut changed = old.paths.iter().zip(&new.paths).filter(|(old, new)| old.seats != new.seats);
         if changed.any(|(old, new)| has_share(old) || has_share(new)) {
             return Err(ChangeError::Shared);
         }
@@ -93,9 +93,9 @@ impl Change {
 }
 
 /// The places of translators in each path.
-fn places(params: &RouterParams) -> Vec<Vec<(usize, &StageParams)>> {
-    let is_nat = |(_, stage): &(usize, &StageParams)| matches!(stage.impairment, ImpairmentParams::Nat(_));
-    params.paths.iter().map(|path| path.stages.iter().enumerate().filter(is_nat).collect()).collect()
+fn places(params: &RouterParams) -> Vec<Vec<(usize, &SeatParams)>> {
+    let is_translator = |(_, seat): &(usize, &SeatParams)| seat.stage().is_none();
+    params.paths.iter().map(|path| path.seats.iter().enumerate().filter(is_translator).collect()).collect()
 }
 
 impl Router {
@@ -108,13 +108,13 @@ impl Router {
         for (number, new) in std::mem::take(&mut change.paths).into_iter().enumerate() {
             let path = &mut self.paths[number];
             let superseded = path.entry.pending.take();
-            if superseded.is_none() && path.stages == new.stages {
+            if superseded.is_none() && path.params == new.params {
                 change.ended.push(new);
             } else {
                 // Another worker may have carried out already what still waits here. What ended there ends here too, or the workers
                 // would share the state of a stage with each other no more.
                 if let Some(superseded) = &superseded {
-                    path.survive(&superseded.stages);
+                    path.survive(&superseded.params);
                 }
                 path.entry.pending = Some(Box::new(new));
                 change.ended.extend(superseded.map(|superseded| *superseded));
@@ -166,16 +166,18 @@ impl Router {
         let survives = std::mem::take(&mut path.entry.survives);
         let survives = |at: usize| survives.get(at).copied().unwrap_or_default();
         let mut seats = vec![None; old.seats.len()];
-        for (at, stage) in path.stages.iter().enumerate() {
-            let Some(before) = old.stages.iter().position(|known| known.name == stage.name) else { continue };
+        for (at, seat) in path.params.iter().enumerate() {
+            let Some(before) = old.params.iter().position(|known| known.name() == seat.name()) else {
+                continue;
+            };
             let survives = survives(before);
-            if survives.stage && old.stages[before] == *stage {
+            if survives.stage && old.params[before] == *seat {
                 std::mem::swap(&mut path.seats[at], &mut old.seats[before]);
                 seats[before] = Some(at as u16);
                 continue;
             }
             path.seats[at].counters = old.seats[before].counters;
-            if survives.gate && has_same_gate(&old.stages[before], stage) {
+            if survives.gate && has_same_gate(&old.params[before], seat) {
                 std::mem::swap(&mut path.seats[at].gate, &mut old.seats[before].gate);
             }
         }
@@ -201,13 +203,13 @@ impl Router {
     fn renew_returns(&mut self) {
         let mut counted: Vec<(usize, String, StageCounters)> = Vec::new();
         for (number, path) in self.paths.iter_mut().enumerate() {
-            let backs = path.seats.drain(path.stages.len()..);
+            let backs = path.seats.drain(path.params.len()..);
             counted.extend(backs.map(|seat| (number, seat.name, seat.counters)));
         }
         let configured = self.paths.iter().take_while(|path| path.is_configured).count();
         add_returns(configured, &mut self.pairs, &mut self.paths);
         for (number, path) in self.paths.iter_mut().enumerate() {
-            for seat in &mut path.seats[path.stages.len()..] {
+            for seat in &mut path.seats[path.params.len()..] {
                 let known = counted.iter().find(|(of, name, _)| (*of, name) == (number, &seat.name));
                 seat.counters = known.map_or(seat.counters, |(.., counters)| *counters);
             }
@@ -237,28 +239,34 @@ impl Router {
     }
 }
 
-/// Whether the gates of two stages let the same packets through.
-fn has_same_gate(one: &StageParams, other: &StageParams) -> bool {
-    (&one.select, &one.trigger) == (&other.select, &other.trigger)
+/// Whether the gates of two seats let the same packets through.
+fn has_same_gate(one: &SeatParams, other: &SeatParams) -> bool {
+    match (one, other) {
+        (SeatParams::Stage(one), SeatParams::Stage(other)) => {
+            (&one.select, &one.trigger) == (&other.select, &other.trigger)
+        }
+        _ => one.stage().is_none() && other.stage().is_none(),
+    }
 }
 
 impl Path {
-    /// Of the stages that there are, only those that are also in `stages` may go on in a later change.
-    fn survive(&mut self, stages: &[StageParams]) {
-        self.entry.survives.resize(self.stages.len(), Survives::default());
-        for (own, survives) in self.stages.iter().zip(&mut self.entry.survives) {
-            let other = stages.iter().find(|other| other.name == own.name);
+    /// Of the seats that there are, only those that are also in `seats` may go on in a later change.
+    fn survive(&mut self, seats: &[SeatParams]) {
+        self.entry.survives.resize(self.params.len(), Survives::default());
+        for (own, survives) in self.params.iter().zip(&mut self.entry.survives) {
+            let other = seats.iter().find(|other| other.name() == own.name());
             survives.stage &= other == Some(own);
             survives.gate &= other.is_some_and(|other| has_same_gate(own, other));
         }
     }
 
-    /// For each stage its place in `new`, if it goes on there.
+    /// For each of its own seats its place in `new`, if it goes on there.
     pub(super) fn successors(&self, new: &Self) -> impl Iterator<Item = Option<usize>> {
         let survives = |at: usize| self.entry.survives.get(at).copied().unwrap_or_default().stage;
-        self.stages.iter().enumerate().map(move |(at, stage)| {
-            new.stages.iter().position(|other| other == stage).filter(|_| survives(at))
-        })
+        self.params
+            .iter()
+            .enumerate()
+            .map(move |(at, seat)| new.params.iter().position(|other| other == seat).filter(|_| survives(at)))
     }
 }
 

@@ -37,7 +37,7 @@ use crate::pipeline::aim::ordinals::Ordinals;
 use crate::pipeline::counters::{Amount, Reason, RouterCounters};
 use crate::pipeline::nat::{Nat, Translators};
 use crate::pipeline::packet::{Offload, Packet};
-use crate::pipeline::params::{ImpairmentParams, PathParams, RouterParams, Share, StageParams};
+use crate::pipeline::params::{ImpairmentParams, PathParams, RouterParams, SeatParams, Share};
 use crate::pipeline::pool::{Buffer, Pool};
 use crate::pipeline::router::answer::Answers;
 use crate::pipeline::router::pairs::Pairs;
@@ -112,7 +112,7 @@ struct Port {
 /// What the workers' routers share.
 #[derive(Debug, Default)]
 pub struct SharedState {
-    /// One entry a path, one a stage.
+    /// One entry a path, one a seat.
     paths: Vec<Vec<SharedSeat>>,
     ordinals: Arc<Ordinals>,
 }
@@ -123,8 +123,9 @@ impl Router {
         // Stages that play the host behind a port remember what comes to it, by whatever path.
         let mut peers = HashMap::<(usize, Discriminant<ImpairmentParams>), Shared>::new();
         let mut links: BTreeMap<Share, Shared> = BTreeMap::new();
-        let mut shared = |path: &PathParams, stage: &StageParams| {
-            let state = match stage.share() {
+        let mut shared = |path: &PathParams, seat: &SeatParams| {
+            let SeatParams::Stage(stage) = seat else { return SharedSeat::default() };
+            let shared = match stage.share() {
                 Some(share) => links.entry(share).or_default().clone(),
                 None if stage.impairment.plays_host() => {
                     let kind = discriminant(&stage.impairment);
@@ -132,9 +133,9 @@ impl Router {
                 }
                 None => Shared::default(),
             };
-            SharedSeat { stage: state, gate: Shared::default() }
+            SharedSeat { stage: shared, gate: Shared::default() }
         };
-        let of_path = |path: &PathParams| path.stages.iter().map(|stage| shared(path, stage)).collect();
+        let of_path = |path: &PathParams| path.seats.iter().map(|seat| shared(path, seat)).collect();
         SharedState { paths: params.paths.iter().map(of_path).collect(), ordinals: Arc::default() }
     }
 
@@ -385,10 +386,11 @@ fn build(params: &RouterParams, shared: &SharedState, flows: usize) -> (Vec<Path
 fn add_returns(configured: usize, pairs: &mut Pairs, paths: &mut Vec<Path>) {
     for number in 0..configured {
         let (from, to) = (paths[number].from, paths[number].to);
-        let both_ways = |(at, stage): (usize, &StageParams)| {
-            (from != to && stage.works_both_ways()).then(|| (at, stage.name.clone()))
+        let both_ways = |(at, seat): (usize, &SeatParams)| {
+            let stage = seat.stage().filter(|stage| from != to && stage.works_both_ways())?;
+            Some((at, stage.name.clone()))
         };
-        let two_way: Vec<_> = paths[number].stages.iter().enumerate().filter_map(both_ways).collect();
+        let two_way: Vec<_> = paths[number].params.iter().enumerate().filter_map(both_ways).collect();
         for (at, name) in two_way.into_iter().rev() {
             let opposite = pairs.own(paths, to, from);
             let home = SeatId { path: number as u16, seat: at as u16 };

@@ -6,7 +6,7 @@ use crate::pipeline::aim::gate::Gate;
 use crate::pipeline::counters::{Reason, StageCounters};
 use crate::pipeline::impair::{Impairment, Setting};
 use crate::pipeline::packet::Packet;
-use crate::pipeline::params::{ImpairmentParams, NatPlace, PathParams, Phase, StageParams};
+use crate::pipeline::params::{NatPlace, PathParams, Phase, SeatParams};
 use crate::pipeline::random::rng::{Draw, StageKey};
 use crate::pipeline::shared::Shared;
 use crate::pipeline::stage::{Emission, Stage};
@@ -55,7 +55,7 @@ impl Occupant {
 }
 
 /// What the copies of a seat on all workers share.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct SharedSeat {
     /// Of its stage; of a link that several paths share, theirs too.
     pub(crate) stage: Shared,
@@ -81,6 +81,19 @@ pub struct Seat {
 }
 
 impl Seat {
+    /// Nothing has happened there yet.
+    fn new(name: String, gate: Gate, occupant: Occupant) -> Self {
+        Self {
+            name,
+            counters: StageCounters::default(),
+            gate,
+            occupant,
+            held: 0,
+            has_guests: false,
+            emissions: Vec::new(),
+        }
+    }
+
     /// The draw that decided that the first wire packet of `packet` is dropped for `reason`, if one did.
     pub(crate) fn drawn(&self, reason: Reason, packet: &Packet) -> Option<Draw> {
         match reason {
@@ -100,15 +113,7 @@ impl Seat {
 
     /// The other direction of the stage `name` that lives at `home`.
     pub(crate) fn back(name: &str, home: SeatId) -> Self {
-        Self {
-            name: format!("{name}/back"),
-            counters: StageCounters::default(),
-            gate: Gate::open(),
-            occupant: Occupant::Back(home),
-            held: 0,
-            has_guests: false,
-            emissions: Vec::new(),
-        }
+        Self::new(format!("{name}/back"), Gate::open(), Occupant::Back(home))
     }
 }
 
@@ -129,8 +134,8 @@ pub struct Path {
     pub(crate) looks_first: bool,
     /// The configuration names it, with stages or without.
     pub(crate) is_configured: bool,
-    /// What its own stages were built from: the first seats.
-    pub(crate) stages: Vec<StageParams>,
+    /// What its own seats, which are the first, were built from.
+    pub(crate) params: Vec<SeatParams>,
 }
 
 /// What comes to a path waits in front of it while the path is frozen, and before a change until the stages that it ends hold
@@ -141,7 +146,7 @@ pub(crate) struct Entry {
     /// What the path becomes once it holds nothing.
     pub(crate) pending: Option<Box<Path>>,
     pub(crate) queue: VecDeque<Packet>,
-    /// For each stage what of it may go on in the pending change; empty: all.
+    /// For each of its own seats what of it may go on in the pending change; empty: all.
     pub(crate) survives: Vec<Survives>,
 }
 
@@ -179,7 +184,7 @@ impl Path {
             translator: None,
             entry: Entry { is_frozen: false, pending: None, queue: VecDeque::new(), survives: Vec::new() },
             looks_first: false,
-            stages: Vec::new(),
+            params: Vec::new(),
             is_configured: false,
         }
     }
@@ -204,7 +209,8 @@ impl Path {
         self.phases.iter().find(|phase| phase.is_at(now)).map_or(0, |phase| phase.number)
     }
 
-    /// Builds one worker's copy of the path of that index. `names` are the ports' names, which the draws depend on; `shared` has an entry a stage.
+    /// Builds one worker's copy of the path of that index. `names` are the ports' names, which the draws depend on; `shared` has an
+    /// entry a seat.
     pub(crate) fn new(
         index: u16,
         params: &PathParams,
@@ -213,32 +219,29 @@ impl Path {
         flows: usize,
         shared: &[SharedSeat],
     ) -> Self {
-        let stage = |(stage, shared): (&StageParams, &SharedSeat)| {
-            let key =
-                |part: &str| StageKey::new(seed, &format!("{}>{}/{}{part}", names.0, names.1, stage.name));
-            let setting = Setting { key: key(""), path: index, shared: Shared::clone(&shared.stage), flows };
-            let occupant = match stage.impairment {
-                ImpairmentParams::Nat(place) => Occupant::Translator(place),
-                _ => Occupant::Stage(Impairment::new(&stage.impairment, &setting)),
-            };
-            Seat {
-                name: stage.name.clone(),
-                counters: StageCounters::default(),
-                gate: Gate::new(&stage.select, &stage.trigger, key("/trigger"), &shared.gate, flows),
-                occupant,
-                held: 0,
-                has_guests: false,
-                emissions: Vec::with_capacity(16),
+        let seat = |(seat, shared): (&SeatParams, &SharedSeat)| match seat {
+            SeatParams::Translator { name, place } => {
+                Seat::new(name.clone(), Gate::open(), Occupant::Translator(*place))
+            }
+            SeatParams::Stage(stage) => {
+                let key = |part: &str| {
+                    StageKey::new(seed, &format!("{}>{}/{}{part}", names.0, names.1, stage.name))
+                };
+                let setting =
+                    Setting { key: key(""), path: index, shared: Shared::clone(&shared.stage), flows };
+                let gate = Gate::new(&stage.select, &stage.trigger, key("/trigger"), &shared.gate, flows);
+                let occupant = Occupant::Stage(Impairment::new(&stage.impairment, &setting));
+                Seat { emissions: Vec::with_capacity(16), ..Seat::new(stage.name.clone(), gate, occupant) }
             }
         };
-        let mut phases: Vec<Phase> = params.stages.iter().filter_map(|stage| stage.trigger.phase).collect();
+        let mut phases: Vec<Phase> = params.stages().filter_map(|stage| stage.trigger.phase).collect();
         phases.dedup();
-        let seats: Vec<Seat> = params.stages.iter().zip(shared).map(stage).collect();
-        let place = |seat: &Seat| match seat.occupant {
-            Occupant::Translator(place) => Some(place),
-            Occupant::Stage(_) | Occupant::Back(_) | Occupant::Guest(_) => None,
+        let seats: Vec<Seat> = params.seats.iter().zip(shared).map(seat).collect();
+        let place = |seat: &SeatParams| match seat {
+            SeatParams::Translator { place, .. } => Some(*place),
+            SeatParams::Stage(_) => None,
         };
-        let translator = seats.iter().enumerate().find_map(|(at, seat)| Some((at, place(seat)?)));
+        let translator = params.seats.iter().enumerate().find_map(|(at, seat)| Some((at, place(seat)?)));
         let (from, to) = (params.from as u16, params.to as u16);
         let looks_first = !phases.is_empty();
         Self {
@@ -249,7 +252,7 @@ impl Path {
             seats,
             entry: Entry::default(),
             looks_first,
-            stages: params.stages.clone(),
+            params: params.seats.clone(),
             is_configured: true,
         }
     }

@@ -38,7 +38,7 @@ impl Router {
         // What is furthest along its path goes first; of one seat, what was due first.
         held.sort_by_key(|packet| std::cmp::Reverse(packet.seat));
         let mut held = held.into_iter().peekable();
-        for seat in (0..self.paths[usize::from(number)].stages.len() as u16).rev().filter(|seat| ends(*seat))
+        for seat in (0..self.paths[usize::from(number)].params.len() as u16).rev().filter(|seat| ends(*seat))
         {
             while let Some(packet) = held.next_if(|packet| packet.seat == seat) {
                 self.resume(packet, now, egress);
@@ -154,16 +154,11 @@ mod tests {
                 let spec = Spec { payload: vec![at; 972], ..Spec::udp(0) };
                 run.feed(ms(at.into()), &spec.frame());
             }
-            assert_eq!(run.wires().len(), 0, "{:?}", old.paths[0].stages);
+            assert_eq!(run.wires().len(), 0, "{:?}", old.paths[0].seats);
             run.advance(ms(20));
             run.replace(&old, &new);
             let left: Vec<u8> = run.wires().iter().filter_map(|wire| wire.bytes.last().copied()).collect();
-            assert_eq!(
-                (left, run.router.held().packets),
-                ((0..10).collect(), 0),
-                "{:?}",
-                old.paths[0].stages
-            );
+            assert_eq!((left, run.router.held().packets), ((0..10).collect(), 0), "{:?}", old.paths[0].seats);
             run.feed(ms(20), &frame());
             run.finish();
             assert_eq!(run.times().last(), Some(&21_000_000));

@@ -10,7 +10,8 @@ use crate::pipeline::router::path::{Occupant, Path, SeatId};
 pub(super) fn share_queues(params: &RouterParams, paths: &mut [Path]) {
     let mut homes: BTreeMap<Share, SeatId> = BTreeMap::new();
     for (path, of) in params.paths.iter().enumerate() {
-        for (seat, stage) in of.stages.iter().enumerate() {
+        for (seat, params) in of.seats.iter().enumerate() {
+            let Some(stage) = params.stage() else { continue };
             let has_queue = matches!(stage.impairment, ImpairmentParams::Bottleneck(_));
             let Some(share) = stage.share().filter(|_| has_queue) else { continue };
             let here = SeatId { path: path as u16, seat: seat as u16 };
@@ -46,7 +47,7 @@ mod tests {
         let mut params = Run::params(1, vec![stage.clone()]);
         if share {
             let behind = spec::parse("mtu 60000").unwrap().stages.remove(0);
-            params.paths.push(PathParams { from: 1, to: 0, stages: vec![behind, stage] });
+            params.paths.push(PathParams::new(1, 0, vec![behind, stage]));
         }
         params
     }
@@ -155,7 +156,7 @@ mod tests {
             ..Default::default()
         };
         for path in &mut params.paths {
-            let stage: &mut StageParams = path.stages.last_mut().unwrap();
+            let stage: &mut StageParams = path.stages_mut().last().unwrap();
             stage.trigger = first.clone();
         }
         let mut run = Run::built(&params);

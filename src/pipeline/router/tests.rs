@@ -2,7 +2,8 @@ use super::*;
 use crate::config::spec;
 use crate::pipeline::counters::StageCounters;
 use crate::pipeline::params::{
-    DuplicateParams, ImpairmentParams, PortParams, TimestampSet, TimestampsParams, Trigger, limits,
+    DuplicateParams, ImpairmentParams, PortParams, StageParams, TimestampSet, TimestampsParams, Trigger,
+    limits,
 };
 use crate::pipeline::testing::{Run, Spec, stage};
 use crate::pipeline::time::Duration;
@@ -18,7 +19,7 @@ fn ports(count: usize) -> RouterParams {
     };
     let paths = [(count - 1, count - 2), (0, count - 1)].map(|(from, to)| {
         let stages = spec::parse("loss 100%").unwrap().stages;
-        PathParams { from, to, stages }
+        PathParams::new(from, to, stages)
     });
     let ports = (0..count).map(port).collect();
     RouterParams { ports, paths: paths.to_vec(), ..Run::params(1, Vec::new()) }
@@ -136,7 +137,7 @@ fn a_packet_that_is_due_at_once_does_not_wait() {
 fn a_stage_for_both_directions_knows_its_home_by_any_number() {
     let params = TimestampsParams { set: TimestampSet::RandomOffset, translate: true };
     let first = Run::params(1, vec![stage(ImpairmentParams::Timestamps(params))]);
-    let back = PathParams { from: 1, to: 0, stages: Vec::new() };
+    let back = PathParams::new(1, 0, Vec::new());
     let second = RouterParams { paths: vec![back, first.paths[0].clone()], ..first.clone() };
     let sent = |params: &RouterParams| {
         let mut run = Run::built(params);

@@ -10,12 +10,11 @@ use proptest::sample::{Index, select};
 
 use crate::pipeline::packet::Offload;
 use crate::pipeline::params::{
-    Dependence, Forward, ImpairmentParams, MidStream, NaptParams, NatClock, NatKind, NatParams, NatPlace,
-    NatTimeouts, PathParams, PortAllocation, PrefixParams, Rebind, RouteParams, RouteTarget, RouterParams,
-    StageParams,
+    Dependence, Forward, MidStream, NaptParams, NatClock, NatKind, NatParams, NatTimeouts, PathParams,
+    PortAllocation, PrefixParams, Rebind, RouteParams, RouteTarget, RouterParams,
 };
 use crate::pipeline::testing::laws::{packet, stages};
-use crate::pipeline::testing::{Frame, Run, stage};
+use crate::pipeline::testing::{Frame, Run, translator};
 use crate::pipeline::time::{Duration, Instant};
 use crate::pipeline::wire::samples;
 
@@ -75,34 +74,28 @@ fn prefix() -> impl Strategy<Value = NatKind> {
 
 /// A router between two ports: stages both ways, and none or one translator, anywhere among them.
 fn network() -> impl Strategy<Value = RouterParams> {
-    let translator = prop_oneof![
+    let kind = prop_oneof![
         1 => Just(None),
         2 => napt().prop_map(Some),
         2 => prefix().prop_map(Some),
     ];
     let places = (any::<Index>(), any::<Index>());
-    (option::of(stages()), option::of(stages()), translator, places).prop_map(
-        |(out, back, translator, places)| {
-            let (mut out, mut back) = (out.unwrap_or_default(), back.unwrap_or_default());
-            let mut params = Run::params(1, Vec::new());
-            if let Some(kind) = translator {
-                if let NatKind::Prefix(prefix) = &kind {
-                    let outside = ipnet::Ipv6Net::new(prefix.outside, prefix.length).unwrap().trunc();
-                    params.routes.push(RouteParams { prefix: outside.into(), target: RouteTarget::Port(0) });
-                }
-                out.insert(places.0.index(out.len() + 1), place(true));
-                back.insert(places.1.index(back.len() + 1), place(false));
-                params.nats = vec![NatParams { name: "nat".to_owned(), kind }];
+    (option::of(stages()), option::of(stages()), kind, places).prop_map(|(out, back, kind, places)| {
+        let path = |from, to, stages: Option<_>| PathParams::new(from, to, stages.unwrap_or_default());
+        let (mut out, mut back) = (path(0, 1, out), path(1, 0, back));
+        let mut params = Run::params(1, Vec::new());
+        if let Some(kind) = kind {
+            if let NatKind::Prefix(prefix) = &kind {
+                let outside = ipnet::Ipv6Net::new(prefix.outside, prefix.length).unwrap().trunc();
+                params.routes.push(RouteParams { prefix: outside.into(), target: RouteTarget::Port(0) });
             }
-            params.paths =
-                vec![PathParams { from: 0, to: 1, stages: out }, PathParams { from: 1, to: 0, stages: back }];
-            params
-        },
-    )
-}
-
-fn place(outward: bool) -> StageParams {
-    StageParams { name: "nat".to_owned(), ..stage(ImpairmentParams::Nat(NatPlace { nat: 0, outward })) }
+            out.seats.insert(places.0.index(out.seats.len() + 1), translator(true));
+            back.seats.insert(places.1.index(back.seats.len() + 1), translator(false));
+            params.nats = vec![NatParams { name: "nat".to_owned(), kind }];
+        }
+        params.paths = vec![out, back];
+        params
+    })
 }
 
 /// An IP header of these addresses, and whatever behind it: no bytes at all, an echo, an error that quotes whatever.
@@ -208,11 +201,10 @@ fn a_packet_that_ends_with_its_header_passes_every_translator() {
     ];
     for kind in kinds {
         let mut params = Run::params(1, Vec::new());
-        let (mut out, mut back) = (Vec::new(), Vec::new());
-        out.push(place(true));
-        back.push(place(false));
-        params.paths =
-            vec![PathParams { from: 0, to: 1, stages: out }, PathParams { from: 1, to: 0, stages: back }];
+        params.paths = vec![
+            PathParams { from: 0, to: 1, seats: vec![translator(true)] },
+            PathParams { from: 1, to: 0, seats: vec![translator(false)] },
+        ];
         params.nats = vec![NatParams { name: "nat".to_owned(), kind }];
         let mut run = Run::built(&params);
         for protocol in 0..=u8::MAX {

@@ -8,8 +8,8 @@ use proptest::sample::{Index, select};
 use crate::pipeline::counters::{Amount, Reason};
 use crate::pipeline::impair::*;
 use crate::pipeline::params::{
-    CustomParams, Distribution, FragmentSelect, Identity, NatPlace, Opened, Phase, QuicSelect, RouterParams,
-    Scope, Segment, Select, StageParams, Transmission, Trigger,
+    CustomParams, Distribution, FragmentSelect, Identity, Opened, Phase, QuicSelect, RouterParams, Scope,
+    Segment, Select, StageParams, Transmission, Trigger,
 };
 use crate::pipeline::testing::frame::Extra;
 use crate::pipeline::testing::strategy::{GRID, duration, probability};
@@ -19,9 +19,6 @@ use crate::pipeline::units::Probability;
 
 /// How the laws draw the parameters of a stage, and what its nature excuses it from.
 pub(crate) trait Lawful: Blueprint + 'static {
-    /// Whether it can be in a router that has nothing else.
-    const STANDS_ALONE: bool = true;
-
     /// Any parameters.
     fn strategy() -> BoxedStrategy<Self>;
 
@@ -63,12 +60,10 @@ macro_rules! lawful {
     ($($kind:ident $name:literal { $($form:ident($params:ty)),* $(,)? })*) => {
         /// Every impairment.
         fn impairment() -> impl Strategy<Value = ImpairmentParams> {
-            let mut forms = Vec::new();
-            $($(if <$params>::STANDS_ALONE {
-                forms.push(<$params>::strategy().prop_map(ImpairmentParams::$form).boxed());
-            })*)*
-            forms.push(CustomParams::strategy().prop_map(ImpairmentParams::Custom).boxed());
-            proptest::strategy::Union::new(forms)
+            proptest::strategy::Union::new([
+                $($(<$params>::strategy().prop_map(ImpairmentParams::$form).boxed(),)*)*
+                CustomParams::strategy().prop_map(ImpairmentParams::Custom).boxed(),
+            ])
         }
 
         fn tame(impairment: ImpairmentParams) -> Option<ImpairmentParams> {

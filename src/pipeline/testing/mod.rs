@@ -18,8 +18,8 @@ use crate::pipeline::aim::flow::FlowRef;
 use crate::pipeline::counters::{Amount, Reason, StageCounters};
 use crate::pipeline::packet::Packet;
 use crate::pipeline::params::{
-    IcmpParams, Identity, ImpairmentParams, PathParams, PortParams, RouterParams, Select, StageParams,
-    Trigger,
+    IcmpParams, Identity, ImpairmentParams, NatPlace, PathParams, PortParams, RouterParams, SeatParams,
+    Select, StageParams, Trigger,
 };
 use crate::pipeline::pool::{Buffer, HEADROOM};
 use crate::pipeline::router::ear::Deed;
@@ -35,6 +35,11 @@ pub(crate) fn stage(impairment: ImpairmentParams) -> StageParams {
         trigger: Trigger::default(),
         impairment,
     }
+}
+
+/// The place of the router's first translator.
+pub(crate) fn translator(outward: bool) -> SeatParams {
+    SeatParams::Translator { name: "nat".to_owned(), place: NatPlace { nat: 0, outward } }
 }
 
 /// A wire packet that left.
@@ -175,7 +180,7 @@ impl Run {
             icmp: IcmpParams { rate: 1_000_000, ..IcmpParams::default() },
             ports: vec![port("a", 1), port("b", 2)],
             routes: Vec::new(),
-            paths: vec![PathParams { from: 0, to: 1, stages }],
+            paths: vec![PathParams::new(0, 1, stages)],
             nats: Vec::new(),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use faultwire::config::{self, ConfigError, describe, explain, warnings};
+use faultwire::config::{self, ConfigError, describe, describe_seat, explain, warnings};
 use faultwire::lab::case::Case;
 use faultwire::pipeline::params::Mode;
 
@@ -16,8 +16,8 @@ pub(crate) fn config(bytes: &[u8]) {
         Err(error) => shown(&error),
         Ok(plan) => {
             let mut said = String::new();
-            for stage in plan.paths.iter().flat_map(|path| &path.stages) {
-                write!(said, "{}", describe(stage)).unwrap();
+            for seat in plan.paths.iter().flat_map(|path| &path.seats) {
+                write!(said, "{}", describe_seat(seat)).unwrap();
             }
             assert!(warnings(&plan).iter().all(|warning| !warning.is_empty()));
         }

@@ -6,12 +6,12 @@ use etherparse::PacketBuilder;
 use crate::pipeline::aim::flow::{FlowTable, Name};
 use crate::pipeline::params::{
     Dependence, Identity, ImpairmentParams, LossParams, MidStream, NaptParams, NatClock, NatKind, NatParams,
-    NatPlace, NatTimeouts, PathParams, PatternFault, PatternParams, PortAllocation, RouterParams, Scope,
-    StageParams, Timetable, Trigger,
+    NatTimeouts, PathParams, PatternFault, PatternParams, PortAllocation, RouterParams, Scope, StageParams,
+    Timetable, Trigger,
 };
 use crate::pipeline::router::{Route, Router};
 use crate::pipeline::testing::frame::{ACK, FIN};
-use crate::pipeline::testing::{Frame, Run, Spec, stage};
+use crate::pipeline::testing::{Frame, Run, Spec, stage, translator};
 use crate::pipeline::time::{Duration, Instant};
 use crate::pipeline::units::Probability;
 use crate::pipeline::wire::{FlowKey, Host, Version};
@@ -24,7 +24,7 @@ fn half() -> StageParams {
 
 fn params() -> RouterParams {
     let mut params = Run::params(1, vec![half()]);
-    params.paths.push(PathParams { from: 1, to: 0, stages: vec![half()] });
+    params.paths.push(PathParams::new(1, 0, vec![half()]));
     params
 }
 
@@ -171,8 +171,7 @@ fn an_echo_identifier_does_not_matter() {
 }
 
 fn behind_nat() -> RouterParams {
-    let place = |outward| stage(ImpairmentParams::Nat(NatPlace { nat: 0, outward }));
-    let named = |name: &str, params: StageParams| StageParams { name: name.to_owned(), ..params };
+    let loss = || StageParams { name: "loss".to_owned(), ..half() }.into();
     let napt = NaptParams {
         addresses: vec!["10.0.2.1".parse().unwrap(), "fd00:2::1".parse().unwrap()],
         ports: 1_024..=u16::MAX,
@@ -189,8 +188,8 @@ fn behind_nat() -> RouterParams {
         rebind: None,
     };
     let mut params = params();
-    params.paths[0].stages = vec![named("loss", half()), named("nat", place(true))];
-    params.paths[1].stages = vec![named("nat", place(false)), named("loss", half())];
+    params.paths[0].seats = vec![loss(), translator(true)];
+    params.paths[1].seats = vec![translator(false), loss()];
     params.nats = vec![NatParams { name: "nat".to_owned(), kind: NatKind::Napt(Box::new(napt)) }];
     params
 }
@@ -201,7 +200,7 @@ fn answers_are_recognised_behind_a_translator() {
     let through = |ports: [u16; 3], firsts: [u32; 3]| {
         let mut params = behind_nat();
         // All requests pass, so that the translator knows of them.
-        params.paths[0].stages.remove(0);
+        params.paths[0].seats.remove(0);
         let answer = |frame: Frame| {
             let mut bytes = frame.bytes;
             if bytes[0] >> 4 == 4 {

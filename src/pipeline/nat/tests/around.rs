@@ -12,7 +12,7 @@ fn fragments_before_their_first_wait_for_it_wherever_they_go() {
             Vec::new(),
             Vec::new(),
         );
-        params.paths[1].stages.insert(0, delay(late));
+        params.paths[1].seats.insert(0, delay(late).into());
         for (port, from, to, leaves, reached) in
             [(1, "10.0.2.2", PUBLIC, 0, HOST), (0, "10.0.1.3", PUBLIC, 0, HOST)]
         {
@@ -112,7 +112,7 @@ fn errors_about_hairpins_find_whom_they_concern() {
 fn the_router_s_errors_about_hairpins_name_what_the_sender_knows() {
     let mtu = MtuParams { mtu: 600, overhead: 0, action: MtuAction::Icmp };
     let mut params = params(NatKind::Napt(Box::new(napt())), Vec::new(), Vec::new());
-    params.paths.push(PathParams { from: 0, to: 0, stages: vec![stage(ImpairmentParams::Mtu(mtu))] });
+    params.paths.push(PathParams::new(0, 0, vec![stage(ImpairmentParams::Mtu(mtu))]));
     let forward = Forward { protocol: 17, address: 0, port: 8_080, to: ("10.0.1.3".parse().unwrap(), 80) };
     params.nats[0].kind = NatKind::Napt(Box::new(NaptParams { forwards: vec![forward], ..napt() }));
     let mut run = Run::built(&params);
@@ -199,15 +199,14 @@ fn what_waited_does_not_reach_another_port_s_host() {
         Vec::new(),
         Vec::new(),
     );
-    params.paths[1].stages.insert(0, delay(100));
+    params.paths[1].seats.insert(0, delay(100).into());
     let mut third = params.ports[0].clone();
     third.name = "c".to_owned();
     third.addresses = vec!["10.0.3.2/24".parse().unwrap()];
     third.router = vec!["10.0.3.1".parse().unwrap()];
     params.ports.push(third);
-    let place = |outward| stage(ImpairmentParams::Nat(NatPlace { nat: 0, outward }));
-    params.paths.push(PathParams { from: 2, to: 1, stages: vec![place(true)] });
-    params.paths.push(PathParams { from: 1, to: 2, stages: vec![place(false)] });
+    params.paths.push(PathParams { from: 2, to: 1, seats: vec![translator(true)] });
+    params.paths.push(PathParams { from: 1, to: 2, seats: vec![translator(false)] });
     let mut run = Run::built(&params);
     assert!(outer(&mut run, at(0), "10.0.1.2:5000", "10.0.2.2:53").is_some());
     run.feed_by(1, at(1), &udp("10.0.2.2:53", "10.0.2.1:2000"));

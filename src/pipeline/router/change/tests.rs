@@ -1,7 +1,7 @@
 use super::*;
 use crate::config::spec;
 use crate::pipeline::counters::Amount;
-use crate::pipeline::params::Trigger;
+use crate::pipeline::params::{StageParams, Trigger};
 use crate::pipeline::testing::{Run, Spec, Wire};
 use crate::pipeline::time::Duration;
 use proptest::prelude::*;
@@ -238,10 +238,10 @@ fn what_cannot_change_is_refused() {
     let many = (0..=limits::STAGES).map(|at| StageParams {
         name: format!("s{at}"),
         trigger: Trigger::default(),
-        ..old.paths[0].stages[0].clone()
+        ..old.paths[0].stages().next().unwrap().clone()
     });
     let mut long = old.clone();
-    long.paths[0].stages = many.collect();
+    long.paths[0].set_stages(many.collect());
     assert_eq!(refused(&long), ChangeError::Long);
     // Two to the power of 14.
     assert_eq!(refused(&params(&["duplicate 100%"; 14].join("|"))), ChangeError::Copies);
