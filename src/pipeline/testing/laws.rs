@@ -1,18 +1,25 @@
 //! The laws of design and of [`crate::pipeline::stage`], as properties of every stage, alone and in chains.
 
-use proptest::collection::vec;
-use proptest::option;
-use proptest::prelude::*;
-use proptest::sample::{Index, select};
+mod stages;
+mod traffic;
+mod workers;
 
+pub(in crate::pipeline) use stages::stages;
+pub(in crate::pipeline) use traffic::{packet, traffic};
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::Index;
+
+use self::stages::ordered_stages;
+use self::traffic::{both_ways, numbered, sequence, with_sequences};
 use crate::pipeline::counters::{Amount, Reason};
 use crate::pipeline::impair::*;
 use crate::pipeline::params::{
-    CustomParams, Distribution, FragmentSelect, Identity, Opened, Phase, QuicSelect, RouterParams, Scope,
-    Segment, Select, StageParams, Transmission, Trigger,
+    CustomParams, Distribution, Identity, RouterParams, Scope, Select, StageParams, Trigger,
 };
 use crate::pipeline::testing::frame::Extra;
-use crate::pipeline::testing::strategy::{GRID, duration, probability};
+use crate::pipeline::testing::strategy::duration;
 use crate::pipeline::testing::{Frame, Run, Spec, Wire, flaw};
 use crate::pipeline::time::{Duration, Instant};
 use crate::pipeline::units::Probability;
@@ -92,186 +99,6 @@ macro_rules! lawful {
 
 for_each_stage!(lawful);
 
-/// Time between two packets, less than `most` nanoseconds.
-fn gap(most: u64) -> impl Strategy<Value = u64> {
-    prop_oneof![1 => Just(0), 1 => 0..most, 1 => (0..most / GRID).prop_map(|ticks| ticks * GRID)]
-}
-
-fn selection() -> impl Strategy<Value = Select> {
-    let some = (
-        select(vec![vec![], vec![6], vec![17], vec![6, 17]]),
-        select(vec![(0, 0), (0x10, 0), (0x08, 0), (0, 0x01)]),
-        option::of((40..1_500_u32).prop_map(|low| (low, 1_500))),
-        option::of((0..1_000_u32).prop_map(|high| (0, high))),
-        option::of(select(vec![FragmentSelect::None, FragmentSelect::Later])),
-    )
-        .prop_map(|(protocols, (set, unset), ip_length, payload_length, fragment)| Select {
-            protocols,
-            tcp_flags_set: set,
-            tcp_flags_unset: unset,
-            ip_length,
-            payload_length,
-            fragment,
-            ..Select::default()
-        });
-    prop_oneof![2 => Just(Select::default()), 2 => some, 1 => aimed()]
-}
-
-/// At what a segment is and was, or at QUIC.
-fn aimed() -> impl Strategy<Value = Select> {
-    let kinds = [
-        Segment::Syn,
-        Segment::SynAck,
-        Segment::Fin,
-        Segment::Rst,
-        Segment::Data,
-        Segment::PureAck,
-        Segment::Sack,
-        Segment::NewData,
-        Segment::Retransmission,
-        Segment::HandshakeAck,
-        Segment::Established,
-    ];
-    let transmission = option::of((1..12_u64, any::<bool>()));
-    let short = option::of((0..1_000_u32).prop_map(|high| (0, high)));
-    let opened = option::of(select(vec![Opened::Before, Opened::After]));
-    let segment = (vec(select(kinds.to_vec()), 0..3), transmission, short, opened).prop_map(
-        |(segments, transmission, payload_length, opened)| Select {
-            segments: segments.into_iter().collect(),
-            transmission: transmission.map(|(of, again)| Transmission { of, again }),
-            opened,
-            payload_length,
-            ..Select::default()
-        },
-    );
-    // The payload of test packets counts up: some of it looks like QUIC.
-    let quic = (0..64_u8, vec(vec(any::<u8>(), 1..2), 0..2)).prop_map(|(packets, destinations)| Select {
-        quic: Some(QuicSelect { packets, destinations }),
-        ..Select::default()
-    });
-    prop_oneof![3 => segment, 1 => quic]
-}
-
-fn trigger() -> impl Strategy<Value = Trigger> {
-    let counts = (
-        vec(1..40_u64, 0..4),
-        option::of(1..6_u64),
-        option::of(1..40_u64),
-        option::of(1..20_u64),
-        option::of(1..20_u64),
-        option::of(probability()),
-    );
-    let times = (option::of(duration()), option::of(duration()), select(vec![Scope::Flow, Scope::Path]));
-    let bytes = (option::of(1..100_000_u64), option::of(1..100_000_u64));
-    let phase = option::of(
-        (1..3_u8, duration(), option::of(duration()), option::of(duration()))
-            .prop_map(|(number, from, until, period)| Phase { number, from, until, period }),
-    );
-    let some = (counts, times, bytes, phase).prop_map(
-        |((mut nth, every, first, after, times, probability), (from, until, scope), bytes, phase)| {
-            nth.sort_unstable();
-            nth.dedup();
-            let (first_bytes, after_bytes) = bytes;
-            let packets = Trigger { probability, nth, every, first, after, times, ..Trigger::default() };
-            let when = Trigger { first_bytes, after_bytes, from, until, scope, phase, ..Trigger::default() };
-            if scope == Scope::Path && when.counts_bytes() {
-                return when;
-            }
-            Trigger { first_bytes, after_bytes, from, until, scope, phase, ..packets }
-        },
-    );
-    prop_oneof![Just(Trigger::default()), some]
-}
-
-pub(in crate::pipeline) fn stages() -> impl Strategy<Value = Vec<StageParams>> {
-    let one = (selection(), trigger(), impairment());
-    vec(one, 1..4).prop_map(|stages| {
-        let named =
-            |(number, (select, trigger, impairment)): (usize, (Select, Trigger, ImpairmentParams))| {
-                StageParams { name: format!("stage-{number}"), select, trigger, impairment }
-            };
-        stages.into_iter().enumerate().map(named).collect()
-    })
-}
-
-/// MSS, SACK permitted and window scale in a SYN, and timestamps wherever they may stand.
-fn options(syn: bool, (place, value, echo): (u8, u32, u32)) -> Vec<u8> {
-    let mut options = if syn { vec![1, 2, 4, 5, 0xb4, 4, 2, 3, 3, 7] } else { Vec::new() };
-    if place < 4 {
-        options.resize(options.len() + usize::from(place), 1);
-        options.extend([8, 10].iter().chain(&value.to_be_bytes()).chain(&echo.to_be_bytes()));
-    }
-    options.resize(options.len().next_multiple_of(4), 0);
-    options
-}
-
-/// Near each other, so that data is sent again and numbers wrap, or anywhere.
-fn sequence_number() -> impl Strategy<Value = u32> {
-    prop_oneof![2 => (0..20_000_u32).prop_map(|number| number.wrapping_sub(9_000)), 1 => any::<u32>()]
-}
-
-/// SYN, RST, data, UDP; single, in trains or in fragments; with and without IP options; of three flows.
-pub(in crate::pipeline) fn packet() -> impl Strategy<Value = Spec> {
-    let flags = select(vec![0x10_u8, 0x18, 0x19, 0x90, 0x02, 0x98, 0x04, 0x14, 0xc2]);
-    let kind = (any::<bool>(), any::<bool>(), 0..3_u16, flags);
-    let shape = (
-        0..9_000_usize,
-        select(vec![0_u16, 1, 8, 500, 1_000, 1_448]),
-        sequence_number(),
-        any::<u16>(),
-        0..4_u8,
-    );
-    let extra = prop_oneof![
-        4 => Just(Extra::Nothing),
-        1 => Just(Extra::Options),
-        1 => (1..100_usize).prop_map(|eights| Extra::Fragments(eights * 8)),
-    ];
-    let reading = || select(vec![0_u32, 1, 2, 1_000, 0x8000_0000, u32::MAX]);
-    let kind = (kind, extra, (0..8_u8, reading(), reading()));
-    (kind, shape, any::<bool>(), any::<bool>()).prop_map(|((kind, extra, clock), shape, df, partial)| {
-        let (v6, udp, flow, flags) = kind;
-        let (length, segment, sequence, id, ecn) = shape;
-        let syn = flags & 2 != 0;
-        // Single packets fit an Ethernet frame; trains are longer; trains of tiny segments are kept short.
-        let length = match segment {
-            _ if syn && !udp => 0,
-            0 if length % 3 == 0 => 0,
-            0 => length % 1_400,
-            1 | 8 => length % 200,
-            _ => length,
-        };
-        let options = if udp { Vec::new() } else { options(syn, clock) };
-        let base = if udp { Spec::udp(length) } else { Spec::tcp(length) };
-        let spec = Spec {
-            v6,
-            flags,
-            options,
-            sequence,
-            id,
-            traffic_class: ecn,
-            dont_fragment: df,
-            partial,
-            source_port: 40_000 + flow,
-            extra,
-            ..base
-        };
-        let is_train = !matches!(extra, Extra::Fragments(_)) && segment > 0;
-        if is_train && length > usize::from(segment) { spec.train(segment) } else { spec }
-    })
-}
-
-/// As [`traffic`], of both directions.
-fn both_ways() -> impl Strategy<Value = Vec<(u64, Spec)>> {
-    vec((gap(5_000_000), packet(), any::<bool>()), 1..20).prop_map(|packets| {
-        packets.into_iter().map(|(gap, spec, back)| (gap, Spec { back, ..spec })).collect()
-    })
-}
-
-/// Packets and the time since the one before.
-pub(in crate::pipeline) fn traffic() -> impl Strategy<Value = Vec<(u64, Spec)>> {
-    vec((gap(5_000_000), packet()), 1..20)
-}
-
 fn run(stages: Vec<StageParams>, traffic: &[(u64, Spec)], frames: impl Fn(&Spec) -> Vec<Frame>) -> Run {
     run_by(Identity::Service, stages, traffic, frames)
 }
@@ -303,41 +130,6 @@ fn segmented(spec: &Spec) -> Vec<Frame> {
 
 fn by_port(run: &Run, port: u16) -> Vec<Wire> {
     run.wires().into_iter().filter(|wire| wire.port == port).collect()
-}
-
-/// Stages that are not meant to reorder or damage, on every packet: one that is held only sometimes is overtaken.
-fn ordered_stages() -> impl Strategy<Value = Vec<StageParams>> {
-    let tame =
-        |impairment| tame(impairment).unwrap_or(ImpairmentParams::FragmentFilter(FragmentFilterParams));
-    vec(impairment().prop_map(tame), 1..4).prop_map(|impairments| {
-        let named = |(number, impairment)| StageParams {
-            name: format!("stage-{number}"),
-            select: Select::default(),
-            trigger: Trigger::default(),
-            impairment,
-        };
-        impairments.into_iter().enumerate().map(named).collect()
-    })
-}
-
-/// Packets and trains of ten bytes of payload each, and the time since the one before.
-fn numbered() -> impl Strategy<Value = Vec<(u64, usize)>> {
-    vec((gap(4_000_000), prop_oneof![3 => Just(1), 1 => 2..12_usize]), 1..40)
-}
-
-/// One flow in which the sequence number tells the packet.
-fn with_sequences(sends: &[(u64, usize)]) -> Vec<(u64, Spec)> {
-    let mut next = 0;
-    let number = |&(gap, count): &(u64, usize)| {
-        let spec = Spec { sequence: next, ..Spec::tcp(10 * count) };
-        next += 10 * count as u32;
-        (gap, if count > 1 { spec.train(10) } else { spec })
-    };
-    sends.iter().map(number).collect()
-}
-
-fn sequence(wire: &Wire) -> u32 {
-    u32::from_be_bytes(wire.bytes[24..28].try_into().unwrap())
 }
 
 proptest! {
