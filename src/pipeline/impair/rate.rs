@@ -13,7 +13,7 @@ use crate::pipeline::counters::Reason;
 use crate::pipeline::impair::Setting;
 use crate::pipeline::impair::blueprint::{Blueprint, Directions, Place};
 use crate::pipeline::impair::text;
-use crate::pipeline::link::serialiser::Serialiser;
+use crate::pipeline::link::serialiser::{Serialiser, wait};
 use crate::pipeline::link::state::LinkState;
 use crate::pipeline::packet::Packet;
 use crate::pipeline::params::Share;
@@ -136,7 +136,7 @@ impl Stage for RateLimit {
         match self.excess {
             Excess::Queue { packets, bytes, time } => {
                 let cost = self.cost(packet, 0);
-                let in_time = time.is_none_or(|most| Serialiser::wait(&self.state.clock, now) <= most);
+                let in_time = time.is_none_or(|most| wait(&self.state.clock, now) <= most);
                 let action = if in_time && self.state.admit(cost, packets, bytes) {
                     Action::hold(self.link.send(&self.state.clock, cost, now).end)
                 } else {

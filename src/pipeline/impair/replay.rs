@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::pipeline::counters::Reason;
 use crate::pipeline::impair::Setting;
 use crate::pipeline::impair::blueprint::{Blueprint, Directions, Place};
+use crate::pipeline::link::state::enter;
 use crate::pipeline::link::turn::Turn;
 use crate::pipeline::packet::Packet;
 use crate::pipeline::random::rng::{Chance, StageKey};
@@ -151,8 +152,7 @@ impl Replay {
     }
 
     fn admit(&self, limit: Option<u64>) -> bool {
-        let enter = |held: u64| limit.is_none_or(|limit| held < limit).then_some(held + 1);
-        self.state.packets.fetch_update(Ordering::AcqRel, Ordering::Acquire, enter).is_ok()
+        enter(&self.state.packets, 1, limit)
     }
 
     /// When a packet leaves that comes at `now`.

@@ -18,6 +18,12 @@ pub struct Slot {
     pub end: Instant,
 }
 
+/// How long a packet that comes at `now` would wait for the link of this clock.
+pub fn wait(clock: &AtomicU64, now: Instant) -> Duration {
+    let free = clock.load(Ordering::Acquire);
+    Duration::from_nanos(free.saturating_sub(now.as_nanos()))
+}
+
 /// A link of a rate.
 #[derive(Debug)]
 pub struct Serialiser {
@@ -30,12 +36,6 @@ impl Serialiser {
     /// A link that is free at time zero.
     pub const fn new(rate: Rate) -> Self {
         Self { rate, carried: 0 }
-    }
-
-    /// How long a packet that comes at `now` would wait.
-    pub fn wait(clock: &AtomicU64, now: Instant) -> Duration {
-        let free = clock.load(Ordering::Acquire);
-        Duration::from_nanos(free.saturating_sub(now.as_nanos()))
     }
 
     /// Sends `bytes` at the first time from `now` on that the link is free.
@@ -94,7 +94,7 @@ mod tests {
 
     impl Worker {
         fn wait(&self, now: Instant) -> Duration {
-            Serialiser::wait(&self.clock, now)
+            wait(&self.clock, now)
         }
 
         fn send(&mut self, bytes: u64, now: Instant) -> Slot {

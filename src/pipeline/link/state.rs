@@ -37,7 +37,7 @@ impl LinkState {
 }
 
 /// Adds `more` unless that makes more than `most`: workers that race for the last place do not both get it.
-fn enter(counter: &AtomicU64, more: u64, most: Option<u64>) -> bool {
+pub fn enter(counter: &AtomicU64, more: u64, most: Option<u64>) -> bool {
     let most = most.unwrap_or(u64::MAX);
     let add = |held: u64| held.checked_add(more).filter(|&held| held <= most);
     counter.fetch_update(Ordering::AcqRel, Ordering::Acquire, add).is_ok()

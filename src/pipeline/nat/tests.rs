@@ -9,12 +9,12 @@ use proptest::prelude::*;
 
 use crate::pipeline::counters::Reason;
 use crate::pipeline::params::{
-    Dependence, DropParams, Forward, ImpairmentParams, InjectParams, InjectTo, Injected, MidStream,
-    MtuAction, MtuParams, NaptParams, NatClock, NatKind, NatParams, NatTimeouts, PathParams, PortAllocation,
+    Dependence, DropParams, Forward, ImpairmentParams, InjectParams, InjectTo, Injected, MtuAction,
+    MtuParams, NaptParams, NatClock, NatKind, NatParams, NatTimeouts, PathParams, PortAllocation,
     PrefixParams, Rebind, RouterParams, RstSequence, SeatParams, StageParams,
 };
 use crate::pipeline::testing::frame::{fix_checksums, in_fragments};
-use crate::pipeline::testing::{Frame, Run, Spec, flaw, stage, translator};
+use crate::pipeline::testing::{Frame, Run, Spec, flaw, napt, stage, translator};
 use crate::pipeline::time::{Duration, Instant};
 
 const HOST: &str = "10.0.1.2";
@@ -22,27 +22,12 @@ const SERVER: &str = "10.0.2.2";
 const PUBLIC: &str = "10.0.2.1";
 
 mod around;
+mod clock;
+mod errors;
 mod events;
 mod rfc;
+mod table;
 mod work;
-
-fn napt() -> NaptParams {
-    NaptParams {
-        addresses: vec![PUBLIC.parse().unwrap(), "fd00:2::1".parse().unwrap()],
-        ports: 1_024..=u16::MAX,
-        allocation: PortAllocation::Preserve,
-        mapping: Dependence::Independent,
-        filtering: Dependence::AddressAndPort,
-        hairpin: true,
-        table_size: 64,
-        timeouts: NatTimeouts::default(),
-        inbound_refresh: true,
-        clock: NatClock::Pass,
-        mid_stream: MidStream::Open,
-        forwards: Vec::new(),
-        rebind: None,
-    }
-}
 
 fn params(kind: NatKind, before: Vec<StageParams>, behind: Vec<StageParams>) -> RouterParams {
     let seats = |stages: Vec<StageParams>| stages.into_iter().map(SeatParams::Stage).collect();
@@ -151,6 +136,20 @@ fn inner(run: &mut Run, time: Instant, from: &str, to: &str) -> Option<SocketAdd
     let (port, source, destination) = after(run, 1, time, &udp(from, to))?;
     assert_eq!((port, source), (0, end(from)));
     Some(destination)
+}
+
+/// An ICMP error about `packet`, as a router at `from` sends it.
+fn error(from: &str, packet: &[u8]) -> Frame {
+    let to = ends(packet).0.ip();
+    let (IpAddr::V4(from), IpAddr::V4(to)) = (from.parse().unwrap(), to) else { panic!("IPv4") };
+    let mut bytes = Vec::new();
+    PacketBuilder::ipv4(from.octets(), to.octets(), 64)
+        .icmpv4(etherparse::Icmpv4Type::TimeExceeded(
+            etherparse::icmpv4::TimeExceededCode::TtlExceededInTransit,
+        ))
+        .write(&mut bytes, &packet[..28])
+        .unwrap();
+    Frame::plain(bytes)
 }
 
 /// Behind a translator a stage forges what the translator's address seems to hear.
@@ -262,71 +261,6 @@ fn hosts_inside_reach_each_other_by_their_outside_addresses() {
     assert_eq!(closed.dropped(Reason::NatFiltered), 1);
 }
 
-/// RFC 4787 REQ-5 and REQ-6.
-#[test]
-fn silence_forgets_a_session_and_talking_keeps_it() {
-    let timeouts = NatTimeouts { udp: Duration::from_secs(10), ..NatTimeouts::default() };
-    for inbound_refresh in [true, false] {
-        let mut run = run(NaptParams { timeouts, inbound_refresh, ..napt() });
-        let (host, server, public) = ("10.0.1.2:5000", "10.0.2.2:53", "10.0.2.1:5000");
-        outer(&mut run, at(0), host, server).unwrap();
-        outer(&mut run, at(9_000), host, server).unwrap();
-        assert!(inner(&mut run, at(18_000), server, public).is_some(), "kept from inside");
-        let kept = inner(&mut run, at(27_000), server, public).is_some();
-        assert_eq!(kept, inbound_refresh, "from outside only if it may");
-        assert_eq!(inner(&mut run, at(40_000), server, public), None);
-        assert_eq!(run.router.nats()[0].sessions(), 0);
-    }
-}
-
-#[test]
-fn a_full_table_refuses_new_sessions_keeps_the_old_and_heals() {
-    let timeouts = NatTimeouts { udp: Duration::from_secs(10), ..NatTimeouts::default() };
-    let mut run = run(NaptParams { timeouts, table_size: 3, ..napt() });
-    let from = |host: u8| format!("10.0.1.{host}:5000");
-    for host in 2..5 {
-        assert!(outer(&mut run, at(0), &from(host), "10.0.2.2:53").is_some());
-    }
-    for host in 5..9 {
-        assert_eq!(outer(&mut run, at(1_000), &from(host), "10.0.2.2:53"), None);
-    }
-    assert_eq!(run.dropped(Reason::NatTableFull), 4);
-    assert_eq!(run.stage(0).drops.of(Reason::NatTableFull).packets, 4);
-    let fill = run.router.nats()[0].fill().unwrap();
-    assert_eq!((fill.sessions, fill.peak, fill.places, fill.refused), (3, 3, 3, 4));
-    assert!(outer(&mut run, at(9_000), &from(2), "10.0.2.2:53").is_some());
-    // The other two have expired.
-    assert!(outer(&mut run, at(11_000), &from(5), "10.0.2.2:53").is_some());
-    assert!(outer(&mut run, at(11_000), &from(6), "10.0.2.2:53").is_some());
-    assert_eq!(outer(&mut run, at(11_000), &from(7), "10.0.2.2:53"), None);
-    check(&run);
-}
-
-#[test]
-fn ports_run_out_and_come_back() {
-    for allocation in [PortAllocation::Preserve, PortAllocation::Random, PortAllocation::Smallest] {
-        let timeouts = NatTimeouts { udp: Duration::from_secs(10), ..NatTimeouts::default() };
-        let mut run = run(NaptParams { timeouts, ports: 2_000..=2_002, allocation, ..napt() });
-        let mut got =
-            |time: u64, host: u8| outer(&mut run, at(time), &format!("10.0.1.{host}:5000"), "10.0.2.2:53");
-        let ports: BTreeSet<u16> = (2..5).map(|host| got(0, host).unwrap().port()).collect();
-        assert_eq!(ports, BTreeSet::from([2_000, 2_001, 2_002]), "{allocation:?}");
-        assert_eq!(got(0, 5), None);
-        assert!(got(20_000, 5).is_some());
-        assert_eq!(run.dropped(Reason::NatPortsExhausted), 1);
-        // TCP has ports of its own.
-        assert!(after(&mut run, 0, at(20_000), &tcp("10.0.1.2:5000", "10.0.2.2:53", 2, (1, 0))).is_some());
-    }
-}
-
-#[test]
-fn the_smallest_port_is_given_out_first() {
-    let mut run = run(NaptParams { allocation: PortAllocation::Smallest, ..napt() });
-    let mut port =
-        |host: u8| outer(&mut run, at(0), &format!("10.0.1.{host}:5000"), "10.0.2.2:53").unwrap().port();
-    assert_eq!([port(2), port(3), port(4)], [1_024, 1_025, 1_026]);
-}
-
 #[test]
 fn a_forward_leads_to_a_host_inside_and_back() {
     let forward = Forward { protocol: 17, address: 0, port: 8_080, to: (HOST.parse().unwrap(), 80) };
@@ -355,82 +289,6 @@ fn pings_of_two_hosts_with_one_identifier_do_not_meet() {
     // The router's own address still answers pings from outside.
     let got = after(&mut run, 1, at(1), &echo(SERVER, PUBLIC, 5, true)).unwrap();
     assert_eq!((got.0, got.1.port(), got.2), (1, 5, end("10.0.2.2:0")));
-}
-
-/// An ICMP error about `packet`, as a router at `from` sends it.
-fn error(from: &str, packet: &[u8]) -> Frame {
-    let to = ends(packet).0.ip();
-    let (IpAddr::V4(from), IpAddr::V4(to)) = (from.parse().unwrap(), to) else { panic!("IPv4") };
-    let mut bytes = Vec::new();
-    PacketBuilder::ipv4(from.octets(), to.octets(), 64)
-        .icmpv4(etherparse::Icmpv4Type::TimeExceeded(
-            etherparse::icmpv4::TimeExceededCode::TtlExceededInTransit,
-        ))
-        .write(&mut bytes, &packet[..28])
-        .unwrap();
-    Frame::plain(bytes)
-}
-
-/// RFC 5508 REQ-3 to REQ-5: inside and outside, with the packet that they are about.
-#[test]
-fn errors_find_whom_they_concern() {
-    for kind in ["udp", "tcp", "echo"] {
-        let packet = |from: &str, to: &str| match kind {
-            "udp" => udp(&format!("{from}:5000"), &format!("{to}:53")),
-            "tcp" => tcp(&format!("{from}:5000"), &format!("{to}:53"), 2, (1, 0)),
-            _ => echo(from, to, 5_000, true),
-        };
-        let mut run = run(NaptParams { allocation: PortAllocation::Random, ..napt() });
-        // The second host with these ports has others outside.
-        let sent = packet("10.0.1.3", SERVER);
-        run.feed(at(0), &sent);
-        let out = run.wires()[0].bytes.clone();
-        let before = run.wires().len();
-        run.feed_by(1, at(1), &error("10.0.2.7", &out));
-        let wire = run.wires()[before].clone();
-        assert_eq!((wire.port, flaw(&wire.bytes)), (0, None), "{kind}");
-        assert_eq!(ends(&wire.bytes).1.ip(), "10.0.1.3".parse::<IpAddr>().unwrap());
-        // The quote is the packet as the host had sent it, but for the TTL, which counts in the checksum.
-        let quoted = &wire.bytes[28..];
-        assert_eq!(quoted[12..], sent.bytes[12..28], "{kind}");
-        // One from a stranger about what nobody sent.
-        run.feed_by(1, at(1), &error("10.0.2.7", &packet(PUBLIC, "10.0.2.99").bytes));
-        assert_eq!(run.wires().len(), before + 1);
-    }
-}
-
-#[test]
-fn an_error_from_inside_goes_out_translated() {
-    let mut run = run(NaptParams { allocation: PortAllocation::Random, ..napt() });
-    let public = outer(&mut run, at(0), "10.0.1.2:5000", "10.0.2.2:53").unwrap().to_string();
-    let sent = udp("10.0.2.2:53", &public);
-    run.feed_by(1, at(1), &sent);
-    let got = run.wires()[1].bytes.clone();
-    run.feed(at(2), &error("10.0.1.2", &got));
-    let wire = run.wires()[2].clone();
-    assert_eq!((wire.port, flaw(&wire.bytes), ends(&wire.bytes).0.ip()), (1, None, PUBLIC.parse().unwrap()));
-    assert_eq!(wire.bytes[28 + 12..], sent.bytes[12..28]);
-}
-
-/// The router's own errors about packets that it has already translated are about what the sender sent.
-#[test]
-fn the_router_s_errors_name_what_the_sender_knows() {
-    let mtu = MtuParams { mtu: 600, overhead: 0, action: MtuAction::Icmp };
-    let behind = vec![stage(ImpairmentParams::Mtu(mtu))];
-    let mut run = Run::built(&params(NatKind::Napt(Box::new(napt())), Vec::new(), behind));
-    for frame in
-        [Spec::udp(1_000).frame(), Spec::tcp(3_000).train(1_000).frame(), Spec::udp(1_300).v6().frame()]
-    {
-        let before = run.wires().len();
-        run.feed(at(0), &frame);
-        let wire = run.wires()[before].clone();
-        let packet = &frame.bytes;
-        let (told, quote) = (ends(&wire.bytes).1.ip(), if packet[0] >> 4 == 4 { 28 } else { 48 });
-        assert_eq!((wire.port, told, flaw(&wire.bytes)), (0, ends(packet).0.ip(), None));
-        let (source, ports) = if quote == 28 { (12..20, 20..24) } else { (8..40, 40..44) };
-        assert_eq!(wire.bytes[quote..][source.clone()], packet[source]);
-        assert_eq!(wire.bytes[quote..][ports.clone()], packet[ports]);
-    }
 }
 
 /// RFC 4787 REQ-14, in whatever order they come.
@@ -483,60 +341,6 @@ fn rebinding_gives_every_session_another_port() {
     let third = outer(&mut run, at(17_000), host, server).unwrap();
     let ports: BTreeSet<u16> = [first, second, third].iter().map(SocketAddr::port).collect();
     assert_eq!(ports.len(), 3);
-}
-
-/// Value and echo of the timestamps of what left last.
-fn clock(run: &Run) -> (u32, u32) {
-    let bytes = run.wires().last().unwrap().bytes.clone();
-    let word = |at: usize| u32::from_be_bytes(bytes[at..at + 4].try_into().unwrap());
-    (word(42), word(46))
-}
-
-#[test]
-fn one_clock_for_all_connections_and_its_own_for_each_host() {
-    let (syn, ack) = (2, 16);
-    let mut run = run(NaptParams { clock: NatClock::One, ..napt() });
-    let server = "10.0.2.2:80";
-    let sent = |run: &mut Run, time: u64, port: u16, frame: &Frame| {
-        run.feed_by(port, at(time), frame);
-        clock(run)
-    };
-    // Two hosts with clocks far apart.
-    let one = sent(&mut run, 0, 0, &tcp("10.0.1.2:5000", server, syn, (u32::MAX - 5, 0)));
-    let two = sent(&mut run, 100, 0, &tcp("10.0.1.3:6000", server, syn, (4_000, 0)));
-    assert_eq!(two.0.wrapping_sub(one.0), 100);
-    // A SYN that is sent again has moved on by its host's clock, not begun anew.
-    let again = sent(&mut run, 1_000, 0, &tcp("10.0.1.2:5000", server, syn, (u32::MAX - 5 + 3, 0)));
-    assert_eq!(again.0.wrapping_sub(one.0), 3);
-    // What the server echoes is what each had sent.
-    let echo = sent(&mut run, 1_001, 1, &tcp(server, "10.0.2.1:5000", syn | ack, (9, again.0)));
-    assert_eq!(echo, (9, u32::MAX - 2));
-    let echo = sent(&mut run, 1_001, 1, &tcp(server, "10.0.2.1:6000", ack, (9, two.0)));
-    assert_eq!(echo, (9, 4_000));
-    // Its own clock is not the translator's business.
-    assert_eq!(sent(&mut run, 1_002, 0, &tcp("10.0.1.2:5000", server, ack, (10, 9))).1, 9);
-}
-
-/// A SYN that came late starts its connection at a late reading; what follows in time is ahead of the translator's own clock. The
-/// next connection must not start behind that.
-#[test]
-fn one_clock_never_goes_back_after_a_late_syn() {
-    let (syn, fin) = (2, 17);
-    let mut run = run(NaptParams { clock: NatClock::One, ..napt() });
-    // Sent at 1,000 ms by its host's clock and 9 ms under way; its FIN, of 1,012 ms, takes no time.
-    run.feed(at(9), &tcp("10.0.1.2:5000", "10.0.2.2:80", syn, (1_000, 0)));
-    run.feed(at(12), &tcp("10.0.1.2:5000", "10.0.2.2:80", fin, (1_012, 9)));
-    let last = clock(&run).0;
-    run.feed(at(13), &tcp("10.0.1.3:6000", "10.0.2.2:80", syn, (4_000, 0)));
-    let next = clock(&run).0;
-    assert!(next.wrapping_sub(last).cast_signed() >= 0, "{next} after {last}");
-}
-
-#[test]
-fn by_default_clocks_pass() {
-    let mut run = run(napt());
-    run.feed(at(5), &tcp("10.0.1.2:5000", "10.0.2.2:80", 2, (123, 0)));
-    assert_eq!(clock(&run), (123, 0));
 }
 
 #[test]

@@ -18,8 +18,9 @@ use crate::pipeline::aim::flow::FlowRef;
 use crate::pipeline::counters::{Amount, Reason, StageCounters};
 use crate::pipeline::packet::Packet;
 use crate::pipeline::params::{
-    IcmpParams, Identity, ImpairmentParams, NatPlace, PathParams, PortParams, RouterParams, SeatParams,
-    Select, StageParams, Trigger,
+    Dependence, IcmpParams, Identity, ImpairmentParams, MidStream, NaptParams, NatClock, NatPlace,
+    NatTimeouts, PathParams, PortAllocation, PortParams, RouterParams, SeatParams, Select, StageParams,
+    Trigger,
 };
 use crate::pipeline::pool::{Buffer, HEADROOM};
 use crate::pipeline::router::ear::Deed;
@@ -40,6 +41,25 @@ pub(crate) fn stage(impairment: ImpairmentParams) -> StageParams {
 /// The place of the router's first translator.
 pub(crate) fn translator(outward: bool) -> SeatParams {
     SeatParams::Translator { name: "nat".to_owned(), place: NatPlace { nat: 0, outward } }
+}
+
+/// A translator with the router's own addresses at port 1, as strict as most of them are.
+pub(crate) fn napt() -> NaptParams {
+    NaptParams {
+        addresses: vec!["10.0.2.1".parse().expect("an address"), "fd00:2::1".parse().expect("an address")],
+        ports: 1_024..=u16::MAX,
+        allocation: PortAllocation::Preserve,
+        mapping: Dependence::Independent,
+        filtering: Dependence::AddressAndPort,
+        hairpin: true,
+        table_size: 64,
+        timeouts: NatTimeouts::default(),
+        inbound_refresh: true,
+        clock: NatClock::Pass,
+        mid_stream: MidStream::Open,
+        forwards: Vec::new(),
+        rebind: None,
+    }
 }
 
 /// A wire packet that left.

@@ -5,13 +5,12 @@ use etherparse::PacketBuilder;
 
 use crate::pipeline::aim::flow::{FlowTable, Name};
 use crate::pipeline::params::{
-    Dependence, Identity, ImpairmentParams, LossParams, MidStream, NaptParams, NatClock, NatKind, NatParams,
-    NatTimeouts, PathParams, PatternFault, PatternParams, PortAllocation, RouterParams, Scope, StageParams,
-    Timetable, Trigger,
+    Identity, ImpairmentParams, LossParams, NatKind, NatParams, PathParams, PatternFault, PatternParams,
+    RouterParams, Scope, StageParams, Timetable, Trigger,
 };
 use crate::pipeline::router::{Route, Router};
 use crate::pipeline::testing::frame::{ACK, FIN};
-use crate::pipeline::testing::{Frame, Run, Spec, stage, translator};
+use crate::pipeline::testing::{Frame, Run, Spec, napt, stage, translator};
 use crate::pipeline::time::{Duration, Instant};
 use crate::pipeline::units::Probability;
 use crate::pipeline::wire::{FlowKey, Host, Version};
@@ -172,25 +171,10 @@ fn an_echo_identifier_does_not_matter() {
 
 fn behind_nat() -> RouterParams {
     let loss = || StageParams { name: "loss".to_owned(), ..half() }.into();
-    let napt = NaptParams {
-        addresses: vec!["10.0.2.1".parse().unwrap(), "fd00:2::1".parse().unwrap()],
-        ports: 1_024..=u16::MAX,
-        allocation: PortAllocation::Preserve,
-        mapping: Dependence::Independent,
-        filtering: Dependence::AddressAndPort,
-        hairpin: true,
-        table_size: 64,
-        timeouts: NatTimeouts::default(),
-        inbound_refresh: true,
-        clock: NatClock::Pass,
-        mid_stream: MidStream::Open,
-        forwards: Vec::new(),
-        rebind: None,
-    };
     let mut params = params();
     params.paths[0].seats = vec![loss(), translator(true)];
     params.paths[1].seats = vec![translator(false), loss()];
-    params.nats = vec![NatParams { name: "nat".to_owned(), kind: NatKind::Napt(Box::new(napt)) }];
+    params.nats = vec![NatParams { name: "nat".to_owned(), kind: NatKind::Napt(Box::new(napt())) }];
     params
 }
 

@@ -16,6 +16,7 @@ use crate::pipeline::damage::damage;
 use crate::pipeline::impair::Setting;
 use crate::pipeline::impair::netem::{NetemParams, TC_LIMIT, cost};
 use crate::pipeline::link::slots::Queue;
+use crate::pipeline::link::state::enter;
 use crate::pipeline::packet::Packet;
 use crate::pipeline::params::{Correlated, CorruptArea, Distribution, LossModel};
 use crate::pipeline::random::distribution::Table;
@@ -158,8 +159,7 @@ impl KernelNetem {
             out.rewrite(&mut packet, |packet| damage(packet, CorruptArea::Any, 1, false, stream));
         }
         let limit = self.params.limit.unwrap_or(TC_LIMIT);
-        let enter = |held: u64| (held < limit).then_some(held + 1);
-        if self.state.packets.fetch_update(Ordering::AcqRel, Ordering::Acquire, enter).is_err() {
+        if !enter(&self.state.packets, 1, Some(limit)) {
             return out.drop(packet, Reason::Limit);
         }
         let due = self.departure(&packet, now);
