@@ -256,14 +256,14 @@ fn watch(
     }
     for event in client.events(&query)? {
         let event = event?;
-        if !json.is_wanted() {
+        if json.is_wanted() {
+            json::record(event).map_err(|error| CtlError::Unsaid(reasons(&error)))?;
+        } else {
             out::raw(format_args!("{event}\n"));
-            if out::is_closed() {
-                return Ok(String::new());
-            }
-            continue;
         }
-        json::record(event).map_err(|error| CtlError::Unsaid(reasons(&error)))?;
+        if out::is_closed() {
+            break;
+        }
     }
     Ok(String::new())
 }

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
 use nix::sys::signal::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::system::common::{Folder, Foreign, Running, Scratch, config, ip, output, said, tool, unique};
 
@@ -61,6 +61,50 @@ fn every_command_without_a_network_has_a_document() {
     document(&String::from_utf8(doctor.stdout).unwrap(), "doctor");
 }
 
+/// What would be right stands in the document as it does on standard error.
+#[test]
+fn a_mistake_has_its_cure_in_the_document() {
+    for (line, cure) in [
+        (&["exec", "delay", "50ms", "--json"][..], "--both"),
+        (&["exec", "ls", "--json"], "faultwire exec -- ls"),
+        (&["exec", "--json", "ls"], "--json=ls"),
+        (&["exec", "--json", "--seed", "-1", "--", "true"], "must not be negative"),
+    ] {
+        let ended = output(line);
+        assert_eq!(ended.status.code(), Some(2), "{line:?}: {}", said(&ended));
+        let told = document(&String::from_utf8(ended.stdout.clone()).unwrap(), "exec");
+        assert!(told["error"].to_string().contains(cure), "{line:?}: {told}");
+        assert!(String::from_utf8_lossy(&ended.stderr).contains(cure), "{line:?}: {}", said(&ended));
+    }
+}
+
+/// `ctl watch | head -1`: whoever reads goes, and nothing is wrong with that.
+#[test]
+fn watching_ends_when_nobody_reads() {
+    let (left, right) = (unique(), unique());
+    let control = unique();
+    let text = config(&left, &right, "", "");
+    let running = Running::with(Scratch::file(&text), [left, right], &["--control", &control]);
+    let of = ["--control", control.as_str()];
+    for more in [&[][..], &["--json"]] {
+        let mut watch = tool(env!("CARGO_BIN_EXE_faultwire"));
+        watch.args(["ctl", "watch", "--kinds", "marked"]).args(more).args(of);
+        let mut watch = watch.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
+        lines.next().unwrap().unwrap();
+        drop(lines);
+        let marked = output(&[&["ctl", "mark", "unread"][..], &of[..]].concat());
+        assert!(marked.status.success(), "{}", said(&marked));
+        let ended = watch.wait_with_output().unwrap();
+        assert_eq!(
+            (ended.status.code(), &*String::from_utf8_lossy(&ended.stderr)),
+            (Some(0), ""),
+            "{more:?}"
+        );
+    }
+    running.stop(Signal::SIGTERM);
+}
+
 #[test]
 fn every_command_with_a_network_has_a_document() {
     let (left, right) = (unique(), unique());
@@ -70,6 +114,8 @@ fn every_command_with_a_network_has_a_document() {
     assert_eq!(result("exec", &["exec", "--both", "loss 1%", "--", "true"], 0)["exit_code"], 0);
     let series = result("exec", &["exec", "--seeds", "2", "--", "false"], 1);
     assert_eq!((&series["series"]["passed"], &series["exit_code"]), (&0.into(), &1.into()));
+    let series = result("exec", &["exec", "--seeds", "2", "--", "true"], 0);
+    assert_eq!(series["series"], json!({ "passed": 2, "failed_seed": null, "again": null }));
     result("case run", &["case", "run", "mss-clamp"], 0);
     let target = Foreign::new();
     ip(&["-n", &target.0, "link", "add", "v0", "type", "veth", "peer", "name", "v1"]);
