@@ -269,9 +269,9 @@ fn takes_fragment(wanted: FragmentSelect, packet: &Packet) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipeline::params::{ImpairmentParams, StageParams, Trigger};
+    use crate::pipeline::params::{ImpairmentParams, Opened, StageParams, Transmission, Trigger};
     use crate::pipeline::testing::frame::Extra;
-    use crate::pipeline::testing::{Run, Spec, stage};
+    use crate::pipeline::testing::{Frame, Run, Spec, stage};
     use crate::pipeline::time::Instant;
     use crate::pipeline::wire::quic::QuicPacket;
 
@@ -382,5 +382,104 @@ mod tests {
         let mut run = Run::new(vec![aim()]);
         run.feed(Instant::ZERO, &Spec { extra: Extra::Options, ..fragments }.frame());
         assert_eq!(run.wires().len(), 0, "IP options change nothing");
+    }
+
+    /// How many wire packets at the front fare alike: what each fares is asked one by one.
+    #[test]
+    fn a_run_reaches_up_to_the_first_wire_packet_that_differs() {
+        // The last wire packet is shorter, as long, or the only one; PSH is only on the last, CWR only on the first.
+        let flags = flag::ACK | flag::PSH | flag::CWR;
+        let trains = [95, 100, 195, 200, 295, 300, 395, 400]
+            .map(|payload| Spec { flags, ..Spec::tcp(payload) }.train(100).frame().parse().unwrap());
+        let selects = [
+            Select { payload_length: Some((100, 100)), ..Select::default() },
+            Select { ip_length: Some((0, 139)), ..Select::default() },
+            Select { tcp_flags_set: flag::PSH, ..Select::default() },
+            Select { tcp_flags_unset: flag::CWR, ..Select::default() },
+            Select { tcp_flags_set: flag::ACK, tcp_flags_unset: flag::PSH, ..Select::default() },
+            Select { segments: Segments::NONE.with(Segment::Data), ..Select::default() },
+        ];
+        for (packet, select) in
+            trains.iter().flat_map(|packet| selects.iter().map(move |select| (packet, select)))
+        {
+            let takes = |i: u32| {
+                let within = |range: Option<(u32, u32)>, value| {
+                    range.is_none_or(|(low, high)| (low..=high).contains(&value))
+                };
+                let (is_first, is_last) = (i == 0, i + 1 == packet.wires());
+                let has = |flag| match flag {
+                    flag::PSH => is_last,
+                    flag::CWR => is_first,
+                    flag => flag == 0 || flag == flag::ACK,
+                };
+                within(select.payload_length, packet.wire_payload(i))
+                    && within(select.ip_length, packet.wire_length(i))
+                    && has(select.tcp_flags_set)
+                    && (select.tcp_flags_unset == 0 || !has(select.tcp_flags_unset))
+            };
+            for limit in 1..=packet.wires() {
+                let count = (1..limit).find(|&i| takes(i) != takes(0)).unwrap_or(limit);
+                let claim = Claim::new(count, takes(0));
+                assert_eq!(select.run(packet, limit), claim, "{select:?}, {} wires, {limit}", packet.wires());
+            }
+        }
+    }
+
+    #[test]
+    fn traffic_classes_are_dscp_and_ecn() {
+        let packet = Spec { traffic_class: 46 << 2 | 1, ..Spec::tcp(0) }.frame().parse().unwrap();
+        let takes = |dscp: &[u8], ecn: &[u8]| {
+            Select { dscp: dscp.to_vec(), ecn: ecn.to_vec(), ..Select::default() }.run(&packet, 1).acts
+        };
+        assert!(takes(&[46], &[]) && takes(&[], &[1]) && takes(&[0, 46], &[1, 2]));
+        assert!(!takes(&[45], &[]) && !takes(&[], &[2]) && !takes(&[46], &[3]) && !takes(&[0], &[1]));
+    }
+
+    /// What is known of a flow before its packets come.
+    #[test]
+    fn a_flow_is_selected_as_its_packets_are() {
+        let key = |spec: Spec| {
+            let packet = spec.frame().parse().unwrap();
+            FlowKey::new(packet.bytes(), packet.layout)
+        };
+        let (tcp, udp) = (key(Spec::tcp(9)), key(Spec::udp(9)));
+        let echo = Frame::plain(crate::pipeline::wire::samples::PING_V4.to_vec()).parse().unwrap();
+        let icmp = FlowKey::new(echo.bytes(), echo.layout);
+        let any = Select::default;
+        let segments = |segment| Select { segments: Segments::NONE.with(segment), ..any() };
+        let except = |select| Select { except: vec![select], ..any() };
+        let opened = Select { opened: Some(Opened::After), ..any() };
+        let transmission = Some(Transmission { of: 1, again: false });
+        let quic = Some(QuicSelect::default());
+        for (select, of_tcp, of_udp, of_icmp) in [
+            (any(), OfFlow::All, OfFlow::All, OfFlow::All),
+            (Select { protocols: vec![1], ..any() }, OfFlow::No, OfFlow::No, OfFlow::All),
+            (Select { ports: vec![(443, 443)], ..any() }, OfFlow::All, OfFlow::All, OfFlow::No),
+            (Select { source_ports: vec![(443, 443)], ..any() }, OfFlow::No, OfFlow::No, OfFlow::No),
+            (Select { dscp: vec![1], ..any() }, OfFlow::Some, OfFlow::Some, OfFlow::Some),
+            (Select { ecn: vec![1], ..any() }, OfFlow::Some, OfFlow::Some, OfFlow::Some),
+            (Select { fragment: Some(FragmentSelect::None), ..any() }, OfFlow::All, OfFlow::All, OfFlow::All),
+            (Select { fragment: Some(FragmentSelect::Any), ..any() }, OfFlow::No, OfFlow::No, OfFlow::No),
+            (Select { ip_length: Some((0, 99)), ..any() }, OfFlow::Some, OfFlow::Some, OfFlow::Some),
+            (Select { tcp_flags_set: flag::ACK, ..any() }, OfFlow::Some, OfFlow::No, OfFlow::No),
+            (Select { tcp_flags_unset: flag::SYN, ..any() }, OfFlow::Some, OfFlow::No, OfFlow::No),
+            // Plain packets have none of these.
+            (Select { tcp_flags_set: flag::SYN, ..any() }, OfFlow::No, OfFlow::No, OfFlow::No),
+            (Select { tcp_flags_set: flag::FIN, ..any() }, OfFlow::No, OfFlow::No, OfFlow::No),
+            (Select { tcp_flags_set: flag::RST, ..any() }, OfFlow::No, OfFlow::No, OfFlow::No),
+            (segments(Segment::Data), OfFlow::Some, OfFlow::No, OfFlow::No),
+            (segments(Segment::NewData), OfFlow::Some, OfFlow::No, OfFlow::No),
+            (segments(Segment::Syn), OfFlow::No, OfFlow::No, OfFlow::No),
+            (Select { transmission, ..any() }, OfFlow::Some, OfFlow::No, OfFlow::No),
+            (opened.clone(), OfFlow::Some, OfFlow::No, OfFlow::No),
+            (Select { quic, ..any() }, OfFlow::No, OfFlow::Some, OfFlow::No),
+            (except(Select { protocols: vec![6], ..any() }), OfFlow::No, OfFlow::All, OfFlow::All),
+            (except(Select { dscp: vec![1], ..any() }), OfFlow::Some, OfFlow::Some, OfFlow::Some),
+        ] {
+            let found = [&tcp, &udp, &icmp].map(|key| select.of_flow(key, None));
+            assert_eq!(found, [of_tcp, of_udp, of_icmp], "{select:?}");
+        }
+        assert_eq!(opened.of_flow(&tcp, Some(Opened::After)), OfFlow::All);
+        assert_eq!(opened.of_flow(&tcp, Some(Opened::Before)), OfFlow::No);
     }
 }

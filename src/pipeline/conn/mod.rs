@@ -66,3 +66,25 @@ impl Standing {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_move_a_connection_on() {
+        use Standing::{Closed, HalfOpen, Open};
+        for (before, flags, after) in [
+            (Open, flag::SYN, HalfOpen),
+            (Closed, flag::SYN | flag::ACK, HalfOpen),
+            (HalfOpen, flag::ACK, Open),
+            (Open, flag::ACK | flag::PSH, Open),
+            (Open, flag::FIN | flag::ACK, Closed),
+            (HalfOpen, flag::RST, Closed),
+            // What comes late does not open it again.
+            (Closed, flag::ACK, Closed),
+        ] {
+            assert_eq!(before.after(flags), after, "{before:?}, {flags:#x}");
+        }
+    }
+}

@@ -109,3 +109,57 @@ const fn descend(lineage: u32, salt: u64) -> u32 {
     let mixed = (lineage as u64 ^ salt.rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (mixed >> 32) as u32 | 1
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::pipeline::testing::Spec;
+
+    /// Copies and fragments draw for themselves: no two of them are of one lineage, and none is of the original's.
+    #[test]
+    fn each_child_has_a_lineage_of_its_own() {
+        let packet = Spec { dont_fragment: false, ..Spec::udp(1_000) }.frame().parse().unwrap();
+        let mut pool = Pool::new();
+        let mut plan = packet.fragments(100).unwrap();
+        let fragments: Vec<_> = std::iter::from_fn(|| packet.next_fragment(&mut plan, &mut pool)).collect();
+        assert!(fragments.len() > 10);
+        let copies: Vec<_> = (0..100).map(|salt| packet.copy(&mut pool, salt)).collect();
+        let children: Vec<_> = copies.iter().chain(&fragments).collect();
+        let of_children: Vec<_> = (0..100).map(|salt| copies[7].copy(&mut pool, salt)).collect();
+        let all: HashSet<u32> =
+            children.into_iter().chain(&of_children).chain([&packet]).map(|packet| packet.lineage).collect();
+        assert_eq!(all.len(), copies.len() + fragments.len() + of_children.len() + 1);
+    }
+
+    #[test]
+    fn only_a_buffer_that_fits_goes_with_the_packet() {
+        let mut pool = Pool::new();
+        let frame = Spec::udp(100).frame();
+        // Bytes that the packet does not need, and whether it goes in the buffer that it came in.
+        for (more, goes) in [(0, true), (23, true), (24, false), (2_000, false)] {
+            let buffer = [vec![0; HEADROOM], frame.bytes.clone(), vec![0; more]].concat();
+            let mut packet =
+                Packet::parse(buffer.into_boxed_slice(), frame.bytes.len(), Offload::default(), 0).unwrap();
+            let taken = packet.take(&mut pool);
+            assert_eq!(taken.bytes(), frame.bytes);
+            assert_eq!(packet.into_buffer().is_empty(), goes, "{more}");
+        }
+    }
+
+    #[test]
+    fn a_copy_has_waited_like_its_original_and_what_is_derived_has_not() {
+        let mut pool = Pool::new();
+        let frame = Spec::udp(100).frame();
+        let mut packet = frame.parse().unwrap();
+        assert!(!packet.has_waited());
+        packet.set_waited();
+        packet.set_phase(5);
+        let copy = packet.copy(&mut pool, 1);
+        let derived =
+            packet.derive(&mut pool, frame.bytes.len(), 1, |out| out.copy_from_slice(&frame.bytes)).unwrap();
+        let facts = [&packet, &copy, &derived].map(|packet| (packet.has_waited(), packet.phase()));
+        assert_eq!(facts, [(true, 5), (true, 5), (false, 5)]);
+    }
+}

@@ -296,3 +296,44 @@ impl Packet {
         key.stream(self.flow.identity, self.lineage)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::testing::{Frame, Spec};
+    use crate::pipeline::wire::{checksum, samples};
+
+    #[test]
+    fn a_train_is_longer_than_its_segment() {
+        let wires = |payload| {
+            let packet = Spec::udp(payload).train(100).frame().parse().unwrap();
+            (packet.segment(), packet.wires())
+        };
+        assert_eq!([99, 100, 101].map(wires), [(0, 1), (0, 1), (100, 2)]);
+    }
+
+    #[test]
+    fn only_whole_tcp_and_udp_packets_can_be_trains() {
+        let fragment =
+            Spec { extra: crate::pipeline::testing::frame::Extra::Fragments(64), ..Spec::udp(200) };
+        for mut frame in [Frame::plain(samples::PING_V4.to_vec()), fragment.frames().remove(0)] {
+            assert!(frame.parse().is_ok());
+            frame.offload.segment = 8;
+            assert_eq!(frame.parse().err(), Some(Malformed::BadOffload));
+        }
+    }
+
+    /// A tunnel's inner checksum, for example, is not the one that the stages know of.
+    #[test]
+    fn a_checksum_elsewhere_than_the_transports_is_finished_at_once() {
+        let mut frame = Spec::udp(100).frame();
+        frame.offload.partial = Some((28, 10));
+        let packet = frame.parse().unwrap();
+        assert_eq!(packet.checksum(), Checksum::Complete);
+        assert_eq!(packet.bytes()[38..40], (!checksum::sum(&frame.bytes[28..])).to_be_bytes());
+        assert_eq!(packet.bytes()[40..], frame.bytes[40..]);
+        // Outside of the packet.
+        frame.offload.partial = Some((28, 99));
+        assert_eq!(frame.parse().err(), Some(Malformed::BadOffload));
+    }
+}

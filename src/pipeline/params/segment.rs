@@ -100,3 +100,26 @@ pub struct QuicSelect {
     /// Any of these beginnings of the destination connection ID; empty means any.
     pub destinations: Vec<Vec<u8>>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_of_segment_is_told_apart() {
+        use Segment::{
+            Data, Established, Fin, HandshakeAck, NewData, PureAck, Retransmission, Rst, Sack, Syn, SynAck,
+        };
+        let all =
+            [Syn, SynAck, Fin, Rst, Data, PureAck, Sack, NewData, Retransmission, HandshakeAck, Established];
+        for one in all {
+            let set = Segments::NONE.with(one);
+            assert!(!set.is_empty());
+            for other in all {
+                assert_eq!(set.has(other), one == other, "{one:?}, {other:?}");
+                assert_eq!(set.meets(Segments::NONE.with(other)), one == other, "{one:?}, {other:?}");
+                assert!(set.or(Segments::NONE.with(other)).has(one), "{one:?}, {other:?}");
+            }
+        }
+    }
+}

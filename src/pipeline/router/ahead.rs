@@ -118,17 +118,11 @@ mod tests {
     use crate::pipeline::impair::{DropParams, ImpairmentParams, LossParams, NetemParams};
     use crate::pipeline::packet::Packet;
     use crate::pipeline::params::{Correlated, GilbertElliott, LossModel, Opened, StageParams, Trigger};
-    use crate::pipeline::pool::HEADROOM;
     use crate::pipeline::testing::laws;
-    use crate::pipeline::testing::{Frame, Run, Spec, Wire, stage};
+    use crate::pipeline::testing::{Run, Spec, Wire, stage};
     use crate::pipeline::time::Duration;
     use crate::pipeline::units::Probability;
     use crate::pipeline::wire::{Version, tcp::flag};
-
-    fn parse(frame: &Frame) -> Option<Packet> {
-        let buffer = [vec![0; HEADROOM], frame.bytes.clone()].concat();
-        Packet::parse(buffer.into_boxed_slice(), frame.bytes.len(), frame.offload, 0).ok()
-    }
 
     /// The key, the amount and the length of the first wire packet, if the frame may be carried past the router.
     fn plain(packet: &Packet) -> Option<(FlowKey, Amount, u32)> {
@@ -157,7 +151,7 @@ mod tests {
         for (gap, spec) in traffic {
             now += Duration::from_nanos(*gap);
             for frame in spec.frames() {
-                let packet = parse(&frame);
+                let packet = frame.parse().ok();
                 let plain = packet.as_ref().and_then(plain);
                 if let Some((key, amount, longest)) = plain
                     && let Some(armed) = armed.get_mut(&key)

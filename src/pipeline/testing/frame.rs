@@ -6,7 +6,9 @@ use etherparse::{
     UdpHeader,
 };
 
-use crate::pipeline::packet::Offload;
+use crate::pipeline::packet::{Offload, Packet};
+use crate::pipeline::pool::HEADROOM;
+use crate::pipeline::wire::Malformed;
 
 pub(crate) use crate::pipeline::wire::tcp::flag::{ACK, CWR, FIN, PSH};
 
@@ -196,6 +198,13 @@ impl Frame {
     /// Bytes without any offload.
     pub(crate) fn plain(bytes: Vec<u8>) -> Self {
         Self { bytes, offload: Offload::default() }
+    }
+
+    /// What the packet core makes of it.
+    pub(crate) fn parse(&self) -> Result<Packet, Malformed> {
+        let buffer = [vec![0; HEADROOM], self.bytes.clone()].concat();
+        let parsed = Packet::parse(buffer.into_boxed_slice(), self.bytes.len(), self.offload, 0);
+        parsed.map_err(|(_, malformed)| malformed)
     }
 
     /// The packets that a NIC would put on the wire: cut as Linux's software GSO cuts (sequence numbers and IP
