@@ -120,15 +120,23 @@ impl Collection {
 
     /// Makes it, in place of the one that there is. If it cannot be made, that one stays and is disabled.
     async fn put(&self, turn: &mut Turn, wanted: &Wanted) -> Result<(), ApiError> {
+        let mut proxy = Proxy::new(self.seed, wanted, self.files.clone());
         if let Some(before) = &mut *turn.proxy {
             before.stop().await;
-            // Its link makes room for the new one.
-            discard(before.take_route()).await;
+            // Its link makes room for the new one: connections that wait for descriptors do not get these.
+            discard(before.take_link()).await;
+            std::mem::swap(before.reserved(), proxy.reserved());
         }
-        let mut proxy = Proxy::new(self.seed, wanted, self.files.clone());
-        if wanted.enabled {
-            proxy.start().await?;
+        if wanted.enabled
+            && let Err(error) = proxy.start().await
+        {
+            if let Some(before) = &mut *turn.proxy {
+                std::mem::swap(before.reserved(), proxy.reserved());
+            }
+            return Err(error);
         }
+        // A link that is not made yet has none.
+        *proxy.reserved() = None;
         discard(turn.proxy.replace(proxy)).await;
         Ok(())
     }

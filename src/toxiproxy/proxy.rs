@@ -73,6 +73,8 @@ pub(super) struct Proxy {
     upstream: String,
     counts: Arc<Counts>,
     files: Files,
+    /// Descriptors for a link that it will have.
+    reserved: Option<InUse>,
     /// Of all of its draws.
     seed: u64,
     toxics: Vec<Toxic>,
@@ -90,13 +92,17 @@ pub(super) struct Proxy {
 pub(super) struct Route {
     link: Arc<Link>,
     far: Arc<Far>,
-    task: AbortHandle,
-    _files: InUse,
+    _task: Task,
+    files: InUse,
 }
 
-impl Drop for Route {
+/// A task that ends when this is dropped.
+#[derive(Debug)]
+struct Task(AbortHandle);
+
+impl Drop for Task {
     fn drop(&mut self) {
-        self.task.abort();
+        self.0.abort();
     }
 }
 
@@ -109,6 +115,7 @@ impl Proxy {
             upstream: wanted.upstream.clone(),
             counts: Arc::default(),
             files,
+            reserved: None,
             seed,
             toxics: Vec::new(),
             active: watch::Sender::default(),
@@ -181,9 +188,16 @@ impl Proxy {
         }
     }
 
-    /// Its link, which it makes anew if it starts again.
-    pub(super) const fn take_route(&mut self) -> Option<Route> {
-        self.route.take()
+    /// Gives up its link, which it makes anew if it starts again. The descriptors stay reserved for that.
+    pub(super) fn take_link(&mut self) -> Option<Arc<Link>> {
+        let Route { link, files, .. } = self.route.take()?;
+        self.reserved = Some(files);
+        Some(link)
+    }
+
+    /// The descriptors that are reserved for its link. Whoever has them can make one, however scarce they are.
+    pub(super) const fn reserved(&mut self) -> &mut Option<InUse> {
+        &mut self.reserved
     }
 
     /// Changes it into what is wanted; its name stays.
@@ -254,8 +268,11 @@ impl Proxy {
         Direction::BOTH.map(|direction| stages::of(toxics, direction, &|toxic| self.key_of(toxic)))
     }
 
-    async fn route(&self) -> Result<Route, ApiError> {
-        let files = self.files.of_link().map_err(ApiError::internal)?;
+    async fn route(&mut self) -> Result<Route, ApiError> {
+        let files = match self.reserved.take() {
+            Some(files) => files,
+            None => self.files.of_link().map_err(ApiError::internal)?,
+        };
         // Proxies draw apart from each other.
         let seed = StageKey::new(self.seed, &self.name).salt(0);
         let stages = self.stages(&self.toxics);
@@ -264,6 +281,6 @@ impl Proxy {
         let listener = TcpListener::from_std(listener).map_err(ApiError::internal)?;
         let far: Arc<Far> = Arc::default();
         let task = tokio::spawn(Arc::clone(&far).accept(listener)).abort_handle();
-        Ok(Route { link: Arc::new(link), far, task, _files: files })
+        Ok(Route { link: Arc::new(link), far, _task: Task(task), files })
     }
 }

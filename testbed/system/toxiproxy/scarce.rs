@@ -85,3 +85,32 @@ fn connections_wait_where_files_are_scarce() {
     (&late).read_exact(&mut [0; 10]).unwrap();
     drop(open);
 }
+
+/// A proxy is replaced by another one with the descriptors that it has, though connections of others wait for some.
+#[test]
+fn a_proxy_is_replaced_where_files_are_scarce() {
+    let server = Server::start_by("ulimit -n 232", &[]);
+    // 40 descriptors are left for two proxies of 17, one connection of 4, and one that waits.
+    let (a, b) = (server.proxy("a"), server.proxy("b"));
+    let open = connect(b);
+    echo(&open, 10).unwrap();
+    let late = connect(b);
+    late.set_read_timeout(Some(300 * MS)).unwrap();
+    assert_eq!(echo(&late, 10).unwrap_err().kind(), ErrorKind::WouldBlock);
+    let upstream = format!("localhost:{}", server.upstream.port());
+    let other = json!([{ "name": "a", "listen": a.to_string(), "upstream": upstream }]);
+    let made = server.must(201, "POST", "/populate", &other).json();
+    assert_eq!(made["proxies"][0]["upstream"], upstream);
+    assert_eq!(made["proxies"][0]["enabled"], true);
+    // One that cannot listen leaves the old one there, which can be enabled again.
+    let wrong = json!([{ "name": "a", "listen": "192.0.2.1:1", "upstream": upstream }]);
+    server.must(500, "POST", "/populate", &wrong);
+    assert_eq!(server.must(200, "GET", "/proxies/a", &Value::Null).json()["enabled"], false);
+    server.must(200, "POST", "/proxies/a", &json!({ "enabled": true }));
+    echo(&open, 10).unwrap();
+    drop(open);
+    late.set_read_timeout(Some(PATIENCE)).unwrap();
+    (&late).read_exact(&mut [0; 10]).unwrap();
+    drop(late);
+    echo(&connect(a), 10).unwrap();
+}
