@@ -305,3 +305,45 @@ impl AddAssign<&Self> for RouterCounters {
         self.icmp_withheld += other.icmp_withheld;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn amount(packets: u64) -> Amount {
+        Amount { packets, bytes: packets * 100 }
+    }
+
+    #[test]
+    fn the_counters_of_two_are_summed_in_every_field() {
+        let stage = |unit: u64| {
+            let mut drops = Drops::default();
+            drops.add(Reason::Loss, amount(unit));
+            StageCounters {
+                seen: amount(2 * unit),
+                spared: amount(3 * unit),
+                drops,
+                created: amount(4 * unit),
+                answered: amount(5 * unit),
+                rewritten: amount(6 * unit),
+                delayed: amount(7 * unit),
+                longest_wait: Duration::from_nanos(unit),
+                clamped: 8 * unit,
+            }
+        };
+        let mut sum = stage(1);
+        sum += &stage(10);
+        assert_eq!(sum, StageCounters { longest_wait: Duration::from_nanos(10), ..stage(11) });
+        let router = |unit: u64| RouterCounters {
+            received: amount(unit),
+            created: amount(2 * unit),
+            sent: amount(3 * unit),
+            drops: stage(unit).drops,
+            icmp_sent: 4 * unit,
+            icmp_withheld: 5 * unit,
+        };
+        let mut sum = router(1);
+        sum += &router(10);
+        assert_eq!(sum, router(11));
+    }
+}

@@ -91,3 +91,55 @@ impl Flipped {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::random::rng::StageKey;
+    use crate::pipeline::testing::{Frame, Spec};
+    use crate::pipeline::wire::samples;
+
+    #[test]
+    fn every_bit_of_an_area_can_flip() {
+        let stream = StageKey::new(1, "damage").stream(1, 0);
+        let frame = Spec::udp(4).frame();
+        let mut packet = frame.parse().unwrap();
+        assert!(damage(&mut packet, CorruptArea::Payload, MAX_BITS as u32, false, stream));
+        let inverted: Vec<u8> = frame.bytes[28..].iter().map(|byte| !byte).collect();
+        assert_eq!(packet.bytes()[..28], frame.bytes[..28]);
+        assert_eq!(packet.bytes()[28..], inverted);
+        let mut empty = Spec::udp(0).frame().parse().unwrap();
+        assert!(!damage(&mut empty, CorruptArea::Payload, 1, false, stream));
+    }
+
+    /// Offsets from the tables of the RFCs: IP version and header length, total length, fragment fields, protocol, checksum;
+    /// then what the transport's checksum needs.
+    #[test]
+    fn what_says_where_checksums_are_is_known() {
+        const V4: [usize; 8] = [0, 2, 3, 6, 7, 9, 10, 11];
+        let with_protocol = |protocol: u8| {
+            let mut frame = Spec::udp(60).frame();
+            frame.bytes[9] = protocol;
+            // As a DCCP header: a data offset that fits.
+            frame.bytes[24] = 5;
+            frame
+        };
+        for (frame, in_transport) in [
+            (Spec::tcp(9).frame(), &[32, 36, 37][..]),
+            (Spec::udp(9).frame(), &[24, 25, 26, 27]),
+            (Frame::plain(samples::PING_V4.to_vec()), &[22, 23]),
+            (with_protocol(protocol::SCTP), &[28, 29, 30, 31]),
+            (with_protocol(protocol::UDP_LITE), &[24, 25, 26, 27]),
+            (with_protocol(protocol::DCCP), &[24, 25, 26, 27]),
+            (with_protocol(protocol::IGMP), &[22, 23]),
+            (with_protocol(250), &[]),
+        ] {
+            let packet = frame.parse().unwrap();
+            let found: Vec<usize> = (0..40).filter(|&at| is_structure(&packet, at)).collect();
+            assert_eq!(found, [&V4, in_transport].concat(), "protocol {}", packet.protocol());
+        }
+        let packet = Spec::udp(9).v6().frame().parse().unwrap();
+        let found: Vec<usize> = (0..57).filter(|&at| is_structure(&packet, at)).collect();
+        assert_eq!(found, [0, 4, 5, 6, 44, 45, 46, 47]);
+    }
+}

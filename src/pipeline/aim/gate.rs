@@ -378,9 +378,10 @@ impl Trigger {
 mod tests {
     use proptest::prelude::*;
 
-    use crate::pipeline::params::{DropParams, ImpairmentParams, Scope, StageParams, Trigger};
+    use super::*;
+    use crate::pipeline::params::{DropParams, ImpairmentParams, Phase, StageParams};
     use crate::pipeline::testing::{Run, Spec, stage};
-    use crate::pipeline::time::Instant;
+    use crate::pipeline::time::Duration;
 
     /// Which of `frames` are left by a stage that drops what `trigger` chooses.
     fn wires_left(trigger: &Trigger, frames: &[Spec]) -> usize {
@@ -421,5 +422,82 @@ mod tests {
         let frames = [Spec::udp(72), other.clone(), Spec::udp(72), other];
         assert_eq!(wires_left(&trigger(Scope::Path), &frames), 2);
         assert_eq!(wires_left(&trigger(Scope::Flow), &frames), 4);
+    }
+
+    #[test]
+    fn the_last_wire_packet_of_a_train_counts_by_its_own_length() {
+        // They begin at 0, 100 and 200 bytes.
+        let train = [Spec::udp(72 * 2 + 12).train(72)];
+        for scope in [Scope::Flow, Scope::Path] {
+            for (after_bytes, left) in [(100, 1), (180, 2), (200, 2), (201, 3)] {
+                let trigger = Trigger { after_bytes: Some(after_bytes), scope, ..Trigger::default() };
+                assert_eq!(wires_left(&trigger, &train), left, "{after_bytes}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_path_counts_what_was_acted_on() {
+        let trigger = Trigger { times: Some(2), scope: Scope::Path, ..Trigger::default() };
+        let mut other = Spec::udp(72);
+        other.source_port += 1;
+        assert_eq!(wires_left(&trigger, &[Spec::udp(72), other.clone(), Spec::udp(72), other]), 2);
+    }
+
+    fn gate(trigger: &Trigger) -> Gate {
+        Gate::new(&Select::default(), trigger, StageKey::new(1, "gate"), &Shared::default(), 8)
+    }
+
+    /// Of a flow of which no packet came yet, at 10 ms.
+    #[test]
+    fn the_outlook_is_open_only_if_nothing_ever_shuts_the_gate() {
+        let packet = Spec::udp(9).frame().parse().unwrap();
+        let key = FlowKey::new(packet.bytes(), packet.layout);
+        let ahead = Ahead { flow: packet.flow, key, index: 0, now: Instant::from_nanos(10_000_000) };
+        let at = |nanos| Some(Duration::from_nanos(nanos));
+        let (before, now, after) = (at(9_999_999), at(10_000_000), at(10_000_001));
+        let phase = Phase { number: 1, from: Duration::ZERO, until: None, period: None };
+        let any = Trigger::default;
+        let shut = |count| Outlook::Shut(Quiet::packets(count));
+        for (trigger, outlook) in [
+            (any(), Outlook::Open),
+            (Trigger { from: before, ..any() }, Outlook::Open),
+            (Trigger { from: now, ..any() }, Outlook::Open),
+            (Trigger { from: after, ..any() }, Outlook::Unknown),
+            (Trigger { until: after, ..any() }, Outlook::Unknown),
+            (Trigger { until: now, ..any() }, Outlook::Shut(Quiet::FOREVER)),
+            (Trigger { until: before, ..any() }, Outlook::Shut(Quiet::FOREVER)),
+            (Trigger { from: before, until: after, ..any() }, Outlook::Unknown),
+            (Trigger { first: Some(5), ..any() }, Outlook::Unknown),
+            (Trigger { times: Some(5), ..any() }, Outlook::Unknown),
+            (Trigger { after: Some(5), ..any() }, shut(5)),
+            (Trigger { every: Some(5), ..any() }, shut(4)),
+            (Trigger { nth: vec![3, 7], ..any() }, shut(2)),
+            (Trigger { first_bytes: Some(5), ..any() }, Outlook::Unknown),
+            (Trigger { phase: Some(phase), ..any() }, Outlook::Unknown),
+        ] {
+            assert_eq!(gate(&trigger).outlook(&ahead), outlook, "{trigger:?}");
+        }
+    }
+
+    #[test]
+    fn the_draw_that_is_told_is_the_one_that_decided() {
+        let probability = Some("50%".parse().unwrap());
+        let mut fired = 0;
+        for index in 0..100 {
+            let mut packet = Spec::udp(9).frame().parse().unwrap();
+            packet.index = index;
+            let mut flows = gate(&Trigger { probability, ..Trigger::default() });
+            let draw = flows.drawn(&packet).unwrap();
+            let acts = flows.claim(&packet, 1, Instant::ZERO).acts;
+            assert_eq!(draw.value < draw.threshold, acts);
+            fired += u32::from(acts);
+            // By arrival: the packet alone does not tell.
+            let path = gate(&Trigger { probability, scope: Scope::Path, ..Trigger::default() });
+            assert_eq!(path.drawn(&packet), None);
+            assert_eq!(gate(&Trigger { first: Some(1), ..Trigger::default() }).drawn(&packet), None);
+        }
+        // Five standard deviations.
+        assert!((25..=75).contains(&fired), "{fired}");
     }
 }

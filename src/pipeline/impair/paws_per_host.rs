@@ -230,4 +230,22 @@ mod tests {
         run.feed(at(1), &segment(7, SYN, Some(5)).frame());
         assert_eq!((run.wires().len(), run.dropped(Reason::PawsPerHost)), (5, 1));
     }
+
+    #[test]
+    fn hosts_are_told_apart() {
+        for v6 in [false, true] {
+            let mut run = run(false);
+            let frame = |spec: Spec, host: u8| {
+                let mut frame = if v6 { spec.v6() } else { spec }.frame();
+                frame.bytes[if v6 { 23 } else { 15 }] = host;
+                crate::pipeline::testing::frame::fix_checksums(&mut frame.bytes);
+                frame
+            };
+            run.feed(at(0), &frame(segment(1, FIN | ACK, Some(1_000)), 2));
+            run.feed(at(1), &frame(segment(2, SYN, Some(5)), 3));
+            assert_eq!(run.dropped(Reason::PawsPerHost), 0);
+            run.feed(at(2), &frame(segment(3, SYN, Some(5)), 2));
+            assert_eq!(run.dropped(Reason::PawsPerHost), 1);
+        }
+    }
 }

@@ -50,3 +50,14 @@ pub(crate) fn millis(seconds: f64) -> String {
 
 /// Bits of a full-sized Ethernet packet, to compare packets with times.
 pub(crate) const PACKET_BITS: f64 = 1_500.0 * 8.0;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_shares_have_more_digits() {
+        let shares = [0.0, 0.000_004, 0.000_01, 0.000_5, 0.001, 0.5];
+        assert_eq!(shares.map(percent), ["0%", "0.000400%", "0.0010%", "0.0500%", "0.10%", "50.00%"]);
+    }
+}

@@ -202,6 +202,7 @@ mod tests {
         assert_eq!(with(&[(FIN | ACK, true)]), 4, "half-closed");
         assert_eq!(with(&[(FIN | ACK, true), (FIN | ACK, false)]), 5);
         assert_eq!(with(&[(RST, false)]), 6);
+        assert_eq!(with(&[(RST, false), (RST, true)]), 6);
         assert_eq!(with(&[(RST, false), (ACK, true)]), 4, "the RST was not taken");
         assert_eq!(with(&[(RST, false), (SYN, true)]), 3, "the ports are used again");
         assert_eq!(with(&[(FIN, true), (FIN, false), (SYN, true), (SYN | ACK, false)]), 4);

@@ -86,4 +86,17 @@ mod tests {
         assert_eq!(Timetable::<char>::new(Vec::new(), false), None);
         assert_eq!(Timetable::new(vec![(ms(1), 'a'), (ms(0), 'b')], false), None);
     }
+
+    #[test]
+    fn a_summary_shows_the_first_values_and_what_comes_then() {
+        let summary = |count: u64, repeats| {
+            let values = (1..=count).map(|value| (Duration::from_millis(value), value)).collect();
+            Timetable::new(values, repeats).unwrap().summary(u64::to_string)
+        };
+        assert_eq!(summary(1, false), "1");
+        assert_eq!(summary(2, false), "1, 2, the last one stays");
+        assert_eq!(summary(4, false), "1, 2, 3, 4, the last one stays");
+        assert_eq!(summary(5, false), "1, 2, 3, 4, ..., the last one stays");
+        assert_eq!(summary(2, true), "1, 2, again every 3ms");
+    }
 }

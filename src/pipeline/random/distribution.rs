@@ -258,4 +258,16 @@ mod tests {
         );
         assert_eq!(table.quantile(u64::MAX, SCALE), 511 * 50);
     }
+
+    /// The normal shape itself has the slope 1 everywhere. Entries are rounded, so a mean over many steps.
+    #[test]
+    fn the_slopes_of_the_normal_shape_are_one() {
+        let table = Table::normal();
+        let slopes: Vec<f64> = table.slopes().collect();
+        for share in [0.1, 0.3, 0.5, 0.7, 0.9] {
+            let at = (share * slopes.len() as f64) as usize;
+            let mean = slopes[at - 100..at + 100].iter().sum::<f64>() / 200.0;
+            assert!((mean - 1.0).abs() < 0.02, "{share}: {mean}");
+        }
+    }
 }

@@ -47,7 +47,7 @@ pub(crate) fn draw(
 }
 
 /// The quantile of the standard normal distribution at (word + 1/2) / 2^64.
-fn standard_normal(word: u64) -> f64 {
+pub(super) fn standard_normal(word: u64) -> f64 {
     normal_quantile((word as f64 + 0.5) / 18_446_744_073_709_551_616.0)
 }
 
@@ -112,6 +112,11 @@ mod tests {
             let word = (p * 18_446_744_073_709_551_616.0) as u64;
             assert!((standard_normal(word) - z).abs() < 1e-5, "{p}: {} and not {z}", standard_normal(word));
         }
+        for (p, z) in [(1e-12, -7.034_483_825), (1e-15, -7.941_345_326), (1e-18, -8.757_290_349)] {
+            assert!((normal_quantile(p) - z).abs() < 1e-5, "{p}: {} and not {z}", normal_quantile(p));
+        }
+        // Half a step from 0, which has none.
+        assert!((standard_normal(0) + 9.155_293_773).abs() < 1e-5, "{}", standard_normal(0));
         let delay = delay(Distribution::Normal);
         assert!(delay.draw(0) == Duration::ZERO && delay.draw(u64::MAX) > Duration::from_millis(20));
     }

@@ -421,4 +421,38 @@ mod tests {
             assert!((mean - 0.5).abs() < 5.0 / (12.0 * n as f64 / 64.0).sqrt(), "{p}: {mean}");
         }
     }
+
+    /// `SplitMix64`, seeded with 1234567, as others print it: what a seed draws is the same on every machine and release.
+    #[test]
+    fn the_mix_is_that_of_splitmix() {
+        let state = |number: u64| 1_234_567_u64.wrapping_add(GAMMA.wrapping_mul(number));
+        let expected = [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423];
+        assert_eq!([1, 2, 3].map(|number| mix(state(number))), expected);
+        assert_eq!([1, 2, 3].map(|number| crate::pipeline::hosts::Hosts::mix(state(number))), expected);
+    }
+
+    #[test]
+    fn stages_flows_and_lineages_draw_apart() {
+        let mut words = Vec::new();
+        for key in ["a", "b", "ab"].map(|name| StageKey::new(7, name)) {
+            words.extend((0..4).map(|number| key.salt(number)));
+            for (flow, lineage) in (0..4).flat_map(|flow| (0..4).map(move |lineage| (flow, lineage))) {
+                let stream = key.stream(flow, lineage);
+                words.extend((0..4).map(|index| stream.word(index, 0)));
+            }
+        }
+        let count = words.len();
+        words.sort_unstable();
+        words.dedup();
+        assert_eq!(words.len(), count);
+    }
+
+    #[test]
+    fn a_draw_tells_its_numbers_as_shares() {
+        let draw = Draw { value: 1 << 62, threshold: 1 << 63 };
+        assert_eq!(
+            (draw.value().to_bits(), draw.threshold().to_bits()),
+            (0.25_f64.to_bits(), 0.5_f64.to_bits())
+        );
+    }
 }

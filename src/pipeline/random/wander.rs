@@ -13,7 +13,7 @@
 //! more than what leaves that correlation, however far apart they are. That only makes it slower, so the order is kept.
 
 use crate::pipeline::params::{DelayParams, Distribution};
-use crate::pipeline::random::jitter::normal_quantile;
+use crate::pipeline::random::jitter::standard_normal;
 use crate::pipeline::time::Instant;
 use crate::pipeline::units::Probability;
 
@@ -107,7 +107,7 @@ impl Wander {
     /// Moves on to `now` by two uniform words; the position as a uniform number, 2^64 for one.
     pub(in crate::pipeline) fn uniform(&mut self, pace: Pace, now: Instant, words: [u64; 2]) -> u64 {
         let speed = pace.speed;
-        let [one, two] = words.map(normal);
+        let [one, two] = words.map(standard_normal);
         match self.at.map(|at| now.since(at).as_secs_f64()) {
             None => (self.position, self.change) = (one, speed * two),
             Some(passed) => self.advance(speed, passed.min(pace.most), one, two),
@@ -133,11 +133,6 @@ impl Wander {
         self.position = position + spread * one;
         self.change = change + shared * one + (second - shared * shared).max(0.0).sqrt() * two;
     }
-}
-
-/// The quantile of the normal distribution that `word` stands for.
-fn normal(word: u64) -> f64 {
-    normal_quantile((word as f64 + 0.5) / 18_446_744_073_709_551_616.0)
 }
 
 /// The normal distribution function.
@@ -328,5 +323,33 @@ mod tests {
         let delay = DelayParams { half_life: Some(Duration::from_secs(2)), ..jitter(Distribution::Uniform) };
         let pace = Pace::new(&delay, Probability::ZERO);
         assert!((pace.correlation(2.0) - 0.5).abs() < 1e-9 && (pace.half_life() - 2.0).abs() < 1e-9);
+    }
+
+    /// The law of position and change, independent with spreads 1 and λ, is that of the next moment too: for a step
+    /// x' = A x + B z with normal z, A P A^T + B B^T = P.
+    #[test]
+    fn a_step_leaves_the_law_as_it_is() {
+        let speed = 3.0;
+        for passed in [0.001, 0.1, 0.3, 0.4, 1.0, 5.0] {
+            let step = |position: f64, change: f64, one: f64, two: f64| {
+                let mut wander = Wander { position, change, at: None };
+                wander.advance(speed, passed, one, two);
+                [wander.position, wander.change]
+            };
+            // Columns: of a position, of a change of λ, of the noise.
+            let columns = [
+                step(1.0, 0.0, 0.0, 0.0),
+                step(0.0, speed, 0.0, 0.0),
+                step(0.0, 0.0, 1.0, 0.0),
+                step(0.0, 0.0, 0.0, 1.0),
+            ];
+            let covariance =
+                |i: usize, j: usize| columns.iter().map(|column| column[i] * column[j]).sum::<f64>();
+            for (found, expected) in
+                [(covariance(0, 0), 1.0), (covariance(0, 1), 0.0), (covariance(1, 1), speed * speed)]
+            {
+                assert!((found - expected).abs() < 1e-9, "{passed}: {found} and not {expected}");
+            }
+        }
     }
 }

@@ -335,4 +335,28 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn setters_change_their_field_and_the_checksum_stays_right() {
+        let mut bytes = samples::SYN_V4.to_vec();
+        let mut ip = Ipv4::new(&mut bytes[..]).unwrap();
+        assert!(ip.has_valid_checksum());
+        ip.set_dscp(46);
+        ip.set_ecn(3);
+        assert_eq!((ip.dscp(), ip.ecn()), (46, 3));
+        ip.set_ecn(1);
+        assert_eq!((ip.dscp(), ip.ecn()), (46, 1));
+        for on in [true, false, true] {
+            ip.set_dont_fragment(on);
+            assert_eq!(ip.dont_fragment(), on);
+        }
+        ip.set_ttl(7);
+        ip.set_id(0x1234);
+        assert_eq!((ip.ttl(), ip.id()), (7, 0x1234));
+        assert!(ip.has_valid_checksum());
+        let (header, _) = etherparse::Ipv4Header::from_slice(&bytes).unwrap();
+        assert_eq!(header.header_checksum, header.calc_header_checksum());
+        bytes[9] ^= 1;
+        assert!(!Ipv4::new(&bytes[..]).unwrap().has_valid_checksum());
+    }
 }

@@ -197,4 +197,66 @@ mod tests {
             "at most 8.5 / p apart, and marked where it can be"
         );
     }
+
+    /// RFC 8033, 4.2: the step is scaled down while the probability is low.
+    #[test]
+    fn steps_are_scaled_by_the_probability() {
+        for (probability, divisor) in [
+            (0.000_000_5, 2_048.0),
+            (0.000_001, 512.0),
+            (0.000_005, 512.0),
+            (0.000_01, 128.0),
+            (0.000_05, 128.0),
+            (0.000_1, 32.0),
+            (0.000_5, 32.0),
+            (0.001, 8.0),
+            (0.005, 8.0),
+            (0.01, 2.0),
+            (0.05, 2.0),
+            (0.1, 1.0),
+        ] {
+            let mut pie = pie();
+            let delay = Duration::from_millis(20);
+            (pie.probability, pie.delay) = (probability, delay);
+            pie.update(delay);
+            let expected = probability + ALPHA * 0.005 / divisor;
+            assert!((pie.probability - expected).abs() < 1e-12, "{probability}: {}", pie.probability);
+        }
+    }
+
+    /// Half of the target is 7.5 ms.
+    #[test]
+    fn a_burst_passes_again_only_after_two_short_delays() {
+        for (old, new, again) in [
+            (7_400, 7_400, true),
+            (7_400, 7_600, false),
+            (7_600, 7_400, false),
+            (0, 7_400, false),
+            (7_400, 0, true),
+        ] {
+            let mut pie = pie();
+            (pie.delay, pie.burst) = (Duration::from_micros(old), Duration::ZERO);
+            pie.update(Duration::from_micros(new));
+            // A delay that jumps up from 0 raises the probability.
+            let burst = if again { Duration::from_millis(150) } else { Duration::ZERO };
+            assert_eq!(pie.burst, burst, "{old} {new}");
+        }
+    }
+
+    /// RFC 8033, 4.1: below half of the target nothing is dropped at a probability below 0.2.
+    #[test]
+    fn a_calm_queue_drops_nothing() {
+        for (old, probability, fate) in [
+            (7, 0.1, Fate::Go),
+            (7, 0.19, Fate::Go),
+            (7, 0.2, Fate::Drop),
+            (7, 0.3, Fate::Drop),
+            (8, 0.1, Fate::Drop),
+        ] {
+            let mut pie = pie();
+            (pie.probability, pie.accumulated, pie.burst) = (probability, 9.0, Duration::ZERO);
+            pie.old_delay = Duration::from_millis(old);
+            assert_eq!(pie.arrival(100_000, false, 0.5), fate, "{old} {probability}");
+        }
+    }
 }

@@ -121,3 +121,21 @@ proptest! {
         prop_assert_eq!(Tcp::new(&segment(&options, &[])).unwrap().mss(), Some(value));
     }
 }
+
+#[test]
+fn options_end_where_they_say() {
+    // Window scale 7; then the end, and what looks like an MSS behind it.
+    let bytes = segment(&[3, 3, 7, 0, 2, 4, 5, 180], &[]);
+    let tcp = Tcp::new(&bytes[..]).unwrap();
+    assert_eq!((tcp.window_scale(), tcp.mss()), (Some(7), None));
+    assert_eq!(tcp.options().count(), 1);
+    let bytes = segment(&[2, 4, 5, 180], &[]);
+    assert_eq!(Tcp::new(&bytes[..]).unwrap().window_scale(), None);
+}
+
+#[test]
+fn the_urgent_pointer_is_read() {
+    let mut bytes = segment(&[], &[]);
+    bytes[18..20].copy_from_slice(&[0x12, 0x34]);
+    assert_eq!(Tcp::new(&bytes[..]).unwrap().urgent(), 0x1234);
+}
