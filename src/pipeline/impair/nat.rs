@@ -1,5 +1,5 @@
-//! Where a translator stands in a path. The translator is the router's: the path gives it a seat of its own kind
-//! (`path::Occupant`), so that what is built here is never asked.
+//! The place of a translator in a path. The router owns the translator, and the path gives it a seat of its own kind
+//! (`path::Occupant`), so the stage that is built here is never called.
 
 use std::fmt;
 
@@ -26,7 +26,7 @@ impl Blueprint for NatPlace {
         *self
     }
 
-    /// The translator has a place in each of the two paths.
+    /// The translator has a seat in each of the two paths.
     fn directions(&self) -> Directions {
         Directions::Forward
     }
