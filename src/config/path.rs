@@ -53,8 +53,8 @@ pub fn read_paths(root: &mut Table<'_>, ports: &[&str]) -> Vec<PathPlan> {
     paths.list
 }
 
-/// The stages of a link from its first end to its second and back, or of a wire from its target and to it: those for both,
-/// then each direction's own. `none` makes what they are read into.
+/// The stages of a link from its first end to its second and back, or of a wire from its target and to it: the common
+/// stages, then those of each direction. `none` makes the container for them.
 pub(super) fn directions(
     table: &mut Table<'_>,
     none: fn() -> Stages,
@@ -73,7 +73,7 @@ pub(super) fn directions(
 
 /// Reads the `phase` tables of `table`: for each direction its stages are those under its keys.
 fn phases(table: &mut Table<'_>, directions: &mut [(&[&'static str; 2], &mut Stages)]) {
-    /// What a packet has bits for.
+    /// The maximum that fits into the bits of a packet.
     const MOST: usize = 63;
     let mut tables = table.tables("phase");
     let repeats = table.value("repeat");
@@ -97,7 +97,7 @@ fn phases(table: &mut Table<'_>, directions: &mut [(&[&'static str; 2], &mut Sta
         let when = Phase {
             number,
             from,
-            // Without repetition the last one stays.
+            // Without repetition, the last phase stays.
             until: (repeats || !is_last).then_some(end),
             period: repeats.then_some(period),
         };

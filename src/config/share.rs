@@ -9,14 +9,15 @@ use crate::pipeline::params::{
     Excess, ImpairmentParams, LinkLayer, NetemParams, RateParams, Share, StageParams, TC_LIMIT, Way,
 };
 
-/// The name of a link, in this direction.
+/// The name of a shared link, in one direction.
 pub(super) fn read(value: &Value<'_>, way: Way) -> Option<Share> {
     let name = |text: &str| if is_name(text) { Share::new(text, way) } else { None };
     value.parsed(name, "a name of at most 15 letters, digits, - _ .", "trunk")
 }
 
-/// Makes the link of `stages` the direction `way` of the link that `value` names. It is the one stage of type rate among them,
-/// or the rate of a line of netem's words, which becomes such a stage in front of the line, with its limit as the queue.
+/// Makes the link of `stages` the direction `way` of the shared link that `value` names. The link is the only stage
+/// of type rate among them, or the rate of a netem line. Such a rate becomes a stage in front of the line, with the
+/// line's limit as its queue.
 pub(super) fn apply(value: &Value<'_>, way: Way, stages: &mut Vec<StageParams>) {
     let Some(share) = read(value, way) else { return };
     for index in (0..stages.len()).rev() {
@@ -52,10 +53,10 @@ pub(super) fn apply(value: &Value<'_>, way: Way, stages: &mut Vec<StageParams>) 
     }
 }
 
-/// The rate of a line, which has it no more.
+/// Takes the rate out of a line.
 fn take_rate(netem: &mut NetemParams) -> Option<RateParams> {
     let rate = netem.rate?;
-    // Cells and Ethernet headers are what a stage of type rate does not count.
+    // A stage of type rate does not count cells and Ethernet headers.
     if rate.cell_size != 0 || rate.cell_overhead != 0 || netem.link_layer == Some(LinkLayer::Ethernet) {
         return None;
     }
@@ -65,12 +66,12 @@ fn take_rate(netem: &mut NetemParams) -> Option<RateParams> {
     Some(RateParams { rate: rate.rate, excess, overhead: rate.packet_overhead, share: None })
 }
 
-/// The links that were named so far: what each is, and where.
+/// The shared links that were named so far: their parameters and places.
 #[derive(Default)]
 pub(super) struct Shares(BTreeMap<Share, (ImpairmentParams, String)>);
 
 impl Shares {
-    /// Adds those of a path; one that is another link under the same name is a problem of `table`.
+    /// Adds the shared links of a path; a link with the same name but other parameters is a problem of `table`.
     pub(super) fn add(&mut self, path: &PathPlan, table: &Table<'_>, ports: &[&str]) {
         let here = format!("{} to {}", ports[path.from], ports[path.to]);
         let mut seen = Vec::new();
