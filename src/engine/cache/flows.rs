@@ -102,8 +102,7 @@ pub(in crate::engine) enum Settled {
 pub(in crate::engine) struct Arrived {
     /// The member that it belongs to.
     member: Option<usize>,
-    /// The flow that the member had until now, and one more than the last sequence number of its TCP data that has
-    /// passed.
+    /// The member's flow until now, and one more than the last sequence number of its TCP data that has passed.
     pub(in crate::engine) passed: Option<(FlowRef, u32)>,
 }
 
@@ -161,8 +160,7 @@ impl FlowCache {
         })
     }
 
-    /// Called when a packet of `direction` was read, before it is injected. The core is told how many packets of the
-    /// flow passed before it.
+    /// Called before a packet of `direction` is injected. The core is told what passed before it.
     pub(super) fn arrived(
         &mut self,
         direction: usize,
@@ -194,8 +192,7 @@ impl FlowCache {
         Arrived { member: Some(number), passed: end.map(|end| (flow, end)) }
     }
 
-    /// Called after the packet was injected as one of `flow`. `end` is one more than the last sequence number of the
-    /// flow's TCP data, for a listener that follows it.
+    /// The packet was injected as one of `flow`; `end`: one more than its last TCP sequence number, for a listener.
     pub(super) fn injected(
         &mut self,
         direction: usize,
@@ -211,8 +208,7 @@ impl FlowCache {
         let Some((key, index)) = router.flow(flow) else { return };
         let has_ports = matches!(key.protocol(), protocol::TCP | protocol::UDP) && key.source_port() > 0;
         let asked = &mut self.asked[flow.slot as usize % ASKED];
-        // The core is asked at the second packet and then ever less often, because asking costs time. A train covers
-        // many packet numbers.
+        // The core is asked at the second packet, then ever less often: asking costs. A train has many numbers.
         let is_due = index >= 2 && (asked.flow != flow || index >= asked.next);
         if !has_ports || !is_due {
             return;
@@ -234,8 +230,7 @@ impl FlowCache {
         self.ends.iter().position(|end| end.port == port)
     }
 
-    /// The path of a flow, and the end whose hook its packets pass last; `None` if they do not leave by one of the
-    /// ends.
+    /// The path of a flow, and the end whose hook its packets pass last; `None` if they do not leave by an end.
     fn way(&self, direction: usize, flow: FlowRef, router: &Router) -> Option<(u16, usize)> {
         if let Some(path) = self.ends[direction].path {
             return Some((path, direction));
@@ -374,8 +369,7 @@ impl FlowCache {
         if !reopened.is_empty() {
             self.reopened = reopened.end;
             for number in reopened {
-                // A packet may have opened the flow in the meantime; opening it again would lose the count of passed
-                // packets.
+                // The flow may be open again already: a second opening would lose the count of passed packets.
                 if !self.members[number].is_open {
                     self.wait(number);
                 }
@@ -400,8 +394,7 @@ impl FlowCache {
         if self.closed.is_empty() { Settled::Whole } else { Settled::NotYet }
     }
 
-    /// Whether every written frame has passed the hook of end `end`. Only then do packets that pass in the kernel
-    /// come after these frames.
+    /// Whether every written frame has passed the hook of end `end`: only then may packets pass in the kernel.
     fn is_all_back(&mut self, end: usize, written: &[u64], now: Instant) -> bool {
         let written = written[self.ends[end].written];
         let missing = (written - self.lost[end]).saturating_sub(self.table.returned(end));

@@ -3,8 +3,7 @@
 //! Model: each wire packet is drawn for duplication, then for loss (a packet that is both leaves exactly one copy;
 //! with `ecn`, loss marks instead), then for corruption of one bit. Then `limit` counts everything that this stage
 //! holds. Then the packet is sent at the rate, and then delayed, unless it is selected to overtake. A copy has its
-//! own draws, but is not copied again. Without a `limit`, a rate has a queue of 1,000 packets, not counting those in
-//! propagation.
+//! own draws, but is not copied again. Without a `limit`, a rate has a queue of 1,000 packets before the delay.
 //!
 //! Differs from the kernel's netem, always towards what the line says:
 //! - it acts on the wire packets of a GSO train, not on the train;
