@@ -35,7 +35,7 @@ use crate::pipeline::router::routes::Routes;
 use crate::pipeline::time::Instant;
 use crate::pipeline::wire::{FlowKey, Tcp, protocol, tcp::flag};
 
-/// XORed into the identity of the answering direction: digits of e.
+/// The answering direction has the identity with these bits flipped: digits of e.
 const TURNED: u64 = 0xb7e1_5162_8aed_2a6a;
 
 /// Connections that one worker has named.
