@@ -5,9 +5,10 @@
 //! host ◄── DEV ◄──────────────────── TAP ◄── worker ◄── another port
 //! ```
 //!
-//! A program at the router's end redirects what the host sends to the TAP. A program at the TAP gives what faultwire writes to the
-//! host's device, past the router's end. With a flow cache, the first program gives packets straight to the host's device of another
-//! veth port, as a router would: one hop less, and with the addresses of that link.
+//! A program at the router's end redirects what the host sends to the TAP. A program at the TAP gives what faultwire
+//! writes to the host's device directly, without the router's end. With a flow cache, the first program gives packets
+//! directly to the host's device of another veth port. It does what a router would: it decrements the hop limit and
+//! writes the addresses of that link.
 //!
 //! The router's namespace has no name. It ends with the process, and the pairs end with it.
 
@@ -24,7 +25,7 @@ use crate::net::hook::{self, Hook};
 use crate::net::veth::{self, End};
 use crate::net::{LinkSetup, LinkStats, NetError, Netns, link, lookup};
 
-/// MTU of the TAP devices, the maximum of a TAP. What is redirected to a TAP is not measured against it.
+/// MTU of the TAP devices, the maximum of a TAP. Packets that are redirected to a TAP are not checked against it.
 const TAP_MTU: u32 = 65_521;
 
 /// Why a veth port cannot be made.
@@ -47,11 +48,11 @@ pub enum VethError {
 pub struct HostEnd<'a> {
     /// Its name.
     pub name: &'a str,
-    /// Where it is.
+    /// The namespace of the device.
     pub netns: &'a Netns,
-    /// Packets or trains that wait for faultwire.
+    /// Size of the TAP's queue: packets or trains that wait for faultwire.
     pub queue: u32,
-    /// Trains and unfinished checksums may come.
+    /// Whether the host may send trains and unfinished checksums.
     pub offload: bool,
 }
 
@@ -67,24 +68,24 @@ pub struct VethPorts {
 /// The kernel takes tens of milliseconds to verify the programs. Meanwhile the devices are made.
 type Loading = JoinHandle<Result<PortPrograms, BpfError>>;
 
-/// What a worker has to know of a port, beside the queue of its TAP.
+/// What a worker needs to know about a port, beside the queue of its TAP.
 #[derive(Debug)]
 pub struct VethEnd {
-    /// The start of frames for the host, with a packet of IPv4 and of IPv6.
+    /// The link headers of frames for the host: of IPv4 and of IPv6 packets.
     pub headers: [LinkHeader; 2],
     /// The flow cache of all ports, if there is one.
     pub flows: Option<FlowTable>,
     /// The port's number among the veth ports.
     pub number: u16,
-    /// The index of the router's end, by which the programs know where a flow leaves.
+    /// The index of the router's end, by which the programs identify the port where a flow leaves.
     pub device: u32,
 }
 
 impl VethPorts {
-    /// None yet, of so many; with a flow cache if there is a `cache`.
+    /// A router for `ports` ports, none of which exists yet; with a flow cache if there is a `cache`.
     ///
     /// # Errors
-    /// If no namespace can be made.
+    /// If the namespace or the thread cannot be created.
     pub fn new(ports: u16, cache: Option<CacheParams>) -> Result<Self, NetError> {
         let label = "of the router";
         let load = move || PortPrograms::load(ports, cache);
@@ -93,10 +94,10 @@ impl VethPorts {
         Ok(Self { loading: Some(loading), programs: None, netns: Netns::of_devices(label)?, count: 0 })
     }
 
-    /// Makes a port, whose host's device is down; and gives the queue of its TAP.
+    /// Creates a port, and returns the queue of its TAP. The host's device is still down.
     ///
     /// # Errors
-    /// If the device exists, or something cannot be made.
+    /// If the device exists, or something cannot be created.
     pub fn add(&mut self, host: HostEnd<'_>) -> Result<(Queue, Granted), VethError> {
         let number = self.count;
         let (inner, tap) = (inner_name(number), tap_name(number));
@@ -117,7 +118,8 @@ impl VethPorts {
         Ok((queues.remove(0), granted))
     }
 
-    /// Starts forwarding between the hosts' devices and the TAPs; and gives the ends in the order in which the ports were made.
+    /// Starts forwarding between the hosts' devices and the TAPs. Returns the ends in the order in which the ports were
+    /// made.
     ///
     /// # Errors
     /// If the kernel refuses the programs, or the privilege is missing.
@@ -159,12 +161,12 @@ impl VethPorts {
         Ok((0..).zip(&ports).map(end).collect())
     }
 
-    /// For each port, what the programs did.
+    /// The counters of the programs, for each port.
     pub fn counters(&self) -> Vec<HookCounters> {
         self.programs.as_ref().map(PortPrograms::counters).unwrap_or_default()
     }
 
-    /// Adds to the kernel's counters of the host's device of a port what was lost on the way to faultwire.
+    /// Adds the packets that were lost on the way to faultwire to the kernel's counters of a port's host device.
     ///
     /// # Errors
     /// If the TAP is gone.
@@ -176,7 +178,8 @@ impl VethPorts {
 
 impl Drop for VethPorts {
     fn drop(&mut self) {
-        // They may be gone with the hosts' namespaces, or be removed by somebody. The rest ends with the namespace.
+        // They may be gone with the hosts' namespaces, or have been removed by someone else. The rest ends with the
+        // namespace.
         let _ = veth::remove_all(&self.netns);
     }
 }
@@ -197,7 +200,7 @@ const fn address(number: usize, side: u8) -> [u8; 6] {
     [0x02, 0x66, 0x77, (number >> 8) as u8, number as u8, side]
 }
 
-/// The kernel's word for a device of that name.
+/// Turns an "exists" error into the kernel's message for a device of that name.
 fn taken(error: NetError, host: HostEnd<'_>) -> VethError {
     match error {
         NetError::Netlink { source, .. } if source.raw_os_error() == Some(Errno::EEXIST as i32) => {

@@ -1,4 +1,4 @@
-//! The fast path allocates nothing once it is warm: counted by the allocator itself.
+//! The fast path allocates nothing once it is warm; the test's allocator counts this.
 
 #![expect(unsafe_code, reason = "a global allocator is unsafe by its trait")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]

@@ -21,7 +21,7 @@ use faultwire::device::{DeviceError, Granted, Offload, Queue, Tun, TunOptions, V
 use faultwire::net::{LinkSetup, NetError, Netns, cleanup, link, privilege, sysctl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-/// A namespace of one's own.
+/// A namespace of this test alone.
 fn namespace() -> Netns {
     if let Err(closed) = privilege::check() {
         panic!("these tests make namespaces and TUN devices: {closed}");
@@ -29,13 +29,13 @@ fn namespace() -> Netns {
     Netns::anonymous().unwrap()
 }
 
-/// Held by tests that sweep: one sweep would take what another test expects its own to take.
+/// Held by tests that sweep: a sweep in one test would remove what another test expects its own sweep to remove.
 fn only_sweeper() -> MutexGuard<'static, ()> {
     static SWEEPS: Mutex<()> = Mutex::new(());
     SWEEPS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A name nobody else uses.
+/// A name that no other test uses.
 fn unique(what: &str) -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     format!("fw-{what}-{}-{}", process::id(), NEXT.fetch_add(1, Ordering::Relaxed))

@@ -1,8 +1,8 @@
 //! Every byte that `pcap` writes for a seed: digests of captures through paths, against those that are committed in
 //! `testbed/digest/expected.txt`.
 //!
-//! A change that is not meant to change behaviour leaves them alone. One that is writes them anew with
-//! `FAULTWIRE_DIGEST=write cargo test --test digest`, and the changelog says why. Needs no root.
+//! A change that is not meant to change behaviour leaves the digests unchanged. Otherwise `FAULTWIRE_DIGEST=write
+//! cargo test --test digest` writes them again, and the changelog says why. Needs no root.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -1,4 +1,5 @@
-//! The library's door for integration tests, as its users take it. Needs root (or `unshare -Urnm`), and fails without.
+//! The library's interface for integration tests, used as other projects use it. Needs root (or `unshare -Urnm`), and
+//! fails without.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -29,9 +29,9 @@ use nix::sched::{CloneFlags, unshare};
 
 /// Kills of each command, unless the environment says otherwise.
 const KILLS: u64 = 4;
-/// What all processes of this test have in their environment, with its own id.
+/// A variable in the environment of all processes of this test, with the test's own id.
 const MARK: &str = "FAULTWIRE_KILL_TEST";
-/// How long a process that is to end may take.
+/// How long a process may take to end.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn main() {

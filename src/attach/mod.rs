@@ -36,14 +36,14 @@ pub enum AttachError {
     /// There is no such device.
     #[error("there is no device {device} in the network namespace {netns}; it has {others}")]
     NoDevice {
-        /// The name that was given.
+        /// The name that was asked for.
         device: String,
-        /// Where.
+        /// The namespace that was searched.
         netns: String,
         /// The devices that exist.
         others: String,
     },
-    /// It has no default route.
+    /// The namespace has no default route.
     #[error("the network namespace {0} has no default route: choose the device with --dev")]
     NoDefault(String),
     /// It is the loopback device.
@@ -212,7 +212,7 @@ impl Attachment {
         &self.device
     }
 
-    /// Where it is.
+    /// The namespace of the device.
     pub const fn netns(&self) -> &Netns {
         &self.netns
     }

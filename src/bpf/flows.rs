@@ -23,7 +23,7 @@ pub(super) const WORDS: usize = 8;
 /// Words between the counts of frames that came back, one for each direction.
 pub(super) const RETURNED_WORDS: usize = 8;
 
-/// Words of a key.
+/// Words of a flow's key in an entry.
 const KEY: usize = 5;
 const STATE: usize = 5;
 const BYTES: usize = 6;
@@ -50,7 +50,8 @@ pub struct FlowTable(Arc<Shared>);
 struct Shared {
     flows: Memory,
     returned: Memory,
-    /// Of each entry, one behind the highest sequence number of TCP data; present if data that is sent again is detoured.
+    /// For each entry, one more than the last sequence number of TCP data. Present if data that is sent again is
+    /// detoured.
     ends: Option<Memory>,
     sets: usize,
     seed: u64,
@@ -131,17 +132,17 @@ impl FlowTable {
         (key.hash(self.0.seed) as u32 as usize & (self.0.sets - 1)) * WAYS
     }
 
-    /// Whether TCP data that is sent again is detoured.
+    /// Whether TCP data that is sent again is detoured to faultwire.
     pub(crate) fn follows(&self) -> bool {
         self.0.ends.is_some()
     }
 
-    /// One behind the highest sequence number of TCP data that has passed by an entry; `None` if that is not followed.
+    /// One more than the last sequence number of TCP data that passed by the entry; `None` if this is not tracked.
     pub(crate) fn end(&self, entry: usize) -> Option<u32> {
         self.0.ends.as_ref().map(|ends| ends[entry].load(Ordering::Acquire) as u32)
     }
 
-    /// Tells the programs of data that did not pass by a closed entry, before it is opened.
+    /// Tells the programs where the data ends that did not pass by a closed entry, before the entry is opened.
     pub(crate) fn set_end(&self, entry: usize, end: u32) {
         if let Some(ends) = &self.0.ends {
             ends[entry].store(end.into(), Ordering::Release);
@@ -210,16 +211,16 @@ use crate::pipeline::wire::serial::is_before;
 pub(crate) struct Sight {
     pub(crate) key: KeyWords,
     pub(crate) amount: crate::pipeline::counters::Amount,
-    /// Length of the longest wire packet.
+    /// Length of the longest wire packet of the train.
     pub(crate) longest: u64,
-    /// It may pass if its flow may.
+    /// Whether the cache may let it pass, if its flow is open.
     pub(crate) is_plain: bool,
-    /// TCP data: where it begins, and its length.
+    /// Sequence number and length of its TCP data.
     pub(crate) sequence: u32,
     pub(crate) data: u32,
 }
 
-/// What the programs do.
+/// The programs, rewritten for tests.
 #[cfg(test)]
 impl FlowTable {
     /// A table that no program sees.
@@ -229,7 +230,7 @@ impl FlowTable {
         Self::new(flows, Memory::anonymous(2 * RETURNED_WORDS), ends, sets, 7)
     }
 
-    /// As `passes` of `wire.c`.
+    /// The same as `passes` of `wire.c`.
     pub(crate) fn pass(&self, sight: Sight) -> bool {
         let Sight { key, amount, longest, is_plain, sequence, data } = sight;
         let set = self.set(key);

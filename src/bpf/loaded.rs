@@ -1,4 +1,4 @@
-//! Some programs of the object with all its tables, in the kernel.
+//! The loader: puts some programs of the object, and all its tables, into the kernel.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -16,7 +16,7 @@ pub(super) const WIRE: &[u8] = include_bytes!("wire.o");
 /// Sizes of the tables.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sizes {
-    /// Of the counters: two of an attachment, or one for each veth port.
+    /// Number of directions: two of an attachment, or one for each veth port.
     pub(super) directions: usize,
     /// One more than the highest index of a device of a veth port.
     pub(super) devices: usize,
@@ -141,7 +141,8 @@ impl Loaded {
 /// CPUs that the kernel keeps values for.
 fn possible_cpus() -> usize {
     let text = std::fs::read_to_string("/sys/devices/system/cpu/possible").unwrap_or_default();
-    // Without a number there is room for the most that any kernel is built for (x86's NR_CPUS): the kernel writes a value for each.
+    // If the number is unknown, there is room for the largest NR_CPUS of any kernel (x86): the kernel writes a value
+    // for each CPU.
     highest_cpu(&text).map_or(8_192, |highest| highest + 1)
 }
 

@@ -96,10 +96,10 @@ pub struct Programs {
 pub struct CacheParams {
     /// Flows that must fit, counting each direction of a connection; the table has at least twice as many entries.
     pub flows: usize,
-    /// Whether TCP data that is sent again is shown to faultwire, also where nothing happens to it, and how far each flow has come
-    /// is known. The table then needs an eighth more memory.
+    /// Whether TCP data that is sent again is detoured to faultwire even if nothing happens to it; then the sequence
+    /// number that each flow has reached is known. The table then needs an eighth more memory.
     pub follows: bool,
-    /// A random key, so that nobody can choose packets that collide in the table.
+    /// A random hash key, so that nobody can choose packets that collide in the table.
     pub seed: u64,
 }
 

@@ -34,7 +34,7 @@ use crate::pipeline::time::{Duration, Instant};
 
 /// Fewer packets were hit than expected.
 const MISSED: u8 = 3;
-/// Milliseconds between two looks at the target and the device.
+/// Milliseconds between two checks of the target and the device.
 const LOOK: u16 = 200;
 /// Time between two live lines.
 const REFRESH: Duration = Duration::from_millis(1000);
@@ -83,7 +83,7 @@ pub(super) fn attach(args: &Attach) -> ExitCode {
     done.unwrap_or_else(|error| fail(1, reasons(&error)))
 }
 
-/// The target and its device, if they can be attached to.
+/// The target and its device, if faultwire can attach to them.
 fn find(args: &Attach, wanted: &Wanted) -> anyhow::Result<(Target, Device)> {
     let target = match args {
         Attach { netns: Some(name), .. } => TargetRef::Netns(name.clone()),
@@ -112,7 +112,7 @@ fn find(args: &Attach, wanted: &Wanted) -> anyhow::Result<(Target, Device)> {
 /// Prints the device that would be used, and its traffic during one second.
 fn dry_run(target: &Target, device: &Device, json: &Json) -> anyhow::Result<ExitCode> {
     let before = link::stats(&target.netns, &device.name)?;
-    // The answer is how much passes in a time, so that time has to pass.
+    // The result is the traffic in a time, so that time has to pass.
     Signals::only(&[Signal::SIGINT, Signal::SIGTERM])?.wait(COUNT)?;
     let after = link::stats(&target.netns, &device.name)?;
     let [sent, received] = [
@@ -193,7 +193,7 @@ fn run(
     for sentence in &recorded.said {
         out::note_line(format_args!("notice: {sentence}"));
     }
-    // From here on a signal ends faultwire, whatever its output waits for.
+    // From here on, a signal ends faultwire even if its output is blocked.
     drop(signals);
     let code = finish(args, &summary, &hooks, &names, end);
     Ok(if recorded.has_failed { ExitCode::FAILURE } else { code })
@@ -293,7 +293,7 @@ fn finish(args: &Attach, summary: &Summary, hooks: &[HookCounters; 2], names: &N
     }
 }
 
-/// Wire packets on which a stage acted; one on which several acted counts for each.
+/// Wire packets on which stages acted; a packet on which several acted counts for each.
 fn hits(summary: &Summary) -> u64 {
     let stages = summary.total.paths.iter().flat_map(|path| &path.stages);
     stages.map(|stage| stage.counters.acted().packets).sum()

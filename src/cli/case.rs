@@ -81,7 +81,7 @@ fn run(args: &CaseRun) -> ExitCode {
         Ok(cases) => cases,
         Err(error) => return fail(WRONG, error),
     };
-    // Before any thread is started: this may make a user namespace.
+    // Done before any thread is started: this may create a user namespace.
     if let Err(error) = privilege::acquire() {
         return fail(1, error);
     }
@@ -135,7 +135,7 @@ fn run_one(case: &Case, recording: &mut Recording<'_>) -> Ran {
     let error = match ran {
         Ok(Ok(story)) => return Ran::Whole(story),
         Ok(Err(error)) => error.to_string(),
-        // The panic has said where.
+        // The panic message has said where.
         Err(_) => "a panic; this is a bug in faultwire".to_owned(),
     };
     Ran::Broken { name: case.name.clone(), title: case.title.clone(), error }
@@ -176,7 +176,7 @@ fn finish(results: &[Ran], json: &Json) -> ExitCode {
     if pass { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// What the command line names, every mistake in it at once.
+/// The cases that the command line names; all errors in it are reported at once.
 fn chosen(args: &CaseRun) -> Result<Vec<Case>, String> {
     let names: Vec<PathBuf> =
         if args.all { catalogue::names().map(PathBuf::from).collect() } else { args.cases.clone() };

@@ -37,7 +37,7 @@ pub(super) fn check(args: &Check) -> ExitCode {
     }
 }
 
-/// Says what a line of faults will really do.
+/// Explains what a spec really does.
 fn explain(text: &str, args: &Check) -> ExitCode {
     let spec = match config::spec::parse(text) {
         Ok(spec) => spec,
@@ -73,7 +73,7 @@ fn seats_json<'a>(seats: impl Iterator<Item = (&'a str, Description<'a>)>) -> Va
     seats.map(|(name, does)| json!({ "name": name, "does": does.to_string() })).collect()
 }
 
-/// Prints what a configuration does, if people read it; the same for programs.
+/// Prints what a configuration does: as text, or as JSON.
 fn tell_plan(plan: &Plan, is_told: bool) -> Value {
     if is_told {
         print_plan(plan);
@@ -95,7 +95,7 @@ fn tell_plan(plan: &Plan, is_told: bool) -> Value {
     json!({ "kind": "configuration", "ports": ports, "attached": attached, "paths": paths, "warnings": warnings })
 }
 
-/// The same of a file for `attach`.
+/// The same for a file for `attach`.
 fn tell_wire(wire: &WireFile, is_told: bool) -> Value {
     if is_told {
         print_wire(wire);

@@ -1,4 +1,5 @@
-//! `faultwire completions`: what shells need to complete a command line, also by the stages of the running instance.
+//! `faultwire completions`: scripts with which shells complete a command line, including the stages of the running
+//! instance.
 
 use std::ffi::OsStr;
 use std::process::ExitCode;
@@ -14,10 +15,10 @@ use crate::cli::whom::Whom;
 use crate::cli::{fail, out};
 use crate::control::Client;
 
-/// The variable by which a shell asks for completions: its name.
+/// The environment variable that asks for completions; its value is the shell's name.
 const VARIABLE: &str = "FAULTWIRE_COMPLETE";
 
-/// Whether it is bash that asks.
+/// Whether bash asks.
 static IS_BASH: OnceLock<bool> = OnceLock::new();
 
 /// Options of `completions`.
@@ -69,20 +70,20 @@ pub(super) fn completions(args: &Completions) -> ExitCode {
     }
 }
 
-/// If a shell asks for completions: answers, and ends the process.
+/// If a shell asks for completions, prints them and ends the process.
 pub(super) fn answer() {
     if let Some(shell) = std::env::var_os(VARIABLE) {
-        // It is taken from the environment before completers are asked.
+        // It is removed from the environment before completers run.
         let _ = IS_BASH.set(shell == "bash");
         CompleteEnv::with_factory(Args::command).var(VARIABLE).bin("faultwire").complete();
     }
 }
 
-/// Completes the names of stages: `PATH/STAGE`, and `STAGE` where that is enough.
+/// Completes the names of stages: `PATH/STAGE`, or `STAGE` if that is unique.
 pub(super) fn of_stages() -> ArgValueCompleter {
     ArgValueCompleter::new(|current: &OsStr| {
         let stages = ask("/v1/stages");
-        // The other direction of a stage cannot be changed by itself.
+        // The returning direction of a stage cannot be changed by itself.
         let own: Vec<&Value> = list(&stages).iter().filter(|stage| stage["type"] != "back").collect();
         let name = |stage: &Value| stage["name"].as_str().unwrap_or_default().to_owned();
         let alone =
@@ -114,7 +115,7 @@ fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
-/// What the instance says that the command line names so far; nothing if there is none.
+/// The answer of the instance that the command line names so far; `None` if there is no instance.
 fn ask(resource: &str) -> Value {
     let words: Vec<String> = std::env::args().collect();
     let option = |name: &str| {
@@ -130,13 +131,13 @@ fn ask(resource: &str) -> Value {
     whom.client().and_then(|client| client.get(resource)).unwrap_or_default()
 }
 
-/// Those that begin as what was typed does.
+/// The candidates that begin with the typed text.
 fn matching(
     current: &OsStr,
     all: impl Iterator<Item = (String, Option<String>)>,
 ) -> Vec<CompletionCandidate> {
     let typed = current.to_string_lossy().replace(['\\', '\'', '"'], "");
-    // Zsh and fish quote what they insert by themselves.
+    // Zsh and fish quote inserted text themselves.
     let is_bash = IS_BASH.get().is_some_and(|is_bash| *is_bash);
     let candidate = |(word, help): (String, Option<String>)| {
         let word = if is_bash { word.replace('>', "\\>") } else { word };

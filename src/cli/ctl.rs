@@ -60,7 +60,7 @@ pub(super) struct Ctl {
 /// Subcommands of `ctl`.
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
-    /// List the instances that run
+    /// List the running instances
     Ls,
     /// Show paths and stages, and what they did
     Show,
@@ -71,13 +71,13 @@ pub(super) enum Command {
         /// When: +10s is ten seconds from now, 10s ten seconds after the start of the run
         #[arg(value_name = "TIME")]
         time: String,
-        /// What
+        /// The change
         #[command(subcommand)]
         change: Change,
     },
     /// List the flows that the instance knows, those with the most packets first
     Flows {
-        /// So many at most, 1 to 1000
+        /// Maximum number of flows, 1 to 1000
         #[arg(long, value_name = "N", default_value_t = 20)]
         limit: u32,
     },
@@ -97,7 +97,7 @@ pub(super) enum Command {
         /// Only what happens on this path
         #[arg(long, value_name = "PATH", add = completions::of_paths())]
         path: Option<String>,
-        /// Only packets like these, in the words of `attach --match`
+        /// Only packets that match, in the grammar of `attach --match`
         #[arg(long = "match", value_name = "EXPRESSION")]
         select: Option<String>,
     },

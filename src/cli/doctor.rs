@@ -16,16 +16,16 @@ use crate::net::userns::closed_by;
 use crate::net::{Netns, container, privilege};
 use crate::veth::{HostEnd, VethError, VethPorts};
 
-/// One thing that faultwire needs or makes use of.
+/// One feature that faultwire needs or uses.
 struct Finding {
     name: &'static str,
     /// What it is for.
     needed_by: &'static str,
-    /// What was found; or why it does not work and what to do.
+    /// The result; or why it does not work, and what to do.
     result: Result<String, String>,
 }
 
-/// Looks at everything and says what was found.
+/// Checks everything and prints the results.
 pub(super) fn doctor(args: &Doctor) -> ExitCode {
     let findings = examine();
     {
@@ -80,7 +80,7 @@ fn yes<T, E: Display>(result: Result<T, E>, found: &str) -> Result<String, Strin
     result.map(|_| found.to_owned()).map_err(|error| error.to_string())
 }
 
-/// What a device of a namespace of its own is granted.
+/// The offloads that are granted to a device in a namespace of its own.
 fn offloads() -> Result<String, String> {
     let granted = || -> Result<Offload, String> {
         let netns = Netns::anonymous().map_err(|error| error.to_string())?;

@@ -36,13 +36,13 @@ use crate::net::Netns;
 use crate::pipeline::time::Duration;
 use crate::reach::Reach;
 
-/// The network could not be made, or what was asked for beside the command not be written.
+/// The network could not be created, or requested output could not be written.
 pub(super) const NO_NETWORK: u8 = 125;
 /// The command was found but could not be run.
 const NOT_RUN: u8 = 126;
 /// The command was not found.
 const NOT_FOUND: u8 = 127;
-/// Time between two looks at what is still under way, in milliseconds.
+/// Milliseconds between two checks of what is still on the way.
 const LOOK_MILLIS: u16 = 2;
 
 /// Runs the command and returns its exit code.
@@ -71,7 +71,7 @@ pub(super) fn exec(args: &Exec) -> ExitCode {
     })
 }
 
-/// What is asked for.
+/// The parsed command line.
 #[derive(Clone, Copy)]
 struct Asked<'a> {
     args: &'a Exec,
@@ -84,7 +84,7 @@ fn single(asked: Asked<'_>) -> anyhow::Result<ExitCode> {
     let signals = Signals::watch()?;
     let args = asked.args;
     let ended = run(asked, &around, &signals, asked.faults.seed(args.seed))?;
-    // From here on a signal ends faultwire, whatever its output waits for.
+    // From here on, a signal ends faultwire even if its output is blocked.
     drop(signals);
     if args.summary {
         ended.tell()?;
@@ -99,17 +99,17 @@ fn single(asked: Asked<'_>) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(ended.exit_code()))
 }
 
-/// What failed once the command had ended: nothing of that may hide how it ended.
+/// An error after the command had ended. It must not hide how the command ended.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", reasons(what))]
 struct After {
-    /// The command's.
+    /// The exit code of the command.
     code: u8,
     what: anyhow::Error,
 }
 
 impl After {
-    /// Of a command that ended with `code`.
+    /// The result of a command that ended with `code`.
     fn of<E: Into<anyhow::Error>>(code: u8) -> impl Fn(E) -> Self {
         move |error| Self { code, what: error.into() }
     }
@@ -121,9 +121,9 @@ struct Ended {
     code: u8,
     /// Why it could not be started.
     unstarted: Option<String>,
-    /// What was to be recorded could not all be written.
+    /// Requested recordings could not be written completely.
     lacks_records: bool,
-    /// What came to end faultwire itself meanwhile.
+    /// The signal that came to end faultwire itself meanwhile.
     interrupted: Option<Signal>,
     summary: Summary,
     names: Names,
@@ -132,7 +132,7 @@ struct Ended {
 }
 
 impl Ended {
-    /// The command's, unless it succeeded and something that it does not know of failed.
+    /// The exit code of the command, unless the command succeeded and something else failed.
     const fn exit_code(&self) -> u8 {
         if self.code == 0 && self.lacks_records { NO_NETWORK } else { self.code }
     }
@@ -149,7 +149,7 @@ impl Ended {
         json
     }
 
-    /// Writes the summary where it belongs, if anywhere; or that the command never ran.
+    /// Writes the summary, if one is wanted; or that the command never ran.
     fn write(&self, json: serde_json::Value) -> Result<(), After> {
         let written = match &self.unstarted {
             Some(why) => json::failure(self.code, why),
@@ -159,7 +159,8 @@ impl Ended {
         written.and_then(|()| shown()).context("cannot write the summary").map_err(After::of(self.code))
     }
 
-    /// The seed and what happened, if the command failed or a fault acted. A command that never ran has no use for one.
+    /// Prints the seed and what happened, if the command failed or a fault acted. A command that never ran needs no
+    /// seed.
     fn line(&self) -> Option<String> {
         let acted = summary::acted(&self.summary);
         if self.unstarted.is_some() || self.code == 0 && acted.is_none() {
@@ -189,7 +190,7 @@ fn run(asked: Asked<'_>, around: &Around, signals: &Signals, seed: u64) -> anyho
     let link = Link::make(args, faults, (&inner, around), (watch, seed))?;
     let Link { network, subnets, plan, .. } = &link;
     watcher.begin();
-    // The command's own streams are its own: what a namespace lacks is told with the summary.
+    // The command's own streams belong to the command: missing features of a namespace are reported with the summary.
     let refused = network.refused.iter().filter(|_| args.summary);
     for notice in network.notices.iter().chain(refused) {
         out::note_line(format_args!("faultwire: {notice}"));
@@ -244,7 +245,7 @@ fn run(asked: Asked<'_>, around: &Around, signals: &Signals, seed: u64) -> anyho
     Ok(Ended { code, unstarted, lacks_records, interrupted: interrupted.or(also), summary, names, drops })
 }
 
-/// What is done once the command has ended.
+/// The work after the command has ended.
 fn settle(
     args: &Exec,
     link: Link,
@@ -264,7 +265,8 @@ fn command_line(args: &Exec) -> String {
     format!("exec {}", command.join(" ").replace('\n', " "))
 }
 
-/// Waits for the command, passing on to it what is sent to faultwire; also the first of it that is meant to end it.
+/// Waits for the command, and passes on to it signals that are sent to faultwire. Also returns the first signal that
+/// is meant to end the run.
 fn wait(child: &mut Child, signals: &Signals) -> anyhow::Result<(ExitStatus, Option<Signal>)> {
     let pid = Pid::from_raw(child.id().cast_signed());
     let mut interrupted = None;
@@ -284,9 +286,9 @@ fn wait(child: &mut Child, signals: &Signals) -> anyhow::Result<(ExitStatus, Opt
     }
 }
 
-/// Goes on forwarding, for `most` at most, until no packet is held, the kernel has nothing left to send for connections that
-/// the command closed, and the relay has passed on what came. Otherwise its last words would be lost in the delay of the link, or by one lost packet, and its peer
-/// would wait for them.
+/// Continues to forward, for at most `most`, until no packet is held, the kernel has nothing left to send for
+/// connections that the command closed, and the relay has passed on what it received. Otherwise the last data would
+/// be lost in the delay of the link, or by one lost packet, and the peer would wait for it.
 fn linger(link: &Link, inner: &Netns, signals: &Signals, most: Duration) -> anyhow::Result<Option<Signal>> {
     let clock = link.network.engine().clock();
     let end = clock.now() + most;
@@ -300,13 +302,13 @@ fn linger(link: &Link, inner: &Netns, signals: &Signals, most: Duration) -> anyh
     Ok(None)
 }
 
-/// Whether connections of the command are closed by it and not by its peer yet.
+/// Whether there are connections that the command has closed but its peer has not.
 fn are_closing(inner: &Netns) -> anyhow::Result<bool> {
     let sockets = inner.run(tcp_sockets)?.context("cannot list the command's connections")?;
     Ok(sockets.iter().any(TcpSocket::is_closing))
 }
 
-/// Whether the relay has connections of the command to take, or something of theirs to pass on.
+/// Whether the relay still has connections to accept or data to pass on.
 fn is_relaying(reach: &Reach) -> anyhow::Result<bool> {
     let sockets = reach.netns().run(tcp_sockets)?.context("cannot list the relay's connections")?;
     Ok(sockets.iter().any(|socket| socket.state == "LISTEN" && socket.receive_queue > 0) || reach.is_busy())

@@ -5,14 +5,14 @@ use crate::config::plan::set_mode;
 use crate::config::spec::{self, Files, Spec, SpecError};
 use crate::pipeline::params::Mode;
 
-/// What is done to what goes up, and to what comes down.
+/// The faults for packets that go up, and for those that come down.
 pub(super) struct Faults {
     pub(super) up: Spec,
     pub(super) down: Spec,
 }
 
 impl Faults {
-    /// The spec of `both`, then each direction's own; they may name only these files.
+    /// The spec of `both`, followed by that of each direction; the specs may only name these files.
     pub(super) fn parse(
         up: Option<&str>,
         down: Option<&str>,
@@ -47,7 +47,7 @@ fn spec(text: &str, mode: Mode, files: Files) -> Result<Spec, SpecError> {
     Ok(spec)
 }
 
-/// Says once what is probably not meant in any of `specs`.
+/// Prints each warning about `specs` once.
 fn warn(specs: &[&Spec]) {
     let mut said: Vec<String> = Vec::new();
     for warning in specs.iter().flat_map(|spec| spec.lint()) {

@@ -57,17 +57,17 @@ pub(super) struct Journal {
     pub(super) until: Option<Duration>,
 }
 
-/// What an entry of a journal is about.
+/// The subject of a journal entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum About {
     /// What happened to packets.
     Packets(Kind),
-    /// What was done to the run.
+    /// A change of the run.
     Run(NoteKind),
 }
 
 impl Journal {
-    /// The same with the name of a path as the journal has it.
+    /// The same with the name of a path as the journal writes it.
     fn spelled(mut self, names: &Names) -> Self {
         let is_known = |place: &str| names.places().iter().any(|name| name.contains(place));
         if let Some(place) = &mut self.place
@@ -79,7 +79,7 @@ impl Journal {
         self
     }
 
-    /// What is looked for, in words.
+    /// The filter in words.
     fn wanted(&self) -> &'static str {
         let is_filtered = self.kind.is_some()
             || self.place.is_some()
@@ -92,7 +92,7 @@ impl Journal {
     }
 }
 
-/// Prints the records that are asked for.
+/// Prints the records that the filter selects.
 pub(super) fn journal(args: &Journal) -> ExitCode {
     if let (Some(from), Some(until)) = (args.from, args.until)
         && from >= until
@@ -169,7 +169,7 @@ fn open(file: &Path) -> Result<Box<dyn Read>, JournalError> {
     Ok(Box::new(BufReader::new(opened?)))
 }
 
-/// What is asked for and is not among the names of the file.
+/// Names in the filter that the file does not have.
 fn unknown(args: &Journal, names: &Names) -> Option<String> {
     let places = names.places();
     if let Some(place) = args.place.as_ref().filter(|place| !places.iter().any(|name| name.contains(*place)))
@@ -194,7 +194,7 @@ fn wanted(args: &Journal, names: &Names, record: &Record<'_>, flows: &Flows) -> 
         && is_then(args, seconds)
 }
 
-/// What was done to the run belongs to no place, reason, flow or packet.
+/// A change of the run has no place, reason, flow or packet.
 fn is_noted(args: &Journal, note: &Note) -> bool {
     let is_about_packets =
         args.place.is_some() || args.reason.is_some() || args.flow.is_some() || args.packet.is_some();

@@ -1,6 +1,7 @@
 //! `--json[=FILE]`: one document for programs, or a line for each record, with the same envelope in every command.
 //!
-//! docs/json.md tells what is in it, docs/json.schema.json what it is made of. A change that breaks readers raises [`VERSION`].
+//! docs/json.md describes the content, and docs/json.schema.json the structure. A change that breaks readers
+//! increases [`VERSION`].
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -34,7 +35,7 @@ impl Json {
         self.json.is_some()
     }
 
-    /// Whether it takes the place of what people would read on standard output.
+    /// Whether it replaces the text on standard output.
     pub(super) fn is_on_stdout(&self) -> bool {
         self.json.as_deref() == Some(Path::new(STDOUT))
     }
@@ -48,12 +49,12 @@ impl Json {
 /// Standard output.
 const STDOUT: &str = "-";
 
-/// Where the document goes, and whose it is.
+/// The destination of the document, and the command that it is about.
 struct Door {
     command: &'static str,
     /// `None`: standard output.
     file: Option<(File, PathBuf)>,
-    /// Something was written: nothing else may be.
+    /// Something was written: nothing else may be written.
     is_written: bool,
     /// Packets go to standard output.
     on_stderr: bool,
@@ -61,10 +62,10 @@ struct Door {
 
 static DOOR: Mutex<Option<Door>> = Mutex::new(None);
 
-/// From now on results and errors of `command` go where `json` says, if it is wanted.
+/// From now on, results and errors of `command` go where `json` says, if it is given.
 ///
 /// # Errors
-/// If the file cannot be written. What is in it stays until there is something to write.
+/// If the file cannot be written. The old content stays until there is something to write.
 pub(super) fn open(command: &'static str, json: &Json) -> anyhow::Result<()> {
     if !json.is_wanted() {
         return Ok(());
@@ -86,14 +87,14 @@ pub(super) fn goes_to(path: &Path) -> bool {
     file.is_some_and(|(_, file)| is_same(file, path))
 }
 
-/// Standard output has something else: what would go there goes to standard error.
+/// Standard output is used for something else: text for it goes to standard error.
 pub(super) fn spare_stdout() {
     if let Some(door) = door().as_mut() {
         door.on_stderr = true;
     }
 }
 
-/// Writes the result, if it is wanted. An object has the envelope among its own fields.
+/// Writes the result, if it is wanted. The fields of the envelope are added to an object.
 ///
 /// # Errors
 /// If the file cannot be written.
@@ -105,7 +106,7 @@ pub(super) fn result(mut value: Value) -> anyhow::Result<()> {
     door.write(&format!("{value:#}\n"), true)
 }
 
-/// Writes what went wrong, with the exit code of it, unless a result has been written.
+/// Writes an error with its exit code, unless a result has been written.
 ///
 /// # Errors
 /// If the file cannot be written.
@@ -113,7 +114,7 @@ pub(super) fn failure(code: u8, message: &str) -> anyhow::Result<()> {
     result(json!({ "error": { "code": code, "message": message } }))
 }
 
-/// Writes one of many records: a line.
+/// Writes one of many records, as a line.
 ///
 /// # Errors
 /// If the file cannot be written.
@@ -125,7 +126,7 @@ pub(super) fn record(mut value: Value) -> anyhow::Result<()> {
     door.write(&format!("{value}\n"), is_first)
 }
 
-/// What clap refused, of a command line that asks for JSON: the command has no option then that says so.
+/// Reports an error of clap as JSON, if the command line asks for it: the option has not been parsed then.
 pub(super) fn refused(line: impl Iterator<Item = std::ffi::OsString>, code: u8, message: &str) {
     let words: Vec<String> = line
         .skip(1)
@@ -140,7 +141,7 @@ pub(super) fn refused(line: impl Iterator<Item = std::ffi::OsString>, code: u8, 
     if let Some(json) = asked
         && open(known.unwrap_or(&"faultwire"), &json).is_ok()
     {
-        // Clap's words stand on standard error in any case.
+        // clap's own message is on standard error in any case.
         let _ = failure(code, message);
     }
 }
@@ -153,7 +154,7 @@ fn door() -> std::sync::MutexGuard<'static, Option<Door>> {
     DOOR.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Puts the envelope around it.
+/// Adds the envelope.
 fn seal(value: &mut Value, command: &str) {
     if !value.is_object() {
         *value = json!({ "answer": value.take() });
@@ -169,7 +170,7 @@ impl Door {
             None => out::raw(text),
             Some((file, path)) => {
                 let mut written = || {
-                    // A device or a pipe has no length to cut.
+                    // A device or a pipe cannot be truncated.
                     if is_first && file.metadata()?.is_file() {
                         file.set_len(0)?;
                     }

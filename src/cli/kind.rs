@@ -4,8 +4,8 @@ use std::path::Path;
 
 use crate::config::{self, ConfigError, Kind};
 
-/// What `parse` makes of the file, whose name in messages is its second argument; or what is wrong with the file, or with
-/// giving it to a command that wants another kind.
+/// The result of `parse` for the file, whose name in messages is its second argument; or an error: about the file, or
+/// that another command takes this kind of file.
 pub(super) fn load<T>(
     file: &Path,
     wanted: Kind,
@@ -15,7 +15,7 @@ pub(super) fn load<T>(
     parse(&text, &file.display().to_string()).map_err(|error| or_other_command(file, &text, wanted, &error))
 }
 
-/// What to say instead of `error` about a file of this text that is for another command.
+/// The message instead of `error`, if a file with this text is for another command.
 pub(super) fn or_other_command(file: &Path, text: &str, wanted: Kind, error: &ConfigError) -> String {
     match Kind::of(text) {
         Some(kind) if kind != wanted => {

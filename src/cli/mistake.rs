@@ -1,4 +1,4 @@
-//! A wrong command line: clap's answer, and what clap cannot know.
+//! An invalid command line: clap's message, and hints that clap cannot give.
 
 use std::process::ExitCode;
 
@@ -7,7 +7,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use crate::cli::{json, out};
 use crate::config::spec;
 
-/// What the standard library says of numbers, and what people read instead.
+/// The standard library's messages about numbers, and clearer ones.
 const PLAIN: [(&str, &str); 5] = [
     ("invalid digit found in string", "not a whole number"),
     ("number would be zero for non-zero type", "must be at least 1"),
@@ -16,17 +16,17 @@ const PLAIN: [(&str, &str); 5] = [
     ("cannot parse integer from empty string", "a number is missing"),
 ];
 
-/// Prints what clap says and what would be right. Help and version are answered too, with exit code 0.
+/// Prints clap's message and a hint. Help and version are printed too, with exit code 0.
 pub(super) fn answer(mut error: clap::Error) -> ExitCode {
     let cure = cure(&error);
     if is_negative(&error) {
-        // "Use '-- -1'" would make a command of it.
+        // "Use '-- -1'" would turn the value into a command.
         error.insert(ContextKind::Suggested, ContextValue::StyledStrs(Vec::new()));
     }
     let said = error.to_string();
     let plain = PLAIN.iter().fold(said.clone(), |said, (raw, plain)| said.replace(raw, plain));
     if plain == said {
-        // Nobody is left to be told if this fails.
+        // If this fails, there is no one to report to.
         let _ = error.print();
     } else {
         out::note(&plain);
@@ -42,7 +42,8 @@ pub(super) fn answer(mut error: clap::Error) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// A cure for what stands where no option takes it: `exec delay 50ms -- true`, `exec ls`, `--seed -1`, a file behind --json.
+/// A hint for an argument that no option takes: `exec delay 50ms -- true`, `exec ls`, `--seed -1`, a file after
+/// --json.
 fn cure(error: &clap::Error) -> Option<String> {
     let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidArg) else { return None };
     if error.kind() != ErrorKind::UnknownArgument {
@@ -62,14 +63,14 @@ fn cure(error: &clap::Error) -> Option<String> {
         let line = format!("faultwire exec --both '{word} ...' -- COMMAND");
         return Some(format!("Faults are the value of --both, --up or --down, in quotes: {line}"));
     }
-    // The usage shows no other command with these dashes.
+    // The usage of no other command has these dashes.
     let usage = error.get(ContextKind::Usage).map(ToString::to_string).unwrap_or_default();
     usage
         .contains("[-- <CMD>")
         .then(|| format!("The command stands behind two dashes: faultwire exec -- {word} ..."))
 }
 
-/// Whether it is about a value such as -1, which looks like an option.
+/// Whether the error is about a value such as -1, which looks like an option.
 fn is_negative(error: &clap::Error) -> bool {
     let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidArg) else { return false };
     let digits = word.strip_prefix('-').unwrap_or_default();

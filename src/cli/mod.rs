@@ -4,7 +4,7 @@
 //! a file is wrong. `exec` exits with the code of its command, and with 125 if the network around it could not be made, as
 //! `env` and `timeout` do. Only `out` writes to the standard streams.
 
-// Numbers come from outside here: each conversion is checked, or says why it need not be.
+// Numbers from outside are converted here: each conversion is checked, or a comment says why this is not needed.
 #![cfg_attr(
     not(test),
     warn(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_possible_wrap)
@@ -54,7 +54,7 @@ const WRONG: u8 = 2;
 
 /// Runs the command line and returns the exit code of the process.
 pub fn main() -> ExitCode {
-    // Who started it, before anything takes time.
+    // The parent process is determined first, before anything takes time.
     let parent = nix::unistd::getppid();
     if cni::is_plugin() {
         return out::verdict(cni::cni(), ExitCode::FAILURE);
@@ -88,7 +88,7 @@ pub fn main() -> ExitCode {
         args::Command::Toxiproxy(args) => toxiproxy::toxiproxy(&args, parent),
         args::Command::Case(command) => case::case(&command),
     };
-    // As for all other outputs of `exec`: the code of a command that failed stays.
+    // As for all other outputs of `exec`: the exit code of a failed command is kept.
     let broken = match code {
         code if is_exec && code == ExitCode::SUCCESS => exec::NO_NETWORK.into(),
         code if is_exec => code,
@@ -97,7 +97,7 @@ pub fn main() -> ExitCode {
     out::verdict(code, broken)
 }
 
-/// Says what went wrong, as JSON too if that is wanted, and returns `code`.
+/// Reports an error, as JSON too if that is wanted, and returns `code`.
 fn fail(code: u8, error: impl Display) -> ExitCode {
     let error = error.to_string();
     if let Err(unwritten) = json::failure(code, &error) {
@@ -107,7 +107,7 @@ fn fail(code: u8, error: impl Display) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// Whether two names mean one regular file, which need not exist yet. `-` is a stream, and no file.
+/// Whether two names mean the same regular file, which need not exist yet. `-` is a stream, not a file.
 fn is_same(one: &Path, other: &Path) -> bool {
     let is_stream = |path: &Path| path == Path::new("-");
     if is_stream(one) || is_stream(other) {
@@ -120,14 +120,14 @@ fn is_same(one: &Path, other: &Path) -> bool {
     }
 }
 
-/// Where a file would be made: its folder, by whatever names that is reached, and its name there.
+/// Where a file would be created: its folder, with all names resolved, and its name there.
 fn place(path: &Path) -> Option<(PathBuf, &OsStr)> {
     let folder =
         path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
     Some((folder.canonicalize().ok()?, path.file_name()?))
 }
 
-/// What went wrong and why, down to the first cause. A cause that the text before it names already is not named again.
+/// The error and its causes, down to the first. A cause that the text before it already names is left out.
 fn reasons(error: &anyhow::Error) -> String {
     error.chain().fold(String::new(), |said, cause| match cause.to_string() {
         cause if said.is_empty() => cause,
@@ -136,10 +136,10 @@ fn reasons(error: &anyhow::Error) -> String {
     })
 }
 
-/// A seed for a run that was given none. Short enough to be typed again.
+/// A seed for a run without one. It is short enough to be typed again.
 fn random_seed() -> u64 {
     use std::hash::{BuildHasher, Hasher};
-    // The standard library's hash maps are keyed from the system's randomness.
+    // The standard library's hash maps get their keys from the system's random numbers.
     std::collections::hash_map::RandomState::new().build_hasher().finish() >> 32
 }
 

@@ -21,16 +21,16 @@ use nix::libc;
 
 use crate::lab::report::layout::{COLUMNS, wrap};
 
-/// Nothing is laid out for less.
+/// Text is never fitted to fewer columns.
 const NARROWEST: usize = 20;
 
 /// The first failure of standard output.
 static FAILURE: Mutex<Option<Failure>> = Mutex::new(None);
 
 enum Failure {
-    /// Whoever read it has gone.
+    /// The reader has closed the pipe.
     Gone,
-    /// All else.
+    /// Any other error.
     Broken(io::Error),
 }
 
@@ -48,16 +48,16 @@ impl Stream {
             Self::Stdout => terminal_size::terminal_size_of(io::stdout()),
             Self::Stderr => terminal_size::terminal_size_of(io::stderr()),
         };
-        // A terminal whose size nobody has set says 0.
+        // A terminal whose size was never set reports 0.
         size.map(|(width, _)| usize::from(width.0)).filter(|&width| width > 0)
     }
 
-    /// How wide tables and drawings may be.
+    /// The width for tables and drawings.
     pub(super) fn columns(self) -> usize {
         self.terminal().unwrap_or(COLUMNS).max(NARROWEST)
     }
 
-    /// `text` as people read it here: harmless, no wider than the terminal, and coloured if that is wanted.
+    /// `text` as it is shown: safe for terminals, no wider than the terminal, and coloured if wanted.
     fn dress(self, text: &str) -> String {
         let text = printable(text);
         let text = match self.terminal() {
@@ -73,7 +73,7 @@ pub(super) fn print(text: impl Display) {
     write_out(&Stream::Stdout.dress(&text.to_string()));
 }
 
-/// Writes `text` for programs, or to be copied, to standard output: its lines are as long as they are.
+/// Writes `text` to standard output without line breaks of our own: for programs, or to be copied.
 pub(super) fn raw(text: impl Display) {
     write_out(&printable(&text.to_string()));
 }
@@ -92,13 +92,13 @@ fn write_out(text: &str) {
     };
 }
 
-/// Whether nobody reads standard output any more, or it failed.
+/// Whether standard output has no reader any more, or failed.
 pub(super) fn is_closed() -> bool {
     FAILURE.lock().unwrap_or_else(PoisonError::into_inner).is_some()
 }
 
-/// The same text without anything that a terminal would obey: control characters are written as `\u001b`, as JSON has them, but
-/// for ends of lines and tabs. Titles of case files and the output of programs are other people's text.
+/// The same text without terminal control sequences: control characters except line ends and tabs are written as
+/// `\u001b`, as in JSON. Titles of case files and the output of programs come from others.
 fn printable(text: &str) -> Cow<'_, str> {
     let plain = |letter: char| !letter.is_control() || letter == '\n' || letter == '\t';
     if text.chars().all(plain) {
@@ -123,11 +123,11 @@ pub(super) fn line(text: impl Display) {
 /// Writes `text` for people to standard error.
 pub(super) fn note(text: impl Display) {
     let text = Stream::Stderr.dress(&text.to_string());
-    // Nobody is left to be told.
+    // There is no one to report to.
     let _ = io::stderr().lock().write_all(text.as_bytes());
 }
 
-/// Writes `text` for people, who have asked for it, to standard error.
+/// Writes `text`, which the user has requested, to standard error.
 ///
 /// # Errors
 /// If it cannot be written.
@@ -136,7 +136,7 @@ pub(super) fn report(text: impl Display) -> io::Result<()> {
     io::stderr().lock().write_all(text.as_bytes())
 }
 
-/// Writes `text` for programs, or to be copied, to standard error: its lines are as long as they are.
+/// Writes `text` to standard error without line breaks of our own: for programs, or to be copied.
 pub(super) fn note_raw(text: impl Display) {
     let _ = io::stderr().lock().write_all(printable(&text.to_string()).as_bytes());
 }
@@ -146,7 +146,8 @@ pub(super) fn note_line(text: impl Display) {
     note(format_args!("{text}\n"));
 }
 
-/// Why standard output could not be written, if that is so. Nothing more is written to it then, and [`verdict`] is silent about it.
+/// Why standard output could not be written, if it failed. After this call nothing more is written to it, and
+/// [`verdict`] does not report it.
 pub(super) fn failure() -> Option<io::Error> {
     let mut failure = FAILURE.lock().unwrap_or_else(PoisonError::into_inner);
     match failure.take()? {
@@ -172,34 +173,34 @@ pub(super) fn verdict(code: ExitCode, broken: ExitCode) -> ExitCode {
     }
 }
 
-/// A line on the terminal of standard error that is written over again and again.
+/// A line on the terminal of standard error that is overwritten again and again.
 ///
-/// It never waits for the terminal: one that Ctrl-S has stopped, or whose window does not read, misses some lines.
+/// It never waits for the terminal: a terminal that is stopped by Ctrl-S, or does not read, misses some lines.
 #[derive(Debug)]
 pub(super) struct LiveLine(File);
 
 impl LiveLine {
-    /// `None` if standard error is no terminal, or one that may not be opened again.
+    /// `None` if standard error is not a terminal, or the terminal cannot be opened again.
     pub(super) fn open() -> Option<Self> {
         if !io::stderr().is_terminal() {
             return None;
         }
-        // Opened again, since others write to this terminal by the descriptor that we were given: making that one
-        // non-blocking would be felt by them.
+        // It is opened again, because other processes use the inherited descriptor: making that one non-blocking
+        // would affect them.
         let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
         OpenOptions::new().write(true).custom_flags(flags).open("/proc/self/fd/2").ok().map(Self)
     }
 
-    /// Puts `text` in place of what the line says, as much of it as the line has room for.
+    /// Replaces the line by as much of `text` as fits.
     pub(super) fn show(&mut self, text: impl Display) {
-        // A full line would make the terminal begin another.
+        // A full line would make the terminal begin a new one.
         let room = Stream::Stderr.columns() - 1;
         let text: String = text.to_string().chars().take(room).collect();
-        // In one call, so that a terminal takes all of it or nothing, as long as there is room.
+        // A single write: a terminal accepts all of it, or nothing.
         let _ = self.0.write(format!("\r\x1b[K{text}").as_bytes());
     }
 
-    /// Takes the line away.
+    /// Removes the line.
     pub(super) fn clear(&mut self) {
         self.show("");
     }

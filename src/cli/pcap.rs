@@ -28,17 +28,17 @@ use crate::engine::network::{Summary, router_params};
 use crate::journal::names::is_called;
 use crate::pipeline::time::{Duration, Instant};
 
-/// The capture broke, or an output did.
+/// The capture is broken, or an output failed.
 const FAILED: u8 = 1;
 /// Bytes that are written at a time.
 const BUFFER: usize = 1 << 20;
 
-/// What has not heard a signal after this many milliseconds is ended by it.
+/// If a signal has not been read after this many milliseconds, it ends the process.
 const GRACE: u16 = 800;
 
 type Output = BufWriter<Box<dyn Write>>;
 
-/// All that is needed, checked.
+/// The checked arguments.
 struct Ready {
     replay: Replay,
     names: Names,
@@ -48,7 +48,7 @@ struct Ready {
     link: (LinkType, u8),
 }
 
-/// The capture's bytes, until they end or Ctrl-C does.
+/// Reads the bytes of the capture, until they end or Ctrl-C is pressed.
 struct Input {
     file: File,
     watch: Rc<Watch>,
@@ -57,18 +57,18 @@ struct Input {
 /// Waits for a signal to end.
 struct Watch {
     signals: Signals,
-    /// The first Ctrl-C on the terminal ends what writes into our pipe too, and we read on to what it still says.
+    /// The first Ctrl-C also ends the program that writes into our pipe; we read its last output.
     waits: Cell<bool>,
 }
 
 impl Watch {
-    /// Why to stop, if this was received.
+    /// Why to stop, if this signal was received.
     fn reason(&self, received: Option<Received>) -> Option<String> {
         let received = received?;
         if received.by_terminal && self.waits.take() {
             return None;
         }
-        // What is left to do is little; the next one need not wait for it.
+        // Little work is left; the next Ctrl-C need not wait for it.
         Signals::end_watch();
         Some(format!("ended by {}", received.signal))
     }
@@ -101,14 +101,14 @@ impl Read for Input {
         }
         let length = self.file.read(buffer)?;
         if length == 0 {
-            // Whoever wrote has said all.
+            // The writer has written everything.
             self.watch.waits.set(false);
         }
         Ok(length)
     }
 }
 
-/// Runs the capture through and says what came of it.
+/// Sends the capture through the path, and reports the result.
 pub(super) fn pcap(args: &Pcap) -> ExitCode {
     if is_stream(&args.output) {
         json::spare_stdout();
@@ -124,7 +124,7 @@ pub(super) fn pcap(args: &Pcap) -> ExitCode {
     };
     let took = clock.now().since(Instant::ZERO);
     let Ready { names, source, .. } = ready;
-    // From here on a signal ends the process, whatever the output waits for.
+    // From here on, a signal ends the process even if its output is blocked.
     drop(source);
     if let Err(error) = report(args, &outcome, &names, took) {
         return fail(FAILED, reasons(&error));
@@ -135,13 +135,13 @@ pub(super) fn pcap(args: &Pcap) -> ExitCode {
     }
 }
 
-/// Everything that can be refused, before anything is written.
+/// Checks everything that can be refused, before anything is written.
 fn prepare(args: &Pcap) -> anyhow::Result<Ready> {
     let (plan, path) = plan(args)?;
     let seed = args.seed.or(plan.seed).unwrap_or(0);
     let mut router = router_params(&plan, seed);
     for port in &mut router.ports {
-        // A path has no port at its end: what is too large for one is the path's own business.
+        // The path has no port at its end, so no port MTU applies.
         port.mtu = u32::MAX;
     }
     let files = [Some(&args.output), args.dropped.as_ref(), args.answers.as_ref(), args.log.as_ref()];
@@ -169,11 +169,11 @@ fn prepare(args: &Pcap) -> anyhow::Result<Ready> {
     Ok(Ready { replay, names, source, watch, link })
 }
 
-/// The plan, and which of its paths is meant.
+/// The plan, and the number of the path that is meant.
 fn plan(args: &Pcap) -> anyhow::Result<(Plan, usize)> {
     if let Some(text) = &args.spec {
         let spec = faults::read(text, args.mode.into())?;
-        // The names that `exec` uses: the draws depend on them.
+        // The same names as in `exec`: the draws depend on them.
         let port = |name: &str| PortPlan::new(name, NetnsRef::Own, Vec::new());
         let path = PathPlan::new(1, 0, spec.stages);
         let mut plan = Plan::new(vec![port("host"), port("cmd")], vec![path]);
@@ -241,7 +241,7 @@ fn log(path: &Path, replay: &Replay) -> anyhow::Result<Log<Output>> {
     Ok(Log::new(output, &replay.router.paths[replay.path], "Uplink", "pcap")?)
 }
 
-/// What was done, on standard error if the packets go to standard output.
+/// Prints the result; on standard error if the packets go to standard output.
 fn report(args: &Pcap, outcome: &Outcome, names: &Names, took: Duration) -> anyhow::Result<()> {
     let summary = Summary { total: outcome.report.clone(), links: Vec::new(), workers: Vec::new() };
     let stream = if is_stream(&args.output) { Stream::Stderr } else { Stream::Stdout };

@@ -25,13 +25,14 @@ pub(super) struct Ready {
 }
 
 impl Ready {
-    /// To write to descriptor `number`, if one is given.
+    /// A report to descriptor `number`, if one is given.
     ///
     /// # Errors
     /// If it is not open.
     pub(super) fn new(number: Option<c_int>) -> anyhow::Result<Self> {
         let open = |number: c_int| {
-            // SAFETY: it is only duplicated, which fails if it is not open; nothing has closed it since the program started.
+            // SAFETY: the descriptor is only duplicated, which fails if it is not open; nothing has closed it since
+            // the program started.
             let given = unsafe { BorrowedFd::borrow_raw(number) };
             let own = given.try_clone_to_owned().with_context(|| {
                 format!(
@@ -43,7 +44,7 @@ impl Ready {
         Ok(Self { descriptor: number.map(open).transpose()? })
     }
 
-    /// Says that packets are forwarded: to the descriptor, and to systemd if it asked.
+    /// Reports that packets are forwarded: to the descriptor, and to systemd if it asked.
     ///
     /// # Errors
     /// If the descriptor cannot be written to.
@@ -51,20 +52,21 @@ impl Ready {
         if let Some((number, mut file)) = self.descriptor {
             let cannot = || format!("--ready-fd {number}: cannot write to the descriptor");
             file.write_all(b"ready\n").with_context(cannot)?;
-            // Who reads to the end must not wait for the end of the run.
+            // A reader that waits for the end of the stream must not wait for the end of the run.
             if number > STDERR {
                 close(number).context("--ready-fd")?;
             }
         }
-        // Only systemd sets the socket, and it finds out by itself if nothing comes.
+        // Only systemd sets this socket, and it notices a missing report itself.
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
         Ok(())
     }
 }
 
-/// From now on SIGTERM comes when the parent process ends. Returns whether `parent`, who started it, has ended already.
+/// From now on SIGTERM is sent when the parent process ends. Returns whether `parent`, the original parent, has ended
+/// already.
 pub(super) fn die_with_parent(parent: Pid) -> nix::Result<bool> {
     prctl::set_pdeathsig(Signal::SIGTERM)?;
-    // A parent that ended before the call sends nothing; its children then have another one.
+    // A parent that ended before the call sends no signal; its children have another parent then.
     Ok(getppid() != parent)
 }

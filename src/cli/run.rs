@@ -34,7 +34,7 @@ use crate::pipeline::time::{Duration, Instant};
 
 /// Milliseconds between two live lines.
 const REFRESH: u16 = 1000;
-/// Milliseconds between two looks at what is held, at the end.
+/// Milliseconds between two checks of held packets, at the end.
 const LOOK: u16 = 5;
 
 /// Options of `run`.
@@ -99,7 +99,7 @@ pub(super) fn run(args: &Run, parent: Pid) -> ExitCode {
         return fail(WRONG, error);
     }
     plan.duration = args.duration.or(plan.duration);
-    // First of all: a descriptor that is opened here could get the number.
+    // Done first: a descriptor that is opened here could get the number.
     let ready = match Ready::new(args.ready_fd) {
         Ok(ready) => ready,
         Err(error) => return fail(WRONG, reasons(&error)),
@@ -129,7 +129,7 @@ pub(super) fn run(args: &Run, parent: Pid) -> ExitCode {
     }
 }
 
-/// Why the port's faults may cut the session in which this is typed. A target that is not there is told when it is opened.
+/// Why the port's faults may cut the SSH session of this command. A missing target is reported when it is opened.
 fn danger(port: &AttachedPort) -> Option<String> {
     let target = Target::find(&TargetRef::from(&port.target)).ok()?;
     let device = attach::find(&target.netns, port.device.as_deref()).ok()?;
@@ -284,11 +284,11 @@ const fn ends(signal: Signal) -> bool {
     matches!(signal, Signal::SIGINT | Signal::SIGTERM | Signal::SIGHUP | Signal::SIGQUIT)
 }
 
-/// Takes no more packets, and goes on until nothing is held any more, for at most `most`, or until another signal comes.
+/// Accepts no more packets, and continues until no packet is held, for at most `most`, or until another signal comes.
 fn drain(network: &Network, signals: &Signals, most: Duration) -> anyhow::Result<()> {
     let clock = network.engine().clock();
     let end = clock.now() + most;
-    // A worker that has failed tells why when it is stopped.
+    // A failed worker reports its error when it is stopped.
     if network.engine().close().is_err() {
         return Ok(());
     }

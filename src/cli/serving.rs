@@ -56,17 +56,17 @@ pub(super) struct Served<'a> {
     pub(super) params: RouterParams,
     pub(super) names: &'a Names,
     pub(super) devices: Vec<Device>,
-    /// What all its faults are aimed at.
+    /// The packets at which all faults are aimed.
     pub(super) aim: Aim,
     pub(super) attachments: Vec<Attachment>,
-    /// A journal or a capture is written.
+    /// A journal or a capture is being written.
     pub(super) is_recorded: bool,
     pub(super) notes: Vec<Notes>,
 }
 
 impl Serving {
-    /// Opens what is asked for, before anything else is made. A socket that nobody asked for is not worth a failure: then the
-    /// reason is given to `notice`.
+    /// Opens what is requested, before anything else is created. The default control socket is not worth a failure:
+    /// if it cannot be opened, the reason is given to `notice`.
     pub(super) fn open(&self, notice: impl Fn(&str)) -> Result<Door, ControlError> {
         let remote =
             self.control_listen.map(|address| Remote { address, token: self.control_token.as_deref() });

@@ -1,4 +1,4 @@
-//! The SSH session in which a command is typed: faults on this host's own device may cut it.
+//! Protects the SSH session in which a command is typed: faults on this host's own device may cut it.
 
 use std::fs;
 use std::net::IpAddr;
@@ -25,12 +25,12 @@ pub(super) fn may_be_cut(
     Ok(on_device.iter().any(|net| net.addr() == server))
 }
 
-/// What to say of such a device.
+/// The warning about such a device.
 pub(super) fn danger(device: &Device) -> String {
     format!("{} carries your SSH session: the faults may cut it", device.name)
 }
 
-/// Whether a stage hits every connection, or every one that is open already, as the session is.
+/// Whether a stage hits every connection, or every connection that is open already, such as the session.
 fn is_unaimed(stage: &StageParams) -> bool {
     let selected = match stage.select.opened {
         Some(Opened::Before) => Select { opened: None, ..stage.select.clone() },
@@ -39,13 +39,14 @@ fn is_unaimed(stage: &StageParams) -> bool {
     selected.is_any()
 }
 
-/// The variable by which sshd tells the session's connection to what runs in it.
+/// The variable in which sshd gives the session's connection.
 const CONNECTION: &str = "SSH_CONNECTION";
 
-/// The session's connection: of this process or of the nearest one above it that has one. `sudo` and `su` take the variable away,
+/// The session's connection: from the environment of this process or of the nearest ancestor that has it. `sudo` and
+/// `su` remove the variable, but the shell in which they were typed has it.
 /// but the shell in which they were typed has it.
 fn connection() -> Option<String> {
-    /// Processes that are asked at most.
+    /// Maximum number of processes that are examined.
     const MOST: usize = 64;
     if let Ok(own) = std::env::var(CONNECTION) {
         return Some(own);
@@ -67,7 +68,7 @@ fn connection() -> Option<String> {
 
 /// The server's address in `SSH_CONNECTION`, which is the client's address and port, and the server's.
 fn server(session: &str) -> Option<IpAddr> {
-    // A link-local one has its device behind a percent sign.
+    // A link-local address is followed by a percent sign and its device.
     session.split(' ').nth(2)?.split('%').next()?.parse().ok()
 }
 

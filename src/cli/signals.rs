@@ -34,8 +34,8 @@ pub(super) struct Signals {
 
 impl Drop for Signals {
     fn drop(&mut self) {
-        // The summary may have to wait for a terminal that is stopped: a later signal must be able to end that. What came
-        // until now, such as a second Ctrl-C, has had its effect.
+        // The summary may have to wait for a stopped terminal: a later signal must be able to end that. Signals that
+        // came until now, such as a second Ctrl-C, have been handled.
         while matches!(self.queue.read_signal(), Ok(Some(_))) {}
         let _ = self.watched.thread_unblock();
     }
@@ -55,10 +55,10 @@ impl Signals {
         Self::only(&WATCHED)
     }
 
-    /// As [`Self::watch`], these alone: all others do what they always do.
+    /// As [`Self::watch`], for these signals alone: all others keep their default effect.
     pub(super) fn only(signals: &[Signal]) -> nix::Result<Self> {
         let status = std::fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
-        // Blocked ones would be queued, ignored or not.
+        // Blocked signals are queued even if they are ignored.
         let heard = |signal: &Signal| !is_ignored(*signal, &status);
         let watched: SigSet = signals.iter().copied().filter(heard).collect();
         watched.thread_block()?;
@@ -85,12 +85,12 @@ impl Signals {
 
     /// From now on SIGINT and SIGTERM end the process at once, as by default.
     pub(super) fn end_watch() {
-        // The other ends of this cannot be: the signals are there.
+        // No error is possible here: both signals exist.
         let _ = [Signal::SIGINT, Signal::SIGTERM].into_iter().collect::<SigSet>().thread_unblock();
     }
 
-    /// A signal that nobody has taken within `grace` ends the process after that, as it does where nobody watches: whatever a
-    /// loop is busy with, or whoever does not read what is written.
+    /// If a signal has not been read within `grace`, it ends the process, as by default: even if a loop is busy, or
+    /// output is blocked.
     pub(super) fn insist(&self, grace: PollTimeout) -> std::io::Result<()> {
         let watched = self.queue.as_fd().try_clone_to_owned()?;
         let insist = move || {
@@ -103,7 +103,7 @@ impl Signals {
                     Ok(_) | Err(Errno::EINTR) => {}
                     Err(_) => return,
                 }
-                // Nothing is waited for but the time.
+                // Only the time is waited for.
                 let _ = poll(&mut [], grace);
                 if is_there(PollTimeout::ZERO) == Ok(1) {
                     let _ = SigSet::all().thread_unblock();
@@ -136,7 +136,7 @@ impl Signals {
     }
 }
 
-/// Makes sure that the exit code of a child can be waited for: where SIGCHLD is ignored the kernel throws it away.
+/// Makes sure that the exit code of a child can be read: if SIGCHLD is ignored, the kernel discards it.
 pub(super) fn wait_for_children() {
     // SAFETY: the default is no function of ours.
     let _ = unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) };
@@ -155,7 +155,7 @@ pub(super) fn millis_until(then: Instant, now: Instant) -> u16 {
 }
 
 fn received(info: &siginfo) -> Option<Received> {
-    // The kernel itself (SI_KERNEL) sends what is typed on a terminal.
+    // The kernel itself (SI_KERNEL) sends signals for keys that are typed on a terminal.
     const SI_KERNEL: i32 = 0x80;
     let signal = Signal::try_from(i32::try_from(info.ssi_signo).ok()?).ok()?;
     Some(Received { signal, by_terminal: info.ssi_code == SI_KERNEL })

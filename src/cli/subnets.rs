@@ -1,7 +1,8 @@
 //! Addresses for `exec`: blocks that nothing on this host uses.
 //!
-//! A command can itself be an `exec`. Its link takes its addresses out of the *room* of the one around it: a prefix that leads into
-//! the command's namespace and that nobody uses there. So no address is translated, and every link knows the way back.
+//! A command can itself be an `exec`. Its link takes its addresses out of the *room* of the surrounding link: a
+//! prefix that leads into the command's namespace and that is unused there. So no address is translated, and every
+//! link knows the return route.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -14,7 +15,7 @@ pub(super) struct Subnets {
     pub(super) host: Vec<IpNet>,
     /// Addresses of the command's namespace.
     pub(super) inner: Vec<IpNet>,
-    /// What an `exec` inside takes its addresses from.
+    /// The prefix from which an `exec` inside takes its addresses.
     pub(super) room: Option<Room>,
 }
 
@@ -24,9 +25,9 @@ pub(super) struct Room(Ipv4Net);
 
 /// Blocks to choose from.
 const BLOCKS: u16 = 1 << 13;
-/// The first ones have room for links inside.
+/// The first blocks have room for links inside.
 const ROOMS: u16 = 1 << 8;
-/// Addresses of a block, and of the room of an outermost link, as lengths of prefixes.
+/// Size of a block, and of the room of an outermost link, as prefix lengths.
 const BLOCK: u8 = 29;
 const WHOLE: u8 = 24;
 
@@ -54,8 +55,8 @@ impl Subnets {
         Self { host: end(2), inner: end(6), room }
     }
 
-    /// Blocks that overlap none of `taken`, where default routes do not count: the same first one whenever it is free, so
-    /// that addresses are the same in every run. Inside another link, those of its room.
+    /// Blocks that overlap none of `taken`, not counting default routes. The first one is the same whenever it is
+    /// free, so that addresses are the same in every run. Inside another link, the blocks of its room.
     pub(super) fn free(taken: &[IpNet], inside: Option<Room>) -> impl Iterator<Item = Self> + '_ {
         let overlaps = |net: &IpNet, other: &IpNet| {
             other.prefix_len() > 0
@@ -80,7 +81,7 @@ impl Subnets {
     }
 }
 
-/// Where links are, and where links inside them.
+/// The ranges of the addresses of links, and of links inside them.
 const OUTER: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 0);
 const INNER: Ipv4Addr = Ipv4Addr::new(198, 19, 0, 0);
 
@@ -100,8 +101,8 @@ impl Room {
             .then_some(Self(net))
     }
 
-    /// A quarter of a whole room each, or half of a smaller one: eight addresses for the link, and the second half as the room of
-    /// the next.
+    /// Each takes a quarter of an outermost room, or half of a smaller one: eight addresses for the link, and the
+    /// second half as the room of the next.
     fn blocks(self) -> impl Iterator<Item = Subnets> {
         let parts = if self.0.prefix_len() == WHOLE { 2 } else { 1 };
         let share = (self.0.prefix_len() + parts).min(BLOCK);

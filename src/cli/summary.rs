@@ -1,4 +1,4 @@
-//! What a run amounted to: a table for people, JSON for programs, a line while it goes on.
+//! The result of a run: a table for people, JSON for programs, and a live line.
 
 use std::fmt::Write;
 
@@ -13,9 +13,9 @@ use crate::pipeline::aim::ordinals::Ordinals;
 use crate::pipeline::counters::{Amount, Drops};
 use crate::pipeline::time::{Duration, Instant};
 
-/// A host that sends more than one scheduled packet in a thousand later than this did not keep up.
+/// If more than one scheduled packet in a thousand was later than this, the host did not keep up.
 const LATE: Duration = Duration::from_millis(1);
-/// Of fewer scheduled packets, one pause of the host would decide.
+/// With fewer scheduled packets, a single pause of the host would decide.
 const ENOUGH: u64 = 5_000;
 
 /// Names for the indices of a summary.
@@ -33,7 +33,7 @@ impl Names {
         Self { ports, devices, seed }
     }
 
-    /// The same with the ports of the devices that it is attached to.
+    /// The same with the ports of the attached devices.
     pub(super) fn with_attached(mut self, attached: &[Attached]) -> Self {
         for port in attached {
             self.ports.extend([port.name.clone(), format!("{}/network", port.name)]);
@@ -42,7 +42,7 @@ impl Names {
         self
     }
 
-    /// Of a wire: the names of its ends and of the devices whose queues lead to faultwire.
+    /// The names of a wire: its ends, and the devices whose queues lead to faultwire.
     pub(super) fn of_wire(devices: &[String; 2], seed: u64) -> Self {
         Self { ports: ["target", "network"].map(str::to_owned).into(), devices: devices.to_vec(), seed }
     }
@@ -238,7 +238,8 @@ fn write_lateness(out: &mut String, report: &Report) -> std::fmt::Result {
     )
 }
 
-/// Says so if this host did not keep up: more than one in a thousand left late, of enough to tell that from a single pause.
+/// Warns if this host did not keep up: more than one packet in a thousand left late, and there were enough to exclude
+/// a single pause.
 fn too_late(lateness: &Histogram<u64>) -> Option<String> {
     let all = lateness.len();
     let late = all - lateness.count_between(0, LATE.as_nanos());
@@ -250,7 +251,7 @@ fn too_late(lateness: &Histogram<u64>) -> Option<String> {
     })
 }
 
-/// What falsifies results if it is not known.
+/// Notices about what makes results wrong.
 fn notices(summary: &Summary, names: &Names) -> Vec<String> {
     let mut notices = Vec::new();
     let report = &summary.total;
@@ -276,7 +277,7 @@ fn notices(summary: &Summary, names: &Names) -> Vec<String> {
             report.evicted_flows
         ));
     }
-    // A capture has one order, whatever its times.
+    // A capture has one order, whatever its timestamps.
     if report.named.close > 0 && !report.paths.is_empty() && !summary.links.is_empty() {
         notices.push(format!(
             "{} of {} connections came within 1 ms of another to the same service: which of them is first, and so which \
@@ -307,7 +308,7 @@ fn notices(summary: &Summary, names: &Names) -> Vec<String> {
     notices
 }
 
-/// The same for programs.
+/// The same as JSON.
 pub(super) fn json(summary: &Summary, names: &Names) -> Value {
     let report = &summary.total;
     let paths = report.paths.iter().map(|path| {

@@ -79,7 +79,7 @@ fn show(args: &Top) -> anyhow::Result<ExitCode> {
     let mut view = View { client, state, drops, keys: Keys::default(), before: first.clone(), now: first };
     let mut due = clock.now() + args.interval;
     loop {
-        // At least once, also if the numbers take longer to come than an interval: keys and signals must be heard.
+        // At least one wait, even if the numbers take longer than an interval: keys and signals must be read.
         loop {
             let left = millis_until(due, clock.now());
             if signals.wait_or(screen.keys().map(|keys| keys.as_fd()), left)?.is_some() {
@@ -99,7 +99,7 @@ fn show(args: &Top) -> anyhow::Result<ExitCode> {
         due = clock.now() + args.interval;
         match sample(&view.client) {
             Ok(now) => view.before = std::mem::replace(&mut view.now, now),
-            // It has ended.
+            // The instance has ended.
             Err(ClientError::Lost { .. } | ClientError::Refused { status: 503, .. }) => {
                 drop(screen);
                 out::note_line(format_args!("faultwire: {} has ended", view.client.name()));
@@ -114,7 +114,7 @@ fn show(args: &Top) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// What is shown, and who is asked.
+/// The view, and the instance that it shows.
 struct View {
     client: Client,
     state: Value,
@@ -138,7 +138,7 @@ impl View {
         view::ids(&self.now).into_iter().nth(self.keys.chosen)
     }
 
-    /// Does what was typed; true if it is to end.
+    /// Handles what was typed; true if the view is to end.
     fn typed(&mut self, typed: &[u8]) -> bool {
         for wish in self.keys.typed(typed, view::ids(&self.now).len()) {
             let change = match wish {
@@ -154,7 +154,7 @@ impl View {
                 }
             };
             let done = change.send(&self.client);
-            // What is shown is what there is now.
+            // Shows the current state.
             if let Ok(now) = sample(&self.client) {
                 self.now.paused = now.paused;
             }
@@ -176,8 +176,8 @@ fn sample(client: &Client) -> Result<Sample, ClientError> {
     Ok(Sample { counters, ports, flows, paused })
 }
 
-/// Flows among which the busiest are looked for: those with the most packets.
+/// Number of flows among which the busiest are searched: those with the most packets.
 const FLOWS: usize = 200;
 
-/// Where there is no terminal to ask.
+/// Default size if there is no terminal.
 const USUAL: Size = Size { columns: 80, rows: 24 };

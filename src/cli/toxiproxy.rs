@@ -54,7 +54,7 @@ pub(super) struct Toxiproxy {
 
 /// Serves until told to stop.
 pub(super) fn toxiproxy(args: &Toxiproxy, parent: Pid) -> ExitCode {
-    // First of all: a descriptor that is opened here could get the number.
+    // Done first: a descriptor that is opened here could get the number.
     let ready = match Ready::new(args.ready_fd) {
         Ok(ready) => ready,
         Err(error) => return fail(WRONG, reasons(&error)),
@@ -79,7 +79,7 @@ fn serve(args: &Toxiproxy, proxies: Option<Vec<u8>>, ready: Ready, parent: Pid) 
     }
     let seed = args.seed.unwrap_or_else(random_seed);
     let starting = Server::start(args.listen, seed, proxies)?;
-    // Making the proxies may wait for a name to be looked up.
+    // Creating the proxies may wait for name resolution.
     while let Some(received) = signals.before(starting.as_fd())? {
         if ENDS.contains(&received.signal) {
             return Ok(());

@@ -123,13 +123,13 @@ impl std::str::FromStr for Mode {
     }
 }
 
-/// What is asked for, with its file open.
+/// The requested recording, with its file open.
 pub(super) struct Opened<'a> {
     journal: Option<(Lane, File, &'a Path)>,
     pcap: Option<(Lane, File, &'a Path, Style)>,
 }
 
-/// Whoever listens while a router runs.
+/// The recorder while a router runs.
 pub(super) struct Watcher {
     hubs: Vec<Hub>,
     drops: Arc<Mutex<Vec<String>>>,
@@ -185,7 +185,7 @@ impl Watching {
         Style { snaplen: self.pcap_snaplen, rotation: Rotation { bytes, time, keep: self.pcap_keep } }
     }
 
-    /// What can be said about the options before there is a router.
+    /// The checks of the options that need no router.
     pub(super) fn check(&self) -> Result<(), String> {
         let check = || -> anyhow::Result<()> {
             for path in self.journal.iter().chain(&self.pcap) {
@@ -230,12 +230,12 @@ impl Watching {
 }
 
 impl Opened<'_> {
-    /// Makes ready to listen, if anything is asked for; the workers have to be given the taps.
+    /// Starts to record, if anything is requested; the workers need to get the taps.
     pub(super) fn start(&self, names: &Names) -> anyhow::Result<(Watcher, Vec<Taps>)> {
         self.listen(names, Vec::new(), Arc::default())
     }
 
-    /// As [`Self::start`], but the most important drops are asked for in any case.
+    /// As [`Self::start`], but the most important drops are collected in any case.
     pub(super) fn start_with_drops(&self, names: &Names) -> anyhow::Result<(Watcher, Vec<Taps>)> {
         let (recent, drops) = Recent::new(names.clone());
         self.listen(names, vec![(Lane::of(&[Kind::Dropped]), Box::new(recent))], drops)
@@ -256,7 +256,7 @@ impl Opened<'_> {
             let recorder = Recorder::new(file.try_clone()?, path, *style, names)?;
             captures.push((lane.clone(), Box::new(recorder)));
         }
-        // A thread each: the journal does not wait for the disk of the capture.
+        // One thread each: the journal does not wait for the disk of the capture.
         for sinks in [sinks, captures].into_iter().filter(|sinks| !sinks.is_empty()) {
             let (hub, tap) = Hub::start(sinks)?;
             hubs.push(hub);

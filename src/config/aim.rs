@@ -1,4 +1,4 @@
-//! What a command line aims all faults at, whatever the stages select by themselves.
+//! The packets at which a command line aims all faults, in addition to what the stages select themselves.
 
 use crate::config::expression;
 use crate::pipeline::params::{Opened, Select, StageParams};
@@ -6,14 +6,14 @@ use crate::pipeline::params::{Opened, Select, StageParams};
 /// Packets at which all stages of a run are aimed. By default all packets.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Aim {
-    /// Only packets like these, by an expression.
+    /// Only packets that this expression matches.
     pub select: Option<Select>,
-    /// Only connections that were opened before or after the start, unless a stage says it for itself.
+    /// Only connections that were opened before or after the start, unless a stage has this condition itself.
     pub opened: Option<Opened>,
 }
 
 impl Aim {
-    /// Makes `stages` act on nothing else.
+    /// Restricts `stages` to these packets.
     ///
     /// # Errors
     /// The name of a stage whose own conditions contradict this, so that it would hit no packet.

@@ -5,7 +5,7 @@ use crate::config::port::{name, netns};
 use crate::config::reader::Table;
 use crate::config::wire::read_directions;
 
-/// Prefix of the name of an attached port among the names of ports, so that no configuration refers to one by mistake.
+/// Prefix of the internal name of an attached port, so that no configuration refers to one by mistake.
 pub(super) const MARK: char = '@';
 
 /// Reads a port with `attach`; `ports` and `others` are those that came before it.

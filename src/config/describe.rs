@@ -1,4 +1,4 @@
-//! A stage in one line for people.
+//! Describes a stage in one line.
 
 use std::fmt;
 
@@ -82,10 +82,10 @@ pub(super) fn conditions(select: &Select) -> Vec<String> {
     conditions
 }
 
-/// What is left when the packets of `except` are not: `not (tcp, port 22)`; two nots are none.
+/// The negation of `except`: `not (tcp, port 22)`; a double negation is removed.
 fn exception(except: &Select) -> String {
     let Some(inner) = nots(except) else { return format!("not ({})", conditions(except).join(", ")) };
-    // A packet is left if one of `inner` takes it.
+    // A packet is left if one of the selections in `inner` matches it.
     let denied: Option<Vec<_>> = inner.iter().map(|one| nots(one).filter(|nots| nots.len() == 1)).collect();
     match (inner, denied) {
         ([one], _) => conditions(one).join(", "),

@@ -12,10 +12,10 @@ const OWN: [&str; 4] = ["uniform", "normal", "pareto", "paretonormal"];
 /// Where tc's packages put their files.
 const TC: [&str; 5] = ["/usr/lib/tc", "/lib/tc", "/usr/lib64/tc", "/usr/local/lib/tc", "/usr/share/tc"];
 
-/// The error for a wrong name, with what would be right.
+/// The error for an unknown name, with a suggestion.
 pub(super) type Refusal = (String, String);
 
-/// That a file may not be named where this was.
+/// The error for a file where no file may be named.
 pub(super) fn no_files(name: &str) -> Refusal {
     (
         format!("\"{name}\" is a file, and none may be named here"),
@@ -23,14 +23,14 @@ pub(super) fn no_files(name: &str) -> Refusal {
     )
 }
 
-/// That a file was named instead of a distribution.
+/// The error for a file that was named instead of a distribution.
 fn no_distribution(name: &str) -> Refusal {
     let (what, hint) = no_files(name);
     (what, format!("allowed: {}, or a name of tc's; {hint}", OWN.join(", ")))
 }
 
-/// The distribution of this name, or in this file (a name with a / or that ends in .dist), relative to `base`. Without a base
-/// no file may be named.
+/// The distribution with this name, or in this file (a name with a / or that ends in .dist), relative to `base`.
+/// Without a base, no file may be named.
 pub(super) fn find(name: &str, base: Option<&Path>) -> Result<Distribution, Refusal> {
     match name {
         "uniform" => return Ok(Distribution::Uniform),
@@ -60,7 +60,7 @@ pub(super) fn find(name: &str, base: Option<&Path>) -> Result<Distribution, Refu
     Err((format!("\"{name}\" is not a known distribution"), hint))
 }
 
-/// Debian's folders of tc's, one for each architecture, such as `/usr/lib/x86_64-linux-gnu/tc`.
+/// Debian's folders with tc's distributions, one for each architecture, such as `/usr/lib/x86_64-linux-gnu/tc`.
 fn multiarch(lib: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(lib).into_iter().flatten().flatten();
     let is_one = |path: &PathBuf| path.to_string_lossy().contains("-linux-");

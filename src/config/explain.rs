@@ -24,33 +24,33 @@ pub struct Explanation {
     pub numbers: Numbers,
 }
 
-/// Numbers of a spec; `None` where it says nothing about them, or several clauses say different things.
+/// Numbers of a spec; `None` if the spec does not determine them, or if several clauses differ.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
 pub struct Numbers {
     /// Share of packets that are lost at random.
     pub loss: Option<f64>,
-    /// Mean number of packets lost in a row, once one is.
+    /// Mean number of packets lost in a row, once one is lost.
     pub mean_loss_run: Option<f64>,
     /// Share of packets that are sent twice.
     pub duplicate: Option<f64>,
     /// Share of packets that are damaged.
     pub corrupt: Option<f64>,
-    /// Share of packets that overtake, if others are on the way before them.
+    /// Share of packets that overtake, if earlier packets are still on the way.
     pub reorder: Option<f64>,
-    /// Mean delay in seconds, jitter included, queueing not.
+    /// Mean delay in seconds, including jitter but not queueing.
     pub mean_delay_seconds: Option<f64>,
-    /// After how long the correlation of a jitter that keeps the order has fallen to a half, in seconds, unless a
-    /// correlation from packet to packet keeps it higher.
+    /// The time in seconds after which the correlation of a jitter that keeps the order has fallen to a half, unless
+    /// a correlation from packet to packet keeps it higher.
     pub jitter_half_life_seconds: Option<f64>,
     /// The rate in bits per second.
     pub rate_bits_per_second: Option<u64>,
-    /// What the limit lets through at most, in bits per second of full-sized packets.
+    /// The throughput that the limit allows, in bits per second of full-sized packets.
     pub limit_ceiling_bits_per_second: Option<f64>,
-    /// How long a packet waits at most in a full queue, in seconds.
+    /// The longest wait in a full queue, in seconds.
     pub worst_queue_seconds: Option<f64>,
 }
 
-/// Explains `spec`, its netem words as `mode` takes them.
+/// Explains `spec`; netem words are taken as `mode` says.
 pub fn explain(spec: &Spec, mode: Mode) -> Explanation {
     let mut explanation = Explanation { warnings: spec.warnings.clone(), ..Explanation::default() };
     for stage in &spec.stages {
@@ -115,7 +115,7 @@ impl Explainer<'_> {
         }
     }
 
-    /// The share of packets that is hit; nothing if none can be.
+    /// The share of packets that is hit; `None` if none can be hit.
     fn chance(&mut self, word: &str, does: &str, chance: Correlated) -> Option<f64> {
         let asked = chance.probability.as_f64();
         if asked == 0.0 {
@@ -126,7 +126,7 @@ impl Explainer<'_> {
         Some(share)
     }
 
-    /// The share that really is hit.
+    /// The share of packets that is hit in reality.
     fn share(&self, chance: Correlated) -> f64 {
         if self.mode == Mode::Exact || chance.correlation == Probability::ZERO {
             return chance.probability.as_f64();
@@ -155,7 +155,7 @@ impl Explainer<'_> {
                     chain.mean_bad(),
                     chain.bad
                 );
-                // Within a bad time a run of losses ends with it, or by a packet that gets through.
+                // Within a bad state, a run of losses ends with the state, or with a packet that passes.
                 let stays = (1.0 - chain.r.as_f64()) * chain.bad.as_f64();
                 (chain.loss_rate(), Some(1.0 / (1.0 - stays)), how)
             }
@@ -176,7 +176,7 @@ impl Explainer<'_> {
             return;
         }
         let p = netem.reorder.probability.as_f64();
-        // gap - 1 packets wait, then each next one is a candidate until one overtakes.
+        // gap - 1 packets wait, then each further one is a candidate until one overtakes.
         let share = if p == 0.0 { 0.0 } else { 1.0 / (f64::from(netem.gap) - 1.0 + 1.0 / p) };
         self.to.numbers.reorder = Some(share);
         self.says(format!(
@@ -212,7 +212,7 @@ impl Explainer<'_> {
         }
     }
 
-    /// How alike the delays of packets near each other are, which is the price of keeping the order.
+    /// How similar the delays of packets near each other are, which is the price of keeping the order.
     fn wander(&mut self, pace: Pace) {
         let alike = [0.001, 0.01, 0.1, 1.0].map(|apart| pace.correlation(apart));
         let [first, second, third, last] = alike.map(|correlation| format!("{correlation:.3}"));

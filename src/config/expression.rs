@@ -20,17 +20,17 @@ use crate::config::pointer::{self, Pointed};
 use crate::config::select::contradiction;
 use crate::pipeline::params::Select;
 
-/// Brackets and `not` may be this deep.
+/// Maximum depth of brackets and `not`.
 const DEEPEST: usize = 32;
 
-/// An expression that cannot be read.
+/// Why an expression cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}\n{1}\n{what}", self.pointed().line, self.pointed().carets)]
 pub struct ExpressionError {
     expression: String,
-    /// The bytes of the expression that it concerns; empty at its end if something is missing there.
+    /// The bytes of the expression that the error is about; empty, at the end, if something is missing there.
     at: Range<usize>,
-    /// What is wrong, and what would be right.
+    /// What is wrong, and how to write it correctly.
     what: String,
 }
 
@@ -39,12 +39,12 @@ impl ExpressionError {
         pointer::pointed(&self.expression, self.at.start..self.at.start)
     }
 
-    /// What is wrong, and what would be right.
+    /// What is wrong, and how to write it correctly.
     pub fn what(&self) -> &str {
         &self.what
     }
 
-    /// The bytes of the expression that it concerns; empty at its end if something is missing there.
+    /// The bytes of the expression that the error is about; empty, at the end, if something is missing there.
     pub fn at(&self) -> Range<usize> {
         self.at.clone()
     }
@@ -53,7 +53,7 @@ impl ExpressionError {
 /// Reads an expression.
 ///
 /// # Errors
-/// The first thing that is wrong with it.
+/// The first error.
 pub fn parse(text: &str) -> Result<Select, ExpressionError> {
     let mut reader = Reader { text, words: words(text), next: 0, depth: 0 };
     let select = reader.any()?;
@@ -71,7 +71,7 @@ pub fn parse(text: &str) -> Result<Select, ExpressionError> {
 
 struct Reader<'a> {
     text: &'a str,
-    /// With the byte where each begins.
+    /// The words, each with the byte where it begins.
     words: Vec<(usize, &'a str)>,
     next: usize,
     depth: usize,
@@ -107,8 +107,8 @@ fn words(text: &str) -> Vec<(usize, &str)> {
     found
 }
 
-/// Makes `select` take only what `to` takes, too; `to` is one of an expression. False if the two contradict each other, so that
-/// no packet matches.
+/// Restricts `select` to the packets that `to` selects too; `to` is one condition of an expression. False if the two
+/// contradict each other, so that no packet matches.
 #[must_use]
 pub fn narrow(select: &mut Select, to: &Select) -> bool {
     if select.is_any() {
@@ -119,12 +119,12 @@ pub fn narrow(select: &mut Select, to: &Select) -> bool {
     contradiction::is_possible(select)
 }
 
-/// Every packet that `select` does not take.
+/// A selection of all packets that `select` does not select.
 fn not(select: Select) -> Select {
     Select { except: vec![select], ..Select::default() }
 }
 
-/// Every packet that all of `parts` take.
+/// A selection of all packets that all of `parts` select.
 fn both(mut parts: Vec<Select>) -> Select {
     if parts.len() == 1 {
         return parts.remove(0);
@@ -139,7 +139,7 @@ impl<'a> Reader<'a> {
         while self.take("or") {
             refused.push(not(self.all()?));
         }
-        // One of them: not (none of them).
+        // One of several, written as: not (none of them).
         Ok(if refused.len() == 1 {
             first
         } else {
@@ -178,7 +178,8 @@ impl<'a> Reader<'a> {
         read
     }
 
-    /// Conditions with nothing between them. They belong together, so that a "not" before them is about all of them.
+    /// Successive conditions without a word between them. They form one primitive, so a "not" before them applies to
+    /// all of them.
     fn primitive(&mut self) -> Result<Select, ExpressionError> {
         let mut parts = vec![(self.next, self.condition()?)];
         while self.peek().is_some_and(|word| !["and", "or", "not", "(", ")"].contains(&word)) {
@@ -187,7 +188,7 @@ impl<'a> Reader<'a> {
         self.joined(parts)
     }
 
-    /// All of `parts`, each with the number of its first word; refused if no packet meets them together.
+    /// The conjunction of `parts`, each with the number of its first word; refused if no packet can meet all of them.
     fn joined(&self, parts: Vec<(usize, Select)>) -> Result<Select, ExpressionError> {
         let (places, parts): (Vec<usize>, Vec<Select>) = parts.into_iter().unzip();
         let select = both(parts.clone());
@@ -289,7 +290,7 @@ impl<'a> Reader<'a> {
         self.wrong_at(self.next, what)
     }
 
-    /// About the word of this number.
+    /// An error about the word with this number.
     fn wrong_at(&self, place: usize, what: String) -> ExpressionError {
         let end = self.text.trim_end().len();
         let at = self.words.get(place).map_or(end..end, |(at, word)| *at..at + word.len());

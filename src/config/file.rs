@@ -16,7 +16,7 @@ use crate::config::warning::warnings;
 use crate::config::wire::wire_warnings;
 use crate::pipeline::params::{ImpairmentParams, Mode, StageParams};
 
-/// Cores and workers beyond any machine.
+/// More cores and workers than any machine has.
 const MOST_CORES: usize = 1_024;
 
 /// Reads the document of a configuration.
@@ -25,7 +25,7 @@ pub(super) fn read_plan(root: &mut Table<'_>) -> Plan {
     if ports.is_empty() && attached.is_empty() {
         root.problem("there is no port", "write a [[port]] for each host, or nodes = [\"a\", \"b\"]");
     }
-    // The indices of ports come first.
+    // The indices of ports are needed first.
     let marked: Vec<String> = attached.iter().map(|port| format!("{MARK}{}", port.name)).collect();
     let names: Vec<&str> =
         ports.iter().map(|port| port.name.as_str()).chain(marked.iter().map(String::as_str)).collect();
@@ -72,7 +72,7 @@ pub(super) fn read_plan(root: &mut Table<'_>) -> Plan {
     plan
 }
 
-/// Whether several paths have their packets wait in one queue, which is one worker's.
+/// Whether several paths share one queue of packets, which one worker must handle.
 fn shares_a_queue(stage: &StageParams) -> bool {
     stage.share().is_some() && matches!(stage.impairment, ImpairmentParams::Bottleneck(_))
 }
@@ -148,8 +148,9 @@ fn read_target(table: &mut Table<'_>, ports: &[&str]) -> Option<RouteTarget> {
     }
 }
 
-/// The two sides of a translated session have different 5-tuples, by which packets are spread over workers; and netem in the
-/// kernel's way has one state for all flows in their order, which workers that race would not reproduce.
+/// Whether the router needs one worker. The two sides of a translated session have different 5-tuples, by which
+/// packets are distributed to workers. netem in the kernel's mode has one state for all flows in the order of
+/// arrival, which racing workers would not reproduce.
 fn one_worker(root: &mut Table<'_>, workers: WorkerCount, what: &str) -> WorkerCount {
     if let WorkerCount::Exactly(count) = workers
         && count > NonZeroUsize::MIN
@@ -176,7 +177,7 @@ fn read_workers(root: &mut Table<'_>) -> (WorkerCount, Vec<usize>) {
         let what = format!("{} cores for {count} workers", pin.len());
         value.problem(what, "give as many cores as workers");
     }
-    // Cores without a number of workers: one worker on each.
+    // If cores are given but no number of workers, each core gets one worker.
     let workers = match workers.unwrap_or_default() {
         WorkerCount::Auto => NonZeroUsize::new(pin.len()).map_or(WorkerCount::Auto, WorkerCount::Exactly),
         exactly @ WorkerCount::Exactly(_) => exactly,

@@ -34,8 +34,8 @@ impl<'a> Groups<'a> {
         groups
     }
 
-    /// The ports that `value` names: one, those of a group, all, or an array of such. `None` if a name is wrong, which is
-    /// reported.
+    /// The ports that `value` names: one port, those of a group, all, or an array of these. `None` if a name is
+    /// wrong, which has been reported.
     pub(super) fn ports(&self, value: &Value<'_>) -> Option<Vec<usize>> {
         let mut members = Vec::new();
         let mut is_right = true;
@@ -75,8 +75,8 @@ impl<'a> Groups<'a> {
         None
     }
 
-    /// The pairs of ports that a link connects: each of one end with each of the other (`between`), or all of a group with each
-    /// other (`among`).
+    /// The pairs of ports that a link connects: each port of one end with each of the other (`between`), or all ports
+    /// of a group with each other (`among`).
     pub(super) fn pairs(&self, table: &mut Table<'_>) -> Vec<[usize; 2]> {
         let Some(among) = table.value("among") else {
             let between =

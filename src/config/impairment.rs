@@ -29,7 +29,7 @@ use crate::pipeline::params::{
 use crate::pipeline::time::Duration;
 use crate::pipeline::units::{Probability, Rate};
 
-/// Reads the keys of a type of stage. `None` if one that it needs is missing or wrong.
+/// Reads the keys of a type of stage. `None` if a required one is missing or wrong.
 pub(super) type Reader = fn(&mut Table<'_>, &Trigger) -> Option<ImpairmentParams>;
 
 macro_rules! readers {
@@ -78,7 +78,7 @@ fn mss(table: &mut Table<'_>, _trigger: &Trigger) -> Option<ImpairmentParams> {
     Some(ImpairmentParams::Mss(MssParams { mss: mss?, set }))
 }
 
-/// A bottleneck with an L4S queue, where nothing is said: Linux' limit, RFC 9332's target, a step of 1 ms.
+/// The defaults of an L4S bottleneck: Linux' limit, RFC 9332's target, a step of 1 ms.
 const fn l4s(rate: Rate) -> DualPi2Params {
     let (target, threshold) = (Duration::from_millis(15), Duration::from_millis(1));
     DualPi2Params { rate, overhead: 0, packets: 10_000, target, threshold }
@@ -148,7 +148,7 @@ fn duplicate(table: &mut Table<'_>, trigger: &Trigger) -> Option<ImpairmentParam
     }
 }
 
-/// A delay that is no model.
+/// A delay that is not a model.
 fn line(table: &mut Table<'_>) -> Option<DelayParams> {
     let delay = table.required("delay", "\"10ms\"").and_then(|value| value.quantity());
     let jitter = table.quantity("jitter").unwrap_or(Duration::ZERO);
@@ -266,7 +266,7 @@ fn replay(table: &mut Table<'_>, _trigger: &Trigger) -> Option<ImpairmentParams>
     Some(ImpairmentParams::Replay(ReplayParams { rows: Arc::new(rows), period, end }))
 }
 
-/// A time that is not nothing.
+/// A time greater than zero.
 pub(super) fn positive(value: &Value<'_>) -> Option<Duration> {
     let time: Duration = value.quantity()?;
     if time.is_zero() {

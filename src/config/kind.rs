@@ -7,7 +7,7 @@ const CONFIG: [&str; 6] = ["port", "nodes", "path", "link", "route", "nat"];
 /// Keys of a wire; a case or a configuration has them in its paths.
 const WIRE: [&str; 5] = ["up", "down", "both", "phase", "match"];
 
-/// What a file of faultwire's is for.
+/// The kinds of faultwire's files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// A router: `run`, `pcap --config`.
@@ -19,7 +19,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// What a file of this text is for, if its keys tell.
+    /// The kind of a file with this text, if its keys determine it.
     pub fn of(text: &str) -> Option<Self> {
         let root = text.parse::<toml::Table>().ok()?;
         let has = |keys: &[&str]| keys.iter().any(|key| root.contains_key(*key));

@@ -4,7 +4,7 @@
 //! themselves with [`reader::document`] and use the same parts: [`read_port`], [`read_paths`], [`read_routes`],
 //! [`read_icmp`], [`read_seats`]. Every reader reports all problems of a file at once.
 
-// Numbers come from outside here: each conversion is checked, or says why it need not be.
+// Numbers from outside are converted here: each conversion is checked, or a comment says why this is not needed.
 #![cfg_attr(
     not(test),
     warn(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_possible_wrap)

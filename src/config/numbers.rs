@@ -3,7 +3,7 @@
 use crate::config::reader::Value;
 use crate::pipeline::params::{NoNumbers, Numbers};
 
-/// What an item looks like.
+/// The syntax of an item, for messages.
 const HINT: &str = "a number or a range from 1 on, each above the one before it: 7, 12-20, 1000-";
 
 /// The list in the file that `value` names, relative to the configuration's directory. Problems are reported.
@@ -42,7 +42,8 @@ pub(super) fn inline(value: &Value<'_>) -> Option<Numbers> {
     Some(numbers)
 }
 
-/// Items between white space or commas; from # on a line is a comment. Or the line that is wrong, and what is.
+/// Items separated by white space or commas; `#` begins a comment. The error is the wrong line and what is wrong with
+/// it.
 fn parse(text: &str) -> Result<Numbers, (usize, String)> {
     let mut numbers = Numbers::default();
     for (index, line) in text.lines().enumerate() {

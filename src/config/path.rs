@@ -70,7 +70,7 @@ pub(super) fn directions(table: &mut Table<'_>, none: fn() -> Stages) -> [Vec<Se
 
 /// Reads the `phase` tables of `table`: for each direction its stages are those under its keys.
 fn phases(table: &mut Table<'_>, directions: &mut [(&[&'static str; 2], &mut Stages)]) {
-    /// What a packet has bits for.
+    /// The maximum that fits into the bits of a packet.
     const MOST: usize = 63;
     let mut tables = table.tables("phase");
     let repeats = table.value("repeat");
@@ -94,7 +94,7 @@ fn phases(table: &mut Table<'_>, directions: &mut [(&[&'static str; 2], &mut Sta
         let when = Phase {
             number,
             from,
-            // Without repetition the last one stays.
+            // Without repetition, the last phase stays.
             until: (repeats || !is_last).then_some(end),
             period: repeats.then_some(period),
         };

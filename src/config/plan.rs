@@ -28,25 +28,25 @@ pub struct Plan {
     pub pin: Vec<usize>,
     /// Entries of a worker's flow table.
     pub flows: usize,
-    /// What a flow is called by in the draws.
+    /// How a flow is identified for random draws.
     pub identity: Identity,
     /// Stop by itself after this time.
     pub duration: Option<Duration>,
-    /// What the router answers.
+    /// Which ICMP messages the router sends.
     pub icmp: IcmpPlan,
     /// The ports; other parts refer to them by index.
     pub ports: Vec<PortPlan>,
     /// Routes beside those of the ports' own prefixes.
     pub routes: Vec<RoutePlan>,
-    /// Paths, at most one from a port to a port. Where there is none, packets pass unharmed.
+    /// Paths, at most one from one port to another. Without a path, packets pass unchanged.
     pub paths: Vec<PathPlan>,
     /// Translators of addresses; their places are in the paths.
     pub nats: Vec<NatParams>,
-    /// Devices that somebody else made, each with faults of its own; they take no part in routing.
+    /// Existing devices that faultwire did not create, each with its own faults; they take no part in routing.
     pub attached: Vec<AttachedPort>,
     /// Packets of attached devices and between veth ports to which nothing happens may stay in the kernel.
     pub flow_cache: bool,
-    /// What is allowed, but probably not meant.
+    /// Settings that are allowed but probably not meant.
     pub warnings: Vec<String>,
 }
 
@@ -89,7 +89,7 @@ impl Plan {
     }
 }
 
-/// How many worker threads.
+/// The number of worker threads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum WorkerCount {
     /// One per core that the process may use.
@@ -162,12 +162,12 @@ impl PortPlan {
     }
 }
 
-/// A device that somebody else made.
+/// An existing device that faultwire did not create.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AttachedPort {
-    /// Name by which the summary calls it.
+    /// Its name in the summary.
     pub name: String,
-    /// Where the device is.
+    /// The namespace of the device.
     pub target: AttachTarget,
     /// The device; `None`: that of the target's default route.
     pub device: Option<String>,
@@ -177,7 +177,7 @@ pub struct AttachedPort {
     pub down: Vec<StageParams>,
 }
 
-/// Whose device.
+/// The target to which the device belongs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AttachTarget {
     /// That of a namespace.
@@ -217,9 +217,10 @@ pub fn default_routers(addresses: &[IpNet]) -> Vec<IpAddr> {
     routers
 }
 
-/// The first usable address in the prefix of `address` that is not a host's; `None` if there is none (/32 and /128).
+/// The first usable address in the prefix of `address` that no host has; `None` if there is none (/32 and /128).
 pub(super) fn default_router(address: &IpNet, hosts: &[IpNet]) -> Option<IpAddr> {
-    // The all-zeros address of an IPv6 prefix is every router's (RFC 4291 section 2.6.1), except in a /127 (RFC 6164).
+    // The all-zeros address of an IPv6 prefix is the Subnet-Router anycast address (RFC 4291 section 2.6.1), except
+    // in a /127 (RFC 6164).
     let anycast = |candidate: &IpAddr| {
         candidate.is_ipv6() && *candidate == address.network() && address.prefix_len() < 127
     };

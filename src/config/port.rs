@@ -11,12 +11,13 @@ use crate::config::reader::{Table, Value};
 use crate::config::suggest;
 use crate::pipeline::params::limits;
 
-/// Bytes of a device's name that Linux takes (IFNAMSIZ without its terminator).
+/// Maximum length of a device's name in Linux (IFNAMSIZ without its terminator).
 const DEVICE_NAME: usize = 15;
 /// Smallest MTU of a link that carries IPv6 (RFC 8200 section 5).
 const IPV6_MTU: u32 = 1_280;
 
-/// Reads every `[[port]]` of `root`. A port with a mistake is there nevertheless, so that others can refer to it.
+/// Reads every `[[port]]` of `root`. A port with an error is returned nevertheless, so that other tables can refer to
+/// it.
 pub fn read_ports(root: &mut Table<'_>) -> Vec<PortPlan> {
     let mut ports: Vec<PortPlan> = Vec::new();
     for_each_port(root, |table| {
@@ -48,8 +49,8 @@ pub(super) fn read_all_ports(root: &mut Table<'_>) -> (Vec<PortPlan>, Vec<Attach
     (ports, attached)
 }
 
-/// Reads `nodes`: ports that have nothing but a name. Each has a namespace of that name, an address of either kind, and default
-/// routes: `10.77.N.2/24` and `fd77:N::2/64` for the Nth.
+/// Reads `nodes`: ports that are only given by name. Each has a namespace of that name, an IPv4 and an IPv6 address,
+/// and default routes: `10.77.N.2/24` and `fd77:N::2/64` for the Nth.
 fn nodes(root: &mut Table<'_>, ports: &mut Vec<PortPlan>, attached: &[AttachedPort]) {
     let items = root.value("nodes").map(|value| value.items()).unwrap_or_default();
     if let Some(extra) = items.get(limits::PORTS.saturating_sub(ports.len())) {
@@ -82,7 +83,7 @@ fn nodes(root: &mut Table<'_>, ports: &mut Vec<PortPlan>, attached: &[AttachedPo
     }
 }
 
-/// Calls `read` with each `[[port]]` of `root`, as many as there may be.
+/// Calls `read` with each `[[port]]` of `root`, up to the maximum number.
 fn for_each_port(root: &mut Table<'_>, mut read: impl FnMut(&mut Table<'_>)) {
     let tables = root.tables("port");
     at_most(limits::PORTS, "ports", &tables);
@@ -92,15 +93,15 @@ fn for_each_port(root: &mut Table<'_>, mut read: impl FnMut(&mut Table<'_>)) {
     }
 }
 
-/// Reports the first of `tables` that is one too many.
+/// Reports the first of `tables` that exceeds the maximum.
 pub fn at_most(most: usize, what: &str, tables: &[Table<'_>]) {
     if let Some(extra) = tables.get(most) {
         extra.problem(format!("{} {what} are too many", tables.len()), format!("at most {most}"));
     }
 }
 
-/// Reads one port's keys; `others` are those that came before it. Does not finish the table, so that a caller can read
-/// further keys of its own.
+/// Reads one port's keys; `others` are the ports before it. It does not finish the table, so that the caller can read
+/// further keys.
 pub fn read_port(table: &mut Table<'_>, others: &[PortPlan]) -> PortPlan {
     let name = table.required("name", "\"left\"").and_then(|value| name(&value, others)).unwrap_or_default();
     let kind = kind(table);
@@ -128,7 +129,7 @@ pub fn port_index(value: &Value<'_>, names: &[&str]) -> Option<usize> {
             );
             return None;
         }
-        // A port whose own name is wrong has none.
+        // A port whose own name is wrong has no name.
         let is_port = |name: &&str| !name.is_empty() && !name.starts_with(MARK);
         let names: Vec<&str> = names.iter().copied().filter(is_port).collect();
         value.problem(format!("there is no port \"{name}\""), suggest::hint(name, &names));
@@ -315,7 +316,7 @@ fn host_routes(table: &mut Table<'_>, addresses: &[IpNet]) -> Vec<IpNet> {
     routes
 }
 
-/// A prefix without bits beyond its length; a bare address is a prefix of its own.
+/// A prefix without bits beyond its length; an address without a length is a prefix of one address.
 pub(super) fn prefix(value: &Value<'_>) -> Option<IpNet> {
     let read =
         |text: &str| text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));

@@ -1,4 +1,4 @@
-//! What is wrong with a file: all of it, each problem with its place, the key, and what would be right.
+//! The problems of a file: all of them, each with its place, the key, and how to write it correctly.
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -15,18 +15,18 @@ pub struct Place {
     pub column: usize,
 }
 
-/// One thing that is wrong.
+/// One problem.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Problem {
     /// The file's name as it was given.
     pub file: String,
-    /// Where; `None` if it concerns the file as a whole.
+    /// The place; `None` if the problem concerns the file as a whole.
     pub place: Option<Place>,
     /// The key, as `path[0].stage[2].rate` (counted from 0); empty if there is none.
     pub key: String,
     /// What is wrong.
     pub what: String,
-    /// What would be right; may be empty.
+    /// How to write it correctly; may be empty.
     pub hint: String,
 }
 
@@ -48,10 +48,10 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Everything that is wrong with a file, in the order of its lines. Prints one problem per line.
+/// All problems of a file, in the order of its lines. Prints one problem per line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
-    /// At least one.
+    /// The problems; at least one.
     pub problems: Vec<Problem>,
 }
 
@@ -77,17 +77,17 @@ pub struct Problems {
     /// Where each line of the text begins.
     lines: Vec<usize>,
     list: RefCell<Vec<Problem>>,
-    /// What is in the list.
+    /// The problems found so far.
     known: RefCell<HashSet<Problem>>,
-    /// What is allowed, but probably not meant.
+    /// Settings that are allowed but probably not meant.
     warnings: RefCell<Vec<String>>,
-    /// Every key that a reader asked for, without indices: what the reference must show.
+    /// Every key that a reader asked for, without indices: the reference must show all of them.
     #[cfg(test)]
     pub(super) asked: RefCell<std::collections::BTreeSet<String>>,
 }
 
 impl Problems {
-    /// None yet, of the file `file` with the content `text`.
+    /// A collector without problems, for the file `file` with the content `text`.
     pub fn new(file: impl Into<String>, text: impl Into<String>) -> Self {
         let text = text.into();
         let ends = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
@@ -104,8 +104,8 @@ impl Problems {
         }
     }
 
-    /// Adds a problem: `span` (bytes of the text) is where, `key` what it is about, `what` is wrong, `hint` would be
-    /// right.
+    /// Adds a problem: `span` (bytes of the text) is its place, `key` is the key, `what` is wrong, and `hint` says
+    /// how to write it correctly.
     pub fn add(&self, span: &Range<usize>, key: &str, what: impl Into<String>, hint: impl Into<String>) {
         let problem = Problem {
             file: self.file.clone(),
@@ -114,7 +114,7 @@ impl Problems {
             what: what.into(),
             hint: hint.into(),
         };
-        // What both directions of a link share is read for each.
+        // The common keys of a link are read once for each direction.
         if self.known.borrow_mut().insert(problem.clone()) {
             self.list.borrow_mut().push(problem);
         }
@@ -133,17 +133,17 @@ impl Problems {
         self.warnings.borrow().clone()
     }
 
-    /// The directory of the file; that of the process if the name has none.
+    /// The directory of the file; the working directory if the name has none.
     pub(super) fn directory(&self) -> PathBuf {
         Path::new(&self.file).parent().map(Path::to_path_buf).unwrap_or_default()
     }
 
-    /// Whether there is none so far.
+    /// Whether there are no problems so far.
     pub fn is_empty(&self) -> bool {
         self.list.borrow().is_empty()
     }
 
-    /// The text between these bytes, empty if they are not a span of it.
+    /// The text between these bytes; empty if they are outside of the text.
     pub(super) fn text(&self, span: &Range<usize>) -> &str {
         self.text.get(span.clone()).unwrap_or_default()
     }
@@ -157,7 +157,7 @@ impl Problems {
         if let Some(value) = value.filter(|_| problems.is_empty()) {
             return Ok(value);
         }
-        // Stable: problems of one place stay in the order in which they were found.
+        // The sort is stable: problems of one place stay in the order in which they were found.
         problems.sort_by_key(|problem| problem.place);
         Err(ConfigError { problems })
     }

@@ -1,6 +1,6 @@
-//! Reads a TOML document key by key and goes on after a mistake, so that all of them are reported at once.
+//! Reads a TOML document key by key and continues after an error, so that all errors are reported at once.
 //!
-//! serde would stop at the first. The rule it would enforce holds here too: an unknown key is an error.
+//! serde would stop at the first error. Its rule is enforced here too: an unknown key is an error.
 
 use std::borrow::Cow;
 use std::fmt::Display;
@@ -15,11 +15,11 @@ use crate::config::problem::{ConfigError, Problems};
 use crate::config::suggest;
 use crate::pipeline::units::UnitError;
 
-/// Reads `text`, the content of `file`, with `read`, which gets the document's table. Keys that `read` does not ask for
-/// are problems; if there is any problem there is no value.
+/// Reads `text`, the content of `file`, with `read`, which gets the document's table. Keys that `read` does not ask
+/// for are problems. If there is any problem, there is no value.
 ///
 /// # Errors
-/// Everything that is wrong with the text: its syntax, or else its keys and values.
+/// All problems of the text: its syntax errors, or else those of its keys and values.
 pub fn document<T>(
     text: &str,
     file: &str,
@@ -28,7 +28,7 @@ pub fn document<T>(
     rearranged(text, file, |_| (), read)
 }
 
-/// [`document`], with the entries moved about by `arrange` before they are read; they keep their places in the text.
+/// [`document`], after `arrange` has moved entries; they keep their places in the text.
 ///
 /// # Errors
 /// As [`document`].
@@ -43,7 +43,7 @@ pub fn rearranged<T>(
     problems.finish(value)
 }
 
-/// [`document`] with the collector in the caller's hands.
+/// [`document`] with a collector that the caller provides.
 #[cfg(test)]
 pub(super) fn read_into<T>(
     text: &str,
@@ -61,7 +61,7 @@ fn read_rearranged<T>(
 ) -> Option<T> {
     let (mut document, errors) = DeTable::parse_recoverable(text);
     for error in &errors {
-        // What a broken document still holds is a guess; problems with it would mislead.
+        // The rest of a document with syntax errors is uncertain; problems in it would mislead.
         problems.add(&error.span().unwrap_or(0..0), "", error.message(), "not valid TOML");
     }
     if !errors.is_empty() {
@@ -89,7 +89,7 @@ pub struct Table<'a> {
 }
 
 impl<'a> Table<'a> {
-    /// What was warned of in its file so far.
+    /// The warnings about its file so far.
     pub(super) fn warnings(&self) -> Vec<String> {
         self.problems.warnings()
     }
@@ -109,7 +109,7 @@ impl<'a> Table<'a> {
         })
     }
 
-    /// The value of `key`; a problem if it is not there, with `example` as what to write.
+    /// The value of `key`; a problem if it is missing, with `example` as a suggestion.
     pub fn required(&mut self, key: &'static str, example: &str) -> Option<Value<'a>> {
         let value = self.value(key);
         if value.is_none() {
@@ -173,7 +173,7 @@ pub struct Value<'a> {
     key: String,
     span: Range<usize>,
     content: &'a DeValue<'a>,
-    /// Bytes at the front of a text that are not part of it: the `!` of what is not meant.
+    /// Bytes at the front of a text that do not belong to it: the `!` of a negation.
     skip: usize,
 }
 
@@ -192,7 +192,7 @@ impl<'a> Value<'a> {
         self.problems.add(&self.span, &self.key, what, hint);
     }
 
-    /// Reports a problem with the bytes `within` of this value's text, where they can be told in the file.
+    /// Reports a problem with the bytes `within` of this value's text, if they can be located in the file.
     pub fn problem_within(&self, within: &Range<usize>, what: impl Into<String>, hint: impl Into<String>) {
         let raw = self.problems.text(&self.span);
         let verbatim =
@@ -206,7 +206,7 @@ impl<'a> Value<'a> {
         self.problems.warn(&self.key, what);
     }
 
-    /// The directory of the document's file: what relative paths in it start from.
+    /// The directory of the document's file, to which relative paths in it refer.
     pub fn directory(&self) -> PathBuf {
         self.problems.directory()
     }
@@ -216,7 +216,7 @@ impl<'a> Value<'a> {
         self.as_text().or_else(|| self.wrong_type("a text in quotes"))
     }
 
-    /// The text, without a complaint if it is something else.
+    /// The text; `None` without a problem if it is not text.
     pub fn as_text(&self) -> Option<&'a str> {
         match self.content {
             DeValue::String(text) => text.get(self.skip..),
@@ -274,7 +274,7 @@ impl<'a> Value<'a> {
         found
     }
 
-    /// A problem unless it is text that `parse` takes; `what` names what it should be, `example` shows one.
+    /// A problem unless it is text that `parse` accepts; `what` describes the expected text, and `example` shows one.
     pub fn parsed<T>(&self, parse: impl Fn(&str) -> Option<T>, what: &str, example: &str) -> Option<T> {
         let text = self.text()?;
         let value = parse(text);
@@ -303,7 +303,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// A number with or without a fraction, without a complaint if it is something else.
+    /// A number with or without a fraction; `None` without a problem if it is something else.
     pub fn number(&self) -> Option<f64> {
         match self.content {
             DeValue::Integer(number) => number.to_string().parse().ok(),
@@ -312,7 +312,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// The entries of a table whose keys are the user's own; a problem if it is none.
+    /// The entries of a table whose keys the user chooses; a problem if it is not a table.
     pub fn pairs(&self) -> Vec<(&'a str, Self)> {
         let DeValue::Table(entries) = self.content else {
             return self.wrong_type("a table").unwrap_or_default();
@@ -326,7 +326,7 @@ impl<'a> Value<'a> {
         entries.iter().map(pair).collect()
     }
 
-    /// The items of an array; a problem if it is none.
+    /// The items of an array; a problem if it is not an array.
     pub fn items(&self) -> Vec<Self> {
         match self.content {
             DeValue::Array(items) => {
@@ -336,7 +336,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// The items of an array, or the value itself as the only one.
+    /// The items of an array; a single value counts as an array of one.
     pub fn one_or_more(&self) -> Vec<Self> {
         if matches!(self.content, DeValue::Array(_)) { self.items() } else { vec![self.clone()] }
     }
@@ -351,7 +351,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// What stands behind the `!` of a text that begins with one.
+    /// The text after the `!` at its beginning, if there is one.
     pub fn negated(&self) -> Option<Self> {
         let rest = self.as_text()?.strip_prefix('!')?.trim_start();
         let skip = self.skip + self.as_text()?.len() - rest.len();

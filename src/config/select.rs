@@ -1,4 +1,4 @@
-//! `match = { ... }`: which packets a stage looks at.
+//! `match = { ... }`: which packets a stage acts on.
 
 pub(super) mod contradiction;
 mod segment;
@@ -90,17 +90,17 @@ fn expression(value: &Value<'_>, text: &str) -> Option<Select> {
     read.map_err(|error| value.problem_within(&error.at(), error.what(), EXAMPLE)).ok()
 }
 
-/// What is said of an expression that cannot be read.
+/// The problem with an expression that cannot be read.
 const EXAMPLE: &str = "as in \"tcp port 5432 and not host 10.0.0.7\"";
 
-/// What is not meant: values behind a `!`.
+/// Negations: values with a `!`.
 #[derive(Debug, Default)]
 struct Not {
     except: Vec<Select>,
 }
 
 impl Not {
-    /// The values of `key` without a `!`. The others become an exception, which `set` makes of them.
+    /// The values of `key` without a `!`. Values with a `!` become an exception, built by `set`.
     fn each<'a, T>(
         &mut self,
         table: &mut Table<'a>,
@@ -125,7 +125,7 @@ impl Not {
     }
 }
 
-/// Conditions that no packet can meet.
+/// Reports conditions that no packet can meet.
 fn check(select: &Select, table: &Table<'_>) {
     let told = segment::check(select, table) | check_protocol(select, table);
     if !told && !contradiction::is_possible(select) {
@@ -136,7 +136,7 @@ fn check(select: &Select, table: &Table<'_>) {
     }
 }
 
-/// What does not fit the protocol; whether anything was reported.
+/// Reports conditions that do not fit the protocol; returns whether anything was reported.
 fn check_protocol(select: &Select, table: &Table<'_>) -> bool {
     let protocols = &select.protocols;
     let only =
@@ -153,7 +153,7 @@ fn check_protocol(select: &Select, table: &Table<'_>) -> bool {
     false
 }
 
-/// A name or a number, which is a text behind a `!`.
+/// A name or a number; with a `!`, a number is written as text.
 fn protocol(value: &Value<'_>) -> Option<u8> {
     if value.is_integer() {
         return value.integer(0..=u8::MAX);
@@ -203,7 +203,7 @@ pub(super) fn range<T: Integer + Bounded>(value: &Value<'_>) -> Option<(T, T)> {
     Some((low, high))
 }
 
-/// Numbers with a range of their own.
+/// Numbers with their own range.
 pub(super) trait Bounded {
     const LEAST: Self;
     const MOST: Self;
@@ -254,7 +254,7 @@ fn dscp(value: &Value<'_>) -> Option<u8> {
         b"ef" => Some(46),
         [b'c', b's', class] => digit(*class, 0..=7).map(|class| class * 8),
         [b'a', b'f', class, drop] => Some(digit(*class, 1..=4)? * 8 + digit(*drop, 1..=3)? * 2),
-        // Behind a `!`.
+        // After a `!`.
         _ => number(text),
     };
     value.parsed(read, "a DSCP (0 to 63, ef, cs0 to cs7, af11 to af43)", "ef")

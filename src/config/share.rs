@@ -9,7 +9,7 @@ use crate::pipeline::params::{
     Excess, ImpairmentParams, LinkLayer, NetemParams, RateParams, Share, StageParams, TC_LIMIT, Way,
 };
 
-/// The name of a link, in this direction.
+/// The name of a shared link, in one direction.
 pub(super) fn read(value: &Value<'_>, way: Way) -> Option<Share> {
     let name = |text: &str| if is_name(text) { Share::new(text, way) } else { None };
     value.parsed(name, "a name of at most 15 letters, digits, - _ .", "trunk")
@@ -52,10 +52,10 @@ pub(super) fn apply(value: &Value<'_>, way: Way, seats: &mut Vec<SeatDraft>) {
     }
 }
 
-/// The rate of a line, which has it no more.
+/// Takes the rate out of a line.
 fn take_rate(netem: &mut NetemParams) -> Option<RateParams> {
     let rate = netem.rate?;
-    // Cells and Ethernet headers are what a stage of type rate does not count.
+    // A stage of type rate does not count cells and Ethernet headers.
     if rate.cell_size != 0 || rate.cell_overhead != 0 || netem.link_layer == Some(LinkLayer::Ethernet) {
         return None;
     }
@@ -65,7 +65,7 @@ fn take_rate(netem: &mut NetemParams) -> Option<RateParams> {
     Some(RateParams { rate: rate.rate, excess, overhead: rate.packet_overhead, share: None })
 }
 
-/// The links that were named so far: what each is, and where.
+/// The shared links that were named so far: their parameters and places.
 #[derive(Default)]
 pub(super) struct Shares(BTreeMap<Share, (ImpairmentParams, String)>);
 

@@ -45,23 +45,23 @@ pub(super) struct Stages {
     read: Vec<SeatDraft>,
     /// Also of stages that could not be read.
     names: HashSet<String>,
-    /// How many stages of a kind have been named after it.
+    /// How many stages have been named after each kind.
     numbers: HashMap<String, usize>,
-    /// Too many are reported once.
+    /// Too many stages are reported only once.
     is_full: bool,
-    /// They are of a device that somebody else made.
+    /// The stages belong to an attached device.
     is_wire: bool,
-    /// It was said that they make too many packets of one.
+    /// That the stages make too many packets of one has been reported.
     is_explosive: bool,
 }
 
 impl Stages {
-    /// None yet, of a wire.
+    /// An empty list, for a wire.
     pub(super) fn of_wire() -> Self {
         Self { is_wire: true, ..Self::default() }
     }
 
-    /// Adds those of a spec or of an array of tables.
+    /// Adds the stages of a spec or of an array of tables.
     pub(super) fn read(&mut self, value: &Value<'_>) {
         if value.as_text().is_some() {
             for mut stage in read_spec(value).stages {
@@ -85,7 +85,7 @@ impl Stages {
         }
     }
 
-    /// Whether the path takes one more stage; a problem if not.
+    /// Whether the path can take one more stage; a problem if not.
     fn has_room(&mut self, value: &Value<'_>) -> bool {
         let has_room = self.names.len() < limits::STAGES;
         if !has_room && !self.is_full {
@@ -96,8 +96,8 @@ impl Stages {
         has_room
     }
 
-    /// A problem if the stages make too many packets of one: told once, at the stage with which they do. Stages of different
-    /// phases never meet.
+    /// Reports a problem if the stages make too many packets of one: once, at the stage that exceeds the limit.
+    /// Stages of different phases never act on the same packet.
     fn check_growth(&mut self, value: &Value<'_>) {
         let last = self.read.last().and_then(SeatDraft::stage);
         let Some(last) = last.filter(|_| !self.is_explosive) else { return };
@@ -114,7 +114,7 @@ impl Stages {
         }
     }
 
-    /// Adds those of one phase.
+    /// Adds the stages of one phase.
     pub(super) fn read_in(&mut self, value: &Value<'_>, phase: Phase) {
         let before = self.read.len();
         self.read(value);
@@ -174,7 +174,7 @@ impl Stages {
             self.names.insert(name.clone());
             return name;
         }
-        // Names only get taken, so the search goes on where it ended.
+        // Names are never freed, so the search continues where it ended.
         let number = self.numbers.entry(kind.to_owned()).or_insert(0);
         loop {
             *number += 1;
@@ -198,7 +198,7 @@ impl Stages {
     }
 }
 
-/// Reads a spec inside a file, its mistakes at their own columns.
+/// Reads a spec inside a file, with errors at its own columns.
 pub(super) fn read_spec(value: &Value<'_>) -> Spec {
     let Some(text) = value.text() else { return Spec::default() };
     match spec::parse(text) {

@@ -1,12 +1,12 @@
-//! Did you mean: the known word nearest to a mistyped one.
+//! Suggests the known word that is nearest to a mistyped one.
 
-/// Most candidates that a hint lists.
+/// Maximum number of candidates that a hint lists.
 const LISTED: usize = 12;
 
-/// The candidate nearest to `word`, if it is near enough to be what was meant: a third of its letters may differ.
-/// Swapped neighbours are one edit (optimal string alignment).
+/// The candidate nearest to `word`, if it is near enough: at most a third of its letters may differ. Swapped
+/// neighbours count as one edit (optimal string alignment).
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    // Long texts are no typing mistakes, and the comparison is quadratic.
+    // Long texts are not typing errors, and the comparison is quadratic.
     const LONGEST: usize = 64;
     if word.len() > LONGEST {
         return None;
@@ -20,8 +20,8 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
         .map(|(_, candidate)| candidate)
 }
 
-/// What to say to somebody who wrote `word` where one of `candidates` is allowed: the nearest, those that begin with or
-/// contain what was written, or all of them.
+/// The hint for `word` where only `candidates` are allowed: the nearest one, those that begin with or contain `word`,
+/// or all of them.
 pub fn hint(word: &str, candidates: &[&str]) -> String {
     if let Some(candidate) = nearest(word, candidates.iter().copied()) {
         return format!("did you mean \"{candidate}\"?");

@@ -1,13 +1,14 @@
-//! Files of a configuration, a case or a SPEC: regular files, which are only read, wherever they are, and not without end.
+//! Reads files of a configuration, a case or a SPEC: only regular files, which are never written to, and with a
+//! limited size.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-/// Bytes of a file at most.
+/// Maximum size of a file.
 const MOST: u64 = 1 << 30;
-/// `O_NONBLOCK` of Linux's asm-generic/fcntl.h: to open a pipe without a writer does not wait for one.
+/// `O_NONBLOCK` of Linux's asm-generic/fcntl.h: opening a pipe without a writer does not wait for one.
 const NONBLOCK: i32 = if cfg!(all(
     target_os = "linux",
     not(any(target_arch = "mips", target_arch = "mips64", target_arch = "sparc64"))
@@ -20,16 +21,16 @@ const NONBLOCK: i32 = if cfg!(all(
 /// The whole text of the file at `path`.
 ///
 /// # Errors
-/// It cannot be opened or read, is no regular file (a pipe could block for ever, to open a device can have effects), has no
-/// text, or more than 1 GiB.
+/// If it cannot be opened or read, is not text, has more than 1 GiB, or is not a regular file: a pipe could block
+/// forever, and opening a device can have effects.
 pub(super) fn read(path: &Path) -> io::Result<String> {
     read_at_most(open(path)?, MOST)
 }
 
-/// The whole text of the file that the user named on the command line: it may be a pipe too, as of a shell's `<(...)`.
+/// The whole text of a file that the user named on the command line. It may be a pipe too, as of a shell's `<(...)`.
 ///
 /// # Errors
-/// It cannot be opened or read, is no text, or does not end (such as `/dev/zero`).
+/// If it cannot be opened or read, is not text, or does not end (such as `/dev/zero`).
 pub(super) fn read_any(path: &Path) -> io::Result<String> {
     read_at_most(File::open(path)?, MOST)
 }
@@ -40,7 +41,8 @@ fn open(path: &Path) -> io::Result<File> {
         let other = || io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file");
         is_file.then_some(()).ok_or_else(other)
     };
-    // Before opening, because that has effects on some devices; and after it, because the name may lead elsewhere by then.
+    // Checked before opening, because opening has effects on some devices, and after it, because the name may lead to
+    // another file by then.
     check(path.metadata()?.is_file())?;
     let file = OpenOptions::new().read(true).custom_flags(NONBLOCK).open(path)?;
     check(file.metadata()?.is_file())?;

@@ -17,10 +17,10 @@ use crate::pipeline::units::Probability;
 
 /// Bytes of one delivery opportunity of Mahimahi: an Ethernet payload and the four bytes that its devices put before it.
 const OPPORTUNITY: u64 = 1_504;
-/// Bytes of each packet that Mahimahi counts beside the IP length.
+/// Bytes that Mahimahi adds to the IP length of each packet.
 pub(super) const MAHIMAHI_OVERHEAD: i32 = 4;
 
-/// What is wrong with a trace: the line, counted from 1, if it is one line's fault, and what.
+/// An error in a trace: the line, counted from 1, if one line is wrong, and what is wrong.
 #[derive(Debug, PartialEq, Eq)]
 struct Flaw {
     line: Option<usize>,
@@ -34,8 +34,8 @@ fn mahimahi(value: &Value<'_>, repeats: bool) -> Option<Opportunities> {
     read(&path, repeats).map_err(|what| value.problem(what, hint)).ok()
 }
 
-/// The service in the file that `value` names: a bandwidth model if its name ends in .json, else a trace of Mahimahi, which
-/// repeats unless told otherwise.
+/// The service in the file that `value` names: a bandwidth model if its name ends in .json, otherwise a Mahimahi
+/// trace, which repeats by default.
 pub(super) fn service(value: &Value<'_>, repeats: Option<bool>) -> Option<ServiceParams> {
     let path = value.directory().join(value.text()?);
     if path.extension().is_none_or(|end| end != "json") {
@@ -52,7 +52,7 @@ pub(super) fn service(value: &Value<'_>, repeats: Option<bool>) -> Option<Servic
     steps.map_err(told).ok().map(|steps| ServiceParams::Steps(Arc::new(steps)))
 }
 
-/// The delays of the model in the file that `value` names; as the model says, or as `repeats` does, over and over.
+/// The delays of the model in the file that `value` names; repeated if the model or `repeats` says so.
 pub(super) fn delays(value: &Value<'_>, repeats: Option<bool>) -> Option<Timetable<Duration>> {
     model(value, "{\"StaticDelayConfig\":{\"delay\":\"10ms\",\"duration\":\"1s\"}}", |text| {
         faults::delays(text, repeats)
@@ -72,7 +72,7 @@ pub(super) fn copies(value: &Value<'_>, repeats: Option<bool>) -> Option<Timetab
     model(value, example, |text| faults::copies(text, repeats))
 }
 
-/// What `read` makes of the file that `value` names. Problems are reported.
+/// The result of `read` for the file that `value` names. Problems are reported.
 fn model<T>(value: &Value<'_>, example: &str, read: impl Fn(&str) -> Result<T, String>) -> Option<T> {
     let path = value.directory().join(value.text()?);
     let text = crate::config::text::read(&path).map_err(|error| format!("cannot be read: {error}"));
@@ -124,7 +124,7 @@ pub(super) fn unlimited(times: Opportunities) -> ImpairmentParams {
     }))
 }
 
-/// A line a delivery opportunity, in milliseconds from the start.
+/// One line for each delivery opportunity, in milliseconds from the start.
 fn parse_mahimahi(text: &str, repeats: bool) -> Result<Opportunities, Flaw> {
     let time = |(index, line): (usize, &str)| {
         let flaw = |what: String| Flaw { line: Some(index + 1), what };

@@ -4,7 +4,7 @@ use crate::config::reader::{Table, Value};
 use crate::pipeline::params::{Scope, Trigger};
 use crate::pipeline::units::Bytes;
 
-/// Reads a trigger; `None` if it is no table.
+/// Reads a trigger; `None` if it is not a table.
 pub fn read_trigger(value: &Value<'_>) -> Option<Trigger> {
     let mut table = value.table()?;
     let items = table.value("nth").map(|value| value.one_or_more()).unwrap_or_default();
@@ -43,7 +43,7 @@ fn bytes(value: &Value<'_>) -> Option<u64> {
     Some(bytes)
 }
 
-/// Conditions under which the stage would never act, or that cannot be counted together.
+/// Reports conditions under which the stage would never act, or that cannot be counted together.
 fn check(trigger: &Trigger, table: &Table<'_>) {
     let from = trigger.from.unwrap_or_default();
     if let Some(until) = trigger.until.filter(|until| *until <= from) {

@@ -1,12 +1,12 @@
-//! What is allowed, but probably not meant.
+//! Warnings: settings that are allowed but probably not meant.
 
 use ipnet::IpNet;
 
 use crate::config::plan::{PathPlan, Plan, PortPlan, RouteTarget};
 use crate::pipeline::impair::Place;
 
-/// What looks wrong about the paths of `plan`, each with its path and stage. [`crate::config::parse`] has put them into
-/// [`Plan::warnings`]; for a plan made in code, ask here.
+/// Warnings about the paths of `plan`, each with its path and stage. [`crate::config::parse`] has put them into
+/// [`Plan::warnings`]; for a plan that was built in code, call this.
 pub fn warnings(plan: &Plan) -> Vec<String> {
     let mut warnings = unreached(plan);
     for path in &plan.paths {
@@ -18,7 +18,7 @@ pub fn warnings(plan: &Plan) -> Vec<String> {
     warnings
 }
 
-/// Ports to which no packet can go: without addresses of their own, and without a route.
+/// Ports to which no packet can go: they have no addresses of their own, and no route leads to them.
 fn unreached(plan: &Plan) -> Vec<String> {
     let is_target = |index: usize| plan.routes.iter().any(|route| route.target == RouteTarget::Port(index));
     let unreached =

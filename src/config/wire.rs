@@ -1,7 +1,7 @@
 //! The file of `attach --config`: what happens on a wire, in both directions.
 //!
-//! It reads as a `[[link]]` of a configuration of `run` whose first end is the target: `up` is what it sends, `down` what it
-//! receives, `both` comes before either; with phases.
+//! It has the keys of a `[[link]]` of a configuration for `run` whose first end is the target: `up` is what the
+//! target sends, `down` is what it receives, and `both` comes before either; `phase` works too.
 
 use std::path::Path;
 
@@ -19,7 +19,7 @@ use crate::pipeline::impair::Place;
 use crate::pipeline::params::StageParams;
 use crate::pipeline::time::Duration;
 
-/// What a file asks for on a wire.
+/// The content of the file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WireFile {
     /// Stages for what the target sends.
@@ -30,15 +30,15 @@ pub struct WireFile {
     pub seed: Option<u64>,
     /// Entries of the flow table.
     pub flows: usize,
-    /// What a flow is called by in the draws.
+    /// How a flow is identified for random draws.
     pub identity: Option<Identity>,
     /// Detach by itself after this time.
     pub duration: Option<Duration>,
-    /// Which errors stages may send.
+    /// Which ICMP errors stages may send.
     pub icmp: IcmpPlan,
     /// Packets to which nothing happens may stay in the kernel.
     pub flow_cache: bool,
-    /// What is allowed, but probably not meant.
+    /// Warnings about settings that are allowed but probably not meant.
     pub warnings: Vec<String>,
 }
 
@@ -86,7 +86,8 @@ fn read_wire(root: &mut Table<'_>) -> WireFile {
     wire
 }
 
-/// `up`, `down`, `both` and `phase` of a table, narrowed by its `match`: the stages of what is sent, and of what is received.
+/// The stages of what is sent and of what is received, from `up`, `down`, `both` and `phase` of a table, restricted
+/// by its `match`.
 pub(super) fn read_directions(table: &mut Table<'_>) -> [Vec<StageParams>; 2] {
     let value = table.value("match");
     let aim = value.as_ref().and_then(read_select);
@@ -105,9 +106,9 @@ pub(super) fn read_directions(table: &mut Table<'_>) -> [Vec<StageParams>; 2] {
     both
 }
 
-/// What looks wrong about the stages of a wire.
+/// Warnings about the stages of a wire.
 pub(super) fn wire_warnings(up: &[StageParams], down: &[StageParams]) -> Vec<String> {
-    // The devices are others', and so are their MTUs.
+    // The MTU of the device is not known here.
     let place = Place { mtu: None, ipv6: false };
     let of = |direction: &str, stages: &[StageParams]| -> Vec<String> {
         let told = stages.iter().flat_map(|stage| {
@@ -138,7 +139,7 @@ mod tests {
         assert_eq!(names(&wire.down), ["netem", "mtu", "netem-2"]);
         assert_eq!((wire.seed, wire.duration), (Some(7), Some(Duration::from_secs(600))));
         assert_eq!(wire.up[1].select.opened, Some(Opened::After));
-        // The selection of the file narrows that of a stage.
+        // The selection of the file restricts that of a stage.
         let ssh = expression::parse("not tcp port 22").unwrap();
         assert_eq!(wire.down[1].select, ssh);
         assert_eq!(wire.up[1].select.except.len(), 1);

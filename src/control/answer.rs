@@ -1,4 +1,4 @@
-//! What is answered when a request is wrong.
+//! The answer to an invalid or failed request.
 
 use axum::Json;
 use axum::http::StatusCode;
@@ -23,7 +23,7 @@ impl Refusal {
         Self::new(StatusCode::BAD_REQUEST, field, what)
     }
 
-    /// There is no `what` that is called so; there are `known`.
+    /// No `what` has the name `name`; the existing ones are `known`.
     pub(super) fn unknown<'k>(what: &str, name: &str, known: impl Iterator<Item = &'k str>) -> Self {
         const MOST: usize = 20;
         let mut known: Vec<&str> = known.take(MOST + 1).collect();
@@ -35,19 +35,19 @@ impl Refusal {
         Self::new(StatusCode::NOT_FOUND, what, text)
     }
 
-    /// A mistake of faultwire's own, which has been printed.
+    /// An internal error of faultwire, which has been printed.
     pub(super) fn failed() -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "", "the change failed: this is a mistake in faultwire")
     }
 
-    /// The workers are gone.
+    /// The workers have ended.
     pub(super) fn ended() -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "", "the run has ended")
     }
 }
 
 impl Refusal {
-    /// What is answered.
+    /// The body of the answer.
     pub(super) fn json(&self) -> Value {
         json!({ "error": self.what, "field": self.field, "status": self.status.as_u16() })
     }

@@ -1,4 +1,4 @@
-//! The other end of a control socket or of `--control-listen`: finds running instances and asks them.
+//! The client of a control socket or of `--control-listen`: finds running instances and sends requests to them.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -11,34 +11,34 @@ use crate::control::socket::{Choice, ENDING, SocketError, folder};
 use crate::control::token::{Token, TokenError};
 use crate::control::way::{Stream, Way};
 
-/// A running instance answers within this.
+/// How long to wait for the answer of an instance.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Bytes of an answer, at most.
+/// Maximum size of an answer, in bytes.
 const LONGEST: u64 = 256 << 20;
 
 /// The variable that `exec` sets for its command: the path of its socket.
 pub const VARIABLE: &str = "FAULTWIRE_CONTROL";
 
-/// No answer, or none that says yes.
+/// There is no answer, or an error was answered.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClientError {
-    /// The socket has no place.
+    /// The path of the socket cannot be determined.
     #[error(transparent)]
     Socket(#[from] SocketError),
-    /// There is no token to show.
+    /// There is no token to send.
     #[error(transparent)]
     Token(#[from] TokenError),
-    /// Nothing runs.
+    /// No instance is running.
     #[error("no instance of faultwire runs here that can be asked (looked in {0})")]
     Nobody(String),
-    /// Several run.
+    /// Several instances are running.
     #[error("several instances run: {0}; say which (--control NAME)")]
     Several(String),
     /// It is not clear which instance is meant.
     #[error("{0}")]
     Unclear(String),
-    /// Nobody answers.
+    /// The instance does not answer.
     #[error("cannot ask {place}: {source}{}", cure(source))]
     Lost {
         /// The path of the socket, or the address.
@@ -46,12 +46,12 @@ pub enum ClientError {
         /// The system's reason.
         source: io::Error,
     },
-    /// What is answered is not what an instance of faultwire answers.
+    /// The answer does not come from faultwire.
     #[error("{place} answers in a way that is not faultwire's: {what}")]
     Strange {
         /// The path of the socket, or the address.
         place: String,
-        /// What.
+        /// What is wrong with the answer.
         what: String,
     },
     /// The request was refused.
@@ -101,10 +101,11 @@ impl Client {
         Ok(Self { way: Way::Address { address: address.into(), token: Token::of_file(token)? } })
     }
 
-    /// The instance that `choice` names; without one that of [`VARIABLE`], or the only one that runs.
+    /// The instance that `choice` names. Without a choice, the instance of [`VARIABLE`], or the only one that is
+    /// running.
     ///
     /// # Errors
-    /// If there is none, or several and nothing says which.
+    /// If there is none, or there are several and it is not clear which is meant.
     pub fn find(choice: Option<&Choice>) -> Result<Self, ClientError> {
         if let Some(choice) = choice {
             let nobody = || ClientError::Nobody("none".to_owned());
@@ -127,7 +128,7 @@ impl Client {
         }
     }
 
-    /// All instances of this user that run and have a name, in the order of their names.
+    /// All running instances of this user that have a name, sorted by name.
     pub fn all() -> Vec<Self> {
         let files = folder().and_then(|folder| std::fs::read_dir(folder).ok());
         let paths = files.into_iter().flatten().flatten().map(|entry| entry.path());
@@ -137,7 +138,7 @@ impl Client {
         running.into_iter().map(Self::at).collect()
     }
 
-    /// What the instance is called: the name of its socket, or its path or address.
+    /// The name of the instance: the name of its socket, or its path or address.
     pub fn name(&self) -> String {
         let Way::Socket(path) = &self.way else { return self.way.to_string() };
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
@@ -146,7 +147,7 @@ impl Client {
         name.unwrap_or_else(|| path.display().to_string())
     }
 
-    /// Its socket, if it is asked there.
+    /// The path of its socket, if it is reached by one.
     pub fn path(&self) -> Option<&Path> {
         match &self.way {
             Way::Socket(path) => Some(path),
@@ -154,18 +155,18 @@ impl Client {
         }
     }
 
-    /// What is at `resource`, as `/v1/counters`.
+    /// Reads `resource`, for example `/v1/counters`.
     ///
     /// # Errors
-    /// If nobody answers, or a refusal is answered.
+    /// If there is no answer, or the request is refused.
     pub fn get(&self, resource: &str) -> Result<Value, ClientError> {
         Ok(self.send("GET", resource, None, None)?.body)
     }
 
-    /// What a request is answered by. `version` is that which the resource must have (`If-Match`).
+    /// Sends a request and returns the answer. `version` is the version that the resource must have (`If-Match`).
     ///
     /// # Errors
-    /// If nobody answers, or a refusal is answered.
+    /// If there is no answer, or the request is refused.
     pub fn send(
         &self,
         method: &str,
@@ -181,10 +182,11 @@ impl Client {
         Ok(Answer { status, version, body })
     }
 
-    /// Events as they happen; `query` as in `kinds=dropped&path=up`. The first says that the workers have been told to report.
+    /// Events as they happen; `query` is, for example, `kinds=dropped&path=up`. The first event says that the workers
+    /// have started to report.
     ///
     /// # Errors
-    /// If nobody answers, or a refusal is answered.
+    /// If there is no answer, or the request is refused.
     pub fn events(&self, query: &str) -> Result<Events, ClientError> {
         let stream = self.ask("GET", &format!("/v1/events?{query}"), None, None)?;
         stream.wait_for_ever().map_err(|source| self.lost(source))?;
@@ -216,7 +218,7 @@ impl Client {
         let send = || {
             let mut stream = self.way.connect(PATIENCE)?;
             match stream.write_all(format!("{head}\r\n\r\n{body}").as_bytes()) {
-                // It may have been refused already; the answer says why.
+                // The request may have been refused already; the answer says why.
                 Err(error) if !is_closed(&error) => Err(error),
                 _ => Ok(stream),
             }
@@ -224,7 +226,8 @@ impl Client {
         send().map_err(|source| self.lost(source))
     }
 
-    /// All that is left to read. Who refuses a request before it has read all of it closes in the middle.
+    /// Reads the rest of the answer. A server that refuses a request before it has read all of it closes the
+    /// connection early.
     fn rest(&self, stream: impl Read) -> Result<String, ClientError> {
         let mut bytes = Vec::new();
         match stream.take(LONGEST).read_to_end(&mut bytes) {
@@ -233,7 +236,7 @@ impl Client {
         }
     }
 
-    /// Status and version.
+    /// Reads the status and the version.
     fn head(&self, stream: &mut impl BufRead) -> Result<(u16, Option<String>), ClientError> {
         let mut line = String::new();
         let mut next = |line: &mut String| {
@@ -278,14 +281,14 @@ fn refused(status: u16, body: &Value) -> Result<(), ClientError> {
     Err(ClientError::Refused { status, field: text("field"), what: text("error") })
 }
 
-/// What a request is answered by.
+/// The answer to a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
     /// HTTP status, below 300.
     pub status: u16,
     /// The version of the resource (`ETag`).
     pub version: Option<String>,
-    /// What it says; null if nothing.
+    /// The body; null if it is empty.
     pub body: Value,
 }
 
@@ -297,7 +300,7 @@ pub struct Events {
 }
 
 impl Events {
-    /// What is waited for when the next event is.
+    /// The stream on which the next event arrives, to wait for it.
     pub const fn stream(&self) -> &BufReader<Stream> {
         &self.lines
     }
@@ -323,7 +326,7 @@ mod tests {
     use super::*;
     use crate::folder::Folder;
 
-    /// What a client makes of what a server says.
+    /// The client's result for an answer of a server.
     fn heard(answer: &str) -> Result<Answer, ClientError> {
         let folder = Folder::new();
         let path = folder.file("socket");
@@ -332,7 +335,7 @@ mod tests {
             scope.spawn(|| {
                 let (mut stream, _) = listener.accept().unwrap();
                 stream.write_all(answer.as_bytes()).unwrap();
-                // The request is read, or closing would be a reset.
+                // The request is read first; otherwise closing the socket would send a RST.
                 let mut lines = BufReader::new(stream).lines();
                 while lines.next().is_some_and(|line| !line.unwrap().is_empty()) {}
             });

@@ -1,4 +1,4 @@
-//! What requests are answered from: the run as it is, its numbers, and whoever is told what is done to it.
+//! The state that answers requests: the run, its numbers, and the listeners to changes of the run.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -14,15 +14,15 @@ use crate::engine::total;
 use crate::journal::{Note, Notes};
 use crate::net::{LinkStats, link};
 
-/// The workers are asked at most once in so long.
+/// The workers are asked at most once in this time.
 const PAUSE: Duration = Duration::from_millis(10);
-/// The same for the kernel's counters of devices, which take a thread in their namespace each: 0.15 ms of a core. A reader of the
-/// metrics may have to wait for it.
+/// The same for the kernel's counters of devices. Each reading needs a thread in the device's namespace: 0.15 ms of a core.
+/// A reader of the metrics may have to wait for this time.
 const PAUSE_LINKS: Duration = Duration::from_millis(20);
-/// Readers of events at a time; each has a ring of every worker.
+/// Maximum number of readers of events; each has a ring in every worker.
 pub(super) const LISTENERS: usize = 16;
 
-/// What requests are answered from.
+/// The state that answers requests.
 pub(super) struct Desk {
     pub(super) instance: Arc<RwLock<Arc<Instance>>>,
     numbers: Gauge<Option<Arc<Moment>>>,
@@ -64,12 +64,12 @@ impl Desk {
         self.links.read().await.ok_or_else(Refusal::ended)
     }
 
-    /// A place among the readers of events, if there is one.
+    /// A place for a reader of events, if one is free.
     pub(super) fn place_to_listen(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.listeners).try_acquire_owned().ok()
     }
 
-    /// From now on these are told what is done to the run, too, until their hub ends.
+    /// From now on these listeners are also told what is done to the run, until their hub ends.
     pub(super) fn add_notes(&self, notes: Notes) {
         self.notes.lock().unwrap_or_else(PoisonError::into_inner).push(notes);
     }

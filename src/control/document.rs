@@ -14,7 +14,7 @@ use crate::pipeline::params::RouterParams;
 pub(super) struct Document {
     /// Its text.
     config: String,
-    /// What it is called; files that it names are beside it.
+    /// Its name; files that it refers to are in the same folder.
     #[serde(default = "unnamed")]
     file: String,
 }
@@ -29,7 +29,7 @@ impl Document {
         &self.file
     }
 
-    /// That it can be read.
+    /// Checks that it can be read.
     pub(super) fn check(&self) -> Result<(), Refusal> {
         if self.is_of_a_wire() {
             parse_wire(&self.config, &self.file).map(drop).map_err(refused)

@@ -1,4 +1,4 @@
-//! What a request wants to be different, and the stages that come of it.
+//! The change that a request asks for, and the stages that result from it.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ use crate::pipeline::params::{PathParams, RouterParams, SeatParams, StageParams}
 use crate::pipeline::router::ChangeError;
 use crate::pipeline::time::Duration;
 
-/// A field that may be left out, but is not null.
+/// A field that may be missing, but not null.
 pub(super) fn given<'d, T: Deserialize<'d>, D: Deserializer<'d>>(value: D) -> Result<Option<T>, D::Error> {
     T::deserialize(value).map(Some)
 }
@@ -32,12 +32,12 @@ pub(super) struct Stages {
 }
 
 impl Stages {
-    /// That they can be read.
+    /// Checks that they can be read.
     pub(super) fn check(&self) -> Result<(), Refusal> {
         self.read().map(drop)
     }
 
-    /// As they were given.
+    /// The stages as the request gave them.
     pub(super) fn text(&self) -> String {
         match (&self.spec, &self.stages) {
             (Some(spec), _) => spec.clone(),
@@ -46,7 +46,7 @@ impl Stages {
         }
     }
 
-    /// The field that has them.
+    /// The name of the field that holds them.
     const fn field(&self) -> &'static str {
         if self.spec.is_some() { "spec" } else { "stages" }
     }
@@ -82,7 +82,7 @@ pub(super) struct Add {
     spec: Option<String>,
     #[serde(default, deserialize_with = "given")]
     stages: Option<Value>,
-    /// In front of this stage; else at the end.
+    /// The new stages are put in front of this stage; without it, at the end.
     #[serde(default, deserialize_with = "given")]
     before: Option<String>,
 }
@@ -100,7 +100,7 @@ pub(super) struct Patch {
     set: Option<BTreeMap<String, Value>>,
     #[serde(default, deserialize_with = "given")]
     paused: Option<bool>,
-    /// To the place in front of this stage; "" is the end.
+    /// Moves the stage in front of this stage; "" means the end.
     #[serde(default, deserialize_with = "given")]
     before: Option<String>,
 }
@@ -129,7 +129,7 @@ impl Patch {
         Stages { spec: self.spec.clone(), stages: self.stages.clone() }
     }
 
-    /// Whether it says what the stage does.
+    /// Whether the request says what the stage does.
     const fn has_stages(&self) -> bool {
         self.spec.is_some() || self.stages.is_some()
     }
@@ -153,7 +153,7 @@ impl Patch {
         if self.has_stages() { self.stages().check() } else { Ok(()) }
     }
 
-    /// What is done to the stage that is called so, in words.
+    /// What is done to the stage named `id`, in words.
     pub(super) fn text(&self, id: &str) -> String {
         let mut said = Vec::new();
         if self.has_stages() {
@@ -181,7 +181,7 @@ impl Patch {
 /// An instance while it is edited.
 pub(super) struct Edit {
     pub(super) params: RouterParams,
-    /// The stages that are paused, as they are when they are not; each with the number of its path.
+    /// The paused stages with their normal parameters, each with the number of its path.
     pub(super) paused: Vec<(usize, StageParams)>,
     aim: Aim,
 }
@@ -191,7 +191,7 @@ impl Edit {
         Self { params: instance.params.clone(), paused: instance.paused.clone(), aim: instance.aim.clone() }
     }
 
-    /// All stages of a path in place of those that there are.
+    /// Replaces all stages of a path.
     pub(super) fn replace(&mut self, path: usize, stages: &Stages) -> Result<(), Refusal> {
         let read = self.aimed(only_stages(stages.read()?)?)?;
         self.paused.retain(|(of, _)| *of != path);
@@ -199,7 +199,7 @@ impl Edit {
         Ok(())
     }
 
-    /// All stages in place of those that there are, as another configuration has them that has all else in common.
+    /// Replaces all stages by those of another configuration, which must have everything else in common.
     pub(super) fn take_over(&mut self, mut params: RouterParams) -> Result<(), Refusal> {
         for path in &mut params.paths {
             self.narrow(path.stages_mut())?;
@@ -209,7 +209,7 @@ impl Edit {
         Ok(())
     }
 
-    /// New stages, which hit only what the faults of this run are aimed at.
+    /// New stages, restricted to the packets at which the faults of this run are aimed.
     fn aimed(&self, mut stages: Vec<StageParams>) -> Result<Vec<StageParams>, Refusal> {
         self.narrow(&mut stages)?;
         Ok(stages)
@@ -286,7 +286,7 @@ impl Edit {
                 let what = format!("a stage is one stage, and this makes {}", read.len());
                 return Err(Refusal::bad(wanted.stages().field(), what));
             };
-            // A spec says what is done, not to which packets.
+            // A spec says what is done, but not to which packets.
             stage = match &wanted.spec {
                 Some(_) => StageParams { impairment: one.impairment.clone(), ..stage },
                 None => StageParams { name: stage.name, ..one.clone() },
@@ -294,14 +294,14 @@ impl Edit {
         }
         if wanted.paused.unwrap_or_else(|| was_paused.is_some()) {
             self.paused.push((path, stage.clone()));
-            // It acts on nothing any more.
+            // The stage no longer acts on any packet.
             stage.trigger.until = Some(Duration::ZERO);
         }
         Ok(stage)
     }
 }
 
-/// What a hint says of a file, for a client that writes JSON: `key = value` is `"key": value` there.
+/// Rewrites a hint about a file for a client that writes JSON: `key = value` becomes `"key": value`.
 fn in_json(text: &str) -> String {
     let words: Vec<&str> = text.split(' ').collect();
     let is_key = |at: usize| {
@@ -365,7 +365,7 @@ mod tests {
         }
     }
 
-    /// What asks for nothing is a mistake.
+    /// A change that asks for nothing is an error.
     #[test]
     fn a_change_changes_something() {
         let patch = |text: &str| serde_json::from_str::<Patch>(text).unwrap().check();

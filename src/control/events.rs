@@ -1,4 +1,4 @@
-//! `GET /v1/events`: what happens to packets, as it happens, a JSON object a line.
+//! `GET /v1/events`: what happens to packets, as it happens, one JSON object in each line.
 
 use std::convert::Infallible;
 use std::fmt::Write;
@@ -26,22 +26,22 @@ use crate::journal::{Finished, Hub, Kind, Lane, Names, Note, NoteKind, Record, S
 /// Lines that wait for a slow reader; more are lost, and counted.
 const WAITING: usize = 1_024;
 
-/// Which events somebody wants.
+/// The events that a reader wants.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Wanted {
-    /// Kinds, with commas between them; by default `dropped` and all that is done to the run.
+    /// Kinds, separated by commas; by default `dropped` and everything that is done to the run.
     kinds: Option<String>,
-    /// Only what happens on this path.
+    /// Only events on this path.
     path: Option<String>,
-    /// Only packets like these.
+    /// Only packets that this selection matches.
     #[serde(rename = "match")]
     select: Option<String>,
-    /// About one in so many packets.
+    /// Only one of so many packets.
     sample: Option<u64>,
 }
 
-/// What is told by default.
+/// The kinds that are reported by default.
 const USUAL: &str = "dropped,changed,marked,failed";
 
 impl Wanted {
@@ -78,20 +78,20 @@ impl Wanted {
     }
 }
 
-/// Where the records of a lane become lines.
+/// Turns the records of a lane into lines.
 struct Lines {
     names: Names,
-    /// What is told of what is done to the run.
+    /// The kinds of changes to the run that are reported.
     notes: Vec<NoteKind>,
     out: mpsc::Sender<String>,
-    /// Not told yet.
+    /// Lost events that have not been reported yet.
     lost: u64,
-    /// How many of them the workers had no room for, those that were told included.
+    /// How many events the workers had no room for, including those already reported.
     without_room: u64,
 }
 
 impl Lines {
-    /// A line, if there is room for it.
+    /// Sends a line, if there is room for it.
     fn put(&mut self, line: impl FnOnce(&Self) -> Value) {
         if !self.tell_lost() {
             self.lost += 1;
@@ -103,7 +103,7 @@ impl Lines {
         }
     }
 
-    /// Says how many were lost; false if there is no room for that either.
+    /// Reports how many events were lost; false if there is no room for that either.
     fn tell_lost(&mut self) -> bool {
         if self.lost > 0 && self.out.try_send(lost_line(self.lost)).is_ok() {
             self.lost = 0;
@@ -114,7 +114,7 @@ impl Lines {
 
 impl Sink for Lines {
     fn record(&mut self, record: &Record<'_>) {
-        // Each record has headers: nothing has to be known of its flow.
+        // Each record has headers, so nothing about its flow needs to be known.
         let line = |lines: &Self| Flows::default().json(&lines.names, record);
         self.put(line);
     }
@@ -148,14 +148,14 @@ fn lost_line(lost: u64) -> String {
     line
 }
 
-/// What has to end when the reader goes, in this order.
+/// What must end when the reader disconnects, in this order.
 struct Source {
     listener: Listener,
     hub: Hub,
 }
 
 impl Source {
-    /// Off the thread that serves: the hub waits for the workers.
+    /// Ends it on another thread than the serving one: the hub waits for the workers.
     fn end(self) {
         spawn_blocking(move || {
             drop(self.listener);
@@ -188,7 +188,7 @@ impl Stream {
                 () = over(&mut self.ends), if self.source.is_some() => None,
             };
             match (came, self.source.take()) {
-                // Nothing comes any more.
+                // There are no more events.
                 (Some(0), source) => {
                     self.source = source;
                     return None;
@@ -197,14 +197,14 @@ impl Stream {
                     self.source = source;
                     return Some((Ok(lines.concat().into()), self));
                 }
-                // The run ends: what it still told comes first.
+                // The run ends: events that it has already reported come first.
                 (None, source) => source.into_iter().for_each(Source::end),
             }
         }
     }
 }
 
-/// Begins to listen.
+/// Starts to listen.
 pub(super) fn listen(
     desk: &Desk,
     instance: &Instance,
@@ -220,7 +220,8 @@ pub(super) fn listen(
         .map_err(|error| Refusal::new(axum::http::StatusCode::SERVICE_UNAVAILABLE, "", error.to_string()))?;
     desk.add_notes(hub.notes());
     let listener = instance.workers.listen(&taps).map_err(|_| Refusal::ended())?;
-    // The first line says that from now on all is told. What was told since the workers listen comes behind it.
+    // The first line says that from now on everything is reported. Events since the workers began to listen follow
+    // it.
     let at = instance.workers.clock().now().as_nanos();
     let _ = first.try_send(format!("{}\n", json!({ "kind": "listening", "at_ns": at })));
     drop(first);

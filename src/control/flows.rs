@@ -1,4 +1,4 @@
-//! `GET /v1/flows`: the flows that the workers know, those with the most packets first.
+//! `GET /v1/flows`: the flows that the workers know; those with the most packets come first.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -11,16 +11,16 @@ use crate::control::instance::Instance;
 use crate::journal::text::tell_ends;
 use crate::pipeline::aim::flow::FlowSeen;
 
-/// Flows that are told at most.
+/// Maximum number of flows in an answer.
 const MOST: usize = 1_000;
-/// Flows that are told by default.
+/// Default number of flows in an answer.
 const USUAL: usize = 100;
 
-/// Which flows somebody wants.
+/// The flows that a request wants.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Wanted {
-    /// So many, with the most packets.
+    /// This many flows, those with the most packets.
     limit: Option<usize>,
 }
 
@@ -32,7 +32,7 @@ impl Wanted {
     }
 }
 
-/// The flows that have the most packets, and how many there are. Waits for the workers.
+/// The flows with the most packets, and the number of all flows. Waits for the workers.
 pub(super) fn most(instance: &Instance, limit: usize) -> Result<Value, Refusal> {
     let mut all = Most { limit, heap: BinaryHeap::with_capacity(limit + 1), flows: Vec::new(), count: 0 };
     instance.workers.flows(|flow| all.take(flow)).map_err(|_| Refusal::ended())?;
@@ -51,7 +51,7 @@ pub(super) fn most(instance: &Instance, limit: usize) -> Result<Value, Refusal> 
 /// The largest of many.
 struct Most {
     limit: usize,
-    /// Packets, and the place in `flows`; the least first.
+    /// Packets, and the index in `flows`; the flow with the fewest packets first.
     heap: BinaryHeap<Reverse<(u64, usize)>>,
     flows: Vec<FlowSeen>,
     count: usize,

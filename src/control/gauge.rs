@@ -1,4 +1,4 @@
-//! Numbers for many requests at once.
+//! One measurement for many requests.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,8 @@ use tokio::time::sleep;
 use crate::engine::Clock;
 use crate::pipeline::time::Instant;
 
-/// Takes a measurement when somebody asks, at most once in so long. Each request gets one that was begun after it came; all
+/// Measures on request, at most once in a given time. Each request gets a measurement that began after the request
+/// came; all requests that wait share it.
 /// that wait share it.
 pub(super) struct Gauge<T> {
     clock: Clock,
@@ -73,7 +74,7 @@ mod tests {
             while let Some(value) = many.join_next().await {
                 assert_eq!(value.unwrap(), Some(1));
             }
-            // What came before this request is no answer to it.
+            // A measurement from before the request is not an answer to it.
             assert_eq!(gauge.read().await, Some(2));
         });
         assert_eq!(count.load(Ordering::Relaxed), 3);

@@ -14,54 +14,54 @@ pub struct Device {
     pub port: String,
     /// Its name.
     pub name: String,
-    /// Where it is.
+    /// The namespace of the device.
     pub netns: Netns,
 }
 
-/// A device that somebody else made, and that is led through this run.
+/// A device that faultwire did not create, and whose traffic passes this run.
 #[derive(Debug, Clone)]
 pub struct Attachment {
-    /// The port that it is; the name of its other side ends in `/network`.
+    /// The name of its port; the name of the other side ends in `/network`.
     pub port: String,
-    /// Its name where it is.
+    /// The name of the device in its namespace.
     pub device: String,
-    /// Whose it is, in words.
+    /// The target that the device belongs to, in words.
     pub target: String,
 }
 
-/// A run, as whoever serves it has to know it.
+/// A run, as the control server sees it.
 #[derive(Debug, Clone)]
 pub struct Instance {
-    /// The command that made it: `run`, `exec` or `attach`.
+    /// The command that started it: `run`, `exec` or `attach`.
     pub command: &'static str,
     /// The file of its configuration, if it has one.
     pub config: Option<String>,
-    /// What the router was built from.
+    /// The parameters from which the router was built.
     pub params: RouterParams,
     /// Names of its ports, paths and stages.
     pub names: Names,
-    /// The way to its workers.
+    /// The handle to its workers.
     pub workers: Workers,
     /// The devices of its ports.
     pub devices: Vec<Device>,
     /// The devices that it is attached to.
     pub attachments: Vec<Attachment>,
-    /// What all its faults are aimed at, also those that come later.
+    /// The packets at which all its faults are aimed, including faults that are added later.
     pub aim: Aim,
-    /// A journal or a capture is written, whose stages have the numbers that they had at the start.
+    /// A journal or a capture is being written, whose stages have the numbers from the start of the run.
     pub is_recorded: bool,
     /// Whoever records the run, and is told what is done to it.
     pub notes: Vec<Notes>,
     /// How often its stages have been changed.
     pub version: u64,
-    /// Stages that are paused, as they are when they are not; each with the number of its path.
+    /// The paused stages with their normal parameters, each with the number of its path.
     pub paused: Vec<(usize, StageParams)>,
     /// Numbers of the paths that are frozen.
     pub frozen: Vec<usize>,
 }
 
 impl Instance {
-    /// The path that is called so, if it has or may have stages.
+    /// The path of this name, if it has stages or may have some.
     pub(super) fn path(&self, name: &str) -> Option<usize> {
         let configured = self.names.paths.iter().take(self.params.paths.len());
         configured.enumerate().find(|(_, path)| is_called(&path.name, name)).map(|(number, _)| number)

@@ -1,12 +1,12 @@
-//! JSON in the place of a file's text: the readers of the configuration know one language.
+//! Converts JSON in requests to TOML, so that the readers of the configuration need to know only one language.
 
 use serde_json::Value;
 
-/// `value` as TOML writes it in a line; `None` if there is a null in it, which TOML has not.
+/// `value` as TOML in one line; `None` if it has a null, which TOML does not have.
 pub(super) fn inline(value: &Value) -> Option<String> {
     match value {
         Value::Null => None,
-        // What JSON escapes in texts, TOML reads as JSON does.
+        // TOML reads the escapes of JSON texts in the same way.
         Value::Bool(_) | Value::Number(_) | Value::String(_) => {
             Some(value.to_string().replace('\u{7f}', "\\u007f"))
         }

@@ -1,4 +1,4 @@
-//! The numbers as Prometheus reads them: text format 0.0.4.
+//! Metrics for Prometheus: text format 0.0.4.
 
 use std::fmt::Write;
 
@@ -8,7 +8,7 @@ use crate::engine::{PathReport, Report, Spread, StageReport};
 use crate::net::LinkStats;
 use crate::pipeline::counters::{Amount, Reason, StageCounters};
 
-/// What is answered is of this type.
+/// The type of the answer.
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// A counter of a stage, its name and what it means.

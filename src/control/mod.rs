@@ -1,9 +1,10 @@
-//! What a running instance tells, and how it is changed: HTTP with JSON on a Unix socket of its own, and Prometheus metrics.
+//! The control interface of a running instance: HTTP with JSON on a Unix socket, and Prometheus metrics.
 //!
-//! A thread of its own with a small runtime serves it. The workers are asked by messages that they take between bursts, for all
-//! requests of a moment at once; without requests nothing here wakes up. [`client`] is the other end.
+//! A thread with a small runtime serves it. It sends messages to the workers, which take them between bursts;
+//! requests that come at about the same time share a message. Without requests, nothing wakes up here. [`client`] is
+//! the client side.
 
-// Numbers come from outside here: each conversion is checked, or says why it need not be.
+// Numbers from outside are converted here: each conversion is checked, or a comment says why this is not needed.
 #![cfg_attr(
     not(test),
     warn(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_possible_wrap)
@@ -39,7 +40,7 @@ pub use server::{Control, Door, Remote};
 pub use socket::{Choice, SocketError, folder};
 pub use token::TokenError;
 
-/// Why nothing can be served.
+/// Why the control interface cannot be served.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ControlError {

@@ -1,4 +1,5 @@
-//! Objects whose fields may have any name, each at most once: of two with one name JSON does not say which counts.
+//! Objects whose fields may have any name, but each name only once: for two fields of one name, JSON does not say
+//! which one counts.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -34,7 +35,7 @@ pub(super) fn once<'d, T: Deserialize<'d>, D: Deserializer<'d>>(
     object.deserialize_map(Once(PhantomData))
 }
 
-/// The same of an object that may be left out, but is not null.
+/// The same for an object that may be missing, but not null.
 pub(super) fn given_once<'d, T: Deserialize<'d>, D: Deserializer<'d>>(
     object: D,
 ) -> Result<Option<BTreeMap<String, T>>, D::Error> {

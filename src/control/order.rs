@@ -1,4 +1,4 @@
-//! What a request wants to be done to a run. Requests that come now and those that are scheduled are read here alike.
+//! The change that a request asks for. Immediate and scheduled requests are both read here.
 
 use std::collections::BTreeMap;
 
@@ -15,10 +15,10 @@ use crate::control::edit::{Add, Edit, Patch, Stages};
 use crate::control::instance::Instance;
 use crate::control::once::once;
 
-/// Characters of a mark, at most.
+/// Maximum length of a mark, in characters.
 pub(super) const MARK: usize = 1_000;
 
-/// What is to be done.
+/// A change.
 #[derive(Debug, Clone)]
 pub(super) enum Deed {
     /// `PUT /v1/paths`: all stages of the paths that are named, at once.
@@ -39,7 +39,7 @@ pub(super) enum Deed {
     Mark(String),
 }
 
-/// What is to be done, and the request that says so.
+/// A change, and the request that asked for it.
 #[derive(Debug, Clone)]
 pub(super) struct Order {
     pub(super) deed: Deed,
@@ -105,7 +105,7 @@ impl Deed {
         })
     }
 
-    /// What is done, in words.
+    /// The change in words.
     pub(super) fn text(&self) -> String {
         match self {
             Self::Paths(paths) => {
@@ -124,7 +124,7 @@ impl Deed {
         }
     }
 
-    /// What can be said of it whatever the run is by then: its stages can be read.
+    /// Checks what does not depend on the state of the run: whether the stages can be read.
     pub(super) fn check(&self) -> Result<(), Refusal> {
         match self {
             Self::Paths(paths) => paths
@@ -138,7 +138,7 @@ impl Deed {
         }
     }
 
-    /// Makes it in `edit`. Neither a frozen path nor a mark is one of stages.
+    /// Applies the change to `edit`. Freezing a path and marks change no stages.
     pub(super) fn make(&self, instance: &Instance, edit: &mut Edit) -> Result<(), Refusal> {
         match self {
             Self::Paths(paths) => {
@@ -167,7 +167,7 @@ pub(super) fn path(instance: &Instance, name: &str) -> Result<usize, Refusal> {
     instance.path(name).ok_or_else(|| Refusal::unknown("path", name, instance.paths()))
 }
 
-/// A refusal about something inside of `field`.
+/// Places a refusal inside of `field`.
 pub(super) fn within(field: &str, refusal: Refusal) -> Refusal {
     // What is not there, or cannot change, is said without the field.
     if [StatusCode::NOT_FOUND, StatusCode::CONFLICT].contains(&refusal.status) {
@@ -188,7 +188,7 @@ fn mark(text: String) -> Result<String, Refusal> {
     Ok(text)
 }
 
-/// An object inside of a body. Lists in the order of the fields, which serde takes too, are refused.
+/// An object inside of a body. serde also accepts lists in the order of the fields; these are refused.
 #[derive(Debug)]
 pub(super) struct Object<T>(pub(super) T);
 
@@ -213,7 +213,7 @@ pub(super) fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
     }
     serde_json::from_slice(body).map_err(|error| {
         let text = error.to_string();
-        // Of a field that is not known, or not there, serde says the name.
+        // For an unknown or missing field, serde's message has the name.
         let field = text.split('`').nth(1).filter(|_| text.contains("field")).unwrap_or("body").to_owned();
         Refusal::bad(field, text)
     })

@@ -1,4 +1,4 @@
-//! What there is to ask for.
+//! The resources of the interface.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ use crate::control::schedule;
 use crate::control::steer;
 use crate::control::view;
 
-/// What there is, for programs.
+/// The description of the interface, for programs.
 const OPENAPI: &str = include_str!("../../docs/openapi.json");
 
 type Shared = State<Arc<Desk>>;
@@ -53,14 +53,14 @@ fn table() -> Vec<(&'static str, MethodRouter<Arc<Desk>>)> {
     ]
 }
 
-/// All of them for whoever asks.
+/// The router of all resources.
 pub(super) fn all(desk: Arc<Desk>) -> Router {
     let whole =
         table().into_iter().fold(Router::new(), |router, (path, methods)| router.route(path, methods));
     whole.fallback(unknown).method_not_allowed_fallback(wrong_method).with_state(desk)
 }
 
-/// The metrics alone.
+/// The router of the metrics alone.
 pub(super) fn metrics_alone(desk: Arc<Desk>) -> Router {
     Router::new()
         .route("/metrics", get(metrics))
@@ -139,7 +139,7 @@ async fn listen(
         Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "", what)
     })?;
     let instance = desk.instance().await;
-    // It waits for the workers.
+    // `listen` waits for the workers.
     let listen = move || events::listen(&desk, &instance, &wanted, place);
     spawn_blocking(listen).await.map_err(|_| Refusal::ended())?
 }

@@ -1,4 +1,4 @@
-//! Changes that are carried out later, by the instance itself.
+//! Changes that the instance itself carries out later.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,27 +22,27 @@ use crate::engine::Clock;
 use crate::journal::{Note, NoteKind};
 use crate::pipeline::time::{Duration, Instant};
 
-/// Changes that wait at a time.
+/// Maximum number of changes that wait.
 const WAITING: usize = 1_000;
-/// Bytes of all their bodies together.
+/// Maximum size of all their bodies together.
 const BYTES: usize = 8 << 20;
-/// Changes that are over, the latest, which are still told of.
+/// How many finished changes are still listed; the latest ones.
 const OVER: usize = 100;
 
 /// `POST /v1/schedule`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Wanted {
-    /// So long from now.
+    /// The delay from now.
     #[serde(rename = "in", default, deserialize_with = "given")]
     from_now: Option<String>,
-    /// So long from the start of the run.
+    /// The time since the start of the run.
     #[serde(default, deserialize_with = "given")]
     at: Option<String>,
     change: Object<Asked>,
 }
 
-/// A request that would be the change, if it were sent then.
+/// The request for the change, as it would be sent at that time.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Asked {
@@ -52,7 +52,7 @@ struct Asked {
     body: Option<Value>,
 }
 
-/// The changes that wait and those that are over.
+/// The changes that wait, and the latest that are finished.
 #[derive(Debug, Default)]
 pub(super) struct Schedule(Mutex<Plans>);
 
@@ -72,7 +72,7 @@ struct Plan {
 
 #[derive(Debug)]
 enum Progress {
-    /// The task that carries it out.
+    /// The task that will carry it out.
     Waiting(AbortHandle),
     Running,
     Done {
@@ -113,7 +113,8 @@ impl Schedule {
 }
 
 impl Plans {
-    /// Takes in a plan, if there is room, with the task that `start` gives it by its number; what is told of it.
+    /// Adds a plan, if there is room; `start` starts its task by the plan's number. Returns the description of the
+    /// plan.
     fn add(
         &mut self,
         due: Instant,
@@ -135,7 +136,7 @@ impl Plans {
         Ok(told)
     }
 
-    /// A plan is over, and the oldest of those that are is forgotten.
+    /// Marks a plan as finished, and forgets the oldest of the finished ones.
     fn end(&mut self, number: u64, state: Progress) {
         if let Some(plan) = self.plans.get_mut(&number) {
             plan.state = state;
@@ -148,7 +149,7 @@ impl Plans {
     }
 }
 
-/// `GET /v1/schedule`: what waits, and what came of the latest.
+/// `GET /v1/schedule`: the waiting changes, and the results of the latest finished ones.
 pub(super) async fn list(State(desk): State<Arc<Desk>>) -> Json<Value> {
     Json(desk.schedule.plans().plans.iter().map(|(number, plan)| plan.json(*number)).collect())
 }
@@ -162,7 +163,7 @@ pub(super) async fn add(State(desk): State<Arc<Desk>>, request: Request) -> Resu
     let order = Arc::new(wanted.change.0.order()?);
     let mut plans = desk.schedule.plans();
     let answer = plans.add(due, Arc::clone(&order), body.len(), |number| {
-        // It finds its plan: the plans are locked until that is there.
+        // The task cannot run before its plan is there: the plans are locked until then.
         tokio::spawn(run(Arc::clone(&desk), (number, due, order), clock)).abort_handle()
     });
     answer.map(|answer| (StatusCode::CREATED, Json(answer)).into_response())
@@ -236,7 +237,7 @@ async fn run(desk: Arc<Desk>, (number, due, order): (u64, Instant, Arc<Order>), 
         // Cancelled just now.
         None => return,
     }
-    // A panic in it is an answer, too: the plan is over in any case.
+    // A panic counts as a result: the plan is finished in any case.
     let state = match steer::carry_out(&desk, Arc::clone(&order), None, Some(number)).await {
         Ok(instance) => Progress::Done { version: instance.version },
         Err(refusal) => {
@@ -300,7 +301,8 @@ mod tests {
         }
     }
 
-    /// What can never be carried out is refused now, with the field inside of the change.
+    /// A change that can never be carried out is refused when it is scheduled; the refusal names the field inside the
+    /// change.
     #[test]
     fn a_change_is_read_when_it_is_scheduled() {
         let asked = |method: &str, resource: &str, body: Value| {

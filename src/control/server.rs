@@ -1,4 +1,4 @@
-//! The thread that serves: connections, their limits, and the end.
+//! The thread that serves: connections, their limits, and shutdown.
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
@@ -20,24 +20,25 @@ use crate::control::socket::{Choice, Socket, beside};
 use crate::control::token::{self, TokenFile};
 use crate::http::{GRACE, Limits, serve as serve_http};
 
-/// Of each listener.
+/// The limits of each listener.
 const LIMITS: Limits = Limits { connections: 64, patience: Duration::from_secs(10), headers: 16 << 10 };
-/// A thread that waited for workers or devices stays so long for the next.
+/// How long an idle helper thread, which waited for workers or devices, is kept.
 const KEEP_ALIVE: Duration = Duration::from_secs(1);
-/// A TCP client that takes nothing for so long, in milliseconds, is given up.
+/// If a TCP client accepts no data for this long, in milliseconds, its connection is closed.
 const STALLED: u32 = 30_000;
 
 /// The interface over TCP.
 #[derive(Debug, Clone, Copy)]
 pub struct Remote<'a> {
-    /// Where it listens.
+    /// The address on which it listens.
     pub address: SocketAddr,
-    /// The file with the token that requests have to show. One that is not there is made; `None`: beside the control socket, for
+    /// The file with the token that requests must send. If it does not exist, it is created. `None`: a file beside
+    /// the control socket, for this run only.
     /// this run only.
     pub token: Option<&'a Path>,
 }
 
-/// Sockets that are open, and not served yet.
+/// Listening sockets that are not served yet.
 #[derive(Debug)]
 pub struct Door {
     socket: Option<Socket>,
@@ -46,10 +47,10 @@ pub struct Door {
 }
 
 impl Door {
-    /// Opens what is asked for: the control socket, an address for metrics, and one for the whole interface.
+    /// Opens what is requested: the control socket, an address for metrics, and one for the whole interface.
     ///
     /// # Errors
-    /// If one of them cannot be opened; then none is.
+    /// If one of them cannot be opened; then none is open.
     pub fn open(
         control: &Choice,
         metrics: Option<SocketAddr>,
@@ -71,18 +72,18 @@ impl Door {
         Ok(Self { metrics, remote: remote.transpose()?, socket })
     }
 
-    /// Where the interface over TCP is, and the file with its token.
+    /// The address of the interface over TCP, and the file with its token.
     pub fn remote(&self) -> Option<(SocketAddr, &Path)> {
         let (listener, token) = self.remote.as_ref()?;
         Some((listener.local_addr().ok()?, &token.path))
     }
 
-    /// Where the socket is.
+    /// The path of the socket.
     pub fn path(&self) -> Option<&Path> {
         self.socket.as_ref().map(|socket| socket.path.as_path())
     }
 
-    /// Where the metrics are.
+    /// The address of the metrics.
     pub fn metrics(&self) -> Option<SocketAddr> {
         self.metrics.as_ref().and_then(|listener| listener.local_addr().ok())
     }
@@ -130,7 +131,7 @@ impl Drop for Control {
     fn drop(&mut self) {
         self.end.send_replace(true);
         if let Some(thread) = self.thread.take() {
-            // A panic there has been printed, and packets do not mind.
+            // A panic there has been printed; it does not affect the packets.
             let _ = thread.join();
         }
     }
@@ -146,7 +147,7 @@ async fn serve(door: Door, instance: Instance, ends: watch::Receiver<bool>) {
             let listener = socket.listener.try_clone().and_then(tokio::net::UnixListener::from_std);
             let Ok(listener) = listener else { return };
             serve_http(listener, router, LIMITS, ends).await;
-            // Taken away here, when nobody is served any more.
+            // Removed here, when no client is served any more.
             drop(socket);
         });
     }

@@ -1,4 +1,5 @@
-//! Single parameters of stages, by the keys that they have in a file: `probability`, `delay`, `queue.packets`.
+//! Single parameters of stages, by the keys that they have in a configuration file: `probability`, `delay`,
+//! `queue.packets`.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -21,7 +22,7 @@ use crate::pipeline::units::{Probability, Rate, UnitError};
 enum Setting<'a> {
     Chance(&'a mut Probability),
     Time(&'a mut Duration),
-    /// Longer than nothing.
+    /// A time greater than zero.
     Span(&'a mut Duration),
     MaybeSpan(&'a mut Option<Duration>),
     Rate(&'a mut Rate),
@@ -40,7 +41,7 @@ const OVERHEAD: RangeInclusive<i64> = -65_535..=65_535;
 
 /// Sets the parameters that `wanted` names.
 ///
-/// What a key means follows from what the stage was before, so that their order makes no difference.
+/// The meaning of a key depends on the stage before the change, so the order of the keys makes no difference.
 pub(super) fn set(
     impairment: &mut ImpairmentParams,
     wanted: &BTreeMap<String, Value>,
@@ -95,12 +96,12 @@ fn keys(impairment: &ImpairmentParams) -> Vec<&'static str> {
     keys
 }
 
-/// Whether a word of this line has a number that can be set by itself.
+/// Whether a word of this netem line has a number that can be set by itself.
 fn netem_has(netem: &mut NetemParams, word: &str) -> bool {
     self::netem(netem).iter().any(|(key, _)| *key == word)
 }
 
-/// The parameters that can be set, and what they are.
+/// The parameters that can be set, with their values.
 pub(super) fn shown(impairment: &ImpairmentParams) -> Map<String, Value> {
     let mut impairment = impairment.clone();
     settings(&mut impairment).into_iter().map(|(key, setting)| (key.to_owned(), setting.json())).collect()
@@ -261,7 +262,7 @@ fn netem(params: &mut NetemParams) -> Vec<(&'static str, Setting<'_>)> {
     all
 }
 
-/// A delay that there was not begins as none.
+/// A delay that is not set yet starts as zero.
 fn make_room(netem: &mut NetemParams, wants: &dyn Fn(&str) -> bool) {
     if netem.delay.is_none() && (wants("delay") || wants("jitter")) {
         let (delay, jitter) = (Duration::ZERO, Duration::ZERO);
@@ -270,7 +271,7 @@ fn make_room(netem: &mut NetemParams, wants: &dyn Fn(&str) -> bool) {
     }
 }
 
-/// Where loss is the only chance of a netem line, it is also its `probability`, as in a stage of type loss.
+/// If loss is the only probability of a netem line, it can also be set as `probability`, as in a stage of type loss.
 fn word<'k>(impairment: &ImpairmentParams, key: &'k str) -> &'k str {
     if let (ImpairmentParams::Netem(netem), "probability") = (impairment, key) {
         let others = [netem.duplicate, netem.corrupt, netem.reorder];

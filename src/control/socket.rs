@@ -1,4 +1,4 @@
-//! The Unix socket: where it is, who may use it, and what is left of instances that were killed.
+//! The Unix socket: its path, its permissions, and the removal of sockets of killed instances.
 
 use std::fs::{self, DirBuilder, Metadata};
 use std::io;
@@ -13,49 +13,49 @@ use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bin
 use nix::sys::stat::{Mode, fchmod};
 use nix::unistd::{Pid, geteuid};
 
-/// What the names of sockets end in.
+/// The ending of the names of sockets.
 pub(super) const ENDING: &str = ".sock";
-/// What the names of the files beside them end in that hold tokens.
+/// The ending of the names of token files beside them.
 const TOKEN: &str = ".token";
-/// Connections that wait to be taken.
+/// Maximum number of connections that wait to be accepted.
 const BACKLOG: i32 = 128;
 
-/// The socket cannot be made.
+/// The socket cannot be created.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SocketError {
-    /// There is no folder for a name.
+    /// There is no folder for sockets with a name.
     #[error(
         "there is no folder for control sockets: XDG_RUNTIME_DIR is not set; give a path (--control ./faultwire.sock)"
     )]
     NoFolder,
-    /// The folder is not ours alone.
+    /// Other users can write to the folder.
     #[error("{0} cannot hold control sockets: {1}")]
     Folder(PathBuf, String),
     /// Something is at the path.
     #[error("{path}: {what}")]
     Taken {
-        /// Where.
+        /// The path.
         path: PathBuf,
         /// What is there.
         what: String,
     },
-    /// The system refuses it.
+    /// The system refused it.
     #[error("cannot make the control socket {path}: {source}")]
     Refused {
-        /// Where.
+        /// The path.
         path: PathBuf,
         /// The system's reason.
         source: io::Error,
     },
 }
 
-/// Which socket is asked for.
+/// Which socket is requested.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Choice {
     /// None.
     None,
-    /// In the folder of this user, by this name.
+    /// In this user's folder, with this name.
     Name(String),
     /// At this path.
     Path(PathBuf),
@@ -78,7 +78,7 @@ impl std::str::FromStr for Choice {
 }
 
 impl Choice {
-    /// The path of the socket; `None` if none is wanted.
+    /// The path of the socket; `None` if no socket is requested.
     ///
     /// # Errors
     /// If there is no folder for a name.
@@ -94,7 +94,7 @@ impl Choice {
     }
 }
 
-/// Where the sockets of this user are by default: `/run/faultwire` for root, else `$XDG_RUNTIME_DIR/faultwire`.
+/// The folder of this user's sockets: `/run/faultwire` for root, otherwise `$XDG_RUNTIME_DIR/faultwire`.
 pub fn folder() -> Option<PathBuf> {
     if geteuid().is_root() {
         return Some("/run/faultwire".into());
@@ -103,7 +103,7 @@ pub fn folder() -> Option<PathBuf> {
     runtime.map(|folder| Path::new(&folder).join("faultwire"))
 }
 
-/// A socket that listens. When this is dropped, its file is removed.
+/// A listening socket. When it is dropped, its file is removed.
 #[derive(Debug)]
 pub(super) struct Socket {
     pub(super) listener: UnixListener,
@@ -135,7 +135,7 @@ impl Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        // Whatever stands there by now instead is not ours.
+        // If another file is at the path now, it is not removed.
         let is_own = |found: Metadata| (found.dev(), found.ino()) == self.identity;
         if fs::symlink_metadata(&self.path).is_ok_and(is_own) {
             let _ = fs::remove_file(&self.path);
@@ -143,14 +143,14 @@ impl Drop for Socket {
     }
 }
 
-/// The file of the token of a socket: its name with an ending more, so that no two sockets have one.
+/// The token file of a socket: the socket's path with another ending, so that no two sockets share one.
 pub(super) fn beside(socket: &Path) -> PathBuf {
     let mut name = socket.as_os_str().to_owned();
     name.push(TOKEN);
     name.into()
 }
 
-/// Makes the folder, and checks that nobody else can put something into it.
+/// Creates the folder, and checks that no other user can write to it.
 fn own_folder(folder: &Path) -> Result<(), SocketError> {
     let refused = |what: String| SocketError::Folder(folder.to_owned(), what);
     match DirBuilder::new().mode(0o700).create(folder) {
@@ -160,7 +160,7 @@ fn own_folder(folder: &Path) -> Result<(), SocketError> {
     }
     let found = match fs::symlink_metadata(folder) {
         Ok(found) => found,
-        // Taken away just now: whoever binds finds out.
+        // It has just been removed: binding will tell.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(refused(error.to_string())),
     };
@@ -176,8 +176,8 @@ fn own_folder(folder: &Path) -> Result<(), SocketError> {
     Ok(())
 }
 
-/// Removes the sockets that killed instances left: those that are called by the number of a process that is gone, and at which
-/// nobody listens. A process of another PID namespace looks gone, too, but it listens.
+/// Removes the sockets that killed instances left. Such a socket has the number of a process that has ended as its
+/// name, and no process listens on it. A process of another PID namespace seems to have ended too, but it listens.
 fn sweep(folder: &Path) {
     for path in fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()) {
         let name = path.file_name().and_then(|name| name.to_str()?.strip_suffix(ENDING)?.parse().ok());
@@ -187,14 +187,14 @@ fn sweep(folder: &Path) {
             && fs::symlink_metadata(&path).is_ok_and(is_socket)
             && UnixStream::connect(&path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
         {
-            // Another instance may be as quick.
+            // Another instance may have removed it at the same time.
             let _ = fs::remove_file(beside(&path));
             let _ = fs::remove_file(path);
         }
     }
 }
 
-/// Removes the socket of an instance that was killed; anything else at the path is an error.
+/// Removes the socket of a killed instance; anything else at the path is an error.
 fn make_way(path: &Path) -> Result<(), SocketError> {
     let taken = |what: &str| SocketError::Taken { path: path.to_owned(), what: what.to_owned() };
     let found = match fs::symlink_metadata(path) {
@@ -224,7 +224,7 @@ fn listen_at(path: &Path) -> io::Result<UnixListener> {
     let address = UnixAddr::new(path)?;
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let fd = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
-    // Before the file is there, so that it never has another mode.
+    // Set before the file exists, so that it never has another mode.
     fchmod(fd.as_fd(), Mode::S_IRUSR | Mode::S_IWUSR)?;
     bind(fd.as_raw_fd(), &address)?;
     listen(&fd, Backlog::new(BACKLOG)?)?;

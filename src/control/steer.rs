@@ -1,4 +1,4 @@
-//! Requests that change a run: one after the other, each whole or not at all.
+//! Requests that change a run. They are carried out one after the other, each completely or not at all.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,12 +23,12 @@ use crate::journal::{Names, Note, NoteKind};
 use crate::pipeline::params::RouterParams;
 use crate::pipeline::router::{Change, Router};
 
-/// Bytes of a body, at most.
+/// Maximum size of a body, in bytes.
 pub(super) const LARGEST: usize = 256 << 10;
-/// A body has to come within so long.
+/// How long to wait for a body.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The version of a run, as headers name it.
+/// The version of a run, as used in headers.
 pub(super) fn tag(instance: &Instance) -> String {
     format!("\"{}\"", instance.version)
 }
@@ -37,7 +37,7 @@ pub(super) fn tag(instance: &Instance) -> String {
 pub(super) async fn change(State(desk): State<Arc<Desk>>, request: Request) -> Result<Response, Refusal> {
     let (head, body) = parts(request).await?;
     let order = Order::read(&head.method, head.uri.path(), &body)?;
-    // Whoever asks in a wrong way is told that first, whatever the run is by now.
+    // An invalid request is refused first, whatever the state of the run.
     order.deed.check()?;
     let instance = carry_out(&desk, Arc::new(order), head.headers.get(IF_MATCH).cloned(), None).await?;
     let body = json!({ "version": instance.version, "paths": view::all_paths(&instance) });
@@ -52,7 +52,7 @@ pub(super) async fn mark(State(desk): State<Arc<Desk>>, request: Request) -> Res
     Ok((StatusCode::CREATED, Json(note.json())).into_response())
 }
 
-/// The head of a request, and its body if that comes in time and is not too long.
+/// The head of a request, and its body, if the body comes in time and is not too long.
 pub(super) async fn parts(request: Request) -> Result<(axum::http::request::Parts, Bytes), Refusal> {
     let (parts, body) = request.into_parts();
     let late = |_| Refusal::new(StatusCode::REQUEST_TIMEOUT, "body", "it did not come in time");
@@ -64,7 +64,7 @@ pub(super) async fn parts(request: Request) -> Result<(axum::http::request::Part
     Ok((parts, body.map_err(large)?))
 }
 
-/// `If-Match`, if it is there, is the version that there is.
+/// Checks that the version in `If-Match`, if there is one, is the current version.
 fn matches(wanted: Option<&HeaderValue>, instance: &Instance) -> Result<(), Refusal> {
     let Some(wanted) = wanted else { return Ok(()) };
     let is_it = wanted.to_str().is_ok_and(|tags| {
@@ -77,8 +77,8 @@ fn matches(wanted: Option<&HeaderValue>, instance: &Instance) -> Result<(), Refu
     Err(Refusal::new(StatusCode::PRECONDITION_FAILED, "If-Match", what))
 }
 
-/// Does what is ordered, if the version is the one that is wanted, and records that it was done. `schedule` is the number of the
-/// scheduled change that it is.
+/// Carries out the change, if the run has the wanted version, and records it. `schedule` is the number of the
+/// scheduled change, if it is one.
 pub(super) async fn carry_out(
     desk: &Arc<Desk>,
     order: Arc<Order>,
@@ -100,7 +100,7 @@ async fn apply(
 ) -> Result<Arc<Instance>, Refusal> {
     let mut current = desk.instance.write().await;
     matches(wanted, &current)?;
-    // Before the workers are told: no packet that was decided about by the new stages is older.
+    // Taken before the workers get the change: so no packet that the new stages decided about is older.
     let at_ns = current.workers.clock().now().as_nanos();
     let next = match &order.deed {
         Deed::Mark(text) => {
@@ -143,17 +143,17 @@ async fn freeze(current: &Instance, name: &str, frozen: bool) -> Result<Instance
     }
     next.version += 1;
     let workers = next.workers.clone();
-    // Paths have numbers of 16 bits.
+    // Paths have 16-bit numbers.
     let short = u16::try_from(number).map_err(|_| Refusal::ended())?;
     let done = spawn_blocking(move || workers.freeze(short, frozen)).await;
     done.ok().and_then(Result::ok).ok_or_else(Refusal::ended)?;
     Ok(next)
 }
 
-/// Makes a change ready, and puts it in place of what there is.
+/// Prepares a change and installs it in the workers.
 async fn become_edited(current: &Arc<Instance>, edit: Edit) -> Result<Instance, Refusal> {
     let (old, next) = (Arc::clone(current), edited(current, edit)?);
-    // Tables of all flows are made here, and thrown away.
+    // This allocates and frees tables of all flows.
     let done = spawn_blocking(move || {
         let changes = made_ready(&old.params, &next.params, old.workers.count())?;
         old.workers.change(changes).map_err(|_| Refusal::ended())?;
@@ -167,7 +167,7 @@ fn made_ready(old: &RouterParams, new: &RouterParams, workers: usize) -> Result<
     (0..workers).map(|_| Change::new(old, new, &shared).map_err(Refusal::from)).collect()
 }
 
-/// The instance with what was edited.
+/// The instance after the edit.
 fn edited(current: &Instance, edit: Edit) -> Result<Instance, Refusal> {
     let labels: Vec<&str> = current.paths().collect();
     let names = Names { started_ns: current.names.started_ns, ..Names::of(&edit.params, &labels) };

@@ -1,4 +1,4 @@
-//! The token of requests over TCP: where it is kept, and how a request shows it.
+//! The token of requests over TCP: where it is stored, and how a request sends it.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Write};
@@ -16,10 +16,10 @@ use subtle::ConstantTimeEq;
 
 use crate::control::answer::Refusal;
 
-/// Characters of a token at least, and at most.
+/// Minimum and maximum length of a token, in characters.
 const LENGTH: std::ops::RangeInclusive<usize> = 16..=1_024;
 
-/// Why there is no token.
+/// Why the token is not available.
 #[derive(Debug, thiserror::Error)]
 #[error("the token in {path}: {what}")]
 pub struct TokenError {
@@ -27,7 +27,7 @@ pub struct TokenError {
     what: String,
 }
 
-/// What a request has to show. It is never printed.
+/// The secret that a request must send. It is never printed.
 #[derive(Clone)]
 pub(super) struct Token(String);
 
@@ -47,7 +47,7 @@ pub(super) struct TokenFile {
 
 impl Drop for TokenFile {
     fn drop(&mut self) {
-        // Another file that stands there by now is not ours.
+        // If another file is at the path now, it is not removed.
         let is_own = |text: String| text.trim_end() == self.token.0;
         if self.is_temporary && read(&self.path).is_ok_and(is_own) {
             let _ = fs::remove_file(&self.path);
@@ -56,7 +56,7 @@ impl Drop for TokenFile {
 }
 
 impl TokenFile {
-    /// The token in the file `path`, which is made with a random one if there is none.
+    /// The token in the file `path`. If there is no file, it is created with a random token.
     pub(super) fn open(path: &Path) -> Result<Self, TokenError> {
         let error = |what: String| TokenError { path: path.to_owned(), what };
         let known = |text: String| token(&text).map_err(error);
@@ -65,7 +65,7 @@ impl TokenFile {
             Err(Unread::Refused(what)) => return Err(error(what)),
             Err(Unread::Missing) => match make(path) {
                 Ok(token) => token,
-                // Another instance has just made it.
+                // Another instance has just created it.
                 Err(source) if source.kind() == io::ErrorKind::AlreadyExists => match read(path) {
                     Ok(text) => known(text)?,
                     Err(_) => return Err(error(source.to_string())),
@@ -76,7 +76,8 @@ impl TokenFile {
         Ok(Self { token, path: path.to_owned(), is_temporary: false })
     }
 
-    /// A new token in the file `path`, which is removed at the end. The file of a killed instance is replaced, and no other.
+    /// A new token in the file `path`, which is removed at the end. It replaces the file of a killed instance, but no
+    /// other file.
     pub(super) fn temporary(path: &Path) -> Result<Self, TokenError> {
         let error = |what: String| TokenError { path: path.to_owned(), what };
         match read(path) {
@@ -129,13 +130,13 @@ fn token(text: &str) -> Result<Token, String> {
     })
 }
 
-/// Whether [`make`] wrote this.
+/// Whether [`make`] wrote this text.
 fn is_made(text: &str) -> bool {
     let token = text.strip_suffix('\n').unwrap_or_default();
     token.len() == 64 && token.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// A file with 256 random bits. It is whole from the moment at which it exists.
+/// Creates a file with 256 random bits. The file is complete as soon as it exists.
 fn make(path: &Path) -> io::Result<Token> {
     let mut random = [[0; 16]; 2];
     let mut source = fs::File::open("/dev/urandom")?;
@@ -153,7 +154,7 @@ fn make(path: &Path) -> io::Result<Token> {
 }
 
 impl Token {
-    /// The one in a file, as [`TokenFile::open`] takes it.
+    /// The token in a file, under the rules of [`TokenFile::open`].
     pub(super) fn of_file(path: &Path) -> Result<Self, TokenError> {
         let read = read(path).map_err(|unread| match unread {
             Unread::Missing => "there is no such file".to_owned(),
@@ -162,18 +163,18 @@ impl Token {
         read.and_then(|text| token(&text)).map_err(|what| TokenError { path: path.to_owned(), what })
     }
 
-    /// What is shown.
+    /// The text of the token.
     pub(super) fn text(&self) -> &str {
         &self.0
     }
 
-    /// Takes the same time wherever the two differ. Their lengths are no secret.
+    /// Compares in a time that does not depend on where the two differ. The length is not secret.
     fn is(&self, given: &[u8]) -> bool {
         self.0.as_bytes().ct_eq(given).into()
     }
 }
 
-/// Lets requests pass that show the token and come from no browser.
+/// Accepts requests that send the token and do not come from a browser.
 pub(super) async fn guard(State(token): State<Token>, request: Request, next: Next) -> Response {
     match check(&token, request.headers()) {
         Ok(()) => next.run(request).await,

@@ -13,7 +13,7 @@ use crate::pipeline::params::{NatKind, PortParams, RouteTarget, SeatParams, Stag
 /// Version of the interface.
 pub(super) const API: u32 = 1;
 
-/// What the numbers of a moment are: the sum of the workers.
+/// The numbers at one moment: the sum of the workers.
 #[derive(Debug, Clone)]
 pub(super) struct Moment {
     /// Nanoseconds since the start of the run.
@@ -147,7 +147,7 @@ pub(super) fn ports(instance: &Instance, links: &[Option<LinkStats>]) -> Value {
     instance.params.ports.iter().map(port).collect()
 }
 
-/// `GET /v1/routes`: those of the ports' own prefixes, and those of the configuration. The longest prefix decides.
+/// `GET /v1/routes`: the routes to the ports' own prefixes, and those of the configuration. The longest prefix wins.
 pub(super) fn routes(instance: &Instance) -> Value {
     let params = &instance.params;
     let connected = params.ports.iter().flat_map(|port| {

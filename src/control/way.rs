@@ -1,4 +1,4 @@
-//! The way to a running instance: its Unix socket, or its address and token.
+//! The connection to a running instance: its Unix socket, or its address and token.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -12,7 +12,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::control::token::Token;
 
-/// Where an instance is asked.
+/// How an instance is reached.
 #[derive(Debug, Clone)]
 pub(super) enum Way {
     Socket(PathBuf),
@@ -68,7 +68,7 @@ impl Way {
         }
     }
 
-    /// What a request has to say for this way.
+    /// The headers that a request needs for this kind of connection.
     pub(super) fn headers(&self) -> Vec<String> {
         match self {
             Self::Socket(_) => vec!["Host: faultwire".to_owned()],
@@ -79,9 +79,9 @@ impl Way {
     }
 }
 
-/// Has the kernel ask for signs of life: a host that is switched off says nothing.
+/// Enables TCP keepalives, to notice a host that was switched off.
 fn notice_silence(stream: &TcpStream) -> io::Result<()> {
-    /// Seconds of silence, and between the questions after it.
+    /// Seconds of silence before the first keepalive, and between keepalives.
     const IDLE: u32 = 15;
     const INTERVAL: u32 = 5;
     setsockopt(stream, sockopt::KeepAlive, &true)?;
@@ -100,7 +100,7 @@ pub enum Stream {
 }
 
 impl Stream {
-    /// Reads wait for as long as it takes.
+    /// Reads wait without a limit.
     pub(super) fn wait_for_ever(&self) -> io::Result<()> {
         match self {
             Self::Unix(stream) => stream.set_read_timeout(None),

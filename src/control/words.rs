@@ -1,13 +1,13 @@
-//! Words of tc-netem with all that may stand behind them, as the value of a key: `loss=gemodel 1% 10%`.
+//! Words of tc-netem with everything that may follow them, as the value of a key: `loss=gemodel 1% 10%`.
 
 use crate::config::spec;
 use crate::pipeline::impair::NetemParams;
 use crate::pipeline::params::{ImpairmentParams, Select, Trigger};
 
-/// The words that can be said anew, each with its model, correlation and distribution.
+/// The words that can be replaced, each with its model, correlation and distribution.
 pub(super) const WORDS: [&str; 5] = ["loss", "delay", "duplicate", "corrupt", "slot"];
 
-/// Puts what `word` says with `text` behind it in place of what it said; nothing else changes.
+/// Replaces what `word` said by `word` with `text`; nothing else changes.
 pub(super) fn say(netem: &mut NetemParams, word: &str, text: &str) -> Result<(), String> {
     let wrong = || format!("it is what stands behind {word} in a spec, and nothing else");
     let read = spec::parse(&format!("{word} {text}")).map_err(|error| error.to_string())?;
@@ -15,7 +15,7 @@ pub(super) fn say(netem: &mut NetemParams, word: &str, text: &str) -> Result<(),
     let ImpairmentParams::Netem(said) = &stage.impairment else { return Err(wrong()) };
     let mut alone = NetemParams::default();
     put(&mut alone, said, word);
-    // What else it says would be lost.
+    // Anything else in the text would be lost.
     let is_alone =
         alone == **said && stage.select == Select::default() && stage.trigger == Trigger::default();
     if !is_alone || read.seed.is_some() {
@@ -25,7 +25,7 @@ pub(super) fn say(netem: &mut NetemParams, word: &str, text: &str) -> Result<(),
     Ok(())
 }
 
-/// What one word says.
+/// Takes the setting of one word from `said`.
 fn put(netem: &mut NetemParams, said: &NetemParams, word: &str) {
     match word {
         "loss" => netem.loss.clone_from(&said.loss),

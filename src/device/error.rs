@@ -30,7 +30,7 @@ pub enum DeviceError {
     Exists {
         /// The device.
         name: String,
-        /// Where.
+        /// The namespace.
         netns: String,
     },
     /// `/dev/net/tun` cannot be opened.
@@ -46,9 +46,9 @@ pub enum DeviceError {
         action: &'static str,
         /// The device.
         name: String,
-        /// Where.
+        /// The namespace.
         netns: String,
-        /// Why not.
+        /// The system's reason.
         source: io::Error,
         /// What to do, if that is known; else empty.
         hint: &'static str,

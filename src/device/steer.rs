@@ -1,17 +1,18 @@
 //! Both directions of a flow on the same queue of every port, so that one worker owns all of the flow.
 //!
-//! Left alone, the kernel puts a flow on the queue from which it last saw the reverse direction written, and guesses
-//! until then. Instead a small eBPF program (`TUNSETSTEERINGEBPF`) hashes each packet symmetrically, and
+//! Without steering, the kernel puts a flow on the queue to which its reverse direction was last written, and guesses
+//! before that. So a small eBPF program (`TUNSETSTEERINGEBPF`) hashes each packet symmetrically, and [`hash`]
+//! computes exactly the same:
 //! [`hash`] computes the same, bit for bit:
 //!
 //! - sums of the source's and destination's address words, which do not tell the two ends apart, folded together;
-//! - the sum of the ports too, for TCP, UDP and SCTP that is not a fragment. IPv6 extension headers are not walked: a
-//!   packet that has some counts by addresses only, as do fragments, the first one too, or a datagram's parts would
-//!   part ways;
+//! - for TCP, UDP and SCTP packets that are not fragments, also the sum of the ports. IPv6 extension headers are not
+//!   followed: a packet with extension headers is hashed by its addresses only. So is every fragment, including the
+//!   first, because otherwise the fragments of a datagram would go to different queues;
 //! - mixed by the finaliser of `MurmurHash3`, and cut to 16 bits, since the kernel keeps no more before it takes the
 //!   remainder by the number of queues.
 //!
-//! What is neither IPv4 nor IPv6, or too short for the fields read, hashes to 0.
+//! Packets that are neither IPv4 nor IPv6, or too short for these fields, have the hash 0.
 
 mod program;
 

@@ -1,7 +1,8 @@
 //! Frames of TAP devices: an Ethernet header, maybe with VLAN tags, before the IP packet.
 //!
-//! The packet core knows IP packets only. So a frame's link header is kept in a table of the worker, and the packet carries
-//! its number: an interface has as many different headers as it has neighbours, however many packets wait.
+//! The packet core only knows IP packets. So the link header of a frame is stored in a table of the worker, and the
+//! packet carries its number. The table is small: an interface has only as many different headers as it has
+//! neighbours.
 
 use std::collections::HashMap;
 use std::io;
@@ -75,7 +76,7 @@ impl LinkHeader {
 pub struct LinkHeaders {
     headers: Vec<LinkHeader>,
     numbers: HashMap<LinkHeader, u16>,
-    /// The last one asked for: most packets have the header of the packet before.
+    /// The number that was returned last: most packets have the same header as the packet before.
     last: u16,
 }
 
@@ -83,7 +84,7 @@ impl LinkHeaders {
     /// Room for this many; numbers are `0..MOST`.
     pub const MOST: usize = u16::MAX as usize;
 
-    /// The number of `header`, given to it if it has none; `None` if there is no number left.
+    /// The number of `header`; a new number if it has none yet. `None` if no number is free.
     #[inline]
     pub fn number(&mut self, header: &LinkHeader) -> Option<u16> {
         if self.headers.get(usize::from(self.last)) == Some(header) {
@@ -114,15 +115,15 @@ impl LinkHeaders {
         &self.headers[usize::from(number)]
     }
 
-    /// Forgets all: only while no packet carries a number.
+    /// Forgets all headers; only allowed while no packet carries a number.
     pub fn clear(&mut self) {
         self.headers.clear();
         self.numbers.clear();
     }
 }
 
-/// Reads one frame into `buffer` as a TUN device would have given it: a virtio header and an IP packet. The link header that
-/// stood between them, `None` if the frame does not carry IP; and the length of what is in `buffer`.
+/// Reads one frame into `buffer` as a TUN device would return it: a virtio header and an IP packet. Returns the link
+/// header that was between them, `None` if the frame does not carry IP, and the length of what is in `buffer`.
 ///
 /// # Errors
 /// As [`Queue::recv`].
@@ -135,7 +136,8 @@ pub fn recv(queue: &Queue, buffer: &mut [u8]) -> io::Result<(Option<LinkHeader>,
     Ok(tidy(&mut head, buffer, read))
 }
 
-/// Puts the packet where it belongs if tags have been read as a part of it, and counts the header's offsets from its start.
+/// Moves the packet to its place if VLAN tags were read as a part of it, and adjusts the virtio header's offsets to
+/// count from its start.
 fn tidy(head: &mut [u8], buffer: &mut [u8], read: usize) -> (Option<LinkHeader>, usize) {
     const HEAD: usize = vnet::LEN + PLAIN;
     let Some(mut length) = read.checked_sub(HEAD) else { return (None, vnet::LEN) };

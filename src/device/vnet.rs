@@ -1,4 +1,4 @@
-//! The header in front of each frame of a TUN device: what is left to do in the packet.
+//! The header in front of each frame of a TUN device: it says which checksum and segmentation are still to be done.
 //!
 //! `struct virtio_net_hdr`, virtio 1.2 section 5.1.6, without `num_buffers`, in the host's byte order:
 //!
@@ -30,7 +30,7 @@ const NEEDS_CSUM: u8 = 1;
 const DATA_VALID: u8 = 2;
 const ECN: u8 = 0x80;
 
-/// Why a frame's header cannot be believed.
+/// Why a frame's header is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BadFrame {

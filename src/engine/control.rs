@@ -62,7 +62,7 @@ pub enum EngineError {
 /// How to run the workers.
 #[derive(Debug, Clone, Default)]
 pub struct EngineOptions {
-    /// Worker i runs on core `pin[i]`; empty: wherever the scheduler puts it.
+    /// Worker i runs on core `pin[i]`; empty: the scheduler decides.
     pub pin: Vec<usize>,
     /// The receivers of records about each packet.
     pub watch: Watch,
@@ -80,12 +80,12 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Whether a receiver has to see packets to which nothing happens.
+    /// Whether a receiver needs every packet, also those to which nothing happens.
     pub fn sees_packets(&self) -> bool {
         self.records.is_some() || self.events.is_some() || self.journal.iter().any(Taps::sees_packets)
     }
 
-    /// Whether a receiver is told which transmission of its data a packet is.
+    /// Whether a receiver needs to know which transmission of its data a packet is.
     pub fn follows_flows(&self) -> bool {
         self.journal.iter().any(Taps::follows_flows)
     }
@@ -119,7 +119,7 @@ impl Engine {
         for (worker, ports) in ports.into_iter().enumerate() {
             let router = Router::new(params, &shared);
             let core = options.pin.get(worker).copied();
-            // If this fails, those that run already end with the engine.
+            // If this fails, dropping the engine ends the workers that already run.
             engine.start_worker(worker, (router, params.flows), ports, core, &options.watch)?;
         }
         Ok(engine)
@@ -146,7 +146,7 @@ impl Engine {
         let body = move || {
             let result = core.map_or(Ok(()), pin_to);
             let failed = result.is_err();
-            // The starter waits for this.
+            // `start` waits for this result.
             let _ = pinned.send(result);
             if failed { Ok(()) } else { worker_state.run() }
         };
@@ -158,7 +158,7 @@ impl Engine {
         Ok(())
     }
 
-    /// The way to the workers, for other threads.
+    /// A handle to the workers, for other threads.
     pub fn workers(&self) -> Workers {
         Workers { lines: self.workers.iter().map(|handle| handle.line.clone()).collect(), clock: self.clock }
     }
@@ -168,7 +168,7 @@ impl Engine {
         &self.clock
     }
 
-    /// The numbers of all workers at about this moment, one report a worker.
+    /// The numbers of all workers at about this moment: one report for each worker.
     ///
     /// # Errors
     /// If a worker has ended.
@@ -190,7 +190,7 @@ impl Engine {
         self.workers.iter().any(|worker| worker.thread.is_finished())
     }
 
-    /// Stops all workers; the last report of each.
+    /// Stops all workers, and returns the last report of each.
     ///
     /// # Errors
     /// The first failure of a worker.
@@ -198,7 +198,7 @@ impl Engine {
         self.end(Message::Stop)
     }
 
-    /// As [`Self::stop`], but what is held leaves at once, in the order in which it was due.
+    /// As [`Self::stop`], but held packets leave at once, in the order in which they were due.
     ///
     /// # Errors
     /// The first failure of a worker.
@@ -241,7 +241,7 @@ impl Drop for Engine {
     }
 }
 
-/// The sum of several workers' reports; `None` of none.
+/// The sum of several workers' reports; `None` if there are none.
 pub fn total(reports: &[Report]) -> Option<Report> {
     let (first, others) = reports.split_first()?;
     let mut sum = first.clone();

@@ -16,7 +16,7 @@ use crate::pipeline::router::Change;
 /// Flows that a worker lists in one answer, which takes about ten microseconds.
 const FLOWS: usize = 1_024;
 
-/// The way to one worker.
+/// The channel to one worker.
 #[derive(Debug, Clone)]
 pub(super) struct Line {
     pub(super) messages: Sender<Message>,
@@ -62,7 +62,7 @@ pub struct Workers {
 }
 
 impl Workers {
-    /// How many.
+    /// The number of workers.
     pub fn count(&self) -> usize {
         self.lines.len()
     }
@@ -72,7 +72,7 @@ impl Workers {
         &self.clock
     }
 
-    /// The numbers of all workers at about this moment, one report a worker. Waits for the workers.
+    /// The numbers of all workers at about this moment: one report for each worker. Waits for the workers.
     ///
     /// # Errors
     /// If a worker has ended.
@@ -89,8 +89,8 @@ impl Workers {
         self.send_changes(changes, Message::Change)
     }
 
-    /// As [`Self::change`], but what is held by stages that change or go leaves them at once, so that the change takes effect with
-    /// the next packet.
+    /// As [`Self::change`], but packets held by stages that change or are removed leave them at once, so that the
+    /// change takes effect with the next packet.
     ///
     /// # Errors
     /// If a worker has ended.
@@ -171,7 +171,7 @@ pub struct Listener {
 impl Drop for Listener {
     fn drop(&mut self) {
         for line in self.workers.lines.iter() {
-            // A worker that has ended has no taps any more.
+            // A worker that has ended has no taps to remove.
             line.send(Message::Deafen(self.number));
         }
     }
@@ -184,7 +184,7 @@ mod tests {
     use super::*;
     use crate::journal::{Kind, Lane};
 
-    /// Otherwise the worker would continue to record for a reader that is gone.
+    /// Otherwise the worker would continue to record for a reader that no longer exists.
     #[test]
     fn a_listener_that_goes_takes_its_tap_from_the_worker() {
         let (messages, inbox) = unbounded();

@@ -1,9 +1,10 @@
 //! Worker threads: each carries packets between one queue of every device and its own copy of the packet core.
 //!
-//! The only memory that several workers write is the few atomics of [`crate::pipeline::shared`]. The control side sends them
-//! messages, which they read between bursts. Without messages, a worker makes no system call but device I/O and waiting.
+//! The only memory that several workers write is the few atomics of [`crate::pipeline::shared`]. The control side
+//! sends messages to the workers, which read them between bursts. Without messages, a worker's only system calls are
+//! device I/O and waiting.
 
-// Numbers come from outside here: each conversion is checked, or a comment says why that is not needed.
+// Numbers from outside are converted here: each conversion is checked, or a comment says why this is not needed.
 #![cfg_attr(
     not(test),
     warn(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_possible_wrap)

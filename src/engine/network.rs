@@ -30,7 +30,7 @@ pub enum NetworkError {
     Net {
         /// Name of the port.
         port: String,
-        /// What.
+        /// The error.
         source: NetError,
     },
     /// A device.
@@ -38,7 +38,7 @@ pub enum NetworkError {
     Device {
         /// Name of the port.
         port: String,
-        /// What.
+        /// The error.
         source: DeviceError,
     },
     /// Flows could not be steered to workers, though the program was loaded.
@@ -46,7 +46,7 @@ pub enum NetworkError {
     Steer {
         /// Name of the port.
         port: String,
-        /// What.
+        /// The error.
         source: SteerError,
     },
     /// The target of an attached port.
@@ -54,7 +54,7 @@ pub enum NetworkError {
     Target {
         /// Name of the port.
         port: String,
-        /// What.
+        /// The error.
         source: TargetError,
     },
     /// The device of an attached port.
@@ -62,7 +62,7 @@ pub enum NetworkError {
     Attach {
         /// Name of the port.
         port: String,
-        /// What.
+        /// The error.
         source: AttachError,
     },
     /// A veth port.
@@ -70,10 +70,10 @@ pub enum NetworkError {
     Veth {
         /// Name of the port.
         port: String,
-        /// What.
+        /// The error.
         source: VethError,
     },
-    /// More paths than have a number, those of attached ports included.
+    /// More paths than a path number can count, including those of attached ports.
     #[error("the plan has more than 65,536 paths, two of each attached port included")]
     TooManyPaths,
     /// The workers.
@@ -88,14 +88,14 @@ pub struct Port {
     pub name: String,
     /// Its device.
     pub device: String,
-    /// Where the device is.
+    /// The namespace of the device.
     pub netns: Netns,
     /// Its number among the veth ports, if it is one.
     veth: Option<usize>,
     _named: Option<NamedNetns>,
 }
 
-/// A device that somebody else made.
+/// A device that faultwire did not create, with its attachment.
 #[derive(Debug)]
 pub struct Attached {
     /// Its name in the plan.
@@ -105,12 +105,12 @@ pub struct Attached {
 }
 
 impl Attached {
-    /// How to call whose device it is.
+    /// The name of the target for reports.
     pub fn label(&self) -> &str {
         &self.target.label
     }
 
-    /// Its name where it is.
+    /// The name of the device in its namespace.
     pub fn device(&self) -> &str {
         self.attachment.device()
     }
@@ -120,7 +120,7 @@ impl Attached {
         self.attachment.taps()
     }
 
-    /// Where they are.
+    /// The namespace of the TAPs.
     pub const fn netns(&self) -> &Netns {
         self.attachment.netns()
     }
@@ -139,7 +139,7 @@ pub struct Network {
     veths: Option<Box<VethPorts>>,
     /// The ports, in the order of the plan.
     pub ports: Vec<Port>,
-    /// The attached ones, likewise.
+    /// The attached ports, in the order of the plan.
     pub attached: Vec<Attached>,
     /// Requested features that the kernel did not grant, one sentence each.
     pub notices: Vec<String>,
@@ -168,7 +168,7 @@ impl Network {
     /// `netns` finds the namespace of a port; [`open_netns`] does for plans from files.
     ///
     /// # Errors
-    /// The first thing that could not be made; what was made before it is gone then.
+    /// The first error; everything that was created before it has been removed.
     pub fn start(
         plan: &Plan,
         seed: u64,
@@ -229,7 +229,7 @@ impl Network {
         let engine = Engine::start(&router_params(plan, seed), ends, &options)?;
         let mut network = Self { engine, veths, ports, attached, notices, refused, seed, workers };
         if let Err(error) = network.attach() {
-            // Packets of devices that are already attached leave in order.
+            // Packets of attached devices must leave in order.
             let _ = network.stop();
             return Err(error);
         }

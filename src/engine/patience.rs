@@ -20,7 +20,7 @@ pub(super) struct Patience {
     late: u64,
     /// Mean distance from that mean, in nanoseconds.
     spread: u64,
-    /// When the sleep under way was to end.
+    /// When the current sleep should end.
     until: Option<Instant>,
 }
 
@@ -42,7 +42,7 @@ impl Patience {
         sleep
     }
 
-    /// The sleep came to its end by itself, at `now`.
+    /// The sleep ended by itself, at `now`.
     pub(super) fn woke(&mut self, now: Instant) {
         let Some(until) = self.until.take() else { return };
         let late = now.since(until).as_nanos().min(MOST);

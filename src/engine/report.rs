@@ -1,4 +1,4 @@
-//! What a router did, in numbers.
+//! The numbers of a run.
 
 use hdrhistogram::Histogram;
 
@@ -10,7 +10,7 @@ use crate::pipeline::router::Router;
 use crate::pipeline::router::path::Path;
 use crate::pipeline::stage::Stage;
 
-/// Lateness above this is recorded as this, in nanoseconds: a minute.
+/// Longer lateness is recorded as this value, in nanoseconds: a minute.
 pub const LATENESS_MAX: u64 = 60_000_000_000;
 
 /// One worker's numbers, or the sum of all.
@@ -20,7 +20,7 @@ pub struct Report {
     pub counters: RouterCounters,
     /// The part of the received and sent packets that passed in the kernel, by the flow caches of attachments.
     pub carried: Amount,
-    /// Waiting at the time of the report.
+    /// Packets held at the time of the report.
     pub held: Amount,
     /// Paths that have stages, in the order of the configuration.
     pub paths: Vec<PathReport>,
@@ -28,13 +28,13 @@ pub struct Report {
     pub nats: Vec<NatReport>,
     /// Flows that were evicted from the full flow table.
     pub evicted_flows: u64,
-    /// Connections that were numbered for the draws.
+    /// Connections that were named for the draws.
     pub named: Named,
     /// How long after its time each scheduled packet left, in nanoseconds.
     pub lateness: Histogram<u64>,
-    /// Records that the reader did not take in time.
+    /// Records that were lost because the reader was too slow.
     pub records_lost: u64,
-    /// Events that are missing in a log, for the same reason.
+    /// Events that are missing in a log for the same reason.
     pub events_lost: u64,
 }
 
@@ -45,11 +45,11 @@ pub struct PathReport {
     pub from: usize,
     /// Index of the port it leads to.
     pub to: usize,
-    /// In order.
+    /// The stages, in order.
     pub stages: Vec<StageReport>,
     /// How long its packets took from their arrival until they left, without those that passed in the kernel.
     pub delay: Spread,
-    /// How long after their time packets left that had waited on it.
+    /// How long after their due time packets left that had waited on the path.
     pub lateness: Spread,
 }
 
@@ -127,7 +127,7 @@ impl Report {
         Self::of(router, &lateness, &AllTimes::default(), 0, 0)
     }
 
-    /// Adds the numbers of another worker of the same router; one with translators has no other.
+    /// Adds the numbers of another worker of the same router. A router with translators has only one worker.
     pub(super) fn add(&mut self, other: &Self) {
         self.counters += &other.counters;
         self.carried += other.carried;

@@ -3,11 +3,11 @@
 //! A worker records into plain numbers of its own: no lock, no atomic, and no allocation but when a longer time than ever before
 //! comes. A report takes a copy of the part that is in use.
 
-/// Bits of a time below which times are not told apart: 64 ns.
+/// Times that differ by less than 2^6 = 64 ns are not distinguished.
 const UNIT_BITS: u32 = 6;
 /// Each power of two has 2^5 buckets: a bucket is at most 1/32 of its times wide.
 const SUB_BITS: u32 = 5;
-/// Longer times, above 73 minutes, are counted with these; the longest one is kept exactly.
+/// Longer times, above 73 minutes, are counted in this bucket; the longest time itself is kept exactly.
 const LONGEST_UNIT: u64 = (1 << 36) - 1;
 /// Buckets that are added at once.
 const GROWTH: usize = 64;
@@ -26,11 +26,11 @@ fn end(bucket: usize) -> u64 {
     ((bucket - (shift << SUB_BITS) + 1) as u64) << (shift + UNIT_BITS as usize)
 }
 
-/// What a worker counts into.
+/// The histogram that a worker writes.
 #[derive(Debug)]
 pub(super) struct Times {
     counts: Vec<u64>,
-    /// Of all times, in nanoseconds.
+    /// The sum of all times, in nanoseconds.
     sum: u128,
     least: u64,
     most: u64,
@@ -59,7 +59,7 @@ impl Times {
         self.counts.resize((bucket + 1).next_multiple_of(GROWTH), 0);
     }
 
-    /// A copy of what was counted.
+    /// A copy of the counts.
     fn spread(&self) -> Spread {
         if self.least > self.most {
             return Spread::default();
@@ -73,9 +73,9 @@ impl Times {
 /// How long the packets of one path took.
 #[derive(Debug)]
 pub(super) struct PathTimes {
-    /// From a packet's arrival until it left.
+    /// From the arrival of a packet until it left.
     pub(super) delay: Times,
-    /// From the time at which it was to leave until it left, of packets that waited.
+    /// From the due time of a packet that waited until it left.
     pub(super) lateness: Times,
 }
 
@@ -84,7 +84,7 @@ pub(super) struct PathTimes {
 pub(super) struct AllTimes(Vec<Option<Box<PathTimes>>>);
 
 impl AllTimes {
-    /// Those of a path.
+    /// The times of a path.
     #[inline]
     pub(super) fn of(&mut self, path: u16) -> &mut PathTimes {
         let at = usize::from(path);
@@ -94,7 +94,7 @@ impl AllTimes {
         self.0[at].as_mut().expect("it is there, or was just added")
     }
 
-    /// With the first packet of a path.
+    /// Adds the times of a path, with its first packet.
     #[cold]
     fn add(&mut self, at: usize) {
         if at >= self.0.len() {
@@ -110,7 +110,7 @@ impl AllTimes {
     }
 }
 
-/// How times are spread: a histogram that can be read.
+/// A distribution of times: a histogram to be read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Spread {
     /// Number of the first bucket.
@@ -138,7 +138,8 @@ impl Spread {
         self.most
     }
 
-    /// The time that this part (0 to 1) of all times does not exceed, in nanoseconds and exact to 1/64; 0 if there is none.
+    /// The time that this share (0 to 1) of all times does not exceed, in nanoseconds and exact to 1/64; 0 if there
+    /// are no times.
     pub fn quantile(&self, part: f64) -> u64 {
         #[expect(
             clippy::cast_possible_truncation,

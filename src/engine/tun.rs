@@ -1,4 +1,4 @@
-//! Between a worker's devices and its packet core.
+//! The interface between a worker's devices and its packet core.
 
 use hdrhistogram::Histogram;
 
@@ -32,7 +32,7 @@ pub enum Port {
     Veth {
         /// The queue of its TAP device.
         queue: Queue,
-        /// All else.
+        /// The rest of the port.
         end: VethEnd,
     },
     /// One end of a wire: packets from it take a path, whatever their addresses are.
@@ -49,7 +49,7 @@ pub enum Port {
 }
 
 impl Port {
-    /// What is read from.
+    /// The queue from which packets are read.
     pub(super) const fn queue(&self) -> &Queue {
         match self {
             Self::Routed(queue) | Self::Veth { queue, .. } | Self::Wire { reads: queue, .. } => queue,
@@ -60,9 +60,9 @@ impl Port {
 /// A frame as it was read: a virtio header and an IP packet.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Arrival {
-    /// Of both.
+    /// Length of both together.
     pub(super) length: usize,
-    /// Of a wire: the path, and the number of the link header.
+    /// For a wire: the path, and the number of the link header.
     pub(super) wire: Option<(u16, u16)>,
 }
 
@@ -70,7 +70,7 @@ pub(super) struct Arrival {
 #[derive(Debug)]
 pub(super) struct Queues {
     pub(super) ports: Vec<Port>,
-    /// Frames written to each.
+    /// Frames written to each port.
     pub(super) written: Vec<u64>,
     links: LinkHeaders,
     clock: Clock,
@@ -112,7 +112,7 @@ impl Queues {
         }
     }
 
-    /// Reads one frame. `is_idle`: no packet is held, so no number of a link header is in use.
+    /// Reads one frame. `is_idle` says that no packet is held, so no link header's number is in use.
     pub(super) fn recv(&mut self, port: u16, buffer: &mut [u8], is_idle: bool) -> std::io::Result<Arrival> {
         match &self.ports[usize::from(port)] {
             Port::Routed(queue) => Ok(Arrival { length: queue.recv(buffer)?, wire: None }),
@@ -130,7 +130,8 @@ impl Queues {
                         self.links.number(&link)
                     })
                 });
-                // What is no IP, or has no number, is handed on as empty, and counted as malformed.
+                // A frame that is not IP, or for which no number is free, is passed on as an empty packet and counted
+                // as malformed.
                 Ok(number.map_or(Arrival { length: 0, wire: None }, |number| Arrival {
                     length,
                     wire: Some((*path, number)),
@@ -140,7 +141,7 @@ impl Queues {
     }
 }
 
-/// What the virtio header of a frame says, in the words of the core; `None` if it makes no sense.
+/// The offload settings in the virtio header of a frame, in the core's types; `None` if they are invalid.
 pub(super) fn offload(frame: &[u8]) -> Option<Offload> {
     let (header, _) = vnet::VnetHeader::parse(frame).ok()?;
     let partial = match header.checksum {
@@ -176,7 +177,7 @@ impl Egress for Queues {
     fn send(&mut self, port: u16, packet: &mut Packet, due: Instant) -> Result<(), Reason> {
         let header = header_of(packet).emit();
         let scheduled = packet.has_waited();
-        // An answer to who has sent what it is about.
+        // An error that answers a packet goes back to the sender of that packet.
         let (tag, goes_back, is_v4) = (packet.tag, packet.ingress == port, packet.is_v4());
         let frame = packet.with_headroom();
         frame[..vnet::LEN].copy_from_slice(&header);
@@ -214,7 +215,7 @@ impl Egress for Queues {
             self.events_lost += u64::from(!tap.push(what, packet, at));
         }
         tell(&mut self.listeners, what, packet, at);
-        // A story begins with what was received.
+        // The records of a packet begin when it is received.
         if let Some(records) =
             self.records.as_ref().filter(|_| !matches!(what, What::Entered | What::Held(..)))
         {
@@ -275,7 +276,7 @@ impl Egress for Queues {
     }
 }
 
-/// Tells of what has no hook of its own.
+/// Reports events that have no method of their own.
 #[inline]
 fn tell(listeners: &mut Listeners, what: What, packet: &Packet, at: Instant) {
     let told = match what {

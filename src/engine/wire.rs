@@ -1,4 +1,4 @@
-//! A wire: a device that somebody else made, with a path for what it sends and one for what it receives.
+//! A wire: an existing device, with a path for what it sends and a path for what it receives.
 
 use crate::attach::{AttachError, Attachment, Taps};
 use crate::bpf::flows::FlowTable;
@@ -11,15 +11,15 @@ use crate::net::lookup::Device;
 use crate::net::{NetError, Netns, link};
 use crate::pipeline::params::{IcmpParams, Identity, PathParams, PortParams, RouterParams, StageParams};
 
-/// Port of a wire: the device's own side.
+/// Port of a wire: the side of the device.
 pub const TARGET: usize = 0;
-/// Port of a wire: the side of everybody else.
+/// Port of a wire: the side of the network.
 pub const NETWORK: usize = 1;
 
-/// Larger than any packet: a wire refuses none.
+/// Larger than any packet: a wire rejects no packet for its size.
 pub(super) const NO_MTU: u32 = 1 << 17;
 
-/// What happens on a wire.
+/// The settings of a wire.
 #[derive(Debug, Clone)]
 pub struct WirePlan {
     /// Stages for what the device sends.
@@ -28,17 +28,18 @@ pub struct WirePlan {
     pub down: Vec<StageParams>,
     /// Seed of all draws.
     pub seed: u64,
-    /// Flows that are remembered.
+    /// How many flows are remembered.
     pub flows: usize,
-    /// What a flow is called by in the draws.
+    /// How a flow is identified for random draws.
     pub identity: Identity,
-    /// Which errors stages may send.
+    /// Which ICMP errors stages may send.
     pub icmp: IcmpParams,
-    /// Packets to which nothing happens may stay in the kernel, unless somebody is told of each.
+    /// Packets to which nothing happens may stay in the kernel, unless a receiver of records needs every packet.
     pub flow_cache: bool,
 }
 
-/// The cache of an attachment or of veth ports, if it may have one: whoever is told of every packet has to see every packet.
+/// The parameters of the flow cache of an attachment or of veth ports. `None` if it is not wanted, or if a receiver
+/// of records needs every packet: packets that pass in the kernel are not recorded.
 pub(super) fn flow_cache(is_wanted: bool, flows: usize, watch: &Watch) -> Option<CacheParams> {
     (is_wanted && !watch.sees_packets()).then(|| CacheParams::new(flows, watch.follows_flows()))
 }
@@ -56,7 +57,7 @@ pub enum WireError {
     /// The counters of a TAP cannot be read.
     #[error(transparent)]
     Net(#[from] NetError),
-    /// No more descriptors.
+    /// No more file descriptors are available.
     #[error("cannot open a device twice: {0}")]
     Descriptors(std::io::Error),
 }
@@ -66,15 +67,15 @@ pub enum WireError {
 pub struct Wire {
     engine: Engine,
     attachment: Attachment,
-    /// What was asked for and not granted, in sentences.
+    /// Requested features that the kernel did not grant, one sentence each.
     pub notices: Vec<String>,
 }
 
 impl Wire {
-    /// Leads the traffic of `device` through the paths of `plan`, watched by `watch`.
+    /// Sends the traffic of `device` through the paths of `plan`; `watch` receives records.
     ///
     /// # Errors
-    /// If something cannot be made; then nothing has changed.
+    /// If something cannot be created; then nothing has changed.
     pub fn start(netns: &Netns, device: &Device, plan: &WirePlan, watch: Watch) -> Result<Self, WireError> {
         let cache = flow_cache(plan.flow_cache, plan.flows, &watch);
         let (mut attachment, taps) = Attachment::prepare(netns, device, 1, cache)?;
@@ -92,7 +93,7 @@ impl Wire {
         &self.engine
     }
 
-    /// Whether the device is still there.
+    /// Whether the device still exists.
     pub fn is_attached(&self) -> bool {
         self.attachment.is_attached()
     }
@@ -107,7 +108,7 @@ impl Wire {
         self.attachment.taps()
     }
 
-    /// Where they are.
+    /// The namespace of the TAPs.
     pub const fn netns(&self) -> &Netns {
         self.attachment.netns()
     }
@@ -124,7 +125,7 @@ impl Wire {
         Ok(Summary { total, workers, links })
     }
 
-    /// Lets go of what waits, in order, and then takes everything away.
+    /// Releases the packets that wait, in order, and then removes everything.
     ///
     /// # Errors
     /// What ended the worker, if it had ended.
@@ -140,7 +141,8 @@ impl Wire {
     }
 }
 
-/// The ends of one worker's queues: what the device sends takes the path `first`, what it receives the one behind it.
+/// The ends of one worker's queues: packets that the device sends take the path `first`, packets that it receives the
+/// next path.
 pub(super) fn ends(taps: Taps, flows: Option<FlowTable>, first: u16) -> std::io::Result<[Port; 2]> {
     let [outer, inner] = taps.map(|mut queues| queues.remove(0));
     let (to_network, to_target) = (outer.try_clone()?, inner.try_clone()?);

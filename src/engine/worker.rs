@@ -26,12 +26,12 @@ use crate::pipeline::pool::{Buffer, HEADROOM};
 use crate::pipeline::router::Router;
 use crate::pipeline::time::Instant;
 
-/// Packets read from one queue before the others have their turn.
+/// Packets read from one queue before the other queues are read.
 const BURST: usize = 64;
 
 const _: () = assert!(HEADROOM == vnet::LEN, "the device's header goes into the packet's headroom");
 
-/// The parts that a worker is made of.
+/// The state of a worker.
 #[derive(Debug)]
 pub(super) struct Worker {
     pub(super) router: Router,
@@ -42,9 +42,9 @@ pub(super) struct Worker {
     caches: FlowCaches,
     patience: Patience,
     buffer: Buffer,
-    /// Routed ports are not read any more.
+    /// Routed ports are no longer read.
     is_closed: bool,
-    /// A message that takes several turns of the loop. The next ones wait for it.
+    /// A message that takes several turns of the loop. Later messages wait for it.
     work: Option<Work>,
 }
 
@@ -83,7 +83,7 @@ impl Worker {
     /// Works until told to stop.
     ///
     /// # Errors
-    /// If waiting fails, or a device does (removed by someone else, say).
+    /// If waiting fails, or a device fails (for example because it was removed).
     pub(super) fn run(mut self) -> std::io::Result<()> {
         // Timers as fine as the kernel can make them; by default it rounds a thread's waits up by 50 us.
         nix::sys::prctl::set_timerslack(1)?;
@@ -91,7 +91,7 @@ impl Worker {
         let fds = devices.map(|fd| fd.try_clone_to_owned()).collect::<std::io::Result<Vec<OwnedFd>>>()?;
         let mut polls: Vec<_> = fds.iter().map(|fd| PollFd::new(fd.as_fd(), PollFlags::POLLIN)).collect();
         let bell = polls.len() - 1;
-        // No queue had more than was read.
+        // No queue had more packets than were read.
         let mut is_drained = true;
         loop {
             let now = self.clock.now();
@@ -131,7 +131,7 @@ impl Worker {
         }
     }
 
-    /// When the next turn has to come even if no packet does.
+    /// When the next turn of the loop must begin, even if no packet comes.
     fn next_turn(&mut self, is_drained: bool, now: Instant) -> Option<Instant> {
         if self.work.is_some() {
             return Some(now);
@@ -141,20 +141,20 @@ impl Worker {
         }
         match self.caches.settle(&self.queues.written, &mut self.router, now) {
             Settled::Whole => None,
-            // Flows that cannot be opened yet are tried again.
+            // The worker tries again to open flows that cannot be opened yet.
             Settled::NotYet => Some(now + cache::RETRY),
             Settled::InPart => Some(now),
         }
     }
 
-    /// How long to wait for packets, but not beyond `end`; `None`: until one comes.
+    /// How long to wait for packets, at most until `end`; `None`: until one comes.
     fn patience(&mut self, end: Option<Instant>) -> Option<TimeSpec> {
         let due = [self.router.next_due(), end].into_iter().flatten().min()?;
         let sleep = self.patience.sleep(self.clock.now(), due);
         Some(TimeSpec::from(std::time::Duration::from_nanos(sleep.as_nanos())))
     }
 
-    /// How many frames were read.
+    /// Reads a burst of frames, and returns how many were read.
     fn read_burst(&mut self, port: u16) -> std::io::Result<usize> {
         for read in 0..BURST {
             let is_idle = self.router.held().packets == 0;
@@ -164,7 +164,7 @@ impl Worker {
                 Err(error) => return Err(error),
             };
             let now = self.clock.now();
-            // What is due before this packet came goes before it.
+            // Events that were due before this packet come first.
             if self.router.next_due().is_some_and(|due| due <= now) {
                 self.router.poll(now, &mut self.queues);
             }
@@ -174,7 +174,7 @@ impl Worker {
     }
 
     fn receive(&mut self, port: u16, Arrival { length, wire }: Arrival, now: Instant) {
-        // A frame whose header makes no sense is handed on as empty, and counted as malformed.
+        // A frame with an invalid header is passed on as an empty packet and counted as malformed.
         let (offload, length) = match offload(&self.buffer[..length]) {
             Some(offload) => (offload, length - vnet::LEN),
             None => (Offload::default(), 0),
@@ -194,10 +194,10 @@ impl Worker {
         }
     }
 
-    /// Reads what still waits in the wires' devices, whose hooks are gone.
+    /// Reads the frames that are still in the wires' devices, after their hooks were removed.
     fn drain(&mut self) -> std::io::Result<()> {
         for (port, at) in (0..).zip(0..self.queues.ports.len()) {
-            // The devices' queues are bounded, and nothing is put into them any more.
+            // The devices' queues are bounded, and nothing enters them any more.
             while matches!(self.queues.ports[at], Port::Wire { .. }) && self.read_burst(port)? == BURST {}
         }
         Ok(())
@@ -205,6 +205,6 @@ impl Worker {
 }
 
 fn is_ready(poll: &PollFd<'_>) -> bool {
-    // An error is ready too: reading tells what it is.
+    // A descriptor with an error counts as ready: reading returns the error.
     poll.any().unwrap_or(true)
 }

@@ -71,7 +71,7 @@ pub enum LabError {
     /// A namespace, an address or a route.
     #[error("host {host}: {source}")]
     Net {
-        /// Its name.
+        /// The name of the host.
         host: String,
         /// What failed.
         source: NetError,
@@ -79,20 +79,20 @@ pub enum LabError {
     /// A host's device.
     #[error("host {host}: {source}")]
     Device {
-        /// Its name.
+        /// The name of the host.
         host: String,
         /// What failed.
         source: DeviceError,
     },
-    /// No more descriptors.
+    /// No more file descriptors are available.
     #[error("host {host}: its device cannot be opened twice: {source}")]
     Descriptors {
-        /// Its name.
+        /// The name of the host.
         host: String,
         /// The system's reason.
         source: std::io::Error,
     },
-    /// The router.
+    /// The router failed.
     #[error(transparent)]
     Engine(#[from] EngineError),
 }
@@ -121,10 +121,11 @@ impl Host {
         self.plan.addresses[1].addr()
     }
 
-    /// Runs `work` on the host, on a thread made for it, and waits for it.
+    /// Runs `work` on the host, on a new thread, and waits for it.
     ///
-    /// Sockets that are opened there stay there, wherever they are used later; a command that is started there runs
-    /// there: `host.run(|| Command::new("ping").arg("-c1").arg("10.77.2.2").output())`. A panic of `work` is passed on.
+    /// Sockets that are opened there stay on the host, wherever they are used later. A command that is started there
+    /// runs on the host: `host.run(|| Command::new("ping").arg("-c1").arg("10.77.2.2").output())`. A panic of `work`
+    /// is passed on.
     ///
     /// # Errors
     /// If the namespace cannot be entered.
@@ -137,10 +138,10 @@ impl Host {
 #[derive(Debug)]
 pub struct Lab {
     // Dropped in this order: workers, which hold the devices, then the namespaces.
-    /// None only while one replaces the other.
+    /// `None` only while a new engine replaces the old one.
     engine: Option<Engine>,
     hosts: Vec<Host>,
-    /// A descriptor of each host's device, so that it stays while workers come and go.
+    /// A descriptor of each host's device, so that the device stays while workers are replaced.
     queues: Vec<Queue>,
     plan: Plan,
     seed: u64,
@@ -150,7 +151,7 @@ impl Lab {
     /// Makes hosts with these names, connected without faults. All draws of faults follow from `seed`.
     ///
     /// # Errors
-    /// What could not be made; all of the rest is gone then.
+    /// What could not be created; everything else has been removed.
     pub fn start(hosts: &[&str], seed: u64) -> Result<Self, LabError> {
         if hosts.is_empty() || hosts.len() > 250 {
             return Err(LabError::Count(hosts.len()));
@@ -186,8 +187,8 @@ impl Lab {
 
     /// Sets the faults of packets from one host to another, in this direction only. They replace those that were there.
     ///
-    /// Connections go on. What the old faults held back leaves at once, all counters start at zero, and flows are numbered
-    /// anew.
+    /// Connections continue. Packets that the old faults held leave at once, all counters start at zero, and flows
+    /// are numbered anew.
     ///
     /// # Errors
     /// If the router had failed, or cannot be started again.
@@ -206,7 +207,7 @@ impl Lab {
         Ok(())
     }
 
-    /// What became of all packets since the faults were last set: received + created = sent + dropped + held.
+    /// What happened to all packets since the faults were last set: received + created = sent + dropped + held.
     ///
     /// # Errors
     /// If the router has failed.
@@ -240,7 +241,7 @@ impl Lab {
         })
     }
 
-    /// A router on the hosts' devices: one worker, so that what happens does not depend on steering.
+    /// A router on the hosts' devices. It has one worker, so that the result does not depend on steering.
     fn engine(&self) -> Result<Engine, LabError> {
         let mut ports = Vec::new();
         for (host, queue) in self.hosts.iter().zip(&self.queues) {

@@ -1,5 +1,5 @@
-//! The cases that come with faultwire, in the program itself, so that it needs no files beside it; and the chapters in
-//! which the book of incidents tells them.
+//! The cases that come with faultwire. They are part of the program, so that it needs no other files. Also the
+//! chapters in which the book of incidents presents them.
 
 use crate::config::ConfigError;
 use crate::lab::case::Case;

@@ -2,8 +2,8 @@
 
 use crate::lab::value::{Observations, Value};
 
-/// Probability that a right implementation fails one side of a statistical check: that of a normal variable to lie
-/// more than five standard deviations above its mean.
+/// Probability that a correct implementation fails one side of a statistical check: that a normal variable is more
+/// than five standard deviations above its mean.
 const FIVE_SIGMA: f64 = 2.866_515_7e-7;
 
 /// One expectation: what to look at, what it must be, and why.
@@ -11,13 +11,13 @@ const FIVE_SIGMA: f64 = 2.866_515_7e-7;
 pub struct Expectation {
     /// Name of the observation.
     pub see: String,
-    /// What must hold of it.
+    /// The condition on its value.
     pub check: Check,
     /// One sentence for the reader of the report.
     pub because: String,
 }
 
-/// What must hold of a value.
+/// A condition on a value.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Check {
     /// It is this value.
@@ -32,7 +32,7 @@ pub enum Check {
     AtMost(Operand),
     /// It is a number from the first to the second, both included.
     Between(Operand, Operand),
-    /// It is a count that `trials` independent trials of probability `p` give, but for five sigma on each side.
+    /// It is a count that `trials` independent trials of probability `p` give, within five sigma on each side.
     Binomial {
         /// Probability of one trial.
         p: f64,
@@ -76,12 +76,12 @@ impl std::fmt::Display for Operand {
     }
 }
 
-/// What came of an expectation.
+/// The result of an expectation.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct Verdict {
-    /// It holds, or it cannot be judged here.
+    /// It is met, or it cannot be judged here.
     pub pass: bool,
-    /// Why it cannot be judged: the kernel or the rights of this process do not give the evidence.
+    /// Why it cannot be judged: the kernel or the privileges of this process do not give the evidence.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not_observable: Option<String>,
     /// Name of the observation.
@@ -216,8 +216,9 @@ fn binomial_bound(trials: u64, p: f64) -> Bound {
     Bound::Range { low: low as f64, high: high as f64, note: format!(" of {trials} at {} %", p * 100.0) }
 }
 
-/// The counts that `trials` independent trials of probability `p` give, but for a tail of five sigma (2.9e-7) on each
-/// side. Summed exactly, since the normal approximation is wrong by orders of magnitude in the tails of a rare event.
+/// The range of counts that `trials` independent trials of probability `p` give, without a tail of five sigma
+/// (2.9e-7) on each side. The probabilities are summed exactly: in the tails of a rare event the normal approximation
+/// is wrong by orders of magnitude.
 pub fn binomial_interval(trials: u64, p: f64) -> (u64, u64) {
     if p <= 0.0 || trials == 0 {
         return (0, 0);

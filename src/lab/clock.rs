@@ -19,7 +19,7 @@ pub fn nanos() -> u64 {
     u64::try_from(now().duration_since(epoch).as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Waits for a span of time itself: the pace of a sender, or the step of a poll where no event exists to wait for.
+/// Waits for a span of time: to pace a sender, or between polls if there is no event to wait for.
 #[expect(
     clippy::disallowed_methods,
     reason = "the span is what is waited for; nothing is synchronised by it"
@@ -28,7 +28,7 @@ pub fn pause(span: Duration) {
     std::thread::sleep(span);
 }
 
-/// Turns at a steady pace: turn n is due n intervals after the start, however late the ones before it were.
+/// A steady pace: turn n is due n intervals after the start, however late earlier turns were.
 #[derive(Debug, Clone, Copy)]
 pub struct Pace {
     start: Instant,
@@ -49,7 +49,7 @@ impl Pace {
         }
     }
 
-    /// When `turn` is due, after the start. What no duration can hold is due at the latest time that one can.
+    /// When `turn` is due, after the start; limited to the largest duration.
     fn due(self, turn: u64) -> Duration {
         let nanos = self.interval.as_nanos().saturating_mul(u128::from(turn));
         let (seconds, rest) = (nanos / 1_000_000_000, nanos % 1_000_000_000);

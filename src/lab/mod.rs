@@ -1,4 +1,4 @@
-//! Cases: build a network, break it, send traffic, check what the kernels report.
+//! Cases: create a network, break it, send traffic, check what the kernels report.
 
 pub mod case;
 pub mod catalogue;

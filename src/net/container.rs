@@ -1,5 +1,6 @@
-//! Containers: by the beginning of their ID in the control groups of processes, whatever engine runs them; by name from the
-//! monitors of podman and CRI-O, or from the engine's own socket (Docker's HTTP API, which podman serves too).
+//! Finds containers by the beginning of their ID in the control groups of processes, whatever engine runs them. Names
+//! are looked up in the monitors of podman and CRI-O, or asked from the engine's socket (Docker's HTTP API, which
+//! podman serves too).
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,9 +15,9 @@ use serde_json::Value;
 const SOCKETS: [&str; 3] = ["/var/run/docker.sock", "/run/podman/podman.sock", "/run/docker.sock"];
 /// Bytes of a container's ID in hexadecimal.
 const ID: usize = 64;
-/// Fewer would find too much.
+/// A shorter beginning would match too much.
 const SHORTEST: usize = 4;
-/// An engine answers at once or not at all.
+/// How long to wait for the answer of an engine.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A container cannot be found.
@@ -49,7 +50,7 @@ pub enum ContainerError {
 pub struct Container {
     /// A process inside.
     pub pid: u32,
-    /// How to call it: as the user did, with the short ID.
+    /// Its name for messages: as the user gave it, with the short ID.
     pub label: String,
 }
 
@@ -100,8 +101,8 @@ pub fn sockets() -> Vec<PathBuf> {
     found
 }
 
-/// The process of the container that is called so, if its monitor says it: podman and CRI-O start a `conmon` for each container,
-/// which has the name and the ID in its command line, and they need no service to be asked.
+/// The process of the container with this name, as its monitor knows it. podman and CRI-O start a `conmon` for each
+/// container, with the name and the ID in its command line, so no service has to be asked.
 fn by_monitor(proc: &Path, name: &str) -> Option<u32> {
     let processes = fs::read_dir(proc).into_iter().flatten().flatten();
     let ids = processes.filter_map(|entry| {

@@ -255,7 +255,8 @@ pub(super) fn make_all_local(netns: &Netns) -> Result<(), NetError> {
     })
 }
 
-/// No link-local address and no router solicitations: nobody on the wire would answer. In the namespace of this thread.
+/// Switches off the link-local address and router solicitations, in the namespace of this thread: no host on the link
+/// would answer.
 fn quieten(name: &str) -> Result<(), NetError> {
     for (key, value) in [("addr_gen_mode", "1"), ("router_solicitations", "0"), ("accept_ra", "0")] {
         sysctl::write_here_if_there(&format!("ipv6/conf/{name}/{key}"), value)?;
@@ -291,7 +292,7 @@ impl Netlink {
     async fn add_address(&self, index: u32, name: &str, address: IpNet) -> Result<(), NetError> {
         let mut request = self.handle.address().add(index, address.addr(), address.prefix_len());
         if matches!(address, IpNet::V6(_)) {
-            // Duplicate address detection would hold the address back for a second, and nobody could be a duplicate.
+            // Duplicate address detection would delay the address by a second, and there can be no duplicate.
             request.message_mut().header.flags = AddressHeaderFlags::Nodad;
             request.message_mut().attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
         }
@@ -360,7 +361,7 @@ fn here<R>(label: &str, talk: impl AsyncFnOnce(Netlink) -> Result<R, NetError>) 
     })
 }
 
-/// `IFA_LOCAL` is the address itself where the other end of a point-to-point link has its own (`IFA_ADDRESS`).
+/// On a point-to-point link, `IFA_LOCAL` is the own address and `IFA_ADDRESS` that of the other end.
 fn local_address(attributes: &[AddressAttribute]) -> Option<IpAddr> {
     let local = attributes.iter().find_map(|a| match a {
         AddressAttribute::Local(ip) => Some(*ip),
@@ -374,7 +375,7 @@ fn local_address(attributes: &[AddressAttribute]) -> Option<IpAddr> {
     })
 }
 
-/// The destination of a route of the main table; `any` is what a route without one is for.
+/// The destination of a route of the main table; `any` is used for a route without a destination.
 fn destination(message: &RouteMessage, any: IpAddr) -> Option<IpNet> {
     if message.header.table != rtnetlink::packet_route::route::RouteHeader::RT_TABLE_MAIN {
         return None;

@@ -133,7 +133,7 @@ impl Netns {
         let (end, ends) = mpsc::channel::<()>();
         let netns = self.clone();
         let stay = move || {
-            // Whoever asked waits for the result.
+            // The caller waits for the result.
             let _ = give.send(netns.enter().map(|()| work()));
             let _ = ends.recv();
         };
@@ -143,7 +143,7 @@ impl Netns {
         Ok((done, Stay(end)))
     }
 
-    /// How to call this namespace in a message: its name or path, or "of this process" or "anonymous".
+    /// The name of this namespace in messages: its name or path, or "of this process" or "anonymous".
     pub fn label(&self) -> &str {
         &self.label
     }
@@ -192,7 +192,7 @@ impl Netns {
         self.congestion_control
     }
 
-    /// The same namespace, called otherwise in messages.
+    /// The same namespace with another name in messages.
     pub(crate) fn labelled(self, label: &str) -> Self {
         Self { label: label.into(), ..self }
     }
@@ -210,7 +210,7 @@ impl Netns {
         })
     }
 
-    /// Enters once, so that a wrong file or a missing privilege is reported at the door and with its path.
+    /// Enters the namespace once, so that a wrong file or a missing privilege is reported early and with its path.
     fn probe(&self, path: &Path) -> Result<(), NetError> {
         match self.run(|| ()) {
             Err(NetError::Enter { source, .. }) if source.raw_os_error() == Some(Errno::EINVAL as i32) => {
@@ -265,7 +265,7 @@ fn cookie_of(socket: BorrowedFd<'_>) -> nix::Result<u64> {
     Errno::result(result).map(|_| cookie)
 }
 
-/// A short-lived thread whose namespace nobody else shares.
+/// Runs `work` on a short-lived thread, whose namespace no other thread shares.
 fn on_thread<R: Send>(label: &str, work: impl FnOnce() -> Result<R, NetError> + Send) -> Result<R, NetError> {
     thread::scope(|scope| {
         let worker = thread::Builder::new()

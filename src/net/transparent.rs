@@ -1,8 +1,9 @@
-//! A namespace that takes every connection: whatever address and port it is for, it comes to one listener.
+//! A namespace that accepts every connection: one listener gets it, whatever address and port it is for.
 //!
-//! Two settings of the namespace do that. Routes make every address a local one. A rule of nftables (`tproxy`) hands TCP and UDP of
-//! every port to the listeners on one port; the sockets that they accept keep the address and port that the peer wanted. Both
-//! end with the namespace, and neither changes another one. So only namespaces that faultwire made may be given them.
+//! Two settings of the namespace do this. Routes make every address local. An nftables rule (`tproxy`) passes TCP and
+//! UDP of every port to the listeners on one port; accepted sockets keep the address and port that the peer wanted.
+//! Both settings end with the namespace and affect no other one. They may only be applied to namespaces that
+//! faultwire created.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -26,9 +27,9 @@ const BATCH: [u16; 2] = [16, 17];
 const INET: u8 = 1;
 /// Marks an attribute that has attributes.
 const NESTED: u16 = 1 << 15;
-/// What the table and its chain are called.
+/// The name of the table and of its chain.
 const NAME: &[u8] = b"faultwire\0";
-/// The hook of packets that come in, and the priority that connection tracking has before it (`NF_IP_PRI_MANGLE`).
+/// The hook for incoming packets, and the priority behind connection tracking (`NF_IP_PRI_MANGLE`).
 const PREROUTING: u32 = 0;
 const MANGLE: i32 = -150;
 /// `NFT_META_L4PROTO`.
@@ -36,10 +37,11 @@ const PROTOCOL: u32 = 16;
 /// `NFT_REG_1` and `NFT_REG_2`.
 const REGISTERS: [u32; 2] = [1, 2];
 
-/// Makes every address a local one, and hands all TCP and UDP that comes in to the listeners on `port`. These need `IP_TRANSPARENT`.
+/// Makes every address local, and passes all incoming TCP and UDP to the listeners on `port`. These need
+/// `IP_TRANSPARENT`.
 ///
 /// # Errors
-/// If a route or the rule is refused: the kernel has no `tproxy` of nftables, say.
+/// If a route or the rule is refused, for example because the kernel has no nftables `tproxy`.
 pub fn take_all(netns: &Netns, port: u16) -> Result<(), NetError> {
     link::make_all_local(netns)?;
     let refused = |source| NetError::Netlink {
@@ -78,7 +80,7 @@ fn hand_over(protocol: u8, port: u16) -> Vec<u8> {
             .concat();
     let to = attribute(2 | NESTED, &attribute(1, &port.to_be_bytes()));
     let immediate = [attribute(1, &second), to].concat();
-    // Of either family.
+    // For both families.
     let proxy = [attribute(1, &[0; 4]), attribute(3, &second)].concat();
     let expression = |name: &[u8], data: &[u8]| {
         attribute(1 | NESTED, &[attribute(1, name), attribute(2 | NESTED, data)].concat())
@@ -92,7 +94,7 @@ fn hand_over(protocol: u8, port: u16) -> Vec<u8> {
     .concat()
 }
 
-/// `struct nlattr` and its value, filled up to a multiple of four.
+/// `struct nlattr` and its value, padded to a multiple of four.
 fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(4 + value.len().next_multiple_of(4));
     bytes.extend(((4 + value.len()) as u16).to_ne_bytes());
@@ -102,7 +104,8 @@ fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// `struct nlmsghdr`, `struct nfgenmsg` and attributes. Whoever is not part of the transaction's frame is answered.
+/// `struct nlmsghdr`, `struct nfgenmsg` and attributes. The kernel answers all messages but those that begin and end
+/// the transaction.
 fn message(kind: u16, family: u8, flags: i32, attributes: &[u8]) -> Vec<u8> {
     let is_frame = BATCH.contains(&kind);
     let flags = libc::NLM_F_REQUEST | flags | if is_frame { 0 } else { libc::NLM_F_ACK };

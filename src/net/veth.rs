@@ -9,7 +9,7 @@ use crate::net::error::NetError;
 use crate::net::link::in_netns;
 use crate::net::netns::Netns;
 
-/// MTU of the router's end, the maximum: what the host's end may send fits.
+/// MTU of the router's end, the maximum: every packet that the host's end may send fits.
 const MTU: u32 = 65_535;
 
 /// The group of the router's ends.
@@ -18,7 +18,7 @@ const GROUP: u32 = 1;
 /// One end of a pair.
 #[derive(Debug, Clone, Copy)]
 pub struct End<'a> {
-    /// Where it is.
+    /// Its namespace.
     pub netns: &'a Netns,
     /// Its name, 1 to 15 bytes.
     pub name: &'a str,
@@ -26,8 +26,9 @@ pub struct End<'a> {
     pub address: [u8; 6],
 }
 
-/// Makes a pair of devices, of which the host's is down. The host's end asks nobody for Ethernet addresses (`NOARP`): whatever it sends comes
-/// out of the router's end. Each is gone when the other is, or its namespace.
+/// Creates a pair of devices; the host's end is down. The host's end does not resolve Ethernet addresses (`NOARP`):
+/// whatever it sends comes out of the router's end. When one end or its namespace is removed, the other end is removed
+/// too.
 ///
 /// # Errors
 /// If a name is taken or the kernel refuses.
@@ -54,7 +55,8 @@ pub fn create(router: End<'_>, host: End<'_>) -> Result<(), NetError> {
     })
 }
 
-/// Removes all pairs with the router's end in this namespace. In one request: the kernel waits several milliseconds for each.
+/// Removes all pairs with the router's end in this namespace. One request removes all: the kernel waits several
+/// milliseconds for each request.
 ///
 /// # Errors
 /// If there is none.

@@ -1,22 +1,22 @@
-//! A hash index over places of a table: bounded, without allocation, exact.
+//! A hash index over the places of a table: bounded, without allocation, exact.
 
 /// No place.
 const NONE: u32 = u32::MAX;
 
-/// Bits of a link that are the place. The other bits are a part of the hash, so that a walk seldom loads an entry that it
-/// does not seek: the entry is in another cache line.
+/// The bits of a link that hold the place. The other bits are a part of the hash, so that a walk rarely loads an
+/// entry that it does not look for: the entry is in another cache line.
 const PLACE_BITS: u32 = 25;
 const PLACE: u32 = (1 << PLACE_BITS) - 1;
 
-/// Most places.
+/// The largest number of places.
 const MOST: usize = PLACE as usize;
 
-/// Places by a hash of what is there: the owner compares.
+/// Finds places by a hash of their entries; the owner compares the entries themselves.
 #[derive(Debug)]
 pub(in crate::pipeline) struct Chains {
     heads: Vec<u32>,
     next: Vec<u32>,
-    /// The place before each in its chain; empty if removing is by walking from the head.
+    /// The place before each place in its chain; empty if entries are removed by walking from the head.
     before: Vec<u32>,
 }
 
@@ -26,7 +26,7 @@ const fn link(hash: u64, place: u32) -> u32 {
 }
 
 impl Chains {
-    /// For places 0 to `capacity` - 1, each at most once.
+    /// An index for places 0 to `capacity` - 1, each in it at most once.
     ///
     /// # Panics
     /// If there are more than 2^25 - 1.
@@ -39,7 +39,7 @@ impl Chains {
         }
     }
 
-    /// The same for keys that many places share: removing one of them takes no walk along the others.
+    /// The same for keys that many places share: removing a place does not need to walk along the others.
     pub(in crate::pipeline) fn shared(capacity: usize) -> Self {
         Self { before: vec![NONE; capacity], ..Self::new(capacity) }
     }
@@ -54,7 +54,7 @@ impl Chains {
         (hash >> 8) as usize & (self.heads.len() - 1)
     }
 
-    /// The first of the places of `hash` that `is` what is sought.
+    /// The first place with this `hash` for which `is` returns true.
     #[inline]
     pub(in crate::pipeline) fn find(&self, hash: u64, mut is: impl FnMut(u32) -> bool) -> Option<u32> {
         let mut at = self.heads[self.head(hash)];
@@ -79,7 +79,7 @@ impl Chains {
         }
     }
 
-    /// Removes `place`, which was inserted by this hash.
+    /// Removes `place`, which was inserted with this hash.
     pub(in crate::pipeline) fn remove(&mut self, hash: u64, place: u32) {
         let (head, gone) = (self.head(hash), link(hash, place));
         let after = self.next[place as usize];

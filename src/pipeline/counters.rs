@@ -1,4 +1,4 @@
-//! What happened to how many wire packets: plain numbers, one owner each.
+//! Counters of what happened to wire packets: plain numbers, each with one owner.
 
 use std::ops::AddAssign;
 
@@ -28,11 +28,11 @@ impl AddAssign for Amount {
 pub enum Reason {
     /// Random loss of a stage.
     Loss,
-    /// By a drop stage that was aimed at it.
+    /// By a drop stage that selected it.
     Drop,
     /// The queue of a rate limit was full.
     QueueFull,
-    /// Early, by the discipline that manages a queue (CoDel, PIE, RED).
+    /// Dropped early by the queue discipline (CoDel, PIE, RED).
     Aqm,
     /// Above the rate of a policer.
     Policed,
@@ -52,13 +52,13 @@ pub enum Reason {
     NatPortsExhausted,
     /// To an address outside, without a session for it.
     NatNoMapping,
-    /// To a port outside that is somebody's, but not from where it may come.
+    /// To a port outside that is mapped, but from a sender that the filter does not allow.
     NatFiltered,
     /// TCP without SYN that belongs to no session.
     NatNoSession,
-    /// A later fragment, and the first one had not come.
+    /// A later fragment whose first fragment had not come.
     NatFragment,
-    /// Nothing that a translator knows.
+    /// A packet that a translator cannot handle.
     NatUnsupported,
     /// More packets held than a `limit` allows.
     Limit,
@@ -74,7 +74,7 @@ pub enum Reason {
     TtlExpired,
     /// Larger than the MTU of the port it was to leave by.
     PortMtu,
-    /// Not IP, or its lengths lie.
+    /// Not IP, or its length fields are wrong.
     Malformed,
     /// Addressed to the router itself, which does not answer such packets.
     ToRouter,
@@ -157,7 +157,7 @@ impl Reason {
         }
     }
 
-    /// True for faults that the configuration orders; false for what happens by itself.
+    /// True for faults that the configuration asks for; false for drops that happen without one.
     pub const fn is_ordered(self) -> bool {
         matches!(
             self,
@@ -227,35 +227,36 @@ impl AddAssign<&Self> for Drops {
 /// What one stage did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct StageCounters {
-    /// Reached the stage.
+    /// Packets that reached the stage.
     pub seen: Amount,
-    /// Of those, not selected or not triggered: fewer than the others on most stages, and what is seldom costs little to
-    /// count.
+    /// Of those, packets that were not selected or not triggered. On most stages these are few, and counting what is
+    /// rare costs little.
     pub spared: Amount,
     /// Dropped, by reason.
     pub drops: Drops,
     /// Made by the stage: copies, fragments.
     pub created: Amount,
-    /// Made by the stage, and sent to where packets of the path come from.
+    /// Made by the stage and sent back towards the sender of the path's packets.
     pub answered: Amount,
     /// Bytes changed.
     pub rewritten: Amount,
     /// Made to wait.
     pub delayed: Amount,
-    /// The longest wait that was decided when a packet came: of stages that say at once until when they hold it.
+    /// The longest wait, for stages that decide when a packet comes until when they hold it.
     pub longest_wait: Duration,
-    /// Wire packets held back to their predecessors to keep the order of a jitter; filled in by reports.
+    /// Wire packets that were delayed until their predecessor left, to keep the order under jitter; filled in by
+    /// reports.
     pub clamped: u64,
 }
 
 impl StageCounters {
-    /// Counts packets that wait for so long from now on.
+    /// Counts packets that will wait for this time.
     pub(super) fn held(&mut self, amount: Amount, wait: Duration) {
         self.delayed += amount;
         self.longest_wait = self.longest_wait.max(wait);
     }
 
-    /// Selected and triggered: the stage acted or decided on them.
+    /// Packets that were selected and triggered: the stage acted on them, or decided about them.
     pub const fn acted(&self) -> Amount {
         Amount {
             packets: self.seen.packets - self.spared.packets,
@@ -278,7 +279,7 @@ impl AddAssign<&Self> for StageCounters {
     }
 }
 
-/// What one worker's router did outside its stages, and in sum.
+/// What one worker's router did outside its stages, and the totals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RouterCounters {
     /// Read from devices.
@@ -287,7 +288,7 @@ pub struct RouterCounters {
     pub created: Amount,
     /// Written to devices.
     pub sent: Amount,
-    /// Dropped, stages included.
+    /// Dropped, including by stages.
     pub drops: Drops,
     /// ICMP errors sent.
     pub icmp_sent: u64,

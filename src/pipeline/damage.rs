@@ -1,7 +1,7 @@
 //! Bits that flip on the wire.
 //!
-//! A packet whose checksum was left to the device has to get its real one first: otherwise the receiving kernel would
-//! take the damage for good.
+//! If a packet's checksum was left to the device, it gets its real checksum first. Otherwise the device would compute
+//! a checksum over the damaged bytes, and the receiving kernel would accept them.
 
 use rand::RngExt;
 
@@ -12,12 +12,13 @@ use crate::pipeline::wire::protocol;
 
 /// Flips `bits` different bits of `area` in a single packet; false if the area is empty. `fix` makes the checksums right
 /// again.
-///
+/// The IP version is never changed: no device would take the packet.
 /// The IP version is always spared: no device would take the packet.
 ///
-/// The packet keeps the layout that it had: later stages treat it as what it was, whatever the damaged fields say. With
-/// `fix`, the bytes that say where the checksums go and what they cover (IP version, header and total lengths, fragment
-/// fields, protocol, addresses stay open to damage, TCP data offset) are spared, for else there is nothing to make right.
+/// The packet keeps its layout: later stages treat it as before, whatever the damaged fields say. With `fix`, the
+/// bytes that say where the checksums are and what they cover are not changed: IP version, header and total lengths,
+/// fragment fields, protocol, TCP data offset (addresses may be changed). Otherwise there would be no checksum that
+/// could be made right.
 pub(super) fn damage(packet: &mut Packet, area: CorruptArea, bits: u32, fix: bool, stream: Stream) -> bool {
     packet.complete_checksum();
     let transport = packet.layout.transport_offset();
@@ -35,7 +36,7 @@ pub(super) fn damage(packet: &mut Packet, area: CorruptArea, bits: u32, fix: boo
     }
     let mut rng = stream.generator(packet.index);
     let mut flipped = Flipped { bits: [0; MAX_BITS], count: 0 };
-    // A draw that hits a spared or already flipped bit is drawn again, within reason.
+    // A draw that hits a protected or already flipped bit is repeated, up to a limit.
     for _ in 0..bits.min(candidates).saturating_mul(64) {
         if flipped.count == bits.min(candidates) as usize {
             break;
@@ -72,13 +73,13 @@ fn is_structure(packet: &Packet, at: usize) -> bool {
     in_ip || in_transport
 }
 
-/// The bits that were flipped already. Few: a list is a set.
+/// The bits that were flipped already. They are few, so a list serves as the set.
 struct Flipped {
     bits: [u32; MAX_BITS],
     count: usize,
 }
 
-/// Most bits that one packet gets flipped.
+/// The largest number of bits that are flipped in one packet.
 pub(crate) const MAX_BITS: usize = 64;
 
 impl Flipped {

@@ -1,11 +1,11 @@
-//! What a stage remembers of each host, on all workers.
+//! What a stage remembers about each host, shared by all workers.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A number and a time for each of a bounded set of hosts, written by all workers.
 ///
-/// The two are written one after the other: a worker that looks in between sees the new number with the old time, which
-/// differs from the right one by the time between two FINs of one host.
+/// The number and the time are written one after the other: a worker that reads in between sees the new number with
+/// the old time. The error is the time between two FINs of one host.
 #[derive(Debug)]
 pub struct Hosts(Box<[[Host; Self::WAYS]]>);
 
@@ -24,7 +24,7 @@ impl Default for Hosts {
 }
 
 impl Hosts {
-    /// Hosts that are remembered at most.
+    /// The largest number of hosts that are remembered.
     pub const CAPACITY: usize = 4_096;
     const WAYS: usize = 8;
 
@@ -45,8 +45,8 @@ impl Hosts {
         Some((host.number.load(Ordering::Acquire) as u32, host.at.load(Ordering::Acquire)))
     }
 
-    /// Remembers `number` and the time `at` for the host `key`, which is not 0; if its set is full, in place of the host
-    /// that was silent longest.
+    /// Remembers `number` and the time `at` for the host `key`, which is not 0. If its set is full, the host that was
+    /// silent longest is forgotten.
     pub fn put(&self, key: u64, number: u32, at: u64) {
         let set = self.set(key);
         let known = set.iter().find(|host| host.key.load(Ordering::Acquire) == key);
@@ -56,7 +56,7 @@ impl Hosts {
                 (!empty, host.at.load(Ordering::Acquire))
             };
             let oldest = set.iter().min_by_key(age).unwrap_or(&set[0]);
-            // An entry that is being written must not be found.
+            // No other worker may find an entry while it is being written.
             oldest.key.store(0, Ordering::Release);
             oldest
         });

@@ -2,9 +2,10 @@
 //!
 //! Pure: no I/O, no clock, no threads, no locks, no `unsafe`; in steady state no allocation. Time is an argument.
 //!
-//! A packet's way: [`router`] parses it ([`wire`], [`packet`]), finds its flow ([`aim::flow`]) and [`router::path`], and takes it
-//! through the path's stages. Each stage is a gate ([`aim::gate`]: which packets, when) and one of the [`impair`]ments (what is
-//! done), which draw from [`random`] and may be a [`link`]. What has to wait is in the [`router::schedule`].
+//! [`router`] parses a packet ([`wire`], [`packet`]), finds its flow ([`aim::flow`]) and its path ([`router::path`]),
+//! and takes it through the path's stages. Each stage is a gate ([`aim::gate`]: which packets, when) and one of the
+//! [`impair`]ments (what is done). Impairments draw from [`random`] and may be a [`link`]. Packets that wait are in
+//! the [`router::schedule`].
 
 pub mod aim;
 mod chains;

@@ -1,6 +1,6 @@
-//! What a path is made of: the parameters of every stage, as the configuration hands them over.
+//! The parameters of every stage of a path, as the configuration hands them over.
 //!
-//! Plain values whose types exclude wrong ones: a stage can be built from them without further checks.
+//! Plain values whose types exclude invalid ones: a stage can be built from them without further checks.
 
 pub mod limits;
 mod listed;
@@ -46,19 +46,19 @@ use crate::pipeline::units::Probability;
 /// One stage of a path: which packets, when, and what is done to them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StageParams {
-    /// Unique in its path; the draws of the stage depend on it, not on its place, so that adding a stage shifts no
-    /// other's.
+    /// Unique in its path. The draws of the stage depend on the name, not on the place, so that adding a stage
+    /// changes the draws of no other stage.
     pub name: String,
-    /// Which packets the stage looks at; all others pass it untouched.
+    /// Which packets the stage acts on; all others pass unchanged.
     pub select: Select,
-    /// When, among the selected ones, it acts.
+    /// Which of the selected packets it acts on.
     pub trigger: Trigger,
     /// What it does.
     pub impairment: ImpairmentParams,
 }
 
 impl StageParams {
-    /// The link of several paths that it is, if it is one.
+    /// The shared link that this stage belongs to, if any.
     pub fn share(&self) -> Option<Share> {
         match &self.impairment {
             ImpairmentParams::Rate(rate) => rate.share,
@@ -92,7 +92,7 @@ pub enum Distribution {
     Uniform,
     /// Normal with standard deviation jitter.
     Normal,
-    /// By a table, in units of the jitter.
+    /// From a table, in units of the jitter.
     Table(Arc<Table>),
 }
 
@@ -105,14 +105,14 @@ pub struct Correlated {
     pub correlation: Probability,
 }
 
-/// A whole router: what every worker builds its own copy of.
+/// A whole router: each worker builds its own copy from this.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RouterParams {
     /// Seed of all draws.
     pub seed: u64,
     /// Flows that a worker remembers.
     pub flows: usize,
-    /// What a flow is called by in the draws.
+    /// How flows are identified for random draws.
     pub identity: Identity,
     /// ICMP behaviour.
     pub icmp: IcmpParams,
@@ -122,21 +122,21 @@ pub struct RouterParams {
     pub routes: Vec<RouteParams>,
     /// Paths with stages. A pair of ports that is not listed has an empty path.
     pub paths: Vec<PathParams>,
-    /// Translators of addresses: all their packets must be one worker's.
+    /// Address translators. One worker must handle all their packets.
     pub nats: Vec<NatParams>,
 }
 
-/// What a flow is called by in the draws.
+/// How a flow is identified for random draws.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Identity {
     /// By the service that it belongs to, and its ordinal there: see [`crate::pipeline::aim::identity`].
     #[default]
     Service,
-    /// By its addresses and ports as they are: for clients that bind theirs.
+    /// By its addresses and ports as they are: for clients that bind fixed ports.
     Tuple,
 }
 
-/// What the router says by ICMP and ICMPv6. Each can be switched off: that is a fault too.
+/// Which ICMP and ICMPv6 messages the router sends. Each can be switched off: a silent router is a fault too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "independent switches")]
 pub struct IcmpParams {
@@ -158,12 +158,12 @@ impl Default for IcmpParams {
     }
 }
 
-/// A port as the core sees it.
+/// A port, as the packet core sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PortParams {
     /// Its name in reports.
     pub name: String,
-    /// Largest IP packet that leaves by it.
+    /// The largest IP packet that leaves by it.
     pub mtu: u32,
     /// Addresses of the host at the other end, with their prefixes: the connected routes.
     pub addresses: Vec<IpNet>,
@@ -176,7 +176,7 @@ pub struct PortParams {
 pub enum RouteTarget {
     /// Out by this port.
     Port(usize),
-    /// Nowhere; the sender is told.
+    /// Nowhere; the sender gets an ICMP error.
     Unreachable,
     /// Nowhere, silently.
     Blackhole,

@@ -1,13 +1,14 @@
-//! Packet buffers, recycled: after warming up, taking and giving back allocates nothing.
+//! Packet buffers, recycled: after warming up, taking and returning a buffer allocates nothing.
 //!
-//! Buffers come in two kinds. *Scratch* takes the largest packet that a device can hand over and is what devices read
-//! into. *Fitted* buffers hold what must wait, in size classes 16 bytes apart, so that a held packet costs its bytes and
-//! little more. Each class has a free list.
+//! There are two kinds of buffers. A *scratch* buffer has room for the largest packet that a device can hand over;
+//! devices read into it. *Fitted* buffers hold packets that wait, in size classes 16 bytes apart, so that a held
+//! packet costs little more than its bytes. Each class has a free list.
 //!
-//! Free buffers go back to the system when they are not needed: while all of them together are larger than an eighth of what
-//! is in use and [`SPARE`], the classes are visited in turn, one with each buffer that is taken, and one that had buffers to
-//! spare ever since its last visit gives these up, a few with each buffer that is taken. So memory follows what is held
-//! after two turns, of some 4,100 packets each, and what is needed again within a turn is never given up.
+//! Free buffers are returned to the system when they are not needed. While the free buffers together have more bytes
+//! than [`SPARE`] plus an eighth of what is in use, the classes are visited in turn, one with each buffer that is
+//! taken. A class that had spare buffers ever since its last visit gives these up, a few with each buffer that is
+//! taken. So memory follows what is held after two rounds of some 4,100 packets each, and buffers that are needed
+//! again within a round are never given up.
 
 /// Bytes in front of the IP packet where the device layer puts its virtio header.
 pub const HEADROOM: usize = 10;
@@ -23,16 +24,16 @@ pub type Buffer = Box<[u8]>;
 
 /// Bytes of free buffers that are kept in any case.
 pub const SPARE: usize = 1 << 20;
-/// Buffers given up with each one that is taken: more than come, so that memory falls.
+/// Buffers given up with each one that is taken: more than are made, so that memory falls.
 const GIVEN_UP: usize = 4;
-/// Classes of fitted buffers, and that of scratch buffers behind them.
+/// The number of classes: those of fitted buffers, and the class of scratch buffers after them.
 const CLASSES: usize = SCRATCH / STEP + 3;
 const SCRATCH_CLASS: usize = CLASSES - 1;
 
 /// The buffers of one worker.
 #[derive(Debug)]
 pub struct Pool {
-    /// Class `i` has buffers of `i * STEP + 8` bytes, the last one scratch buffers.
+    /// Class `i` has buffers of `i * STEP + 8` bytes; the last class has scratch buffers.
     classes: Vec<Class>,
     /// Bytes of all free buffers.
     free: usize,
@@ -40,7 +41,7 @@ pub struct Pool {
     used: usize,
     /// The class to visit next.
     hand: usize,
-    /// Buffers that it has still to give up.
+    /// How many buffers this class still has to give up.
     surplus: usize,
 }
 
@@ -76,7 +77,7 @@ impl Pool {
         self.take(class, class * STEP + 8)
     }
 
-    /// Takes a buffer back. Empty ones (already taken from their packet) are let go.
+    /// Takes a buffer back. Empty ones (whose memory has gone with their packet) are ignored.
     #[inline]
     pub fn give(&mut self, buffer: Buffer) {
         let length = buffer.len();
@@ -91,7 +92,7 @@ impl Pool {
         self.classes[class].free.push(buffer);
     }
 
-    /// Bytes of all its buffers, in use and free.
+    /// Bytes of all buffers of the pool, in use and free.
     pub const fn bytes(&self) -> usize {
         self.free + self.used
     }

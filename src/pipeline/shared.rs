@@ -1,21 +1,21 @@
-//! What the copies of one stage on different workers must share.
+//! State that the copies of one stage on different workers must share.
 //!
-//! Everything else a worker writes is its own. Stages share something only where one path is one thing by nature: the
-//! clock of a rate limit, a count over the whole path. Each has a type for it, of atomic numbers.
+//! A worker writes everything else alone. Stages share state only where a path has one thing by nature: the clock of
+//! a rate limit, a count over the whole path. Each such state has a type of its own, made of atomic numbers.
 
 use std::any::Any;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 
-/// The place of a stage's shared state. Its clones have one state.
+/// Holds a stage's shared state. All its clones have the same state.
 #[derive(Debug, Clone, Default)]
 pub struct Shared(Arc<OnceLock<Arc<dyn Any + Send + Sync>>>);
 
 impl Shared {
-    /// The state. The first call makes it, with its default.
+    /// The state. The first call makes it with its default value.
     ///
     /// # Panics
-    /// If the first call was for another type: two stages that have nothing in common were given one place.
+    /// If the first call was for another type: one place was given to two unrelated stages.
     pub fn state<T: Default + Send + Sync + 'static>(&self) -> Arc<T> {
         let state = self.0.get_or_init(|| Arc::new(T::default()));
         let of_type = Arc::clone(state).downcast();
@@ -23,7 +23,7 @@ impl Shared {
     }
 }
 
-/// One number, on cache lines of its own.
+/// One number, with its cache lines to itself.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub struct Alone(pub AtomicU64);

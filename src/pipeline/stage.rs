@@ -1,16 +1,19 @@
-//! What a stage is: one impairment of a path.
+//! The trait of a stage: one impairment of a path.
 //!
-//! A stage first *decides*: how many wire packets at the front of what came fare alike, and how. Deciding reads the
-//! packet but does not change it. The path then cuts the train there, if the decision falls inside it, and carries the
-//! decision out. Only what changes bytes, makes packets or keeps them comes back to the stage, with the plan that its decision
-//! made: nothing is drawn or classified twice. A stage that always answers for one wire packet is correct; one that answers for
-//! long runs is also fast. Both must give the same wire packets.
+//! A stage first *decides*: how many wire packets at the front of a packet get the same treatment, and which.
+//! Deciding reads the packet but does not change it. The path then cuts the train there, if the decision falls inside
+//! it, and carries the decision out. A packet only comes back to the stage if the stage changes bytes, makes packets
+//! or keeps them; it comes with the plan that the decision made, so nothing is drawn or classified twice. A stage
+//! that always answers for one wire packet is correct; one that answers for long runs is also fast. Both must give
+//! the same wire packets.
 //!
-//! What becomes of a packet is an [`Outcome`], whether a decision says it or a stage that has taken the packet.
-//! A stage that works in both directions sees the packets of the opposite path too: [`Packet::path`] tells which it is.
+//! The result for a packet is an [`Outcome`], whether a decision says it or a stage that has taken the packet. A
+//! stage that works in both directions sees the packets of the opposite path too: [`Packet::path`] says which path a
+//! packet is on.
 //!
-//! Laws, each a property test over every stage (`pipeline::testing::laws`): what comes in and is created goes out, is dropped with
-//! a reason or is held; nothing leaves before it came; a train fares as its segments; the same seed gives the same result.
+//! Laws, each a property test over every stage (`pipeline::testing::laws`): every packet that comes in or is created
+//! goes out, is dropped with a reason, or is held; nothing leaves before it came; a train is treated as its segments
+//! would be; the same seed gives the same result.
 
 use std::fmt;
 use std::ops::Deref;
@@ -25,27 +28,27 @@ use crate::pipeline::router::quiet::{Ahead, Quiet};
 use crate::pipeline::time::Instant;
 use crate::pipeline::wire::IcmpError;
 
-/// What becomes of a packet.
+/// The result for a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// It goes on to the next stage at once.
     Pass,
     /// It is dropped.
     Drop(Reason),
-    /// It waits, and goes on to the next stage at this instant; at once, if that is not in the future.
+    /// It waits, and goes on to the next stage at this instant; immediately, if the instant is not in the future.
     Hold(Instant),
-    /// It is dropped, and its sender is told.
+    /// It is dropped, and its sender gets an ICMP error.
     Reject(Reason, IcmpError),
 }
 
 /// What happens to some wire packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action<P = ()> {
-    /// This becomes of them.
+    /// They get this outcome.
     Settle(Outcome),
-    /// [`Stage::rewrite`] changes them in place by the plan, then they go on.
+    /// [`Stage::rewrite`] changes them in place according to the plan, then they go on.
     Rewrite(P),
-    /// [`Stage::take`] deals with them by the plan.
+    /// [`Stage::take`] handles them according to the plan.
     Take(P),
 }
 
@@ -58,12 +61,12 @@ impl<P> Action<P> {
         Self::Settle(Outcome::Drop(reason))
     }
 
-    /// They wait until then.
+    /// They wait until this instant.
     pub const fn hold(until: Instant) -> Self {
         Self::Settle(Outcome::Hold(until))
     }
 
-    /// As `self`, with another plan.
+    /// The same action with another plan.
     #[inline]
     pub fn map<Q>(self, plan: impl FnOnce(P) -> Q) -> Action<Q> {
         match self {
@@ -80,14 +83,14 @@ impl Action {
     /// [`Stage::take`] without a plan.
     pub const TAKE: Self = Self::Take(());
 
-    /// What a loss does with packets like this one. With `ecn`, one that is ECN-capable is to be marked (RFC 3168) by
-    /// [`Stage::rewrite`]; any other is dropped.
+    /// What a loss does to this packet. With `ecn`, an ECN-capable packet is marked (RFC 3168) by [`Stage::rewrite`];
+    /// any other is dropped.
     pub fn lose(packet: &Packet, ecn: bool) -> Self {
         if ecn && packet.is_ecn_capable() { Self::REWRITE } else { Self::drop(Reason::Loss) }
     }
 }
 
-/// A decision of a stage about the first `count` wire packets of what it was shown.
+/// A decision of a stage about the first `count` wire packets of the packet that it was shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Verdict<P = ()> {
     /// At least 1, at most the limit that was given.
@@ -102,7 +105,7 @@ impl<P> Verdict<P> {
         Self { count, action }
     }
 
-    /// As `self`, with another plan.
+    /// The same verdict with another plan.
     #[inline]
     pub fn map<Q>(self, plan: impl FnOnce(P) -> Q) -> Verdict<Q> {
         Verdict { count: self.count, action: self.action.map(plan) }
@@ -111,25 +114,27 @@ impl<P> Verdict<P> {
 
 /// One impairment. Pure: no I/O, no clock, no allocation once warm.
 pub trait Stage {
-    /// What a decision hands to what carries it out.
+    /// What a decision passes on to the method that carries it out.
     type Plan: fmt::Debug + Copy;
 
-    /// Decides about the first wire packets of `packet`, `limit` of them at the most (at least 1). Whatever state the
-    /// stage keeps moves on by exactly the count that it answers for.
+    /// Decides about the first wire packets of `packet`, at least 1 and at most `limit` of them. The state of the
+    /// stage advances by exactly the count that it returns.
     ///
-    /// About a packet of the opposite path a stage answers [`Outcome::Pass`], [`Outcome::Drop`] or [`Action::Rewrite`].
+    /// For a packet of the opposite path, a stage answers [`Outcome::Pass`], [`Outcome::Drop`] or
+    /// [`Action::Rewrite`].
     fn decide(&mut self, packet: &Packet, limit: u32, now: Instant) -> Verdict<Self::Plan>;
 
-    /// Changes the bytes of `packet` (all its wire packets alike), keeping its length. True if something changed.
+    /// Changes the bytes of `packet` (all its wire packets alike) without changing its length. Returns true if
+    /// something changed.
     fn rewrite(&mut self, _packet: &mut Packet, _plan: Self::Plan, _now: Instant) -> bool {
         false
     }
 
-    /// Deals with `packet` by the verbs of `out`; it must account for the packet, by [`Packet::take`] or
+    /// Handles `packet` with the methods of `out`. It must account for the packet, by [`Packet::take`] or
     /// [`Outlet::drop`].
     fn take(&mut self, _packet: &mut Packet, _plan: Self::Plan, _now: Instant, _out: &mut Outlet<'_>) {}
 
-    /// A packet that this stage made wait by [`Outcome::Hold`] goes on now.
+    /// A packet that this stage held by [`Outcome::Hold`] goes on now.
     fn released(&mut self, _packet: &Packet, _now: Instant) {}
 
     /// The time asked for by [`Outlet::wake_at`] has come.
@@ -140,39 +145,40 @@ pub trait Stage {
         None
     }
 
-    /// How many of the flow's next plain packets ([`crate::pipeline::router::quiet`]) this stage would let pass, with no other effect
-    /// on what it remembers than [`Stage::passed`] has. By default it may act on the next one.
+    /// How many of the flow's next plain packets ([`crate::pipeline::router::quiet`]) this stage would let pass with
+    /// no other effect on its state than [`Stage::passed`] has. The default: it may act on the next one.
     fn quiet(&self, _ahead: &Ahead) -> Quiet {
         Quiet::NO_MORE
     }
 
-    /// `count` wire packets of the flow, at least one and no more than [`Stage::quiet`] has said, have passed without being shown.
+    /// `count` wire packets of the flow have passed without being shown: at least one, and at most as many as
+    /// [`Stage::quiet`] allowed.
     fn passed(&mut self, _ahead: &Ahead, _count: u64) {}
 
-    /// Packets that left with their predecessor to keep the order, though they were due before it.
+    /// Packets that were delayed to leave with their predecessor, to keep the order.
     fn clamped(&self) -> u64 {
         0
     }
 
-    /// A packet that the stage itself keeps, at the end of the run; `None` when there is no more.
+    /// Gives up a packet that the stage itself keeps, at the end of the run; `None` when there are no more.
     fn relinquish(&mut self) -> Option<Kept> {
         None
     }
 }
 
-/// A packet that a stage keeps itself, and that counts as held. [`Outlet::keep`] makes one; [`Outlet::unkeep`], or the router at the
-/// end of the run, makes it a packet again.
+/// A packet that a stage keeps itself and that counts as held. [`Outlet::keep`] makes one. [`Outlet::unkeep`] makes
+/// it a packet again, or the router does at the end of the run.
 #[derive(Debug)]
 pub struct Kept(Packet);
 
 impl Kept {
-    /// One that does not count.
+    /// A kept packet that does not count as held.
     #[cfg(test)]
     pub(crate) const fn uncounted(packet: Packet) -> Self {
         Self(packet)
     }
 
-    /// What is kept, at the end of the run, when the router counts what was held.
+    /// Gives the packet back at the end of the run, when the router counts what was held.
     pub(crate) fn into_packet(self) -> Packet {
         self.0
     }
@@ -186,28 +192,28 @@ impl Deref for Kept {
     }
 }
 
-/// What a stage did with what it took; the path carries it out when the stage has returned.
+/// What a stage did with a packet that it took; the path carries this out after the stage has returned.
 #[derive(Debug)]
 pub enum Emission {
-    /// This becomes of the packet.
+    /// The packet gets this outcome.
     Settle(Packet, Outcome),
-    /// A segment made by the stage goes back to where the packet came from that it was made of.
+    /// A segment made by the stage goes back to the sender of the packet that it was made from.
     Answer(Packet),
     /// The stage wants to be woken.
     Wake(Instant),
-    /// Of a packet that waits with those of other seats, to be counted at its own.
+    /// Counts for a packet that waits with packets of other seats; they belong to the packet's own seat.
     Counted {
-        /// Its own seat.
+        /// The packet's own seat.
         seat: SeatId,
-        /// It began to wait.
+        /// What began to wait.
         delayed: Amount,
-        /// It was changed.
+        /// What was changed.
         rewritten: Amount,
     },
 }
 
 impl Emission {
-    /// The seat of the packet that it is about; `None` if it is about the stage.
+    /// The seat of the packet that the emission is about; `None` if it is about the stage.
     pub(crate) const fn seat(&self) -> Option<SeatId> {
         match self {
             Self::Settle(packet, _) | Self::Answer(packet) => {
@@ -228,14 +234,14 @@ pub struct Outlet<'a> {
     pub(crate) counters: &'a mut StageCounters,
     pub(crate) created: &'a mut Amount,
     pub(crate) kept: &'a mut Amount,
-    /// Who is told of what the stage does, if anybody is.
+    /// The listener to what the stage does, if there is one.
     pub(crate) ear: Option<&'a mut (dyn Ear + 'a)>,
-    /// Packets of several seats come here: each is counted at its own.
+    /// Packets of several seats come to this stage: each is counted at its own seat.
     pub(crate) has_guests: bool,
 }
 
 impl Outlet<'_> {
-    /// `outcome` becomes of `packet`.
+    /// `packet` gets this `outcome`.
     pub fn settle(&mut self, packet: Packet, outcome: Outcome) {
         self.emissions.push(Emission::Settle(packet, outcome));
     }
@@ -255,14 +261,14 @@ impl Outlet<'_> {
         self.settle(packet, Outcome::Drop(reason));
     }
 
-    /// `segment`, TCP made by this stage of a packet and in its direction, is turned round and sent to that packet's
-    /// sender, past all stages.
+    /// `segment`, TCP, was made by this stage from a packet and in its direction. It is turned round and sent to that
+    /// packet's sender, past all stages.
     pub fn answer(&mut self, segment: Packet) {
         self.counters.answered += segment.amount();
         self.emissions.push(Emission::Answer(segment));
     }
 
-    /// A packet made by this stage, which it is about to settle.
+    /// Counts a packet that this stage has made and is about to settle.
     pub fn created(&mut self, packet: Packet) -> Packet {
         self.counters.created += packet.amount();
         *self.created += packet.amount();
@@ -276,7 +282,8 @@ impl Outlet<'_> {
         self.created(copy)
     }
 
-    /// Changes `packet`, about to be settled or kept, by `change`; it counts as rewritten if that says so.
+    /// Changes `packet`, which is about to be settled or kept, by `change`; it counts as rewritten if `change`
+    /// returns true.
     pub fn rewrite(&mut self, packet: &mut Packet, change: impl FnOnce(&mut Packet) -> bool) {
         let before = self.ear.is_some().then(|| Headers::of(packet));
         if change(packet) {
@@ -302,12 +309,13 @@ impl Outlet<'_> {
         self.rewrite(packet, Packet::mark_congestion);
     }
 
-    /// As [`Self::mark`], of a packet that the stage keeps.
+    /// As [`Self::mark`], for a packet that the stage keeps.
     pub fn mark_kept(&mut self, packet: &mut Kept) {
         self.mark(&mut packet.0);
     }
 
-    /// The stage keeps `packet` itself, until [`Self::unkeep`], or until [`Stage::relinquish`] is asked for it.
+    /// The stage keeps `packet` itself, until it calls [`Self::unkeep`], or until [`Stage::relinquish`] takes it
+    /// back.
     pub fn keep(&mut self, packet: Packet) -> Kept {
         let amount = packet.amount();
         self.kept.packets = self.kept.packets.wrapping_add(amount.packets);

@@ -1,12 +1,12 @@
 //! Instants and durations of the packet core: whole nanoseconds.
 //!
-//! The core never reads a clock. Zero is whenever its caller says: the start of the router on real devices, the first
-//! packet of a capture offline.
+//! The core never reads a clock. Its caller says when time zero is: the start of the router with real devices, the
+//! first packet of a capture offline.
 
 use std::fmt;
 use std::ops::{Add, AddAssign, Sub};
 
-/// A moment, in nanoseconds since the start of the run. Wraps nothing: 2^64 ns are 584 years.
+/// A moment, in nanoseconds since the start of the run. It does not overflow: 2^64 ns are 584 years.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Instant(u64);
 
@@ -46,7 +46,7 @@ impl Duration {
         Self(nanos)
     }
 
-    /// `micros` microseconds. As all sums and products here, at most what the type holds: 584 years.
+    /// `micros` microseconds. All sums and products of this type stop at its maximum, 584 years.
     pub const fn from_micros(micros: u64) -> Self {
         Self(micros.saturating_mul(1_000))
     }

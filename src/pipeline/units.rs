@@ -34,7 +34,7 @@ impl Probability {
         self.0
     }
 
-    /// That it does not happen.
+    /// The probability that the event does not happen.
     #[must_use]
     pub const fn complement(self) -> Self {
         match self.0 {
@@ -176,7 +176,7 @@ pub fn parse_with_units(text: &str, kind: &str, units: &[Unit]) -> Result<f64, U
     Err(UnitError::new(format!("\"{text}\" has no known unit"), format!("try \"{number}{unit}\"")))
 }
 
-/// `value` without its fraction: 0 for what is negative or no number, at most `u64::MAX`.
+/// `value` without its fraction: 0 if it is negative or not a number, at most `u64::MAX`.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "casts of floats saturate")]
 pub const fn saturating(value: f64) -> u64 {
     value as u64
@@ -203,7 +203,7 @@ impl FromStr for Duration {
 impl FromStr for Rate {
     type Err = UnitError;
 
-    /// `10mbit`, `100 Mbit/s`, `1.5 Gbit/s`. What ends in "bps" means bits to some and bytes to others: refused.
+    /// `10mbit`, `100 Mbit/s`, `1.5 Gbit/s`. A unit that ends in "bps" is refused: it may mean bits or bytes.
     fn from_str(text: &str) -> Result<Self, UnitError> {
         let lower = text.trim().to_lowercase();
         if lower.ends_with("bps") {
@@ -217,7 +217,7 @@ impl FromStr for Rate {
     }
 }
 
-/// A rate of nothing is a line that is down, not a rate.
+/// The error for a rate of zero: a line without a rate is down.
 pub fn zero_rate(text: &str) -> UnitError {
     UnitError::new(format!("\"{text}\" is less than 1 bit/s"), "for a link that is down use a blackout stage")
 }
@@ -249,7 +249,7 @@ impl FromStr for Probability {
     }
 }
 
-/// What somebody who left the percent sign out may have meant.
+/// What a number without a percent sign may have meant.
 fn percent_hint(number: f64) -> String {
     if number > 0.0 && number < 1.0 {
         format!(
@@ -261,12 +261,12 @@ fn percent_hint(number: f64) -> String {
     }
 }
 
-/// Nine significant digits: what binary fractions add beyond is noise to a reader.
+/// Nine significant digits: the further digits of a binary fraction are noise to a reader.
 fn significant(value: f64) -> f64 {
     format!("{value:.8e}").parse().unwrap_or(value)
 }
 
-/// As it is written: `0.01%`.
+/// As people write it: `0.01%`.
 impl fmt::Display for Probability {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}%", significant(self.as_f64() * 100.0))

@@ -1,9 +1,9 @@
-//! A way out of a namespace by the host's own sockets.
+//! A way out of a namespace through the host's own sockets.
 //!
-//! Beside the command's namespace there is a second one, in which every address is local ([`crate::net::transparent`]). Whatever
-//! the command opens ends there. For each connection, each pair of datagram addresses and each ping, a thread of the host opens a
-//! socket of its own to where the command wanted to go, and carries what comes from one to the other. The host's settings are not
-//! changed, and all of it ends with the process.
+//! Beside the command's namespace there is a second one, in which every address is local
+//! ([`crate::net::transparent`]). All connections, datagrams and pings of the command end there. For each connection,
+//! each pair of datagram addresses and each ping, a thread of the host opens a socket to the wanted destination and
+//! relays the data in both directions. The host's settings are not changed, and everything ends with the process.
 //!
 //! - `tcp`, `udp`, `ping`: the relays.
 //! - `socket`: sockets with the addresses of others.
@@ -25,7 +25,7 @@ use crate::net::{NetError, Netns, sysctl, transparent};
 use crate::reach::ping::Pings;
 use crate::reach::udp::Datagrams;
 
-/// Why there is no way out.
+/// Why there is no way out of the namespace.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReachError {
@@ -39,10 +39,11 @@ pub enum ReachError {
 
 /// Descriptors that the rest of the process needs.
 const RESERVE: u64 = 192;
-/// Connections, flows of datagrams, or pings at a time at most, however many descriptors there are.
+/// Maximum number of connections, of flows of datagrams and of pings at a time, however many descriptors there are.
 const MOST: u64 = 4_096;
 
-/// Connections, flows of datagrams and pings, each, that a process with so many descriptors may have at a time: two each.
+/// How many connections, flows of datagrams and pings (each) a process with this limit of descriptors may have at a
+/// time. Each needs two descriptors.
 fn room(limit: u64) -> usize {
     (limit.saturating_sub(RESERVE) / 6).clamp(8, MOST) as usize
 }
@@ -50,14 +51,14 @@ fn room(limit: u64) -> usize {
 /// Where connections go.
 #[derive(Debug, Clone, Default)]
 pub struct Ways {
-    /// Addresses that stand for the host itself: what is for them goes to its loopback address.
+    /// Addresses that stand for the host itself: traffic to them goes to the host's loopback address.
     pub host: Vec<IpAddr>,
-    /// What is for port 53 of the host goes here, if anywhere else.
+    /// Traffic to port 53 of the host goes to this address, if it is set.
     pub resolver: Option<SocketAddr>,
 }
 
 impl Ways {
-    /// The address and port of the host's networks that `wanted` is.
+    /// The address and port in the host's networks to which `wanted` leads.
     pub fn target(&self, wanted: SocketAddr) -> SocketAddr {
         if !self.host.contains(&wanted.ip()) {
             return wanted;
@@ -76,11 +77,11 @@ const fn loopback(of: IpAddr) -> IpAddr {
     }
 }
 
-/// A relay that runs. When it is dropped, its connections are reset.
+/// A running relay. When it is dropped, its connections are reset.
 #[derive(Debug)]
 pub struct Reach {
     netns: Netns,
-    /// Connections that have not passed on all of what the command sent.
+    /// Connections on which data of the command has not been passed on completely.
     unsent: Arc<AtomicUsize>,
     end: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -88,14 +89,14 @@ pub struct Reach {
 }
 
 impl Reach {
-    /// Relays what comes into `netns` to the networks of the calling thread's namespace, with `files` descriptors for all of this
-    /// process.
+    /// Relays the traffic that comes into `netns` to the networks of the calling thread's namespace. `files` is the
+    /// number of descriptors that this whole process may have.
     ///
     /// # Errors
     /// If the namespace, a socket or the thread cannot be made.
     pub fn start(netns: &Netns, ways: Ways, files: u64) -> Result<Self, ReachError> {
         for key in ["ipv4/icmp_echo_ignore_all", "ipv6/icmp/echo_ignore_all"] {
-            // An answer must come from whoever was asked.
+            // An answer must come from the address to which the request went.
             sysctl::write(netns, key, "1")?;
         }
         let (listeners, first) = netns.run(socket::listeners)??;
@@ -134,7 +135,7 @@ impl Reach {
             if let Some(pings) = pings {
                 pings.take();
             }
-            // Without its owner, the end has come too.
+            // If the owner is gone, the relay ends too.
             let _ = ends.await;
             datagrams.drain(&udp);
         };
@@ -143,7 +144,7 @@ impl Reach {
         Ok(Self { netns: netns.clone(), unsent, end: Some(end), thread: Some(thread), answers_pings })
     }
 
-    /// Whether something that the command sent has not been passed on, as far as the relay has taken it.
+    /// Whether data that the relay has received from the command has not been passed on yet.
     pub fn is_busy(&self) -> bool {
         self.unsent.load(Ordering::Acquire) > 0
     }

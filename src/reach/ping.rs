@@ -1,4 +1,4 @@
-//! Pings: echo requests of ICMP and ICMPv6, sent again by the host, and the answers to them.
+//! Pings: the host sends the echo requests of ICMP and ICMPv6 again, and their replies are passed back.
 
 use std::collections::HashMap;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -22,14 +22,14 @@ use crate::pipeline::wire::checksum;
 use crate::reach::socket::{family, may_have_any_address};
 use crate::reach::{ReachError, Ways};
 
-/// Who waits so long for an answer gets none.
+/// Replies that take longer are not passed back.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Type, code and checksum, before the identifier and the number.
 const HEADER: usize = 4;
 /// Request and reply of ICMP and of ICMPv6.
 const ECHO: [[u8; 2]; 2] = [[8, 0], [128, 129]];
 
-/// Who asks, whom, and with which identifier.
+/// The sender, the destination and the identifier of a request.
 type Asked = (IpAddr, IpAddr, u16);
 
 /// All pings.
@@ -43,20 +43,20 @@ pub(super) struct Pings {
 struct Relay {
     ways: Arc<Ways>,
     flows: Mutex<HashMap<Asked, Arc<Far>>>,
-    /// Pings under way at a time, each with a socket of its own; more are dropped.
+    /// Maximum number of pings under way, each with a socket of its own; further ones are dropped.
     most: usize,
 }
 
-/// The host's socket for one pinging process and whom it pings.
+/// The host's socket for one pinging process and its destination.
 #[derive(Debug)]
 struct Far {
     socket: UdpSocket,
-    /// The identifier on the host's side, where the kernel does not choose one.
+    /// The identifier on the host's side, if the kernel does not choose one.
     id: Option<u16>,
 }
 
 impl Pings {
-    /// Opens what hears pings in `netns`; `None` if this user may not ping on the host.
+    /// Opens the sockets that receive pings in `netns`; `None` if this user may not send pings on the host.
     pub(super) fn new(netns: &Netns, ways: &Arc<Ways>, most: usize) -> Result<Option<Self>, ReachError> {
         if open_far(Ipv4Addr::LOCALHOST.into()).is_err() {
             return Ok(None);
@@ -67,7 +67,7 @@ impl Pings {
         Ok(Some(Self { near, relay }))
     }
 
-    /// Takes pings for ever.
+    /// Accepts pings until the task is ended.
     pub(super) fn take(self) {
         for near in self.near {
             tokio::spawn(Arc::clone(&self.relay).requests(near));
@@ -83,7 +83,7 @@ impl Relay {
             let Ok(Some((client, wanted, length))) = heard else { continue };
             let message = &mut buffer[..length];
             let asked = (client, wanted, u16::from_be_bytes([message[HEADER], message[HEADER + 1]]));
-            // What cannot be asked is not answered.
+            // A request that cannot be sent gets no reply.
             if let Ok(far) = self.far(asked, &near) {
                 seal(message, client.is_ipv4(), 0, far.id.unwrap_or(asked.2));
                 let _ = send(far.socket.as_raw_fd(), message, MsgFlags::empty());
@@ -104,7 +104,7 @@ impl Relay {
         let target = self.ways.target(SocketAddr::new(wanted, 0));
         let (socket, is_raw) = open_far(target.ip())?;
         connect(socket.as_raw_fd(), &SockaddrStorage::from(target))?;
-        // Apart from that of a ping of the host's own, most probably.
+        // Most probably different from the identifier of the host's own pings.
         let far = Far { socket: waited_for(socket)?, id: is_raw.then_some(id ^ 0x5555) };
         let far = Arc::new(far);
         flows.insert(asked, Arc::clone(&far));
@@ -112,7 +112,7 @@ impl Relay {
         Ok(far)
     }
 
-    /// Gives the answers to whoever asked, until none comes any more.
+    /// Passes the replies back to the sender, until no more come.
     async fn replies(self: Arc<Self>, asked: Asked, far: Arc<Far>, near: Arc<UdpSocket>) {
         let (client, wanted, id) = asked;
         let mut buffer = vec![0; 65_535];
@@ -132,8 +132,8 @@ impl Relay {
     }
 }
 
-/// The socket of the host for one pinging process; whether it is a raw one. The other kind is for ordinary users, where
-/// `net.ipv4.ping_group_range` has one of their groups.
+/// The host's socket for one pinging process; true if it is a raw socket. Ordinary users get the other kind, if
+/// `net.ipv4.ping_group_range` includes one of their groups.
 fn open_far(to: IpAddr) -> io::Result<(OwnedFd, bool)> {
     match icmp(to.is_ipv4(), SockType::Raw) {
         Err(Errno::EPERM | Errno::EACCES) => Ok((icmp(to.is_ipv4(), SockType::Datagram)?, false)),
@@ -141,12 +141,12 @@ fn open_far(to: IpAddr) -> io::Result<(OwnedFd, bool)> {
     }
 }
 
-/// A socket of ICMP that tokio waits for. Nothing is done with its type but that: datagrams are datagrams.
+/// Registers an ICMP socket with tokio as a `UdpSocket`, which works because both carry datagrams.
 fn waited_for(socket: OwnedFd) -> io::Result<UdpSocket> {
     UdpSocket::from_std(socket.into())
 }
 
-/// Hears all pings of its namespace, with the address that they are for.
+/// A socket that receives all pings of its namespace, with their destination addresses.
 fn near(is_v4: bool) -> io::Result<OwnedFd> {
     let socket = icmp(is_v4, SockType::Raw)?;
     if is_v4 {
@@ -164,7 +164,8 @@ fn icmp(is_v4: bool, kind: SockType) -> nix::Result<OwnedFd> {
     socket(family(any), kind, SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC, protocol)
 }
 
-/// An echo request at the front of `buffer`: who asks, whom, and its length; `None` if it is something else.
+/// An echo request at the front of `buffer`: its sender, its destination, and its length; `None` if it is something
+/// else.
 fn request(near: &UdpSocket, buffer: &mut [u8]) -> io::Result<Option<(IpAddr, IpAddr, usize)>> {
     let mut control = nix::cmsg_space!(libc::in6_pktinfo);
     let mut parts = [IoSliceMut::new(buffer)];
@@ -188,13 +189,13 @@ fn request(near: &UdpSocket, buffer: &mut [u8]) -> io::Result<Option<(IpAddr, Ip
     Ok(is_echo.then_some((client, wanted, message.len())))
 }
 
-/// Bytes of the IP header, which raw sockets of IPv4 give along.
+/// Length of the IP header, which raw IPv4 sockets also return.
 fn headers(bytes: &[u8], is_v4: bool) -> usize {
     let length = bytes.first().map_or(0, |first| usize::from(first & 0xf) * 4);
     if is_v4 { length.min(bytes.len()) } else { 0 }
 }
 
-/// The echo reply in what a socket of the host gave, if it is ours; `id` is that of a raw socket.
+/// The echo reply in a message from the host's socket, if it is ours; `id` is the identifier of a raw socket.
 fn reply(bytes: &mut [u8], is_v4: bool, id: Option<u16>) -> Option<&mut [u8]> {
     let from = if id.is_some() { headers(bytes, is_v4) } else { 0 };
     let message = &mut bytes[from..];

@@ -1,4 +1,4 @@
-//! Sockets with the addresses of others, in a namespace where every address is local.
+//! Sockets with foreign addresses, in a namespace where every address is local.
 
 #![expect(unsafe_code, reason = "nix has no IPV6_TRANSPARENT")]
 
@@ -13,14 +13,14 @@ use nix::sys::socket::{
     sockopt,
 };
 
-/// What takes all connections and datagrams: of IPv4 and of IPv6.
+/// The listeners that accept all connections and datagrams of IPv4 and of IPv6.
 #[derive(Debug)]
 pub(super) struct Listeners {
     pub(super) tcp: [TcpListener; 2],
     pub(super) udp: [UdpSocket; 2],
 }
 
-/// The listeners, and the port that all of them have. Nothing else in their namespace has a port, so that none is taken.
+/// The listeners, and the port that all of them have. Their namespace has no other sockets, so the port is free.
 pub(super) fn listeners() -> io::Result<(Listeners, u16)> {
     let any = |port| {
         [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)]
@@ -43,7 +43,7 @@ fn tcp_listener(address: SocketAddr) -> io::Result<TcpListener> {
 
 fn udp_listener(address: SocketAddr) -> io::Result<UdpSocket> {
     let socket = transparent(address, SockType::Datagram)?;
-    // Whom a datagram was for.
+    // The destination of a datagram.
     match address {
         SocketAddr::V4(_) => setsockopt(&socket, sockopt::Ipv4OrigDstAddr, &true)?,
         SocketAddr::V6(_) => setsockopt(&socket, sockopt::Ipv6OrigDstAddr, &true)?,
@@ -52,17 +52,17 @@ fn udp_listener(address: SocketAddr) -> io::Result<UdpSocket> {
     Ok(socket.into())
 }
 
-/// The end of a flow of datagrams: it has the address `own`, and takes only what comes from `peer`.
+/// The near socket of a flow of datagrams: it is bound to `own`, and only receives from `peer`.
 pub(super) fn udp_between(own: SocketAddr, peer: SocketAddr) -> io::Result<UdpSocket> {
     let socket = transparent(own, SockType::Datagram)?;
-    // Several peers have a flow to the same address.
+    // Several peers may have a flow to the same address.
     setsockopt(&socket, sockopt::ReuseAddr, &true)?;
     bind(socket.as_raw_fd(), &SockaddrStorage::from(own))?;
     connect(socket.as_raw_fd(), &SockaddrStorage::from(peer))?;
     Ok(socket.into())
 }
 
-/// A socket of this family that may have any address.
+/// A socket of this family that may be bound to any address.
 pub(super) fn transparent(like: SocketAddr, kind: SockType) -> io::Result<OwnedFd> {
     let socket = socket(family(like.ip()), kind, SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC, None)?;
     match like {
@@ -79,7 +79,7 @@ pub(super) const fn family(ip: IpAddr) -> AddressFamily {
     if ip.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
 }
 
-/// Lets a socket of IPv6 send from addresses that no device has.
+/// Lets an IPv6 socket send from addresses that no device has.
 pub(super) fn may_have_any_address(socket: &OwnedFd) -> io::Result<()> {
     set(socket, libc::IPV6_TRANSPARENT)
 }

@@ -1,4 +1,4 @@
-//! Connections.
+//! Relays TCP connections.
 
 use std::io;
 use std::sync::Arc;
@@ -13,12 +13,12 @@ use tokio::sync::Semaphore;
 
 use crate::reach::Ways;
 
-/// After an error of the listener (no more descriptors, say) the next connection is taken so much later.
+/// After an error of the listener (for example, no more descriptors), it waits this long before the next connection.
 const PAUSE: Duration = Duration::from_millis(50);
-/// Bytes that are taken at a time.
+/// Bytes that are read at a time.
 const CHUNK: usize = 64 << 10;
 
-/// A connection whose last byte from the command has not been passed on; counted until it is dropped.
+/// A connection on which data of the command has not been passed on completely; counted until it is dropped.
 struct Unsent(Arc<AtomicUsize>);
 
 impl Unsent {
@@ -34,7 +34,7 @@ impl Drop for Unsent {
     }
 }
 
-/// Takes connections for ever, as many at a time as `room` has permits.
+/// Accepts connections until the task is ended, as many at a time as `room` has permits.
 pub(super) async fn accept(
     listener: TcpListener,
     ways: Arc<Ways>,
@@ -47,7 +47,7 @@ pub(super) async fn accept(
             Ok((client, _)) => {
                 let (ways, unsent) = (Arc::clone(&ways), Unsent::new(&unsent));
                 tokio::spawn(async move {
-                    // What went wrong has been told to both ends.
+                    // Both ends have been told about errors.
                     drop(carry(client, &ways, unsent).await);
                     drop(permit);
                 });
@@ -57,7 +57,7 @@ pub(super) async fn accept(
     }
 }
 
-/// Carries a connection to its end. If it breaks, or cannot be opened, both ends are reset.
+/// Relays a connection until its end. If it breaks, or cannot be opened, both ends are reset.
 async fn carry(client: TcpStream, ways: &Ways, unsent: Unsent) -> io::Result<()> {
     // Until both directions have ended, closing a socket means that the connection is broken.
     reset_on_close(&client, true)?;
@@ -69,7 +69,7 @@ async fn carry(client: TcpStream, ways: &Ways, unsent: Unsent) -> io::Result<()>
     }
     let up = async {
         let done = pass(&client, &server).await;
-        // The kernel has all that the command sent, and goes on sending it also when the socket is closed.
+        // The kernel has all data that the command sent, and continues to send it after the socket is closed.
         let done = done.and_then(|()| reset_on_close(&server, false));
         drop(unsent);
         done
@@ -82,7 +82,7 @@ fn reset_on_close(socket: &TcpStream, does: bool) -> io::Result<()> {
     Ok(setsockopt(socket, sockopt::Linger, &linger { l_onoff: i32::from(does), l_linger: 0 })?)
 }
 
-/// Passes on what comes, and then that nothing more comes.
+/// Passes on data in one direction, and then the end of the stream.
 async fn pass(from: &TcpStream, to: &TcpStream) -> io::Result<()> {
     let mut buffer = vec![0; CHUNK];
     loop {

@@ -1,4 +1,4 @@
-//! Datagrams: a pair of sockets for each pair of addresses.
+//! Relays datagrams: a pair of sockets for each pair of addresses.
 
 use std::collections::HashMap;
 use std::io::{self, IoSliceMut};
@@ -18,30 +18,32 @@ use tokio::time::{Instant, timeout_at};
 use crate::net::Netns;
 use crate::reach::{Ways, socket};
 
-/// A flow in which nothing came for so long is forgotten (RFC 4787 section 4.3 asks for two minutes at least).
+/// A flow without datagrams for this long is forgotten (RFC 4787 section 4.3 requires at least two minutes).
 const IDLE: Duration = Duration::from_mins(2);
-/// The same for questions to nameservers, which have a socket each and one answer (section 4.3 allows less for known ports).
+/// The same for queries to nameservers, each of which has a socket and one answer (section 4.3 allows less for
+/// well-known ports).
 const IDLE_NAMES: Duration = Duration::from_secs(15);
 /// The port of nameservers.
 const NAMES: u16 = 53;
-/// Datagrams that are passed on at most after the command has ended: others that it left behind may go on sending.
+/// Maximum number of datagrams that are passed on after the command has ended: processes that it left behind may
+/// continue to send.
 const LAST: usize = 10_000;
 /// The largest datagram.
 const LARGEST: usize = 65_535;
 
-/// The command's address, and the one that it wanted.
+/// The command's address, and the destination that it wanted.
 type Pair = (SocketAddr, SocketAddr);
 
 /// One pair of addresses.
 #[derive(Debug)]
 struct Flow {
-    /// Towards the command.
+    /// The socket towards the command.
     near: UdpSocket,
-    /// Towards whom it wanted.
+    /// The socket towards the destination.
     far: UdpSocket,
-    /// When something came last.
+    /// When the last datagram came.
     heard: Mutex<Instant>,
-    /// Its place was taken.
+    /// Notified when another flow has taken the place of this one.
     gone: Notify,
 }
 
@@ -51,9 +53,9 @@ pub(super) struct Datagrams {
     netns: Netns,
     ways: Arc<Ways>,
     flows: Mutex<HashMap<Pair, Arc<Flow>>>,
-    /// Flows at a time; after that, a new one takes the place of the one that was idle longest.
+    /// Maximum number of flows; after that, a new flow replaces the one that was idle longest.
     most: usize,
-    /// Room for the datagram that is passed on now.
+    /// Buffer for the datagram that is being passed on.
     buffer: Mutex<Vec<u8>>,
 }
 
@@ -62,7 +64,7 @@ impl Datagrams {
         Self { netns, ways, flows: Mutex::default(), most, buffer: Mutex::new(vec![0; LARGEST]) }
     }
 
-    /// Takes the first datagrams of flows, for ever.
+    /// Accepts the first datagrams of flows until the task is ended.
     pub(super) async fn take(self: Arc<Self>, listener: Arc<UdpSocket>) {
         loop {
             let ready = listener.readable().await;
@@ -77,14 +79,14 @@ impl Datagrams {
         }
     }
 
-    /// Takes one datagram of the listener and passes it on; the flow, if it is a new one.
+    /// Takes one datagram from the listener and passes it on. Returns the flow, if it is a new one.
     fn first(&self, listener: &UdpSocket) -> io::Result<Option<(Pair, Arc<Flow>)>> {
         let mut buffer = lock(&self.buffer);
         let (length, pair) = receive(listener, &mut buffer)?;
         let known = lock(&self.flows).get(&pair).cloned();
         let flow = known.clone().map_or_else(|| self.open(pair), Ok)?;
         *lock(&flow.heard) = Instant::now();
-        // What cannot be sent is lost.
+        // A datagram that cannot be sent is lost.
         let _ = nix::sys::socket::send(flow.far.as_raw_fd(), &buffer[..length], MsgFlags::empty());
         Ok(known.is_none().then_some((pair, flow)))
     }
@@ -118,7 +120,7 @@ impl Datagrams {
         Ok(flow)
     }
 
-    /// Carries datagrams of a flow in both directions until it is idle, or its place was taken.
+    /// Relays the datagrams of a flow in both directions until it is idle or has been replaced.
     async fn carry(self: Arc<Self>, pair: Pair, flow: Arc<Flow>) {
         let idle = if pair.1.port() == NAMES { IDLE_NAMES } else { IDLE };
         loop {
@@ -141,13 +143,13 @@ impl Datagrams {
             }
         }
         let mut flows = lock(&self.flows);
-        // Not a new flow that has taken its place.
+        // Does not remove a new flow that has taken its place.
         if flows.get(&pair).is_some_and(|kept| Arc::ptr_eq(kept, &flow)) {
             flows.remove(&pair);
         }
     }
 
-    /// Passes on one datagram, if there is one. Errors that the network reports (a closed port) end nothing.
+    /// Passes on one datagram, if there is one. Errors that the network reports (a closed port) do not end the flow.
     fn pass(&self, from: &UdpSocket, to: &UdpSocket) {
         let mut buffer = lock(&self.buffer);
         let took = from.try_recv(&mut buffer);
@@ -156,11 +158,11 @@ impl Datagrams {
         }
     }
 
-    /// Passes on what the command has sent and nobody has taken yet.
+    /// Passes on the datagrams that the command has sent and that still wait.
     pub(super) fn drain(&self, listeners: &[Arc<UdpSocket>]) {
         let is_empty = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
         for listener in listeners {
-            // One that cannot be passed on is lost, and not those behind it.
+            // A datagram that cannot be passed on is lost; later ones are still passed on.
             (0..LAST).map(|_| self.first(listener)).find(|took| took.as_ref().is_err_and(is_empty));
         }
         for flow in lock(&self.flows).values() {
@@ -177,7 +179,7 @@ fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
     of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A datagram, who sent it and whom it was for.
+/// Receives a datagram, with its sender and destination.
 fn receive(listener: &UdpSocket, buffer: &mut [u8]) -> io::Result<(usize, Pair)> {
     let mut control = nix::cmsg_space!(nix::libc::sockaddr_in6);
     let mut parts = [IoSliceMut::new(buffer)];

@@ -1,4 +1,4 @@
-//! The listener of a proxy that is enabled.
+//! The listener of an enabled proxy.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,10 +18,10 @@ use crate::toxiproxy::files::Files;
 use crate::toxiproxy::link::Link;
 use crate::toxiproxy::metrics::Counts;
 
-/// After an error of the listener (no more descriptors, say) the next connection is taken so much later.
+/// After an error of the listener (for example, no more descriptors), it waits this long before the next connection.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// What a listener needs to know of its proxy.
+/// What a listener needs from its proxy.
 #[derive(Debug, Clone)]
 pub(super) struct Wiring {
     pub(super) key: StageKey,
@@ -50,7 +50,7 @@ impl Wiring {
     }
 }
 
-/// A listener that takes connections.
+/// A running listener.
 #[derive(Debug)]
 pub(super) struct Accepting {
     end: watch::Sender<bool>,
@@ -73,7 +73,7 @@ impl Accepting {
 
 async fn accept(listener: TcpListener, wiring: Wiring, mut ends: watch::Receiver<bool>) {
     let mut connections = JoinSet::new();
-    // Taken, and waiting for the files that it needs; others wait in the backlog of the listener.
+    // An accepted connection that waits for file descriptors; others wait in the backlog of the listener.
     let mut first = None;
     loop {
         let next = async {

@@ -1,4 +1,4 @@
-//! Addresses as Go takes and shows them.
+//! Addresses in Go's syntax.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
@@ -8,12 +8,12 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
-/// Names that are looked up at a time. A resolver that does not answer keeps a thread for each.
+/// Maximum number of names that are looked up at a time. A resolver that does not answer blocks one thread for each.
 pub(super) const LOOKUPS: usize = 48;
 
 static LOOKUPS_LEFT: Semaphore = Semaphore::const_new(LOOKUPS);
 
-/// The address that a text means: `HOST:PORT`, `:PORT` for all addresses, and nothing at all for any port.
+/// The address that a text means: `HOST:PORT`, `:PORT` for all addresses, or an empty text for any port.
 pub(super) async fn resolve(text: &str) -> io::Result<SocketAddr> {
     if text.is_empty() {
         return Ok(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), 0));
@@ -42,7 +42,7 @@ async fn lookup(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     // Never closed.
     let place = LOOKUPS_LEFT.acquire().await;
     let host = host.to_owned();
-    // The thread keeps its place until the resolver has answered, also if nobody waits for that any more.
+    // The thread keeps its permit until the resolver has answered, even if the request has been given up.
     let look = move || {
         let found = (host.as_str(), port).to_socket_addrs().map(Iterator::collect);
         drop(place);
@@ -51,7 +51,7 @@ async fn lookup(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     spawn_blocking(look).await.map_err(io::Error::other)?
 }
 
-/// A connection to `HOST:PORT`, by the first of its addresses that takes it.
+/// Connects to `HOST:PORT`, to the first of its addresses that accepts.
 pub(super) async fn connect(text: &str) -> io::Result<TcpStream> {
     if let Ok(address) = text.parse::<SocketAddr>() {
         return TcpStream::connect(address).await;
@@ -64,7 +64,7 @@ pub(super) async fn connect(text: &str) -> io::Result<TcpStream> {
     TcpStream::connect(&lookup(host, port).await?[..]).await
 }
 
-/// Listens there. Of all addresses means those of both families, where the host has IPv6.
+/// Listens on an address. "All addresses" means both families, if the host has IPv6.
 pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let listener = match address.ip() {
         ip if ip.is_unspecified() => {
@@ -78,7 +78,7 @@ pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
         }
         _ => TcpListener::bind(address),
     };
-    // As Go words it: clients show it to people.
+    // In Go's words, because clients show the text to users.
     let listener = listener.map_err(|error| {
         let text = error.to_string();
         let reason = text.split(" (os error").next().unwrap_or_default().to_lowercase();

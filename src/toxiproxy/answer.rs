@@ -1,4 +1,4 @@
-//! Errors, as Toxiproxy answers them.
+//! Errors in the form in which Toxiproxy answers them.
 
 use axum::http::StatusCode;
 use axum::http::header::{CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
@@ -49,7 +49,7 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, "toxic not found")
     }
 
-    /// Anything that the request could not know.
+    /// An error that is not the request's fault.
     pub(super) fn internal(why: impl std::fmt::Display) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, why.to_string())
     }
@@ -71,7 +71,7 @@ impl IntoResponse for ApiError {
     }
 }
 
-/// A line of text: Go's way to say errors, whatever the text is.
+/// A line of text, as Go reports errors.
 pub(super) fn plain(status: StatusCode, text: impl std::fmt::Display) -> Response {
     let headers = [(CONTENT_TYPE, "text/plain; charset=utf-8"), (X_CONTENT_TYPE_OPTIONS, "nosniff")];
     (status, headers, format!("{text}\n")).into_response()

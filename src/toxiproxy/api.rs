@@ -1,4 +1,4 @@
-//! Requests, and what is answered.
+//! Requests and answers.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,11 +21,11 @@ use crate::toxiproxy::collection::Collection;
 use crate::toxiproxy::metrics;
 use crate::toxiproxy::proxy::Shown;
 
-/// The version of Toxiproxy whose API this is.
+/// The version of Toxiproxy whose API is served.
 const VERSION: &str = "2.12.0";
-/// Bytes of a body, at most.
+/// Maximum size of a body, in bytes.
 const LARGEST: usize = 1 << 20;
-/// A body has to come within so long.
+/// How long to wait for a body.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// The number of a request, for logs.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-toxiproxy-request-id");
@@ -102,7 +102,7 @@ async fn populate(State(desk): Shared, request: Request) -> Answer {
     let body = body(request).await?;
     let (proxies, error) = desk.proxies.populate(&body).await;
     let status = error.as_ref().map_or(StatusCode::CREATED, ApiError::status);
-    // As Go shows a list without elements.
+    // As Go encodes an empty list.
     let proxies = (!proxies.is_empty()).then_some(proxies);
     Ok(json(status, &Populated { error: error.as_ref(), proxies }))
 }

@@ -1,9 +1,9 @@
-//! Bodies of requests, read as Go's decoder reads them: the first JSON value counts, names of fields are compared without regard to
-//! case, fields that nobody knows are ignored, and `null` leaves a field as it is.
+//! Bodies of requests, read as Go's decoder reads them: the first JSON value counts, names of fields are compared
+//! without regard to case, unknown fields are ignored, and `null` leaves a field as it is.
 
 use serde_json::{Map, Value};
 
-/// The first value of a body.
+/// The first JSON value of a body.
 pub(super) fn value(body: &[u8]) -> Result<Value, String> {
     let mut values = serde_json::Deserializer::from_slice(body).into_iter::<Value>();
     match values.next() {

@@ -1,8 +1,9 @@
-//! Which connections a toxic of less than full toxicity hits.
+//! Which connections are hit by a toxic whose toxicity is less than 1.
 //!
-//! Each connection has a class, drawn from the seed, the proxy and its number among the proxy's connections. A toxic hits a share of
-//! the classes, chosen by the seed, the proxy and the toxic's name. A connection's source address in the near namespace tells its
-//! class, so that stages select by addresses what the relays know by the class.
+//! Each connection has a class, drawn from the seed, the proxy and its number among the proxy's connections. A toxic
+//! hits a share of the classes, chosen by the seed, the proxy and the toxic's name. The source address of a
+//! connection in the near namespace encodes its class. So the stages can select by address the same connections that
+//! the relays select by class.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -10,10 +11,10 @@ use ipnet::{IpNet, Ipv4Net};
 
 use crate::pipeline::random::rng::StageKey;
 
-/// How many classes there are: the toxicity counts in thousandths.
+/// The number of classes: toxicity is rounded to thousandths.
 pub(super) const CLASSES: u16 = 1000;
 
-/// Where the addresses of classes are: all of it is local in the near namespace.
+/// The prefix of the classes' addresses: all of it is local in the near namespace.
 pub(super) const PREFIX: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 76, 0, 0), 16);
 
 /// The class of connection `number`, from 0.
@@ -29,7 +30,7 @@ pub(super) fn address(class: u16) -> IpAddr {
     Ipv4Addr::new(10, 76, 1 + high as u8, 1 + low as u8).into()
 }
 
-/// The classes that a toxic of this toxicity hits, in order. With a higher toxicity these and more.
+/// The classes that a toxic of this toxicity hits, in order. A higher toxicity hits these classes and further ones.
 pub(super) fn hit(key: StageKey, toxicity: f32) -> Vec<u16> {
     let count = (f64::from(toxicity).clamp(0.0, 1.0) * f64::from(CLASSES)).round() as usize;
     let stream = key.stream(0, 0);

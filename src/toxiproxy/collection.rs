@@ -1,7 +1,7 @@
 //! The proxies of a server, by their names.
 //!
-//! Changes of one proxy take turns; those of different proxies do not wait for each other, and whoever asks what there is waits for
-//! nobody. A change may take long: names are looked up, and links are made.
+//! Changes of one proxy are carried out one after the other. Changes of different proxies do not wait for each other,
+//! and reading waits for no change. A change may take long: names are looked up, and links are created.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,11 +27,11 @@ pub(super) struct Collection {
     next: AtomicU64,
 }
 
-/// A name, and the proxy of it if there is one.
+/// A name, and the proxy with this name, if there is one.
 #[derive(Debug, Default)]
 struct Slot {
     proxy: Arc<tokio::sync::Mutex<Option<Proxy>>>,
-    /// As it was when the last change was done.
+    /// The state of the proxy after the last change.
     shown: Mutex<Option<Arc<Shown>>>,
 }
 
@@ -41,7 +41,8 @@ impl Slot {
     }
 }
 
-/// A slot while its proxy is changed. When this is dropped, what has become of the proxy is shown, however the change ended.
+/// Exclusive access to a slot while its proxy is changed. When it is dropped, the new state of the proxy is
+/// published, however the change ended.
 #[derive(Debug)]
 struct Turn {
     slot: Arc<Slot>,
@@ -78,7 +79,7 @@ impl Collection {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// All that there are, by their names.
+    /// All proxies, by name.
     pub(super) fn all(&self) -> Vec<Arc<Shown>> {
         self.slots().values().filter_map(|slot| slot.shown().clone()).collect()
     }
@@ -88,18 +89,18 @@ impl Collection {
         slot.and_then(|slot| slot.shown().clone()).ok_or_else(ApiError::no_proxy)
     }
 
-    /// The turn of a change of the proxy that has this name or will have it.
+    /// Waits for exclusive access to the proxy that has this name or will have it.
     async fn turn(&self, name: &str) -> Turn {
         let slot = {
             let mut slots = self.slots();
-            // Names without a proxy, which nobody waits for, are forgotten.
+            // Names without a proxy that no request waits for are forgotten.
             slots.retain(|_, slot| Arc::strong_count(slot) > 1 || slot.shown().is_some());
             Arc::clone(slots.entry(name.to_owned()).or_default())
         };
         Turn::at(slot).await
     }
 
-    /// The same, if there is such a name.
+    /// The same, if there is a proxy with this name.
     async fn turn_of(&self, name: &str) -> Result<Turn, ApiError> {
         let slot = self.slots().get(name).map(Arc::clone).ok_or_else(ApiError::no_proxy)?;
         let turn = Turn::at(slot).await;
@@ -118,7 +119,7 @@ impl Collection {
         turn.shown()
     }
 
-    /// Makes it, in place of the one that there is. If it cannot be made, that one stays and is disabled.
+    /// Creates a proxy in place of the existing one. If this fails, the existing one stays and is disabled.
     async fn put(&self, turn: &mut Turn, wanted: &Wanted) -> Result<(), ApiError> {
         let mut proxy = Proxy::new(self.seed, wanted, self.files.clone());
         if let Some(before) = &mut *turn.proxy {
@@ -141,7 +142,7 @@ impl Collection {
         Ok(())
     }
 
-    /// Makes all that a list asks for; those that are there now, and what went wrong.
+    /// Creates all proxies of a list. Returns those that exist now, and the error, if there was one.
     pub(super) async fn populate(&self, body: &[u8]) -> (Vec<Shown>, Option<ApiError>) {
         let wanted = match list(body) {
             Ok(wanted) => wanted,
@@ -190,7 +191,7 @@ impl Collection {
     /// Enables all proxies and removes all toxics.
     pub(super) async fn reset(&self) -> Result<(), ApiError> {
         for shown in self.all() {
-            // It may have been removed by now.
+            // It may have been removed in the meantime.
             let Ok(mut turn) = self.turn_of(&shown.name).await else { continue };
             let proxy = turn.proxy()?;
             proxy.start().await?;
@@ -243,7 +244,7 @@ impl Collection {
     }
 }
 
-/// Takes a proxy away. Its devices and namespaces take their time.
+/// Drops a proxy on another thread: removing its devices and namespaces takes time.
 async fn discard<T: Send + 'static>(what: T) {
     // A panic there has been printed.
     let _ = spawn_blocking(move || drop(what)).await;
@@ -253,7 +254,7 @@ fn fields(body: &[u8]) -> Result<Fields, ApiError> {
     body::value(body).and_then(body::object).map_err(ApiError::bad_body)
 }
 
-/// A new proxy, as it is asked for; `which` it is of several goes into errors.
+/// A new proxy from a request; `which` tells errors which one of several it is.
 fn wanted(fields: &Fields, which: &str) -> Result<Wanted, ApiError> {
     let mut wanted =
         Wanted { name: String::new(), listen: String::new(), upstream: String::new(), enabled: true };

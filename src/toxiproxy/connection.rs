@@ -17,28 +17,28 @@ use crate::toxiproxy::relay::{close, relay};
 use crate::toxiproxy::reset::reset;
 use crate::toxiproxy::toxic::Direction;
 
-/// How long the peers of a connection that is closed may take to end it themselves.
+/// How long the peers of a connection that is closed may take to close it themselves.
 const GRACE: Duration = Duration::from_secs(1);
-/// After a connection that cannot be taken, the next one is taken so much later.
+/// After a connection that cannot be accepted, the listener waits this long.
 const PAUSE: Duration = Duration::from_millis(50);
-/// A link's connection that is silent for so long is asked whether its other end is still there, in seconds: a reset may be lost.
+/// After this many seconds of silence, keepalives are sent on a connection of the link, because a RST may be lost.
 const KEEP_IDLE: u32 = 30;
-/// And again after so long.
+/// Seconds between keepalives.
 const KEEP_INTERVAL: u32 = 10;
 
-/// The far end of a link, where connections wait for those who have opened them.
+/// The far end of a link, where accepted connections wait for the tasks that opened them.
 #[derive(Debug, Default)]
 pub(super) struct Far {
-    /// By their near ends.
+    /// The waiting tasks, by the address of the near end.
     wanted: Mutex<HashMap<SocketAddr, oneshot::Sender<TcpStream>>>,
 }
 
 impl Far {
-    /// Takes connections, and gives each to whoever wants it, for ever.
+    /// Accepts connections, and gives each to the task that waits for it, until it is ended.
     pub(super) async fn accept(self: Arc<Self>, listener: TcpListener) {
         loop {
             let Ok((stream, peer)) = listener.accept().await else {
-                // Too many files are open, for example: there may be room again in a moment.
+                // For example, too many files are open: there may be room again soon.
                 tokio::time::sleep(PAUSE).await;
                 continue;
             };
@@ -52,7 +52,7 @@ impl Far {
         self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Opens a connection over the link; both of its ends.
+    /// Opens a connection over the link; returns both of its ends.
     async fn open(&self, link: &Arc<Link>, class: u16) -> Result<[End; 2], LinkError> {
         let to = Arc::clone(link);
         let (socket, far) =
@@ -67,7 +67,7 @@ impl Far {
     }
 }
 
-/// The wish for a connection from `near`, until it has come or is given up.
+/// Waits for the connection from `near`, until it has come or is given up.
 struct Claim<'f> {
     far: &'f Far,
     near: SocketAddr,
@@ -79,7 +79,7 @@ impl Drop for Claim<'_> {
     }
 }
 
-/// An end of the link. What it still holds when it is dropped goes nowhere, so that nothing of it stays behind.
+/// An end of a connection on the link. When it is dropped, unsent data is discarded, so that nothing is left behind.
 #[derive(Debug)]
 struct End(TcpStream);
 
@@ -96,12 +96,12 @@ impl End {
 
 impl Drop for End {
     fn drop(&mut self) {
-        // One that is not connected any more is closed as it is.
+        // An end that is no longer connected is closed as it is.
         let _ = reset(&self.0);
     }
 }
 
-/// Carries a connection to its end. If the upstream cannot be reached, it is closed.
+/// Relays a connection until its end. If the upstream cannot be reached, the connection is closed.
 pub(super) async fn carry(client: TcpStream, upstream: &str, link: &Arc<Link>, far: &Far, talk: &Talk) {
     let Ok(upstream) = connect(upstream).await else { return };
     if client.set_nodelay(true).and_then(|()| upstream.set_nodelay(true)).is_err() {
@@ -120,7 +120,7 @@ pub(super) async fn carry(client: TcpStream, upstream: &str, link: &Arc<Link>, f
             tokio::join!(close(&client, GRACE), close(&upstream, GRACE));
         },
         () = talk.fate() => {
-            // Of the link by their drop.
+            // The ends on the link are reset when they are dropped.
             let _ = (reset(&client), reset(&upstream));
         }
     }

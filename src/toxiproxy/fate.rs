@@ -1,4 +1,4 @@
-//! What both relays of a connection know of it, and when it is reset.
+//! What both relays of a connection know about it, and when it is reset.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,13 +11,13 @@ use crate::pipeline::random::rng::StageKey;
 use crate::toxiproxy::metrics::Counts;
 use crate::toxiproxy::toxic::{Attributes, Direction, Toxic};
 
-/// A toxic that acts.
+/// An active toxic.
 #[derive(Debug)]
 pub(super) struct Acting {
     pub(super) toxic: Toxic,
     /// The classes that it hits.
     pub(super) classes: Vec<u16>,
-    /// Since when; updates do not count.
+    /// Since when it is active; updates do not change this.
     pub(super) since: Instant,
 }
 
@@ -29,19 +29,19 @@ pub(super) struct Active(pub(super) Vec<Acting>);
 #[derive(Debug)]
 pub(super) struct Talk {
     pub(super) class: u16,
-    /// Of its own draws.
+    /// The key of its draws.
     pub(super) key: StageKey,
     pub(super) toxics: watch::Receiver<Arc<Active>>,
     pub(super) counts: Arc<Counts>,
     pub(super) start: Instant,
-    /// When each direction was last heard of, in nanoseconds from the start and one more; 0: never.
+    /// When data last came in each direction, in nanoseconds since the start plus one; 0: never.
     pub(super) heard: [AtomicU64; 2],
-    /// Rung when something was heard.
+    /// Notified when data came.
     pub(super) bell: Notify,
 }
 
 impl Talk {
-    /// What `find` finds in the toxics of this direction that hit the connection.
+    /// Calls `find` with the toxics of this direction that hit the connection; returns its first result.
     pub(super) fn with<T>(&self, direction: Direction, find: impl Fn(&Toxic) -> Option<T>) -> Vec<T> {
         self.acting(direction, |acting| find(&acting.toxic))
     }
@@ -54,7 +54,7 @@ impl Talk {
         here.filter_map(find).collect()
     }
 
-    /// Something came, or the end.
+    /// Records that data came, or the end of the stream.
     pub(super) fn hear(&self, direction: Direction) {
         let since = u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX - 1);
         self.heard[direction as usize].store(since + 1, Ordering::Relaxed);
@@ -73,10 +73,10 @@ impl Talk {
         (size.round() as i64).clamp(1, 1 << 30) as usize
     }
 
-    /// Returns when a toxic wants the connection to be reset.
+    /// Returns when a toxic requires the connection to be reset.
     pub(super) async fn fate(&self) {
         let mut toxics = self.toxics.clone();
-        // What each reset has heard first, by its toxic.
+        // When each reset toxic first saw data.
         let mut first: Vec<(u64, Instant)> = Vec::new();
         loop {
             toxics.mark_unchanged();
@@ -96,7 +96,7 @@ impl Talk {
         let mut ends = Vec::new();
         for direction in Direction::BOTH {
             let last = self.last_heard(direction);
-            // A reset runs from the first data, a timeout from the last.
+            // A reset counts from the first data, a timeout from the last.
             ends.extend(self.acting(direction, |Acting { toxic, since, .. }| {
                 let since = (*since).max(self.start);
                 let last = last.filter(|last| *last >= since);
@@ -125,6 +125,6 @@ impl Talk {
 }
 
 fn millis(given: i64) -> Duration {
-    // Instants have an end; nobody waits for so long.
+    // Instants are limited; no connection waits for so long.
     Duration::from_millis(u64::try_from(given).unwrap_or(0).min(1 << 40))
 }

@@ -1,4 +1,4 @@
-//! File descriptors: they bound how many proxies and connections there are.
+//! File descriptors: they limit how many proxies and connections there can be.
 
 use std::io;
 use std::sync::Arc;
@@ -7,14 +7,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::net::files::OpenFiles;
 
-/// Of a connection: the client's, the upstream's, and both ends on the link.
+/// Descriptors of a connection: the client's, the upstream's, and both ends on the link.
 const CONNECTION: u32 = 4;
-/// Of a proxy with a link: namespaces, devices and their copies, an event descriptor, listeners, a client that waits for the
-/// descriptors of its connection.
+/// Descriptors of a proxy with a link: namespaces, devices and their copies, an event descriptor, listeners, and a
+/// client that waits for the descriptors of its connection.
 const LINK: u32 = 17;
-/// For all else: requests, timers, and what the making of links takes for a moment.
+/// Descriptors for everything else: requests, timers, and temporary ones while links are created.
 const RESERVE: u64 = 192;
-/// Shared by connections and proxies at most: a connection has buffers of 256 KiB.
+/// Maximum that connections and proxies share: a connection has buffers of 256 KiB.
 const MOST: u64 = 40_000;
 
 /// The descriptors that connections and proxies share.
@@ -24,35 +24,35 @@ pub(super) struct Files {
     count: u32,
 }
 
-/// Descriptors that are in use as long as this is.
+/// Descriptors that are reserved until this is dropped.
 #[derive(Debug)]
 pub(super) struct InUse {
     _permit: OwnedSemaphorePermit,
 }
 
 impl Files {
-    /// Those that this process may have. Its soft limit is raised to the hard one.
+    /// The descriptors of this process. Its soft limit is raised to the hard one.
     pub(super) fn of_process() -> io::Result<Self> {
         Ok(Self::of(OpenFiles::raise()?.limit))
     }
 
-    /// Those that a process with this limit has.
+    /// The descriptors of a process with this limit.
     fn of(limit: u64) -> Self {
         let count = limit.saturating_sub(RESERVE).clamp((LINK + CONNECTION).into(), MOST) as u32;
         Self { free: Arc::new(Semaphore::new(count as usize)), count }
     }
 
-    /// Those of a connection. Waits until so many are free.
+    /// Reserves the descriptors of a connection. Waits until enough are free.
     pub(super) async fn of_connection(&self) -> Option<InUse> {
         // The semaphore is never closed.
         let permit = Arc::clone(&self.free).acquire_many_owned(CONNECTION).await.ok()?;
         Some(InUse { _permit: permit })
     }
 
-    /// Those of a proxy and its link.
+    /// Reserves the descriptors of a proxy and its link.
     ///
     /// # Errors
-    /// If not so many are free.
+    /// If not enough are free.
     pub(super) fn of_link(&self) -> Result<InUse, String> {
         let permit = Arc::clone(&self.free).try_acquire_many_owned(LINK);
         permit.map(|permit| InUse { _permit: permit }).map_err(|_| {

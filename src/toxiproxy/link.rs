@@ -1,4 +1,4 @@
-//! The link of a proxy: two namespaces, a router of one worker between them.
+//! The link of a proxy: two namespaces, and a router with one worker between them.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
@@ -19,9 +19,9 @@ use crate::pipeline::router::{Change, ChangeError, Router};
 use crate::toxiproxy::class;
 use crate::toxiproxy::stages::MARK;
 
-/// The far end.
+/// The address of the far end.
 const FAR: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 77, 0, 1)), 1);
-/// Of the link.
+/// MTU of the link.
 const MTU: u32 = 1500;
 /// Packets that a device's queue holds.
 const QUEUE: u32 = 1000;
@@ -45,19 +45,19 @@ pub(super) enum LinkError {
     Ended,
 }
 
-/// A link. Everything of it is gone when it is dropped, and when the process ends in any way.
+/// A link. All of it is removed when it is dropped, and when the process ends in any way.
 #[derive(Debug)]
 pub(super) struct Link {
     // Dropped in this order: the worker, which holds the devices, then the namespaces.
     engine: Engine,
     near: Netns,
     _far: Netns,
-    /// What the router does now.
+    /// The current parameters of the router.
     params: Mutex<RouterParams>,
 }
 
 impl Link {
-    /// Makes a link with these stages in each direction, and a listener at its far end.
+    /// Creates a link with these stages in each direction, and a listener at its far end.
     pub(super) fn start(seed: u64, stages: [Vec<StageParams>; 2]) -> Result<(Self, TcpListener), LinkError> {
         let (near, near_queue) = end("near", &[])?;
         // The whole prefix of an address of the loopback device is local.
@@ -77,7 +77,7 @@ impl Link {
         Ok((Self { engine, near, _far: far, params: Mutex::new(params) }, listener))
     }
 
-    /// Puts these stages in place of those that there are. What they held leaves at once.
+    /// Replaces the stages. Packets that the old stages held leave at once.
     pub(super) fn replace(&self, stages: [Vec<StageParams>; 2]) -> Result<(), LinkError> {
         let mut params = self.params.lock().unwrap_or_else(PoisonError::into_inner);
         let mut new = params.clone();
@@ -90,7 +90,7 @@ impl Link {
         Ok(())
     }
 
-    /// A socket at the near end, bound to the address of `class`, and where it is to connect to.
+    /// A socket at the near end, bound to the address of `class`, and the address to which it must connect.
     pub(super) fn socket(&self, class: u16) -> Result<(TcpStream, SocketAddr), LinkError> {
         let bound = || {
             let socket = socket_of(FAR)?;
@@ -101,7 +101,7 @@ impl Link {
     }
 }
 
-/// From now on the packets of this socket are those on which toxics act.
+/// Marks the packets of this socket: from now on toxics act on them.
 pub(super) fn mark(socket: &impl std::os::fd::AsFd) -> std::io::Result<()> {
     Ok(setsockopt(socket, sockopt::Ipv4Tos, &(i32::from(MARK) << 2))?)
 }

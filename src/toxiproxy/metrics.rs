@@ -1,4 +1,4 @@
-//! How many bytes each proxy received and sent, as Prometheus reads it.
+//! Bytes that each proxy received and sent, for Prometheus.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::toxiproxy::proxy::Shown;
 use crate::toxiproxy::toxic::Direction;
 
-/// What is answered is of this type.
+/// The type of the answer.
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The bytes of a proxy, by direction.

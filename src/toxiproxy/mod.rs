@@ -1,15 +1,17 @@
-//! Toxiproxy's HTTP API (version 2), with faults of packets behind it.
+//! Toxiproxy's HTTP API (version 2), with packet faults behind it.
 //!
-//! A proxy listens on an address of this host. Each of its connections is carried by a TCP connection of its own between two
-//! network namespaces (`link`), which crosses the packet core: the relay at the near end speaks to the client, the relay at the far
-//! end to the upstream (`relay`). Toxics become stages of the paths between the two (`stages`). What only the ends of a connection
-//! can do is done by the relays: to send in small pieces, to close after so many bytes, to reset after a time.
+//! A proxy listens on an address of this host. Each of its connections is carried by a TCP connection between two
+//! network namespaces (`link`), through the packet core. The relay at the near end talks to the client, the relay at
+//! the far end to the upstream (`relay`). Toxics become stages of the paths between the two (`stages`). The relays do
+//! what only the ends of a connection can do: send in small pieces, close after a number of bytes, reset after a
+//! time.
 //!
 //! - `api`: requests and answers; `answer`: errors; `body`: JSON as Go's decoder takes it; `metrics`.
 //! - `collection`: the proxies by name; `proxy`: one of them; `toxic`: its toxics.
-//! - `accept`: the listener of a proxy; `connection`: a connection from the client to the upstream; `relay`, `fate`: parts of it.
+//! - `accept`: the listener of a proxy; `connection`: a connection from the client to the upstream; `relay`, `fate`:
+//!   its parts.
 //! - `files`: how many proxies and connections there can be.
-//! - `server`: the thread that does all of it.
+//! - `server`: the thread that runs all of this.
 
 mod accept;
 mod address;

@@ -24,7 +24,7 @@ use crate::toxiproxy::metrics::Counts;
 use crate::toxiproxy::stages;
 use crate::toxiproxy::toxic::{Direction, Toxic};
 
-/// What a request says of a proxy.
+/// A proxy as a request describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Wanted {
     pub(super) name: String,
@@ -34,7 +34,7 @@ pub(super) struct Wanted {
 }
 
 impl Wanted {
-    /// Changes what is given.
+    /// Changes the fields that are given.
     pub(super) fn set(&mut self, fields: &Fields) -> Result<(), ApiError> {
         let mut read = || -> Result<(), String> {
             fields.text("name", &mut self.name)?;
@@ -53,7 +53,7 @@ pub(super) struct Shown {
     pub(super) listen: String,
     pub(super) upstream: String,
     enabled: bool,
-    /// Those of the stream to the upstream first.
+    /// Its toxics; those of the upstream direction first.
     pub(super) toxics: Vec<Toxic>,
     #[serde(skip)]
     pub(super) counts: Arc<Counts>,
@@ -78,11 +78,11 @@ pub(super) struct Proxy {
     /// Of all of its draws.
     seed: u64,
     toxics: Vec<Toxic>,
-    /// What the relays know of them.
+    /// The toxics as the relays see them.
     active: watch::Sender<Arc<Active>>,
-    /// Connections so far.
+    /// The number of connections so far.
     next: Arc<AtomicU64>,
-    /// Made when it is first enabled.
+    /// Created when the proxy is first enabled.
     route: Option<Route>,
     accepting: Option<Accepting>,
 }
@@ -129,7 +129,7 @@ impl Proxy {
         self.accepting.is_some()
     }
 
-    /// As it is now.
+    /// Its current state.
     pub(super) fn shown(&self) -> Shown {
         Shown {
             name: self.name.clone(),
@@ -141,7 +141,7 @@ impl Proxy {
         }
     }
 
-    /// Whether it would have to be started anew to be as `wanted`.
+    /// Whether it has to be restarted to match `wanted`.
     pub(super) async fn differs(&self, wanted: &Wanted) -> Result<bool, ApiError> {
         if self.upstream != wanted.upstream {
             return Ok(true);
@@ -153,7 +153,7 @@ impl Proxy {
         Ok(self.listen != address.to_string())
     }
 
-    /// Listens from now on, if it does not.
+    /// Starts to listen, if it does not yet.
     pub(super) async fn start(&mut self) -> Result<(), ApiError> {
         if self.is_enabled() {
             return Ok(());
@@ -200,7 +200,7 @@ impl Proxy {
         &mut self.reserved
     }
 
-    /// Changes it into what is wanted; its name stays.
+    /// Changes it to match `wanted`; its name stays.
     pub(super) async fn update(&mut self, wanted: &Wanted) -> Result<(), ApiError> {
         if self.differs(wanted).await? {
             self.stop().await;
@@ -214,7 +214,7 @@ impl Proxy {
         Ok(())
     }
 
-    /// What it is, to be changed by a request.
+    /// Its current settings, as a base for a change.
     pub(super) fn wanted(&self) -> Wanted {
         Wanted {
             name: self.name.clone(),
@@ -224,7 +224,7 @@ impl Proxy {
         }
     }
 
-    /// Its toxics: those of the stream to the upstream first.
+    /// Its toxics; those of the upstream direction first.
     pub(super) fn toxics(&self) -> Vec<Toxic> {
         let mut toxics = self.toxics.clone();
         toxics.sort_by_key(|toxic| toxic.stream);
@@ -235,9 +235,9 @@ impl Proxy {
         self.toxics.iter().find(|toxic| toxic.name == name)
     }
 
-    /// Puts these toxics in place of those that there are; if the link cannot be changed, all stays.
+    /// Replaces its toxics. If the link cannot be changed, everything stays as it is.
     pub(super) async fn set_toxics(&mut self, toxics: Vec<Toxic>) -> Result<(), ApiError> {
-        // Before the stages act, so that nothing that they hit came before it.
+        // Taken before the stages are installed, so that no packet was hit before this time.
         let now = Instant::now();
         let before = Arc::clone(&self.active.borrow());
         let acting = |toxic: &Toxic| {

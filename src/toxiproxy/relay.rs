@@ -1,4 +1,4 @@
-//! A relay: what comes by one of two sockets goes on by the other, in both directions.
+//! A relay between two sockets, in both directions.
 
 use std::io;
 use std::ops::ControlFlow;
@@ -15,14 +15,14 @@ use crate::toxiproxy::fate::Talk;
 use crate::toxiproxy::reset::reset;
 use crate::toxiproxy::toxic::{Attributes, Direction};
 
-/// Bytes that are taken at a time.
+/// Bytes that are read at a time.
 const CHUNK: usize = 64 << 10;
 
-/// A stream has had its bytes: the connection is to be closed.
+/// The limit of a stream is reached: the connection is to be closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Cut;
 
-/// How a relay's direction ends before its end.
+/// Why a direction of a relay ends before the end of its stream.
 enum Ending {
     Cut,
     Broken,
@@ -34,8 +34,8 @@ impl From<io::Error> for Ending {
     }
 }
 
-/// Carries what comes from `outer` (the client or the upstream) to `inner` (an end of the link), in the direction `inward`, and what
-/// comes back, until both have ended. If one of the two breaks, the other is reset.
+/// Relays data from `outer` (the client or the upstream) to `inner` (an end of the link), in the direction `inward`,
+/// and back, until both directions have ended. If one socket breaks, the other is reset.
 pub(super) async fn relay(
     outer: &TcpStream,
     inner: &TcpStream,
@@ -57,7 +57,7 @@ pub(super) async fn relay(
     }
 }
 
-/// Into the link: in pieces, if a toxic wants that.
+/// Relays into the link: in pieces, if a toxic asks for it.
 async fn enter(from: &TcpStream, to: &TcpStream, direction: Direction, talk: &Talk) -> Result<(), Ending> {
     let mut buffer = vec![0; CHUNK];
     let mut pieces = Pieces::default();
@@ -72,10 +72,10 @@ async fn enter(from: &TcpStream, to: &TcpStream, direction: Direction, talk: &Ta
     }
 }
 
-/// Out of the link: as many bytes as toxics allow.
+/// Relays out of the link: as many bytes as the toxics allow.
 async fn leave(from: &TcpStream, to: &TcpStream, direction: Direction, talk: &Talk) -> Result<(), Ending> {
     let mut buffer = vec![0; CHUNK];
-    // Bytes that have passed under each limit.
+    // Bytes that have passed since each limit became active.
     let mut passed: Vec<(u64, u64)> = Vec::new();
     loop {
         let length = read(from, &mut buffer).await?;
@@ -91,7 +91,7 @@ async fn leave(from: &TcpStream, to: &TcpStream, direction: Direction, talk: &Ta
     }
 }
 
-/// How many of `length` bytes pass, and whether they are the last.
+/// How many of `length` bytes may pass, and whether they are the last.
 fn allowed(
     passed: &mut Vec<(u64, u64)>,
     length: usize,
@@ -102,7 +102,7 @@ fn allowed(
         Attributes::LimitData { bytes } => Some((toxic.id, u64::try_from(bytes).unwrap_or(0))),
         _ => None,
     });
-    // A limit that is gone counts from the start when it comes again.
+    // If a limit is removed and added again, it counts from the start.
     passed.retain(|(id, _)| limits.iter().any(|(limit, _)| limit == id));
     let mut least = (length, ControlFlow::Continue(()));
     for &(id, most) in &limits {
@@ -124,9 +124,9 @@ fn allowed(
 /// Cuts a stream into pieces, each of which is a segment of its own.
 #[derive(Debug, Default)]
 struct Pieces {
-    /// How many there were: the size of each is drawn.
+    /// Number of pieces so far: the size of each is drawn by its number.
     count: u64,
-    /// When the last one went.
+    /// When the last piece was sent.
     last: Option<Instant>,
 }
 
@@ -145,7 +145,7 @@ impl Pieces {
             };
             let size = talk.size(direction, self.count, average, variation).min(rest.len());
             self.count += 1;
-            // The end of a record: nothing is put behind it in the same segment.
+            // End of a record: the kernel appends no later data to this segment.
             write(to, &rest[..size], MsgFlags::MSG_EOR).await?;
             rest = &rest[size..];
             self.last = Some(Instant::now());
@@ -153,8 +153,8 @@ impl Pieces {
         Ok(())
     }
 
-    /// Waits until the next piece may go: average size and variation of the slicer there is then, if there is one. A pause that a
-    /// slicer has begun ends with it.
+    /// Waits until the next piece may be sent. Returns the average size and the variation of the slicer that is
+    /// active then, if there is one. If the slicer is removed, the pause ends.
     async fn pause(&self, direction: Direction, talk: &Talk) -> Option<(i64, i64)> {
         let mut toxics = talk.toxics.clone();
         loop {
@@ -166,7 +166,7 @@ impl Pieces {
                 _ => None,
             });
             let &(average, variation, delay) = slicer.first()?;
-            // Instants have an end; nobody waits for so long.
+            // Instants are limited; no connection waits for so long.
             let delay = Duration::from_micros(u64::try_from(delay).unwrap_or(0).min(1 << 50));
             let Some(next) = self.last.map(|last| last + delay).filter(|next| *next > Instant::now()) else {
                 return Some((average, variation));
@@ -202,13 +202,13 @@ async fn write(to: &TcpStream, mut bytes: &[u8], flags: MsgFlags) -> io::Result<
     Ok(())
 }
 
-/// Says that nothing more comes.
+/// Sends the end of the stream.
 pub(super) fn finish(to: &TcpStream) -> io::Result<()> {
     Ok(shutdown(to.as_raw_fd(), Shutdown::Write)?)
 }
 
-/// Says that nothing more comes, and takes what still comes for at most `time`: closing a socket with something unread in it would
-/// reset the connection, and the peer might lose the last bytes.
+/// Sends the end of the stream, and discards incoming data for at most `time`. Closing a socket with unread data
+/// would reset the connection, and the peer might lose the last bytes.
 pub(super) async fn close(socket: &TcpStream, time: Duration) {
     let mut buffer = vec![0; 4096];
     let drain = async {

@@ -20,12 +20,13 @@ use crate::toxiproxy::api::{self, Desk};
 use crate::toxiproxy::collection::Collection;
 use crate::toxiproxy::files::Files;
 
-/// Of the API.
+/// The limits of the API.
 const LIMITS: Limits = Limits { connections: 64, patience: Duration::from_mins(1), headers: 64 << 10 };
-/// Threads that make and change links, and look names up: there are some left however many names are looked up.
+/// Maximum number of helper threads, which create and change links and look up names: some are left even if the
+/// maximum number of names is being looked up.
 const HELPERS: usize = LOOKUPS + 16;
 
-/// Why nothing is served.
+/// Why the server cannot be started.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServerError {
@@ -45,7 +46,7 @@ pub enum ServerError {
     Populate(String),
 }
 
-/// A server that runs. When it is dropped, all of its proxies are gone.
+/// A running server. When it is dropped, all of its proxies are removed.
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
@@ -53,20 +54,20 @@ pub struct Server {
     thread: Option<JoinHandle<()>>,
 }
 
-/// A server that makes the proxies of its start. When it is dropped, they are gone.
+/// A server that is creating its initial proxies. When it is dropped, they are removed.
 #[derive(Debug)]
 pub struct Starting {
     server: Server,
-    /// Ends when it is done.
+    /// Readable when the proxies have been created.
     done: OwnedFd,
     result: Receiver<Result<(), String>>,
 }
 
 impl Starting {
-    /// Waits until the proxies of the start are there.
+    /// Waits until the initial proxies have been created.
     ///
     /// # Errors
-    /// If one of them cannot be made.
+    /// If one of them cannot be created.
     pub fn wait(self) -> Result<Server, ServerError> {
         match self.result.recv() {
             Ok(made) => made.map(|()| self.server).map_err(ServerError::Populate),
@@ -77,18 +78,18 @@ impl Starting {
 }
 
 impl AsFd for Starting {
-    /// Can be read once [`Self::wait`] need not wait.
+    /// Readable when [`Self::wait`] does not block any more.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.done.as_fd()
     }
 }
 
 impl Server {
-    /// Serves the API at `address`. All draws follow from `seed`. The proxies of `populate`, a body of `POST /populate`, are made
-    /// first.
+    /// Serves the API at `address`. All draws depend on `seed`. First the proxies of `populate`, a body of `POST
+    /// /populate`, are created.
     ///
     /// # Errors
-    /// If the address or the thread cannot be had.
+    /// If the address is not available or the thread cannot be started.
     pub fn start(address: SocketAddr, seed: u64, populate: Option<Vec<u8>>) -> Result<Starting, ServerError> {
         let bind = || {
             let listener = TcpListener::bind(address)?;
@@ -109,7 +110,7 @@ impl Server {
         let (told, result) = mpsc::channel();
         let run = move || {
             let made = runtime.block_on(make(&collection, populate, ends.clone()));
-            // Whoever started it may be gone.
+            // The starter may be gone.
             let _ = told.send(made.clone());
             drop((told, still));
             if made.is_ok() {
@@ -138,7 +139,7 @@ impl Drop for Server {
     }
 }
 
-/// Makes the proxies of the start, unless the end comes first; why one of them cannot be made.
+/// Creates the initial proxies, unless the server ends first; returns why one of them cannot be created.
 async fn make(
     collection: &Collection,
     populate: Option<Vec<u8>>,
@@ -161,7 +162,7 @@ async fn serve(listener: TcpListener, collection: &Arc<Collection>, ends: watch:
 }
 
 fn end_all(runtime: Runtime, collection: &Collection) {
-    // A change that still waits for a name or a link keeps its proxy; that goes with its task.
+    // A change that still waits for a name or a link keeps its proxy, which is dropped with the task.
     let _ = runtime.block_on(async { timeout(GRACE, collection.stop()).await });
     runtime.shutdown_timeout(GRACE);
 }

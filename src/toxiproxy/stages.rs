@@ -1,7 +1,8 @@
-//! The stages that toxics become.
+//! Turns toxics into stages.
 //!
-//! They act on packets with the mark of connections that are open at both ends ([`MARK`]), so that opening one costs no time: as
-//! with Toxiproxy, a client's connection is there as soon as the proxy has accepted it.
+//! The stages act on packets with the mark of connections that are open at both ends ([`MARK`]), so opening a
+//! connection is not delayed. Toxiproxy behaves in the same way: a client's connection is established as soon as the
+//! proxy has accepted it.
 
 use std::sync::Arc;
 
@@ -20,16 +21,17 @@ use crate::toxiproxy::toxic::{Attributes, Direction, Toxic};
 /// The DSCP of packets on which toxics act.
 pub(super) const MARK: u8 = 42;
 
-/// Headers of a segment with data: IPv4, TCP, and the timestamps that Linux sends. A limited rate is that of the data.
+/// Headers of a segment with data: IPv4, TCP, and the timestamps that Linux sends. A rate limit counts the data
+/// without them.
 const HEADERS: i32 = 52;
 
-/// Bytes that wait in front of a limited rate at most: a second of it, but at least these.
+/// Minimum size of the queue of a rate limit, in bytes; otherwise a second of the rate.
 const LEAST_QUEUE: u64 = 128 << 10;
 
-/// Longer than anybody waits.
+/// Longer than any run.
 const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
-/// The stages of the toxics of one direction, in their order; `key` is that of the proxy.
+/// The stages of the toxics of one direction, in the toxics' order; `key` is the proxy's draw key.
 pub(super) fn of(
     toxics: &[Toxic],
     direction: Direction,
@@ -72,10 +74,10 @@ fn of_toxic(toxic: &Toxic) -> Vec<StageParams> {
         vec![StageParams { name: String::new(), select, trigger: Trigger::default(), impairment }]
     };
     let any = Segments::NONE;
-    // What only acknowledges belongs to the other stream.
+    // Pure ACKs belong to the other stream.
     let stream = Segments::NONE.with(Segment::Data).with(Segment::Fin);
     match &toxic.attributes {
-        // The relays do these alone.
+        // The relays implement these toxics.
         Attributes::Noop {} | Attributes::Slicer { .. } | Attributes::LimitData { .. } => Vec::new(),
         Attributes::Latency { latency, jitter } => stage(any, delay(millis(*latency), millis(*jitter))),
         Attributes::Bandwidth { rate } => match rate_of(*rate) {
@@ -89,14 +91,15 @@ fn of_toxic(toxic: &Toxic) -> Vec<StageParams> {
             stage(stream, ImpairmentParams::Drop(DropParams))
         }
         Attributes::PacketLoss { loss_rate, correlation } => stage(any, loss(*loss_rate, *correlation)),
-        // It was read before.
+        // The spec has been parsed before.
         Attributes::Faults { spec } => {
             spec::parse_with(spec, Files::Named).map(|read| read.stages).unwrap_or_default()
         }
     }
 }
 
-/// What both select. A line of faults selects by its own conditions; where it says nothing about addresses, those of the toxic hold.
+/// The conjunction of both selections. A spec selects by its own conditions; if it has none about addresses, those of
+/// the toxic apply.
 fn both(toxic: &Select, stage: &Select) -> Select {
     if *stage == Select::default() {
         return toxic.clone();
@@ -131,7 +134,7 @@ fn limit(rate: Rate) -> ImpairmentParams {
     ImpairmentParams::Rate(RateParams { rate, excess, overhead: -HEADERS, share: None })
 }
 
-/// Nothing passes, and all that has come leaves when the stage goes.
+/// Lets nothing pass; everything that has come leaves when the stage is removed.
 fn hold() -> ImpairmentParams {
     let (start, down) = (Duration::ZERO, FOREVER);
     ImpairmentParams::Blackout(BlackoutParams { start, down, up: None, hold: true })

@@ -1,4 +1,4 @@
-//! Toxics: what they are called, whom they hit, and their attributes.
+//! Toxics: their names, which connections they hit, and their attributes.
 
 use serde::Serialize;
 use serde::ser::SerializeStruct;
@@ -60,7 +60,7 @@ pub(super) enum Attributes {
 }
 
 impl Attributes {
-    /// Those of a type, as they are if nothing is said about them.
+    /// The default attributes of a type.
     fn of(kind: &str) -> Option<Self> {
         Some(match kind {
             "noop" => Self::Noop {},
@@ -77,7 +77,7 @@ impl Attributes {
         })
     }
 
-    /// Changes those that are given.
+    /// Changes the attributes that are given.
     fn set(&mut self, fields: &Fields) -> Result<(), String> {
         match self {
             Self::Noop {} => Ok(()),
@@ -100,7 +100,7 @@ impl Attributes {
             }
             Self::Faults { spec } => {
                 fields.text("spec", spec)?;
-                // Whoever reaches the API names no files of this host.
+                // Clients of the API may not name files of this host.
                 let read = spec::parse_with(spec, Files::Named).map_err(|error| error.to_string())?;
                 match read.seed {
                     Some(_) => {
@@ -116,7 +116,7 @@ impl Attributes {
 /// A toxic of a proxy.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Toxic {
-    /// Tells toxics apart that have had the same name, one after the other.
+    /// Distinguishes toxics that had the same name at different times.
     pub(super) id: u64,
     pub(super) name: String,
     kind: String,
@@ -127,7 +127,7 @@ pub(super) struct Toxic {
 }
 
 impl Toxic {
-    /// Reads a new toxic, which may have none of the names that are `taken`.
+    /// Reads a new toxic, whose name must not be `taken`.
     pub(super) fn read(id: u64, fields: &Fields, taken: impl Fn(&str) -> bool) -> Result<Self, ApiError> {
         let (mut name, mut kind, mut stream) = (String::new(), String::new(), "downstream".to_owned());
         let mut toxicity = 1.0;
@@ -151,7 +151,7 @@ impl Toxic {
         Ok(Self { id, name, kind, stream: direction, toxicity: toxicity as f32, attributes })
     }
 
-    /// The same with other attributes and toxicity: whatever else is given is ignored.
+    /// The same toxic with other attributes and toxicity; other fields are ignored.
     pub(super) fn updated(&self, fields: &Fields) -> Result<Self, ApiError> {
         let mut updated = self.clone();
         let mut toxicity = f64::from(self.toxicity);

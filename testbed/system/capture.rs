@@ -1,4 +1,4 @@
-//! What leaves, read by tcpdump and judged by tshark: programs that know nothing of how it was made.
+//! Packets that leave faultwire, captured by tcpdump and checked by tshark: neither program knows how they were made.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};

@@ -1,4 +1,5 @@
-//! Captures that other programs made, against tshark: what it reads is read, and leaves a clean path as it came.
+//! Captures that other programs made, compared with tshark: faultwire reads what tshark reads, and a path without
+//! faults leaves it unchanged.
 //!
 //! `FAULTWIRE_CAPTURES` names folders of more captures, with a colon between two.
 

@@ -1,4 +1,5 @@
-//! The flow cache of attachments: what stays in the kernel fares, counts and arrives as what goes through faultwire.
+//! The flow cache of attachments: packets that stay in the kernel are treated, counted and ordered as those that go
+//! through faultwire.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::os::fd::AsRawFd;
@@ -150,7 +151,7 @@ fn after_a_kill_cached_flows_go_on_and_nothing_is_left() {
     }
 }
 
-/// Whoever is told of every packet sees every packet.
+/// A receiver of records about every packet gets every packet.
 #[test]
 fn a_log_has_every_packet() {
     let hosts = Hosts::new();

@@ -1,4 +1,4 @@
-//! What a start that cannot be says, and that it leaves nothing.
+//! The errors of starts that are refused, and that they leave nothing behind.
 
 use std::path::Path;
 use std::process::Output;

@@ -1,4 +1,4 @@
-//! The interface over TCP: who may ask, and what hostile clients cost.
+//! The interface over TCP: which requests are accepted, and what hostile clients cost.
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};

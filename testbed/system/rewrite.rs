@@ -1,4 +1,4 @@
-//! What the stages make of TCP segments, and segments that they make, as kernels see them at both ends.
+//! How kernels at both ends see TCP segments that stages have changed or made.
 
 use std::process::Stdio;
 use std::time::Duration;

@@ -9,17 +9,17 @@ use crate::engine::wire::WirePlan;
 use crate::pipeline::params::{IcmpParams, Opened};
 use crate::pipeline::time::Duration;
 
-/// What is to be done to the device.
+/// The faults for the device.
 pub(super) struct Wanted {
     pub(super) plan: WirePlan,
-    /// What all faults are aimed at, also those that come later.
+    /// The packets at which all faults are aimed, including faults that are added later.
     pub(super) aim: Aim,
-    /// Until when, if not until a signal.
+    /// When to end, if not by a signal.
     pub(super) duration: Option<Duration>,
 }
 
 impl Wanted {
-    /// Reads it, and says what is allowed but probably not meant.
+    /// Reads the faults, and prints warnings.
     pub(super) fn read(args: &Attach) -> anyhow::Result<Self> {
         let (mut file, seed) = match &args.config {
             Some(path) => {
@@ -79,7 +79,7 @@ fn words(args: &Attach) -> anyhow::Result<(WireFile, u64)> {
     Ok((file, seed))
 }
 
-/// What `--match`, `--new` and `--established` say.
+/// The aim from `--match`, `--new` and `--established`.
 fn aim(args: &Attach) -> anyhow::Result<Aim> {
     let select = args.select.as_deref().map(expression::parse).transpose();
     let select = select.map_err(|error| anyhow::anyhow!("--match: {error}"))?;

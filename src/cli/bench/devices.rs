@@ -1,4 +1,4 @@
-//! Between two hosts in namespaces, with the kernel's sockets at both ends.
+//! Measures between two hosts in namespaces, with the kernel's sockets at both ends.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -17,13 +17,13 @@ use crate::pipeline::time::{Duration, Instant};
 
 /// The port of the service, as in memory.
 const PORT: u16 = 443;
-/// How long a receiver waits before it looks whether the sender has ended.
+/// How long a receiver waits before it checks whether the sender has ended.
 const PATIENCE: Span = Span::from_millis(50);
 
-/// What one kind of traffic reached.
+/// The result for one kind of traffic.
 pub(super) struct Row {
     name: &'static str,
-    /// Packets and bytes of payload that came, and in which time.
+    /// Packets and payload bytes that arrived, and in which time.
     packets: Option<u64>,
     bytes: u64,
     seconds: f64,
@@ -46,7 +46,7 @@ fn tcp(lab: &Lab, time: Duration) -> anyhow::Result<Row> {
     let listener = lab.host("right").run(|| TcpListener::bind(address))??;
     let clock = Clock::start();
     let row = |bytes| Row { name: "TCP", packets: None, bytes, seconds: seconds(clock) };
-    // The kernel shakes hands before anybody accepts. A link may let nothing through.
+    // The kernel completes handshakes before `accept`. A link may let nothing through.
     let stream = match lab.host("left").run(|| TcpStream::connect_timeout(&address, span))? {
         Err(error) if error.kind() == ErrorKind::TimedOut => return Ok(row(0)),
         stream => stream?,
@@ -55,7 +55,7 @@ fn tcp(lab: &Lab, time: Duration) -> anyhow::Result<Row> {
     let (came, ended) = (AtomicU64::new(0), AtomicBool::new(false));
     std::thread::scope(|threads| {
         threads.spawn(|| {
-            // A stream that breaks has brought what it has brought.
+            // If a stream breaks, the bytes that arrived before count.
             let _ = receive_stream(incoming, &came, &ended);
         });
         let sent = send_stream(stream, clock, Instant::ZERO + time);
@@ -122,7 +122,7 @@ fn udp(lab: &Lab, time: Duration) -> anyhow::Result<Row> {
                 }
             }
         });
-        // 64 bytes of IP. What the device has no room for is dropped there.
+        // 64 bytes with the IP header. The device drops packets for which it has no room.
         while clock.now() < Instant::ZERO + time {
             for _ in 0..64 {
                 let _ = client.send(&[0x5a; 36]);

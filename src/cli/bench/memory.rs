@@ -1,4 +1,4 @@
-//! Through the packet core alone, in virtual time.
+//! Measures the packet core alone, in virtual time.
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
@@ -18,13 +18,14 @@ use crate::pipeline::wire::{checksum, protocol};
 
 /// Bytes of an IPv4 header without options.
 const IP: u16 = 20;
-/// Connections that take turns.
+/// Number of connections, which are used in turn.
 const FLOWS: u16 = 64;
-/// The client's port of the first.
+/// The client's port of the first connection.
 const FIRST_PORT: u16 = 40_000;
-/// Each number of stages is measured so often; the quickest counts, for others only disturb.
+/// Each number of stages is measured this often. The fastest result counts, because other programs can only make it
+/// slower.
 const ROUNDS: u32 = 3;
-/// Packets between two looks at the clock.
+/// Packets between two reads of the clock.
 const BATCH: u64 = 256;
 
 /// A kind of packet.
@@ -33,7 +34,7 @@ pub(super) struct Packets {
     name: &'static str,
     protocol: u8,
     header: u16,
-    /// Payload of one wire packet, and how many wire packets come as one.
+    /// Payload of one wire packet, and how many wire packets come as one train.
     payload: u16,
     wires: u16,
 }
@@ -50,12 +51,12 @@ pub(super) const KINDS: [Packets; 3] = [
     },
 ];
 
-/// What was measured of one kind.
+/// The result for one kind of packet.
 pub(super) struct Row {
     kind: Packets,
-    /// Nanoseconds a wire packet, with no stage, with the first, with the first two, and so on.
+    /// Nanoseconds for a wire packet: with no stage, with the first, with the first two, and so on.
     nanos: Vec<f64>,
-    /// Of each stage: its name, and at which share of the packets that came it was aimed.
+    /// For each stage: its name, and the share of the packets at which it was aimed.
     stages: Vec<(String, f64)>,
     dropped: f64,
 }
@@ -87,7 +88,7 @@ pub(super) fn measure(
     row
 }
 
-/// Takes every packet and forgets it.
+/// Accepts every packet and discards it.
 struct Sink;
 
 impl Egress for Sink {
@@ -111,11 +112,11 @@ impl Feed {
     fn new(params: &RouterParams, path: usize, kind: Packets, offered: Rate) -> Self {
         let router = Router::new(params, &Router::shared(params));
         let port = |index: usize| &params.ports[index];
-        // Hosts without an address have one of those that nobody has (RFC 5737).
+        // A host without an address gets one for documentation (RFC 5737).
         let from = address(port(params.paths[path].from), [192, 0, 2, 1]);
         let ends = [from, address(port(params.paths[path].to), [198, 51, 100, 1])];
         let bytes = kind.packet(ends);
-        // Headers once for each wire packet.
+        // Headers count once for each wire packet.
         let wire = u64::from(kind.wire_length()) * u64::from(kind.wires) * 8;
         let gap = Duration::from_nanos((wire * 1_000_000_000 / offered.bits_per_sec()).max(1));
         let segment = if kind.wires > 1 { kind.payload } else { 0 };
@@ -161,7 +162,7 @@ impl Feed {
         }
     }
 
-    /// At which share of the packets that came each stage was aimed, and the share that was dropped.
+    /// The share of packets at which each stage was aimed, and the share that was dropped.
     fn shares(&self, path: usize) -> (Vec<(String, f64)>, f64) {
         let share = |part: u64, whole: u64| if whole == 0 { 0.0 } else { part as f64 / whole as f64 };
         let seats = self.router.paths()[path].seats.iter();
@@ -217,7 +218,7 @@ impl Row {
         self.nanos.last().copied().unwrap_or_default()
     }
 
-    /// What stage `number` costs; measurements that disagree make it nothing at the least.
+    /// The cost of stage `number`; never below zero, even if measurements disagree.
     fn cost(&self, number: usize) -> f64 {
         (self.nanos[number + 1] - self.nanos[number]).max(0.0)
     }
@@ -301,7 +302,7 @@ mod tests {
             let names: Vec<&str> = row.stages.iter().map(|stage| stage.0.as_str()).collect();
             assert_eq!((names, row.nanos.len()), (vec!["mtu", "netem", "netem-2"], 4));
             let (large, tcp) = (kind.wire_length() > 1_400, kind.wires > 1);
-            // What is too large comes no further than the first stage.
+            // Packets that are too large do not pass the first stage.
             let expected = [1.0, 0.0, f64::from(u8::from(!large && !tcp))];
             let shares: Vec<f64> = row.stages.iter().map(|stage| stage.1).collect();
             assert_eq!(shares, expected, "{}", kind.name);

@@ -1,4 +1,4 @@
-//! Journals of cases, and the drops that mattered: one router after the other.
+//! Journals of cases, and their most important drops: one router after the other.
 
 use crate::cli::watching::{Watcher, Watching};
 use crate::journal::{Names, Taps};
@@ -15,17 +15,17 @@ pub(super) struct Recording<'a> {
 }
 
 impl<'a> Recording<'a> {
-    /// What `watching` asks for.
+    /// The options of `watching`.
     pub(super) const fn new(watching: &'a Watching) -> Self {
         Self { watching, case: None, watcher: None, has_failed: false }
     }
 
-    /// The next case, whose files have this name.
+    /// Begins the next case, whose files have this name.
     pub(super) fn case(&mut self, name: Option<&str>) {
         self.case = name.map(str::to_owned);
     }
 
-    /// Whether a file could not be written to its end.
+    /// Whether a file could not be written completely.
     pub(super) const fn has_failed(&self) -> bool {
         self.has_failed
     }

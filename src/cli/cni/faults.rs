@@ -1,4 +1,4 @@
-//! Which faults: those of the network's configuration, or of the pod.
+//! Selects the faults: those of the network's configuration, or of the pod.
 
 use serde_json::Value;
 
@@ -6,15 +6,16 @@ use crate::config::expression;
 use crate::config::spec::{self, Files};
 use crate::config::suggest;
 
-/// What containerd hands over with the capability of this name; CRI-O has the same in `args`.
+/// The key under which containerd passes annotations, if the plugin has the capability of this name; CRI-O has the
+/// same key in `args`.
 const ANNOTATIONS: &str = "io.kubernetes.cri.pod-annotations";
-/// What a pod's annotations begin with: `faultwire/both`.
+/// Prefix of a pod's annotations: `faultwire/both`.
 const PREFIX: &str = "faultwire/";
-/// What `CNI_ARGS` begin with: `FAULTWIRE_BOTH`.
+/// Prefix of keys in `CNI_ARGS`: `FAULTWIRE_BOTH`.
 const ARGUMENT: &str = "FAULTWIRE_";
-/// What can be said in each of the places, and by which option `attach` takes it.
+/// The keys that are allowed in each of the places, and the option of `attach` for each.
 const KEYS: [&str; 5] = ["up", "down", "both", "match", "seed"];
-/// A file of faults, which only the network's configuration may name.
+/// The key of a file with faults, which only the network's configuration may name.
 const FILE: &str = "config";
 
 /// Options of `attach`.
@@ -23,17 +24,18 @@ pub(super) struct Wanted {
     pub(super) options: Vec<String>,
 }
 
-/// Where faults are said, and what: keys with their values.
+/// One place with faults: its keys and their values.
 struct Place<'a> {
     name: &'static str,
     files: Files,
     keys: Vec<(&'a str, Value)>,
 }
 
-/// The faults that `config` and `arguments` (`CNI_ARGS`) ask for; `None` if none. A pod that says anything replaces what its
-/// network says: first `CNI_ARGS`, then the annotations, then `args.cni.faultwire`, then the configuration itself.
+/// The faults that `config` and `arguments` (`CNI_ARGS`) ask for; `None` if there are none. If a pod asks for
+/// anything, this replaces what its network asks for. The order is: `CNI_ARGS`, the annotations,
+/// `args.cni.faultwire`, the configuration itself.
 ///
-/// Only the configuration itself may name files of the node: whoever makes a pod may not read them.
+/// Only the configuration itself may name files of the node: the creator of a pod may not read them.
 pub(super) fn wanted(config: &Value, arguments: &str) -> Result<Option<Wanted>, String> {
     let variables: Vec<(String, Value)> = (arguments.split(';'))
         .filter_map(|pair| pair.strip_prefix(ARGUMENT)?.split_once('='))
@@ -56,7 +58,8 @@ pub(super) fn wanted(config: &Value, arguments: &str) -> Result<Option<Wanted>, 
     places.iter().find(|place| !place.keys.is_empty()).map(options).transpose()
 }
 
-/// What the configuration says for faultwire. It has other keys too: those of the specification and of runtimes.
+/// The part of the configuration for faultwire. The configuration has other keys too: those of the specification and
+/// of runtimes.
 fn own(config: &Value) -> Result<Vec<(&str, Value)>, String> {
     let mut keys = Vec::new();
     for (key, value) in members(config, "the network's configuration")? {
@@ -71,7 +74,7 @@ fn own(config: &Value) -> Result<Vec<(&str, Value)>, String> {
     Ok(keys)
 }
 
-/// The members of an object; none where there is nothing.
+/// The members of an object; none if there is no object.
 fn members<'a>(value: &'a Value, name: &str) -> Result<impl Iterator<Item = (&'a str, Value)>, String> {
     let members = match value {
         Value::Null => None,
@@ -81,7 +84,7 @@ fn members<'a>(value: &'a Value, name: &str) -> Result<impl Iterator<Item = (&'a
     Ok(members.into_iter().flatten().map(|(key, value)| (&key[..], value.clone())))
 }
 
-/// The options of `attach` for what one place says.
+/// The options of `attach` for one place.
 fn options(place: &Place<'_>) -> Result<Wanted, String> {
     let wrong = |key: &str, what: &str| format!("{key} in {}: {what}", place.name);
     let has = |key: &str| place.keys.iter().any(|(known, _)| *known == key);

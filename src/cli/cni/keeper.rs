@@ -1,4 +1,4 @@
-//! The `faultwire attach` of an interface: started by ADD, found again by DEL and CHECK.
+//! The `faultwire attach` process of an interface: started by ADD, found again by DEL and CHECK.
 
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, OpenOptions};
@@ -15,14 +15,14 @@ use crate::cli::cni::faults::Wanted;
 use crate::cli::random_seed;
 use crate::net::process::Process;
 
-/// Milliseconds that an attachment may take to let go of what it holds.
+/// How long, in milliseconds, an attachment may take to release its held packets.
 const PATIENCE: u16 = 10_000;
 
 /// Whether the attachment runs.
 #[derive(Debug)]
 pub(super) enum Running {
     Yes(Process),
-    /// It has run, by its record.
+    /// Its record exists, but it does not run any more.
     Ended,
     /// There is no record.
     Never,
@@ -30,19 +30,19 @@ pub(super) enum Running {
 
 /// The attachment of one interface.
 pub(super) struct Keeper {
-    /// The file that says which process it is.
+    /// The file that identifies the process.
     pub(super) record: PathBuf,
 }
 
-/// A process, and when it was started: a number that was given again is another process.
+/// A process and its start time: a PID can be given to another process later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Record {
     pid: u32,
-    /// In the kernel's own unit.
+    /// The start time in the kernel's unit.
     started: u64,
 }
 
-/// An attachment under way. Whatever goes wrong, nothing of it is left.
+/// An attachment that is being started. If starting fails, it is removed completely.
 struct Starting<'a> {
     child: Child,
     keeper: &'a Keeper,
@@ -60,7 +60,7 @@ impl Drop for Starting<'_> {
 }
 
 impl Keeper {
-    /// Starts an attachment, and returns once traffic goes through it.
+    /// Starts an attachment, and returns when traffic passes it.
     pub(super) fn start(&self, netns: &str, device: &str, wanted: &Wanted) -> io::Result<()> {
         let mut command = Command::new("/proc/self/exe");
         command.arg0("faultwire").args(["attach", "--netns", netns, "--dev", device]).args(&wanted.options);
@@ -74,12 +74,12 @@ impl Keeper {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
-            // The runtime may signal the plugin's group when it is done with the plugin.
+            // The runtime may send a signal to the plugin's process group when the plugin has ended.
             .process_group(0)
             .spawn()?;
         let mut starting = Starting { child, keeper: self, is_attached: false };
         let stderr = starting.child.stderr.take().ok_or(ErrorKind::BrokenPipe)?;
-        // One that has ended already has no start; why it has ended is on its standard error.
+        // If it has ended already, it has no start time; its standard error says why it ended.
         let pid = starting.child.id();
         if let Some(started) = started(pid)? {
             self.write(Record { pid, started })?;
@@ -108,14 +108,15 @@ impl Keeper {
         if !is_the_same()? {
             return Ok(Running::Ended);
         }
-        // From here on the process is known by a descriptor, and not by its number, which must not have changed hands before.
+        // From here on, a descriptor identifies the process. Before, the PID must not have been given to another
+        // process.
         Ok(match Process::open(record.pid)? {
             Some(process) if is_the_same()? => Running::Yes(process),
             _ => Running::Ended,
         })
     }
 
-    /// Ends it, if it runs, and waits until it has let go of what it holds.
+    /// Ends it, if it runs, and waits until it has released its held packets.
     pub(super) fn end(&self) -> io::Result<()> {
         if let Running::Yes(process) = self.running()? {
             end_process(&process)?;
@@ -149,7 +150,7 @@ impl Keeper {
             .ok_or_else(|| unreadable(format!("it holds {text:?}, not a process and its start")))
     }
 
-    /// Writes the record: it is there as a whole, or not.
+    /// Writes the record atomically.
     fn write(&self, Record { pid, started }: Record) -> io::Result<()> {
         let (Some(folder), Some(name)) = (self.record.parent(), self.record.file_name()) else {
             return Err(ErrorKind::InvalidInput.into());
@@ -180,8 +181,8 @@ fn end_process(process: &Process) -> io::Result<()> {
     Err(io::Error::new(ErrorKind::TimedOut, "faultwire attach does not end, even by SIGKILL"))
 }
 
-/// The kernel's `PF_EXITING`, in field 9 of `proc_pid_stat(5)`: the process gives back its descriptors, or has done so, but is
-/// not a zombie yet.
+/// The kernel's `PF_EXITING`, in field 9 of `proc_pid_stat(5)`: the process is closing its descriptors, or has closed
+/// them, but is not a zombie yet.
 const EXITING: u64 = 0x4;
 
 /// When a process was started (`proc_pid_stat(5)`, field 22); `None` if it does not run any more.
@@ -200,7 +201,7 @@ fn started(pid: u32) -> io::Result<Option<u64>> {
 
 /// Whether a process has ended, and when it was started, by its line in `proc_pid_stat(5)`.
 fn end_and_start(line: &str) -> Option<(bool, u64)> {
-    // The name is in brackets, and may have any bytes, also spaces and brackets.
+    // The name is in brackets, and may contain any bytes, including spaces and brackets.
     let mut fields = line.rsplit_once(')')?.1.split_whitespace();
     let is_over = ["Z", "X"].contains(&fields.next()?);
     let flags: u64 = fields.nth(5)?.parse().ok()?;

@@ -12,9 +12,9 @@ use crate::control::Client;
 /// What is changed.
 #[derive(Debug, clap::Subcommand)]
 pub(in crate::cli) enum Change {
-    /// Change what a stage does, or some of its parameters; to which packets and when stays
+    /// Change what a stage does, or some of its parameters; match and trigger stay
     Set {
-        /// Which
+        /// The stage: PATH/STAGE, or STAGE if only one path has it
         #[arg(value_name = "STAGE", add = completions::of_stages())]
         stage: String,
         /// What it does from now on, as for `exec`; or parameters by the keys that files have, as probability=5%
@@ -23,7 +23,7 @@ pub(in crate::cli) enum Change {
     },
     /// Add stages to a path
     Add {
-        /// Path, as up
+        /// The path, for example up
         #[arg(value_name = "PATH", add = completions::of_paths())]
         path: String,
         /// What they do, as for `exec`
@@ -35,31 +35,31 @@ pub(in crate::cli) enum Change {
     },
     /// Remove a stage
     Rm {
-        /// Which
+        /// The stage: PATH/STAGE, or STAGE if only one path has it
         #[arg(value_name = "STAGE", add = completions::of_stages())]
         stage: String,
     },
-    /// Let a stage act on nothing
+    /// Pause a stage: it acts on no packet
     Pause {
-        /// Which
+        /// The stage: PATH/STAGE, or STAGE if only one path has it
         #[arg(value_name = "STAGE", add = completions::of_stages())]
         stage: String,
     },
     /// Let a paused stage act again
     Resume {
-        /// Which
+        /// The stage: PATH/STAGE, or STAGE if only one path has it
         #[arg(value_name = "STAGE", add = completions::of_stages())]
         stage: String,
     },
-    /// Hold what comes to a path
+    /// Hold packets that come to a path
     Freeze {
-        /// Path, as up
+        /// The path, for example up
         #[arg(value_name = "PATH", add = completions::of_paths())]
         path: String,
     },
-    /// Let what waits in front of a frozen path go on
+    /// Release the packets that wait in front of a frozen path
     Release {
-        /// Path, as up
+        /// The path, for example up
         #[arg(value_name = "PATH", add = completions::of_paths())]
         path: String,
     },
@@ -71,7 +71,7 @@ pub(in crate::cli) enum Change {
     },
     /// Mark a moment in the journal and among the events
     Mark {
-        /// What there is to say, as 'the deployment begins'
+        /// The text, for example 'the deployment begins'
         #[arg(value_name = "TEXT")]
         text: String,
     },

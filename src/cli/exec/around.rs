@@ -1,4 +1,4 @@
-//! What is around the command: the host, or another `exec`.
+//! The surroundings of the command: the host, or another `exec`.
 
 use std::net::IpAddr;
 
@@ -14,47 +14,49 @@ use crate::net::files::OpenFiles;
 use crate::net::privilege::{self, Privilege};
 use crate::net::{Netns, link, sysctl};
 
-/// The room of the link around a command, and the namespace in which it may be used: `198.19.0.0/24@4026532000`.
+/// The environment variable for addresses of links inside, and the namespace in which they may be used:
+/// `198.19.0.0/24@4026532000`.
 pub(super) const ROOM: &str = "FAULTWIRE_ROOM";
-/// There is no room.
+/// No addresses are left.
 pub(super) const FULL: &str = "there are no addresses left for a link inside this one: four can be inside each other; of the \
                                second four stand side by side, of the third two";
 /// The host's addresses.
 const HOST: [(&str, bool); 2] = [("FAULTWIRE_HOST", true), ("FAULTWIRE_HOST6", false)];
-/// Those of the namespace in which `exec` was called; the host's, unless that was inside of another.
+/// The addresses of the namespace in which `exec` was called; those of the host, unless it was called inside another
+/// `exec`.
 const PARENT: [(&str, bool); 2] = [("FAULTWIRE_PARENT", true), ("FAULTWIRE_PARENT6", false)];
 
 /// The namespace in which `exec` was called.
 #[derive(Debug)]
 pub(super) struct Around {
-    /// It is one of a user namespace, made for an ordinary user.
+    /// The namespace belongs to a user namespace that was created for an ordinary user.
     pub(super) is_of_user: bool,
-    /// It is that of another `exec`.
+    /// The namespace belongs to another `exec`.
     pub(super) is_inside: bool,
-    /// What there is room in then, if there is any left.
+    /// In this case the addresses for links inside, if any are left.
     pub(super) room: Option<Room>,
     /// What the command reaches beside the host.
     pub(super) outside: Option<Outside>,
-    /// The relay needs many files; the command gets the limit that there was.
+    /// The relay needs many files; the command gets the original limit.
     pub(super) files: Option<OpenFiles>,
 }
 
 impl Around {
-    /// Finds out where this is, and gets the privileges that it takes: an ordinary user gets a user namespace.
+    /// Determines the surroundings, and gets the required privileges: an ordinary user gets a user namespace.
     ///
     /// Call it before any thread is started.
     pub(super) fn find(args: &Exec) -> anyhow::Result<Self> {
         let outside = |reach| Outside::find(reach, args.faults_on == FaultsOn::Outside);
         let outside = args.reach.map(outside).transpose()?;
         let files = outside.as_ref().map(|_| OpenFiles::raise()).transpose()?;
-        // The relay's sockets are those of the host, which needs no right.
+        // The relay's sockets are the host's, which needs no privilege.
         let privilege =
             if outside.is_some() { privilege::acquire_beside_network()? } else { privilege::acquire()? };
         if privilege == Privilege::UserNamespace && outside.is_some() {
             return Ok(Self { is_of_user: true, is_inside: false, room: None, outside, files });
         }
         if privilege == Privilege::UserNamespace {
-            // Nobody but the command will be in reach of it.
+            // Only the command will be able to reach it.
             link::up(&Netns::own()?, "lo")?;
             out::note_line(
                 "faultwire: not root: the link is in a user namespace of its own, with an empty host at its other end. This \
@@ -65,14 +67,14 @@ impl Around {
         }
         let told = std::env::var(ROOM).unwrap_or_default();
         let (net, namespace) = told.split_once('@').unwrap_or_default();
-        // A process can have left the namespace that it was told of.
+        // A process may have left the namespace for which the variable was set.
         let is_inside = namespace
             .parse()
             .is_ok_and(|told: u64| Netns::own().is_ok_and(|own| own.inode().is_ok_and(|own| own == told)));
         let room = Room::parse(net).filter(|_| is_inside);
         anyhow::ensure!(room.is_some() || !is_inside, "{FULL}");
         if is_inside {
-            // It is one that faultwire made: packets of the links inside pass through it.
+            // faultwire created this namespace: packets of the links inside pass through it.
             let own = Netns::own()?;
             for key in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
                 sysctl::write(&own, key, "1").context("links inside this one cannot be reached")?;
@@ -81,20 +83,20 @@ impl Around {
         Ok(Self { is_of_user: false, is_inside, room, outside, files })
     }
 
-    /// The devices of a link here, unless others are wanted. Programs at veth pairs take more privileges than an ordinary user can
-    /// have; they do not know the routes of a relay.
+    /// The default devices of a link here. Programs at veth pairs need more privileges than an ordinary user can
+    /// have, and they do not know the routes of a relay.
     pub(super) const fn device(&self) -> PortKind {
         if self.is_of_user || self.outside.is_some() { PortKind::Tun } else { PortKind::Veth }
     }
 
-    /// The host around all links, where this is inside of one.
+    /// The host outside of all links, if this is inside of one.
     pub(super) fn outermost(&self) -> Vec<IpNet> {
         let address = |name: &str| std::env::var(name).ok()?.parse::<IpAddr>().ok();
         let known = HOST.iter().filter_map(|&(name, _)| address(name));
         known.filter(|_| self.is_inside).map(IpNet::from).collect()
     }
 
-    /// Variables that the command gets, which is in the namespace `inner`.
+    /// Variables for the command, which is in the namespace `inner`.
     pub(super) fn variables(
         &self,
         subnets: &Subnets,
@@ -104,7 +106,7 @@ impl Around {
         let near = PARENT.iter().filter_map(|&(name, v4)| Some((name, address(v4)?)));
         let mut all: Vec<_> = near.collect();
         if !self.is_inside {
-            // Inside of another link the outermost host is meant, whose address is in the environment already.
+            // Inside another link, the outermost host is meant; its address is in the environment already.
             all.extend(HOST.iter().filter_map(|&(name, v4)| Some((name, address(v4)?))));
         }
         let namespace = inner.inode()?;

@@ -24,20 +24,20 @@ const TRIES: usize = 16;
 const HOST: usize = 0;
 const INNER: usize = 1;
 
-/// A link that forwards.
+/// A running link.
 #[derive(Debug)]
 pub(super) struct Link {
-    /// Ends before the namespaces of the router do.
+    /// The relay; it must end before the namespaces of the router do.
     pub(super) reach: Option<Reach>,
     pub(super) network: Network,
     pub(super) subnets: Subnets,
     pub(super) plan: Plan,
-    /// What all faults are aimed at.
+    /// The packets at which all faults are aimed.
     pub(super) aim: Aim,
 }
 
 impl Link {
-    /// Makes the link, with the first address block that is free.
+    /// Creates the link, with the first address block that is free.
     pub(super) fn make(
         args: &Exec,
         faults: &Faults,
@@ -47,7 +47,7 @@ impl Link {
         let own = Netns::own()?;
         let mut taken = link::addresses(&own)?;
         taken.extend(link::routes(&own)?);
-        // Where everything is relayed, the host itself needs no device.
+        // If all traffic is relayed, the host itself needs no device.
         let far = around.outside.is_some().then(Netns::anonymous).transpose()?;
         let mut refused = None;
         let wanted = args.device.map(PortKind::from);
@@ -71,7 +71,7 @@ impl Link {
                     refused = Some(error);
                     blocks.next();
                 }
-                // No tcx, no veth, or no right to use them.
+                // There is no tcx, no veth, or no privilege to use them.
                 Err(NetworkError::Veth { .. }) if wanted.is_none() => kind = PortKind::Tun,
                 Err(error) => return Err(error.into()),
             }
@@ -111,10 +111,10 @@ fn plan(
     plan.routes = room.map(|prefix| RoutePlan { prefix, target: RouteTarget::Port(INNER) }).collect();
     let mut beyond: Vec<IpNet> = around.outside.iter().flat_map(Outside::prefixes).collect();
     match &around.outside {
-        // The outermost host is behind the namespace around.
+        // The outermost host is behind the surrounding namespace.
         None if around.is_inside => beyond.extend([true, false].map(default_route)),
         None => {}
-        // It is reached as before, and of all else what was asked for.
+        // The outermost host is reached as before; for everything else, `--reach` decides.
         Some(_) => beyond.extend(around.outermost()),
     }
     beyond.sort_unstable();
@@ -127,7 +127,7 @@ fn plan(
     Ok((plan, aim))
 }
 
-/// Names for what is recorded.
+/// Names for records.
 pub(super) fn recorded(faults: &Faults, seed: u64) -> journal::Names {
     let ports = ["host", "cmd"].map(|name| PortPlan::new(name, NetnsRef::Own, Vec::new()));
     journal::Names::of(&router_params(&Plan::new(ports.into(), paths(faults).into()), seed), &["up", "down"])

@@ -16,16 +16,16 @@ use crate::net::files::OpenFiles;
 use crate::net::{Netns, link};
 use crate::reach::{Reach, ReachError, Ways};
 
-/// Where names are looked up.
+/// Where names are resolved.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// What the command reaches beside the host itself.
 #[derive(Debug)]
 pub(super) struct Outside {
     prefixes: Vec<IpNet>,
-    /// Text of the host's resolv.conf, and the nameserver in it that the host alone can reach.
+    /// Text of the host's resolv.conf, and its nameserver that only the host can reach.
     names: Option<(String, SocketAddr)>,
-    /// Faults leave traffic to the host alone.
+    /// Faults do not apply to traffic with the host itself.
     spares_host: bool,
 }
 
@@ -52,12 +52,12 @@ impl Outside {
         Ok(Self { prefixes, names, spares_host })
     }
 
-    /// Where the relay leads.
+    /// The destinations of the relay.
     pub(super) fn prefixes(&self) -> impl Iterator<Item = IpNet> {
         self.prefixes.iter().copied()
     }
 
-    /// What all faults are aimed at.
+    /// The packets at which all faults are aimed.
     pub(super) fn aim(&self, subnets: &Subnets) -> anyhow::Result<Aim> {
         if !self.spares_host {
             return Ok(Aim::default());
@@ -74,14 +74,14 @@ impl Outside {
         subnets: &Subnets,
         files: Option<OpenFiles>,
     ) -> Result<Reach, ReachError> {
-        /// What Linux gives a process.
+        /// Linux's default limit for a process.
         const USUAL: u64 = 1_024;
         let host = subnets.host.iter().map(IpNet::addr).collect();
         let resolver = self.names.as_ref().map(|(_, resolver)| *resolver);
         Reach::start(netns, Ways { host, resolver }, files.map_or(USUAL, |files| files.limit))
     }
 
-    /// The resolv.conf of the command, if the host's own would lead it nowhere.
+    /// The resolv.conf for the command, if the host's own would not work there.
     pub(super) fn resolv_conf(&self, subnets: &Subnets) -> Option<String> {
         let (text, _) = self.names.as_ref()?;
         let host = subnets.host_address(true).or_else(|| subnets.host_address(false))?;
@@ -92,22 +92,22 @@ impl Outside {
     }
 }
 
-/// Whether a route leads to all of a family, or to a half of it, as VPNs have it.
+/// Whether a route covers a whole address family, or half of it, as VPN routes do.
 fn is_default(net: &IpNet) -> bool {
     net.prefix_len() <= 1
 }
 
-/// All that the host reaches; nothing if no route leads to everything.
+/// Everything that the host reaches; nothing if there is no default route.
 fn everything(routes: Vec<IpNet>) -> Vec<IpNet> {
     let mut all: Vec<IpNet> = routes.iter().copied().filter(is_default).collect();
     if !all.is_empty() {
-        // A family without a default route has its networks.
+        // For a family without a default route, only its networks are reachable.
         all.extend(networks(routes));
     }
     all
 }
 
-/// Prefixes of other hosts that are not behind a gateway to everything.
+/// Prefixes of other hosts that are reached without the default gateway.
 fn networks(routes: Vec<IpNet>) -> Vec<IpNet> {
     let is_other = |net: &IpNet| match net.addr() {
         _ if is_default(net) => false,
@@ -120,7 +120,7 @@ fn networks(routes: Vec<IpNet>) -> Vec<IpNet> {
     all
 }
 
-/// The nameserver of a line, as the host reaches it; and whether nobody else does.
+/// The nameserver of a line, as the host reaches it; and whether only the host can reach it.
 fn nameserver(line: &str) -> Option<(SocketAddr, bool)> {
     const PORT: u16 = 53;
     let mut words = line.split_whitespace();
@@ -139,19 +139,20 @@ fn nameserver(line: &str) -> Option<(SocketAddr, bool)> {
     })
 }
 
-/// The first nameserver of a resolv.conf that the host alone reaches: one of its loopback device, or of a link.
+/// The first nameserver of a resolv.conf that only the host can reach: one on its loopback device or of link-local
+/// scope.
 fn own_nameserver(text: &str) -> Option<SocketAddr> {
     text.lines().filter_map(nameserver).find_map(|(address, is_own)| is_own.then_some(address))
 }
 
-/// Gives the calling thread, and what it starts, a mount namespace in which this is the text of resolv.conf. Nothing is written
-/// to a disk.
+/// Gives the calling thread, and processes that it starts, a mount namespace in which resolv.conf has this text.
+/// Nothing is written to a disk.
 pub(super) fn cover_resolv_conf(text: &str) -> std::io::Result<()> {
     const NONE: Option<&str> = None;
-    // Covered for a moment: a folder that every system has.
+    // Temporarily mounted over: a folder that every system has.
     const PLACE: &str = "/proc";
     unshare(CloneFlags::CLONE_NEWNS)?;
-    // What the host mounts later is seen inside, but not the other way round.
+    // Later mounts of the host are visible inside, but not the other way round.
     mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_SLAVE, NONE)?;
     let target = fs::canonicalize(RESOLV_CONF)?;
     mount(Some("faultwire"), PLACE, Some("tmpfs"), MsFlags::empty(), Some("size=64k,mode=755"))?;

@@ -1,4 +1,4 @@
-//! A command under seed after seed, until it fails.
+//! Runs a command with seed after seed, until it fails.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -22,15 +22,15 @@ enum How {
     Interrupted(Signal),
 }
 
-/// Runs the command under as many seeds as are asked for, each on a link of its own, and returns the exit code of the
-/// first run that fails; 0 if none does.
+/// Runs the command with as many seeds as requested, each on a fresh link. Returns the exit code of the first run
+/// that fails; 0 if none does.
 pub(super) fn series(asked: Asked<'_>) -> anyhow::Result<ExitCode> {
     let around = Around::find(asked.args)?;
     let signals = Signals::watch()?;
     let args = asked.args;
     let first = asked.faults.seed(args.seed);
     let (how, passed, last) = under_seeds(asked, &around, &signals, first)?;
-    // From here on a signal ends faultwire, whatever its output waits for.
+    // From here on, a signal ends faultwire even if its output is blocked.
     drop(signals);
     let code = last.as_ref().map_or(0, Ended::exit_code);
     let mut again = None;
@@ -44,7 +44,7 @@ pub(super) fn series(asked: Asked<'_>) -> anyhow::Result<ExitCode> {
                     again = Some(self::again(&line, first.wrapping_add(passed)));
                     (format!("{said}, after {count} without failure; this runs it again:"), code)
                 }
-                // Why it could not be started is said already, and no seed is to blame.
+                // The reason has been printed already, and the seed is not the cause.
                 None => (format!("the command was not started, after {count} without failure"), code),
             }
         }
@@ -69,7 +69,7 @@ pub(super) fn series(asked: Asked<'_>) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(code))
 }
 
-/// How it ended, how many runs had passed, and the last one.
+/// How the series ended, how many runs had passed, and the last run.
 fn under_seeds(
     asked: Asked<'_>,
     around: &Around,
@@ -106,7 +106,7 @@ fn runs(count: u64, first: u64) -> String {
     }
 }
 
-/// A signal to end that came while no command ran.
+/// A signal to end that came while no command was running.
 fn pending(signals: &Signals) -> nix::Result<Option<Signal>> {
     while let Some(received) = signals.wait(0)? {
         if let Some(signal) = ending(received.signal) {
@@ -116,7 +116,7 @@ fn pending(signals: &Signals) -> nix::Result<Option<Signal>> {
     Ok(None)
 }
 
-/// The command line `line`, which asked for several seeds, for this one alone, as a shell reads it.
+/// The command line `line`, which asked for several seeds, for this seed alone, quoted for a shell.
 fn again(line: &[OsString], seed: u64) -> String {
     let mut words = line.iter().map(OsString::as_os_str);
     let mut out: Vec<String> = words.by_ref().take(2).map(quoted).collect();
@@ -138,13 +138,13 @@ fn again(line: &[OsString], seed: u64) -> String {
     out.join(" ")
 }
 
-/// A word as a shell reads it.
+/// A word, quoted for a shell.
 fn quoted(word: &OsStr) -> String {
     let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"_@%+=:,./-".contains(byte);
     match word.to_str() {
         Some(text) if !text.is_empty() && text.as_bytes().iter().all(is_plain) => text.to_owned(),
         Some(text) => format!("'{}'", text.replace('\'', r"'\''")),
-        // Bash, zsh and ksh know this form; it holds any bytes.
+        // Bash, zsh and ksh know this form; it can hold any bytes.
         None => {
             let bytes: Vec<String> = word.as_bytes().iter().map(|byte| format!("\\x{byte:02x}")).collect();
             format!("$'{}'", bytes.concat())

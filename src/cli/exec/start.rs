@@ -20,24 +20,25 @@ use crate::net::Netns;
 use crate::net::files::OpenFiles;
 use crate::net::netns::Stay;
 
-/// What a command finds around it.
+/// The environment of a command.
 pub(super) struct Surroundings {
     pub(super) variables: Vec<(&'static str, String)>,
-    /// Where this instance can be asked.
+    /// The control socket of this instance.
     pub(super) socket: Option<PathBuf>,
     pub(super) resolv_conf: Option<String>,
     /// The limit of open files, if it was raised.
     pub(super) files: Option<OpenFiles>,
 }
 
-/// The command, or the shell of who typed it.
+/// The command, or the user's shell.
 pub(super) fn program(args: &Exec) -> OsString {
     let shell = || std::env::var_os("SHELL").filter(|shell| !shell.is_empty());
     args.command.first().cloned().or_else(shell).unwrap_or_else(|| "/bin/sh".into())
 }
 
-/// Starts the command inside; the inner error is the command's. It gets SIGTERM when faultwire ends without having waited for it
-/// (SIGKILL), since its network is gone then. The second part of the result must be kept while it runs.
+/// Starts the command inside; the inner error is the command's. If faultwire ends without waiting for the command (by
+/// SIGKILL), the command gets SIGTERM, since its network is gone then. The second part of the result must be kept
+/// while the command runs.
 pub(super) fn spawn(
     args: &Exec,
     inner: &Netns,
@@ -45,24 +46,24 @@ pub(super) fn spawn(
 ) -> anyhow::Result<(io::Result<Child>, Stay)> {
     let mut command = Command::new(program(args));
     command.args(args.command.iter().skip(1)).env_remove(around::ROOM).envs(around_it.variables);
-    // Never the instance around this one.
+    // It must never be the surrounding instance.
     command.env_remove(VARIABLE);
     if let Some(socket) = around_it.socket {
         command.env(VARIABLE, socket);
     }
     let (parent, files) = (getpid(), around_it.files);
     let with_faultwire = move || {
-        // The signals that faultwire only reads must not be blocked in the command. They stay blocked in the thread that starts
-        // it, which goes on: a SIGCHLD that it took would be lost.
+        // The signals that faultwire reads must not be blocked in the command. They stay blocked in the thread that
+        // starts it, which continues to run: otherwise this thread could take a SIGCHLD, which would be lost.
         SigSet::empty().thread_set_mask()?;
         files.map_or(Ok(()), OpenFiles::restore)?;
         set_pdeathsig(Signal::SIGTERM)?;
-        // It ended before that.
+        // faultwire ended before this call.
         if getppid() == parent { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) }
     };
     // SAFETY: the closure makes system calls only, and allocates nothing.
     unsafe { command.pre_exec(with_faultwire) };
-    // A child starts in the namespaces of the thread that makes it.
+    // A child starts in the namespaces of the thread that starts it.
     let start = move || {
         if let Some(text) = &around_it.resolv_conf {
             outside::cover_resolv_conf(text).context(

@@ -1,4 +1,4 @@
-//! Colours, put on by what a line says, once other people's text in it has been made harmless.
+//! Colours lines by their text, after control characters from others have been removed.
 
 use std::fmt::Write;
 use std::io;

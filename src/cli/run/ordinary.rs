@@ -1,4 +1,4 @@
-//! `run` as an ordinary user: all of its namespaces are made by it, inside a user namespace.
+//! `run` as an ordinary user: it creates all of its namespaces inside a user namespace.
 
 use std::cell::RefCell;
 use std::os::fd::{AsFd, AsRawFd};
@@ -9,7 +9,7 @@ use crate::config::plan::{NetnsRef, PortPlan};
 use crate::net::privilege::{self, Privilege, PrivilegeError};
 use crate::net::{NamedNetns, NetError, Netns};
 
-/// The namespaces that were made, by the names that the configuration gives them.
+/// The namespaces that were created, by their names in the configuration.
 #[derive(Debug, Default)]
 pub(super) struct Ordinary(RefCell<Vec<(String, Netns)>>);
 
@@ -26,12 +26,13 @@ pub(super) enum NotPossible {
 }
 
 impl Ordinary {
-    /// Gets the privileges that the plan takes. `None` if the process has them already; else it is in a user namespace from now on.
+    /// Gets the privileges that the plan needs. `None` if the process has them already; otherwise the process is in a
+    /// user namespace from now on.
     ///
     /// Call it before any thread is started.
     ///
     /// # Errors
-    /// If there is no user namespace to be had, or the plan needs something outside of it. Nothing has happened then.
+    /// If no user namespace is available, or the plan needs something outside of it. Nothing has changed then.
     pub(super) fn enter(plan: &Plan) -> Result<Option<Self>, NotPossible> {
         if privilege::capabilities().is_err()
             && let Some((port, what)) = outside(plan)
@@ -44,7 +45,7 @@ impl Ordinary {
         })
     }
 
-    /// The namespace of a port, made for the first one that wants it.
+    /// The namespace of a port; created for the first port that needs it.
     pub(super) fn open(&self, port: &PortPlan) -> Result<(Netns, Option<NamedNetns>), NetError> {
         let name = name(port).ok_or_else(|| NetError::NotFound(PathBuf::from("own")))?;
         let mut made = self.0.borrow_mut();
@@ -61,7 +62,7 @@ impl Ordinary {
         Ok((netns, None))
     }
 
-    /// How commands get into each namespace.
+    /// How to enter each namespace.
     pub(super) fn doors(&self) -> Vec<String> {
         let pid = std::process::id();
         let door = |(name, netns): &(String, Netns)| {
@@ -79,7 +80,7 @@ fn name(port: &PortPlan) -> Option<&str> {
     }
 }
 
-/// The first port that needs something that a user namespace does not have.
+/// The first port that needs something that is not possible in a user namespace.
 fn outside(plan: &Plan) -> Option<(&str, &'static str)> {
     let is_made = |name: &str| plan.ports.iter().any(|port| port.create && self::name(port) == Some(name));
     let port = plan.ports.iter().find_map(|port| {

@@ -1,4 +1,4 @@
-//! The latest drops, as a running instance tells of them.
+//! The latest drops, as a running instance reports them.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::control::client::Events;
 
-/// Drops that are kept: more lines than a terminal has.
+/// Maximum number of drops that are kept: more than a terminal has lines.
 const KEPT: usize = 256;
 
 /// Lines about the latest drops.
@@ -15,7 +15,7 @@ const KEPT: usize = 256;
 pub(super) struct Drops(Mutex<VecDeque<String>>);
 
 impl Drops {
-    /// Takes in `events` on a thread of its own, until they end.
+    /// Reads `events` on a thread of its own, until they end.
     pub(super) fn follow(self: &Arc<Self>, events: Events) -> std::io::Result<()> {
         let drops = Arc::clone(self);
         let follow = move || events.map_while(Result::ok).for_each(|event| drops.take(&event));
@@ -39,7 +39,7 @@ impl Drops {
     }
 }
 
-/// `12.345678 up/loss 0.0031 < 0.01 TCP 10.0.0.1:5 > 10.0.0.2:80`; `None` of what is no drop.
+/// `12.345678 up/loss 0.0031 < 0.01 TCP 10.0.0.1:5 > 10.0.0.2:80`; `None` if the event is not a drop.
 fn line(event: &Value) -> Option<String> {
     let text = |key: &str| event[key].as_str().unwrap_or_default();
     match text("kind") {

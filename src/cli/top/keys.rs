@@ -1,24 +1,24 @@
-//! What is typed while frames are shown.
+//! Keys that are typed while frames are shown.
 
 use std::mem;
 
-/// Characters of a line that is typed, at most.
+/// Maximum length of a typed line, in characters.
 const LONGEST: usize = 1_000;
 
-/// What a key asks for.
+/// A command that was typed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Wish {
-    /// To end.
+    /// End.
     End,
-    /// To pause the chosen stage, or to let it act again.
+    /// Pause the chosen stage, or let it act again.
     Pause,
-    /// To change what the chosen stage does: a spec, or `key=value`.
+    /// Change what the chosen stage does: a spec, or `key=value`.
     Set(String),
-    /// To mark this moment.
+    /// Mark this moment.
     Mark(String),
 }
 
-/// What a line is typed for.
+/// The purpose of a typed line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Line {
     Set,
@@ -31,14 +31,14 @@ pub(super) struct Keys {
     /// Its number among all stages.
     pub(super) chosen: usize,
     line: Option<(Line, String)>,
-    /// What was said about the last wish.
+    /// The result of the last command.
     pub(super) said: String,
-    /// Bytes of a sequence or character that is not whole yet.
+    /// Bytes of an incomplete sequence or character.
     begun: Vec<u8>,
 }
 
 impl Keys {
-    /// Takes in what was typed, where there are so many stages; what it asks for.
+    /// Handles typed bytes, with this number of stages; returns the commands.
     pub(super) fn typed(&mut self, bytes: &[u8], stages: usize) -> Vec<Wish> {
         let mut bytes = [mem::take(&mut self.begun), bytes.to_vec()].concat();
         let mut wishes = Vec::new();
@@ -78,7 +78,7 @@ impl Keys {
         None
     }
 
-    /// The last line of a frame: what is typed, what was said, or the keys that there are.
+    /// The last line of a frame: the typed text, the last result, or the available keys.
     pub(super) fn line(&self, stage: &str) -> String {
         match &self.line {
             Some((Line::Set, text)) => format!("set {stage} (SPEC or KEY=VALUE): {text}_"),
@@ -110,7 +110,7 @@ enum Key {
     Other,
 }
 
-/// The first key and its bytes; `None` if it is not whole.
+/// The first key and its bytes; `None` if it is incomplete.
 fn key(bytes: &[u8]) -> Option<(Key, usize)> {
     let one = |key| Some((key, 1));
     match bytes {
@@ -125,7 +125,7 @@ fn key(bytes: &[u8]) -> Option<(Key, usize)> {
             };
             Some((key, end + 3))
         }
-        // An arrow comes at once: ESC that is alone is the key.
+        // The bytes of an arrow key come together: ESC alone is the key ESC.
         [0x1b, ..] => one(Key::Escape),
         [control, ..] if control.is_ascii_control() => one(Key::Other),
         _ => letter(bytes),

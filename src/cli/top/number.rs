@@ -1,4 +1,4 @@
-//! Numbers of answers, and as a frame shows them.
+//! Numbers in answers, and their format in a frame.
 
 use serde_json::Value;
 
@@ -11,7 +11,7 @@ pub(super) fn count(value: &Value, pointer: &str) -> String {
     short(number(value, pointer))
 }
 
-/// How much it has grown a second.
+/// Its growth per second.
 pub(super) fn growth(now: &Value, before: Option<&Value>, pointer: &str, seconds: f64) -> f64 {
     let since = before.map_or(0.0, |before| number(before, pointer));
     (number(now, pointer) - since).max(0.0) / seconds
@@ -21,7 +21,7 @@ pub(super) fn rate(now: &Value, before: Option<&Value>, pointer: &str, seconds: 
     short(growth(now, before, pointer, seconds))
 }
 
-/// Packets of all reasons, or of those that were ordered or not.
+/// Packets of all reasons, or only of those that the configuration ordered, or of the others.
 pub(super) fn dropped(drops: &Value, ordered: Option<bool>) -> u64 {
     let reasons = drops.as_object().into_iter().flatten().map(|(_, amount)| amount);
     let wanted = reasons.filter(|amount| ordered.is_none_or(|ordered| amount["ordered"] == ordered));
@@ -39,7 +39,7 @@ pub(super) fn short(value: f64) -> String {
     }
 }
 
-/// A time in nanoseconds; `-` if it is none.
+/// A time in nanoseconds; `-` if there is none.
 pub(super) fn time(nanos: f64) -> String {
     match nanos {
         n if n <= 0.0 => "-".to_owned(),

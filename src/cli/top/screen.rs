@@ -1,4 +1,5 @@
-//! The terminal that frames are shown on, or standard output if it is none. A terminal that takes no output misses frames.
+//! The terminal that shows the frames, or standard output if there is none. A terminal that accepts no output misses
+//! frames.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, Read, Write};
@@ -12,7 +13,7 @@ use crate::cli::out;
 use crate::cli::top::USUAL;
 use crate::cli::top::view::{Line, Size};
 
-/// Another screen, without a cursor; and back.
+/// Switches to the alternate screen without a cursor, and back.
 const ENTER: &[u8] = b"\x1b[?1049h\x1b[?25l";
 const LEAVE: &[u8] = b"\x1b[?25h\x1b[?1049l";
 
@@ -30,7 +31,7 @@ struct Keys {
 }
 
 impl Screen {
-    /// The terminal of standard output, unless text is wanted, or there is none.
+    /// The terminal of standard output, unless plain text is wanted or there is none.
     pub(super) fn open(as_text: bool) -> Self {
         let terminal = if as_text || !io::stdout().is_terminal() { None } else { reopen(1, false) };
         let mut screen = Self {
@@ -42,22 +43,22 @@ impl Screen {
         screen
     }
 
-    /// What becomes readable when a key is typed.
+    /// The descriptor that is readable when a key is typed.
     pub(super) fn keys(&self) -> Option<&File> {
         self.keys.as_ref().map(|keys| &keys.input)
     }
 
-    /// Whether a terminal shows the frames, in which keys can be typed.
+    /// Whether a terminal shows the frames; keys can be typed in it.
     pub(super) const fn has_keys(&self) -> bool {
         self.keys.is_some()
     }
 
-    /// What was typed since.
+    /// What was typed since the last call.
     pub(super) fn typed(&mut self) -> Vec<u8> {
         let Some(keys) = &mut self.keys else { return Vec::new() };
         let mut typed = [0; 256];
         match keys.input.read(&mut typed) {
-            // Nobody types any more.
+            // There is no more input.
             Ok(0) => {
                 self.keys = None;
                 Vec::new()
@@ -67,7 +68,7 @@ impl Screen {
         }
     }
 
-    /// How much there is room for.
+    /// The available size.
     pub(super) fn size(&self) -> Size {
         let size = self.terminal.as_ref().and_then(terminal_size::terminal_size_of);
         size.map_or(USUAL, |(columns, rows)| Size { columns: columns.0.into(), rows: rows.0.into() })
@@ -97,7 +98,7 @@ impl Screen {
 
     fn put(&mut self, bytes: &[u8]) {
         if let Some(terminal) = &mut self.terminal {
-            // What it does not take now, the next frame shows.
+            // What the terminal does not accept now, the next frame shows.
             let _ = terminal.write(bytes);
         }
     }
@@ -123,7 +124,7 @@ impl Keys {
     }
 }
 
-/// A terminal, without waiting: opened again, since others use the descriptor that we were given.
+/// The terminal, opened again as non-blocking: other processes use the inherited descriptor.
 fn reopen(number: i32, reads: bool) -> Option<File> {
     let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
     let mut options = OpenOptions::new();

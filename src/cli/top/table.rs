@@ -1,4 +1,4 @@
-//! Tables of a frame: what has no room is left out from the right and from below.
+//! Tables of a frame. Columns on the right and rows at the bottom are left out if there is no room.
 
 use std::ops::Range;
 
@@ -7,23 +7,23 @@ use serde_json::Value;
 use crate::cli::top::number::{count, dropped, growth, rate, short, time_at};
 use crate::cli::top::view::{Line, Mark, plain};
 
-/// Columns that a name has at least, those that it has before numbers if it is so long, and those that it has at most.
+/// Minimum width of a name, the width that it gets before numbers if it is long enough, and its maximum width.
 const NAME: (usize, usize, usize) = (14, 24, 40);
 
-/// A number of a row: what it is now, what it was, and how many seconds ago.
+/// A number of a row: its value, its earlier value, and how many seconds ago that was.
 type Cell = fn(&Value, Option<&Value>, f64) -> String;
 
-/// A kind of rows.
+/// A kind of row.
 #[derive(Debug)]
 pub(super) struct Table {
     pub(super) title: &'static str,
-    /// The most important first.
+    /// The columns; the most important first.
     columns: &'static [(&'static str, Cell)],
     /// As [`NAME`].
     name: (usize, usize, usize),
 }
 
-/// Of a port: the device's counters from its own side, so what it sent came in here.
+/// For a port: the counters of the device from its own side, so what it sent came in here.
 pub(super) const PORTS: Table = Table {
     title: "port",
     columns: &[
@@ -62,14 +62,15 @@ pub(super) const STAGES: Table = Table {
     name: NAME,
 };
 
-/// What the stages have seen, those that passed in the kernel included: the most of them, since one may be paused.
+/// The largest number of packets that a stage has seen, including those that passed in the kernel; one of the stages
+/// may be paused.
 fn entering(now: &Value, before: Option<&Value>, seconds: f64) -> String {
     let stages = now["stages"].as_array().map_or(0, Vec::len);
     let seen = |stage| growth(now, before, &format!("/stages/{stage}/seen/packets"), seconds);
     short((0..stages).map(seen).fold(0.0, f64::max))
 }
 
-/// The ends of a flow are long: they have room before the numbers.
+/// The ends of a flow are long: they get room before the numbers.
 pub(super) const FLOWS: Table = Table {
     title: "flow",
     columns: &[
@@ -83,13 +84,13 @@ fn seen(now: &Value, before: Option<&Value>, seconds: f64) -> String {
     if now["paused"] == true { "paused".to_owned() } else { rate(now, before, "/seen/packets", seconds) }
 }
 
-/// Columns that a number has, with the space before it.
+/// Width of a number, with the space before it.
 const fn width(heading: &str) -> usize {
     if heading.len() < 7 { 8 } else { heading.len() + 1 }
 }
 
 impl Table {
-    /// A heading and these rows, each now and before; as many columns as `room` has place for.
+    /// A heading and these rows, each now and before, with as many columns as fit into `room`.
     pub(super) fn lines(
         &self,
         rows: &[(Value, Value)],

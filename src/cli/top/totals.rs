@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::cli::top::number::{count, dropped, growth, number, rate, short, time_at};
 use crate::cli::top::view::{Line, Mark, Sample, plain};
 
-/// The lines, `columns` long at most where the parts that belong together are not longer.
+/// The lines, at most `columns` wide, unless parts that belong together are longer.
 pub(super) fn totals(
     state: &Value,
     (now, before): (&Sample, &Sample),
@@ -53,7 +53,7 @@ fn heading(state: &Value, counters: &Value) -> String {
     )
 }
 
-/// Those that were ordered or not, with the most packets first.
+/// The drops that were ordered, or the others; those with the most packets first.
 fn reasons(drops: &Value, ordered: bool) -> String {
     let of_kind = drops.as_object().into_iter().flatten();
     let mut reasons: Vec<(u64, &str)> = of_kind
@@ -65,7 +65,7 @@ fn reasons(drops: &Value, ordered: bool) -> String {
     words.collect::<Vec<_>>().concat()
 }
 
-/// As many parts in a line as it has room for.
+/// Puts as many parts into a line as fit.
 fn filled(parts: &[String], columns: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for part in parts {

@@ -1,4 +1,4 @@
-//! A frame of the live view: pure text, made of two samples.
+//! A frame of the live view: pure text, made from two samples.
 
 use serde_json::Value;
 
@@ -6,7 +6,7 @@ use crate::cli::top::number::{growth, number};
 use crate::cli::top::table::{FLOWS, PATHS, PORTS, STAGES};
 use crate::cli::top::totals::totals;
 
-/// What a running instance says at one moment.
+/// The state of a running instance at one moment.
 #[derive(Debug, Clone)]
 pub(super) struct Sample {
     /// `/v1/counters`.
@@ -19,7 +19,7 @@ pub(super) struct Sample {
     pub(super) paused: Vec<String>,
 }
 
-/// What somebody at the terminal does.
+/// The input at the terminal.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Cursor<'a> {
     /// The number of the chosen stage.
@@ -35,7 +35,7 @@ pub(super) struct Size {
     pub(super) rows: usize,
 }
 
-/// What a line is, for terminals with colour.
+/// The kind of a line, for terminals with colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mark {
     Heading,
@@ -44,7 +44,7 @@ pub(super) enum Mark {
 }
 
 impl Mark {
-    /// What a terminal is sent before such a line.
+    /// The control sequence before such a line.
     pub(super) const fn sequence(self) -> &'static str {
         match self {
             Self::Heading => "\x1b[1m",
@@ -61,10 +61,10 @@ pub(super) struct Line {
     pub(super) mark: Option<Mark>,
 }
 
-/// Flows that are shown at most.
+/// Maximum number of flows that are shown.
 const FLOWS_SHOWN: usize = 8;
 
-/// The lines of a frame, none longer and not more than there is room for.
+/// The lines of a frame, no more and no longer than fit.
 pub(super) fn frame(
     state: &Value,
     (now, before): (&Sample, &Sample),
@@ -72,7 +72,7 @@ pub(super) fn frame(
     cursor: Option<Cursor<'_>>,
     whole: Size,
 ) -> Vec<Line> {
-    // The last line is the cursor's.
+    // The last line is for the cursor.
     let size = Size { rows: whole.rows.saturating_sub(usize::from(cursor.is_some())), ..whole };
     let seconds = (number(&now.counters, "/at_ns") - number(&before.counters, "/at_ns")).max(1.0) / 1e9;
     let mut lines = totals(state, (now, before), seconds, size.columns);
@@ -80,17 +80,17 @@ pub(super) fn frame(
     let paths = paired(list(&now.counters["paths"]), &list(&before.counters["paths"]), "name");
     let mut stages = paired(stages(now), &stages(before), "id");
     if let Some((stage, _)) = cursor.and_then(|cursor| stages.get_mut(cursor.chosen)) {
-        // It is seen also without colour.
+        // Visible without colour too.
         stage["name"] = format!(">{}", stage["name"].as_str().unwrap_or_default()).into();
     }
     let flows = busiest(now, before, seconds);
-    // What is most important first.
+    // The most important first.
     let wanted = [stages.len(), paths.len(), drops.len(), flows.len().min(FLOWS_SHOWN), ports.len()];
     let [of_stages, of_paths, of_drops, of_flows, of_ports] =
         share(size.rows.saturating_sub(lines.len()), wanted);
     lines.extend(PORTS.lines(&ports, 0..of_ports, size.columns, seconds));
     lines.extend(PATHS.lines(&paths, 0..of_paths, size.columns, seconds));
-    // The chosen stage is among those that are shown.
+    // The chosen stage is always shown.
     let chosen = cursor.map(|cursor| cursor.chosen);
     let first = chosen.map_or(0, |chosen| (chosen + 1).saturating_sub(of_stages.max(1)));
     let mut shown = STAGES.lines(&stages, first..first + of_stages, size.columns, seconds);
@@ -115,8 +115,8 @@ pub(super) fn frame(
     lines
 }
 
-/// How many rows each section has of `room` lines, if it wants so many and has a heading: all have a row before one has two, and
-/// those that come first are served first.
+/// How many of `room` lines each section gets, if it wants this many rows and has a heading. Each section gets one
+/// row before any gets two, and earlier sections come first.
 fn share<const N: usize>(mut room: usize, wanted: [usize; N]) -> [usize; N] {
     let mut rows = [0; N];
     loop {
@@ -164,7 +164,7 @@ pub(super) fn ids(sample: &Sample) -> Vec<String> {
     stages(sample).iter().map(|stage| stage["id"].as_str().unwrap_or_default().to_owned()).collect()
 }
 
-/// The flows with the most packets a second, then those with the most packets, each with what it was before.
+/// The flows with the highest packet rate, then those with the most packets, each with its earlier numbers.
 fn busiest(now: &Sample, before: &Sample, seconds: f64) -> Vec<(Value, Value)> {
     let named = |sample: &Sample| {
         let mut flows = list(&sample.flows["flows"]);
@@ -179,7 +179,7 @@ fn busiest(now: &Sample, before: &Sample, seconds: f64) -> Vec<(Value, Value)> {
     };
     let earlier = named(before);
     let found = |flow: &Value| earlier.iter().find(|other| other["id"] == flow["id"]).cloned();
-    // One that is new has begun since, unless there were more than were asked for: then it may have been among those.
+    // A new flow has begun since, unless the earlier list was full: then it may only have been left out.
     let is_all = before.flows["known"].as_u64().is_none_or(|known| known <= earlier.len() as u64);
     let unknown = |flow: &Value| if is_all { Value::Null } else { flow.clone() };
     let with_before = |flow: Value| (flow.clone(), found(&flow).unwrap_or_else(|| unknown(&flow)));
@@ -190,7 +190,7 @@ fn busiest(now: &Sample, before: &Sample, seconds: f64) -> Vec<(Value, Value)> {
     flows
 }
 
-/// Each with what it was before; one that is new with itself.
+/// Each item with its earlier value; a new one with itself.
 fn paired(now: Vec<Value>, before: &[Value], key: &str) -> Vec<(Value, Value)> {
     let earlier = |one: &Value| before.iter().find(|other| other[key] == one[key]).cloned();
     now.into_iter().map(|one| (one.clone(), earlier(&one).unwrap_or(one))).collect()

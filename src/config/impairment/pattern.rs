@@ -10,9 +10,9 @@ use crate::pipeline::params::{
 use crate::pipeline::time::Duration;
 use crate::pipeline::units::Probability;
 
-/// What a table says of patterns.
+/// The pattern in a table.
 pub(super) enum Found<'a> {
-    /// Nothing, but perhaps a scope.
+    /// There is none, but perhaps a scope.
     Nothing(Option<Value<'a>>),
     /// A pattern; `None` if it is wrong.
     Read(Option<ImpairmentParams>),
@@ -75,7 +75,7 @@ fn only_of_a_model(repeat: Option<&Value<'_>>, model: Option<&Value<'_>>) {
     }
 }
 
-/// For each flow or the path.
+/// Whether each flow or the whole path is counted.
 pub(super) fn scope(value: &Value<'_>) -> Option<Scope> {
     value.choice(&[("flow", Scope::Flow), ("path", Scope::Path)])
 }

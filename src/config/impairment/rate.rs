@@ -15,7 +15,7 @@ use crate::pipeline::params::{
 use crate::pipeline::time::Duration;
 use crate::pipeline::units::{Bytes, Probability, Rate};
 
-/// `trace FILE [once]`: a trace of Mahimahi, relative to where the command is given.
+/// `trace FILE [once]`: a Mahimahi trace, relative to the working directory.
 pub(super) const TRACE: Word = Word {
     name: "trace",
     options: &["once"],
@@ -36,7 +36,7 @@ pub(super) const TRACE: Word = Word {
     },
 };
 
-/// Bytes that leave at once at a peak rate, unless told otherwise: a packet.
+/// Default for the bytes that leave at once at a peak rate: one packet.
 const PEAK_MTU: u32 = 1_500;
 
 /// Limits and discipline of a queue.
@@ -109,7 +109,7 @@ pub(super) fn rate(table: &mut Table<'_>, _trigger: &Trigger) -> Option<Impairme
     Some(ImpairmentParams::Bottleneck(Box::new(params)))
 }
 
-/// How fast a burst above `rate` may go, if that is limited. Problems are reported.
+/// The peak rate for bursts above `rate`, if there is one. Problems are reported.
 fn peak(table: &mut Table<'_>, rate: Rate) -> Option<PeakParams> {
     let (peak, mtu) = (table.value("peakrate"), table.value("mtu"));
     if let (None, Some(mtu)) = (&peak, &mtu) {
@@ -157,7 +157,7 @@ fn service(table: &mut Table<'_>) -> Option<ServiceParams> {
     }
 }
 
-/// Steps, whose shares are of `whole`.
+/// Reads steps; a share in them refers to `whole`.
 fn steps(value: &Value<'_>, repeats: bool, whole: Option<Rate>) -> Option<RateSteps> {
     let read = |item: &Value<'_>| {
         let mut table = item.table()?;

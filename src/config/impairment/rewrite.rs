@@ -7,7 +7,7 @@ use crate::pipeline::params::{
 };
 use crate::pipeline::wire::tcp::option;
 
-/// The keys of a `tcp` stage, of which there must be one.
+/// The keys of a `tcp` stage; at least one is required.
 pub(super) fn tcp(table: &mut Table<'_>, _trigger: &Trigger) -> Option<ImpairmentParams> {
     let window = window(table);
     let strip = table.value("strip");
@@ -45,7 +45,7 @@ pub(super) fn tcp(table: &mut Table<'_>, _trigger: &Trigger) -> Option<Impairmen
     }))
 }
 
-/// `window` or `window_max`; an error if one of them is wrong, and has been said to be.
+/// `window` or `window_max`; an error if one of them is wrong, which has been reported.
 fn window(table: &mut Table<'_>) -> Result<Option<WindowRewrite>, ()> {
     let (set, most) = (table.value("window"), table.value("window_max"));
     let number = |value: &Value<'_>| value.integer(0..=u16::MAX).ok_or(());
@@ -60,7 +60,7 @@ fn window(table: &mut Table<'_>) -> Result<Option<WindowRewrite>, ()> {
     }
 }
 
-/// One option or several, each once.
+/// One option or several, each only once.
 fn kinds(value: &Value<'_>) -> Option<Vec<u8>> {
     let items = value.one_or_more();
     if items.is_empty() {
@@ -74,9 +74,9 @@ fn kinds(value: &Value<'_>) -> Option<Vec<u8>> {
     Some(kinds)
 }
 
-/// Bytes above the next sequence number of a reset in the window, unless it is said: less than any window that is open.
+/// Default for how many bytes a reset in the window is above the next sequence number: less than any open window.
 const ABOVE: u32 = 1_000;
-/// Bytes below it of a stale one: more than is received before it is acknowledged.
+/// Default for how many bytes a stale reset is below it: more than is received before it is acknowledged.
 const BELOW: u32 = 1_000_000;
 
 /// What `sequence` of an injected reset can be.
@@ -125,7 +125,7 @@ fn forgery(table: &mut Table<'_>) -> Option<InjectParams> {
     if let (Some(value), Some(Place::Exact)) = (&distance, place) {
         value.problem("an exact reset has none", "write sequence = \"in-window\" or \"stale\", or remove it");
     }
-    // Beyond half of all numbers, below is above.
+    // Beyond half of the sequence space, "above" means below.
     let distance = distance.map(|value| value.integer(1..=(1 << 30)));
     let place = match place? {
         Place::Exact => RstSequence::Exact,

@@ -10,8 +10,8 @@ use crate::pipeline::params::{
 use crate::pipeline::time::Duration;
 use crate::pipeline::wire::tcp::flag;
 
-/// How long a segment waits for a RST, or a RST for a segment, unless it is said: less than it takes a SYN-ACK to be sent
-/// again (1 s, RFC 6298 section 2).
+/// Default for how long a segment waits for a RST, or a RST for a segment: less than the retransmission timeout of a
+/// SYN-ACK (1 s, RFC 6298 section 2).
 const RST_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// What `set` of a timestamps stage can be.

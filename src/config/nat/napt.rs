@@ -12,13 +12,13 @@ use crate::pipeline::params::{
 };
 use crate::pipeline::time::Duration;
 
-/// Most addresses of one translator.
+/// Maximum number of addresses of one translator.
 const MOST_ADDRESSES: usize = 256;
-/// Most sessions of one translator: its table is made at the start.
+/// Maximum number of sessions of one translator: its table is allocated at the start.
 const MOST_SESSIONS: usize = 1 << 22;
-/// Sessions where nothing is said.
+/// Default number of sessions.
 const DEFAULT_SESSIONS: usize = 65_536;
-/// Ports that are given out where nothing is said: all but the system's (RFC 6335 section 6).
+/// Default range of ports: all but the system ports (RFC 6335 section 6).
 const DEFAULT_PORTS: RangeInclusive<u16> = 1_024..=u16::MAX;
 
 const DEPENDENCE: &[(&str, Dependence)] = &[
@@ -27,7 +27,7 @@ const DEPENDENCE: &[(&str, Dependence)] = &[
     ("address-and-port-dependent", Dependence::AddressAndPort),
 ];
 
-/// Reads the keys of one translator; `outside` is the port behind which the world is.
+/// Reads the keys of one translator; `outside` is its port to the outside network.
 pub(super) fn read(
     table: &mut Table<'_>,
     outside: Option<usize>,
@@ -82,7 +82,7 @@ pub(super) fn read(
     })
 }
 
-/// Addresses and ranges of them; the router's own on the port if none are given.
+/// Addresses and address ranges; by default the router's own addresses on the port.
 fn addresses(
     table: &mut Table<'_>,
     outside: Option<usize>,
@@ -146,7 +146,7 @@ fn address_range(text: &str) -> Option<Vec<IpAddr>> {
     }
 }
 
-/// Why hosts behind the port could not send to this address, and what would do.
+/// Why hosts behind the port could not send to this address, and how to fix this.
 fn why_not_outside(
     address: IpAddr,
     outside: usize,

@@ -1,8 +1,9 @@
 //! Whether any packet can meet a selection.
 //!
-//! A selection is taken apart into conjunctions of conditions (a tableau). The conditions of a conjunction concern the protocol and
-//! the ports, the addresses, the DSCP and the ECN field. Prefixes and ranges part the addresses and the ports into pieces within
-//! which every condition has one answer, so that it is enough to try the first member of each piece.
+//! A selection is split into conjunctions of conditions (a tableau). The conditions of a conjunction concern the
+//! protocol and the ports, the addresses, the DSCP and the ECN field. Prefixes and ranges divide the addresses and
+//! the ports into pieces within which every condition has one answer. So it is enough to test the first member of
+//! each piece.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -13,14 +14,14 @@ use crate::pipeline::wire::protocol;
 
 /// Protocols whose ports are known.
 pub(super) const WITH_PORTS: [u8; 4] = [protocol::TCP, protocol::UDP, protocol::SCTP, protocol::UDP_LITE];
-/// A protocol that conditions do not name (RFC 3692: for experiments). If one names it, another is taken.
+/// A protocol that conditions do not name (RFC 3692: for experiments). If a condition names it, another one is used.
 const OTHER: [u8; 2] = [253, 254];
-/// Conjunctions that are looked at; a selection with more counts as possible.
+/// Maximum number of conjunctions that are examined; a selection with more counts as possible.
 const MOST_TRIES: u32 = 1_000;
-/// Pieces of the ports, and of the addresses; a conjunction with more counts as possible.
+/// Maximum number of pieces of the ports, and of the addresses; a conjunction with more counts as possible.
 const MOST_PIECES: usize = 32;
 
-/// Whether some packet meets `select`. If it is too large to say, it counts as possible.
+/// Whether some packet matches `select`. If the selection is too large to decide this, it counts as possible.
 pub(in crate::config) fn is_possible(select: &Select) -> bool {
     Search { tries: MOST_TRIES }.any(vec![(select, true)], &Facts::default())
 }
@@ -62,7 +63,7 @@ struct Search {
 }
 
 impl Search {
-    /// Whether a packet meets `facts` and `goals`, each a selection that takes it, or does not.
+    /// Whether a packet meets `facts` and `goals`; each is a selection that must match or must not match.
     fn any(&mut self, mut goals: Vec<(&Select, bool)>, facts: &Facts<'_>) -> bool {
         self.tries = self.tries.saturating_sub(1);
         if self.tries == 0 {
@@ -78,7 +79,7 @@ impl Search {
             goals.extend(select.except.iter().map(|except| (except, false)));
             return self.any(goals, &facts);
         }
-        // One of its conditions does not hold, or one of its exceptions takes the packet.
+        // One of its conditions must be false, or one of its exceptions must match the packet.
         if has_more(select) && self.any(goals.clone(), facts) {
             return true;
         }
@@ -97,7 +98,7 @@ impl Search {
     }
 }
 
-/// Whether it has conditions that nothing is known of here, so that a packet may fail them.
+/// Whether the selection has conditions that are not examined here, so that a packet may fail them.
 fn has_more(select: &Select) -> bool {
     let known = Select {
         protocols: select.protocols.clone(),
@@ -116,12 +117,12 @@ fn has_more(select: &Select) -> bool {
 }
 
 impl<'a> Facts<'a> {
-    /// Adds the conditions of `select` whose number `wants` asks for, as they are; returns how many it has.
+    /// Adds those conditions of `select` whose number `wants` accepts, unchanged; returns how many conditions it has.
     fn add(&mut self, select: &'a Select, wants: impl Fn(usize) -> bool) -> usize {
         self.visit(select, wants, true)
     }
 
-    /// Adds that condition `number` of `select` does not hold.
+    /// Adds the negation of condition number `number` of `select`.
     fn add_one(&mut self, select: &'a Select, number: usize) {
         self.visit(select, |other| other == number, false);
     }
@@ -160,7 +161,8 @@ impl<'a> Facts<'a> {
                 self.addresses.push((end, list, holds));
             }
         }
-        // What only TCP or UDP has. That a packet is neither is one way to fail it, of those in `has_more`.
+        // Conditions that only TCP or UDP packets can meet. A packet of another protocol fails them; this is covered
+        // by `has_more`.
         if holds && (select.remembers() || select.tcp_flags_set | select.tcp_flags_unset != 0) {
             self.protocols.push((&[protocol::TCP], true));
         }
@@ -187,7 +189,7 @@ impl<'a> Facts<'a> {
             .chain(WITH_PORTS)
             .chain(OTHER)
             .filter(|&protocol| fits(&self.protocols, protocol))
-            // Fragments have none whatever their protocol.
+            // Fragments have no ports, whatever their protocol.
             .any(|protocol| portless || WITH_PORTS.contains(&protocol) && self.both_ports())
     }
 
@@ -231,7 +233,7 @@ impl<'a> Facts<'a> {
     }
 }
 
-/// The address behind `address`, if there is one.
+/// The next address after `address`, if there is one.
 fn following(address: IpAddr) -> Option<IpAddr> {
     match address {
         IpAddr::V4(address) => u32::from(address).checked_add(1).map(|next| Ipv4Addr::from(next).into()),

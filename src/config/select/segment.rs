@@ -1,4 +1,4 @@
-//! The conditions of a match that aim at TCP segments and QUIC packets.
+//! The conditions of a match on TCP segments and QUIC packets.
 
 use super::each;
 use crate::config::reader::{Table, Value};
@@ -66,7 +66,7 @@ fn bytes(text: &str) -> Option<Vec<u8>> {
     text.as_bytes().chunks(2).map(|pair| u8::try_from(digit(pair[0])? * 16 + digit(pair[1])?).ok()).collect()
 }
 
-/// Conditions that no packet can meet; whether any was reported.
+/// Reports conditions that no packet can meet; returns whether any was reported.
 pub(super) fn check(select: &Select, table: &Table<'_>) -> bool {
     let aims_at_tcp = !select.segments.is_empty() || select.transmission.is_some() || select.opened.is_some();
     let aims_at_quic = select.quic.is_some();
@@ -102,7 +102,7 @@ pub(super) fn check(select: &Select, table: &Table<'_>) -> bool {
     rules.iter().any(|rule| rule.0)
 }
 
-/// Whether a segment can be this and meet the conditions on its flags, its length and its data.
+/// Whether a segment of this kind can meet the conditions on its flags, its length and its data.
 fn can_be(kind: Segment, select: &Select) -> bool {
     let (set, unset) = flags(kind);
     let data = Segments::NONE.with(Segment::Data).with(Segment::NewData);
@@ -119,7 +119,7 @@ fn can_be(kind: Segment, select: &Select) -> bool {
         && carries_stream
 }
 
-/// Flags that a segment of this kind has, and those that it has not.
+/// The flags that a segment of this kind has, and those that it does not have.
 const fn flags(kind: Segment) -> (u8, u8) {
     match kind {
         Segment::Syn => (flag::SYN, flag::ACK | flag::RST),
@@ -241,7 +241,7 @@ mod tests {
         ] {
             assert_eq!(problem(keys), what, "{keys}");
         }
-        // One that can be is enough.
+        // It is enough if one of the kinds is possible.
         assert!(read("segment = [\"syn\", \"data\"], tcp_flags = \"ack\"").is_ok());
         assert!(read("segment = \"syn\", transmission_of = 1, fragment = \"none\"").is_ok());
     }

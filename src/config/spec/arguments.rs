@@ -1,4 +1,4 @@
-//! The arguments of a word: numbers, times, rates, percentages and names, needed or not.
+//! The arguments of a word: numbers, times, rates, percentages and names, required or optional.
 
 use std::ops::RangeInclusive;
 use std::path::Path;
@@ -14,7 +14,7 @@ use crate::pipeline::params::{
 };
 use crate::pipeline::units::{Probability, UnitError};
 
-/// The unit of bits that is as long as this one of bytes.
+/// The unit in bits that corresponds to this one in bytes.
 fn bits(written: &str) -> String {
     let number = written.len() - "bps".len();
     format!("{}bit", &written.to_lowercase()[..number])
@@ -41,7 +41,7 @@ impl<'a> Arguments<'_, 'a> {
 }
 
 impl Arguments<'_, '_> {
-    /// A value that must be there; `what` and `example` say what it is.
+    /// A required value; `what` and `example` describe it.
     pub(in crate::config) fn required<T>(
         &mut self,
         parse: impl Fn(&str) -> Result<T, UnitError>,
@@ -54,7 +54,7 @@ impl Arguments<'_, '_> {
         }
     }
 
-    /// A value that may be there.
+    /// An optional value.
     pub(in crate::config) fn optional<T>(
         &mut self,
         parse: impl Fn(&str) -> Result<T, UnitError>,
@@ -63,7 +63,7 @@ impl Arguments<'_, '_> {
         parse(token.text).map(Some).map_err(|error| at(&token, error.what, error.hint))
     }
 
-    /// The problem that `what` is missing here.
+    /// The problem that a required `what` is missing.
     pub(in crate::config) fn missing(&self, what: &str, example: &str) -> SpecProblem {
         let at = self.tokens.peek().map_or_else(|| self.tokens.end(), |token| token.at.clone());
         SpecProblem {
@@ -93,7 +93,7 @@ impl Arguments<'_, '_> {
         })
     }
 
-    /// A whole number that must be there.
+    /// A required whole number.
     pub(in crate::config) fn count<T: Integer>(
         &mut self,
         range: RangeInclusive<T>,
@@ -105,7 +105,7 @@ impl Arguments<'_, '_> {
         }
     }
 
-    /// A count or a size, at least 1, that 32 bits hold.
+    /// A count or a size of at least 1 that fits into 32 bits.
     pub(super) fn size(&mut self, example: &str) -> Result<u64, SpecProblem> {
         let Some(token) = self.tokens.next_number() else {
             return Err(self.missing("a whole number", example));
@@ -183,7 +183,7 @@ impl Arguments<'_, '_> {
         Ok(GilbertElliott { p, r, bad, good })
     }
 
-    /// Where the next token begins.
+    /// The position where the next token begins.
     pub(super) fn place(&self) -> usize {
         self.tokens.peek().map_or_else(|| self.tokens.end().start, |token| token.at.start)
     }
@@ -241,7 +241,7 @@ impl Arguments<'_, '_> {
         let Some(token) = self.tokens.next() else {
             return Err(self.missing("a name", "distribution normal"));
         };
-        // A path in a spec is relative to where the command is given.
+        // A path in a spec is relative to the working directory.
         let base = (self.files == Files::Any).then(|| Path::new(""));
         distribution::find(token.text, base).map_err(|(what, hint)| at(&token, what, hint))
     }

@@ -1,7 +1,8 @@
 //! Clauses of a spec: `tcp port 6379: loss 5%; udp: delay 10ms`.
 //!
-//! A clause is a condition, a colon, and the faults for the packets that meet it; without a condition, for all packets. Clauses are
-//! independent of each other: a packet passes the stages of each clause whose condition it meets, in their order.
+//! A clause is a condition, a colon, and the faults for packets that meet the condition; a clause without a condition
+//! applies to all packets. Clauses are independent of each other: a packet passes the stages of each clause whose
+//! condition it meets, in the order of the clauses.
 
 use std::ops::Range;
 
@@ -45,7 +46,7 @@ fn clauses(spec: &str) -> impl Iterator<Item = Range<usize>> {
 
 fn clause(spec: &str, range: Range<usize>, files: Files) -> Result<Spec, Vec<SpecProblem>> {
     let tokens = Tokens::new(spec, range.clone());
-    // No condition begins with a word for a fault, whatever the names of files behind it end with.
+    // A clause that begins with the word of a fault has no condition, even if a file name in it ends with a colon.
     let has_condition = tokens.peek().is_some_and(|first| !is_word(first.text));
     let Some((select, colon)) =
         has_condition.then(|| condition(spec, range.start, &tokens)).transpose()?.flatten()
@@ -67,7 +68,7 @@ fn clause(spec: &str, range: Range<usize>, files: Files) -> Result<Spec, Vec<Spe
     Ok(read)
 }
 
-/// The condition of a clause that begins at `start`, and the place of the colon behind it, if there is one.
+/// The condition of a clause that begins at `start`, and the place of the colon after it, if there is one.
 fn condition(
     spec: &str,
     start: usize,
@@ -96,7 +97,7 @@ fn aim(stage: &mut StageParams, select: &Select, at: Range<usize>) -> Result<(),
     Err(vec![SpecProblem { at, what, hint: "change the condition, or the fault".to_owned() }])
 }
 
-/// What is missing of a clause that begins as a condition does and has no colon.
+/// The error for a clause that begins with a condition but has no colon.
 fn unfinished(first: &Token<'_>, clause: &str) -> Option<SpecProblem> {
     let begins = first.text.split(['(', ':']).find(|part| !part.is_empty()).unwrap_or(first.text);
     if !expression::WORDS.contains(&begins) {
@@ -113,7 +114,7 @@ fn unfinished(first: &Token<'_>, clause: &str) -> Option<SpecProblem> {
     Some(first.problem(what.to_owned(), hint))
 }
 
-/// With a warning of a `drop` that lets nothing pass.
+/// Adds a warning for a `drop` that lets no packet pass.
 fn warned(mut read: Spec) -> Spec {
     if read.stages.iter().any(|stage| matches!(stage.impairment, ImpairmentParams::Drop(_))) {
         let warning = "drop without a condition lets no packet pass; aim it, as in \"tcp port 5432: drop\"";
@@ -122,9 +123,9 @@ fn warned(mut read: Spec) -> Spec {
     read
 }
 
-/// Whether a word begins a condition, and so a clause of its own behind a semicolon.
+/// Whether a word begins a condition, and therefore a new clause after a semicolon.
 pub(super) fn begins_condition(token: &Token<'_>) -> bool {
     let text = token.text.trim_start_matches('(');
-    // `icmp` alone is what a small hop answers.
+    // `icmp` alone is an argument of `mtu`.
     expression::WORDS.contains(&text) && text != "icmp" || text.ends_with(':')
 }

@@ -1,4 +1,5 @@
-//! The grammar of docs/grammar.md against the parser: what it generates is read, whatever is made of that does not panic.
+//! Tests the grammar of docs/grammar.md against the parser: generated sentences are accepted, and changed ones cause
+//! no panic.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;

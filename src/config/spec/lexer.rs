@@ -1,4 +1,4 @@
-//! Words of a spec and where they stand.
+//! The words of a spec and their positions.
 
 use std::ops::Range;
 
@@ -8,12 +8,12 @@ use crate::config::spec::SpecProblem;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::config) struct Token<'a> {
     pub(in crate::config) text: &'a str,
-    /// Its bytes in the spec.
+    /// Its position in the spec, in bytes.
     pub(super) at: Range<usize>,
 }
 
 impl Token<'_> {
-    /// What is wrong with it, and what would be right.
+    /// An error about this word: what is wrong, and how to write it correctly.
     pub(in crate::config) fn problem(&self, what: String, hint: impl Into<String>) -> SpecProblem {
         SpecProblem { at: self.at.clone(), what, hint: hint.into() }
     }
@@ -28,7 +28,7 @@ pub(in crate::config) struct Tokens<'a> {
 }
 
 impl<'a> Tokens<'a> {
-    /// The words of a part of `spec`; their places are those in the whole.
+    /// The words of a part of `spec`; their positions are those in the whole.
     pub(super) fn new(spec: &'a str, part: Range<usize>) -> Self {
         let text = &spec[part.clone()];
         let tokens = text.split_whitespace().map(|text| {
@@ -39,7 +39,7 @@ impl<'a> Tokens<'a> {
         Self { list: tokens.collect(), next: 0, end: part.start + text.trim_end().len() }
     }
 
-    /// The places of the colons that end a word.
+    /// The positions of the colons that end a word.
     pub(super) fn colons(&self) -> impl Iterator<Item = usize> {
         self.list.iter().filter(|token| token.text.ends_with(':')).map(|token| token.at.end - 1)
     }
@@ -54,7 +54,7 @@ impl<'a> Tokens<'a> {
         token
     }
 
-    /// Whether the word behind `skipped` others says how much is lost: a share, or a model.
+    /// Whether the word after `skipped` others says how much is lost: a share, or a model.
     pub(super) fn begins_loss(&self, skipped: usize) -> bool {
         self.list
             .get(self.next + skipped)
@@ -66,7 +66,7 @@ impl<'a> Tokens<'a> {
         if self.peek().is_some_and(|token| is_number(token.text)) { self.next() } else { None }
     }
 
-    /// The place behind the last word.
+    /// The position after the last word.
     pub(super) fn end(&self) -> Range<usize> {
         self.end..self.end
     }

@@ -1,6 +1,7 @@
 //! A rate with a queue of its own, or one that changes with time: `rate 10mbit queue 100ms codel steps 10s 100% 5s 20%`.
 //!
-//! tc's `rate` shares its `limit` with the delay line. `queue` and `steps` make a stage of type `rate` of it, before the netem stage.
+//! tc's `rate` shares its `limit` with the delay line. With `queue` or `steps`, the rate becomes a stage of type
+//! `rate` in front of the netem stage.
 
 use std::sync::Arc;
 
@@ -22,10 +23,10 @@ pub(super) const DISCIPLINES: &[&str] =
 /// The words that make one link together.
 pub(super) const WORDS: [&str; 3] = ["rate", "queue", "steps"];
 
-/// Packets in the queue of a rate without a limit of its own, as in a device's.
+/// Default queue length, in packets, of a rate without a limit, as of a device.
 pub(in crate::config) const DEFAULT_QUEUE: u64 = 1_000;
 
-/// What has been read of a link but its rate.
+/// What has been read of a link, without its rate.
 #[derive(Debug, Default)]
 pub(super) struct Link {
     pub(super) queue: Option<Queue>,
@@ -59,12 +60,13 @@ pub(in crate::config) enum Speed {
     /// Nothing passes.
     Stopped,
     Rate(Rate),
-    /// Of the link's rate.
+    /// A share of the link's rate.
     Share(Probability),
 }
 
 impl Speed {
-    /// The rate at a link of `whole`, `None` if nothing passes; an error if there is no whole to take a share of.
+    /// The rate, if the link's rate is `whole`; `None` if nothing passes. An error if there is no `whole` for a
+    /// share.
     pub(in crate::config) fn of(self, whole: Option<Rate>) -> Result<Option<Rate>, ()> {
         match (self, whole) {
             (Self::Stopped, _) => Ok(None),
@@ -182,16 +184,16 @@ pub(super) fn steps(arguments: &mut Arguments<'_, '_>) -> Result<Steps, SpecProb
     Ok(Steps { steps, repeats: arguments.flag("repeat") })
 }
 
-/// What is wrong with a link, and what would be right.
+/// An error in a link: what is wrong, and how to write it correctly.
 type Flaw = (String, &'static str);
 
 impl Link {
-    /// Whether there is more than tc's rate.
+    /// Whether more than tc's `rate` was given.
     pub(super) const fn is_asked(&self) -> bool {
         self.queue.is_some() || self.steps.is_some()
     }
 
-    /// The stage, of tc's `rate` and whatever is given besides; the word that is wrong, and why.
+    /// The stage made from tc's `rate` and the other words; or the word that is wrong, and why.
     pub(super) fn stage(&self, rate: Option<&NetemRate>) -> Result<StageParams, (&'static str, Flaw)> {
         let cells = rate.is_some_and(|rate| rate.cell_size != 0 || rate.cell_overhead != 0);
         if cells {
@@ -231,7 +233,7 @@ impl Link {
     }
 }
 
-/// A queue with a discipline; a depth in time is one in bytes at a rate that stays.
+/// A queue with a discipline. A depth given as a time is converted to bytes at the constant rate.
 fn bottleneck(
     service: ServiceParams,
     overhead: i32,

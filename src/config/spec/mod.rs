@@ -39,19 +39,19 @@ use crate::config::pointer::{self, Pointed};
 use crate::pipeline::impair::Place;
 use crate::pipeline::params::StageParams;
 
-/// What a line of words asks for.
+/// What a spec asks for.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Spec {
-    /// faultwire's own words in the order written, then one netem stage if any of netem's words is there.
+    /// The stages of faultwire's own words in the order written, then one netem stage if there are netem words.
     pub stages: Vec<StageParams>,
     /// The `seed` word.
     pub seed: Option<u64>,
-    /// What was probably not meant.
+    /// Warnings about settings that were probably not meant.
     pub warnings: Vec<String>,
 }
 
 impl Spec {
-    /// With the stages of `other` behind its own. Of two seeds its own counts.
+    /// Appends the stages of `other`. If both have a seed, the first one is used.
     #[must_use]
     pub fn then(mut self, other: Self) -> Self {
         self.stages.extend(other.stages);
@@ -61,7 +61,7 @@ impl Spec {
         self
     }
 
-    /// What is allowed in it but probably not meant: of its words, and of each stage.
+    /// Warnings about settings that are allowed but probably not meant: of the words, and of each stage.
     pub fn lint(&self) -> Vec<String> {
         let traps = |stage: &StageParams| stage.impairment.traps(&Place::default());
         self.warnings.iter().cloned().chain(self.stages.iter().flat_map(traps)).collect()
@@ -71,39 +71,39 @@ impl Spec {
 /// Which files the words of a spec may name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Files {
-    /// All: the author of the spec may read whatever faultwire may read.
+    /// All files: the author of the spec may read whatever faultwire may read.
     #[default]
     Any,
-    /// None, for a spec of somebody who has no access to this host. Distributions that tc's packages install still have their
-    /// names.
+    /// No files, for a spec whose author has no access to this host. Distributions that tc's packages install can
+    /// still be used by name.
     Named,
 }
 
-/// One thing that is wrong with a spec.
+/// One problem of a spec.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpecProblem {
-    /// The bytes of the spec that it concerns; empty at its end if something is missing there.
+    /// The bytes of the spec that the problem is about; empty, at its end, if something is missing there.
     pub at: Range<usize>,
     /// What is wrong.
     pub what: String,
-    /// What would be right.
+    /// How to write it correctly.
     pub hint: String,
 }
 
-/// Everything that is wrong with a spec. Prints the spec and under it a caret and a sentence for each problem.
+/// All problems of a spec. Prints the spec, and under it a caret and a sentence for each problem.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpecError {
     /// The text.
     pub spec: String,
-    /// At least one, in the order of the text.
+    /// The problems in the order of the text; at least one.
     pub problems: Vec<SpecProblem>,
 }
 
 impl fmt::Display for SpecError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        /// Behind carets that end there is room for a sentence.
+        /// After up to this many columns of carets there is room for a sentence in the same line.
         const ROOMY: usize = 40;
-        // On a line of its own, whatever is said before it.
+        // The spec begins on a new line, whatever text is before it.
         write!(f, "the faults are not understood:")?;
         let is_whole = self.spec.chars().count() <= pointer::MOST;
         if is_whole {
@@ -134,7 +134,7 @@ fn name_apart(stages: &mut [StageParams]) {
     }
 }
 
-/// The name of a stage of a spec without the number that tells it from others.
+/// The name of a spec's stage without its distinguishing number.
 pub(super) fn kind_of(name: &str) -> &str {
     match name.rsplit_once('-') {
         Some((kind, number)) if number.bytes().all(|byte| byte.is_ascii_digit()) => kind,
@@ -142,7 +142,7 @@ pub(super) fn kind_of(name: &str) -> &str {
     }
 }
 
-/// Reads a spec. An empty one asks for nothing.
+/// Reads a spec. An empty spec has no stages.
 ///
 /// # Errors
 /// Every word that is not understood, each with its place and what was expected.
@@ -150,10 +150,10 @@ pub fn parse(spec: &str) -> Result<Spec, SpecError> {
     parse_with(spec, Files::Any)
 }
 
-/// Reads a spec, whose words may name only these files.
+/// Reads a spec that may only name these files.
 ///
 /// # Errors
-/// As [`parse`], and every word that names a file which is not allowed; that file is not looked at.
+/// As [`parse`], and every word that names a file that is not allowed; this file is not accessed.
 pub fn parse_with(spec: &str, files: Files) -> Result<Spec, SpecError> {
     clause::read(spec, files).map_err(|mut problems| {
         problems.sort_by_key(|problem| problem.at.start);

@@ -1,4 +1,4 @@
-//! Quantities as tc reads them. Where tc takes a bare number it has a meaning: microseconds, bits per second.
+//! Quantities as tc reads them. Numbers without a unit have tc's meaning: microseconds, bits per second.
 
 use crate::pipeline::time::Duration;
 use crate::pipeline::units::{
@@ -40,7 +40,7 @@ pub(super) fn is_bare(text: &str) -> bool {
     matches!(split_number(text), Some((_, "")))
 }
 
-/// Whether a word is a unit without its number.
+/// Whether a word is a unit without a number.
 pub(super) fn is_unit(text: &str) -> bool {
     let behind = format!("1{text}");
     let has_number = text.starts_with(|first: char| first.is_ascii_digit() || ".+-".contains(first));
@@ -49,7 +49,7 @@ pub(super) fn is_unit(text: &str) -> bool {
         && (behind.parse::<Duration>().is_ok() || rate(&behind).is_ok() || percent(&behind).is_ok())
 }
 
-/// A time that is not nothing.
+/// A time greater than zero.
 pub(in crate::config) fn span(text: &str) -> Result<Duration, UnitError> {
     let time = time(text)?;
     if time.is_zero() {
@@ -64,11 +64,11 @@ pub(in crate::config) fn rate(text: &str) -> Result<Rate, UnitError> {
         Some((number, "")) => number,
         _ => parse_with_units(text, "a rate", TC_RATE)?,
     };
-    // A rate beyond 2^64 bit/s is no limit on any machine.
+    // A rate beyond 2^64 bit/s does not limit any machine.
     Rate::from_bits_per_sec(saturating(bits.round())).ok_or_else(|| zero_rate(text))
 }
 
-/// A number of packets or bytes, which tc reads as a size: with units of 1024, or of 1024 bits. Whole.
+/// A whole number of packets or bytes, which tc reads as a size: with units of 1024, or of 1024 bits.
 pub(super) fn size(text: &str) -> Result<u64, UnitError> {
     const UNITS: &[Unit] = &[
         ("b", 1.0),
@@ -92,7 +92,7 @@ pub(super) fn size(text: &str) -> Result<u64, UnitError> {
     Ok(saturating(number))
 }
 
-/// Whether a rate is in bytes, though its unit is often written for bits.
+/// Whether a rate is in bytes although its unit is often used for bits.
 pub(super) fn is_in_bytes(text: &str) -> bool {
     text.to_lowercase().ends_with("bps")
 }

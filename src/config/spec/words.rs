@@ -16,23 +16,23 @@ use crate::pipeline::params::{
 };
 use crate::pipeline::time::Duration;
 
-/// A word that is a stage of its own.
+/// A word that becomes a stage of its own.
 #[derive(Debug)]
 pub(in crate::config) struct Word {
     /// The word itself.
     pub(in crate::config) name: &'static str,
-    /// What may follow it, but for values.
+    /// What may follow it, except values.
     pub(in crate::config) options: &'static [&'static str],
-    /// How it is written, in the words of a help.
+    /// Its syntax for help texts.
     pub(in crate::config) usage: &'static str,
-    /// Reads what follows it.
+    /// Reads its arguments.
     pub(in crate::config) read: fn(&mut Arguments<'_, '_>) -> Result<StageParams, SpecProblem>,
 }
 
-/// Reads what follows a word of the line.
+/// Reads the arguments of a word.
 type Read = fn(&mut Words, &mut Arguments<'_, '_>) -> Result<(), SpecProblem>;
 
-/// tc's words, and those that make one hop together: what may follow, and how it is read.
+/// tc's words, and the words that together make one hop or link: what may follow, and how it is read.
 const LINE: &[(&str, &[&str], Read)] = &[
     ("delay", &[], Words::delay),
     ("distribution", &[], |words, arguments| {
@@ -78,12 +78,12 @@ fn set<T>(place: &mut T, value: Result<T, SpecProblem>) -> Result<(), SpecProble
     Ok(())
 }
 
-/// Every word, as the allowed ones are listed.
+/// All words, for messages that list the allowed ones.
 pub(crate) fn all() -> impl Iterator<Item = &'static str> {
     LINE.iter().map(|word| word.0).chain(WORDS.iter().map(|word| word.name))
 }
 
-/// How each word is written that is a stage of its own, a line for each.
+/// The syntax of each word that becomes a stage of its own, one per line.
 pub fn usages() -> impl Iterator<Item = &'static str> {
     WORDS.iter().map(|word| word.usage)
 }
@@ -103,7 +103,7 @@ pub(super) fn read(mut tokens: Tokens<'_>, files: Files) -> Result<Spec, Vec<Spe
     while let Some(token) = tokens.next() {
         if let Err(problem) = words.word(&token, &mut tokens) {
             words.problems.push(problem);
-            // The arguments of a word that was not understood mean nothing: go on at the next known one.
+            // The arguments of an unknown word mean nothing: continue at the next known word.
             while tokens.peek().is_some_and(|next| canonical(next.text).is_none()) {
                 tokens.next();
             }
@@ -112,7 +112,7 @@ pub(super) fn read(mut tokens: Tokens<'_>, files: Files) -> Result<Spec, Vec<Spe
     words.finish()
 }
 
-/// Whether a clause that begins so begins with a fault.
+/// Whether a clause with this beginning begins with a fault.
 pub(super) fn is_word(text: &str) -> bool {
     canonical(text).is_some()
 }
@@ -127,7 +127,7 @@ fn canonical(text: &str) -> Option<&'static str> {
     all().find(|&word| word == text)
 }
 
-/// The word that tc takes this for, the first of its words that begins so.
+/// The word as which tc would read this one: the first of its words with this beginning.
 fn abbreviated(text: &str) -> Option<&'static str> {
     const TC: [&str; 14] = [
         "limit",
@@ -148,10 +148,10 @@ fn abbreviated(text: &str) -> Option<&'static str> {
     TC.into_iter().find(|word| word.starts_with(text))
 }
 
-/// A delay without a unit that is shorter is most probably not meant.
+/// A shorter delay without a unit is probably not meant.
 const SHORT: Duration = Duration::from_millis(1);
 
-/// The word for a loss in tc, and for a stage that drops whatever comes.
+/// tc's old word for loss, and faultwire's word for a stage that drops every packet.
 const DROP: &str = "drop";
 
 /// What has been read so far.
@@ -162,13 +162,13 @@ struct Words {
     distribution: Option<Distribution>,
     mtu: Option<(u32, MtuAction)>,
     overhead: u32,
-    /// What makes a link of its own of a rate.
+    /// The words that make a link of its own out of a rate.
     link: Link,
-    /// Stages of their own, by their words.
+    /// The stages of their own, by their words.
     own: Vec<StageParams>,
     seed: Option<u64>,
     warning: Option<String>,
-    /// The words given, in order, with their places.
+    /// The words that were given, in order, with their positions.
     seen: Vec<(&'static str, Range<usize>)>,
     problems: Vec<SpecProblem>,
 }
@@ -178,13 +178,13 @@ impl Words {
         let Some(mut word) = canonical(token.text) else {
             return Err(unknown(token));
         };
-        // tc's `drop 1%` is a loss; without a share it is everything.
+        // tc's `drop 1%` is a loss; without a share, it drops everything.
         if token.text == DROP && !tokens.begins_loss(0) {
             word = DROP;
         }
         let mut arguments = Arguments { word: token.text, tokens, files: self.files };
         if self.place(word).is_some() {
-            // Its arguments are its own: none of them is a word that stands alone.
+            // Its arguments follow: none of them is a word of its own.
             let _ = Self::default().arguments(word, &mut arguments);
             return Err(at(token, format!("\"{}\" was already given", token.text), "give each word once"));
         }
@@ -257,7 +257,7 @@ impl Words {
             ("gap", "reorder", self.place("reorder").is_some(), "a reorder", "delay 10ms reorder 25% gap 5"),
         ];
         for (word, other, holds, what, example) in rules {
-            // If the other word is there but could not be read, that has been said.
+            // If the other word is there but could not be read, this has been reported.
             let told = self.place(other).is_some() && !self.problems.is_empty();
             if let Some(at) = self.place(word)
                 && !holds
@@ -315,7 +315,7 @@ impl Words {
             let at = self.place(word).unwrap_or_default();
             SpecProblem { at, what: what.clone(), hint: (*hint).to_owned() }
         });
-        // A rate that could not be read has been told of.
+        // A rate that could not be read has been reported.
         let told = !self.problems.is_empty();
         self.problems.extend(limit.into_iter().chain(flaw.filter(|_| !told)));
         made.ok()
@@ -336,7 +336,7 @@ impl Words {
     }
 }
 
-/// A stage on all packets, always.
+/// A stage that acts on all packets, always.
 pub(in crate::config) fn stage(name: &str, impairment: ImpairmentParams) -> StageParams {
     StageParams { name: name.to_owned(), select: Select::default(), trigger: Trigger::default(), impairment }
 }

@@ -1,4 +1,5 @@
-//! Models of delay, loss and copies as JSON, in the format of the netem-trace library: a value for a time, one after the other.
+//! Models of delay, loss and copies as JSON, in the format of the netem-trace library: a sequence of values, each for
+//! a time.
 
 use serde::Deserialize;
 
@@ -7,7 +8,7 @@ use crate::pipeline::params::Timetable;
 use crate::pipeline::time::Duration;
 use crate::pipeline::units::Probability;
 
-/// Probabilities of a pattern at most.
+/// Maximum number of probabilities in a pattern.
 const MOST_CHANCES: usize = 1_000;
 
 /// A model by its name in the library.
@@ -47,7 +48,7 @@ struct StaticDuplicate {
 #[serde(default, deny_unknown_fields)]
 struct Repeated {
     pattern: Vec<Model>,
-    /// 0: without end.
+    /// 0: repeats forever.
     count: u64,
 }
 
@@ -71,7 +72,7 @@ impl Default for StaticDuplicate {
     }
 }
 
-/// What a model is of.
+/// The quantity that a model describes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Delay,
@@ -108,7 +109,7 @@ impl Model {
     }
 }
 
-/// The delays of the model in `text`; over and over if it says so itself, or `repeats` does.
+/// The delays of the model in `text`; repeated if the model or `repeats` says so.
 pub(super) fn delays(text: &str, repeats: Option<bool>) -> Result<Timetable<Duration>, String> {
     timetable(text, Kind::Delay, repeats, &|model| match model {
         Model::StaticDelayConfig(model) => Ok((model.duration.0, model.delay.0)),
@@ -159,7 +160,7 @@ fn timetable<T: Clone>(
     Timetable::new(values, repeats.unwrap_or(endless)).ok_or_else(|| "has no step that lasts".to_owned())
 }
 
-/// Adds the values of `model`; of one without end a single turn.
+/// Adds the values of `model`; of an endless one, a single round.
 fn add<T: Clone>(
     model: &Model,
     kind: Kind,
@@ -178,7 +179,7 @@ fn add<T: Clone>(
         if values.len() == MOST_STEPS {
             return Err(format!("has more than {MOST_STEPS} steps"));
         }
-        // What lasts no time is skipped, as the library does.
+        // A value with no duration is skipped, as in the library.
         values.extend((!step.0.is_zero()).then_some(step));
         return Ok(());
     };
@@ -192,7 +193,7 @@ fn add<T: Clone>(
         for inner in &repeated.pattern {
             add(inner, kind, depth + 1, value, values)?;
         }
-        // Turns without length would be counted for ever.
+        // Rounds without length would never end.
         if values.len() == before {
             break;
         }

@@ -1,7 +1,7 @@
-//! Bandwidth models as JSON, in the format of the netem-trace library: rates for a time, one after the other.
+//! Bandwidth models as JSON, in the format of the netem-trace library: a sequence of rates, each for a time.
 //!
-//! The library itself is not used: a pattern without length makes it recurse without end. What is random in a model is
-//! drawn by the model's `seed`, but not by the library's generator.
+//! The library itself is not used: a pattern without length makes it recurse forever. Random values of a model are
+//! drawn from the model's `seed`, but not with the library's generator.
 
 use std::fmt;
 
@@ -14,9 +14,9 @@ use crate::pipeline::random::rng::{StageKey, Stream};
 use crate::pipeline::time::Duration;
 use crate::pipeline::units::{Rate, saturating, split_number};
 
-/// Steps of a model that are made at the most: more than a day at 100 ms.
+/// Maximum number of steps that are made from a model: more than a day at 100 ms.
 pub(super) const MOST_STEPS: usize = 1_000_000;
-/// Patterns within patterns.
+/// Maximum depth of patterns within patterns.
 pub(super) const MOST_DEPTH: usize = 32;
 
 /// Bits per second.
@@ -72,7 +72,7 @@ struct Sawtooth {
 #[serde(default, deny_unknown_fields)]
 struct Repeated {
     pattern: Vec<Model>,
-    /// 0: without end.
+    /// 0: repeats forever.
     count: u64,
 }
 
@@ -186,7 +186,7 @@ impl<'de> Deserialize<'de> for Span {
     }
 }
 
-/// `12Mbps`, as the format writes it: bits, in powers of a thousand; may be nothing.
+/// `12Mbps`, the format's syntax: bits, in powers of a thousand; may be zero.
 fn bits(text: &str) -> Option<f64> {
     const UNITS: [(&str, f64); 5] =
         [("bps", 1.0), ("kbps", 1e3), ("mbps", 1e6), ("gbps", 1e9), ("tbps", 1e12)];
@@ -196,7 +196,7 @@ fn bits(text: &str) -> Option<f64> {
     (number >= 0.0).then_some(number * factor)
 }
 
-/// The steps of the model in `text`; over and over if it says so itself, or `repeats` does.
+/// The steps of the model in `text`; repeated if the model or `repeats` says so.
 pub(super) fn steps(text: &str, repeats: Option<bool>) -> Result<RateSteps, String> {
     let model: Model =
         serde_json::from_str(text).map_err(|error| format!("is not a bandwidth model: {error}"))?;
@@ -227,7 +227,8 @@ impl Steps {
         Ok(())
     }
 
-    /// Adds the steps of `model`; of one without end a single turn, which is all if it is the `outermost`.
+    /// Adds the steps of `model`; of an endless one, a single round, which is everything if it is the `outermost`
+    /// model.
     fn add(&mut self, model: &Model, outermost: bool, depth: usize) -> Result<(), String> {
         if depth > MOST_DEPTH {
             return Err(format!("has patterns more than {MOST_DEPTH} deep"));
@@ -268,7 +269,7 @@ impl Steps {
                     for part in &model.pattern {
                         self.add(part, false, depth + 1)?;
                     }
-                    // Nothing comes of a pattern without length, however often.
+                    // A pattern without length gives no steps, however often it is repeated.
                     if self.list.len() == before {
                         break;
                     }
@@ -286,7 +287,7 @@ impl Steps {
         }
     }
 
-    /// A rate each `step`, by the number of the step and its time in seconds.
+    /// A rate for each `step`, from the step's number and its time in seconds.
     fn sampled(&mut self, duration: Span, step: Span, rate: impl Fn(u64, f64) -> f64) -> Result<(), String> {
         if step.0.is_zero() {
             return Err("has a step without length".to_owned());

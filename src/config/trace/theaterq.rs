@@ -1,4 +1,4 @@
-//! Tables in TheaterQ's format: comma-separated values, a row for each part of the time.
+//! Tables in TheaterQ's format: comma-separated values, one row for each part of the time.
 //!
 //! Simple: `KEEP,LATENCY,RATE,LOSS,LIMIT`. Extended: `KEEP,LATENCY,JITTER,RATE,LOSS,LIMIT,DUP_PROB,DUP_DELAY,ROUTE_ID` and
 //! perhaps `QUEUE_ID`, which is not used here. KEEP is in microseconds, LATENCY, JITTER and `DUP_DELAY` in nanoseconds, RATE
@@ -8,14 +8,14 @@ use crate::pipeline::params::ReplayRow;
 use crate::pipeline::time::Duration;
 use crate::pipeline::units::{Probability, Rate};
 
-/// Longest time in a table, and of a whole one: half of what fits, so that sums of two fit.
+/// Longest time in a table, and of a whole table: half of the type's range, so that the sum of two times fits.
 const LONGEST: Duration = Duration::from_nanos(u64::MAX / 2);
 
 fn years(span: Duration) -> String {
     format!("{} years", span.as_nanos() / 1_000_000_000 / 86_400 / 365)
 }
 
-/// The rows of `text` and how long they last together, or the line that is wrong and what is.
+/// The rows of `text` and their total duration; or the line that is wrong, and what is wrong.
 pub(super) fn parse(text: &str) -> Result<(Vec<ReplayRow>, Duration), (usize, String)> {
     let mut rows = Vec::new();
     let mut from = Duration::ZERO;

@@ -1,4 +1,5 @@
-//! The flows of one attachment, or of a router's veth ports: which have an entry in the table, which are open, and what has passed.
+//! The flows of one attachment, or of a router's veth ports: which have an entry in the table, which are open, and
+//! how many packets have passed.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -18,26 +19,26 @@ const LEAST: u64 = 32;
 const BATCH: usize = 64;
 /// Detours that are acknowledged at once while a flow stays closed, because their count has 16 bits.
 const ACKNOWLEDGED: u64 = 1 << 12;
-/// Places of [`FlowCache::asked`]; the core is asked more often about flows that share a place.
+/// Size of [`FlowCache::asked`]; if flows share a place in it, the core is asked more often about them.
 const ASKED: usize = 1 << 14;
 
-/// The index from which on the core is asked about a flow without an entry.
+/// The packet number from which on the core is asked again about a flow without an entry.
 #[derive(Debug, Clone, Copy, Default)]
 struct Asked {
     flow: FlowRef,
     next: u64,
 }
 
-/// Where packets come in. Its number is their direction.
+/// One end at which packets come in. Its index is the direction of these packets.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct End {
     /// The router's port.
     pub(super) port: usize,
-    /// The path that all packets take; `None`: they are routed.
+    /// The path that all its packets take; `None`: they are routed.
     path: Option<u16>,
     /// The port whose frames pass the hook of this end.
     written: usize,
-    /// The device that the programs give packets to which leave by this end.
+    /// The device to which the programs give packets that leave by this end.
     device: u32,
 }
 
@@ -45,7 +46,7 @@ impl End {
     /// Both ends of a wire: the router's port `port`, from which packets take the path `path`, and the next port with the next
     /// path.
     pub(super) const fn wire(port: usize, path: u16) -> [Self; 2] {
-        // What comes in by one end is written to the other one, and passes the hook of the first direction.
+        // Packets that come in by one end are written to the other one, and pass the hook of the first direction.
         [
             Self { port, path: Some(path), written: port + 1, device: 0 },
             Self { port: port + 1, path: Some(path + 1), written: port, device: 0 },
@@ -63,13 +64,13 @@ impl End {
 struct Member {
     direction: usize,
     path: u16,
-    /// The end whose hook its packets pass when faultwire has written them.
+    /// The end whose hook its packets pass after faultwire has written them.
     out: usize,
     entry: usize,
     key: FlowKey,
     flow: FlowRef,
     is_open: bool,
-    /// The part of the entry's wire packets (since the opening) and bytes that the core has been told.
+    /// The wire packets (since the opening) and bytes of the entry that the core has been told about.
     told: Amount,
     /// Packets or trains that were read but not acknowledged.
     read: u64,
@@ -77,22 +78,22 @@ struct Member {
     is_waiting: bool,
     /// Detours that have not been read.
     unread: Loss,
-    /// The number that had passed when a new flow last wanted this place.
+    /// The number of passed packets when a new flow last wanted this place.
     looked: u64,
-    /// One behind the highest sequence number of its TCP data, if somebody follows the flow.
+    /// One more than the last sequence number of its TCP data, if a listener follows the flow.
     end: Option<u32>,
-    /// The table knows the end, too.
+    /// Whether the table has this sequence number too.
     has_end: bool,
 }
 
-/// How far the opening of flows has come.
+/// The result of trying to open flows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::engine) enum Settled {
-    /// No flow waits to be opened.
+    /// No flow is left to be opened.
     Whole,
-    /// Flows wait for packets that are on their way.
+    /// Some flows wait for packets that are still on their way.
     NotYet,
-    /// There are more flows than one turn may take.
+    /// There were more flows than one turn may handle.
     InPart,
 }
 
@@ -101,7 +102,7 @@ pub(in crate::engine) enum Settled {
 pub(in crate::engine) struct Arrived {
     /// The member that it belongs to.
     member: Option<usize>,
-    /// The flow that the member had until now, and one behind the highest sequence number of its TCP data that has passed.
+    /// The member's flow until now, and one more than the last sequence number of its TCP data that has passed.
     pub(in crate::engine) passed: Option<(FlowRef, u32)>,
 }
 
@@ -112,13 +113,13 @@ pub(super) struct FlowCache {
     /// Of an attachment: what the target sends, and what it receives.
     ends: Vec<End>,
     members: Vec<Member>,
-    /// For each entry its member's number plus one; 0 if it has none.
+    /// For each entry, the number of its member plus one; 0: no member.
     places: Vec<usize>,
     /// Members that may be opened when the queues are empty.
     closed: VecDeque<usize>,
-    /// After a pause, the members from here on are put among them little by little.
+    /// After a pause, the members from this one on are added to `closed` little by little.
     reopened: usize,
-    /// For each end, frames that were written and have not passed its hook.
+    /// For each end, frames that were written but have not passed its hook.
     missing: Vec<Loss>,
     /// For each end, written frames that are lost.
     lost: Vec<u64>,
@@ -135,7 +136,7 @@ impl FlowCache {
             missing: vec![Loss::default(); ends.len()],
             lost: vec![0; ends.len()],
             ends,
-            // Address space only: memory comes with the first use.
+            // This reserves address space only; memory is used with the first member.
             members: Vec::with_capacity(entries),
             places: vec![0; entries],
             closed: VecDeque::with_capacity(entries),
@@ -159,7 +160,7 @@ impl FlowCache {
         })
     }
 
-    /// A packet of `direction` was read; it is about to be injected. The core learns what passed before it.
+    /// Called before a packet of `direction` is injected. The core is told what passed before it.
     pub(super) fn arrived(
         &mut self,
         direction: usize,
@@ -171,7 +172,7 @@ impl FlowCache {
             return Arrived::default();
         }
         let Some(Seen { key, is_syn, is_counted }) = Seen::read(packet) else { return Arrived::default() };
-        // A SYN may start both directions of a connection again.
+        // A SYN may begin a new connection in both directions.
         if is_syn
             && let Some(opposite) = self.opposite(direction, &key, router)
             && let Some(other) = self.find(opposite, &key.answers())
@@ -191,7 +192,7 @@ impl FlowCache {
         Arrived { member: Some(number), passed: end.map(|end| (flow, end)) }
     }
 
-    /// The packet was one of `flow`; `end`: one behind the highest sequence number of the flow's TCP data, for one who follows it.
+    /// The packet was injected as one of `flow`; `end`: one more than its last TCP sequence number, for a listener.
     pub(super) fn injected(
         &mut self,
         direction: usize,
@@ -207,7 +208,7 @@ impl FlowCache {
         let Some((key, index)) = router.flow(flow) else { return };
         let has_ports = matches!(key.protocol(), protocol::TCP | protocol::UDP) && key.source_port() > 0;
         let asked = &mut self.asked[flow.slot as usize % ASKED];
-        // The second packet, and then ever more seldom: asking costs. A train goes over many numbers.
+        // The core is asked at the second packet, then ever less often: asking costs. A train has many numbers.
         let is_due = index >= 2 && (asked.flow != flow || index >= asked.next);
         if !has_ports || !is_due {
             return;
@@ -219,7 +220,7 @@ impl FlowCache {
         }
     }
 
-    /// The end by which answers to a flow's packets come in.
+    /// The end by which packets of the opposite direction of a flow come in.
     fn opposite(&self, direction: usize, key: &FlowKey, router: &Router) -> Option<usize> {
         let end = &self.ends[direction];
         let port = match end.path {
@@ -229,7 +230,7 @@ impl FlowCache {
         self.ends.iter().position(|end| end.port == port)
     }
 
-    /// The path of a flow, and the end whose hook its packets pass at last; `None` if they do not leave by one of the ends.
+    /// The path of a flow, and the end whose hook its packets pass last; `None` if they do not leave by an end.
     fn way(&self, direction: usize, flow: FlowRef, router: &Router) -> Option<(u16, usize)> {
         if let Some(path) = self.ends[direction].path {
             return Some((path, direction));
@@ -239,7 +240,7 @@ impl FlowCache {
         (self.ends[out].device <= DEVICE_MAX).then_some((path, out))
     }
 
-    /// Gives a flow an entry, closed, if its set has room or somebody in it has been silent.
+    /// Gives a flow a closed entry, if its set has room or has an entry whose flow has been silent.
     fn admit(
         &mut self,
         (direction, path, out): (usize, u16, usize),
@@ -288,7 +289,7 @@ impl FlowCache {
         self.wait(number);
     }
 
-    /// Whether nothing of the entry's flow has come since a newcomer looked last.
+    /// Whether no packet of the entry's flow has come since a new flow last looked at the entry.
     fn is_silent(&mut self, entry: usize) -> bool {
         let bytes = self.table.entry(entry).bytes();
         let member = &mut self.members[self.places[entry] - 1];
@@ -307,7 +308,7 @@ impl FlowCache {
         }
     }
 
-    /// Everything of the flow is detoured from now on, and the core knows what has passed.
+    /// Detours all packets of the flow from now on, and tells the core how many have passed.
     fn close(&mut self, number: usize, router: &mut Router, now: Instant) {
         if std::mem::take(&mut self.members[number].is_open) {
             self.entry(number).close();
@@ -315,7 +316,7 @@ impl FlowCache {
         }
     }
 
-    /// Tells the core what has passed and it does not know of.
+    /// Tells the core about passed packets that it does not know of.
     fn tell(&mut self, number: usize, router: &mut Router, now: Instant) {
         let entry = self.entry(number);
         let passed = Amount { packets: entry.state().passed(), bytes: entry.bytes() };
@@ -328,7 +329,7 @@ impl FlowCache {
         }
     }
 
-    /// From now on no flow is opened. Those that are open stay so until a sweep closes them.
+    /// From now on no flow is opened. Open flows stay open until a sweep closes them.
     pub(super) const fn pause(&mut self) {
         self.is_paused = true;
     }
@@ -336,18 +337,18 @@ impl FlowCache {
     /// Flows are opened again.
     pub(super) fn resume(&mut self) {
         if std::mem::take(&mut self.is_paused) {
-            // The stages may be others now: the core is asked about every flow again.
+            // The stages may have changed: the core is asked about every flow again.
             self.asked.fill(Asked::default());
             self.reopened = 0;
         }
     }
 
-    /// How many members there are: their numbers begin with 0.
+    /// The number of members. Their indices begin with 0.
     pub(super) const fn members(&self) -> usize {
         self.members.len()
     }
 
-    /// Tells the core what has passed in the flows of these members, and closes them if `closes` says so.
+    /// Tells the core what has passed in the flows of these members; also closes the flows if `closes` is set.
     pub(super) fn sweep(&mut self, members: Range<usize>, closes: bool, router: &mut Router, now: Instant) {
         for number in members {
             if closes {
@@ -358,8 +359,8 @@ impl FlowCache {
         }
     }
 
-    /// Opens what can be opened, when the queues have been read empty; `written` counts the frames written to each port of the
-    /// router.
+    /// Opens the flows that can be opened; called after the queues have been read empty. `written` counts the frames
+    /// written to each port of the router.
     pub(super) fn settle(&mut self, written: &[u64], router: &mut Router, now: Instant) -> Settled {
         if self.is_paused {
             return Settled::Whole;
@@ -368,7 +369,7 @@ impl FlowCache {
         if !reopened.is_empty() {
             self.reopened = reopened.end;
             for number in reopened {
-                // A packet may have come meanwhile, and its flow be open: a second opening would forget what has passed.
+                // The flow may be open again already: a second opening would lose the count of passed packets.
                 if !self.members[number].is_open {
                     self.wait(number);
                 }
@@ -393,7 +394,7 @@ impl FlowCache {
         if self.closed.is_empty() { Settled::Whole } else { Settled::NotYet }
     }
 
-    /// Whether every frame written has passed the hook of end `end`, so that what passes in the kernel comes behind it.
+    /// Whether every written frame has passed the hook of end `end`: only then may packets pass in the kernel.
     fn is_all_back(&mut self, end: usize, written: &[u64], now: Instant) -> bool {
         let written = written[self.ends[end].written];
         let missing = (written - self.lost[end]).saturating_sub(self.table.returned(end));
@@ -406,14 +407,14 @@ impl FlowCache {
         lost == missing
     }
 
-    /// Acknowledges what was read of a closed flow.
+    /// Acknowledges the packets that were read of a closed flow.
     fn acknowledge(&mut self, number: usize) {
         let known = self.members[number].read.min(self.entry(number).state().detours().saturating_sub(1));
         self.entry(number).acknowledge(known);
         self.members[number].read = 0;
     }
 
-    /// Opens a closed flow, or acknowledges what was read of it; false if that has to be tried again.
+    /// Opens a closed flow, or acknowledges the packets that were read of it; false if this has to be tried again.
     fn settle_one(&mut self, number: usize, written: &[u64], router: &mut Router, now: Instant) -> bool {
         let Member { path, out, flow, entry, end, ref key, .. } = self.members[number];
         let is_lost = self.table.follows() && key.protocol() == protocol::TCP && end.is_none();

@@ -5,7 +5,7 @@ use crate::pipeline::time::{Duration, Instant};
 /// A packet that is missing for this long is lost.
 const LOST: Duration = Duration::from_millis(20);
 
-/// The least number of packets that was missing, and since when.
+/// The smallest number of packets that were missing since a moment, and that moment.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Loss {
     least: u64,
@@ -39,7 +39,7 @@ mod tests {
     fn what_is_missing_all_the_time_is_lost() {
         let at = |ms| Instant::ZERO + Duration::from_millis(ms);
         let mut loss = Loss::default();
-        // Two are lost at the start; others are only on their way.
+        // Two are lost at the start; the others are only late.
         for (ms, missing, lost) in [
             (100, 5, 0),
             (101, 2, 0),

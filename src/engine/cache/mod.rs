@@ -1,5 +1,5 @@
-//! The worker's side of the flow cache: which flows of an attachment, or between veth ports, pass in the kernel, and what they have
-//! done there.
+//! The worker's part of the flow cache: which flows of an attachment, or between veth ports, pass in the kernel, and
+//! how many packets they had there.
 //!
 //! A flow whose stages let its next packets pass ([`Router::quiet`]) is *open*: the hooks forward its packets without
 //! faultwire. A packet that a stage may act on is detoured to faultwire, and so are all packets of the flow after it, until
@@ -20,7 +20,7 @@ use crate::pipeline::time::{Duration, Instant};
 /// Time between two attempts to open a flow.
 pub(super) const RETRY: Duration = Duration::from_micros(200);
 
-/// Flows that a step of a [`Sweep`] takes at most: a packet waits for no more than one step.
+/// Largest number of flows in one step of a [`Sweep`]: a packet waits for at most one step.
 const STEP: usize = 128;
 
 /// The flow caches of a worker's attachments, and that of its veth ports.
@@ -94,13 +94,14 @@ impl FlowCaches {
         settled
     }
 
-    /// Begins a time in which all packets are detoured. What it needs is a sweep that closes the flows.
+    /// Begins a pause, in which all packets are detoured. The caller must complete the returned sweep, which closes
+    /// the flows.
     pub(super) fn pause(&mut self) -> Sweep {
         self.caches.iter_mut().for_each(FlowCache::pause);
         Sweep { closes: true, cache: 0, member: 0 }
     }
 
-    /// Ends that time.
+    /// Ends a pause.
     pub(super) fn resume(&mut self) {
         self.caches.iter_mut().for_each(FlowCache::resume);
     }
@@ -137,7 +138,7 @@ pub(super) struct Sweep {
 }
 
 impl Sweep {
-    /// One that tells the core what has passed in the flows.
+    /// A sweep that tells the core what has passed in the flows.
     pub(super) const fn telling() -> Self {
         Self { closes: false, cache: 0, member: 0 }
     }

@@ -15,7 +15,7 @@ use crate::net::target::{Target, TargetRef};
 use crate::net::{NetError, Netns, link, lookup};
 use crate::veth::{HostEnd, VethError, VethPorts};
 
-/// Opens a port's device, a second time if a device of that name has just been removed.
+/// Opens a port's device; tries again if a device of that name is just being removed.
 pub(super) fn again<T>(
     port: &PortPlan,
     netns: &Netns,
@@ -58,7 +58,8 @@ pub(super) fn open_device(
     Ok(queues)
 }
 
-/// Warns of addresses that the namespace of the port has on another device already: its routes lead there, not to the port.
+/// Warns if an address of the port is also on another device of the namespace: then the namespace's routes lead to
+/// that device.
 pub(super) fn rivals(port: &PortPlan, netns: &Netns, notices: &mut Vec<String>) -> Result<(), NetError> {
     if port.create {
         return Ok(());

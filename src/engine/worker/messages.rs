@@ -1,7 +1,7 @@
-//! What the control side asks of a worker, and how it is done.
+//! The messages of the control side to a worker, and how the worker carries them out.
 //!
-//! What concerns all flows that pass in the kernel is done a few flows at a time, in turns of the worker's loop: packets are read and
-//! sent in between.
+//! A message that concerns all flows in the flow cache is carried out a few flows at a time, in several turns of the
+//! worker's loop. Packets are read and sent in between.
 
 use crossbeam_channel::Sender;
 
@@ -12,34 +12,35 @@ use crate::journal::{Kind, Tap};
 use crate::pipeline::aim::flow::FlowSeen;
 use crate::pipeline::router::Change;
 
-/// What the control side asks of a worker.
+/// A message of the control side to a worker.
 #[derive(Debug)]
 pub(in crate::engine) enum Message {
-    /// The numbers, now.
+    /// Report the numbers now.
     Report(Sender<Report>),
-    /// Lets go of what waits, and lets pass what comes by wires from now on; then the numbers.
+    /// Release all held packets, and let packets from wires pass without faults from now on; then report.
     Release(Sender<Report>),
-    /// Reads no more from routed ports; then the numbers. What is held still leaves when it is due.
+    /// Stop reading from routed ports; then report. Held packets still leave when they are due.
     Close(Sender<Report>),
-    /// Lets go of what waits, and ends as by `Stop`: nothing comes between the two.
+    /// Release all held packets and stop, without another message in between.
     Finish(Sender<Report>),
-    /// The last numbers; then the worker ends.
+    /// Report for the last time and stop.
     Stop(Sender<Report>),
-    /// Other paths; those that there were go back.
+    /// Install new paths; the old ones are sent back.
     Change(Box<Change>, Sender<Box<Change>>),
-    /// As `Change`, but what the stages that end hold leaves them at once.
+    /// As `Change`, but packets held by ending stages leave them at once.
     Replace(Box<Change>, Sender<Box<Change>>),
-    /// Nothing enters this path, or what waits in front of it does.
+    /// Stop packets at the entry of this path (true), or let those that wait there enter (false).
     Freeze(u16, bool, Sender<()>),
-    /// The flows from a place of the table on, as many as the vector has room for; whether there are more.
+    /// List flows from a place of the table on, as many as the vector has room for; the answer says whether there are
+    /// more.
     Flows(usize, Vec<FlowSeen>, Sender<(Vec<FlowSeen>, bool)>),
-    /// Another tap to tell what happens, under a number; answered once it is told.
+    /// Add a tap under this number; answered once it is added.
     Listen(u64, Box<Tap>, Sender<()>),
-    /// No more for the tap of this number.
+    /// Remove the tap with this number.
     Deafen(u64),
 }
 
-/// A message that is carried out when the sweep that it needs has ended.
+/// A message that is carried out after the sweep that it needs.
 #[derive(Debug)]
 pub(super) struct Work {
     sweep: Sweep,
@@ -47,7 +48,8 @@ pub(super) struct Work {
 }
 
 impl Worker {
-    /// Carries out the messages that have come, until one needs more than a turn of the loop. True if one of them says stop.
+    /// Carries out the messages that have come, until one needs more than a turn of the loop. Returns true if one of
+    /// them says stop.
     pub(super) fn take_messages(&mut self) -> std::io::Result<bool> {
         loop {
             let message = if let Some(mut work) = self.work.take() {
@@ -70,16 +72,17 @@ impl Worker {
         }
     }
 
-    /// The sweep that has to end before a message is carried out.
+    /// The sweep that must be completed before a message is carried out.
     fn sweep_for(&mut self, message: &Message) -> Option<Sweep> {
         match message {
             Message::Report(_) | Message::Flows(0, ..) => Some(Sweep::telling()),
-            // What passes in the kernel does so by what the paths were: before they change it is told to the core, and all flows
-            // are detoured. Between routed ports that are closed nothing passes any more.
+            // Packets that pass in the kernel do so by the old paths. So before the paths change, the core is told
+            // what has passed, and all flows are detoured. After routed ports are closed, nothing passes between
+            // them.
             Message::Change(..) | Message::Replace(..) | Message::Freeze(..) | Message::Close(_) => {
                 Some(self.caches.pause())
             }
-            // While somebody listens to what comes and leaves, no packet stays in the kernel.
+            // While a listener wants received or sent packets, no packet may pass in the kernel.
             Message::Listen(_, tap, _) if tap.wants(Kind::Received) || tap.wants(Kind::Sent) => {
                 Some(self.caches.pause())
             }
@@ -104,7 +107,7 @@ impl Worker {
             }
             Message::Listen(number, tap, reply) => {
                 self.queues.listeners.add(number, *tap);
-                // Whoever asked may be gone.
+                // The sender of the message may be gone.
                 let _ = reply.send(());
             }
             Message::Deafen(number) => {
@@ -124,11 +127,11 @@ impl Worker {
             Message::Freeze(path, is_frozen, reply) => {
                 self.router.freeze(path, is_frozen, now, &mut self.queues);
                 self.show_or_not();
-                // Whoever asked may be gone.
+                // The sender of the message may be gone.
                 let _ = reply.send(());
             }
             Message::Release(reply) => {
-                // What passes from now on meets no stage.
+                // Packets that come from now on pass no stage.
                 self.caches.tell_all(&mut self.router, now);
                 self.router.let_go(now, &mut self.queues);
                 drop(reply.send(self.last_report()));
@@ -157,7 +160,7 @@ impl Worker {
         drop(reply.send(self.last_report()));
     }
 
-    /// Flows may pass in the kernel again, unless a listener has to see their packets.
+    /// Lets flows pass in the kernel again, unless a listener needs their packets.
     fn show_or_not(&mut self) {
         let listeners = &self.queues.listeners;
         if !self.is_closed && !listeners.wants(Kind::Received) && !listeners.wants(Kind::Sent) {
@@ -165,13 +168,13 @@ impl Worker {
         }
     }
 
-    /// The numbers, with what has passed in the kernel until now.
+    /// A report that includes everything that has passed in the kernel until now.
     fn last_report(&mut self) -> Report {
         self.caches.tell_all(&mut self.router, self.clock.now());
         self.report()
     }
 
-    /// The numbers, with what has passed in the kernel as far as the core was told.
+    /// A report that includes what has passed in the kernel as far as the core was told.
     fn report(&self) -> Report {
         let queues = &self.queues;
         Report::of(&self.router, &queues.lateness, &queues.times, queues.records_lost, queues.events_lost)

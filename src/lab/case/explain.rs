@@ -1,17 +1,17 @@
-//! `[explain]`: the incident as it is met in production.
+//! `[explain]`: the incident as it appears in production.
 
 use crate::config::reader::Table;
 
 /// What a case explains, as Markdown: paragraphs, and commands indented by four spaces.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Explanation {
-    /// What happens, in the order in which it does.
+    /// What happens, in order.
     pub what: String,
-    /// Why it does.
+    /// Why it happens.
     pub why: String,
     /// How to recognise it on a production host: counters, and filters for tcpdump.
     pub recognise: String,
-    /// What heals it.
+    /// How to cure it.
     pub cure: String,
 }
 

@@ -8,10 +8,10 @@ use crate::lab::case::network::read_network;
 use crate::lab::case::traffic::read_traffic;
 use crate::lab::case::{Case, DEFAULT_SETTLE, Run, Sweep, Trial, overlay};
 
-/// Values of a sweep at most: each is a network of its own.
+/// Maximum number of values of a sweep: each needs a network of its own.
 const SWEEP: i64 = 200;
 
-/// What a version of the document says.
+/// The content of one version of the document.
 struct Version {
     name: Option<String>,
     title: String,
@@ -47,7 +47,7 @@ pub(super) fn read_case(text: &str, file: &str, name: &str) -> Result<Case, Conf
         }
     }
     let Some((own_name, title, story, explain, seed)) = about.filter(|_| problems.is_empty()) else {
-        // What is wrong with the case is wrong with each of its controls.
+        // A problem of the case is also found in each of its controls.
         problems.sort_by_key(|problem| problem.place);
         problems.dedup();
         return Err(ConfigError { problems });
@@ -117,7 +117,7 @@ fn read_version(root: &mut Table<'_>, is_control: bool) -> Option<Version> {
     Some(Version { name, title: title?.to_owned(), story, explain, seed, control, range, sweep, run, expect })
 }
 
-/// Of a control only its name is left when the document has been made its own.
+/// After the document has been made that of a control, only the control's name is left of it.
 fn control_name(value: &Value<'_>, is_control: bool) -> Option<String> {
     if !is_control {
         value.problem("controls are an array", "write [[control]]");
@@ -129,7 +129,7 @@ fn control_name(value: &Value<'_>, is_control: bool) -> Option<String> {
     name
 }
 
-/// `[sweep]`: the range, and what counts as working.
+/// `[sweep]`: the range, and when a run counts as working.
 fn read_sweep(root: &mut Table<'_>) -> Option<((i64, i64), Sweep)> {
     let mut table = root.value("sweep")?.table()?;
     let variable = table.required("variable", "\"mtu\"").and_then(|value| value.text());

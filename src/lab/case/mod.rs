@@ -1,4 +1,4 @@
-//! A case: a network, the way it is broken, traffic, and what must be observed; and controls that come out otherwise.
+//! A case: a network, a fault, traffic, and expected observations; and controls, whose results must differ.
 //!
 //! The format is described, with a worked example, in `docs/cases.md`.
 
@@ -35,9 +35,9 @@ pub use explain::Explanation;
 /// A case file, read and checked.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Case {
-    /// By which it is called: the file's name without `.toml`, if it does not say.
+    /// Its name: the file's name without `.toml`, unless the file gives another.
     pub name: String,
-    /// One line.
+    /// The title: one line.
     pub title: String,
     /// What happened, in a few sentences.
     pub story: String,
@@ -54,7 +54,7 @@ pub struct Case {
 pub struct Trial {
     /// Name of the control; `None`: the case itself.
     pub control: Option<String>,
-    /// One, or as many as the sweep has values.
+    /// One run, or as many as the sweep has values.
     pub runs: Vec<Run>,
     /// Set if the trial repeats its run over a range of values.
     pub sweep: Option<Sweep>,
@@ -69,9 +69,9 @@ pub struct Run {
     pub value: Option<i64>,
     /// The network.
     pub network: Network,
-    /// In order.
+    /// The traffic, in order.
     pub traffic: Vec<Step>,
-    /// After the traffic, expectations have so long to come true: counters follow timers of the kernels.
+    /// After the traffic, how long expectations may take to become true: some counters follow timers of the kernels.
     pub settle: Duration,
 }
 
@@ -80,14 +80,14 @@ pub struct Run {
 pub struct Sweep {
     /// Name of the variable.
     pub variable: String,
-    /// What a run must show to count as working.
+    /// The expectation that a working run meets.
     pub works: Expectation,
 }
 
 /// Hosts and what is between them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Network {
-    /// Each a namespace with one device, a port of the router.
+    /// The hosts: each is a namespace with one device, which is a port of the router.
     pub hosts: Vec<Host>,
     /// Paths between hosts, by index.
     pub paths: Vec<PathPlan>,
@@ -95,7 +95,7 @@ pub struct Network {
     pub routes: Vec<RoutePlan>,
     /// Translators of addresses; their places are in the paths.
     pub nats: Vec<NatParams>,
-    /// What the router answers.
+    /// Which ICMP messages the router sends.
     pub icmp: IcmpPlan,
 }
 
@@ -111,17 +111,17 @@ pub struct Host {
 /// One piece of traffic.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Step {
-    /// Under which its results are observed.
+    /// The name under which its results are observed.
     pub name: String,
     /// Index of the host that acts.
     pub host: usize,
-    /// Goes on until the case is over; the next step starts as soon as this one is ready.
+    /// Continues until the case is over; the next step starts as soon as this one is ready.
     pub background: bool,
     /// What is done.
     pub kind: Kind,
 }
 
-/// What a step does. Where a receiver is needed at the other end, the step starts it there.
+/// What a step does. If a receiver is needed at the other end, the step starts it there.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Kind {
     /// A server.
@@ -130,18 +130,18 @@ pub enum Kind {
     Request {
         /// The server to ask.
         to: Target,
-        /// What is asked.
+        /// The request.
         request: Request,
-        /// How often.
+        /// The number of requests.
         count: u32,
     },
     /// Connection attempts.
     Connect(Target, Connect),
-    /// Connections made and reset packet by packet.
+    /// Connections that are opened and reset packet by packet.
     Probe(Target, Probe),
     /// Connections of clients that share an address.
     Clients(Target, Clients),
-    /// A connection of an address and port that are in TIME-WAIT at the server.
+    /// A connection with an address and port that are in TIME-WAIT at the server.
     Reuse(Target, Reuse),
     /// A bulk transfer.
     Stream(Target, Stream),

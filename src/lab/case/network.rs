@@ -11,7 +11,7 @@ use crate::lab::case::{Host, Network};
 use crate::net::sysctl;
 use crate::pipeline::params::limits;
 
-/// The hosts of a case that names none.
+/// The default hosts, if a case names none.
 const DEFAULT_HOSTS: [(&str, [&str; 2]); 2] =
     [("client", ["10.77.1.2/24", "fd77:1::2/64"]), ("server", ["10.77.2.2/24", "fd77:2::2/64"])];
 
@@ -28,8 +28,8 @@ pub(super) fn read_network(root: &mut Table<'_>) -> Network {
     Network { hosts, paths, routes, nats, icmp }
 }
 
-/// Packets in the queue of a host's device, if the file does not say: more than a case sends while a busy machine keeps the
-/// router from reading. What is lost must be lost by the fault.
+/// Default queue length of a host's device, in packets: more than a case sends while a busy machine delays the
+/// router. Only the fault may lose packets.
 const TXQUEUELEN: u32 = 20_000;
 
 fn read_hosts(root: &mut Table<'_>) -> Vec<Host> {
@@ -38,7 +38,7 @@ fn read_hosts(root: &mut Table<'_>) -> Vec<Host> {
     at_most(limits::PORTS, "hosts", &tables);
     for mut table in tables.into_iter().take(limits::PORTS) {
         let others: Vec<PortPlan> = hosts.iter().map(|host| host.port.clone()).collect();
-        // A namespace is the case's to make.
+        // The case itself creates the namespaces.
         for key in ["netns", "create"] {
             if let Some(value) = table.value(key) {
                 value.problem("a host of a case has a namespace of its own", "remove it");
@@ -57,7 +57,7 @@ fn read_hosts(root: &mut Table<'_>) -> Vec<Host> {
         table.finish();
         hosts.push(Host { port, sysctl });
     }
-    // A file that changes one of the two default hosts needs not spell out the other.
+    // A file that changes one of the two default hosts does not need to list the other.
     if hosts.iter().all(|host| DEFAULT_HOSTS.iter().any(|(name, _)| *name == host.port.name)) {
         for (name, addresses) in DEFAULT_HOSTS {
             if hosts.iter().all(|host| host.port.name != name) {
@@ -85,7 +85,7 @@ fn parsed(addresses: [&str; 2]) -> Vec<IpNet> {
     addresses.iter().filter_map(|text| text.parse().ok()).collect()
 }
 
-/// All the rest of the world, for each family of which the host has an address.
+/// Default routes for each family of which the host has an address.
 fn default_routes(addresses: &[IpNet]) -> Vec<IpNet> {
     let has = |ipv4: bool| addresses.iter().any(|address| address.addr().is_ipv4() == ipv4);
     let mut routes = Vec::new();

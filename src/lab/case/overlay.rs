@@ -1,4 +1,4 @@
-//! Makes the document of a control out of the case's: what the control names takes the place of what the case has.
+//! Turns the case's document into that of a control: values of the control replace those of the case.
 
 use std::borrow::Cow;
 
@@ -13,9 +13,9 @@ pub(super) fn controls(document: &DeTable<'_>) -> usize {
     document.get("control").and_then(|value| value.get_ref().as_array()).map_or(0, |controls| controls.len())
 }
 
-/// Leaves of `document` the case itself (`None`), or makes it that of a control.
+/// Reduces `document` to the case itself (`None`), or turns it into that of a control.
 pub(super) fn apply(document: &mut DeTable<'_>, control: Option<usize>) {
-    // Anything but an array is left where it is, to be reported by the reader.
+    // If this is not an array, it stays where it is, and the reader reports it.
     if !document.get("control").is_some_and(|value| value.get_ref().is_array()) {
         return;
     }
@@ -24,7 +24,7 @@ pub(super) fn apply(document: &mut DeTable<'_>, control: Option<usize>) {
     let span = control.span();
     let DeValue::Table(mut control) = control.into_inner() else { return };
     document.remove("expect");
-    // Not at the top, where it would be the name of the case.
+    // Not at the top level, where it would be the name of the case.
     let mut about = DeTable::new();
     if let Some((key, value)) = control.remove_entry("name") {
         about.insert(key, value);
@@ -75,7 +75,8 @@ fn name_of<'a>(item: &'a Spanned<DeValue<'_>>) -> Option<&'a str> {
     item.get_ref().as_table()?.get("name")?.get_ref().as_str()
 }
 
-/// Replaces every text `"$variable"` by `value`, padded so that the places of all that follows stay the same.
+/// Replaces every text `"$variable"` by `value`, padded with spaces so that later positions in the text stay the
+/// same.
 pub(super) fn substitute(text: &str, variable: &str, value: i64) -> String {
     let quoted = format!("\"${variable}\"");
     text.replace(&quoted, &format!("{value:<width$}", width = quoted.len()))

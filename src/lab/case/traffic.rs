@@ -59,7 +59,7 @@ fn read_step(table: &mut Table<'_>, hosts: &[Host]) -> Option<Step> {
     let server = kind == "serve";
     let host =
         host(table, if server { "on" } else { "from" }, if server { "server" } else { "client" }, hosts);
-    // A program or a setting is at home anywhere.
+    // A program or a setting may run on any host.
     let host = if matches!(kind, "exec" | "sysctl") {
         table.value("on").map_or(host, |value| host_index(&value, hosts))
     } else {
@@ -214,7 +214,7 @@ fn clients(table: &mut Table<'_>, host: &Host) -> Option<Clients> {
     })
 }
 
-/// Where segments made by hand go.
+/// The destination of segments that the lab builds itself.
 fn ipv4_target(table: &mut Table<'_>, hosts: &[Host]) -> Option<Target> {
     let to = target(table, hosts, Some(80))?;
     if to.address.is_ipv6() {
@@ -223,7 +223,8 @@ fn ipv4_target(table: &mut Table<'_>, hosts: &[Host]) -> Option<Target> {
     Some(to)
 }
 
-/// The address that segments made by hand come from: the last one of the host's IPv4 prefix, if the file names no other.
+/// The source address of segments that the lab builds itself: the last address of the host's IPv4 prefix, unless the
+/// file gives another.
 fn source(table: &mut Table<'_>, host: &Host) -> Option<Ipv4Addr> {
     let prefix = host.port.addresses.iter().find_map(|net| match net {
         IpNet::V4(net) => Some(net.trunc()),

@@ -63,7 +63,7 @@ pub struct DropTrace {
     reasons: BTreeMap<u64, String>,
     /// Device of each host.
     devices: Vec<String>,
-    /// The router's.
+    /// The process ID of the router.
     process: u32,
     /// Host that received the packet at an address.
     received: HashMap<u64, usize>,
@@ -136,7 +136,7 @@ impl DropTrace {
                 let host = self.devices.iter().position(|name| name == device).filter(|_| ours);
                 match host {
                     Some(host) => self.received.insert(address, host),
-                    // The same address, but of somebody else's device of the same name.
+                    // The same memory address, but received by another device of the same name.
                     None => self.received.remove(&address),
                 };
             }

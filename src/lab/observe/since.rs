@@ -1,14 +1,14 @@
-//! Evidence that some supported kernels do not have, and the version that introduced it.
+//! Observations that some supported kernels do not offer, and the version that introduced each.
 
 use crate::lab::value::Observations;
 
-/// Counters younger than Linux 5.15 that cases look at, and the version that brought each.
+/// Counters newer than Linux 5.15 that cases use, and the version that introduced each.
 const COUNTERS: [(&str, (u32, u32)); 1] = [("TcpExt.PAWSTimewait", (6, 15))];
 
-/// Why `observed` has nothing under `name`, if it is only this kernel that lacks the evidence.
+/// Why `observed` has no value for `name`, if only this kernel's version is the cause.
 pub fn why_missing(name: &str, observed: &Observations) -> Option<String> {
     if let Some(listener) = name.strip_suffix(".limit").filter(|name| name.starts_with("socket.")) {
-        // The listener itself is there: /proc/net/tcp shows who waits, and not how many may.
+        // The listener itself was found: /proc/net/tcp shows how many connections wait, but not how many may.
         let there = observed.value(&format!("{listener}.waiting")).is_some();
         return there.then(|| "this kernel has no sock_diag for TCP".to_owned());
     }

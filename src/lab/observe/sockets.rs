@@ -36,7 +36,7 @@ pub struct TcpSocket {
     pub send_queue: u32,
     /// Bytes received and not read; for a listener, connections not accepted.
     pub receive_queue: u32,
-    /// Of a listener, the backlog: one more than so many may wait. Unknown without `sock_diag`.
+    /// For a listener, the backlog: one more than this may wait. Unknown without `sock_diag`.
     pub accept_limit: Option<u32>,
 }
 
@@ -54,7 +54,8 @@ pub fn tcp_sockets() -> io::Result<Vec<TcpSocket>> {
 }
 
 impl TcpSocket {
-    /// Whether its owner has closed it and its last bytes, or its FIN, are not acknowledged: the kernel still sends for it.
+    /// Whether its owner has closed it while its last bytes or its FIN are not acknowledged: the kernel still sends
+    /// for it.
     pub fn is_closing(&self) -> bool {
         ["FIN_WAIT1", "CLOSING", "LAST_ACK"].contains(&self.state)
     }

@@ -11,9 +11,9 @@ use crate::lab::report::{Record, RecordKind};
 
 /// Columns of the time, and of the two sides' lines.
 const EDGES: usize = 14;
-/// With fewer columns between the two sides, no sides are drawn.
+/// If there are fewer columns than this between the two sides, the sides are not drawn.
 const NARROW: usize = 40;
-/// Lines shown at the beginning and the end of a diagram that is too long as a whole.
+/// If a diagram is too long, how many lines are shown at its beginning and its end.
 const WHOLE: (usize, usize) = (60, 20);
 
 /// The packets of a diagram, which can be drawn at any width.
@@ -28,7 +28,7 @@ pub struct Diagram {
 #[derive(Debug, Clone, PartialEq)]
 struct Line {
     time: f64,
-    /// Who on the left, if there are several, and the number of the connection.
+    /// The host on the left, if there are several, and the number of the connection.
     who: String,
     text: String,
     /// Two packets with the same key count as repeats: the text without the parts that differ from packet to packet.
@@ -79,7 +79,7 @@ impl Diagram {
         text
     }
 
-    /// Who is on which side.
+    /// The heading: which host is on which side.
     fn head(&self, columns: usize) -> String {
         let width = columns.saturating_sub(EDGES);
         if width < NARROW {
@@ -100,7 +100,7 @@ impl fmt::Display for Diagram {
 
 fn line(record: &Record, left: &[&str], right: &str, start: u64, writer: &mut Writer) -> Option<Line> {
     let headline = Headline::read(&record.bytes, record.length);
-    // The first packet of a connection sets its relative numbers, even if it is lost.
+    // The first packet of a connection determines the relative numbers, even if it is lost.
     let number = headline.as_ref().map_or(0, |headline| writer.meet(headline));
     let dropped = match &record.kind {
         RecordKind::Sent { .. } => None,
@@ -152,7 +152,7 @@ fn wide(line: &Line, width: usize) -> String {
             format!("{time}  │◄{free} {text} ─│")
         };
     };
-    // The reason matters more than the whole of the text. What ends on the way has no line on the other side.
+    // The reason matters more than the full text. A dropped packet has no line on the other side.
     let why = cut(why, width / 2);
     let text = cut(&whole, width - why.chars().count() - 6);
     let free = (width - text.chars().count() - why.chars().count() - 5).clamp(1, 6);
@@ -173,7 +173,7 @@ fn narrow(line: &Line) -> String {
     format!("{:.4}  {arrow} {}{}{why}", line.time, line.who, line.text)
 }
 
-/// The first `most` letters, the last of them `…` if that is not all.
+/// The first `most` characters; the last of them is `…` if the text is longer.
 fn cut(text: &str, most: usize) -> String {
     if text.chars().count() <= most {
         return text.to_owned();

@@ -71,7 +71,7 @@ impl Headline {
         Some(Self { flow: (source, ports.0, destination, ports.1), body })
     }
 
-    /// True for what happens all the time: data and acknowledgements of TCP, datagrams.
+    /// True for frequent kinds: TCP data and acknowledgements, and datagrams.
     pub fn is_plain(&self) -> bool {
         match self.body {
             Body::Tcp { flags, sack, .. } => flags & (SYN | FIN | RST) == 0 && sack.is_none(),
@@ -170,13 +170,14 @@ pub struct Writer {
     start: HashMap<Flow, u32>,
     /// Number of each connection, by either direction.
     numbers: HashMap<Flow, usize>,
-    /// Newest timestamp of each direction. Hosts of today give each connection a clock of its own.
+    /// Newest timestamp of each direction. Current hosts give each connection its own clock.
     newest: HashMap<Flow, u32>,
 }
 
 impl Writer {
-    /// Takes note of a packet that has no line, or none yet; the number of its connection, from 1, in the order in which
-    /// they are first met. Only what has a line says which timestamp is the newest: it may be rewritten until then.
+    /// Registers a packet that has no line, or no line yet. Returns the number of its connection, counted from 1 in
+    /// the order of the first packets. The newest timestamp is only updated by packets with a line, since a stage may
+    /// still rewrite this one.
     pub fn meet(&mut self, packet: &Headline) -> usize {
         if let Body::Tcp { seq, .. } = packet.body {
             self.start.entry(packet.flow).or_insert(seq);
@@ -194,7 +195,7 @@ impl Writer {
         number
     }
 
-    /// How far the timestamp is behind the newest of the same flow: that is what PAWS looks at (RFC 7323).
+    /// How far the timestamp is behind the newest one of the same flow, which PAWS checks (RFC 7323).
     fn behind(&mut self, flow: Flow, timestamp: u32) -> Option<u32> {
         let newest = self.newest.entry(flow).or_insert(timestamp);
         let behind = serial::distance(timestamp, *newest);

@@ -1,12 +1,12 @@
-//! Text that fits the width of a terminal.
+//! Fits text to the width of a terminal.
 
-/// Columns where there is no terminal that says otherwise.
+/// Default width if the output is not a terminal.
 pub const COLUMNS: usize = 80;
-/// Continuation lines stand so much further in than the line they continue.
+/// How much further continuation lines are indented.
 const HANG: usize = 2;
 
-/// The same text with its long lines broken at spaces. What continues a line of a list or a table stands below the text of its
-/// last column. A word that is longer than a line stays whole.
+/// Breaks long lines at spaces. The continuation of a line of a list or a table is aligned with the text of its last
+/// column. A word that is longer than a line is not broken.
 pub fn wrap(text: &str, columns: usize) -> String {
     let mut out = String::with_capacity(text.len() + text.len() / 8);
     for line in text.split_inclusive('\n') {
@@ -17,8 +17,8 @@ pub fn wrap(text: &str, columns: usize) -> String {
     out
 }
 
-/// The same with its paragraphs filled: lines that follow each other are one paragraph, unless they are headings, entries of
-/// a list, or stand four spaces in as code does.
+/// The same, but also fills paragraphs: successive lines form one paragraph, unless they are headings or entries of a
+/// list, or are indented by four spaces as code.
 pub fn fill(text: &str, columns: usize) -> String {
     let mut paragraphs: Vec<String> = Vec::new();
     let mut goes_on = false;
@@ -61,7 +61,7 @@ fn wrap_line(line: &str, columns: usize, hang: usize, out: &mut String) {
     let mut gap = 0;
     let mut is_first = true;
     for word in body.split(' ') {
-        // Several spaces side by side are columns: they stay as they are within a line.
+        // Several spaces in a row separate columns: they are kept within a line.
         if word.is_empty() {
             gap += 1;
             continue;

@@ -12,16 +12,16 @@ pub use story::{CaseStory, TrialStory};
 
 use crate::pipeline::time::Instant;
 
-/// One thing that the router did to a packet, with names in place of indices.
+/// One thing that the router did to a packet, with names instead of indices.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// When, since the start of the router.
+    /// The time since the start of the router.
     pub at: Instant,
-    /// What.
+    /// What the router did.
     pub kind: RecordKind,
-    /// Host by whose port the packet had come in; the router's own packets name the host they answer.
+    /// The host by whose port the packet came in; for the router's own packets, the host that they answer.
     pub from: String,
-    /// Wire packets it stands for.
+    /// How many wire packets it stands for.
     pub packets: u32,
     /// Length of the IP packet in bytes; of a train, headers once.
     pub length: u32,
@@ -36,7 +36,7 @@ pub struct Record {
 pub enum RecordKind {
     /// Read from the host's device.
     Received,
-    /// Handed to this host.
+    /// Written to the device of this host.
     Sent {
         /// The host.
         to: String,

@@ -34,13 +34,13 @@ pub struct TrialStory {
     pub network: String,
     /// What was sent, a line for each step.
     pub traffic: Vec<String>,
-    /// What this host lacked, which may be why something came out otherwise.
+    /// Features that this host did not grant, which may have changed the result.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notices: Vec<String>,
-    /// Who sent what when, and where it was dropped.
+    /// Which host sent which packet when, and where packets were dropped.
     #[serde(skip)]
     pub diagram: Diagram,
-    /// The drops that mattered most, as a journal has them.
+    /// The most important drops, in the format of the journal.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub drops: Vec<String>,
     /// Each expectation, and what was seen.
@@ -109,10 +109,10 @@ impl TrialStory {
         text
     }
 
-    /// What was counted, and what was expected.
+    /// The counters and the expectations.
     fn counted(&self, columns: usize) -> String {
         let mut text = "counted by the kernels\n".to_owned();
-        // Names are as long as 52 letters; numbers have the rest of the line.
+        // The longest names have 52 characters; numbers get the rest of the line.
         let width = columns.saturating_sub(28).clamp(20, 52);
         for (name, value) in self.observed.iter() {
             if name.starts_with("kernel.") && *value != Value::Count(0) && is_telling(name) {
@@ -168,7 +168,7 @@ fn mark(pass: bool) -> &'static str {
     if pass { "PASS" } else { "FAIL" }
 }
 
-/// Counters that grow with any traffic say little; JSON has them all.
+/// Whether a counter is informative: counters that grow with any traffic are left out here; JSON has all of them.
 fn is_telling(name: &str) -> bool {
     const DULL: [&str; 8] =
         [".dev.lo.", ".IpExt.", ".Ip6.", "Delivered", "Octets", "_bytes", "TCPHPHits", "TCPPureAcks"];

@@ -17,7 +17,7 @@ use crate::pipeline::router::path::SeatId;
 
 /// Records that are kept for the story; later ones are only counted.
 const KEPT: usize = 50_000;
-/// Between two looks at the channel of records.
+/// Time between two reads of the channel of records.
 const LOOK: Duration = Duration::from_millis(2);
 
 /// Collects records on a separate thread, so that the router never waits.
@@ -140,7 +140,7 @@ fn drain(records: &Records, names: &Names, tally: &Mutex<Tally>, stop: &Stop) {
         for record in records.take() {
             tally.add(&record, names);
         }
-        // What was sent before the stop has been taken now.
+        // Everything that was sent before the stop has been received now.
         if stopped {
             return;
         }

@@ -25,10 +25,10 @@ use crate::lab::traffic::udp::Answer;
 use crate::lab::value::Observations;
 use crate::net::NetError;
 
-/// Between two looks at counters that have not come true yet.
+/// Time between two reads of counters, while expectations are not met yet.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Why a case could not be run. A case that runs and fails is no error.
+/// Why a case could not be run. A case that runs and fails is not an error.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RunError {
@@ -46,10 +46,10 @@ pub enum RunError {
     /// The router stopped by itself.
     #[error("the router: {0}")]
     Engine(#[from] EngineError),
-    /// What was to be recorded cannot be.
+    /// The requested recording is not possible.
     #[error("{0}")]
     Record(String),
-    /// Traffic that could not even be tried.
+    /// Traffic that could not be started.
     #[error("traffic {step}: {source}")]
     Traffic {
         /// Name of the step.
@@ -67,7 +67,7 @@ pub enum RunError {
     },
 }
 
-/// Runs the case and its controls; `progress` hears of each before it starts.
+/// Runs the case and its controls; `progress` is called with the name of each before it starts.
 ///
 /// # Errors
 /// The first thing that could not be made or done. Nothing is left behind.
@@ -78,7 +78,7 @@ pub fn run_case(case: &Case, progress: impl FnMut(&str)) -> Result<CaseStory, Ru
 /// As [`run_case`], recorded by `recorder`.
 ///
 /// # Errors
-/// As there, or if it cannot be recorded.
+/// As there, or if the recording is not possible.
 pub fn record_case(
     case: &Case,
     mut progress: impl FnMut(&str),
@@ -115,7 +115,8 @@ fn run_trial(
     let mut worked = Vec::new();
     let mut last = None;
     for run in &trial.runs {
-        // Within a sweep each run is judged by whether it works; the trial's expectations are about all of them.
+        // In a sweep, each run is only judged by whether it works; the trial's expectations apply to all runs
+        // together.
         let expect: &[Expectation] = if trial.sweep.is_some() { &[] } else { &trial.expect };
         let id = RunId { control, value: run.value };
         let outcome = run_once(run, seed, expect, (id, recorder))?;
@@ -191,7 +192,7 @@ fn run_once(
     Ok(Outcome { observed, verdicts, diagram, drops, notices })
 }
 
-/// The server, or else the second host, is on the right; all others are on the left.
+/// Draws the diagram: the server, or else the second host, is on the right, and all others are on the left.
 fn draw(run: &Run, records: &[report::Record]) -> report::Diagram {
     let names: Vec<&str> = run.network.hosts.iter().map(|host| host.port.name.as_str()).collect();
     let right =

@@ -72,7 +72,8 @@ impl Lab {
         self.hosts.iter().map(|(name, netns)| inside(name, netns, Counters::read)).collect()
     }
 
-    /// Everything that the kernels and the router report now, and what `expect` asks for and cannot be had here.
+    /// Everything that the kernels and the router report now, and the observations that `expect` asks for but that
+    /// are not available here.
     pub(super) fn observe(
         &mut self,
         before: &[Counters],
@@ -102,7 +103,7 @@ impl Lab {
         Ok(())
     }
 
-    /// Stops the router and removes the network; what happened to the packets.
+    /// Stops the router and removes the network; returns what happened to the packets.
     pub(super) fn stop(self, observed: &mut Observations) -> Result<Vec<Record>, RunError> {
         let summary = self.network.stop()?;
         Ok(self.evidence.finish(&summary, observed))

@@ -25,23 +25,23 @@ impl std::fmt::Display for RunId {
 
 /// Records runs of cases, one after the other.
 pub trait Recorder {
-    /// The router of `run` is about to be built from `params`: the taps for its workers.
+    /// Called before the router of `run` is built from `params`; returns the taps for its workers.
     ///
     /// # Errors
-    /// Why nothing can be recorded; the case is not run then.
+    /// Why the recording is not possible; then the case is not run.
     fn prepare(&mut self, run: RunId, params: &RouterParams) -> Result<Vec<Taps>, String>;
 
     /// The router runs.
     fn begin(&mut self);
 
-    /// Its workers have ended.
+    /// Called when its workers have ended.
     fn finish(&mut self) -> Recorded;
 }
 
-/// What a recorder has to say about a run.
+/// What a recorder reports about a run.
 #[derive(Debug, Default)]
 pub struct Recorded {
-    /// The drops that mattered most.
+    /// The most important drops.
     pub drops: Vec<String>,
     /// What could not be recorded.
     pub notices: Vec<String>,

@@ -14,7 +14,7 @@ use crate::lab::traffic::{connect, request, stream, trace, udp};
 use crate::lab::value::{Facts, Observations};
 use crate::net::{NetError, Netns, sysctl};
 
-/// Connections that a stream's receiver lets wait.
+/// Backlog of a stream's receiver.
 const BACKLOG: u16 = 16;
 
 /// Steps in the background.
@@ -25,7 +25,7 @@ pub(super) struct Servers {
     others: Vec<(String, JoinHandle<std::io::Result<Facts>>)>,
 }
 
-/// Plays all steps in order; those in the background go on.
+/// Runs all steps in order; background steps continue.
 pub(super) fn play(run: &Run, lab: &Lab, observed: &mut Observations) -> Result<Servers, RunError> {
     let mut servers = Servers::default();
     for step in &run.traffic {
@@ -73,7 +73,7 @@ impl Servers {
         }
     }
 
-    /// Waits for the traffic in the background that ends by itself.
+    /// Waits for background traffic that ends by itself.
     fn join(&mut self, observed: &mut Observations) -> Result<(), RunError> {
         for (prefix, thread) in self.others.drain(..) {
             let panicked = |_| std::io::Error::other("the thread panicked");
@@ -165,7 +165,7 @@ fn at<R: Send>(peer: &Netns, work: impl FnOnce() -> std::io::Result<R> + Send) -
     peer.run(work).map_err(|error| std::io::Error::other(error.to_string()))?
 }
 
-/// Where segments made by hand go.
+/// The destination of segments that the lab builds itself.
 fn ipv4(target: &Target) -> std::io::Result<SocketAddrV4> {
     match target.address {
         IpAddr::V4(address) => Ok(SocketAddrV4::new(address, target.port)),

@@ -1,8 +1,8 @@
-//! Clients with one address, each with its own clock, one after another: a server sees this behind a NAT, on two paths from
-//! one client, or from a client that gives each connection its own clock.
+//! Clients with one address, each with its own clock, one after another. A server sees such clients behind a NAT, on
+//! two paths from one client, or from a client that gives each connection its own clock.
 //!
-//! They are built packet by packet, so that the case can choose their clocks: each sends a request, lets the server close, and
-//! closes by FIN.
+//! They are built packet by packet, so that the case can choose their clocks. Each sends a request, waits until the
+//! server closes, and closes by FIN.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -24,19 +24,20 @@ const TIME: (u32, u32) = (100_000_000, 10);
 pub struct Clients {
     /// How many connections.
     pub count: u16,
-    /// Address of all: of no host, so that no kernel answers for it, but behind the port of this host.
+    /// The address of all clients. No host has it, so no kernel answers for it, but it is behind the port of this
+    /// host.
     pub source: Ipv4Addr,
-    /// Whose turn it is with each connection.
+    /// Which clock each connection uses.
     pub clocks: Clocks,
-    /// Each connection waits at most so long for the answer to its one SYN; less where the answer to an echo request that
-    /// follows it shows that it is lost.
+    /// How long each connection waits for the answer to its only SYN. It waits less if the answer to an echo request,
+    /// sent after the SYN, shows that the SYN was lost.
     pub timeout: Duration,
 }
 
 /// The clocks behind the timestamps.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Clocks {
-    /// One for each client, who take turns: how far each is ahead (or behind, below 0), in ms. Not empty.
+    /// One for each client, used in turn: how far each is ahead (or behind, if negative), in ms. Not empty.
     Turns(Vec<i32>),
     /// A random one for each connection.
     PerConnection,
@@ -52,7 +53,7 @@ impl Clocks {
         }
     }
 
-    /// How many clients take turns; 0 if there is no telling.
+    /// How many clients take turns; 0 if this is not known.
     fn turns(&self) -> usize {
         match self {
             Self::Turns(offsets) => offsets.len(),
@@ -62,7 +63,7 @@ impl Clocks {
 }
 
 impl Clients {
-    /// Makes all connections; whether each got an answer.
+    /// Opens all connections; returns whether each got an answer.
     ///
     /// # Errors
     /// No raw sockets, no route to the server, or a connection breaks off.
@@ -78,7 +79,7 @@ impl Clients {
             .collect()
     }
 
-    /// Under the names of case files; also by client, from 1.
+    /// The results under the names of case files; also for each client, counted from 1.
     pub fn summary(&self, answered: &[bool]) -> Facts {
         let total = answered.len() as u64;
         let ok = answered.iter().filter(|&&ok| ok).count() as u64;

@@ -18,17 +18,17 @@ use crate::lab::value::{Facts, Value};
 /// Connection attempts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Connect {
-    /// How many.
+    /// Number of attempts.
     pub count: u64,
     /// How many at the same time, at least 1.
     pub concurrent: u64,
-    /// Of each attempt. Below 1 s, the first retry of a SYN comes too late: the attempt stands for one round trip.
+    /// Timeout of each attempt. Below 1 s, there is no retry of a SYN: the attempt stands for one round trip.
     pub timeout: Duration,
     /// Closes by RST instead of FIN.
     pub reset: bool,
-    /// Its own port for all attempts, one after the other; `None`: any.
+    /// One source port for all attempts, one after the other; `None`: any port.
     pub source_port: Option<u16>,
-    /// From the start of one attempt to that of the next; zero goes on at once.
+    /// Time from the start of one attempt to that of the next; zero: no pause.
     pub interval: Duration,
 }
 

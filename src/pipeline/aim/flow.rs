@@ -1,47 +1,47 @@
 //! The flows of one worker: what gives each wire packet its index, and where per-flow state lives.
 //!
-//! A flow is one direction of a 5-tuple that came in by one port. The table holds exactly as many flows as it was made
-//! for: flows are found by hash chains, so no two of them compete for a place before all places are taken. In a full table
-//! a new flow takes the place of another, the least recently used of the next eight in turn (counted): memory is bounded
-//! whatever hostile traffic does. A forgotten flow that comes back starts anew at index 0.
+//! A flow is one direction of a 5-tuple that came in by one port. The table holds exactly as many flows as it was
+//! made for: flows are found by hash chains, so a flow never loses its place while places are free. When the table is
+//! full, a new flow replaces the least recently used of the next eight flows in turn. Replaced flows are counted. So
+//! hostile traffic cannot make the table grow. If a forgotten flow comes back, it starts again at index 0.
 
 use crate::pipeline::chains::Chains;
 use crate::pipeline::router::Route;
 use crate::pipeline::wire::FlowKey;
 
-/// Flows among which the least recently used one gives up its place.
+/// How many flows are compared when one has to go: the least recently used of them is replaced.
 const CANDIDATES: usize = 8;
 
 /// A flow as packets carry it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct FlowRef {
-    /// What draws depend on: see [`crate::pipeline::aim::identity`].
+    /// The identity on which random draws depend: see [`crate::pipeline::aim::identity`].
     pub identity: u64,
     /// Place in the table: index for per-flow state.
     pub slot: u32,
-    /// Which tenant of that place.
+    /// Number of this use of the place: tells the flow from earlier flows at the same place.
     pub generation: u32,
 }
 
-/// Who a flow is to the draws.
+/// The identity of a flow for random draws.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Name {
-    /// Of this direction of the connection.
+    /// The identity of this direction of the connection.
     pub identity: u64,
     /// One more than the sequence number of the SYN that opened the connection; 0: unknown.
     pub opened: u32,
 }
 
-/// A flow, as somebody who asks sees it.
+/// A flow, as reports show it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FlowSeen {
     /// Sender and receiver.
     pub key: FlowKey,
-    /// The port that it comes in by.
+    /// The port by which its packets come in.
     pub port: u16,
-    /// What draws depend on.
+    /// The identity on which random draws depend.
     pub identity: u64,
-    /// Wire packets since the table knows it.
+    /// Wire packets since the flow entered the table.
     pub packets: u64,
 }
 
@@ -56,7 +56,7 @@ struct FlowEntry {
     opened: u32,
     key: FlowKey,
     port: u16,
-    /// [`FlowTable::keep`].
+    /// See [`FlowTable::keep`].
     is_kept: bool,
 }
 
@@ -74,7 +74,7 @@ pub struct FlowTable {
 }
 
 impl FlowTable {
-    /// How many flows a table holds that is asked to hold so many.
+    /// The capacity of a table that is asked to hold `flows` flows.
     pub fn capacity_for(flows: usize) -> usize {
         flows.max(CANDIDATES)
     }
@@ -103,7 +103,7 @@ impl FlowTable {
         self.evicted
     }
 
-    /// The flows from place `from` on, as many as `out` has room for; true if there are more.
+    /// Lists flows from place `from` on, as many as `out` has room for. Returns true if there are more.
     pub fn list(&self, from: usize, out: &mut Vec<FlowSeen>) -> bool {
         let room = out.capacity() - out.len();
         let seen = |entry: &FlowEntry| FlowSeen {
@@ -116,7 +116,7 @@ impl FlowTable {
         from.saturating_add(room) < self.entries.len()
     }
 
-    /// The place of the flow `key` (whose hash is `hash`) that comes in by `port`.
+    /// The place of the flow `key` (whose hash is `hash`) that came in by `port`.
     #[inline]
     pub fn find(&self, hash: u64, port: u16, key: &FlowKey) -> Option<u32> {
         self.chains.find(hash, |place| {
@@ -125,8 +125,8 @@ impl FlowTable {
         })
     }
 
-    /// The flow at `place` gets `wires` more packets: the flow, the index of the first of them, and the decision about its
-    /// route.
+    /// Counts `wires` more packets of the flow at `place`. Returns the flow, the index of the first of these packets,
+    /// and the decision about the flow's route.
     #[inline]
     pub fn advance(&mut self, place: u32, wires: u32) -> (FlowRef, u64, Route) {
         self.clock = self.clock.wrapping_add(1);
@@ -137,18 +137,19 @@ impl FlowTable {
         (FlowRef { identity: entry.identity, slot: place, generation: entry.generation }, index, entry.route)
     }
 
-    /// The key of `flow` and the index of its next packet; `None` if its place is another's by now.
+    /// The key of `flow` and the index of its next packet; `None` if another flow has taken its place.
     pub(in crate::pipeline) fn ahead(&self, flow: FlowRef) -> Option<(&FlowKey, u64)> {
         let entry = self.entries.get(flow.slot as usize)?;
         (entry.generation == flow.generation).then_some((&entry.key, entry.next_index))
     }
 
-    /// `count` packets of `flow`, which is known, have passed unseen.
+    /// Counts `count` packets of the known flow `flow` that passed without being shown to the router.
     pub(in crate::pipeline) fn pass(&mut self, flow: FlowRef, count: u64) {
         self.entries[flow.slot as usize].next_index += count;
     }
 
-    /// Says whether somebody else carries packets of `flow`, which its place does not show: then others are forgotten first.
+    /// Says whether the kernel carries packets of `flow` past the router, which the table cannot see. If so, other
+    /// flows are forgotten first.
     pub(in crate::pipeline) fn keep(&mut self, flow: FlowRef, is_kept: bool) {
         if let Some(entry) = self.entries.get_mut(flow.slot as usize)
             && entry.generation == flow.generation
@@ -168,8 +169,8 @@ impl FlowTable {
         Name { identity: entry.identity, opened: entry.opened }
     }
 
-    /// The name of the flow `key`, by whatever port it comes in; of several the one used last. With `opened` only that of
-    /// the connection which this SYN opened.
+    /// The name of the flow `key`, by whatever port it comes in. If there are several, the one used last. With
+    /// `opened`, only the flow of the connection that this SYN opened.
     pub(in crate::pipeline) fn name_of(&self, key: &FlowKey, opened: Option<u32>) -> Option<Name> {
         let mut last: Option<&FlowEntry> = None;
         self.chains.find(key.hash(), |place| {
@@ -186,7 +187,7 @@ impl FlowTable {
         last.map(|entry| Name { identity: entry.identity, opened: entry.opened })
     }
 
-    /// Every flow `key`, by whatever port it comes in, is from now on another one, called `name`.
+    /// Every flow `key`, by whatever port it comes in, now belongs to a new connection and is called `name`.
     pub(in crate::pipeline) fn rename_all(&mut self, key: &FlowKey, name: Name) {
         let (entries, generation) = (&mut self.entries, &mut self.generation);
         self.chains.find(key.hash(), |place| {
@@ -199,13 +200,13 @@ impl FlowTable {
         });
     }
 
-    /// The flow at `place` is from now on another one, called `name`.
+    /// The flow at `place` now belongs to a new connection and is called `name`.
     pub(in crate::pipeline) fn rename(&mut self, place: u32, name: Name) {
         self.generation = self.generation.wrapping_add(1);
         self.entries[place as usize].begin(self.generation, name);
     }
 
-    /// Takes in the flow `key`, which is not there; its place.
+    /// Adds the flow `key`, which is not in the table, and returns its place.
     pub fn insert(&mut self, hash: u64, port: u16, key: &FlowKey, route: Route, name: Name) -> u32 {
         self.generation = self.generation.wrapping_add(1);
         let Name { identity, opened } = name;
@@ -233,7 +234,7 @@ impl FlowTable {
         place as u32
     }
 
-    /// Forgets a flow of the full table.
+    /// Forgets one flow of the full table and returns its place.
     fn make_room(&mut self) -> usize {
         let window = (0..CANDIDATES).map(|step| (self.hand + step) % self.capacity);
         let age = |place: &usize| {
@@ -257,7 +258,7 @@ impl FlowEntry {
     }
 }
 
-/// One value per flow, reset when the place gets another tenant.
+/// One value per flow. It is reset when another flow takes the place in the table.
 #[derive(Debug, Clone)]
 pub struct PerFlow<T> {
     values: Vec<(u32, T)>,
@@ -269,7 +270,7 @@ impl<T: Clone + Default> PerFlow<T> {
         Self { values: vec![(0, T::default()); capacity] }
     }
 
-    /// The value of a flow; fresh if the flow is.
+    /// The value of a flow; a fresh one if the flow is new.
     #[inline]
     pub fn of(&mut self, flow: FlowRef) -> &mut T {
         let slot = flow.slot as usize % self.values.len();
@@ -281,7 +282,8 @@ impl<T: Clone + Default> PerFlow<T> {
         value
     }
 
-    /// A copy of the value of a flow. The place stays as it is: packets of its former tenant may still be on their way here.
+    /// A copy of the value of a flow. The stored value stays, even if it is of an earlier flow at this place: packets
+    /// of that flow may still be on their way to this stage.
     pub fn peek(&self, flow: FlowRef) -> T {
         let (generation, value) = &self.values[flow.slot as usize % self.values.len()];
         if *generation == flow.generation { value.clone() } else { T::default() }

@@ -17,16 +17,16 @@ use crate::pipeline::wire::FlowKey;
 
 /// Bits of the path's count that say how often a trigger fired; the other 40 say how many packets it saw.
 const FIRED_BITS: u32 = 24;
-/// Where the count of firings over a path stops; `times` over a path must be less.
+/// The largest count of firings over a path. The trigger's `times` must be less if it counts over a path.
 pub const MAX_FIRED: u64 = (1 << FIRED_BITS) - 1;
 
 /// Decides which wire packets a stage acts on.
 #[derive(Debug)]
 pub struct Gate {
-    /// Nothing is asked of any packet.
+    /// The gate lets every packet through to the stage.
     is_open: bool,
     select: Option<Select>,
-    /// What each flow has sent, if the selection asks for it.
+    /// What each flow has sent, if the selection depends on it.
     sent: Option<PerFlow<Sent>>,
     trigger: Option<Armed>,
     /// Number of the only phase in which the stage acts.
@@ -44,13 +44,13 @@ struct Armed {
 
 #[derive(Debug)]
 enum Counts {
-    /// Nothing in the trigger counts.
+    /// The trigger counts nothing.
     None,
     Flow(PerFlow<Count>),
     Path(Arc<Alone>),
     /// Packets and bytes.
     FlowBytes(PerFlow<(Count, u64)>),
-    /// Bytes alone: they take the word of the packets.
+    /// Bytes alone. They use the word that otherwise counts packets.
     PathBytes(Arc<Alone>),
 }
 
@@ -58,12 +58,12 @@ enum Counts {
 struct Count {
     /// Selected wire packets so far.
     seen: u64,
-    /// Those acted on.
+    /// Packets among these that the stage acted on.
     fired: u64,
 }
 
 impl Gate {
-    /// A gate whose counts start at zero; `shared` holds those that run over the path.
+    /// A gate whose counts start at zero; `shared` holds the counts that run over the path.
     pub fn new(select: &Select, trigger: &Trigger, key: StageKey, shared: &Shared, flows: usize) -> Self {
         let armed = || Armed {
             key,
@@ -93,8 +93,8 @@ impl Gate {
         Self { is_open: true, select: None, sent: None, trigger: None, phase: None }
     }
 
-    /// How many wire packets at the front of `packet`, `limit` at most, fare alike, and whether the stage acts on them.
-    /// The counts move on by as many.
+    /// How many wire packets at the front of `packet`, at most `limit`, get the same answer, and whether the stage
+    /// acts on them. The counts are advanced by this number.
     #[inline]
     pub fn claim(&mut self, packet: &Packet, limit: u32, now: Instant) -> Claim {
         if self.is_open {
@@ -117,27 +117,27 @@ impl Gate {
     }
 }
 
-/// What a gate says of the next plain packets of a flow.
+/// What a gate can say in advance about the next plain packets of a flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outlook {
-    /// The stage acts on none of so many.
+    /// The stage acts on none of these next packets.
     Shut(Quiet),
-    /// It acts on all from now on.
+    /// The stage acts on all packets from now on.
     Open,
-    /// That is seen when they come.
+    /// The gate can only say when the packets come.
     Unknown,
 }
 
 impl Gate {
-    /// The draw by which the trigger let the first wire packet of `packet` through to the stage; `None` if there is none, or it goes
-    /// by arrival.
+    /// The draw by which the trigger let the first wire packet of `packet` through to the stage. `None` if the
+    /// trigger draws nothing, or if its draws go by the order of arrival.
     pub(crate) fn drawn(&self, packet: &Packet) -> Option<Draw> {
         let armed = self.trigger.as_ref().filter(|armed| armed.trigger.scope == Scope::Flow)?;
         let chance = armed.chance.as_ref()?;
         Some(chance.draw(packet.stream(armed.key), packet.index))
     }
 
-    /// What is known of the next plain packets of a flow ([`crate::pipeline::router::quiet`]).
+    /// What the gate can say about the next plain packets of a flow ([`crate::pipeline::router::quiet`]).
     pub fn outlook(&self, ahead: &Ahead) -> Outlook {
         let selected = self.of_flow(ahead);
         match (selected, &self.trigger) {
@@ -149,8 +149,8 @@ impl Gate {
         }
     }
 
-    /// `count` wire packets of the flow have passed unseen, no more than [`Self::outlook`] has allowed; whether the stage would
-    /// have been asked about them.
+    /// Counts `count` wire packets of the flow that passed without being shown, at most as many as [`Self::outlook`]
+    /// allowed. Returns whether the stage would have been asked about them.
     pub fn passed(&mut self, ahead: &Ahead, count: u64) -> bool {
         let is_open = self.outlook(ahead) == Outlook::Open;
         let is_selected = self.of_flow(ahead) == OfFlow::All;
@@ -162,7 +162,7 @@ impl Gate {
         is_open
     }
 
-    /// Whether plain packets of the flow `key` may be acted on.
+    /// Whether the stage may act on plain packets of the flow `key`.
     pub fn takes(&self, key: &FlowKey) -> bool {
         self.select.as_ref().is_none_or(|select| select.of_flow(key, None) != OfFlow::No)
     }
@@ -174,8 +174,9 @@ impl Gate {
         select.of_flow(&ahead.key, sent.and_then(|sent| sent.opened()))
     }
 
-    /// [`Self::claim`] where it matters what the flow has sent; out of the way of gates that do not ask. Every packet of the
-    /// flow counts as sent, whatever else the selection wants of it.
+    /// [`Self::claim`] for selections that depend on what the flow has sent; a separate function, so that other gates
+    /// do not pay for it. Every packet of the flow counts as sent, whether or not the rest of the selection matches
+    /// it.
     #[inline(never)]
     fn claim_behind(&mut self, packet: &Packet, limit: u32, now: Instant) -> Claim {
         let (Some(sent), Some(select)) = (&mut self.sent, &self.select) else {
@@ -198,7 +199,7 @@ impl Gate {
     }
 }
 
-/// Whether the trigger depends on how many packets came before: over a path also what it draws.
+/// Whether the trigger depends on how many packets came before. A draw over a path does too.
 const fn counts(trigger: &Trigger) -> bool {
     (matches!(trigger.scope, Scope::Path) && trigger.probability.is_some()) || trigger.counts_packets()
 }
@@ -246,7 +247,7 @@ impl Armed {
                 Some(chance) if run.acts && in_time => {
                     let (stream, index) = match trigger.scope {
                         Scope::Flow => (packet.stream(key), packet.index),
-                        // By arrival, whatever flow it is of.
+                        // By the order of arrival, whatever the flow.
                         Scope::Path => (key.stream(0, 0), count.seen),
                     };
                     let (count, acts) = chance.run(stream, index, run.count);
@@ -276,8 +277,8 @@ impl Armed {
     }
 }
 
-/// Takes the next numbers of the path's count. Workers that race for them take turns: both counts are one word, so that
-/// none fires once too often.
+/// Advances the path's count. Workers that race for it take turns: both counts are in one word, so that the trigger
+/// never fires once too often.
 fn claim_shared(word: &AtomicU64, decide: impl Fn(Count) -> Claim) -> Claim {
     let mut before = word.load(Ordering::Acquire);
     loop {
@@ -313,7 +314,8 @@ impl Count {
 }
 
 impl Trigger {
-    /// How many of the next selected wire packets, `limit` at most, fare alike by their number, and whether they are due.
+    /// How many of the next selected wire packets, at most `limit`, get the same answer by their number, and whether
+    /// they are due.
     fn run(&self, count: Count, limit: u32) -> Claim {
         let mut length = u64::from(limit);
         let mut due = true;
@@ -350,10 +352,11 @@ impl Trigger {
         Claim::new(length as u32, due)
     }
 
-    /// `run`, narrowed by what counts bytes, of which `seen` came before `packet`. A packet counts as a whole for where it begins.
+    /// `run`, narrowed by the conditions that count bytes; `seen` bytes came before `packet`. A packet counts by the
+    /// position of its first byte.
     fn run_bytes(&self, packet: &Packet, seen: u64, run: Claim) -> Claim {
         let Claim { mut count, mut acts } = run;
-        // All wire packets but the last are of one length, and the last decides nothing about another.
+        // All wire packets but the last have the same length, and no packet comes after the last.
         let each = u64::from(packet.wire_length(0)).max(1);
         let begins_before = |bytes: u64| bytes.saturating_sub(seen).div_ceil(each);
         let mut condition = |before: u64, holds: bool| {
@@ -383,7 +386,7 @@ mod tests {
     use crate::pipeline::testing::{Run, Spec, stage};
     use crate::pipeline::time::Duration;
 
-    /// Which of `frames` are left by a stage that drops what `trigger` chooses.
+    /// Which of `frames` are left by a stage that drops what `trigger` selects.
     fn wires_left(trigger: &Trigger, frames: &[Spec]) -> usize {
         let drop = StageParams { trigger: trigger.clone(), ..stage(ImpairmentParams::Drop(DropParams)) };
         let mut run = Run::new(vec![drop]);

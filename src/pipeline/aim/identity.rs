@@ -1,24 +1,27 @@
-//! Who a flow is to the random draws: what stays the same when somebody runs the same thing again.
+//! The identity of a flow for random draws: what stays the same when the same traffic runs again.
 //!
-//! Model: both directions of a connection are called by its protocol, IP version and service, and by the ordinal of the
-//! connection among those that came to this service by the same port. The two directions differ by one bit pattern. Not
-//! in it are ephemeral ports, ICMP echo identifiers and the client's address.
+//! Model: both directions of a connection are identified by the protocol, the IP version, the service, and the
+//! ordinal of the connection among those that came to this service by the same port. The two directions differ by one
+//! bit pattern. Ephemeral ports, ICMP echo identifiers and the client's address are not part of the identity.
 //!
-//! The service is the end that was called: of TCP the receiver of a SYN, or the sender of a SYN-ACK, or, if neither was
-//! seen (a capture that begins in the middle), the end with the lower port; of echo requests and replies the host that is
-//! pinged; of everything else, and of TCP between equal ports, the destination of the first packet seen of the two
-//! directions. Fragments have no ports: those between two hosts are a connection of their own.
+//! The service is the end that was called. For TCP, this is the receiver of a SYN or the sender of a SYN-ACK; if
+//! neither was seen (a capture that begins in the middle), it is the end with the lower port. For echo requests and
+//! replies, it is the host that is pinged. For everything else, and for TCP between equal ports, it is the
+//! destination of the first packet seen in either direction. Fragments have no ports: all fragments between two hosts
+//! form a connection of their own.
 //!
-//! The address of a service counts as little as it can. The first address of a port is no address at all: so `exec`, whose
-//! addresses may differ, and a capture from elsewhere are the same. Any other is the part of the address that the prefix
-//! of its route leaves open, and nothing where no route leads there.
+//! As little as possible of the service's address is part of the identity. The first address of a port counts as no
+//! address: so a run of `exec`, whose addresses may differ, and a capture from elsewhere give the same identity. For
+//! any other address, only the part counts that the prefix of its route leaves open; nothing counts if no route leads
+//! there.
 //!
-//! A TCP SYN with another sequence number than the one before, in a flow that is known, opens a new connection: both its
-//! directions begin again at index 0. Other protocols show no such sign: a UDP client that gets a port again continues.
+//! If a TCP SYN in a known flow has another sequence number than the SYN before, it opens a new connection: both its
+//! directions begin again at index 0. Other protocols have no such sign: a UDP client that reuses a port continues
+//! the old flow.
 //!
-//! Several workers share the counters ([`Ordinals`]); both directions of a connection are one worker's. A connection of
-//! which both directions were forgotten ([`FlowTable`]) gets the next ordinal when it comes back; if one of them is still
-//! known, it keeps its own.
+//! The workers share the counters ([`Ordinals`]); one worker handles both directions of a connection. If both
+//! directions of a connection were forgotten ([`FlowTable`]), it gets the next ordinal when it comes back. If one
+//! direction is still known, the connection keeps its ordinal.
 
 use std::sync::Arc;
 
@@ -32,17 +35,18 @@ use crate::pipeline::router::routes::Routes;
 use crate::pipeline::time::Instant;
 use crate::pipeline::wire::{FlowKey, Tcp, protocol, tcp::flag};
 
-/// What the answering direction has and the other has not: digits of e.
+/// The answering direction has the identity with these bits flipped: digits of e.
 const TURNED: u64 = 0xb7e1_5162_8aed_2a6a;
 
 /// Connections that one worker has named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Named {
-    /// All of them.
+    /// All connections.
     pub connections: u64,
-    /// Those that came within a millisecond of another to the same service: which is first may differ in the next run.
+    /// Connections that came within a millisecond of another to the same service: their order may differ in the next
+    /// run.
     pub close: u64,
-    /// Those that are counted together with another service's, since there are more services than counters.
+    /// Connections that share a counter with another service, because there are more services than counters.
     pub shared: u64,
 }
 
@@ -66,11 +70,11 @@ pub struct Identities {
 /// A flow without a name.
 #[derive(Debug, Clone, Copy)]
 pub struct Unnamed<'a> {
-    /// Its first packet, or the SYN that makes it another.
+    /// Its first packet, or the SYN that opens another connection in it.
     pub packet: &'a Packet,
-    /// Of the packet.
+    /// The key of the packet's flow.
     pub key: &'a FlowKey,
-    /// Of the key.
+    /// The hash of the key.
     pub hash: u64,
     /// The port by which it leaves, if it does; else that by which it came.
     pub egress: u16,
@@ -79,16 +83,16 @@ pub struct Unnamed<'a> {
 /// Tells connections whose beginning was not seen from others of the same service.
 const MIDDLE: u64 = 0x6D69_6464_6C65_0001;
 
-/// What a packet says about who opened its connection.
+/// What a packet says about which end opened its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Sign {
-    /// Its sender, with [`Name::opened`].
+    /// Its sender opened it; with [`Name::opened`].
     Opens(u32),
-    /// Its receiver.
+    /// Its receiver opened it.
     Answers,
-    /// TCP that does not tell.
+    /// A TCP packet that does not tell.
     Middle,
-    /// Nothing.
+    /// Not TCP: nothing is known.
     None,
 }
 
@@ -99,7 +103,7 @@ pub fn is_syn(packet: &Packet) -> bool {
 }
 
 impl Identities {
-    /// By the rule of `params`, with counters that all workers of a router have.
+    /// Names flows by the rule of `params`, with counters that all workers of a router share.
     pub fn new(params: &RouterParams, ordinals: Arc<Ordinals>) -> Self {
         Self { rule: params.identity, ordinals, ports: params.ports.clone(), named: Named::default() }
     }
@@ -109,13 +113,13 @@ impl Identities {
         self.named
     }
 
-    /// Whether a SYN in a flow that is known has to be asked about.
+    /// Whether `packet`, in a known flow, has to be checked for opening another connection.
     #[inline]
     pub fn asks_about(&self, packet: &Packet) -> bool {
         self.rule == Identity::Service && is_syn(packet)
     }
 
-    /// The name of a flow that is new.
+    /// The name of a new flow.
     pub(in crate::pipeline) fn name(
         &mut self,
         flow: Unnamed<'_>,
@@ -129,7 +133,7 @@ impl Identities {
         }
         let sign = Sign::of(flow.packet);
         let opened = if let Sign::Opens(opened) = sign { Some(opened) } else { None };
-        // The same packets by another port, or the other direction.
+        // The same packets seen at another port, or the other direction of the connection.
         if let Some(name) = table.name_of(flow.key, opened) {
             return name;
         }
@@ -141,7 +145,7 @@ impl Identities {
         }
         let name = self.new_name(flow, sign, routes, now);
         if opened.is_some() {
-            // What answered an earlier connection between the same ports answers this one.
+            // The flow that answered an earlier connection between the same ports now answers this one.
             opposites().for_each(|key| table.rename_all(&key, name.turned()));
         }
         name
@@ -152,7 +156,7 @@ impl Identities {
         matches!(Sign::of(packet), Sign::Opens(opened) if opened != name.opened)
     }
 
-    /// The name of a connection that is new.
+    /// The name of a new connection.
     fn new_name(&mut self, flow: Unnamed<'_>, sign: Sign, routes: &Routes, now: Instant) -> Name {
         let key = flow.key;
         let (from, to) = (key.source_port(), key.destination_port());
@@ -164,7 +168,8 @@ impl Identities {
         let called = if is_turned { key.reversed() } else { *key };
         let ports =
             if is_turned { (flow.egress, flow.packet.ingress) } else { (flow.packet.ingress, flow.egress) };
-        // What begins in its middle is numbered apart: the leftovers of an earlier run must not shift the numbers of connections.
+        // Connections seen from the middle have their own numbers: leftovers of an earlier run must not shift the
+        // numbers of connections.
         let middle = if sign == Sign::Middle { MIDDLE } else { 0 };
         let service = self.service(&called, routes) ^ middle;
         let counter = mix(service ^ u64::from(ports.0) << 32 ^ u64::from(ports.1));
@@ -177,10 +182,10 @@ impl Identities {
         if is_turned { name.turned() } else { name }
     }
 
-    /// A hash of what is called by `key`.
+    /// A hash of the service that `key` leads to.
     fn service(&self, key: &FlowKey, routes: &Routes) -> u64 {
         let port = match key.protocol() {
-            // An echo has its identifier there.
+            // An echo request has its identifier in the place of the port.
             protocol::ICMP | protocol::ICMPV6 => 0,
             _ => key.destination_port(),
         };
@@ -188,7 +193,7 @@ impl Identities {
         mix(mix(kind) ^ self.host(key, routes))
     }
 
-    /// What counts of the address that `key` leads to.
+    /// The part of the destination address of `key` that counts.
     fn host(&self, key: &FlowKey, routes: &Routes) -> u64 {
         let address = key.destination();
         let is_of = |port: &PortParams| {
@@ -211,14 +216,14 @@ impl Identities {
     }
 }
 
-/// The flows that answer `key`: on this side of the translators, and on the other.
+/// The flows that answer `key`: on this side of the translators and on the other side.
 fn opposites(key: &FlowKey, nats: &[Nat]) -> impl Iterator<Item = FlowKey> {
     let translated = nats.iter().filter_map(|nat| nat.translated(key)).map(FlowKey::answers);
     std::iter::once(key.answers()).chain(translated)
 }
 
 impl Name {
-    /// Of the other direction.
+    /// The name of the other direction.
     const fn turned(self) -> Self {
         Self { identity: self.identity ^ TURNED, ..self }
     }

@@ -1,8 +1,8 @@
 //! Which packets a stage acts on.
 //!
-//! [`flow`] finds a packet's flow and counts its packets. [`identity`] and [`ordinals`] say who the flow is to the draws. `select`
-//! is a `match`; [`segments`] says what a TCP segment is by what its flow sent before. A [`gate`] joins them with a trigger, in front
-//! of a stage.
+//! [`flow`] finds a packet's flow and counts its packets. [`identity`] and [`ordinals`] give the flow the identity
+//! that random draws depend on. `select` is a stage's `match`; [`segments`] classifies a TCP segment by what its flow
+//! has sent before. A [`gate`] combines them with a trigger and stands in front of a stage.
 
 pub mod flow;
 pub mod gate;

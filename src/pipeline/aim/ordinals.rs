@@ -1,15 +1,16 @@
-//! Which connection to its service a connection is: counters that the workers of a router share.
+//! The ordinal of a connection among those to its service: counters that the workers of a router share.
 //!
-//! A bounded table of atomic counters, one for each service, touched only when a connection is new. The order of arrival
-//! decides: of two connections that two workers see at the same moment, the one whose worker gets to the counter first is
-//! the earlier. Nothing is ever forgotten: what comes when the eight places for its hash are taken shares the counter of
-//! another service.
+//! A bounded table of atomic counters, one for each service, which is only touched when a connection is new. The
+//! order of arrival decides: if two workers see two connections at the same moment, the worker that reaches the
+//! counter first has the earlier one. Nothing is ever forgotten: if the eight places for a service's hash are taken,
+//! the service shares the counter of another service.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::pipeline::time::{Duration, Instant};
 
-/// Connections to one service that follow each other faster than this may come in another order in the next run.
+/// If two connections to one service follow each other within less than this time, their order may differ in the next
+/// run.
 pub const CLOSE: Duration = Duration::from_millis(1);
 
 /// The counters.
@@ -21,7 +22,7 @@ pub struct Ordinals(Box<[[Counter; Self::WAYS]]>);
 struct Counter {
     key: AtomicU64,
     next: AtomicU64,
-    /// When the last one was given out, in nanoseconds.
+    /// When the last number was given out, in nanoseconds.
     last: AtomicU64,
 }
 
@@ -30,9 +31,9 @@ struct Counter {
 pub struct Ordinal {
     /// How many connections the counter had before this one.
     pub number: u64,
-    /// The one before came less than [`CLOSE`] before.
+    /// The connection before it came less than [`CLOSE`] earlier.
     pub is_close: bool,
-    /// The counter is that of another service, for lack of room.
+    /// The counter is shared with another service, because the table is full.
     pub is_shared: bool,
 }
 
@@ -43,7 +44,7 @@ impl Default for Ordinals {
 }
 
 impl Ordinals {
-    /// Services with a counter of their own at most.
+    /// The largest number of services with a counter of their own.
     pub const SERVICES: usize = 8_192;
     const WAYS: usize = 8;
 
@@ -51,7 +52,7 @@ impl Ordinals {
     pub fn next(&self, key: u64, now: Instant) -> Ordinal {
         let key = key.max(1);
         let set = &self.0[key as usize % self.0.len()];
-        // A place that somebody else takes in between is taken by that key.
+        // If another worker takes the place in the meantime, the place has that worker's key.
         let is_mine = |counter: &&Counter| {
             let taken = counter.key.compare_exchange(0, key, Ordering::AcqRel, Ordering::Acquire);
             taken.map_or_else(|holder| holder == key, |_| true)

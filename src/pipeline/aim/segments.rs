@@ -1,9 +1,10 @@
-//! TCP segments by what they are, and by what was sent before them in their flow.
+//! TCP segments by what they are, and by what their flow has sent before them.
 //!
-//! What one flow has sent is remembered as one number, the end of it, in the arithmetic of sequence numbers (RFC 9293
-//! section 3.4). What begins behind it is new; what begins before it is sent again, even if it only comes late. A SYN with
-//! another number begins another connection. Trains are answered for whole: their segments follow each other, so that
-//! what they are changes at few places, which [`View::marks`] names.
+//! For each flow, the end of what it has sent is remembered as one number, in the arithmetic of sequence numbers (RFC
+//! 9293 section 3.4). A segment that begins at or after this end is new. A segment that begins before it counts as
+//! sent again, even if it is only late. A SYN with another number begins another connection. Trains are answered for
+//! as a whole: their segments follow each other, so what they are changes only at the few places that [`View::marks`]
+//! names.
 
 use crate::pipeline::conn;
 use crate::pipeline::packet::Packet;
@@ -14,7 +15,7 @@ use crate::pipeline::wire::tcp::{flag, option};
 /// Shortest SACK option with a block in it.
 const SACK_BLOCK: usize = 10;
 
-/// What wire packet `i` is by itself; nothing if it is no whole segment.
+/// The kinds of wire packet `i` by itself; none if it is not a whole segment.
 pub fn kinds(packet: &Packet, i: u32) -> Segments {
     let Some(flags) = packet.wire_flags(i).filter(|_| !packet.layout.is_fragment()) else {
         return Segments::NONE;
@@ -36,41 +37,41 @@ pub fn kinds(packet: &Packet, i: u32) -> Segments {
 /// What one flow has sent.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Sent {
-    /// Anything at all, but for RSTs.
+    /// The flow has sent a packet other than a RST.
     begun: bool,
-    /// A SYN, and nothing behind it yet.
+    /// The flow has sent a SYN, and nothing after it yet.
     opening: bool,
     /// Sequence number of the SYN, if it was seen.
     syn: Option<u32>,
-    /// One behind the last sequence number.
+    /// One more than the last sequence number sent.
     end: u32,
     /// New data segments.
     data: u64,
-    /// First byte of the one that is aimed at.
+    /// Sequence number of the first byte of the data segment that is aimed at.
     aimed: Option<u32>,
 }
 
-/// A single segment or a train, and the flow's past just before it.
+/// A single segment or a train, and what its flow had sent just before it.
 #[derive(Debug)]
 pub struct View {
     sent: Sent,
     flags: u8,
-    /// Of the first byte of payload.
+    /// Sequence number of the first byte of payload.
     first: u32,
     wires: u32,
-    /// Payload of each wire packet but the last.
+    /// Payload length of each wire packet but the last.
     segment: u32,
     payload: u32,
-    /// How many wire packets at the front begin with what was sent before.
+    /// How many wire packets at the front begin with data that was sent before.
     repeated: u32,
-    /// Whether it is the SYN that was sent before.
+    /// Whether it is a SYN that was sent before.
     repeats_syn: bool,
-    /// The wire packet that carries the first byte aimed at, and whether that was sent before.
+    /// The wire packet that carries the first byte aimed at, and whether this byte was sent before.
     aimed: Option<(u32, bool)>,
 }
 
 impl Sent {
-    /// A packet in the light of this past; `None` if it is no whole segment.
+    /// Views a packet after what its flow has sent; `None` if the packet is not a whole segment.
     pub fn view(&self, packet: &Packet, aim: Option<Transmission>) -> Option<View> {
         let tcp = conn::tcp(packet).filter(|_| !packet.layout.is_fragment())?;
         let (flags, sequence) = (tcp.flags(), tcp.sequence());
@@ -134,24 +135,24 @@ impl Sent {
 }
 
 impl View {
-    /// How many wire packets may be answered for at once: SYNs and RSTs do not come in trains, and what calls itself
-    /// one is taken apart.
+    /// How many wire packets may be answered for at once. SYNs and RSTs do not come in trains: a packet that claims
+    /// to be such a train is taken apart.
     pub const fn limit(&self) -> u32 {
         if self.flags & (flag::SYN | flag::RST) == 0 { self.wires } else { 1 }
     }
 
-    /// The wire packets at which what they are may change, besides the last.
+    /// The wire packets, besides the last, at which the answer may change.
     pub fn marks(&self) -> [u32; 4] {
         let aimed = self.aimed.map_or(0, |(wire, _)| wire);
         [1, self.repeated, aimed, aimed + 1]
     }
 
-    /// What wire packet `i` is in the light of what was sent before it, given what it is by itself.
+    /// The kinds of wire packet `i` after what was sent before it, given its kinds by itself.
     pub fn remembered(&self, i: u32, kinds: Segments) -> Segments {
         let (data, is_rst) = (kinds.has(Segment::Data), kinds.has(Segment::Rst));
         let is_syn = !is_rst && self.is(flag::SYN);
         let counts = data || kinds.has(Segment::Fin);
-        // The first wire packet with an ACK behind the SYN ends the handshake.
+        // The first wire packet with an ACK after the SYN ends the handshake.
         let opening = self.sent.opening && (i == 0 || !self.is(flag::ACK));
         Segments::NONE
             .with_if(data && i >= self.repeated, Segment::NewData)

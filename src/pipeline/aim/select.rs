@@ -1,7 +1,8 @@
 //! Which packets a stage looks at.
 //!
-//! The wire packets of a train share addresses and ports, but the last is shorter and carries FIN and PSH, and the first
-//! CWR; so a selection answers for a run of wire packets, as stages do. What was sent before is told by the gate.
+//! The wire packets of a train share addresses and ports, but the last one is shorter and carries FIN and PSH, and
+//! the first one carries CWR. So a selection answers for a run of wire packets, as stages do. The gate tells the
+//! selection what was sent before.
 
 use std::net::IpAddr;
 
@@ -13,13 +14,13 @@ use crate::pipeline::params::{FragmentSelect, Opened, QuicSelect, Segment, Segme
 use crate::pipeline::wire::tcp::flag;
 use crate::pipeline::wire::{FlowKey, protocol, quic};
 
-/// Most wire packets of a train of datagrams that are looked into at once: the kernel makes none longer.
+/// Largest number of datagrams of a train that are inspected at once: the kernel makes no longer trains.
 const MOST_DATAGRAMS: u32 = 128;
 
 /// What a selection, or a gate, says about the first wire packets of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Claim {
-    /// How many of them fare alike.
+    /// How many of them get the same answer.
     pub count: u32,
     /// Whether the stage acts on them.
     pub acts: bool,
@@ -38,7 +39,8 @@ impl Select {
         *self == Self::default()
     }
 
-    /// How many wire packets at the front of `packet`, `limit` at most, are alike selected, and whether they are.
+    /// How many wire packets at the front of `packet`, at most `limit`, get the same answer, and whether they are
+    /// selected.
     #[inline]
     pub fn run(&self, packet: &Packet, limit: u32) -> Claim {
         if !self.takes_packet(packet) {
@@ -65,7 +67,7 @@ impl Select {
         Claim::new(count, first)
     }
 
-    /// [`Self::run`] of a selection that [`Self::remembers`], in the light of `view`, if it is TCP.
+    /// [`Self::run`] for a selection that [`Self::remembers`]; `view` is what is known of the packet if it is TCP.
     pub fn run_behind(&self, packet: &Packet, limit: u32, view: Option<&View>) -> Claim {
         let Some(view) = view.filter(|_| self.takes_packet(packet)) else { return Claim::new(limit, false) };
         let takes = |i| {
@@ -80,7 +82,7 @@ impl Select {
         Claim::new(marks.filter(changes).min().unwrap_or(limit), first)
     }
 
-    /// The datagrams of a train have only their headers in common.
+    /// The datagrams of a train have only their headers in common, so each is inspected.
     fn run_quic(&self, quic: &QuicSelect, packet: &Packet, limit: u32) -> Claim {
         let takes = |i| self.takes_wire(packet, i) && quic.takes(wire_bytes(packet, i));
         let limit = limit.min(MOST_DATAGRAMS);
@@ -88,7 +90,7 @@ impl Select {
         Claim::new((1..limit).find(|&i| takes(i) != first).unwrap_or(limit), first)
     }
 
-    /// Whether it depends on what was sent before.
+    /// Whether the selection depends on what was sent before.
     pub const fn remembers(&self) -> bool {
         self.segments.meets(Segments::REMEMBERED) || self.transmission.is_some() || self.opened.is_some()
     }
@@ -101,7 +103,7 @@ impl Select {
             || self.quic.is_some()
     }
 
-    /// What all wire packets have in common.
+    /// Whether the fields match that all wire packets have in common.
     fn takes_packet(&self, packet: &Packet) -> bool {
         any_or(&self.protocols, |&protocol| protocol == packet.protocol())
             && prefix_or_any(&self.source, || packet.source())
@@ -128,12 +130,12 @@ impl Select {
             && any_or(&self.ports, |range| within(source)(range) || within(destination)(range))
     }
 
-    /// What wire packets differ in.
+    /// Whether the fields match in which wire packets differ.
     fn takes_wire(&self, packet: &Packet, i: u32) -> bool {
         self.takes_kinds(packet, i, || segments::kinds(packet, i))
     }
 
-    /// The same, given what wire packet `i` is.
+    /// The same, given the kinds of wire packet `i`.
     fn takes_kinds(&self, packet: &Packet, i: u32, kinds: impl FnOnce() -> Segments) -> bool {
         let within = |range: Option<(u32, u32)>, value: u32| {
             range.is_none_or(|(low, high)| (low..=high).contains(&value))
@@ -155,16 +157,17 @@ impl Select {
 /// Which plain packets ([`crate::pipeline::router::quiet`]) of a flow a selection takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OfFlow {
-    /// None.
+    /// None of them.
     No,
-    /// That depends on the packet.
+    /// Some; this depends on the packet.
     Some,
-    /// All.
+    /// All of them.
     All,
 }
 
 impl Select {
-    /// Which plain packets of the flow `key` are selected, if its connection was `opened` then; `None`: that is not known.
+    /// Which plain packets of the flow `key` are selected, if its connection was `opened` at that time; `None`: not
+    /// known.
     pub fn of_flow(&self, key: &FlowKey, opened: Option<Opened>) -> OfFlow {
         const SHOWN: u8 = flag::SYN | flag::FIN | flag::RST;
         let is_tcp = key.protocol() == protocol::TCP;
@@ -190,7 +193,7 @@ impl Select {
         }
     }
 
-    /// The same by what the wire packets of a train have in common.
+    /// The same, by the fields that the wire packets of a train have in common.
     fn of_key(&self, key: &FlowKey) -> OfFlow {
         let is_possible = self.takes_key(key)
             && self.fragment.is_none_or(|wanted| wanted == FragmentSelect::None)
@@ -208,7 +211,7 @@ impl Select {
         if depends { OfFlow::Some } else { OfFlow::All }
     }
 
-    /// What all plain packets of a flow have in common.
+    /// Whether the fields match that all plain packets of a flow have in common.
     fn takes_key(&self, key: &FlowKey) -> bool {
         let (source, destination) = (key.source_port(), key.destination_port());
         let within = |port: u16| move |&(first, last): &(u16, u16)| (first..=last).contains(&port);
@@ -230,7 +233,7 @@ impl Select {
 }
 
 impl QuicSelect {
-    /// Whether any packet in a datagram is wanted.
+    /// Whether any QUIC packet in a datagram is wanted.
     fn takes(&self, datagram: &[u8]) -> bool {
         quic::packets(datagram).any(|quic| {
             (self.packets == 0 || quic.packet.is_some_and(|packet| self.packets & packet as u8 != 0))

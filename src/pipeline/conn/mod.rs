@@ -15,18 +15,18 @@ use crate::pipeline::wire::{FlowKey, Tcp, Update, tcp::flag};
 pub struct ConnKey {
     /// The home direction.
     pub key: FlowKey,
-    /// Of the key.
+    /// The hash of the key.
     pub hash: u64,
 }
 
 impl ConnKey {
-    /// The connection of a packet in home direction, by the packet's bytes as they are now.
+    /// The connection of a packet in home direction, by the current bytes of the packet.
     pub fn home(packet: &Packet) -> Self {
         let key = FlowKey::new(packet.bytes(), packet.layout);
         Self { key, hash: key.hash() }
     }
 
-    /// The connection of a packet that goes back.
+    /// The connection of a packet in the opposite direction.
     pub fn back(packet: &Packet) -> Self {
         let key = FlowKey::new(packet.bytes(), packet.layout).reversed();
         Self { key, hash: key.hash() }
@@ -41,8 +41,8 @@ pub fn tcp(packet: &Packet) -> Option<Tcp<&[u8]>> {
     Tcp::new(&packet.bytes()[packet.layout.transport_offset()..]).ok()
 }
 
-/// Changes the TCP header of `packet` by `how`, which says whether it did; the checksum stays as right as it was. False if
-/// it is not TCP with a whole header.
+/// Changes the TCP header of `packet` by `how`, which returns whether it changed anything; the checksum stays as
+/// correct as it was. False if the packet is not TCP with a whole header.
 pub fn change(packet: &mut Packet, how: impl FnOnce(&mut Tcp<&mut [u8]>, Update) -> bool) -> bool {
     if !packet.is_tcp() {
         return false;
@@ -53,7 +53,7 @@ pub fn change(packet: &mut Packet, how: impl FnOnce(&mut Tcp<&mut [u8]>, Update)
 }
 
 impl Standing {
-    /// How a connection stands after a segment with these flags: for owners that follow it no closer.
+    /// The standing of a connection after a segment with these flags, for owners that do not track it more closely.
     #[must_use]
     pub const fn after(self, flags: u8) -> Self {
         if flags & (flag::FIN | flag::RST) != 0 {

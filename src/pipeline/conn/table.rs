@@ -1,9 +1,9 @@
 //! A bounded table of connections.
 //!
-//! Sets of eight places, as in [`crate::pipeline::aim::flow`]. When the set of a new connection is full, it takes the place of
-//! one that has expired, or else of a closed one, or else of a half-open one, or else of whichever was silent longest
-//! (within each kind, the one silent longest). A flood of SYNs therefore fights for places with itself before it costs an
-//! open connection one, and never takes more memory.
+//! Sets of eight places, as in [`crate::pipeline::aim::flow`]. If the set of a new connection is full, an old one is
+//! replaced: one that has expired, or else a closed one, or else a half-open one, or else an open one. Within each
+//! kind, the one that was silent longest is replaced. So the connections of a SYN flood replace each other before
+//! they replace an open connection, and the table never grows.
 
 use crate::pipeline::conn::ConnKey;
 use crate::pipeline::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use crate::pipeline::wire::FlowKey;
 
 const WAYS: usize = 8;
 
-/// How far a connection has come: what is given up first stands first.
+/// The state of a connection. The kinds that are replaced first come first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum Standing {
     /// Ended by RST, or by FIN. Forgotten after a minute of silence.
@@ -38,7 +38,7 @@ impl Standing {
 pub struct Entry<T> {
     key: FlowKey,
     used: Instant,
-    /// To be kept up to date by the owner of the table.
+    /// The owner of the table keeps this up to date.
     pub standing: Standing,
     /// What the owner knows of it.
     pub value: T,
@@ -71,7 +71,7 @@ impl<T: Copy + Default> Table<T> {
         self.entries.len()
     }
 
-    /// Connections that were forgotten, before their time, for others.
+    /// Connections that were forgotten early, to make room for others.
     pub const fn evicted(&self) -> u64 {
         self.evicted
     }
@@ -90,7 +90,7 @@ impl<T: Copy + Default> Table<T> {
             .map(|way| set * WAYS + way)
     }
 
-    /// The connection, if it is known; it counts as used.
+    /// The connection, if it is known. Looking it up counts as use.
     pub fn find(&mut self, conn: &ConnKey, now: Instant) -> Option<&mut Entry<T>> {
         let at = self.position(conn)?;
         let entry = self.entries[at].as_mut().filter(|entry| !entry.is_expired(now))?;
@@ -98,10 +98,11 @@ impl<T: Copy + Default> Table<T> {
         Some(entry)
     }
 
-    /// The connection; a fresh one if it is not known. It counts as used.
+    /// The connection; a fresh one if it is not known. Looking it up counts as use.
     ///
     /// # Panics
-    /// Never: what is found or placed is there.
+    ///
+    /// Never: the entry was found or inserted just before.
     pub fn entry(&mut self, conn: &ConnKey, now: Instant) -> &mut Entry<T> {
         let found = self.position(conn);
         let at = found.unwrap_or_else(|| self.place(conn, now));

@@ -1,9 +1,10 @@
 //! A link that is down by a schedule.
 //!
-//! Model: down in `[start + k(down + up), start + k(down + up) + down)` for k = 0, 1, ...; once only without `up`. What
-//! comes while it is down is dropped, or waits and leaves all at once when it is up. Times count from the start of the run.
+//! Model: the link is down in `[start + k(down + up), start + k(down + up) + down)` for k = 0, 1, ...; only once if
+//! there is no `up`. Packets that come while it is down are dropped, or wait and all leave when it is up again. Times
+//! count from the start of the run.
 //! Never reorders, copies or alters a packet.
-//! Differs from tc-netem: there is no such thing there; `loss 100%` has to be switched on and off from outside.
+//! Differs from tc-netem: netem has no such schedule; there `loss 100%` has to be switched on and off from outside.
 
 use std::fmt;
 
@@ -24,7 +25,7 @@ pub struct BlackoutParams {
     pub down: Duration,
     /// How long it stays up between; `None`: it happens once.
     pub up: Option<Duration>,
-    /// What comes while it is down waits until it is up again, instead of being dropped.
+    /// Packets that come while the link is down wait until it is up again, instead of being dropped.
     pub hold: bool,
 }
 
@@ -89,7 +90,7 @@ impl Stage for Blackout {
         Verdict::new(limit, action)
     }
 
-    /// Nothing happens any more once a link that was down once is up again.
+    /// If the link goes down only once, nothing happens any more after that.
     fn quiet(&self, ahead: &Ahead) -> Quiet {
         let end = self.params.start.as_nanos().saturating_add(self.params.down.as_nanos());
         let is_over = self.params.up.is_none() && ahead.now.as_nanos() >= end;

@@ -1,4 +1,4 @@
-//! What every type of stage says about itself.
+//! What every type of stage declares about itself.
 
 use std::fmt;
 
@@ -8,9 +8,9 @@ use crate::pipeline::stage::Stage;
 
 /// The parameters of a stage. Their `Display` says in one line what the stage does.
 ///
-/// There are no defaults, so that nothing can be forgotten.
+/// No method has a default, so that none can be forgotten.
 pub trait Blueprint: fmt::Display + fmt::Debug + Clone + PartialEq {
-    /// What is built.
+    /// The stage that is built.
     type Stage: Stage;
 
     /// Builds one worker's copy.
@@ -19,17 +19,18 @@ pub trait Blueprint: fmt::Display + fmt::Debug + Clone + PartialEq {
     /// The directions whose packets the stage sees.
     fn directions(&self) -> Directions;
 
-    /// What is allowed at this place but probably not meant, a sentence for each.
+    /// Settings that are allowed at this place but probably not meant, a sentence for each.
     fn traps(&self, place: &Place) -> Vec<String>;
 
-    /// How many packets it makes of each one that it acts on, on average, beside the packet itself. Fragments do not count:
-    /// together they are no longer than the packet. A stage that makes packets and leaves this at 0 breaks a law.
+    /// How many packets the stage makes on average from each packet that it acts on, beside that packet. Fragments do
+    /// not count: together they are no longer than the packet. A stage that makes packets and leaves this at 0 breaks
+    /// a law.
     fn extra_packets(&self) -> f64 {
         0.0
     }
 
-    /// Whether it plays the host behind the port that its path leads to: stages of one type that do have one state, whatever
-    /// path they are in.
+    /// Whether the stage plays the host behind the port to which its path leads. All such stages of one type at one
+    /// port share one state, whatever path they are in.
     fn plays_host(&self) -> bool {
         false
     }
@@ -40,7 +41,8 @@ pub trait Blueprint: fmt::Display + fmt::Debug + Clone + PartialEq {
 pub struct Setting {
     /// Key of its draws.
     pub key: StageKey,
-    /// Index of its path in the router: of packets of any other path a stage for both directions sees the other direction.
+    /// Index of the stage's path in the router. A stage for both directions takes packets of any other path as going
+    /// in the opposite direction.
     pub path: u16,
     /// What the copies of the stage on all workers share.
     pub shared: Shared,
@@ -57,7 +59,7 @@ pub enum Directions {
     Both,
 }
 
-/// Where a stage stands, as far as it matters to its traps.
+/// Where a stage stands in the network, as far as its traps depend on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Place {
     /// The smallest MTU of the path's ports in bytes; `None`: not known.

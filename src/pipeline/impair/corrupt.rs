@@ -23,11 +23,11 @@ use crate::pipeline::units::Probability;
 /// See [`ImpairmentParams::Corrupt`](crate::pipeline::impair::ImpairmentParams::Corrupt).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct CorruptParams {
-    /// Of each wire packet, independently.
+    /// Probability for each wire packet, independently.
     pub probability: Probability,
-    /// Bits flipped in one that is hit, all different, at least 1.
+    /// Bits flipped in a packet that is hit, all different; at least 1.
     pub bits: u32,
-    /// Where.
+    /// Which bytes may be hit.
     pub area: CorruptArea,
     /// Make the checksums right again afterwards, so that the damage reaches the application.
     pub fix_checksum: bool,

@@ -1,8 +1,8 @@
-//! A stage that the program which uses the library brings along.
+//! A stage written by the program that uses the library.
 //!
-//! Model: whatever the stage says, one wire packet at a time. It is asked in the order in which packets come to it; its draws
-//! are functions of the seed, the stage's name, the flow and the packet's number, as those of every other stage.
-//! A packet is handed over with complete checksums. Trains are cut before: the stage never sees one.
+//! Model: the stage decides about one wire packet at a time, in the order in which packets reach it. Its draws are
+//! functions of the seed, the stage's name, the flow and the packet's number, as those of every other stage. Packets
+//! are handed over with complete checksums. Trains are cut first: the stage never sees one.
 
 use std::fmt;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ impl<F: FnMut(&mut WirePacket<'_>) -> Fate + Send> CustomStage for F {
     }
 }
 
-/// As of a `duplicate` stage.
+/// The same limit as of a `duplicate` stage.
 const MOST_COPIES: u32 = 1_000;
 
 /// What happens to a wire packet.
@@ -106,12 +106,13 @@ impl WirePacket<'_> {
 
 type Make = dyn Fn() -> Box<dyn CustomStage> + Send + Sync;
 
-/// How a [`CustomStage`] is made: anew for each worker and each path. Two are equal if they are clones of one.
+/// How a [`CustomStage`] is made: once for each worker and each path. Two values are equal if one is a clone of the
+/// other.
 #[derive(Clone)]
 pub struct CustomParams(Arc<Make>);
 
 impl CustomParams {
-    /// A stage that `make` makes.
+    /// Parameters whose stages `make` makes.
     pub fn new<S: CustomStage + 'static>(make: impl Fn() -> S + Send + Sync + 'static) -> Self {
         Self(Arc::new(move || Box::new(make())))
     }
@@ -150,7 +151,7 @@ impl Blueprint for CustomParams {
         Vec::new()
     }
 
-    /// As many as it may make: what it does is not known.
+    /// The maximum: what the stage does is not known.
     fn extra_packets(&self) -> f64 {
         f64::from(MOST_COPIES)
     }

@@ -1,10 +1,11 @@
 //! Propagation delay: a line without a limit.
 //!
-//! Model: each wire packet leaves `delay` after it came, exactly; with jitter, after a random time around it. Order
-//! within a flow is kept unless `reorder` is asked for: the delay of a flow wanders ([`crate::pipeline::random::wander`]), at each
-//! moment distributed as asked; the rare packet that would still overtake its predecessor leaves with it, and is counted.
+//! Model: each wire packet leaves exactly `delay` after it came; with jitter, after a random time around `delay`.
+//! Order within a flow is kept unless `reorder` is set: the delay of a flow then wanders
+//! ([`crate::pipeline::random::wander`]) and has the requested distribution at each moment. A packet that would still
+//! overtake its predecessor, which is rare, leaves together with it and is counted.
 //! Never drops, copies or alters a packet.
-//! Differs from tc-netem: jitter does not reorder by default, and nothing here is absorbed by a rate limit.
+//! Differs from tc-netem: jitter does not reorder by default, and a rate limit does not absorb the delay.
 
 use std::fmt;
 
@@ -29,10 +30,10 @@ pub struct DelayParams {
     pub jitter: Duration,
     /// Shape of the jitter.
     pub distribution: Distribution,
-    /// Jitter may reorder packets of one flow: each draws for itself. Default: no; then the delay wanders.
+    /// Jitter may reorder packets of one flow: each packet has its own draw. Default: no; then the delay wanders.
     pub reorder: bool,
-    /// How long the wandering delay takes to forget half of where it was; `None`: as long as the jitter needs to keep the
-    /// order.
+    /// The time in which the wandering delay forgets half of its deviation; `None`: as long as the jitter requires to
+    /// keep the order.
     pub half_life: Option<Duration>,
 }
 
@@ -72,14 +73,14 @@ impl Blueprint for DelayParams {
 pub struct Delay {
     params: DelayParams,
     key: StageKey,
-    /// Where order has to be kept.
+    /// State of flows whose order has to be kept.
     flows: Option<PerFlow<Flow>>,
-    /// Of the wandering delay.
+    /// How fast the delay wanders.
     pace: Pace,
     clamped: u64,
 }
 
-/// What a flow remembers whose order is kept.
+/// What is remembered of a flow whose order is kept.
 #[derive(Debug, Clone, Copy, Default)]
 struct Flow {
     wander: Wander,

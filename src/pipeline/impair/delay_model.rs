@@ -1,7 +1,8 @@
 //! Propagation delay by a timetable.
 //!
-//! Model: each wire packet leaves after the delay of the time at which it came. When the delay falls, packets of a flow keep
-//! their order unless `reorder` is asked for: what would overtake leaves with its predecessor, and is counted.
+//! Model: the delay of a wire packet depends on the time at which it came. When the delay falls, packets of a flow
+//! keep their order unless `reorder` is set: a packet that would overtake its predecessor leaves together with it,
+//! and is counted.
 //! Never drops, copies or alters a packet.
 
 use std::fmt;
@@ -47,7 +48,7 @@ impl Blueprint for DelayModelParams {
     }
 }
 
-/// Holds each wire packet for the delay of its time.
+/// Holds each wire packet for the delay of its time of arrival.
 #[derive(Debug)]
 pub struct DelayModel {
     delays: Arc<Timetable<Duration>>,
@@ -57,7 +58,7 @@ pub struct DelayModel {
 }
 
 impl DelayModel {
-    /// A delay whose time is that of the run.
+    /// A delay whose time is counted from the start of the run.
     pub fn new(params: &DelayModelParams, setting: &Setting) -> Self {
         let last = (!params.reorder).then(|| PerFlow::new(setting.flows));
         Self { delays: Arc::clone(&params.delays), last, clamped: 0 }

@@ -1,4 +1,4 @@
-//! A closed set of stages that is one stage.
+//! An enum of stages that is itself a stage.
 
 use crate::pipeline::packet::Packet;
 use crate::pipeline::random::rng::Draw;
@@ -9,7 +9,7 @@ use crate::pipeline::time::Instant;
 /// Implements [`Stage`] for an enum of stages by `match`. Its plans are those of its stages, in the enum that `plan` names.
 macro_rules! dispatch {
     ($set:ident, $plan:ident { $($name:ident($stage:ty)),* $(,)? }) => {
-        /// What a decision of a stage of the set hands to what carries it out.
+        /// What the decision of a stage of the set passes on to the method that carries it out.
         #[derive(Debug, Clone, Copy)]
         pub enum $plan {
             $(#[doc = concat!("Of `", stringify!($name), "`.")] $name(<$stage as $crate::pipeline::stage::Stage>::Plan)),*
@@ -89,7 +89,7 @@ macro_rules! dispatch {
 
 pub(crate) use dispatch;
 
-/// A large stage in a box, so that the others stay small.
+/// A large stage is boxed, so that the enum stays small.
 impl<S: Stage> Stage for Box<S> {
     type Plan = S::Plan;
 

@@ -1,4 +1,4 @@
-//! Drops what it is aimed at.
+//! Drops every packet that its match and trigger select.
 //!
 //! Model: every wire packet that the stage's match and trigger select is dropped; without either, everything is.
 //! Parameters: none. It draws nothing: for a chance see `loss`, or the trigger's `probability`.

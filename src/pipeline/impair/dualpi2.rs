@@ -138,7 +138,7 @@ impl Dual {
         }
     }
 
-    /// Whose turn it is: the longer wait, with the head start of L4S.
+    /// The queue that sends next: the one whose head waits longer, with the head start of L4S.
     fn next(&self) -> Option<Queue> {
         match (self.classic.front(), self.l4s.front()) {
             (None, None) => None,
@@ -152,7 +152,7 @@ impl Dual {
         }
     }
 
-    /// When the packet came that has waited longest.
+    /// When the packet that has waited longest came.
     fn oldest(&self) -> Option<Instant> {
         [self.classic.front(), self.l4s.front()].into_iter().flatten().map(|head| head.since).min()
     }
@@ -208,7 +208,7 @@ impl Stage for DualPi2 {
 
     fn take(&mut self, packet: &mut Packet, (): (), now: Instant, out: &mut Outlet<'_>) {
         let Self { line, overhead, packets, queues } = self;
-        // What ends at this very time makes room first.
+        // Packets whose transmission ends at this time make room first.
         line.serve(queues, now, out);
         let bytes = packet.wire_length(0).saturating_add_signed(*overhead).into();
         let queue = Queue::of(packet);
@@ -235,7 +235,7 @@ impl Stage for DualPi2 {
 const COUPLING: f64 = 2.0;
 /// The largest round-trip time that the gains are made for, in seconds (appendix A.1).
 const RTT_MAX: f64 = 0.1;
-/// The base probability at which L4S packets would be marked for certain: from here on there is overload.
+/// The base probability at which every L4S packet would be marked: from here on the link is overloaded.
 const OVERLOAD: f64 = 1.0 / COUPLING;
 
 /// The base AQM: a PI controller of the delay (RFC 9332 appendix A.1, figures 3 to 6).
@@ -248,7 +248,7 @@ struct Controller {
     /// The delay at the last update, in seconds.
     previous: f64,
     next_update: Instant,
-    /// The count of `recur` for L4S.
+    /// The count of `recur` for L4S packets.
     recurrence: f64,
 }
 
@@ -276,7 +276,7 @@ impl Controller {
         0.3 / RTT_MAX
     }
 
-    /// Makes the updates due at or before `now`; `oldest` is when the packet came that has waited longest.
+    /// Makes the updates that are due at or before `now`; `oldest` is when the packet that has waited longest came.
     fn catch_up(&mut self, oldest: Option<Instant>, now: Instant) {
         while self.next_update <= now {
             let delay = oldest.map_or(Duration::ZERO, |oldest| self.next_update.since(oldest)).as_secs_f64();
@@ -284,7 +284,7 @@ impl Controller {
             self.step(delay);
             self.next_update += self.update;
             if rests && self.p == 0.0 {
-                // Nothing changes any more until something happens.
+                // Nothing changes any more until the next event.
                 let period = self.update.as_nanos();
                 let missed = now.since(self.next_update).as_nanos() / period;
                 let is_due = self.next_update <= now;
@@ -300,7 +300,8 @@ impl Controller {
         self.previous = delay;
     }
 
-    /// About a classic packet; `draws` are uniform in [0, 1). The larger of two is below `p` with p².
+    /// Decides about a classic packet; `draws` are uniform in [0, 1). The larger of two draws is below `p` with
+    /// probability p².
     fn classic(&self, draws: [f64; 2], can_mark: bool) -> Fate {
         if draws[0].max(draws[1]) >= self.p {
             return Fate::Go;
@@ -308,7 +309,7 @@ impl Controller {
         if can_mark && self.p < OVERLOAD { Fate::Mark } else { Fate::Drop }
     }
 
-    /// About an L4S packet; `above` the step it is marked for certain.
+    /// Decides about an L4S packet; `above` the step threshold it is always marked.
     fn l4s(&mut self, above: bool) -> Fate {
         let coupled = (COUPLING * self.p).min(1.0);
         if self.p >= OVERLOAD && self.recur(self.p * self.p) {
@@ -318,7 +319,7 @@ impl Controller {
         if probability >= 1.0 || self.recur(probability) { Fate::Mark } else { Fate::Go }
     }
 
-    /// True as often as `likelihood` says, evenly spread.
+    /// True with frequency `likelihood`, evenly spread.
     fn recur(&mut self, likelihood: f64) -> bool {
         self.recurrence += likelihood;
         let hits = self.recurrence > 1.0;

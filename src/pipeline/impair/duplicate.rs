@@ -1,9 +1,9 @@
 //! Extra copies.
 //!
-//! Model: each wire packet is followed at once, with probability `p`, by `copies` identical copies. Copies have draws of
-//! their own in the stages behind.
+//! Model: with probability `p`, a wire packet is followed at once by `copies` identical copies. Later stages draw
+//! separately for the copies.
 //! Never drops, delays or alters a packet.
-//! Differs from tc-netem: the copies go on from here; they do not pass the stages before a second time.
+//! Differs from tc-netem: a copy continues behind this stage; it does not pass the earlier stages again.
 
 use std::fmt;
 
@@ -19,9 +19,9 @@ use crate::pipeline::units::Probability;
 /// See [`ImpairmentParams::Duplicate`](crate::pipeline::impair::ImpairmentParams::Duplicate).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct DuplicateParams {
-    /// Of each wire packet, independently.
+    /// Probability for each wire packet, independently.
     pub probability: Probability,
-    /// Extra copies of one that is hit, at least 1.
+    /// Extra copies of a packet that is hit, at least 1.
     pub copies: u32,
 }
 

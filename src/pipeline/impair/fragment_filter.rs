@@ -1,10 +1,9 @@
-//! A firewall that does not like fragments.
+//! A firewall that drops fragments.
 //!
-//! Model: every fragment but the first of a datagram is dropped, since it has no transport header to judge it by.
+//! Model: every fragment of a datagram but the first is dropped, since it has no transport header to filter by.
 //! Parameters: none. IPv4 and IPv6 alike; an IPv6 "atomic fragment" (RFC 6946) is a whole datagram and passes.
 //! Never delays, reorders, copies or alters a packet.
-//! Differs from iptables' `-f`: there the first fragment's fate decides nothing either, but conntrack, where it is
-//! loaded, reassembles before any rule sees a fragment.
+//! Differs from iptables' `-f`: with iptables, conntrack (if loaded) reassembles fragments before any rule sees them.
 
 use std::fmt;
 

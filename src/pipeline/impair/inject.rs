@@ -1,13 +1,18 @@
 //! Forged TCP segments.
 //!
-//! Model: behind a TCP segment come `count` segments without data, forged from what it says: resets, whose sequence number
-//! is the next one that is expected, above or below it; or its acknowledgement again. *To the receiver* they come from
-//! the segment's sender and go on behind it. *To the sender* they come from its receiver and leave at once, past the stages
-//! of the way back, as ICMP errors of the router do.
-//! A reset has the segment's timestamps (turned round on the way to the sender), so that it is as fresh as the segment; a
-//! duplicate ACK has all its options, and its window, for an ACK with another window is no duplicate (RFC 5681 section 2).
-//! Nothing is forged from resets, fragments, packets with an IPv6 Routing header, and of duplicate ACKs from segments
-//! with SYN or without ACK.
+//! Model: after a TCP segment, `count` segments without data are sent that are forged from its fields. A forged
+//! segment is a reset, whose sequence number is the next expected one, or above or below it; or it repeats the
+//! segment's acknowledgement. Forged segments *to the receiver* pretend to come from the segment's sender, and follow
+//! the segment. Forged segments *to the sender* pretend to come from its receiver; they leave at once and pass no
+//! stage of the opposite path, as ICMP errors of the router do.
+//!
+//! A reset has the segment's timestamps (exchanged on the way to the sender), so that it is as fresh as the segment.
+//! A duplicate ACK has all options and the window of the segment, because an ACK with another window is not a
+//! duplicate (RFC 5681 section 2).
+//!
+//! Nothing is forged from resets, fragments, and packets with an IPv6 Routing header. Duplicate ACKs are not forged
+//! from segments with SYN or without ACK.
+//!
 //! Never drops, delays or alters a packet.
 
 use std::fmt;
@@ -29,7 +34,7 @@ pub struct InjectParams {
     pub kind: Injected,
     /// Which host gets it.
     pub to: InjectTo,
-    /// How often, at least 1.
+    /// How many forged segments, at least 1.
     pub count: u32,
 }
 
@@ -42,24 +47,24 @@ pub enum Injected {
     DuplicateAck,
 }
 
-/// The sequence number of a forged reset, seen from the next byte that its receiver should expect.
+/// The sequence number of a forged reset, relative to the next byte that its receiver should expect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RstSequence {
-    /// That byte: the reset counts (RFC 9293 section 3.5.2).
+    /// This byte: the reset is accepted (RFC 9293 section 3.5.2).
     Exact,
-    /// So many bytes above: within the window a challenge ACK answers it (RFC 5961 section 3.2).
+    /// So many bytes above: within the window, the receiver answers with a challenge ACK (RFC 5961 section 3.2).
     InWindow(u32),
-    /// So many bytes below: it is discarded.
+    /// So many bytes below: the receiver discards it.
     Stale(u32),
 }
 
 /// Which host gets a forged segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum InjectTo {
-    /// The receiver of the packet, as if from its sender; behind the packet, by the same path.
+    /// The receiver of the packet, as if from its sender; after the packet, on the same path.
     #[default]
     Receiver,
-    /// The sender of the packet, as if from its receiver; at once, as the router's own answers go.
+    /// The sender of the packet, as if from its receiver; at once, as the router's own answers.
     Sender,
 }
 
@@ -117,7 +122,7 @@ impl Inject {
         Self { params, key: setting.key }
     }
 
-    /// Whether anything can be forged from `packet`, all its wire packets alike.
+    /// Whether segments can be forged from `packet`; the answer is the same for all its wire packets.
     fn takes(&self, packet: &Packet) -> bool {
         let Some(flags) = packet.tcp_flags() else { return false };
         let is_whole = !packet.layout.is_fragment() && !packet.layout.is_source_routed();
@@ -128,7 +133,7 @@ impl Inject {
             }
     }
 
-    /// What the forged segments say, in the direction in which they go.
+    /// The fields of the forged segments, in the direction in which they are sent.
     fn forge(&self, packet: &Packet, tcp: &Tcp<&[u8]>) -> Bare {
         let flags = tcp.flags();
         let counted = u32::from(flags & flag::SYN != 0) + u32::from(flags & flag::FIN != 0);
@@ -152,7 +157,7 @@ impl Inject {
         let timestamps = tcp.timestamps();
         let (rst, timestamps) = match self.params.to {
             InjectTo::Receiver => (Bare::new(place(end), acknowledgement, flag::RST | ack, 0), timestamps),
-            // What answers a SYN must acknowledge it (RFC 9293 section 3.10.7.3).
+            // An answer to a SYN must acknowledge it (RFC 9293 section 3.10.7.3).
             InjectTo::Sender => (
                 Bare::new(place(acknowledgement), end, flag::RST | flag::ACK, 0),
                 timestamps.map(|(value, echo)| (echo, value)),

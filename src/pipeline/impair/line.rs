@@ -1,7 +1,7 @@
-//! A link that sends the packets of queues one after the other, and what is common to the stages that have one.
+//! A link that sends the packets of queues one after the other; the common part of stages with such a link.
 //!
-//! With several workers each has queues of its own; the link and its limits are one. A worker whose packet is next takes its
-//! turn on the link by a compare-and-swap of the time at which the link is free.
+//! With several workers, each has queues of its own; they share the link and its limits. A worker whose packet is
+//! next takes the link by a compare-and-swap of the time at which the link is free.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -19,9 +19,9 @@ pub(super) struct Waiting {
     pub(super) packet: Kept,
     /// When it came.
     pub(super) since: Instant,
-    /// What it takes of the link.
+    /// How many bytes it takes on the link.
     pub(super) bytes: u64,
-    /// The discipline has let it go.
+    /// The discipline has decided to send it.
     pub(super) is_cleared: bool,
 }
 
@@ -35,16 +35,16 @@ pub(super) enum Fate {
 
 /// The queues in front of a link, and their discipline.
 pub(super) trait Queues {
-    /// The packet whose turn is next.
+    /// The packet that is sent next.
     fn head(&mut self) -> Option<&mut Waiting>;
 
-    /// Takes it out.
+    /// Takes out the packet that is sent next.
     fn pop(&mut self) -> Option<Waiting>;
 
-    /// What the discipline does with it, whose turn comes at `now`; `state` has what all workers hold.
+    /// What the discipline does with the next packet, which can be sent at `now`; `state` has what all workers hold.
     fn departure(&mut self, state: &LinkState, now: Instant) -> Fate;
 
-    /// Nothing waits.
+    /// The queues are empty.
     fn rest(&mut self, now: Instant);
 
     /// Wire packets that wait.
@@ -55,7 +55,7 @@ pub(super) trait Queues {
 #[derive(Debug)]
 pub(super) struct Line {
     service: Service,
-    /// What a burst is slowed down to, at least.
+    /// The rate to which a burst is slowed down.
     peak: Option<Service>,
     pub(super) state: Arc<LinkState>,
     sending: Option<(Waiting, Instant)>,
@@ -69,12 +69,12 @@ impl Line {
         Self { service, peak, state, sending: None, wake: None }
     }
 
-    /// When the packet came that is being sent.
+    /// When the packet that is being sent came.
     pub(super) fn sending_since(&self) -> Option<Instant> {
         self.sending.as_ref().map(|(waiting, _)| waiting.since)
     }
 
-    /// A packet that was admitted, for a queue.
+    /// Makes a queue entry from an admitted packet.
     pub(super) fn waiting(packet: Packet, bytes: u64, now: Instant, out: &mut Outlet<'_>) -> Waiting {
         Waiting { packet: out.keep(packet), since: now, bytes, is_cleared: false }
     }
@@ -87,7 +87,7 @@ impl Line {
         }
     }
 
-    /// Carries on with everything that the link can do by `now`.
+    /// Does everything that the link can do by `now`.
     pub(super) fn serve(&mut self, queues: &mut impl Queues, now: Instant, out: &mut Outlet<'_>) {
         loop {
             if self.sending.as_ref().is_some_and(|(_, end)| *end > now) {
@@ -104,7 +104,7 @@ impl Line {
             if start > now && !self.has_rivals(queues) {
                 return self.wake_at(start, out);
             }
-            // Where others wait too, the head takes its turn on the link in advance, and then waits for it.
+            // If other workers' packets wait too, the head books the link in advance, and then waits for its time.
             match queues.departure(&self.state, start.max(now)) {
                 Fate::Drop => self.drop_head(queues, Reason::Aqm, out),
                 Fate::Mark => {
@@ -134,7 +134,7 @@ impl Line {
         self.state.packets.load(Ordering::Acquire) > queues.len() as u64
     }
 
-    /// Gives the link to the head of the queues, unless another worker took it since it was seen to be free.
+    /// Gives the link to the head of the queues, unless another worker has taken it since it was seen free.
     fn send_head(
         &mut self,
         queues: &mut impl Queues,
@@ -156,10 +156,10 @@ impl Line {
         self.wake_at(end, out);
     }
 
-    /// When `bytes` that may leave at `at` have left at the rate of the peak.
+    /// When `bytes` that may leave at `at` have left at the peak rate.
     ///
-    /// Two buckets in a row are as strict as two side by side: while something waits for the second one, the first is never
-    /// full, so that it loses nothing by being asked early.
+    /// The first bucket may be asked early, before the second one: while a packet waits for the second bucket, the
+    /// first one is never full, so it loses no tokens.
     fn slowed(&mut self, bytes: u64, at: Instant) -> Instant {
         let Some(peak) = &mut self.peak else { return at };
         let from = peak.at(at);

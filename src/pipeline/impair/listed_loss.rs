@@ -1,7 +1,8 @@
-//! Loss of the packets of a list.
+//! Loss of the packets whose numbers are in a list.
 //!
-//! Model: the wire packets that reach the stage are counted from 1, each flow by itself or the whole path in order of arrival;
-//! those whose number is listed are dropped. With `ecn`, an ECN-capable packet is marked CE instead (RFC 3168).
+//! Model: the wire packets that reach the stage are counted from 1, in each flow or on the whole path in order of
+//! arrival. Packets whose number is listed are dropped. With `ecn`, an ECN-capable packet is marked CE instead (RFC
+//! 3168).
 //! Never delays, reorders or copies a packet.
 
 use std::fmt;
@@ -21,7 +22,7 @@ use crate::pipeline::time::Instant;
 /// See [`crate::pipeline::params::ImpairmentParams::ListedLoss`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct ListedLossParams {
-    /// Which of the packets, counted from 1.
+    /// The numbers of the packets, counted from 1.
     pub list: Arc<Numbers>,
     /// Whether each flow is counted by itself, or the path.
     pub scope: Scope,
@@ -88,7 +89,7 @@ impl ListedLoss {
     }
 }
 
-/// Takes the next numbers of the path; workers that race for them take turns.
+/// Takes the next numbers of the path. Workers that race for them take turns.
 fn take(seen: &AtomicU64, list: &Numbers, limit: u32) -> (u32, bool) {
     let mut before = seen.load(Ordering::Acquire);
     loop {

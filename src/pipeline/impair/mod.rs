@@ -1,9 +1,9 @@
-//! The impairments, one file each. They do not know each other.
+//! The impairments, one file each. They do not depend on each other.
 //!
-//! `for_each_stage!` is the list of them. A stage's own file has its parameters, what is said of it, its traps, the
-//! directions in which it works, and how the laws draw it ([`Blueprint`], `laws::Lawful`). A type of stage is read by the
-//! function of its name in `config::impairment`, and shown by a block in `configs/reference.toml`. What is forgotten does not
-//! compile, or fails a test by its name.
+//! `for_each_stage!` lists them. A stage's own file has its parameters, its description, its traps, the directions in
+//! which it works, and how the property tests generate it ([`Blueprint`], `laws::Lawful`). The function with the
+//! stage's name in `config::impairment` reads it, and a block in `configs/reference.toml` shows it. If one of these
+//! is forgotten, the build or a test that names it fails.
 
 mod blackout;
 mod blueprint;
@@ -103,7 +103,7 @@ macro_rules! define {
         #[derive(Debug, Clone, PartialEq)]
         pub enum ImpairmentParams {
             $($(#[doc = concat!("Of the type `", $name, "`.")] $form($params),)*)*
-            /// A stage of the program that uses the library; no file names one.
+            /// A stage of the program that uses the library; configuration files cannot name it.
             Custom(CustomParams),
         }
 
@@ -146,7 +146,7 @@ macro_rules! define {
                 }
             }
 
-            /// How many packets it makes of each one that it acts on, on average, beside the packet itself.
+            /// How many packets the stage makes on average from each packet that it acts on, beside that packet.
             pub fn extra_packets(&self) -> f64 {
                 match self {
                     $($(Self::$form(params) => params.extra_packets(),)*)*
@@ -154,7 +154,7 @@ macro_rules! define {
                 }
             }
 
-            /// Whether it plays the host behind the port that its path leads to.
+            /// Whether the stage plays the host behind the port to which its path leads.
             pub fn plays_host(&self) -> bool {
                 match self {
                     $($(Self::$form(params) => params.plays_host(),)*)*
@@ -162,7 +162,7 @@ macro_rules! define {
                 }
             }
 
-            /// What is allowed at this place but probably not meant, a sentence for each.
+            /// Settings that are allowed at this place but probably not meant, a sentence for each.
             pub fn traps(&self, place: &Place) -> Vec<String> {
                 match self {
                     $($(Self::$form(params) => params.traps(place),)*)*

@@ -1,10 +1,11 @@
 //! Rewrites the maximum segment size that TCP peers announce.
 //!
-//! Model: in segments with SYN, the MSS option (RFC 9293 section 3.7.1) is lowered to `mss`, or set to it either way.
-//! Checksums are kept right (RFC 1624). A SYN without the option is left alone: its sender may expect 536 (IPv4) or 1220
-//! (IPv6) bytes, and an option cannot be added without moving the payload. Malformed options are left alone.
+//! Model: in segments with SYN, the MSS option (RFC 9293 section 3.7.1) is lowered to `mss`, or with `set` always set
+//! to it. Checksums are kept right (RFC 1624). A SYN without the option is not changed: its sender may expect 536
+//! (IPv4) or 1220 (IPv6) bytes, and an option cannot be added without moving the payload. Malformed options are not
+//! changed.
 //! Never drops, delays, reorders or copies a packet.
-//! Differs from iptables' `TCPMSS`: `set` also raises, where that is asked for.
+//! Differs from iptables' `TCPMSS`: `set` can also raise the value.
 
 use std::fmt;
 
@@ -20,7 +21,7 @@ use crate::pipeline::wire::{Tcp, Update};
 /// See [`ImpairmentParams::Mss`](crate::pipeline::impair::ImpairmentParams::Mss).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MssParams {
-    /// Largest TCP payload in bytes that the SYN shall announce.
+    /// The MSS for the SYN: the largest TCP payload in bytes.
     pub mss: u16,
     /// Sets the value even where it raises it; otherwise only lowers (clamps). A SYN without the option announces 536
     /// (IPv4) or 1220 (IPv6) by RFC 9293 and is left as it is.

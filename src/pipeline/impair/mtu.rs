@@ -1,4 +1,4 @@
-//! A hop whose link takes only small packets.
+//! A hop with a small MTU.
 //!
 //! Model: wire packets longer than `mtu - overhead` bytes do not fit. They are dropped silently (a black hole), dropped
 //! with an ICMP "fragmentation needed" (RFC 1191) or ICMPv6 "packet too big" (RFC 8201) to the sender, or fragmented if

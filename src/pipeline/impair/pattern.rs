@@ -1,9 +1,11 @@
-//! Losses or copies whose chance depends on how many there were in a row.
+//! Losses or copies with a probability that depends on how many came in a row before.
 //!
-//! Model: a packet is hit with the first probability of the pattern if the one before it was not hit, with the second if it was,
-//! with the third if the last two were, and so on; the last probability stands for all that follow, so that a last one of 0
-//! bounds a burst. The pattern may change with time. What is hit is dropped (or marked CE, RFC 3168), or copied.
-//! The row is that of the flow, or of the whole path in order of arrival, which then decides the draws too. Never delays, reorders or alters a packet.
+//! Model: a packet is hit with the first probability of the pattern if the packet before it was not hit, with the
+//! second if it was, with the third if the last two were, and so on. The last probability applies to all longer rows,
+//! so a last probability of 0 limits a burst. The pattern may change with time. Packets that are hit are dropped (or
+//! marked CE, RFC 3168), or copied. The row is counted in each flow, or on the whole path in order of arrival; in the
+//! second case the draws depend on the order of arrival too.
+//! Never delays, reorders or alters a packet.
 
 use std::fmt;
 use std::sync::Arc;
@@ -24,8 +26,8 @@ use crate::pipeline::units::Probability;
 /// See [`crate::pipeline::params::ImpairmentParams::Pattern`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct PatternParams {
-    /// At each time the probabilities that a packet is hit: after one that was not, after one that was, after two in a row
-    /// that were, and so on; the last one for all that follow. At least one.
+    /// At each time, the probabilities that a packet is hit: after one that was not hit, after one that was, after
+    /// two in a row, and so on. The last one applies to all longer rows. At least one.
     pub patterns: Arc<Timetable<Vec<Probability>>>,
     /// What happens to a packet that is hit.
     pub fault: PatternFault,
@@ -81,7 +83,7 @@ impl Blueprint for PatternParams {
         Vec::new()
     }
 
-    /// At the highest of its probabilities.
+    /// The average at the pattern's highest probability.
     fn extra_packets(&self) -> f64 {
         let chances = self.patterns.values().flatten().map(|chance| chance.as_f64());
         if self.fault == PatternFault::Duplicate { chances.fold(0.0, f64::max) } else { 0.0 }
@@ -105,7 +107,7 @@ enum Row {
 }
 
 impl Pattern {
-    /// A pattern with the draws of `setting`, before which nothing was hit.
+    /// A pattern with the draws of `setting`; no packet was hit before.
     pub fn new(params: &PatternParams, setting: &Setting) -> Self {
         let row = match params.scope {
             Scope::Flow => Row::Flow(PerFlow::new(setting.flows)),
@@ -115,7 +117,8 @@ impl Pattern {
     }
 }
 
-/// Behind `row` hits: how many of the next packets, `limit` at most, fare alike, and whether they are hit. Hits come one by one.
+/// After `row` hits: how many of the next packets, at most `limit`, get the same answer, and whether they are hit.
+/// Hits are returned one by one.
 fn run(pattern: &[Probability], row: u64, limit: u32, draw: impl Fn(u32) -> f64) -> (u32, bool) {
     let chance = |row: u64| {
         let last = pattern.len().saturating_sub(1) as u64;
@@ -129,7 +132,7 @@ fn run(pattern: &[Probability], row: u64, limit: u32, draw: impl Fn(u32) -> f64)
     (1 + missed as u32, false)
 }
 
-/// Bits of the path's word that are the row; the others are how many packets came before.
+/// Bits of the path's word that hold the row; the others count the packets that came before.
 const ROW_BITS: u32 = 24;
 const MOST_IN_ROW: u64 = (1 << ROW_BITS) - 1;
 
@@ -185,7 +188,7 @@ impl Stage for Pattern {
         out.forward(copy);
     }
 
-    /// Only of a pattern that does not change with time.
+    /// Only for a pattern that does not change with time.
     fn quiet(&self, ahead: &Ahead) -> Quiet {
         let (Row::Flow(flows), 1) = (&self.row, self.patterns.values().len()) else {
             return Quiet::NO_MORE;

@@ -1,14 +1,15 @@
-//! The peer that keeps one timestamp per source address.
+//! A peer that keeps one timestamp per source address.
 //!
-//! Model: Linux before 4.12 with `net.ipv4.tcp_tw_recycle=1`, as far as it drops. A segment with FIN leaves its `TSval` T1
-//! and the time under its source address. A SYN (without ACK) from that address within `window` whose `TSval` T2 has
-//! (s32)(T1 - T2) > 1 is dropped, silently. With `require_timestamp`, so is a SYN without the option.
+//! Model: the drops of Linux before 4.12 with `net.ipv4.tcp_tw_recycle=1`. A segment with FIN stores its `TSval` T1
+//! and the time under its source address. A SYN (without ACK) from that address within `window` is dropped silently
+//! if its `TSval` T2 has (s32)(T1 - T2) > 1. With `require_timestamp`, a SYN without the option is dropped too.
 //! Parameters: [`PawsPerHostParams`]. A FIN without timestamps changes nothing. IPv4 and IPv6 alike.
 //! It plays the host behind the port to which its path leads: all workers and all paths to that port share one table of
 //! [`Hosts::CAPACITY`] addresses; when the eight places of an address are taken, the one
 //! that was silent longest is forgotten. Addresses of IPv6 are told apart by 64 bits of a hash.
 //! Never delays, reorders, copies or alters a packet.
-//! Differs from the kernel: that remembers when its own side enters TIME-WAIT, here every FIN that passes counts.
+//! Differs from the kernel: the kernel remembers the timestamp when its own side enters TIME-WAIT; here every FIN
+//! that passes counts.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -31,7 +32,7 @@ use crate::pipeline::wire::{Tcp, serial};
 pub struct PawsPerHostParams {
     /// For how long a timestamp is remembered: 60 s (`TCP_PAWS_MSL`) in Linux.
     pub window: Duration,
-    /// A SYN without timestamps is dropped too while one is remembered.
+    /// While a timestamp is remembered, a SYN without timestamps is dropped too.
     pub require_timestamp: bool,
 }
 
@@ -74,7 +75,7 @@ pub struct PawsPerHost {
 }
 
 impl PawsPerHost {
-    /// A peer that `params` describe, one on all workers.
+    /// A peer with `params`; it has one state on all workers.
     pub fn new(params: PawsPerHostParams, shared: &Shared) -> Self {
         Self { params, hosts: shared.state() }
     }

@@ -1,10 +1,10 @@
 //! A link of limited rate: a serialiser with its own queue, or a policer.
 //!
-//! Model, *queue*: wire packets leave one after the other at the rate, IP length plus `overhead` each; what does not fit
-//! the queue is dropped at its tail. A train's wire packets leave one by one too. *Police*: a token bucket; what comes
-//! faster than rate and burst allow is dropped at once, nothing waits.
+//! Model, *queue*: wire packets leave one after the other at the rate, IP length plus `overhead` each. A packet that
+//! does not fit the queue is dropped at its tail. A train's wire packets leave one by one too. *Police*: a token
+//! bucket; packets that come faster than rate and burst allow are dropped at once, and nothing waits.
 //! Never reorders, copies or alters a packet. The queue adds no propagation delay: put a `delay` behind it.
-//! Differs from tc-netem: queue and propagation line are separate, so that neither eats the other.
+//! Differs from tc-netem: queue and propagation line are separate, so neither absorbs the time of the other.
 
 use std::fmt;
 use std::sync::Arc;
@@ -116,13 +116,13 @@ impl RateLimit {
         packet.wire_length(i).saturating_add_signed(self.overhead).into()
     }
 
-    /// As many as fare alike, so that what conforms stays a train.
+    /// Answers for as many wire packets as get the same verdict, so that conforming packets stay a train.
     fn police(&mut self, packet: &Packet, limit: u32, burst: u64, now: Instant) -> Verdict {
         // All wire packets but the last are of one length.
         let alike = (packet.wires() - 1).clamp(1, limit);
         let fit = self.link.draw(&self.state.clock, self.cost(packet, 0), alike, burst, now);
         match fit {
-            // Nothing was taken, so the others of this length do not fit either.
+            // No tokens were taken, so the others of this length do not fit either.
             0 => Verdict::new(alike, Action::drop(Reason::Policed)),
             _ => Verdict::new(fit, Action::PASS),
         }
@@ -142,7 +142,7 @@ impl Stage for RateLimit {
                 } else {
                     Action::drop(Reason::QueueFull)
                 };
-                // Each leaves at its own time.
+                // Each wire packet leaves at its own time.
                 Verdict::new(1, action)
             }
             Excess::Police { burst } => self.police(packet, limit, burst, now),

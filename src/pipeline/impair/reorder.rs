@@ -1,10 +1,10 @@
-//! Packets that leave their place in the order.
+//! Packets that leave out of order.
 //!
-//! Model, *overtake* (as netem): packets wait `delay`; every `gap`-th of a flow, with probability `p`, leaves at once and
-//! so overtakes those that wait. *Displace*: a packet that is hit is put behind the next `by` packets of its flow, and
-//! leaves after `timeout` if they do not come.
+//! Model, *overtake* (as netem): packets wait `delay`; every `gap`-th packet of a flow leaves at once with
+//! probability `p` and so overtakes those that wait. *Displace*: a packet that is hit is put behind the next `by`
+//! packets of its flow, and leaves after `timeout` if they do not come.
 //! Never drops, copies or alters a packet.
-//! Differs from tc-netem: the gap counts per flow; displacement does not exist there.
+//! Differs from tc-netem: the gap counts per flow; netem has no displacement.
 
 use std::fmt;
 
@@ -21,9 +21,10 @@ use crate::pipeline::units::Probability;
 /// See [`ImpairmentParams::Reorder`](crate::pipeline::impair::ImpairmentParams::Reorder).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum ReorderParams {
-    /// As netem: packets wait `delay`, but each `gap`-th, with the probability, leaves at once and so overtakes them.
+    /// As netem: packets wait `delay`, but each `gap`-th leaves at once with the given probability, and so overtakes
+    /// them.
     Overtake {
-        /// Of a candidate to leave at once.
+        /// Probability that a candidate leaves at once.
         probability: Probability,
         /// Every gap-th packet is a candidate, at least 1.
         gap: u32,
@@ -32,7 +33,7 @@ pub enum ReorderParams {
     },
     /// A packet that is hit is put behind the next `by` packets of its flow.
     Displace {
-        /// Of each wire packet, independently.
+        /// Probability for each wire packet, independently.
         probability: Probability,
         /// How many packets pass it, at least 1.
         by: u32,
@@ -88,7 +89,7 @@ pub struct Overtake {
     gap: u32,
     delay: Duration,
     key: StageKey,
-    /// Packets of the flow that waited since one overtook.
+    /// Packets of the flow that were delayed since one overtook.
     waited: PerFlow<u32>,
 }
 
@@ -98,11 +99,11 @@ pub struct Displace {
     chance: Chance,
     by: u32,
     key: StageKey,
-    /// With how many still have to pass.
+    /// Each with the number of packets that still have to pass it.
     waiting: Shelf<u32>,
 }
 
-/// What a packet that a displacement takes does.
+/// What a packet does that a displacement has taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Move {
     /// It waits for others.

@@ -1,10 +1,10 @@
 //! A link whose delay, rate, loss and limit follow a table in time, as a trace in TheaterQ's format.
 //!
-//! Model: time begins with the first packet. A packet fares by the row in whose time it comes: it is lost with the row's
-//! probability, dropped if as many are held as the row's limit allows, sent at the row's rate behind those before it, and
-//! delayed by the row's latency and jitter. Order is kept within a route, so that a row of another route may overtake; route
-//! 0 keeps none. After the last row the table begins again, its last row stays, or nothing is done any more.
-//! The state is the path's, shared by its workers.
+//! Model: time begins with the first packet. The row for the time of its arrival decides about a packet: it is lost
+//! with the row's probability, dropped if as many packets are held as the row's limit allows, sent at the row's rate
+//! after those before it, and delayed by the row's latency and jitter. Order is kept within a route, so packets of a
+//! row with another route may overtake; route 0 keeps no order. After the last row, the table begins again, the last
+//! row stays, or packets pass unchanged. All workers share the state of the path.
 
 use std::fmt;
 use std::sync::Arc;
@@ -24,15 +24,15 @@ use crate::pipeline::units::{Probability, Rate};
 /// See [`crate::pipeline::params::ImpairmentParams::Replay`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct ReplayParams {
-    /// At least one; the first begins at zero.
+    /// The rows; at least one, and the first begins at zero.
     pub rows: Arc<Vec<ReplayRow>>,
     /// How long all rows together last, above zero.
     pub period: Duration,
-    /// What comes after that.
+    /// What happens after that.
     pub end: ReplayEnd,
 }
 
-/// A part of the time, from the first packet on.
+/// The settings for a part of the time, counted from the first packet.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ReplayRow {
     /// When it begins.
@@ -41,11 +41,11 @@ pub struct ReplayRow {
     pub latency: Duration,
     /// Half-width of a uniform jitter around it.
     pub jitter: Duration,
-    /// Rate of the link; `None`: as fast as it comes.
+    /// Rate of the link; `None`: no limit.
     pub rate: Option<Rate>,
-    /// Of each packet.
+    /// Loss probability of each packet.
     pub loss: Probability,
-    /// Packets held at most; `None`: any number.
+    /// Largest number of packets held; `None`: any number.
     pub limit: Option<u64>,
     /// Probability of a copy.
     pub duplicate: Probability,
@@ -55,15 +55,15 @@ pub struct ReplayRow {
     pub route: u32,
 }
 
-/// What comes after the last row.
+/// What happens after the last row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ReplayEnd {
-    /// The first one again.
+    /// The table begins again.
     #[default]
     Loop,
-    /// The last one stays.
+    /// The last row stays.
     Hold,
-    /// Nothing is done any more.
+    /// Packets pass unchanged.
     Clear,
 }
 
@@ -93,13 +93,13 @@ impl Blueprint for ReplayParams {
         Vec::new()
     }
 
-    /// Of the row that makes most.
+    /// The average of the row that makes most copies.
     fn extra_packets(&self) -> f64 {
         self.rows.iter().map(|row| row.duplicate.as_f64()).fold(0.0, f64::max)
     }
 }
 
-/// What all workers share of it.
+/// State shared by all workers.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct State {
@@ -107,7 +107,7 @@ struct State {
     packets: AtomicU64,
     /// When the link is free.
     clock: AtomicU64,
-    /// The time of the first packet, and one.
+    /// The time of the first packet plus one; 0: none yet.
     started: AtomicU64,
     /// The route of the last packet.
     route: AtomicU64,
@@ -121,7 +121,7 @@ pub struct Replay {
     params: ReplayParams,
     key: StageKey,
     state: Arc<State>,
-    /// The work of the link that rounding put off.
+    /// The part of the link's work that rounding has left for the next packet.
     carried: u64,
 }
 
@@ -131,7 +131,7 @@ impl Replay {
         Self { params: params.clone(), key: setting.key, state: setting.shared.state(), carried: 0 }
     }
 
-    /// The number of the row for `now`; `None` once all is over.
+    /// The index of the row for `now`; `None` after the end.
     fn row(&self, now: Instant) -> Option<usize> {
         let nanos = now.as_nanos();
         let begin = |started: u64| (started == 0).then_some(nanos.saturating_add(1));
@@ -189,7 +189,7 @@ impl Replay {
 }
 
 impl Stage for Replay {
-    /// The row by which the packet fares, of which there is to be a copy.
+    /// The index of the row that applies to a packet of which a copy is made.
     type Plan = usize;
 
     fn decide(&mut self, packet: &Packet, limit: u32, now: Instant) -> Verdict<usize> {

@@ -1,10 +1,11 @@
-//! A RST that races the ACKs of its sender, and wins or loses.
+//! A RST that overtakes the ACKs of its sender, or is overtaken.
 //!
-//! Model, *first*: the last ACK of a handshake (a segment that only acknowledges, the first one behind its sender's SYN), or
-//! every segment that only acknowledges, waits until a RST of the same flow has passed, or for `timeout`; all else passes
-//! it. *Last*: a RST waits until the next segment of its flow has passed, or for `timeout`.
-//! What waits together leaves in its order. Of one worker at most 1,024 wait; what would be more passes.
-//! Only sees packets that the stage's match selects: it must take in SYN, ACK and RST.
+//! Model, *first*: an ACK is held until a RST of the same flow has passed, or for `timeout`; all other packets pass
+//! it. The ACK is the last one of a handshake (the first pure ACK after its sender's SYN), or every pure ACK. *Last*:
+//! a RST is held until the next segment of its flow has passed, or for `timeout`. Packets that wait together leave in
+//! their order. At most 1,024 packets of one worker wait; further ones pass.
+//!
+//! The stage only sees packets that its match selects: this must include SYN, ACK and RST.
 //! Never drops, copies or alters a packet.
 
 use std::fmt;
@@ -22,11 +23,11 @@ use crate::pipeline::wire::tcp::flag;
 /// See [`crate::pipeline::params::ImpairmentParams::RstOrder`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RstOrderParams {
-    /// Who comes first.
+    /// Which comes first.
     pub rst: RstPlace,
-    /// Which ACKs a RST races.
+    /// Which ACKs are held for a RST.
     pub acks: HeldAcks,
-    /// How long what is held waits for the other at most.
+    /// The longest time for which a packet is held.
     pub timeout: Duration,
 }
 
@@ -40,7 +41,7 @@ pub enum RstPlace {
     Last,
 }
 
-/// Which ACKs wait for a RST.
+/// Which ACKs are held for a RST.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum HeldAcks {
     /// The last one of the handshake, and those that come while it waits.
@@ -79,7 +80,7 @@ impl Blueprint for RstOrderParams {
     }
 }
 
-/// Keeps what loses the race.
+/// Holds the ACKs or the RST.
 #[derive(Debug)]
 pub struct RstOrder {
     params: RstOrderParams,
@@ -88,7 +89,7 @@ pub struct RstOrder {
     waiting: Shelf<()>,
 }
 
-/// What a segment is in the race.
+/// What a segment is to this stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Syn,
@@ -106,7 +107,7 @@ impl RstOrder {
         Self { params, opens: PerFlow::new(flows), waiting: Shelf::new(params.timeout) }
     }
 
-    /// Whether this ACK waits for a RST; moves the handshake of its flow on.
+    /// Whether this ACK is held for a RST; also tracks the handshake of its flow.
     fn is_held(&mut self, packet: &Packet, kind: Kind) -> bool {
         if self.params.acks == HeldAcks::All {
             return kind == Kind::Ack;
@@ -118,12 +119,12 @@ impl RstOrder {
     }
 }
 
-/// What becomes of a segment in the race.
+/// What happens to a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Race {
-    /// It waits.
+    /// It is held.
     Loses,
-    /// It passes, and those of its flow that wait come behind it.
+    /// It passes, and the packets of its flow that are held follow it.
     Wins,
 }
 

@@ -1,11 +1,13 @@
-//! Changes what TCP peers tell each other: windows, options, ECN, urgency.
+//! Rewrites TCP headers: windows, options, ECN, urgent data.
 //!
-//! Model: the window field is set or clamped, in the units of the field; options become "no operation" (RFC 9293 section
-//! 3.1) in whatever segment they stand, so that the header keeps its length; the window scale of segments with SYN is
-//! set; the ECN field of the IP header becomes Not-ECT (RFC 3168 section 5) whatever the transport is; ECE, CWR and AE of
-//! segments with SYN, and URG with its pointer, are cleared.
-//! All wire packets of a train fare alike. Checksums are kept right (RFC 1624). What stands behind a malformed option is
-//! left alone, and so is a SYN without the option that is to be set.
+//! Model: the window field is set or clamped, in the units of the field. Options become "no operation" (RFC 9293
+//! section 3.1) in every segment, so that the header keeps its length. The window scale of segments with SYN is set.
+//! The ECN field of the IP header becomes Not-ECT (RFC 3168 section 5), whatever the transport. ECE, CWR and AE of
+//! segments with SYN are cleared, and URG with its pointer.
+//!
+//! All wire packets of a train are changed alike. Checksums are kept right (RFC 1624). Bytes after a malformed option
+//! are not changed, and neither is a SYN without the option that is to be set.
+//!
 //! Never drops, delays, reorders or copies a packet.
 
 use std::fmt;
@@ -23,27 +25,27 @@ use crate::pipeline::wire::{Tcp, Update};
 /// See [`crate::pipeline::params::ImpairmentParams::Tcp`].
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TcpParams {
-    /// What becomes of the window.
+    /// What is done with the window.
     pub window: Option<WindowRewrite>,
     /// Kinds of the options that become "no operation", each once.
     pub strip: Vec<u8>,
     /// Value of the window scale option of segments with SYN, 0 to 14 (RFC 7323 section 2.3).
     pub window_scale: Option<u8>,
-    /// The ECN field of the IP header becomes Not-ECT, of any transport.
+    /// The ECN field of the IP header becomes Not-ECT, for any transport.
     pub bleach_ecn: bool,
-    /// Segments with SYN offer and accept no ECN.
+    /// Segments with SYN do not offer or accept ECN.
     pub refuse_ecn: bool,
-    /// No data is urgent.
+    /// URG and the urgent pointer are cleared.
     pub clear_urgent: bool,
 }
 
-/// What becomes of the window field of a segment, in the units of the field: shifted left by the window scale of the
-/// connection these are bytes (RFC 7323 section 2.3); in a segment with SYN they are bytes.
+/// What is done with the window field of a segment, in the units of the field: shifted left by the window scale of
+/// the connection, it gives bytes (RFC 7323 section 2.3); in a segment with SYN it is in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WindowRewrite {
-    /// It is this.
+    /// It is set to this value.
     Set(u16),
-    /// It is at most this.
+    /// It is lowered to this value.
     Max(u16),
 }
 
@@ -134,7 +136,8 @@ impl Stage for TcpRewrite {
         if !packet.is_tcp() && !self.params.bleach_ecn {
             return Verdict::new(limit, Action::PASS);
         }
-        // CWR stands in the first segment of a train only, and counts in a SYN: no kernel makes a train of SYNs.
+        // In a train, only the first segment has CWR; CWR only matters in a SYN here, and no kernel makes a train of
+        // SYNs.
         let is_syn = packet.tcp_flags().is_some_and(|flags| flags & flag::SYN != 0);
         Verdict::new(if is_syn { 1 } else { limit }, Action::REWRITE)
     }

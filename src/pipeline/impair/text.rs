@@ -1,4 +1,4 @@
-//! Phrases that several stages are described by, and numbers in them.
+//! Phrases that the descriptions of several stages share, and numbers in them.
 
 use crate::pipeline::params::Share;
 use crate::pipeline::time::Duration;
@@ -18,12 +18,12 @@ pub(super) fn queue(packets: Option<u64>, bytes: Option<u64>, time: Option<Durat
     }
 }
 
-/// What a packet costs beside its length.
+/// The bytes that a packet costs beside its length.
 pub(super) fn overhead(bytes: i32) -> String {
     if bytes == 0 { String::new() } else { format!(", {bytes:+} bytes per packet") }
 }
 
-/// The link of several paths that it is, if it is one.
+/// The link that several paths share, if the stage belongs to one.
 pub(super) fn share(share: Option<Share>) -> String {
     share.map_or_else(String::new, |share| format!(", shared as {share}"))
 }

@@ -1,13 +1,16 @@
 //! Changes the clock of one side of a TCP connection.
 //!
-//! Model: the `TSval` (RFC 7323 section 3) of a segment becomes a constant, is shifted by an offset (of the stage, or drawn
-//! for each connection), or stays at that of the first segment; or the whole option becomes "no operation", in a SYN so
-//! that timestamps are not negotiated. With `translate` the `TSecr` that comes back is made what the sender had sent, so
-//! that the connection goes on: what was sent for what is remembered in four runs of one offset each. A `TSecr` that
-//! is in none of them is left alone.
-//! All wire packets of a train have one clock reading. Checksums are kept right. Options that are malformed, or not of
-//! length 10, are left alone.
-//! A connection that is forgotten (see [`crate::pipeline::conn::table`]) is not translated until its next segment.
+//! Model: the `TSval` (RFC 7323 section 3) of a segment is replaced by a constant, shifted by an offset (of the
+//! stage, or drawn for each connection), or stays at the value of the first segment; or the whole option becomes "no
+//! operation", in a SYN so that timestamps are not negotiated. With `translate`, the `TSecr` of returning segments is
+//! changed back to what the sender had sent, so that the connection continues. For this, four runs of values with one
+//! offset each are remembered; a `TSecr` that is in none of them is not changed.
+//!
+//! All wire packets of a train have the same timestamps. Checksums are kept right. Options that are malformed, or not
+//! of length 10, are not changed.
+//!
+//! A forgotten connection (see [`crate::pipeline::conn::table`]) is not translated until its next segment.
+//!
 //! Never drops, delays, reorders or copies a packet.
 
 use std::fmt;
@@ -25,20 +28,20 @@ use crate::pipeline::wire::tcp::{flag, option};
 /// See [`crate::pipeline::params::ImpairmentParams::Timestamps`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TimestampsParams {
-    /// What becomes of `TSval`.
+    /// What is done with `TSval`.
     pub set: TimestampSet,
     /// Whether `TSecr` of the other direction is translated back, so that the sender sees its own clock.
     pub translate: bool,
 }
 
 impl TimestampsParams {
-    /// Whether anything is translated back.
+    /// Whether `TSecr` is translated back.
     pub const fn translates(&self) -> bool {
         self.translate && !matches!(self.set, TimestampSet::Strip)
     }
 }
 
-/// What becomes of the `TSval` of a segment.
+/// What is done with the `TSval` of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TimestampSet {
     /// This value; 0 as Linux 3.18 to 4.9 sent it in some RSTs.
@@ -47,7 +50,7 @@ pub enum TimestampSet {
     Offset(u32),
     /// An offset drawn for each connection, all 32 bits of it.
     RandomOffset,
-    /// That of the connection's first segment that the stage acted on.
+    /// The `TSval` of the connection's first segment that the stage acted on.
     Freeze,
     /// No timestamps: the option becomes "no operation".
     Strip,
@@ -83,29 +86,29 @@ impl Blueprint for TimestampsParams {
     }
 }
 
-/// Runs of one offset that are remembered of a connection.
+/// How many runs of one offset are remembered for a connection.
 const PIECES: usize = 4;
 
 /// Rewrites timestamps.
 #[derive(Debug)]
 pub struct Timestamps {
     params: TimestampsParams,
-    /// Its own path.
+    /// The index of the stage's own path.
     path: u16,
     key: StageKey,
     connections: Table<Clock>,
 }
 
-/// What one side's clock was made of.
+/// How the clock of one side was changed.
 #[derive(Debug, Clone, Copy, Default)]
 struct Clock {
-    /// Where it was stopped.
+    /// The value at which it was stopped.
     frozen: Option<u32>,
-    /// The last one first.
+    /// The most recent one first.
     pieces: [Option<Piece>; PIECES],
 }
 
-/// Readings that were sent from `first` to `last`, each `behind` less than the sender had meant.
+/// Values that were sent from `first` to `last`, each `behind` less than the sender's own value.
 #[derive(Debug, Clone, Copy)]
 struct Piece {
     first: u32,
@@ -116,13 +119,13 @@ struct Piece {
 impl Timestamps {
     /// A rewrite that `params` describe, with the draws of `setting`.
     pub fn new(params: TimestampsParams, setting: &Setting) -> Self {
-        // Only what has a memory needs a place for it.
+        // Only a stage that remembers something needs a table.
         let remembers = params.translates() || params.set == TimestampSet::Freeze;
         let capacity = if remembers { setting.flows } else { 0 };
         Self { params, path: setting.path, key: setting.key, connections: Table::new(capacity) }
     }
 
-    /// What becomes of `TSval`; the connection remembers it.
+    /// The new `TSval`; it is remembered for the connection.
     fn reading(&mut self, packet: &Packet, flags: u8, meant: u32, now: Instant) -> u32 {
         let conn = ConnKey::home(packet);
         let fixed = match self.params.set {
@@ -141,7 +144,7 @@ impl Timestamps {
         let entry = self.connections.entry(&conn, now);
         entry.standing = entry.standing.after(flags);
         if flags & (flag::SYN | flag::ACK) == flag::SYN && !entry.value.repeats(meant) {
-            // Another connection between the same ports.
+            // This is another connection between the same ports.
             entry.value = Clock::default();
         }
         let sent = fixed.unwrap_or_else(|| *entry.value.frozen.get_or_insert(meant));
@@ -149,7 +152,7 @@ impl Timestamps {
         sent
     }
 
-    /// What the sender had meant by the `TSecr` of a packet that goes back.
+    /// The sender's own value for the `TSecr` of a returning packet.
     fn meant(&mut self, packet: &Packet, now: Instant) -> Option<(u32, u32)> {
         let tcp = conn::tcp(packet).filter(|tcp| tcp.flags() & flag::ACK != 0)?;
         let (value, echo) = tcp.timestamps()?;
@@ -159,16 +162,16 @@ impl Timestamps {
     }
 }
 
-/// What is rewritten.
+/// Which field is rewritten.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
-    /// `TSval` of a segment of the stage's own path.
+    /// `TSval` of a segment on the stage's own path.
     Value,
-    /// `TSecr` of a segment that goes back.
+    /// `TSecr` of a returning segment.
     Echo {
-        /// The `TSval` beside it, which stays.
+        /// The `TSval` beside it, which is not changed.
         value: u32,
-        /// What the sender had meant.
+        /// The sender's own value.
         meant: u32,
     },
 }

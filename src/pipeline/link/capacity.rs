@@ -1,9 +1,8 @@
-//! When a link can send how much: at a rate, at a rate that changes, or at given times.
+//! When a link can send, and how much: at a rate, at a rate that changes, or at given times.
 //!
-//! Each kind counts what it has given in a clock of its own, one 64-bit number that the workers share: nanoseconds for the
-//! rates (see `link`), bytes for opportunities. A packet that comes to an idle link starts at
-//! [`Service::at`] its arrival; what the link could have sent before is lost. One that had to wait starts where the one
-//! before it ended.
+//! Each kind counts what it has sent in a clock of its own, one 64-bit number that the workers share: nanoseconds for
+//! the rates (see `link`), bytes for opportunities. A packet that comes to an idle link starts at [`Service::at`] its
+//! arrival; capacity before that is lost. A packet that had to wait starts where the one before it ended.
 
 use crate::pipeline::link::turn::{Turn, carried_at, round_up, spend, work};
 use crate::pipeline::time::{Duration, Instant};
@@ -12,12 +11,12 @@ use crate::pipeline::units::Rate;
 /// A link's service, with what it needs to go on exactly.
 #[derive(Debug, Clone)]
 pub enum Service {
-    /// A constant rate, and the work that rounding put off.
+    /// A constant rate, and the work that rounding has carried over.
     Rate(Rate, u64),
     /// A constant rate behind a bucket of tokens: so many bytes go at once after a rest. Rate, the work that rounding put
     /// off, and the time of the bucket in nanoseconds.
     Bucket(Rate, u64, u64),
-    /// A changing rate, and the work that rounding put off.
+    /// A changing rate, and the work that rounding has carried over.
     Steps(std::sync::Arc<RateSteps>, u64),
     /// Given times.
     Opportunities(std::sync::Arc<Opportunities>),
@@ -52,11 +51,11 @@ impl Service {
         }
     }
 
-    /// The time at which what was sent last, and ends at `clock`, has left.
+    /// The time at which the packet that was sent last, and ends at `clock`, has left.
     pub fn ends(&self, clock: u64) -> Instant {
         match self {
             Self::Rate(_, carried) | Self::Steps(_, carried) => round_up(clock, *carried),
-            // It goes as a whole once there are tokens for all of it.
+            // It leaves as a whole once there are tokens for all of it.
             Self::Bucket(_, carried, burst) => round_up(clock.saturating_sub(*burst), *carried),
             Self::Opportunities(times) => {
                 clock.div_ceil(times.bytes).checked_sub(1).map_or(Instant::ZERO, |index| times.nth(index))
@@ -100,21 +99,21 @@ impl Service {
     }
 }
 
-/// Times at which a number of bytes can be delivered, over and over: what a Mahimahi trace describes.
+/// Times at which a number of bytes can be delivered, repeated: what a Mahimahi trace describes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Opportunities {
     /// Non-decreasing, not empty, the last one not zero.
     times: Vec<Duration>,
-    /// Bytes of each.
+    /// Bytes of each opportunity.
     bytes: u64,
-    /// Starts again after the last one, which is then time zero; otherwise nothing is sent any more.
+    /// Starts again after the last time, which is then time zero; otherwise nothing is sent after it.
     repeats: bool,
 }
 
-/// Why times are no trace.
+/// Why times are not a valid trace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NoTrace {
-    /// There is none.
+    /// There are no times.
     #[error("has no delivery opportunity: at least one line with a time in milliseconds is needed")]
     Empty,
     /// The trace takes no time.
@@ -168,7 +167,7 @@ impl Opportunities {
         if !self.repeats && now >= period {
             return count;
         }
-        // Time zero of the next turn is the last time of this one.
+        // Time zero of the next round is the last time of this one.
         let (turns, within) = (now / period, Duration::from_nanos(now % period));
         turns * count + self.times.partition_point(|&time| time <= within) as u64
     }
@@ -187,7 +186,8 @@ impl Opportunities {
 /// A rate that changes at given times.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RateSteps {
-    /// From when on, in nanoseconds, and the rate in bits per second (0: nothing passes). The first starts at 0.
+    /// The start of each rate in nanoseconds, and the rate in bits per second (0: nothing passes). The first starts
+    /// at 0.
     steps: Vec<(u64, u64)>,
     /// Starts again after this time in nanoseconds, in which this work can be done; otherwise the last rate stays.
     period: Option<(u64, u128)>,
@@ -234,12 +234,12 @@ impl RateSteps {
         self.steps.iter().map(|step| step.1).max().unwrap_or(0)
     }
 
-    /// The clock after `left` of work that begins at `clock`, and the work that rounding puts off.
+    /// The clock after `left` of work that begins at `clock`, and the work that rounding carries over.
     fn after(&self, mut clock: u64, mut left: u128) -> (u64, u64) {
         if let Some((period, total)) = self.period
             && let Some(turns) = left.saturating_sub(1).checked_div(total)
         {
-            // Whole turns, wherever in one they begin; some work is left for the last.
+            // Whole rounds, wherever in a round they begin; some work is left for the last one.
             let span = u64::try_from(turns).unwrap_or(u64::MAX).saturating_mul(period);
             let Some(after) = clock.checked_add(span) else { return (u64::MAX, 0) };
             clock = after;
@@ -257,7 +257,7 @@ impl RateSteps {
             if room >= left || end == u64::MAX {
                 let Some(time) = left.checked_div(rate) else { return (u64::MAX, 0) };
                 let time = u64::try_from(time).unwrap_or(u64::MAX);
-                // What is put off is less than the rate, which has 64 bits.
+                // The work that is carried over is less than the rate, which has 64 bits.
                 return (clock.saturating_add(time), (left % rate) as u64);
             }
             left -= room;

@@ -1,4 +1,4 @@
-//! A link that sends one packet after the other, and what waits in front of it.
+//! A link that sends one packet after the other, and the packets that wait in front of it.
 //!
 //! `turn` is the arithmetic, [`serialiser`] a link of one rate, [`capacity`] one whose rate changes with time. `slots` gathers
 //! packets into bursts. `shelf` keeps packets until others have passed.

@@ -14,7 +14,7 @@ use crate::pipeline::units::Rate;
 pub struct Slot {
     /// How long it had to wait for those before it.
     pub wait: Duration,
-    /// When its last bit has left, rounded up.
+    /// When its last bit has been sent, rounded up.
     pub end: Instant,
 }
 
@@ -28,7 +28,7 @@ pub fn wait(clock: &AtomicU64, now: Instant) -> Duration {
 #[derive(Debug)]
 pub struct Serialiser {
     rate: Rate,
-    /// The work that rounding put off.
+    /// The work that rounding has carried over.
     carried: u64,
 }
 
@@ -60,7 +60,7 @@ impl Serialiser {
         let take = |full: u64| {
             let start = full.max(arrival);
             let carried = u128::from(carried_at(full, self.carried, arrival));
-            // The most packets whose time, rounded down, ends at `empty` or before.
+            // The largest number of packets whose time, rounded down, ends at `empty` or before.
             let room = (u128::from(empty.checked_sub(start)?) + 1) * u128::from(self.rate.bits_per_sec());
             let fit = (room - 1).saturating_sub(carried).checked_div(each).unwrap_or(u128::MAX);
             let fit = fit.min(count.into());

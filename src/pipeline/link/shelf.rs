@@ -1,20 +1,20 @@
-//! Packets that a stage puts aside until others have passed, or until a timeout.
+//! Packets that a stage holds until others have passed, or until a timeout.
 
 use crate::pipeline::aim::flow::FlowRef;
 use crate::pipeline::packet::Packet;
 use crate::pipeline::stage::{Kept, Outlet};
 use crate::pipeline::time::{Duration, Instant};
 
-/// Most packets that one worker puts aside; what would be more passes in order.
+/// Maximum number of packets that one worker holds; further ones pass in order.
 const MOST: usize = 1024;
 
-/// What is put aside, in order of arrival; `T` is what the stage notes of each packet.
+/// The held packets, in order of arrival; `T` is what the stage notes about each.
 #[derive(Debug)]
 pub(crate) struct Shelf<T> {
-    /// The same for all, so that they time out in order of arrival.
+    /// The same for all packets, so that they time out in order of arrival.
     timeout: Duration,
     kept: Vec<Entry<T>>,
-    /// Whether a wake-up has been asked for and has not come: there is at most one, whatever comes and goes.
+    /// Whether a wake-up is pending: there is at most one at a time.
     is_waiting: bool,
 }
 
@@ -26,7 +26,7 @@ struct Entry<T> {
 }
 
 impl<T> Shelf<T> {
-    /// An empty one, on which a packet stays for `timeout` at the most.
+    /// An empty shelf, on which a packet stays for `timeout` at most.
     pub(crate) fn new(timeout: Duration) -> Self {
         Self { timeout, kept: Vec::with_capacity(MOST), is_waiting: false }
     }
@@ -36,18 +36,18 @@ impl<T> Shelf<T> {
         self.kept.len() >= MOST
     }
 
-    /// Whether a packet of `flow` is put aside.
+    /// Whether a packet of `flow` is held.
     pub(crate) fn has(&self, flow: FlowRef) -> bool {
         self.kept.iter().any(|entry| entry.packet.flow == flow)
     }
 
-    /// Puts `packet` aside.
+    /// Holds `packet`.
     pub(crate) fn put(&mut self, packet: Packet, note: T, now: Instant, out: &mut Outlet<'_>) {
         self.kept.push(Entry { packet: out.keep(packet), until: now + self.timeout, note });
         self.ask_for_wake(out);
     }
 
-    /// Forwards what is put aside of `flow` and `ready`, in order of arrival; `ready` may change the note.
+    /// Forwards the held packets of `flow` that are `ready`, in order of arrival; `ready` may change the note.
     pub(crate) fn release(
         &mut self,
         flow: FlowRef,
@@ -57,14 +57,14 @@ impl<T> Shelf<T> {
         self.forward(out, |entry| entry.packet.flow == flow && ready(&mut entry.note));
     }
 
-    /// Forwards what has timed out, when the stage is woken.
+    /// Forwards the packets that have timed out; called when the stage is woken.
     pub(crate) fn wake(&mut self, now: Instant, out: &mut Outlet<'_>) {
         self.is_waiting = false;
         self.forward(out, |entry| entry.until <= now);
         self.ask_for_wake(out);
     }
 
-    /// The last packet, at the end of the run.
+    /// Gives up the last packet, at the end of the run.
     pub(crate) fn relinquish(&mut self) -> Option<Kept> {
         self.kept.pop().map(|entry| entry.packet)
     }
@@ -76,7 +76,7 @@ impl<T> Shelf<T> {
         }
     }
 
-    /// Asks for a wake-up at the first timeout, unless one is on its way.
+    /// Asks for a wake-up at the first timeout, unless one is pending.
     fn ask_for_wake(&mut self, out: &mut Outlet<'_>) {
         if let Some(first) = self.kept.first().filter(|_| !self.is_waiting) {
             self.is_waiting = true;

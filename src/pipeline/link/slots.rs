@@ -1,10 +1,12 @@
-//! Packets gathered into bursts, as a link does that is granted the air from time to time: netem's `slot`.
+//! Packets gathered into bursts, as on a link that gets access to the medium from time to time: netem's `slot`.
 //!
-//! A packet that is due after the current slot opened waits for a new one, which opens a gap after its due time; those
-//! that are due meanwhile leave in it together. A slot that has taken its packets or bytes is followed by the next, a gap
-//! later.
-//! [`Slots`] say when each packet leaves as soon as it comes, and draw a gap once. [`Queue`] is the kernel's way: whenever a
-//! packet comes or may leave, the head of the queue is looked at, and a slot that opens before it is due is drawn anew.
+//! A packet that is due after the current slot opened waits for a new slot, which opens a gap after the packet's due
+//! time. Packets that become due meanwhile leave in the same slot. When a slot has sent its maximum of packets or
+//! bytes, the next one opens a gap later.
+//!
+//! [`Slots`] decide when each packet leaves as soon as it comes, and draw a gap once. [`Queue`] works as the kernel
+//! does: whenever a packet comes or may leave, the head of the queue is examined, and a slot that would open before
+//! the head is due is drawn again.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
@@ -62,7 +64,7 @@ pub(in crate::pipeline) struct Queue {
     slot: Slot,
     key: StageKey,
     waiting: BinaryHeap<Entry>,
-    /// Packets that came, and gaps that were drawn.
+    /// The number of packets that came, and of gaps that were drawn.
     came: u64,
     drawn: u64,
     opens: Instant,
@@ -141,7 +143,7 @@ impl Queue {
         self.bytes = self.slot.bytes.unwrap_or(u64::MAX);
     }
 
-    /// When to look at the head again, if that has not been asked for already.
+    /// When to examine the head again, if this has not been requested already.
     pub(in crate::pipeline) fn next_wake(&mut self) -> Option<Instant> {
         let at = self.waiting.peek().map(|head| head.due.max(self.opens));
         let is_new = at != self.wake;
@@ -149,7 +151,7 @@ impl Queue {
         at.filter(|_| is_new)
     }
 
-    /// Whether this is the time at which the head is to be looked at: an earlier wish may have been overtaken.
+    /// Whether the head is to be examined at this time: an earlier request may have been replaced.
     pub(in crate::pipeline) fn is_woken(&mut self, now: Instant) -> bool {
         let is_time = self.wake == Some(now);
         if is_time {

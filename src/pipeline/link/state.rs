@@ -2,22 +2,23 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What the copies of a stage with a link share.
+/// State that the copies of a stage with a link share.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub struct LinkState {
     /// When the link is free, in the unit of its service.
     pub clock: AtomicU64,
-    /// The same of the second bucket, that of the peak.
+    /// The same for the second bucket, that of the peak rate.
     pub peak: AtomicU64,
     /// Wire packets that wait or are being sent.
     pub packets: AtomicU64,
-    /// What they take of the link, in bytes.
+    /// Their size on the link, in bytes.
     pub bytes: AtomicU64,
 }
 
 impl LinkState {
-    /// Whether there is room for a wire packet that takes `bytes`, which then counts: at most `packets` and `most` bytes are held.
+    /// Whether there is room for a wire packet that takes `bytes`: at most `packets` and `most` bytes are held. If
+    /// so, it counts as held.
     pub fn admit(&self, bytes: u64, packets: Option<u64>, most: Option<u64>) -> bool {
         if !enter(&self.packets, 1, packets) {
             return false;
@@ -29,7 +30,7 @@ impl LinkState {
         has_room
     }
 
-    /// One that was admitted has left.
+    /// Removes an admitted packet that has left.
     pub fn leave(&self, bytes: u64) {
         self.packets.fetch_sub(1, Ordering::AcqRel);
         self.bytes.fetch_sub(bytes, Ordering::AcqRel);

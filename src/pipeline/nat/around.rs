@@ -1,4 +1,4 @@
-//! What goes round: packets from inside to inside, ICMP errors, and what is given back to its sender.
+//! Special cases: packets from inside to inside (hairpins), ICMP errors, and the undoing of translations.
 
 use crate::pipeline::counters::Reason;
 use crate::pipeline::nat::kind::{Kind, kind};
@@ -20,19 +20,19 @@ impl Napt {
         Ok(())
     }
 
-    /// The host inside that an error concerns: it sent what the error is about.
+    /// The host inside that an error concerns: it sent the packet that the error quotes.
     pub(super) fn route_error(&mut self, quote: &Quote, tick: Tick) -> Result<Host, Reason> {
         let place = if let Some(place) = self.table.find_outside(&quote.key, tick) {
             place
         } else {
-            // From inside, about a hairpin: what had come to the host there.
+            // An error from inside about a hairpin: it quotes a packet that had come to the host there.
             let sent = self.before_inward(&quote.key, tick).ok_or(Reason::NatNoMapping)?;
             self.table.find_outside(&sent, tick).ok_or(Reason::NatNoMapping)?
         };
         Ok(self.table.session(place).key.source_host())
     }
 
-    /// The flow of a packet before its destination became the one inside.
+    /// The flow of a packet before its destination was changed to the host inside.
     fn before_inward(&mut self, key: &FlowKey, tick: Tick) -> Option<FlowKey> {
         let place = self.table.find_inside(&key.answers(), tick)?;
         let session = *self.table.session(place);
@@ -40,7 +40,7 @@ impl Napt {
         Some(outer.answers())
     }
 
-    /// An error from inside: about a packet that came in, and went to the host inside.
+    /// Translates an error from inside, about a packet that came in and was sent to the host inside.
     pub(super) fn error_outward(
         &mut self,
         packet: &mut Packet,
@@ -55,7 +55,7 @@ impl Napt {
         Ok(())
     }
 
-    /// An error from outside: about a packet that went out.
+    /// Translates an error from outside, about a packet that went out.
     pub(super) fn error_inward(
         &mut self,
         packet: &mut Packet,
@@ -73,7 +73,8 @@ impl Napt {
     /// Undoes the translation of a packet, for an error about it; false if its session is gone.
     pub(super) fn restore(&mut self, packet: &mut Packet, outward: bool, now: Instant) -> bool {
         let tick = Tick::of(now);
-        // Only what came from inside is changed back. An error about a packet from outside goes to the host outside, which may be told the
+        // Only packets from inside are changed back. An error about a packet from outside goes to the host outside,
+        // which may see the translated addresses.
         // addresses after the translation.
         let is_ours = outward && self.address(packet.source().into(), packet.layout.version()).is_some();
         let Ok(Kind::Session(key)) = kind(packet) else { return !is_ours };
@@ -95,9 +96,9 @@ impl Napt {
     }
 }
 
-/// Changes an end of the packet that an error quotes.
+/// Changes one end of the packet that an error quotes.
 fn requote(packet: &mut Packet, quote: Quote, end: End, (host, port): (Host, u16)) {
-    // The sum of the quote counts in the error's, and a pseudo-header's alone would not show it.
+    // The quote is covered by the error's checksum; with only a pseudo-header sum, the change would not be visible.
     packet.complete_checksum();
     let layout = packet.layout;
     quote.set(packet.bytes_mut(), layout, end, host, Some(port));

@@ -1,4 +1,5 @@
-//! One clock for the timestamps of all connections that a translator lets out (RFC 7323), so that a server sees those of one
+//! One clock for the TCP timestamps of all outgoing connections of a translator (RFC 7323). So a server sees the
+//! timestamps of a single host, which never go back.
 //! host, which never go back.
 
 use crate::pipeline::nat::session::{Session, TcpSeen};
@@ -8,13 +9,14 @@ use crate::pipeline::wire::Tcp;
 use crate::pipeline::wire::serial::later;
 use crate::pipeline::wire::tcp::flag;
 
-/// Where the clock begins: not at zero, which some take for "no timestamp".
+/// The first value of the clock; not zero, which some hosts take for "no timestamp".
 const START: u32 = 1_000_000;
 
 /// The clock, in milliseconds.
 #[derive(Debug)]
 pub(super) struct SharedClock {
-    /// The latest timestamp that was sent. It may be ahead of the time: a connection goes on by the clock of its host, from
+    /// The latest timestamp that was sent. It may be ahead of the clock: a connection follows the clock of its host
+    /// from the arrival of its SYN here, and a late SYN may be followed by segments that are not late.
     /// when its SYN came here, and a SYN that was late is followed by segments that are not.
     latest: u32,
 }
@@ -26,7 +28,8 @@ impl Default for SharedClock {
 }
 
 impl SharedClock {
-    /// Makes the timestamps of `packet` those of this clock. `before` is what was seen of the connection.
+    /// Changes the timestamps of `packet` to those of this clock. `before` is the state of the connection before the
+    /// packet.
     pub(super) fn translate(
         &mut self,
         session: &mut Session,
@@ -51,7 +54,7 @@ impl SharedClock {
         }
     }
 
-    /// What a connection starts at.
+    /// The first timestamp of a connection.
     fn reading(&self, now: Instant) -> u32 {
         later(self.latest, START.wrapping_add((now.as_nanos() / 1_000_000) as u32))
     }

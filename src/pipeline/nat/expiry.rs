@@ -1,8 +1,8 @@
-//! When each session may have expired: so that those which have are found without looking at all.
+//! When each session may have expired, so that expired ones are found without looking at all sessions.
 //!
-//! A session lies in a slot of the ring of its timeout, by the time at which it expires if it is not used before. When that
-//! slot's time has passed, the table looks at each session of the slot once: it has expired, or was used and is put into another
-//! slot. Using a session costs nothing here.
+//! A session is in a slot of the ring of its timeout, by the time at which it expires if it is not used before. When
+//! the slot's time has passed, the table checks each session of the slot once: it has expired, or it was used and is
+//! put into another slot. Using a session costs nothing here.
 
 use crate::pipeline::nat::session::{CLASSES, Tick};
 
@@ -35,7 +35,7 @@ struct Link {
 pub(super) struct Expiry {
     rings: [Ring; CLASSES],
     links: Vec<Link>,
-    /// Sessions whose slot has passed, to be looked at.
+    /// Sessions whose slot's time has passed; they are to be checked.
     ripe: u32,
 }
 
@@ -57,13 +57,13 @@ impl Ring {
         now.since(self.at).wrapping_sub(1 << self.shift).cast_signed()
     }
 
-    /// Takes the first slot if it has passed: its first session, or [`NONE`].
+    /// Takes the first slot if its time has passed: its first session, or [`NONE`].
     fn pass(&mut self, now: Tick) -> Option<u32> {
         let behind = self.behind(now);
         if behind < 0 {
             return None;
         }
-        // After a long silence every slot is taken once, no more.
+        // After a long silence every slot is taken once only.
         if behind as u32 >> self.shift >= SLOTS {
             self.at = Tick((now.0 >> self.shift).wrapping_sub(SLOTS) << self.shift);
         }
@@ -110,7 +110,9 @@ impl Expiry {
         }
     }
 
-    /// A session whose time may have come: it is to be removed or inserted again. Takes a step from `steps` for it, and for
+    /// Returns a session that may have expired, which the caller must remove or insert again. Takes one from `steps`
+    /// for it, and one for each slot that had a session. Empty slots are free: after a silence there are many of
+    /// them, at most all slots of all rings, and each is passed once.
     /// each slot in which there was one. Empty slots are free: after a silence there are many of them, at most all slots of
     /// all rings, and each is passed once.
     pub(super) fn next(&mut self, now: Tick, steps: &mut u32) -> Option<u32> {
@@ -125,7 +127,7 @@ impl Expiry {
         Some(self.ripe)
     }
 
-    /// Ticks until [`Self::next`] has something to look at; 0 if it has.
+    /// Ticks until [`Self::next`] has a session to check; 0 if it has one now.
     pub(super) fn wait(&self, now: Tick) -> u32 {
         if self.ripe != NONE {
             return 0;
@@ -134,14 +136,15 @@ impl Expiry {
         self.rings.iter().map(wait).min().unwrap_or(0)
     }
 
-    /// The first session of the slot of ring `class` whose time is now: it may have expired, or those behind it, as
+    /// The first session of the slot of ring `class` whose time is now. This session or later ones of the slot
+    /// ([`Self::after`]) may have expired.
     /// [`Self::after`] says.
     pub(super) fn now(&self, class: usize, now: Tick) -> Option<u32> {
         let ring = &self.rings[class];
         Some(ring.heads[ring.slot(now)]).filter(|place| *place != NONE)
     }
 
-    /// The session behind this one in its slot.
+    /// The next session in the same slot.
     pub(super) fn after(&self, place: u32) -> Option<u32> {
         Some(self.links[place as usize].after).filter(|after| *after != NONE)
     }

@@ -1,16 +1,16 @@
-//! Where the later fragments of a datagram go: they have no ports, so they follow the first.
+//! Where the later fragments of a datagram go: they have no ports, so they take the route of the first fragment.
 
 use crate::pipeline::nat::session::Tick;
 use crate::pipeline::packet::Packet;
 use crate::pipeline::wire::{End, FlowKey, Host, Ipv4, Ipv6, Version};
 
-/// Datagrams that are remembered. A new one takes the place of another of the same hash.
+/// Number of datagrams that are remembered. A new one replaces one with the same hash.
 const PLACES: usize = 1024;
 
 /// Ticks for which a datagram is remembered: what Linux waits for the rest of one.
 const LIFETIME: u32 = 30 << 10;
 
-/// Datagrams whose first fragment has come by.
+/// Datagrams whose first fragment has passed.
 #[derive(Debug)]
 pub(super) struct Fragments(Vec<Option<Known>>);
 
@@ -21,7 +21,7 @@ struct Known {
     host: Host,
 }
 
-/// What all fragments of a datagram have in common, and which of their ends is to change.
+/// The common fields of all fragments of a datagram, and which of its ends is translated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Datagram {
     key: FlowKey,
@@ -52,7 +52,7 @@ impl Fragments {
         Self(vec![None; PLACES])
     }
 
-    /// Remembers which address takes the place of that of this datagram.
+    /// Remembers the new address for this end of the datagram.
     pub(super) fn remember(&mut self, datagram: Datagram, host: Host, now: Tick) {
         self.0[datagram.place()] = Some(Known { datagram, seen: now, host });
     }
@@ -62,7 +62,7 @@ impl Fragments {
         self.0.fill(None);
     }
 
-    /// The address that was remembered.
+    /// The remembered address.
     pub(super) fn find(&self, datagram: &Datagram, now: Tick) -> Option<Host> {
         self.0[datagram.place()]
             .filter(|known| known.datagram == *datagram && now.since(known.seen) < LIFETIME)

@@ -1,20 +1,20 @@
-//! What a packet is to a translator.
+//! How a translator classifies packets.
 
 use crate::pipeline::counters::Reason;
 use crate::pipeline::packet::Packet;
 use crate::pipeline::wire::{FlowKey, Quote, protocol, quote};
 
-/// What a packet is to a translator.
+/// The kind of a packet for a translator.
 pub(super) enum Kind {
-    /// Of a session, by this flow.
+    /// A packet of a session, with this flow.
     Session(FlowKey),
     /// A fragment without ports.
     Later,
-    /// An ICMP error, about this.
+    /// An ICMP error, with what it is about.
     Error(Quote),
 }
 
-/// The flow of nearly all packets: whole ones of TCP and UDP.
+/// The flow of the most common packets: whole TCP and UDP packets.
 #[inline]
 pub(super) fn plain(packet: &Packet) -> Option<FlowKey> {
     let layout = packet.layout;
@@ -22,10 +22,10 @@ pub(super) fn plain(packet: &Packet) -> Option<FlowKey> {
     is_plain.then(|| FlowKey::new(packet.bytes(), layout))
 }
 
-/// What any packet is.
+/// Classifies any packet.
 ///
 /// # Errors
-/// Nothing that a translator knows.
+/// If a translator cannot handle it.
 #[cold]
 pub(super) fn kind(packet: &Packet) -> Result<Kind, Reason> {
     let (bytes, layout) = (packet.bytes(), packet.layout);
@@ -54,7 +54,7 @@ pub(super) fn kind(packet: &Packet) -> Result<Kind, Reason> {
     }
 }
 
-/// The key of an echo, which in a fragment has no identifier.
+/// The key of an echo; in a fragment it has no identifier.
 fn with_identifier(key: FlowKey, bytes: &[u8], at: usize) -> FlowKey {
     key.from(key.source_host(), u16::from_be_bytes([bytes[at + 4], bytes[at + 5]]))
 }

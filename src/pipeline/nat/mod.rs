@@ -1,8 +1,8 @@
-//! Translators of addresses: between hosts inside and what the outside sees of them.
+//! Address translators between hosts inside and the outside network.
 //!
-//! A translator is the router's, not a path's: it stands in several paths, out and in, at a place of each
-//! ([`crate::pipeline::params::NatPlace`]); packets for its addresses are routed by what it remembers. Its packets must
-//! all be one worker's, since the two sides of a session have different 5-tuples.
+//! A translator belongs to the router, not to a path: it has a place in several paths, outbound and inbound
+//! ([`crate::pipeline::params::NatPlace`]). Packets for its addresses are routed by its sessions. One worker must
+//! handle all its packets, since the two sides of a session have different 5-tuples.
 
 mod around;
 mod clock;
@@ -34,13 +34,13 @@ use crate::pipeline::wire::{End, FlowKey, Host, Layout, Quote, Version, quote, s
 /// How full the table of a translator is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Fill {
-    /// Sessions, with those that have expired and were not looked for since.
+    /// Sessions in the table, including expired ones that have not been removed yet.
     pub sessions: usize,
     /// The most that there were at once.
     pub peak: usize,
     /// Places for them.
     pub places: usize,
-    /// Packets that found no place for a session, or no free port.
+    /// Packets for which there was no place for a session, or no free port.
     pub refused: u64,
 }
 
@@ -99,7 +99,7 @@ impl Nat {
         }
     }
 
-    /// Whether packets to this address are for the translator to route.
+    /// Whether the translator routes packets to this address.
     pub fn owns(&self, address: IpAddr) -> bool {
         match &self.kind {
             Kind::Napt(_) => self.outside.contains(&address),
@@ -127,7 +127,7 @@ impl Nat {
         }
     }
 
-    /// Whether the first fragment of a later one's datagram has come by: on its way out, or in.
+    /// Whether the first fragment of this later fragment's datagram has passed, outbound or inbound.
     pub fn knows_first(&self, packet: &Packet, outward: bool, now: Instant) -> bool {
         match &self.kind {
             Kind::Napt(napt) => napt.knows_first(packet, outward, now),
@@ -150,7 +150,7 @@ impl Nat {
         }
     }
 
-    /// Translates a packet that is on its way out, or in; whether something changed.
+    /// Translates an outbound or inbound packet; returns whether something changed.
     ///
     /// # Errors
     /// Why it cannot pass.
@@ -177,12 +177,12 @@ impl Nat {
         }
     }
 
-    /// Undoes [`Self::hairpin`], for an error about the packet; false if nothing is known of it any more.
+    /// Undoes [`Self::hairpin`], for an error about the packet; false if the session is no longer known.
     pub fn restore_hairpin(&mut self, packet: &mut Packet, now: Instant) -> bool {
         self.restore(packet, false, now) && self.restore(packet, true, now)
     }
 
-    /// Undoes [`Self::translate`], for an error about the packet; false if nothing is known of it any more.
+    /// Undoes [`Self::translate`], for an error about the packet; false if the session is no longer known.
     pub fn restore(&mut self, packet: &mut Packet, outward: bool, now: Instant) -> bool {
         match &mut self.kind {
             Kind::Napt(napt) => napt.restore(packet, outward, now),
@@ -225,7 +225,7 @@ fn translate_prefix(prefix: &prefix::Prefix, packet: &mut Packet, outward: bool)
     Ok(true)
 }
 
-/// The packet that an error is about went the other way.
+/// The flow in the opposite direction: the quoted packet went the other way.
 fn translate_quote(prefix: &prefix::Prefix, packet: &mut Packet, layout: Layout, outward: bool) {
     let Some(quote) = Quote::read(packet.bytes(), layout) else { return };
     let (end, host) = if outward {

@@ -1,11 +1,11 @@
-//! Address and port translation: which session a packet is of, and what that makes of it.
+//! Address and port translation: finds the session of a packet, and translates the packet.
 //!
-//! Model: RFC 3022 section 2.2, behaviours as RFC 4787 (UDP), RFC 5382 (TCP) and RFC 5508 (ICMP) name them. A mapping ties an
-//! endpoint inside to a port outside, for all remote endpoints or for some (`mapping`); no two share a port. A session is
-//! a mapping with one remote endpoint; it has a timeout. From outside comes in what a session or a forward expects, or
-//! what `filtering` lets through to a mapping. TCP, UDP and ICMP echoes have sessions, and ICMP errors follow theirs;
-//! all else is dropped. Later fragments follow their first one.
-//! Differs from Linux: that gives one port to several mappings whose remote endpoints differ.
+//! Model: RFC 3022 section 2.2, with the behaviours of RFC 4787 (UDP), RFC 5382 (TCP) and RFC 5508 (ICMP). A mapping
+//! connects an endpoint inside with a port outside, for all remote endpoints or for some (`mapping`). No two mappings
+//! share a port. A session is a mapping with one remote endpoint; it has a timeout. Packets from outside may enter if
+//! a session or a forward expects them, or if `filtering` lets them through to a mapping. TCP, UDP and ICMP echoes
+//! have sessions, and ICMP errors follow theirs; everything else is dropped. Later fragments follow their first one.
+//! Differs from Linux: Linux gives one port to several mappings whose remote endpoints differ.
 
 use crate::pipeline::counters::Reason;
 use crate::pipeline::nat::Fill;
@@ -23,7 +23,7 @@ use crate::pipeline::wire::tcp::flag;
 use crate::pipeline::wire::{End, FlowKey, Host, Version, protocol, set_endpoint};
 use std::net::IpAddr;
 
-/// Counters of the ports that endpoints were given: one for each, but for those whose hashes meet.
+/// Counts the ports that each endpoint was given; endpoints with the same hash share a counter.
 const ORDINALS: usize = 4096;
 
 /// A translator of addresses and ports.
@@ -43,14 +43,14 @@ pub(super) struct Napt {
     mid_stream: MidStream,
     pub(super) has_forwards: bool,
     rebind: Option<Rebind>,
-    /// When there is something to do besides packets: to rebind, or to look for what has expired.
+    /// When work is due that does not depend on packets: to rebind, or to look for expired sessions.
     chores: Instant,
-    /// How often it has forgotten everything.
+    /// How often the translator has forgotten everything.
     pub(super) rebinds: u32,
-    /// By how many addresses of each family hosts have moved on since the start.
+    /// By how many addresses the hosts of each family have been shifted since the start.
     moved: [usize; 2],
     ordinals: Vec<u32>,
-    /// Packets that found no room for a session, or no port.
+    /// Packets for which there was no room for a session, or no port.
     refused: u64,
 }
 
@@ -119,7 +119,8 @@ impl Napt {
         }
     }
 
-    /// The index of the address outside of a host, by its hash: the same until the next rebinding, and another one after it,
+    /// The index of a host's address outside, by the host's hash. It stays the same until the next rebinding, which
+    /// selects another one if there are several.
     /// if there is another.
     pub(super) fn address_of(&self, host: u64, version: Version) -> u8 {
         let (pool, moved) = (self.pool(version), self.moved[usize::from(version == Version::V6)]);
@@ -132,7 +133,7 @@ impl Napt {
         self.pool(version).iter().copied().find(|address| self.table.host(*address) == host)
     }
 
-    /// Translates the source of a packet on its way out; whether it had to.
+    /// Translates the source of an outbound packet; returns whether anything had to be changed.
     #[inline]
     pub(super) fn outward(&mut self, packet: &mut Packet, now: Instant) -> Result<bool, Reason> {
         self.keep_house(now);
@@ -178,13 +179,13 @@ impl Napt {
         Ok(true)
     }
 
-    /// Whether the first fragment of a later one's datagram has come by.
+    /// Whether the first fragment of this later fragment's datagram has passed.
     pub(super) fn knows_first(&self, packet: &Packet, outward: bool, now: Instant) -> bool {
         let end = if outward { End::Source } else { End::Destination };
         self.of_first(packet, end, Tick::of(now)).is_ok()
     }
 
-    /// What the first fragment of a later one's datagram was given.
+    /// The translation of the first fragment of this later fragment's datagram.
     fn of_first(&self, packet: &Packet, end: End, tick: Tick) -> Result<Host, Reason> {
         let host = Datagram::of(packet, end).and_then(|datagram| self.fragments.find(&datagram, tick));
         host.ok_or(Reason::NatFragment)
@@ -202,7 +203,7 @@ impl Napt {
             Kind::Session(_) if is_request(packet) => Err(Reason::NatNoMapping),
             Kind::Session(key) => {
                 let host = self.route_session(&key, tick)?;
-                // It may wait before it is translated, and later fragments come before that.
+                // It may wait before it is translated, and later fragments may come before that.
                 self.remember(packet, End::Destination, host, tick);
                 Ok(host)
             }
@@ -221,7 +222,7 @@ impl Napt {
         Ok(self.table.inside(mapping).source_host())
     }
 
-    /// Translates the destination of a packet on its way in.
+    /// Translates the destination of an inbound packet.
     #[inline]
     pub(super) fn inward(&mut self, packet: &mut Packet, now: Instant) -> Result<bool, Reason> {
         self.keep_house(now);
@@ -252,7 +253,7 @@ impl Napt {
         let (tick, outer) = (Tick::of(now), key.answers());
         let (place, refresh) = match self.table.find_outside(&outer, tick) {
             Some(place) => (place, self.inbound_refresh),
-            // To somebody else.
+            // The packet is for another endpoint.
             None if self.address(key.destination_host(), key.version()).is_none() => return Ok(false),
             None => {
                 let may_begin = self.may_begin(packet);
@@ -273,7 +274,7 @@ impl Napt {
         Ok(true)
     }
 
-    /// Remembers what becomes of an end of the packet, for the later fragments if it is a first one.
+    /// If the packet is a first fragment, remembers the translation of this end for the later fragments.
     #[inline]
     fn remember(&mut self, packet: &Packet, end: End, host: Host, tick: Tick) {
         if packet.layout.is_first_fragment()
@@ -283,7 +284,7 @@ impl Napt {
         }
     }
 
-    /// Changes an end of the packet; later fragments of it will follow.
+    /// Changes an end of the packet, and remembers it for later fragments.
     #[inline]
     pub(super) fn change(
         &mut self,
@@ -298,7 +299,7 @@ impl Napt {
         set_endpoint(packet.bytes_mut(), layout, end, host, port, update);
     }
 
-    /// Does what time asks for, if it is time to.
+    /// Does the work whose time has come.
     #[inline]
     fn keep_house(&mut self, now: Instant) {
         if now >= self.chores {
@@ -318,7 +319,7 @@ impl Napt {
         self.chores = self.rebind.map_or(look, |rebind| look.min(Instant::ZERO + rebind.at));
     }
 
-    /// Forgets everything, and moves on to another address and other ports.
+    /// Forgets everything, and shifts hosts to other addresses and ports.
     fn forget(&mut self, rebind: Rebind, now: Instant) {
         self.table.clear();
         self.fragments.clear();
@@ -327,7 +328,7 @@ impl Napt {
         for (moved, pool) in
             self.moved.iter_mut().zip([&self.v4, &self.v6]).filter(|(_, pool)| pool.len() > 1)
         {
-            // By one at least, and not all the way round.
+            // By at least one, and less than a full round.
             let others = pool.len() - 1;
             *moved = (*moved + 1 + draw as usize % others) % pool.len();
         }
@@ -338,7 +339,8 @@ impl Napt {
         });
     }
 
-    /// A number for a new mapping of this endpoint, another one each time: what happens anew is drawn anew. It depends on
+    /// A number for a new mapping of this endpoint, a different one each time, so that each mapping has a new draw.
+    /// It depends on how often this endpoint was given a port before, not on other endpoints.
     /// how often that endpoint was given a port before, not on what others do.
     pub(super) fn draw(&mut self, endpoint: u64) -> u64 {
         let ordinal = &mut self.ordinals[(endpoint >> 40) as usize % ORDINALS];
@@ -381,7 +383,8 @@ fn forwarded(forward: &Forward) -> (FlowKey, Outer) {
     (key, Outer { address: forward.address as u8, port: forward.port })
 }
 
-/// Follows a TCP connection, and changes its timestamps if they are to be one clock's. Whether its timeout may be another
+/// Tracks a TCP connection, and changes its timestamps if all connections share a clock. Returns whether its timeout
+/// may have changed.
 /// one from now on.
 #[inline]
 fn follow(

@@ -1,4 +1,4 @@
-//! New sessions and mappings: which a translator makes, and which it refuses.
+//! New sessions and mappings: which ones a translator creates, and which it refuses.
 
 use crate::pipeline::counters::Reason;
 use crate::pipeline::nat::napt::Napt;
@@ -40,7 +40,7 @@ impl Napt {
 
     /// A new mapping, with a free port.
     fn map(&mut self, key: FlowKey, tick: Tick) -> Result<u32, Reason> {
-        // "Paired": by the host alone.
+        // "Paired": the address depends on the host alone.
         let of_host = FlowKey::of(0, key.version(), (key.source_host(), 0), (Host::NONE, 0)).hash();
         let address = self.address_of(of_host, key.version());
         let draw = self.draw(key.hash());
@@ -50,7 +50,7 @@ impl Napt {
         self.table.map(key, Outer { address, port }, false).ok_or(Reason::NatTableFull)
     }
 
-    /// The mapping to which a packet from outside goes that has no session.
+    /// The mapping for a packet from outside that has no session.
     pub(super) fn mapping_of(&mut self, outer: &FlowKey, tick: Tick) -> Result<u32, Reason> {
         let address = self.address(outer.source_host(), outer.version()).ok_or(Reason::NatNoMapping)?;
         let known = self.table.mapping_outside(outer, Outer { address, port: outer.source_port() });
@@ -61,7 +61,7 @@ impl Napt {
         Ok(mapping)
     }
 
-    /// A session for a packet from outside, if it may come in.
+    /// Opens a session for a packet from outside, if it may enter.
     #[cold]
     pub(super) fn open_inward(
         &mut self,
@@ -76,7 +76,8 @@ impl Napt {
                 Dependence::Address => self.table.knows(mapping, outer.destination_host(), tick),
                 Dependence::AddressAndPort => false,
             };
-        // A host that talks with that endpoint by another port would from now on use this one: its answers to the former go
+        // A host that talks to this endpoint from another port would use this session from now on. Its answers in the
+        // old connection would then come from a port that the remote host does not expect.
         // where no host expects them.
         if !allowed || self.table.find_inside(&self.inner_key(outer, mapping), tick).is_some() {
             return Err(Reason::NatFiltered);
@@ -87,20 +88,20 @@ impl Napt {
         if !self.table.has_room(tick) {
             return Err(Reason::NatTableFull);
         }
-        // Making room may have cost the mapping its last session.
+        // Making room may have removed the last session of the mapping.
         let mapping = self.mapping_of(outer, tick)?;
         let key = self.inner_key(outer, mapping);
         self.table.open(key, mapping, tick).ok_or(Reason::NatTableFull)
     }
 
-    /// A flow from outside as the host behind the mapping answers it.
+    /// The flow of the answers that the host behind the mapping sends.
     fn inner_key(&self, outer: &FlowKey, mapping: u32) -> FlowKey {
         let inside = self.table.inside(mapping);
         outer.from(inside.source_host(), inside.source_port())
     }
 }
 
-/// The key without what of the remote endpoint does not matter.
+/// The key without those fields of the remote endpoint that do not matter.
 fn for_remote(key: FlowKey, dependence: Dependence) -> FlowKey {
     match dependence {
         Dependence::Independent => key.to(Host::NONE, 0),

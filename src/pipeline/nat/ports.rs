@@ -8,19 +8,19 @@ use crate::pipeline::nat::free::Free;
 use crate::pipeline::params::PortAllocation;
 use crate::pipeline::wire::protocol;
 
-/// Spaces of numbers that do not disturb each other: TCP, UDP, ICMP.
+/// Number spaces that are independent of each other: TCP, UDP, ICMP.
 const SPACES: usize = 3;
 
 /// Every identifier of an echo may be given out.
 const IDENTIFIERS: RangeInclusive<u16> = 0..=u16::MAX;
 
-/// The ports of all addresses: which are free, and which to try.
+/// The free ports of all addresses, and which to try first.
 #[derive(Debug, Default)]
 pub(super) struct Ports {
     first: u16,
     last: u16,
     policy: PortAllocation,
-    /// By address and space.
+    /// By address and number space.
     free: Vec<[Free; SPACES]>,
 }
 
@@ -67,12 +67,12 @@ impl Ports {
         free.next_alike(start, wanted).or_else(|| free.next(start))
     }
 
-    /// A port that was chosen, or that a forward has, is taken.
+    /// Marks a port as taken: a chosen one, or that of a forward.
     pub(super) fn take(&mut self, protocol: u8, address: usize, port: u16) {
         self.free[address][space(protocol)].take(port);
     }
 
-    /// It is free again, if it may be given out.
+    /// Marks a port as free, if it may be given out.
     pub(super) fn give(&mut self, protocol: u8, address: usize, port: u16) {
         if self.range(protocol).contains(&port) {
             self.free[address][space(protocol)].give(port);

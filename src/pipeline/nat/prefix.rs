@@ -1,4 +1,5 @@
-//! IPv6 prefix translation (RFC 6296): one prefix takes the place of another, and another word of the address changes so
+//! IPv6 prefix translation (RFC 6296): replaces one prefix by another, and changes another word of the address so
+//! that no checksum changes.
 //! that no checksum does.
 
 use crate::pipeline::params::PrefixParams;

@@ -1,4 +1,4 @@
-//! What is remembered of one session: both its ends, and how far it has come.
+//! The state of one session: both its ends, and the state of its connection.
 
 use crate::pipeline::params::NatTimeouts;
 use crate::pipeline::time::{Duration, Instant};
@@ -13,7 +13,7 @@ impl Tick {
     /// The first.
     pub(super) const ZERO: Self = Self(0);
 
-    /// This many ticks later.
+    /// The tick that is this many ticks later.
     pub(super) const fn after(self, ticks: u32) -> Self {
         Self(self.0.wrapping_add(ticks))
     }
@@ -22,7 +22,7 @@ impl Tick {
         Self((now.as_nanos() >> 20) as u32)
     }
 
-    /// When, after `now`, the tick begins that is `ticks` later.
+    /// The time after `now` at which the tick begins that is `ticks` later.
     pub(super) const fn instant_after(now: Instant, ticks: u32) -> Instant {
         Instant::from_nanos(((now.as_nanos() >> 20) + ticks as u64) << 20)
     }
@@ -33,14 +33,14 @@ impl Tick {
     }
 }
 
-/// Ticks after which `duration` has certainly passed.
+/// A number of ticks after which `duration` has passed for certain.
 const fn ticks(duration: Duration) -> u32 {
     let ticks = duration.as_nanos().div_ceil(1 << 20) + 1;
-    // Half the circle: beyond that, silence could not be told from the future.
+    // Half of the number circle: a longer silence would look like a time in the future.
     if ticks > i32::MAX as u64 { i32::MAX as u32 } else { ticks as u32 }
 }
 
-/// How far a TCP connection has come, by what was seen of it.
+/// The state of a TCP connection, as far as it was observed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct TcpSeen(u8);
 
@@ -50,7 +50,7 @@ impl TcpSeen {
     const FIN_OUT: u8 = 4;
     const FIN_IN: u8 = 8;
     const RST: u8 = 16;
-    /// Seen first in the middle: taken for established.
+    /// The first observed segment was in the middle: treated as established.
     const MIDDLE: u8 = 32;
 
     const fn has(self, bits: u8) -> bool {
@@ -66,19 +66,19 @@ impl TcpSeen {
         flags & (flag::SYN | flag::ACK) == flag::SYN && self.is_over()
     }
 
-    /// Whether a SYN of the inside was seen.
+    /// Whether a SYN from inside was seen.
     pub(super) const fn has_clock(self) -> bool {
         self.has(Self::SYN_OUT)
     }
 
-    /// After a segment with these flags.
+    /// The state after a segment with these flags.
     pub(super) const fn after(self, flags: u8, outward: bool) -> Self {
         let (syn, fin) = if outward { (Self::SYN_OUT, Self::FIN_OUT) } else { (Self::SYN_IN, Self::FIN_IN) };
         let before = if self.begins_anew(flags) { 0 } else { self.0 };
         if flags & flag::RST != 0 {
             return Self(before | Self::RST);
         }
-        // A host that goes on sending has not accepted the RST.
+        // A host that continues to send has not accepted the RST.
         let mut bits = before & !Self::RST;
         if flags & flag::SYN != 0 {
             bits |= syn;
@@ -123,7 +123,7 @@ impl Lifetimes {
         self.0
     }
 
-    /// Of a session of this protocol.
+    /// The timeout class of a session of this protocol.
     #[inline]
     pub(super) const fn of(&self, protocol: u8, seen: TcpSeen) -> u32 {
         self.0[Self::class(protocol, seen)]
@@ -160,9 +160,9 @@ pub(super) struct Session {
     pub(super) port: u16,
     /// Index of the address outside.
     pub(super) address: u8,
-    /// Of TCP.
+    /// The state of TCP.
     pub(super) seen: TcpSeen,
-    /// What is added to the clock of the host inside.
+    /// The offset that is added to the timestamps of the host inside.
     pub(super) clock: u32,
     /// When it was last used.
     pub(super) used: Tick,

@@ -1,9 +1,9 @@
-//! The memory of a translator: mappings (an endpoint inside, and the one it has outside) and their sessions.
+//! The table of a translator: mappings (an endpoint inside and its endpoint outside) and their sessions.
 //!
-//! Both have a fixed number of places. Sessions are found by either side's view of them in one step; a mapping is there as
-//! long as one of its sessions, or for ever if it is a forward. A session's expiry is checked when it is looked up, and
-//! [`Expiry`] finds those that no packet looks up. No packet costs more than a fixed number of steps ([`Table::steps`] counts
-//! them), however large the table is: what is left over is for the next packets.
+//! Both have a fixed number of places. A session is found from either side in one step. A mapping exists as long as
+//! it has a session; a forward exists forever. The expiry of a session is checked when it is looked up, and
+//! [`Expiry`] finds sessions that no packet looks up. No packet costs more than a fixed number of steps
+//! ([`Table::steps`] counts them), however large the table is: the rest of the work is left to the next packets.
 
 mod forget;
 
@@ -15,13 +15,13 @@ use crate::pipeline::wire::{FlowKey, Host, Version};
 
 const NONE: u32 = u32::MAX;
 
-/// Expired sessions of one mapping that are forgotten in search of one that is not.
+/// Maximum number of expired sessions of one mapping that are removed while searching for a live one.
 const MOST_DEAD: u32 = 64;
 
-/// An endpoint inside and the one it has outside.
+/// An endpoint inside and its endpoint outside.
 #[derive(Debug, Clone, Copy)]
 struct Mapping {
-    /// From the endpoint inside to as much of the remote one as it is for.
+    /// The endpoint inside, with those fields of the remote endpoint that the mapping depends on.
     key: FlowKey,
     port: u16,
     address: u8,
@@ -30,14 +30,14 @@ struct Mapping {
     first: u32,
 }
 
-/// The neighbours of a session among those of its mapping.
+/// The neighbours of a session in the ring of its mapping.
 #[derive(Debug, Clone, Copy)]
 struct Links {
     before: u32,
     after: u32,
 }
 
-/// An endpoint that hosts inside have outside.
+/// An endpoint outside that hosts inside use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Outer {
     pub(super) address: u8,
@@ -60,10 +60,10 @@ pub(super) struct Table {
     free_mappings: Vec<u32>,
     mappings_by_inside: Chains,
     mappings_by_outside: Chains,
-    /// Sessions by mapping and remote host; if somebody asks for that.
+    /// Sessions by mapping and remote host, if filtering needs them.
     by_remote: Option<Chains>,
     expiry: Expiry,
-    /// What was looked at to find room, and whether a mapping is alive.
+    /// Steps taken to find room, and to check whether a mapping is alive.
     steps: u64,
     /// Most sessions that were there at once.
     peak: usize,
@@ -99,7 +99,7 @@ impl Table {
         }
     }
 
-    /// Sessions, those included that have expired and were not looked for.
+    /// Number of sessions, including expired ones that have not been removed yet.
     pub(super) const fn len(&self) -> usize {
         self.sessions.len() - self.free_sessions.len()
     }
@@ -113,7 +113,7 @@ impl Table {
         self.hosts[usize::from(address)]
     }
 
-    /// How the outside sees a flow from inside.
+    /// A flow from inside, as it appears outside.
     fn outer_key(&self, key: FlowKey, outer: Outer) -> FlowKey {
         key.from(self.host(outer.address), outer.port)
     }
@@ -147,7 +147,8 @@ impl Table {
         })
     }
 
-    /// The session of a flow whose source is an endpoint outside: what answers the packets that come from there.
+    /// The session of a flow whose source is an endpoint outside: that of the answers to packets from the flow's
+    /// destination.
     #[inline]
     pub(super) fn find_outside(&mut self, outer: &FlowKey, now: Tick) -> Option<u32> {
         let found = self.place_outside(outer);
@@ -165,13 +166,13 @@ impl Table {
         })
     }
 
-    /// A flow from inside as the outside sees it, if it has a session, expired or not.
+    /// A flow from inside as it appears outside, if it has a session, expired or not.
     pub(super) fn outer_of(&self, key: &FlowKey) -> Option<FlowKey> {
         let session = self.sessions[self.place_inside(key)? as usize].as_ref()?;
         Some(self.outer_key(session.key, Outer { address: session.address, port: session.port }))
     }
 
-    /// The flow from inside that the outside sees as `outer`, if it has a session, expired or not.
+    /// The flow from inside that appears as `outer` outside, if it has a session, expired or not.
     pub(super) fn inner_of(&self, outer: &FlowKey) -> Option<FlowKey> {
         Some(self.sessions[self.place_outside(outer)? as usize].as_ref()?.key)
     }
@@ -213,7 +214,8 @@ impl Table {
         self.mappings[mapping as usize].as_ref().is_some_and(|mapping| mapping.is_forward)
     }
 
-    /// Whether the mapping is a forward or has a session that has not expired. Those that have are forgotten on the way,
+    /// Whether the mapping is a forward or has a session that has not expired. Expired sessions are removed on the
+    /// way, and the mapping too if it has no other. A mapping with very many expired sessions may stay for a while.
     /// and the mapping if it has no other; a mapping with very many that expired in silence may stay for a while.
     pub(super) fn is_alive(&mut self, mapping: u32, now: Tick) -> bool {
         for _ in 0..MOST_DEAD {
@@ -227,7 +229,8 @@ impl Table {
         self.mappings[mapping as usize].is_some()
     }
 
-    /// Whether a session of the mapping with this remote host has not expired. Those that have are forgotten on the way.
+    /// Whether a session of the mapping with this remote host has not expired. Expired sessions are removed on the
+    /// way.
     pub(super) fn knows(&mut self, mapping: u32, remote: Host, now: Tick) -> bool {
         let hash = remote_hash(mapping, remote);
         for _ in 0..MOST_DEAD {
@@ -283,7 +286,7 @@ impl Table {
         self.ports.take(key.protocol(), outer.address.into(), outer.port);
     }
 
-    /// What was looked at to find room or to know whether a mapping is alive, since the beginning.
+    /// Steps taken since the start to find room, or to check whether a mapping is alive.
     #[cfg(test)]
     pub(super) const fn steps(&self) -> u64 {
         self.steps
@@ -348,7 +351,7 @@ impl Table {
         self.free_mappings.push(place);
     }
 
-    /// Forgets every session, and every mapping that is no forward: all at once, not one by one.
+    /// Forgets every session, and every mapping that is not a forward: all at once, not one by one.
     #[cold]
     pub(super) fn clear(&mut self) {
         for index in [

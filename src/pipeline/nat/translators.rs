@@ -38,7 +38,8 @@ impl Translators {
         self.all.iter().position(|nat| nat.owns(address)).map(|index| index as u16)
     }
 
-    /// Takes out a fragment that need not wait any more, since its first has gone by, or may not, since its time is over.
+    /// Takes out a fragment that no longer has to wait, since its first one has passed, or whose time to wait is
+    /// over. `is_outward` tells whether a packet is outbound.
     /// `is_outward` tells whether a packet is on its way out.
     pub(crate) fn next_early(&mut self, now: Instant, is_outward: impl Fn(&Packet) -> bool) -> Option<Early> {
         let all = &self.all;
@@ -52,7 +53,7 @@ impl Translators {
         self.waiting.relinquish()
     }
 
-    /// Undoes what a translator has done to both ends of `packet`, if one has; false if that is not known any more.
+    /// Undoes the translation of both ends of `packet`, if a translator has done one; false if it is no longer known.
     pub(crate) fn restore_hairpin(&mut self, packet: &mut Packet, now: Instant) -> bool {
         let source = packet.source();
         let hairpin = self.all.iter_mut().find(|nat| nat.owns(source));

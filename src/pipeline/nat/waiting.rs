@@ -1,27 +1,28 @@
-//! Later fragments that came before the first one of their datagram (RFC 4787 REQ-14): kept until that one has gone by, a
+//! Later fragments that came before the first one of their datagram (RFC 4787 REQ-14). They are held until the first
+//! one has passed; their number and time are limited.
 //! bounded number for a bounded time.
 
 use crate::pipeline::packet::Packet;
 use crate::pipeline::time::{Duration, Instant};
 
-/// Most fragments that wait: what hostile ones cost.
+/// Maximum number of fragments that wait: limits the cost of hostile ones.
 const MOST: usize = 64;
 
-/// How long each waits: reordering takes milliseconds, and a first fragment that was lost does not come.
+/// How long each fragment waits: reordering takes milliseconds, and a lost first fragment never comes.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Fragments that wait for another.
 #[derive(Debug, Default)]
 pub(crate) struct Waiting(Vec<Early>);
 
-/// One that waits.
+/// A fragment that waits.
 #[derive(Debug)]
 pub(crate) struct Early {
-    /// It is on no path where the translator has to route it; else [`Packet::seat`] is where it goes on.
+    /// If the translator has to route the packet, it is on no path; otherwise it continues at [`Packet::seat`].
     pub(crate) packet: Packet,
     /// The translator.
     pub(crate) nat: u16,
-    /// When it is given up.
+    /// When it is dropped.
     pub(crate) until: Instant,
 }
 
@@ -43,7 +44,7 @@ impl Waiting {
         until
     }
 
-    /// The first of those, in the order in which they came, that need not or may not wait any more.
+    /// The first fragment, in order of arrival, that no longer has to wait or may not wait any longer.
     pub(crate) fn next(&mut self, now: Instant, is_known: impl Fn(&Early) -> bool) -> Option<Early> {
         let at = self.0.iter().position(|early| early.until <= now || is_known(early))?;
         Some(self.0.remove(at))

@@ -1,4 +1,4 @@
-//! A packet's checksums: the real one, or the sum over the pseudo-header that a device is to finish.
+//! The checksums of a packet: the real ones, or the pseudo-header sum that a device must complete.
 
 use super::{Checksum, Packet};
 use crate::pipeline::wire::{Ipv4, Malformed, Update, checksum, transport};
@@ -11,7 +11,7 @@ impl Packet {
         Some((self.layout.transport_offset(), offset))
     }
 
-    /// Where the checksummed bytes start and where in them the checksum goes, for a device that is to finish it.
+    /// Where the checksummed bytes start, and the offset of the checksum in them, for a device that must complete it.
     #[inline]
     pub fn partial(&self) -> Option<(u16, u16)> {
         match self.checksum {
@@ -20,7 +20,8 @@ impl Packet {
         }
     }
 
-    /// What a setter of transport fields has to do about the checksum: a sum over the pseudo-header alone does not know of
+    /// How a setter of transport fields must update the checksum: a sum over the pseudo-header alone does not cover
+    /// these fields.
     /// them.
     #[inline]
     pub const fn checksum_update(&self) -> Update {

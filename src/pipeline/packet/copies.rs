@@ -1,4 +1,4 @@
-//! Packets made of a packet: moved into a buffer of their own, copied, derived, cut into fragments.
+//! Packets made from a packet: moved into a buffer of their own, copied, derived, fragmented.
 
 use super::{Flags, Offload, Packet};
 use crate::pipeline::pool::{Buffer, HEADROOM, Pool};
@@ -6,7 +6,7 @@ use crate::pipeline::wire::Malformed;
 use crate::pipeline::wire::fragment::{self, CannotFragment, Fragments};
 
 impl Packet {
-    /// Moves the packet out, into a buffer of its own that fits it; `self` is left without one where it can be.
+    /// Moves the packet into a buffer of its own that fits it; where possible, `self` keeps no buffer.
     #[must_use]
     pub fn take(&mut self, pool: &mut Pool) -> Self {
         let tight = self.buffer.len() - HEADROOM - self.length as usize;

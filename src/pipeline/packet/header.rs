@@ -1,4 +1,4 @@
-//! What stands in a packet's headers.
+//! The fields of a packet's headers.
 
 use std::net::IpAddr;
 
@@ -82,12 +82,12 @@ impl Packet {
         self.set_traffic_class(self.traffic_class() | 3)
     }
 
-    /// Clears what is said about congestion (Not-ECT, RFC 3168 section 5); false if nothing was.
+    /// Sets the ECN field to Not-ECT (RFC 3168 section 5); false if it was that already.
     pub fn clear_congestion(&mut self) -> bool {
         self.set_traffic_class(self.traffic_class() & !3)
     }
 
-    /// False if it was that.
+    /// False if the field had this value already.
     fn set_traffic_class(&mut self, class: u8) -> bool {
         if class == self.traffic_class() {
             return false;
@@ -109,7 +109,7 @@ impl Packet {
         self.bytes()[if self.is_v4() { 8 } else { 7 }]
     }
 
-    /// Takes one from the TTL or hop limit, which must not be zero.
+    /// Decrements the TTL or hop limit, which must not be zero.
     #[inline]
     pub fn decrement_hop_limit(&mut self) {
         let is_v4 = self.is_v4();

@@ -1,8 +1,9 @@
 //! A packet on its way through the router: one wire packet, or a train that stands for several.
 //!
-//! A train is a GSO super-packet as the kernel hands it over: headers once, then the payload of all its segments. What
-//! leaves a stage must be what its wire packets would have been, so a train can be cut at any segment: the front part
-//! keeps the buffer's headers, the rest gets a copy of them, placed over payload that is already gone.
+//! A train is a GSO super-packet as the kernel hands it over: the headers once, then the payload of all its segments.
+//! A stage must output what the wire packets of the train would have been. So a train can be cut at any segment: the
+//! front part keeps the headers in the buffer, and the rest gets a copy of them, which overwrites payload that has
+//! been handled already.
 
 mod checksum;
 mod copies;
@@ -31,7 +32,7 @@ pub enum Checksum {
     Partial,
 }
 
-/// What the device said about a packet, in terms of the virtio header.
+/// What the device's virtio header says about a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Offload {
     /// Payload bytes of each wire packet but the last; 0 if this is one wire packet.
@@ -52,20 +53,23 @@ pub struct Packet {
     pub flow: FlowRef,
     /// Where the headers are.
     pub layout: Layout,
-    /// Zero for an original; a copy's own number otherwise.
+    /// The copy's lineage; zero for the original.
     pub lineage: u32,
-    /// Port it came in by.
+    /// The port by which it came in.
     pub ingress: u16,
     /// Path it is on, or [`Packet::NO_PATH`].
     pub path: u16,
-    /// Seat of the path at which it waits.
+    /// The seat of the path at which it waits.
     pub seat: u16,
     /// When it came to the router; copies and fragments have that of their original.
     pub arrived: Instant,
-    /// Which transmission of its TCP data it is, of a train the first wire packet: 1 the first, 0 unknown. Only whoever watches the
+    /// Which transmission of its TCP data the packet is: 1 is the first, 0 is unknown; for a train, that of the first
+    /// wire packet. It is only set while records are taken
+    /// ([`Egress::transmission`](crate::pipeline::router::Egress::transmission)).
     /// router says so ([`Egress::transmission`](crate::pipeline::router::Egress::transmission)).
     pub transmission: u8,
-    /// A token of the router's owner, which gets it back when the packet leaves; copies and fragments have it too.
+    /// A token of the router's caller, which gets it back when the packet leaves; copies and fragments have the same
+    /// one.
     pub tag: u16,
     segment: u16,
     checksum: Checksum,
@@ -77,7 +81,7 @@ pub struct Packet {
 struct Flags(u8);
 
 impl Flags {
-    /// The buffer belongs to a train whose rest still needs it.
+    /// The buffer belongs to a train whose remaining part still needs it.
     const LENT: u8 = 1;
     /// It has waited in the schedule.
     const WAITED: u8 = 2;
@@ -98,7 +102,7 @@ impl Flags {
 }
 
 impl Packet {
-    /// The path of a packet that is on none: not routed yet, or the router's own.
+    /// The path of a packet that has none: it is not routed yet, or the router's own.
     pub const NO_PATH: u16 = u16::MAX;
 
     /// Reads the packet of `length` bytes that stands in `buffer` behind the headroom.
@@ -158,7 +162,8 @@ impl Packet {
             {
                 self.checksum = Checksum::Partial;
             }
-            // Checksummed by other bounds than the outermost transport's: finish it now, so that no stage has to know.
+            // The device would checksum other bytes than those of the outermost transport: completed now, so that
+            // stages need no special case.
             Some((start, offset)) => self.finish_checksum(usize::from(start), usize::from(offset))?,
             None if is_train => self.set_partial(),
             None => {}
@@ -178,7 +183,7 @@ impl Packet {
         &mut self.buffer[self.start as usize..(self.start + self.length) as usize]
     }
 
-    /// The packet with the headroom before it, for a device to fill in its header.
+    /// The packet and the headroom before it, where a device writes its header.
     #[inline]
     pub fn with_headroom(&mut self) -> &mut [u8] {
         &mut self.buffer[self.start as usize - HEADROOM..(self.start + self.length) as usize]
@@ -187,7 +192,7 @@ impl Packet {
     /// Number of wire packets it stands for.
     #[inline]
     pub const fn wires(&self) -> u32 {
-        // Not kept: packets that wait are many, and their size counts.
+        // Computed instead of stored: many packets may wait, and their size counts.
         if self.segment == 0 { 1 } else { self.payload_length().div_ceil(self.segment as u32) }
     }
 
@@ -262,7 +267,7 @@ impl Packet {
         Some(flags)
     }
 
-    /// TCP flags as they stand in the header.
+    /// TCP flags of the header in the buffer.
     #[inline]
     pub fn tcp_flags(&self) -> Option<u8> {
         self.is_tcp().then(|| self.bytes()[self.layout.transport_offset() + 13])

@@ -9,7 +9,7 @@ use crate::pipeline::wire::tcp::flag;
 /// Longest headers (IP and transport) of a train: longer ones do not come from any kernel.
 pub(super) const MAX_TRAIN_HEADER: usize = 256;
 
-/// What is left of a train while its front part is dealt with.
+/// The rest of a train while its front part is being handled.
 #[derive(Debug)]
 pub struct Rest {
     header: [u8; MAX_TRAIN_HEADER],
@@ -60,7 +60,8 @@ impl Packet {
         rest
     }
 
-    /// Makes `self` the rest of the train that it was the front of, whatever has become of its bytes meanwhile.
+    /// Turns `self` into the rest of the train whose front part it was, whatever was done to the bytes of the front
+    /// part.
     pub fn attach(&mut self, rest: &Rest) {
         let before = rest.length + rest.skipped * u32::from(rest.segment);
         self.start = rest.start;
@@ -116,7 +117,7 @@ impl Packet {
         if let Some((start, offset)) = partial {
             let field = start + offset;
             let old = u16::from_be_bytes([bytes[field], bytes[field + 1]]);
-            // A pseudo-header sum is not complemented: add the new length, take away the old one.
+            // A pseudo-header sum is not complemented: the new length is added and the old one subtracted.
             let (new_length, old_length) =
                 ((length as usize - transport) as u16, (before as usize - transport) as u16);
             let sum = checksum::combine(checksum::combine(old, !old_length), new_length);

@@ -2,10 +2,10 @@
 
 use crate::pipeline::time::{Duration, Instant};
 
-/// Values for parts of the time of a run, one after the other.
+/// Values for successive parts of the time of a run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Timetable<T> {
-    /// From when on, in nanoseconds from the start of the run; the first from 0.
+    /// The start of each value, in nanoseconds since the start of the run; the first at 0.
     parts: Vec<(u64, T)>,
     /// Begins again after this time; otherwise the last value stays.
     period: Option<u64>,
@@ -48,7 +48,7 @@ impl<T> Timetable<T> {
     /// Values that a summary shows.
     pub(crate) const SHOWN: usize = 4;
 
-    /// The first values, by their `name`, and what comes after the last.
+    /// The first values, formatted by `name`, and what follows the last.
     pub(crate) fn summary(&self, name: impl Fn(&T) -> String) -> String {
         let shown: Vec<String> = self.values().take(Self::SHOWN).map(name).collect();
         let more = if self.parts.len() > Self::SHOWN { ", ..." } else { "" };
@@ -60,7 +60,7 @@ impl<T> Timetable<T> {
         format!("{}{more}{end}", shown.join(", "))
     }
 
-    /// After what time it begins again, if it does.
+    /// The time after which it begins again, if it does.
     pub fn period(&self) -> Option<Duration> {
         self.period.map(Duration::from_nanos)
     }

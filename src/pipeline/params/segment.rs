@@ -1,6 +1,6 @@
-//! What TCP segments and QUIC packets are aimed at by.
+//! The properties of TCP segments and QUIC packets that a selection can test.
 
-/// What a TCP segment can be; one can be several things at once.
+/// The kinds of a TCP segment; a segment can be of several kinds at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u16)]
 pub enum Segment {
@@ -14,17 +14,17 @@ pub enum Segment {
     Rst = 1 << 3,
     /// It has payload.
     Data = 1 << 4,
-    /// It only acknowledges: no payload, no SYN, FIN or RST.
+    /// A pure ACK: no payload, no SYN, FIN or RST.
     PureAck = 1 << 5,
     /// It carries SACK blocks (RFC 2018 section 3).
     Sack = 1 << 6,
-    /// It has payload that begins behind all that was sent before.
+    /// It has payload that begins at or after the end of everything sent before.
     NewData = 1 << 7,
-    /// Data, a SYN or a FIN that begins with what was sent before.
+    /// Data, a SYN or a FIN that begins with bytes that were sent before.
     Retransmission = 1 << 8,
-    /// The first segment behind the SYN of its sender, if it only acknowledges.
+    /// The first segment after the SYN of its sender, if it is a pure ACK.
     HandshakeAck = 1 << 9,
-    /// Anything that its sender sends behind its part of the handshake.
+    /// Any segment after its sender's part of the handshake.
     Established = 1 << 10,
 }
 
@@ -33,7 +33,7 @@ pub enum Segment {
 pub struct Segments(u16);
 
 impl Segments {
-    /// Those that depend on what was sent before in the flow.
+    /// The kinds that depend on what the flow has sent before.
     pub const REMEMBERED: Self = Self::NONE
         .with(Segment::NewData)
         .with(Segment::Retransmission)
@@ -88,7 +88,7 @@ impl FromIterator<Segment> for Segments {
 pub struct Transmission {
     /// Which new data segment of the flow, counted from 1.
     pub of: u64,
-    /// Not when it is sent for the first time.
+    /// Only retransmissions, not the first transmission.
     pub again: bool,
 }
 

@@ -8,7 +8,7 @@ const LONGEST: usize = 15;
 /// Which link: stages of one router with the same share are one link with one queue.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Share {
-    /// Zeros behind it.
+    /// Padded with zeros.
     name: [u8; LONGEST],
     way: Way,
 }
@@ -21,7 +21,7 @@ pub enum Way {
     Only,
     /// From the first ends of links to the second.
     There,
-    /// The way back.
+    /// The opposite direction.
     Back,
 }
 

@@ -45,16 +45,17 @@ pub struct Select {
     pub opened: Option<Opened>,
     /// Source or destination prefixes; empty means any.
     pub addresses: Vec<IpNet>,
-    /// Not what one of these selects, by what the wire packets of a train have in common.
+    /// Packets that one of these selections matches are excluded; only fields count that the wire packets of a train
+    /// have in common.
     pub except: Vec<Self>,
 }
 
 /// When a TCP connection was opened, by what the router has seen of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Opened {
-    /// Before the router saw the connection: its first packet was no SYN.
+    /// Before the router saw the connection: the first packet seen was not a SYN.
     Before,
-    /// Since the router runs: a SYN, or in the other direction a SYN-ACK, has passed.
+    /// While the router was running: a SYN, or in the other direction a SYN-ACK, has passed.
     After,
 }
 
@@ -111,7 +112,7 @@ pub struct Trigger {
     pub phase: Option<Phase>,
 }
 
-/// A part of the time of a path, from the start of the run.
+/// A part of the time of a path, counted from the start of the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Phase {
     /// Its number in its path, 1 to 63.
@@ -120,7 +121,7 @@ pub struct Phase {
     pub from: Duration,
     /// The end.
     pub until: Option<Duration>,
-    /// All phases together, if they start again; times above count within it.
+    /// The duration of all phases together, if they start again; the times above count within it.
     pub period: Option<Duration>,
 }
 
@@ -141,7 +142,7 @@ impl Trigger {
 }
 
 impl Phase {
-    /// Whether it is now.
+    /// Whether it is this phase now.
     pub fn is_at(&self, now: Instant) -> bool {
         let since = now.since(Instant::ZERO).as_nanos();
         let since = self.period.map_or(since, |period| since % period.as_nanos().max(1));

@@ -1,4 +1,4 @@
-//! Chances with a memory: each packet more like the one before.
+//! Probabilities with memory: each packet is more likely to be treated like the one before.
 
 use crate::pipeline::params::Correlated;
 use crate::pipeline::random::rng::{Chance, Draw, Stream};
@@ -7,7 +7,7 @@ use crate::pipeline::units::Probability;
 /// What a flow remembers of the last packet: whether it was hit.
 pub(in crate::pipeline) type Memory = Option<bool>;
 
-/// A two-state Markov chain with the marginal probability that was asked for.
+/// A two-state Markov chain with the requested marginal probability.
 ///
 /// P(hit | previous hit) = p + ρ(1 − p), P(hit | previous not) = p(1 − ρ). The stationary probability is p and the lag-1
 /// correlation ρ. tc-netem's own formula loses the marginal: its 10 % with 25 % correlation hits 1.8 %.
@@ -19,7 +19,7 @@ pub(in crate::pipeline) struct CorrelatedChance {
 }
 
 impl CorrelatedChance {
-    /// What [`Self::hit`] draws for packet `index`, if it does not depend on the packet before.
+    /// The draw of [`Self::hit`] for packet `index`, if it does not depend on the packet before.
     pub(in crate::pipeline) fn drawn(&self, stream: Stream, index: u64) -> Option<Draw> {
         (!self.has_memory()).then(|| self.marginal.draw(stream, index))
     }
@@ -39,12 +39,12 @@ impl CorrelatedChance {
         self.after.is_some()
     }
 
-    /// The chance without memory.
+    /// The probability without memory.
     pub(in crate::pipeline) const fn marginal(&self) -> &Chance {
         &self.marginal
     }
 
-    /// The run of packets that fare alike, without memory.
+    /// The run of packets that get the same answer, without memory.
     #[inline]
     pub(in crate::pipeline) fn run(&self, stream: Stream, first: u64, count: u32) -> (u32, bool) {
         self.marginal.run(stream, first, count)

@@ -28,7 +28,7 @@ impl fmt::Debug for Table {
     }
 }
 
-/// Why a text is no table.
+/// Why a text is not a valid table.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotATable {
     /// A word that is no number; the line, counted from 1.
@@ -50,7 +50,8 @@ impl Table {
     /// that begin with # do not count.
     ///
     /// # Errors
-    /// What is no table's, with its line. tc would cut a number to 16 bits; here it is refused.
+    /// If the text is not a valid table; with the line. tc would truncate numbers to 16 bits; here larger ones are
+    /// refused.
     pub fn parse(name: &str, text: &str) -> Result<Self, NotATable> {
         let mut entries = Vec::new();
         for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.starts_with('#')) {

@@ -5,16 +5,18 @@ use crate::pipeline::random::distribution::Table;
 use crate::pipeline::time::Duration;
 
 impl DelayParams {
-    /// The delay that the uniform random number `word` stands for. Never negative: what a wide jitter would put before
+    /// The delay for the uniform random number `word`. Never negative: if a wide jitter would give a negative delay,
+    /// there is no delay.
     /// the arrival becomes no delay.
     #[inline]
     pub fn draw(&self, word: u64) -> Duration {
-        // A delay that keeps the order wanders: it needs a function of `word` that does not jump.
+        // A delay that keeps the order wanders: it needs a continuous function of `word`.
         draw(&self.distribution, self.delay, self.jitter, !self.reorder, word)
     }
 }
 
-/// The time around `mean` that the uniform random number `word` stands for, never negative. If it `is_smooth`, it is a function of
+/// The time around `mean` for the uniform random number `word`, never negative. If it `is_smooth`, the function is
+/// continuous in `word`; otherwise a table's entries are used as they are.
 /// `word` that does not jump; else a table's entries are taken as they are.
 #[inline]
 pub(crate) fn draw(
@@ -63,7 +65,7 @@ pub(crate) fn normal_quantile(p: f64) -> f64 {
         return q * (((59.109374720 * r + 159.29113202) * r + 50.434271938) * r + 3.3871327179)
             / (((67.187563600 * r + 78.757757664) * r + 17.895169469) * r + 1.0);
     }
-    // Not the standard library's logarithm: that may differ in its last bit from machine to machine.
+    // Not the standard library's logarithm: its last bit may differ between machines.
     let r = (-libm::log(p.min(1.0 - p).max(f64::MIN_POSITIVE))).sqrt();
     let tail = if r <= 5.0 {
         let r = r - 1.6;

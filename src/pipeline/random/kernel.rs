@@ -1,4 +1,4 @@
-//! netem's own arithmetic of chance: 32 bits, and a correlation that averages.
+//! netem's own arithmetic of probabilities: 32-bit numbers, and a correlation that averages.
 //!
 //! A probability is a number of 32 bits, and each random number leans towards the one before:
 //! x' = (x · ρ + u · (1 - ρ)) in whole numbers. That keeps the mean and narrows the spread, so that what is rare becomes
@@ -22,7 +22,7 @@ pub(in crate::pipeline) const fn correlate(rho: u32, last: u32, fresh: u32) -> u
     ((fresh as u64 * ((1 << 32) - rho) + last as u64 * rho) >> 32) as u32
 }
 
-/// A sequence of which all packets of a path are part; `memory` is shared by the workers.
+/// A sequence of correlated numbers for all packets of a path; the workers share `memory`.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::pipeline) struct Sequence {
     rho: u32,
@@ -49,7 +49,8 @@ pub(in crate::pipeline) const fn happens(p: u32, drawn: u32) -> bool {
     p != 0 && p >= drawn
 }
 
-/// The share of packets that a probability with a correlation really hits, by trying: right to three digits or so where
+/// The share of packets that a probability with a correlation hits in reality, found by simulation; correct to about
+/// three digits if it is above 1 in 10,000.
 /// that is above 1 in 10,000.
 pub fn realised_share(p: Probability, correlation: Probability) -> f64 {
     const PACKETS: u64 = 1_000_000;

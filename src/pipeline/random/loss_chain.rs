@@ -1,14 +1,15 @@
-//! Loss in bursts: netem's four-state chain and Gilbert and Elliott's two states, one draw of 64 bits a decision.
+//! Loss in bursts: netem's four-state chain and the two states of Gilbert and Elliott, with one 64-bit draw for each
+//! decision.
 //!
-//! The state is the flow's; a transition is drawn for each packet by its place in the flow, so that the same traffic gives
-//! the same losses whatever else is on the path. A chain begins as it would be found at any time, in a state drawn with the
-//! probabilities of the long run, so that flows of a few packets lose the same share as long ones; only mode netem begins
+//! Each flow has its own state. A transition is drawn for each packet by its index in the flow, so that the same
+//! traffic gives the same losses whatever else is on the path. The first state of a chain is drawn from its
+//! stationary distribution, so that flows of a few packets lose the same share as long ones. Only mode netem begins
 //! in the first state, as the kernel does.
 
 use crate::pipeline::params::{GilbertElliott, StateLoss};
 use crate::pipeline::units::Probability;
 
-/// The number of a state. In 0 packets are received in a gap, or times are good.
+/// The number of a state. In state 0 packets are received in a gap, or the state is "good".
 pub(in crate::pipeline) type State = u8;
 
 /// The four states of `loss state`, less one.
@@ -30,13 +31,14 @@ pub(in crate::pipeline) fn four_states(chain: &StateLoss, state: &mut State, wor
         LOST if below(p32) => BURST,
         LOST if below(sum(p32, p31)) => GAP,
         LOST => LOST,
-        // A gap goes on; and after a lone loss comes a packet that is received.
+        // A gap continues; a single loss is followed by a received packet.
         _ => GAP,
     };
     matches!(*state, LOST | LONE)
 }
 
-/// Moves `bad` on by the first word and decides by the second, for the state before the move; true if the packet is lost.
+/// Advances `bad` by the first word and decides by the second, for the state before the transition; true if the
+/// packet is lost.
 pub(in crate::pipeline) fn two_states(chain: &GilbertElliott, bad: &mut State, words: [u64; 2]) -> bool {
     let was_bad = *bad != 0;
     let (turn, loss) = if was_bad { (chain.r, chain.bad) } else { (chain.p, chain.good) };
@@ -46,17 +48,17 @@ pub(in crate::pipeline) fn two_states(chain: &GilbertElliott, bad: &mut State, w
     hits(loss.bits(), words[1])
 }
 
-/// The state of the four in which `word`, a uniform number, finds a chain that has been going on for long.
+/// The state that `word`, a uniform number, selects from the stationary distribution of the four states.
 pub(in crate::pipeline) fn any_of_four(chain: &StateLoss, word: u64) -> State {
     pick(&chain.shares(), word)
 }
 
-/// As [`any_of_four`], of the two states.
+/// As [`any_of_four`], for the two states.
 pub(in crate::pipeline) fn any_of_two(chain: &GilbertElliott, word: u64) -> State {
     pick(&[1.0 - chain.bad_share(), chain.bad_share()], word)
 }
 
-/// The place among `shares`, which add up to 1, that `word` falls on.
+/// The index of the share, of `shares` that add up to 1, in which `word` falls.
 fn pick(shares: &[f64], word: u64) -> State {
     let mut left = word as f64 / 18_446_744_073_709_551_616.0;
     let found = shares.iter().position(|share| {

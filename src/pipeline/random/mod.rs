@@ -1,8 +1,8 @@
-//! Chance: random words that are a function of the seed, and the processes that are made of them.
+//! Randomness: random words that are a function of the seed, and the processes that are built from them.
 //!
-//! [`rng`] gives the words, which depend on nothing but seed, stage, flow and index. [`kernel`] is netem's own arithmetic. Chances
-//! with a memory (`correlated`, `loss_chain`), shapes of delays ([`distribution`], `jitter`) and their way through time (`wander`)
-//! are made of words.
+//! [`rng`] gives the words, which only depend on seed, stage, flow and index. [`kernel`] is netem's own arithmetic.
+//! Probabilities with memory (`correlated`, `loss_chain`), shapes of delays ([`distribution`], `jitter`) and delays
+//! that change smoothly with time (`wander`) are built from these words.
 
 pub(in crate::pipeline) mod correlated;
 pub mod distribution;

@@ -94,13 +94,13 @@ impl Stream {
         PacketRng { stream: self, index, draw: 0 }
     }
 
-    /// The word of 64 packets together that [`Chance`] asks first.
+    /// The word for 64 packets together that [`Chance`] draws first.
     #[inline]
     const fn block(self, block: u64) -> u64 {
         mix(self.0.wrapping_add(block.wrapping_mul(GAMMA)) ^ 0xa076_1d64_78bd_642f)
     }
 
-    /// The number of which [`Self::digits`] draws the binary digits for `lane` of block `block`.
+    /// The number for which [`Self::digits`] draws the binary digits, for `lane` of block `block`.
     const fn number(self, block: u64, lane: u32) -> u64 {
         let (mut number, mut digit) = (0, 0);
         while digit < 64 {
@@ -141,12 +141,12 @@ impl Stream {
     }
 }
 
-/// A probability prepared for asking: whether packets are hit, each independently.
+/// A probability that is prepared for many decisions: each packet is hit independently.
 ///
-/// The packets of a flow are taken in blocks of 64. For a small probability one word tells for a whole block where its
-/// first hit is, if it has one: the word is compared with the distribution function of the geometric distribution. Only
-/// packets behind a first hit need more draws. So a packet, or a train, that is not hit costs one word. For a large
-/// probability each packet is drawn by itself.
+/// The packets of a flow are taken in blocks of 64. For a small probability, one word says where the first hit of a
+/// block is, if there is one: the word is compared with the distribution function of the geometric distribution. Only
+/// packets after a first hit need more draws. So a packet, or a train, that is not hit costs one word. For a large
+/// probability, each packet has its own draw.
 #[derive(Debug, Clone)]
 pub struct Chance {
     p: Probability,
@@ -156,7 +156,7 @@ pub struct Chance {
 }
 
 impl Chance {
-    /// Above this, most blocks have a hit, and the table does not pay.
+    /// Above this probability most blocks have a hit, and the table does not pay off.
     const LARGE: u64 = u64::MAX / 64;
 
     /// Prepares `p`.
@@ -197,7 +197,8 @@ impl Chance {
         lanes & first | stream.digits(block, lanes & behind, self.p)
     }
 
-    /// How many packets from `first` on, `count` at most and at least one, fare as packet `first` does, and whether they
+    /// How many packets from `first` on (at least one, at most `count`) get the same answer as packet `first`, and
+    /// whether they are hit.
     /// are hit.
     #[inline]
     pub fn run(&self, stream: Stream, first: u64, count: u32) -> (u32, bool) {
@@ -223,7 +224,8 @@ impl Chance {
     }
 }
 
-/// A random number and what it was held against, as fractions of 2^64: less than the threshold is a hit.
+/// A random number and the threshold that it was compared with, as fractions of 2^64: a number below the threshold is
+/// a hit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Draw {
     /// The number.
@@ -245,10 +247,11 @@ impl Draw {
 }
 
 impl Chance {
-    /// The number that [`Self::hit`] holds against the probability for packet `index` of `stream`. For those who tell of a
-    /// decision, not for those who decide.
+    /// The number that [`Self::hit`] compares with the probability for packet `index` of `stream`. It is for reports
+    /// of a decision, not for deciding.
     ///
-    /// A word that tells where the first hit of a block is stands for a uniform number of each packet up to there: its place in
+    /// A word that says where the first hit of a block is stands for a uniform number of each packet up to there: its
+    /// position in the part of the distribution that the packet before had left.
     /// what was left of the distribution by the packet before.
     #[cold]
     pub fn draw(&self, stream: Stream, index: u64) -> Draw {

@@ -21,24 +21,25 @@ use crate::pipeline::units::Probability;
 const SLOWNESS: f64 = 5.0;
 /// The longest: for tables with jumps, which no slowness makes smooth.
 const SLOWEST: f64 = 100.0;
-/// Probability that the delay falls faster than time, at any moment.
+/// Probability, at any moment, that the delay falls faster than time passes.
 const FALLS: f64 = 1e-5;
 /// Steps of the bisections below: the result is as exact as 1 in 2^30 of the interval.
 const STEPS: u32 = 30;
 /// λt at which (1 + λt) exp(-λt) is a half.
 const HALF: f64 = 1.678_346_990_016_661;
 
-/// How fast a process moves on.
+/// How fast a process changes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pace {
     /// In 1/s.
     speed: f64,
-    /// The longest time, in seconds, that it moves on by between two packets.
+    /// The longest time, in seconds, by which it advances between two packets.
     most: f64,
 }
 
 impl Pace {
-    /// By the half-life if there is one, else as slow as the jitter needs. Neighbours have a correlation of at least `least`.
+    /// The pace for the half-life if there is one, otherwise as slow as the jitter requires. Neighbours have a
+    /// correlation of at least `least`.
     pub(crate) fn new(delay: &DelayParams, least: Probability) -> Self {
         let speed = match delay.half_life {
             Some(half_life) => HALF / half_life.as_secs_f64().max(1e-9),
@@ -58,7 +59,7 @@ impl Pace {
         remains(self.speed * apart.min(self.most))
     }
 
-    /// After how many seconds the correlation is a half, if none is asked for.
+    /// After how many seconds the correlation is a half, if no correlation is requested.
     pub(crate) fn half_life(self) -> f64 {
         HALF / self.speed
     }
@@ -69,7 +70,7 @@ fn remains(a: f64) -> f64 {
     (1.0 + a) * libm::exp(-a)
 }
 
-/// From where on `holds` is true, between the two.
+/// The value from which on `holds` is true, between the two.
 fn bisect(mut low: f64, mut high: f64, holds: impl Fn(f64) -> bool) -> f64 {
     for _ in 0..STEPS {
         let middle = f64::midpoint(low, high);
@@ -93,18 +94,18 @@ fn slowness(distribution: &Distribution) -> f64 {
     }
 }
 
-/// Where a flow's process stands.
+/// The state of a flow's process.
 #[derive(Debug, Clone, Copy, Default)]
 pub(in crate::pipeline) struct Wander {
     /// Position and its change per second; normally distributed with spreads 1 and λ.
     position: f64,
     change: f64,
-    /// When that was; none before the first packet.
+    /// The time of this state; none before the first packet.
     at: Option<Instant>,
 }
 
 impl Wander {
-    /// Moves on to `now` by two uniform words; the position as a uniform number, 2^64 for one.
+    /// Advances to `now` by two uniform words; returns the position as a uniform number, where 2^64 stands for one.
     pub(in crate::pipeline) fn uniform(&mut self, pace: Pace, now: Instant, words: [u64; 2]) -> u64 {
         let speed = pace.speed;
         let [one, two] = words.map(standard_normal);

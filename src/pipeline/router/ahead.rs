@@ -1,4 +1,4 @@
-//! What the router knows of a flow's next packets, and what it counts of those that were carried past it.
+//! What the router knows about a flow's next packets, and how it counts packets that were carried past it.
 
 use std::net::IpAddr;
 
@@ -19,7 +19,7 @@ impl Router {
         if self.is_released {
             return Quiet::FOREVER;
         }
-        // What waits in front of the path must not be overtaken.
+        // Packets that wait in front of the path must not be overtaken.
         if self.paths[usize::from(path)].entry.is_closed() {
             return Quiet::NO_MORE;
         }
@@ -39,15 +39,15 @@ impl Router {
         quiet
     }
 
-    /// Says that plain packets of `flow` (with the key `key`) have been carried past the router, no more of them than
-    /// [`Self::quiet`] has allowed and before any other packet of the flow. They count as if they had been injected into `path`
-    /// and had left.
+    /// Reports that plain packets of `flow` (with the key `key`) have been carried past the router: at most as many
+    /// as [`Self::quiet`] allowed, and before any other packet of the flow. They count as if they had been injected
+    /// into `path` and had left.
     pub fn passed(&mut self, flow: FlowRef, key: &FlowKey, path: u16, amount: Amount, now: Instant) {
         self.carried += amount;
         self.counters.received += amount;
         self.counters.sent += amount;
         let index = self.flows.ahead(flow).map(|(_, index)| index);
-        // Of a flow that has been forgotten meanwhile nothing is remembered.
+        // If the flow has been forgotten meanwhile, its index and per-flow counts are not updated.
         let ahead = Ahead { flow, key: *key, index: index.unwrap_or(0), now };
         let seats = if self.is_released { &mut [][..] } else { &mut self.paths[usize::from(path)].seats };
         for seat in seats {
@@ -70,7 +70,8 @@ impl Router {
         }
     }
 
-    /// What was received and sent without the router: the sum of what [`Self::passed`] was told.
+    /// What was received and sent without passing through the router: the sum of the amounts reported to
+    /// [`Self::passed`].
     pub const fn carried(&self) -> Amount {
         self.carried
     }
@@ -80,14 +81,14 @@ impl Router {
         self.flows.ahead(flow).map(|(key, index)| (*key, index))
     }
 
-    /// The path of `flow` and the port that it leads to; `None` if packets of the flow are not forwarded, are translated, or the flow
-    /// has been forgotten.
+    /// The path of `flow` and the port to which it leads; `None` if packets of the flow are not forwarded or are
+    /// translated, or if the flow has been forgotten.
     pub fn path_of(&self, flow: FlowRef) -> Option<(u16, u16)> {
         self.flows.ahead(flow)?;
         self.leads(self.flows.route(flow.slot))
     }
 
-    /// The port by which packets to `destination` leave that come in by port `ingress`; `None` if they are not forwarded.
+    /// The port by which packets from port `ingress` to `destination` leave; `None` if they are not forwarded.
     pub fn way_out(&self, ingress: u16, destination: IpAddr) -> Option<u16> {
         self.leads(self.way().route(ingress, destination)).map(|(_, port)| port)
     }
@@ -99,7 +100,8 @@ impl Router {
         }
     }
 
-    /// Says whether packets of `flow` are carried past the router: others are then forgotten before it for lack of room.
+    /// Says whether packets of `flow` are carried past the router. If so, other flows are forgotten before it when
+    /// room is needed.
     pub fn keep(&mut self, flow: FlowRef, is_kept: bool) {
         self.flows.keep(flow, is_kept);
     }

@@ -1,4 +1,4 @@
-//! What the router says itself: ICMP errors, within a rate, and echo replies.
+//! Messages of the router itself: ICMP errors, within a rate limit, and echo replies.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -14,14 +14,14 @@ use crate::pipeline::wire::tcp::flag;
 
 /// Tells the router's own packets from copies of the one they answer.
 const ANSWER_SALT: u64 = 2 << 32;
-/// TTL and hop limit of its segments.
+/// TTL or hop limit of the RSTs that the router sends.
 const HOPS: u8 = 64;
 /// Source of ICMP errors of a router without an IPv4 address: the dummy address of RFC 7600.
 const DUMMY_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
-/// Without an IPv6 address: one of the dummy prefix of RFC 9780.
+/// Source of ICMPv6 errors of a router without an IPv6 address: an address of the dummy prefix of RFC 9780.
 const DUMMY_V6: Ipv6Addr = Ipv6Addr::new(0x100, 0, 0, 1, 0, 0, 0, 1);
 
-/// The router's own voice.
+/// Builds the router's own messages.
 #[derive(Debug)]
 pub(in crate::pipeline) struct Answers {
     params: IcmpParams,
@@ -34,8 +34,9 @@ impl Answers {
         Self { params, full_at: Instant::ZERO }
     }
 
-    /// The error to send back about `packet`, whose checksum is complete; `None` if it is switched off, above the rate,
-    /// or not allowed about such a packet. `own` are the router's addresses on the port that the packet came in by.
+    /// The error to send back about `packet`, whose checksum is complete. `None` if the error is switched off, above
+    /// the rate, or not allowed for such a packet. `own` are the router's addresses on the port by which the packet
+    /// came in.
     pub(in crate::pipeline) fn error(
         &mut self,
         packet: &Packet,
@@ -61,8 +62,8 @@ impl Answers {
         packet.derive(pool, length, ANSWER_SALT, |out| out.copy_from_slice(&bytes[..length])).ok()
     }
 
-    /// The RST that a host without that connection answers a segment with (RFC 9293 section 3.10.7.1), to its sender;
-    /// `None` for a RST, and for what is not TCP with a whole header.
+    /// The RST with which a host that does not have the connection answers a segment (RFC 9293 section 3.10.7.1), for
+    /// its sender. `None` for a RST, and for a packet that is not TCP with a whole header.
     pub(in crate::pipeline) fn reset(packet: &Packet, pool: &mut Pool) -> Option<Packet> {
         let (version, transport) = (packet.layout.version(), packet.layout.transport_offset());
         let tcp = conn::tcp(packet).filter(|tcp| tcp.flags() & flag::RST == 0)?;
@@ -104,7 +105,7 @@ impl Answers {
         None
     }
 
-    /// Takes a token. The bucket holds a tenth of a second's worth.
+    /// Takes a token. The bucket holds the tokens of a tenth of a second.
     fn allow(&mut self, now: Instant) -> bool {
         if self.params.rate == 0 {
             return false;

@@ -1,4 +1,4 @@
-//! Reports of what a stage does to packets that it has taken, which the path cannot see by itself.
+//! Reports of what a stage does to packets that it has taken. The path cannot see this itself.
 
 use crate::pipeline::packet::Packet;
 
@@ -9,13 +9,13 @@ pub enum Deed<'a> {
     Created,
     /// It changed the packet, whose first bytes were these.
     Rewritten(&'a Headers),
-    /// It keeps the packet, and cannot say until when.
+    /// It keeps the packet, and cannot say how long.
     Kept,
-    /// It does not keep the packet any more, and is about to forward, hold or drop it.
+    /// It no longer keeps the packet, and is about to forward, hold or drop it.
     Released,
 }
 
-/// Who listens to a stage: is told of each thing that it does, as it is done.
+/// A listener to a stage: it is called for each thing that the stage does, when the stage does it.
 pub(crate) trait Ear {
     /// The stage that is being called did this to `packet`.
     fn hear(&mut self, deed: Deed<'_>, packet: &Packet);
@@ -35,10 +35,10 @@ pub struct Headers {
 }
 
 impl Headers {
-    /// Bytes that are kept at most: IPv6, TCP and its options.
+    /// The largest number of bytes that are kept: enough for IPv6, TCP and its options.
     pub const LEN: usize = 100;
 
-    /// Those of `packet`.
+    /// The headers of `packet`.
     pub fn of(packet: &Packet) -> Self {
         let length = packet.bytes().len().min(Self::LEN);
         let mut bytes = [0; Self::LEN];

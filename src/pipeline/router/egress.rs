@@ -1,4 +1,4 @@
-//! What the router needs from its owner: an output for packets, and, if wanted, a listener for what happens to them.
+//! What the caller of the router provides: an output for packets and, if wanted, a listener for what happens to them.
 
 use crate::pipeline::counters::Reason;
 use crate::pipeline::packet::Packet;
@@ -12,27 +12,28 @@ pub trait Egress {
     /// Whether [`Egress::record`] wants to be called.
     const RECORDS: bool = false;
 
-    /// Sends `packet` out by port `port`. `due` is when it should leave; now may be later.
+    /// Sends `packet` out by port `port`. `due` is when it should leave; the current time may be later.
     ///
     /// # Errors
-    /// The reason to count it as dropped by.
+    /// If the packet is not sent: the reason under which it is counted as dropped.
     fn send(&mut self, port: u16, packet: &mut Packet, due: Instant) -> Result<(), Reason>;
 
     /// Something happened to `packet` at `at`.
     fn record(&mut self, _what: What, _packet: &Packet, _at: Instant) {}
 
-    /// Which transmission of its data `packet` is, which has just got its place in its flow: see [`Packet::transmission`].
+    /// Which transmission of its data `packet` is; called when the packet has just been numbered in its flow. See
+    /// [`Packet::transmission`].
     fn transmission(&mut self, _packet: &Packet) -> u8 {
         0
     }
 
-    /// Whether trains that are dropped have to be told one wire packet at a time where a draw decided about each.
+    /// Whether the drop of a train must be reported one wire packet at a time if a draw decided about each.
     fn wants_draws(&self) -> bool {
         false
     }
 
-    /// `packet` was dropped at `place`, or outside of paths. `draw` tells the draw that decided about it (of a train, about its
-    /// first wire packet), if one did.
+    /// `packet` was dropped at `place`, or outside of paths. `draw` is the draw that decided about it, if one did;
+    /// for a train, the draw for its first wire packet.
     fn dropped(
         &mut self,
         place: Option<SeatId>,
@@ -44,12 +45,12 @@ pub trait Egress {
         self.record(What::Dropped(place, reason), packet, at);
     }
 
-    /// Whether [`Egress::rewritten`] wants to see the headers as they were.
+    /// Whether [`Egress::rewritten`] needs the headers from before the change.
     fn wants_headers(&self) -> bool {
         false
     }
 
-    /// The bytes of `packet` were changed at this seat; its headers were `before`, if those are wanted.
+    /// The bytes of `packet` were changed at this seat. `before` has the old headers, if they are wanted.
     fn rewritten(&mut self, place: SeatId, _before: Option<&Headers>, packet: &Packet, at: Instant) {
         self.record(What::Rewritten(place), packet, at);
     }
@@ -63,11 +64,11 @@ pub trait Egress {
     fn did(&mut self, _place: SeatId, _deed: Deed<'_>, _packet: &Packet, _at: Instant) {}
 }
 
-/// Tells an egress of the deeds of a stage.
+/// Reports to an egress what a stage does.
 pub(super) struct Hearing<'e, E> {
     pub(super) egress: &'e mut E,
     pub(super) place: SeatId,
-    /// Packets of several seats come there: each is told of at its own.
+    /// Packets of several seats come to this stage: each is reported at its own seat.
     pub(super) has_guests: bool,
     pub(super) now: Instant,
 }
@@ -82,7 +83,7 @@ impl<E: Egress> Ear for Hearing<'_, E> {
 /// What can happen to a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum What {
-    /// It has a flow and a number in it, and begins its path.
+    /// It got a flow and a number in the flow, and begins its path.
     Entered,
     /// It was read from the device of this port.
     Received(u16),
@@ -92,7 +93,7 @@ pub enum What {
     Dropped(Option<SeatId>, Reason),
     /// Its bytes were changed at this seat.
     Rewritten(SeatId),
-    /// It waits at this seat until then.
+    /// It waits at this seat until this instant.
     Held(SeatId, Instant),
     /// The router (or a stage) made it.
     Created(Option<SeatId>),

@@ -32,7 +32,7 @@ impl Router {
         }
     }
 
-    /// A packet of the router's own, or made by the stage at `place`.
+    /// Sends a packet that the router, or the stage at `place`, has made.
     pub(super) fn send_own<E: Egress>(
         &mut self,
         mut packet: Packet,
@@ -81,7 +81,7 @@ impl Router {
         }
     }
 
-    /// Tells of a drop; of a train one wire packet at a time, if a draw decided about each.
+    /// Reports a drop; for a train, one wire packet at a time if a draw decided about each.
     fn tell_dropped<E: Egress>(
         &self,
         packet: &mut Packet,
@@ -100,12 +100,12 @@ impl Router {
                 Some(rest) => packet.attach(&rest),
                 None => return,
             }
-            // Only the first one's is known.
+            // Only the transmission of the first wire packet is known.
             packet.transmission = 0;
         }
     }
 
-    /// Drops `packet` and tells its sender, once for each wire packet.
+    /// Drops `packet` and sends an error to its sender for each wire packet.
     pub(super) fn reject_each<E: Egress>(
         &mut self,
         packet: &mut Packet,
@@ -138,7 +138,7 @@ impl Router {
         }
     }
 
-    /// Fragments `packet` for the port's MTU where it may, and rejects it where not.
+    /// Fragments `packet` for the port's MTU if this is allowed; otherwise rejects it.
     #[cold]
     pub(super) fn too_big<E: Egress>(
         &mut self,

@@ -1,8 +1,8 @@
 //! One worker's router: packets and an instant go in; packets, drops and "wake me at" come out.
 //!
-//! What a packet meets, in order: parse, flow (index and cached route), TTL, the path's stages, the MTU of the port it
-//! leaves by, the device. Every way out is counted: received + created = sent + dropped + held, in wire packets and
-//! bytes, at every moment between two calls.
+//! A packet passes in order: parse, flow (index and cached route), TTL, the path's stages, the MTU of the port by
+//! which it leaves, the device. Every way out is counted: received + created = sent + dropped + held, in wire packets
+//! and bytes, at every moment between two calls.
 
 mod ahead;
 pub(in crate::pipeline) mod answer;
@@ -48,29 +48,30 @@ use crate::pipeline::shared::Shared;
 use crate::pipeline::stage::{Kept, Stage};
 use crate::pipeline::time::Instant;
 
-/// What waits in the schedule.
+/// Things that wait in the schedule.
 #[derive(Debug)]
 enum Event {
     Resume(Packet),
     /// The stage at this seat wants to be woken.
     Wake(SeatId),
-    /// What waits in front of this path may enter.
+    /// Packets that wait in front of this path may enter.
     Enter(u16),
-    /// What is no longer waited for.
+    /// A cancelled event.
     Nothing,
-    /// A first fragment has gone by, or a later one has waited for it long enough.
+    /// Fragments wait for their first one: it has come, or the time to wait for it is over.
     Fragments,
 }
 
 impl Event {
-    /// Place among what is due at the same time: what is furthest along its path goes first. So a packet that comes to a
-    /// stage finds nobody waiting there whose time has come too, and whatever passes at once overtakes nobody.
+    /// The order of events that are due at the same time: what is furthest along its path goes first. So when a
+    /// packet comes to a stage, no packet that is already due still waits there, and a packet that passes at once
+    /// overtakes none.
     const fn rank(&self) -> u16 {
         match self {
             Self::Resume(packet) => !packet.seat,
             Self::Wake(at) => !at.seat,
             Self::Enter(_) | Self::Nothing => u16::MAX,
-            // Right behind the first fragment.
+            // Directly after the first fragment.
             Self::Fragments => 0,
         }
     }
@@ -82,7 +83,7 @@ pub struct Router {
     /// Buffers; devices read into its scratch buffers.
     pub pool: Pool,
     counters: RouterCounters,
-    /// Of what was received and sent: what was carried past the router.
+    /// The part of what was received and sent that was carried past the router.
     carried: Amount,
     flows: FlowTable,
     identities: Identities,
@@ -94,18 +95,18 @@ pub struct Router {
     held: Amount,
     answers: Answers,
     translators: Translators,
-    /// Injected packets meet no stage any more.
+    /// Packets that are injected from now on pass no stage.
     is_released: bool,
-    /// Paths that a change has ended, until they are given back.
+    /// Paths that a change has ended, until they are handed back for disposal.
     ended: Vec<Path>,
 }
 
 #[derive(Debug)]
 struct Port {
     mtu: u32,
-    /// The router has no address there: its errors come from the address that the packet was sent to.
+    /// The router has no address on this port: its errors have as source the address to which the packet was sent.
     is_wire: bool,
-    /// The router's own addresses on it.
+    /// The router's own addresses on this port.
     own: Vec<IpAddr>,
 }
 
@@ -120,7 +121,7 @@ pub struct SharedState {
 impl Router {
     /// The shared state of a router of any number of workers.
     pub fn shared(params: &RouterParams) -> SharedState {
-        // Stages that play the host behind a port remember what comes to it, by whatever path.
+        // Stages that play the host behind a port have one memory for all paths to that port.
         let mut peers = HashMap::<(usize, Discriminant<ImpairmentParams>), Shared>::new();
         let mut links: BTreeMap<Share, Shared> = BTreeMap::new();
         let mut shared = |path: &PathParams, seat: &SeatParams| {
@@ -165,7 +166,7 @@ impl Router {
         }
     }
 
-    /// The totals.
+    /// The totals of this worker.
     pub const fn counters(&self) -> &RouterCounters {
         &self.counters
     }
@@ -175,7 +176,7 @@ impl Router {
         &self.paths
     }
 
-    /// What waits now.
+    /// The packets that are held now.
     pub const fn held(&self) -> Amount {
         self.held
     }
@@ -190,7 +191,7 @@ impl Router {
         self.translators.all()
     }
 
-    /// The flows from place `from` of the table on, as many as `out` has room for; true if there are more.
+    /// Lists flows from place `from` of the table on, as many as `out` has room for. Returns true if there are more.
     pub fn flows(&self, from: usize, out: &mut Vec<FlowSeen>) -> bool {
         self.flows.list(from, out)
     }
@@ -200,7 +201,7 @@ impl Router {
         self.flows.evicted()
     }
 
-    /// Connections that were named for the draws.
+    /// How many connections were named for the draws.
     pub const fn named(&self) -> Named {
         self.identities.named()
     }
@@ -210,9 +211,9 @@ impl Router {
         self.schedule.next_due()
     }
 
-    /// Takes a packet of `length` bytes that came in by `port`, behind the headroom of `buffer`. The buffer is left
-    /// ready for the next packet. What was due at `now` or before must have been polled: it came earlier. Gives the packet's flow,
-    /// if it was a packet.
+    /// Takes a packet of `length` bytes that came in by `port`; the packet is in `buffer`, after the headroom. The
+    /// buffer is then ready for the next packet. Events that were due at `now` or before must have been polled first,
+    /// since they come before this packet. Returns the packet's flow, if it was a valid packet.
     pub fn receive<E: Egress>(
         &mut self,
         port: u16,
@@ -230,7 +231,7 @@ impl Router {
         flow
     }
 
-    /// Parses and counts what came in, and does `what` with it.
+    /// Parses and counts a packet that came in, and passes it to `what`.
     #[inline]
     #[expect(clippy::too_many_arguments, reason = "as receive, and what to do")]
     fn take_in<E: Egress>(
@@ -262,9 +263,9 @@ impl Router {
         }
     }
 
-    /// Takes a packet of `length` bytes, behind the headroom of `buffer`, straight into path `path`, past routing, TTL and
-    /// the router's own addresses; `tag` is found again in [`Packet::tag`]. Gives the packet's flow, if it was a packet. Otherwise
-    /// as [`Self::receive`].
+    /// Takes a packet of `length` bytes, in `buffer` after the headroom, directly into path `path`. Routing, TTL and
+    /// the router's own addresses are skipped. `tag` is kept in [`Packet::tag`]. Returns the packet's flow, if it was
+    /// a valid packet. Otherwise as [`Self::receive`].
     #[expect(clippy::too_many_arguments, reason = "as receive, and the path")]
     pub fn inject<E: Egress>(
         &mut self,
@@ -296,8 +297,8 @@ impl Router {
         flow
     }
 
-    /// Carries on with everything that is due at or before `now`, each at its own time; at one time, what is furthest along
-    /// its path first.
+    /// Continues everything that is due at or before `now`, each event at its own time. Of the events of one time,
+    /// what is furthest along its path goes first.
     pub fn poll<E: Egress>(&mut self, now: Instant, egress: &mut E) {
         while let Some((due, event)) = self.schedule.pop_due(now) {
             match event {
@@ -310,8 +311,8 @@ impl Router {
         }
     }
 
-    /// Lets go of all that waits, in the order in which it was due, as if its time had come. What is injected from now on meets
-    /// no stage.
+    /// Releases all packets that wait, in the order in which they were due, as if their time had come. Packets that
+    /// are injected from now on pass no stage.
     pub fn let_go<E: Egress>(&mut self, now: Instant, egress: &mut E) {
         self.is_released = true;
         self.open_all(now, egress);
@@ -322,13 +323,13 @@ impl Router {
         }
     }
 
-    /// Says that port `port` is the end of a wire, where the router has no address: its ICMP errors come from where the packet
-    /// was sent to.
+    /// Says that port `port` is one end of an attached wire, where the router has no address. Its ICMP errors then
+    /// have as source the address to which the packet was sent.
     pub fn set_wire(&mut self, port: u16) {
         self.ports[usize::from(port)].is_wire = true;
     }
 
-    /// Ends the run: what still waits is dropped with that reason.
+    /// Ends the run: packets that still wait are dropped with the reason `shutdown`.
     pub fn shut_down<E: Egress>(&mut self, now: Instant, egress: &mut E) {
         let mut schedule = std::mem::take(&mut self.schedule);
         for event in schedule.drain() {
@@ -367,7 +368,7 @@ impl Router {
     }
 }
 
-/// All paths: those of the configuration first, in order.
+/// Builds all paths: those of the configuration first, in order.
 fn build(params: &RouterParams, shared: &SharedState, flows: usize) -> (Vec<Path>, Pairs) {
     let names = |from: usize, to: usize| (params.ports[from].name.as_str(), params.ports[to].name.as_str());
     let mut paths: Vec<Path> = (params.paths.iter().zip(&shared.paths).zip(0..))
@@ -381,8 +382,8 @@ fn build(params: &RouterParams, shared: &SharedState, flows: usize) -> (Vec<Path
     (paths, pairs)
 }
 
-/// Gives every stage that works in both directions a second seat in the opposite path: behind that path's own stages, in the
-/// order in which packets that go back meet them.
+/// Gives every stage that works in both directions a second seat in the opposite path. These seats are behind that
+/// path's own stages, in the order in which returning packets meet them.
 fn add_returns(configured: usize, pairs: &mut Pairs, paths: &mut Vec<Path>) {
     for number in 0..configured {
         let (from, to) = (paths[number].from, paths[number].to);

@@ -1,4 +1,4 @@
-//! Which path leads from a port to another.
+//! Which path leads from one port to another.
 //!
 //! Only pairs with stages have a path of their own. All others that lead to one port share a path without stages, so that
 //! memory grows with the ports and the configured paths, not with the square of the ports.
@@ -15,7 +15,7 @@ pub(crate) struct Pairs {
 }
 
 impl Pairs {
-    /// Numbers for the configured `paths`, and shared ones, added to `paths`, to each of `ports` ports.
+    /// Numbers the configured `paths`, and adds to `paths` a shared path to each of `ports` ports.
     pub(crate) fn new(paths: &mut Vec<Path>, ports: usize) -> Self {
         let numbered = paths.iter().zip(0..);
         let mut own: Vec<_> = numbered.map(|(path, number)| ((path.from, path.to), number)).collect();
@@ -32,7 +32,7 @@ impl Pairs {
         }
     }
 
-    /// The path from port `from` to port `to` that no other pair shares; added to `paths` if there is none yet.
+    /// The path from port `from` to port `to` that no other pair shares; it is added to `paths` if there is none yet.
     pub(crate) fn own(&mut self, paths: &mut Vec<Path>, from: u16, to: u16) -> u16 {
         match self.position(from, to) {
             Ok(at) => self.own[at].1,
@@ -52,7 +52,7 @@ impl Pairs {
 /// Adds a path without stages and gives its number.
 ///
 /// # Panics
-/// If there are more paths than a packet can name. The configuration's limits on ports and paths exclude it.
+/// If there are more paths than a packet can name. The configuration's limits on ports and paths prevent this.
 fn add(paths: &mut Vec<Path>, from: u16, to: u16) -> u16 {
     let number = u16::try_from(paths.len()).expect("ports and paths are limited");
     paths.push(Path::empty(from, to));

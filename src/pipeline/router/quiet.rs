@@ -1,11 +1,12 @@
-//! What can be said of a flow's next packets before they come: until when a stage does nothing to them.
+//! What can be said about a flow's next packets before they come: how many of them a stage will not touch.
 //!
-//! Somebody else (the kernel, by the flow cache) may then carry them past the core. It tells the core afterwards how many
-//! there were ([`crate::pipeline::router::Router::passed`]), and all counts go on as if they had come through it.
+//! Another carrier (the kernel, by the flow cache) may then carry these packets past the core. It reports to the core
+//! afterwards how many there were ([`crate::pipeline::router::Router::passed`]), and all counts continue as if the
+//! packets had come through the core.
 //!
-//! Only *plain* packets pass so: whole datagrams with a transport header that is as it should be, no IPv6 extension header,
-//! of TCP no SYN, FIN or RST, and where the router is a hop, none that
-//! would expire there. All others of the flow are shown to the core.
+//! Only *plain* packets pass in this way: whole datagrams with a correct transport header and without IPv6 extension
+//! headers. TCP segments with SYN, FIN or RST are not plain. Where the router is a hop, packets whose TTL would
+//! expire there are not plain either. All other packets of the flow are shown to the core.
 
 use crate::pipeline::aim::flow::FlowRef;
 use crate::pipeline::random::rng::{Chance, StageKey, Stream};
@@ -16,13 +17,13 @@ use crate::pipeline::wire::FlowKey;
 /// The flow that is asked about.
 #[derive(Debug, Clone, Copy)]
 pub struct Ahead {
-    /// Which it is.
+    /// The flow itself.
     pub flow: FlowRef,
     /// Its addresses, ports and protocol.
     pub key: FlowKey,
     /// Index of its next wire packet.
     pub index: u64,
-    /// The time.
+    /// The current time.
     pub now: Instant,
 }
 
@@ -33,7 +34,8 @@ impl Ahead {
         key.stream(self.flow.identity, 0)
     }
 
-    /// The first wire packet that `chance` hits, by its draws under `key`.
+    /// How many wire packets pass before `chance` hits one, by its draws under `key`; looks at most [`Quiet::WINDOW`]
+    /// packets ahead.
     pub fn next_hit(&self, chance: &Chance, key: StageKey) -> Quiet {
         if chance.probability() == Probability::ZERO {
             return Quiet::FOREVER;
@@ -45,23 +47,23 @@ impl Ahead {
     }
 }
 
-/// How many of a flow's next plain packets pass without that anything happens to them.
+/// How many of a flow's next plain packets pass unchanged and without delay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quiet {
     /// Wire packets.
     pub count: u64,
-    /// Of an IP length up to this, in bytes; a longer one has to be shown.
+    /// Longest IP packet, in bytes, for which this holds; a longer one must be shown to the stage.
     pub longest: u32,
 }
 
 impl Quiet {
-    /// Something may happen to the next one.
+    /// The stage may act on the next packet.
     pub const NO_MORE: Self = Self::packets(0);
-    /// Nothing will ever happen.
+    /// The stage will never act on a packet of the flow.
     pub const FOREVER: Self = Self::packets(u64::MAX);
-    /// How far draws are looked ahead: a search that finds nothing costs some microseconds.
+    /// How many packets ahead draws are computed: a search that finds nothing costs some microseconds.
     pub const WINDOW: u32 = 1 << 16;
-    /// The same for what can only be found packet by packet.
+    /// The same limit for stages that must look packet by packet.
     pub const STEPS: u32 = 1 << 10;
 
     /// The next `count`, whatever their length.
@@ -69,7 +71,7 @@ impl Quiet {
         Self { count, longest: u32::MAX }
     }
 
-    /// What both allow.
+    /// What both answers allow.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         Self { count: self.count.min(other.count), longest: self.longest.min(other.longest) }

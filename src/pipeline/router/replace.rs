@@ -1,4 +1,4 @@
-//! A change that does not wait: what the stages that end hold goes on at once.
+//! A change of stages that takes effect at once: packets that the ending stages hold are released immediately.
 
 use super::change::Change;
 use super::{Egress, Event, Router};
@@ -9,16 +9,16 @@ use crate::pipeline::stage::{Kept, Stage};
 use crate::pipeline::time::Instant;
 
 impl Router {
-    /// As [`Self::change`], but the change takes effect with the next packet. What the stages that change or go hold leaves them now,
-    /// in the order in which it was due, and meets the stages behind them as any packet does. Stages that stay as they are hold on to
-    /// what they have.
+    /// As [`Self::change`], but the change takes effect with the next packet. Packets that changed or removed stages
+    /// hold leave them now, in the order in which they were due, and pass the later stages as any packet does. Stages
+    /// that stay as they are keep the packets that they hold.
     pub fn replace<E: Egress>(&mut self, change: &mut Change, now: Instant, egress: &mut E) {
-        // What is due has met the old stages.
+        // Packets that are due have passed the old stages.
         self.poll(now, egress);
         for number in 0..self.paths.len().min(change.paths.len()) {
             let path = &self.paths[number];
             let ends: Vec<bool> = path.successors(&change.paths[number]).map(|next| next.is_none()).collect();
-            // What leaves one of them may be held by the next.
+            // A packet that leaves one of these stages may be held by the next one.
             for _ in 0..ends.len() {
                 let is_empty =
                     self.paths[number].seats.iter().zip(&ends).all(|(seat, ends)| !ends || seat.held == 0);
@@ -31,11 +31,11 @@ impl Router {
         self.change(change, now, egress);
     }
 
-    /// Takes out what the seats of path `number` hold for which `ends` says so, and carries on with it.
+    /// Takes out the packets held by the seats of path `number` that `ends` marks, and continues them.
     fn let_go_of<E: Egress>(&mut self, number: u16, ends: &[bool], now: Instant, egress: &mut E) {
         let ends = |seat: u16| ends.get(usize::from(seat)).copied().unwrap_or_default();
         let mut held = self.take_out(|packet| packet.path == number && ends(packet.seat));
-        // What is furthest along its path goes first; of one seat, what was due first.
+        // The packet that is furthest along its path goes first; at one seat, the packet that was due first.
         held.sort_by_key(|packet| std::cmp::Reverse(packet.seat));
         let mut held = held.into_iter().peekable();
         for seat in (0..self.paths[usize::from(number)].params.len() as u16).rev().filter(|seat| ends(*seat))

@@ -1,4 +1,4 @@
-//! Where a packet goes: its flow, the route decided for the flow, the router itself.
+//! Where a packet goes: its flow, the route that was decided for the flow, and packets to the router itself.
 
 use std::net::IpAddr;
 
@@ -18,22 +18,22 @@ use crate::pipeline::wire::{FlowKey, IcmpError, flow_hash};
 /// Where the packets of a flow go: decided when the flow is new, and kept in its table entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Route {
-    /// Along the path of this index.
+    /// Along the path with this index.
     Path(u16),
-    /// To an address of the translator of this index, which knows where that is.
+    /// To an address of the translator with this index, which knows the host behind it.
     Translator(u16),
-    /// To an address of the router's own.
+    /// To one of the router's own addresses.
     ToRouter,
-    /// Nowhere, without an ICMP error.
+    /// Dropped without an ICMP error.
     Blackhole,
-    /// Nowhere, since a route says so.
+    /// Dropped because a route says `unreachable`.
     Unreachable,
-    /// Nowhere, since no route matches.
+    /// Dropped because no route matches.
     None,
 }
 
 impl Router {
-    /// Finds the packet's flow, numbers it in there, and gives back the route decided for the flow.
+    /// Finds the packet's flow, gives the packet its number in the flow, and returns the route decided for the flow.
     #[inline]
     pub(super) fn enter_flow(
         &mut self,
@@ -57,7 +57,7 @@ impl Router {
         route
     }
 
-    /// Makes the flow at `place` another one if `packet`, a SYN, opens another connection.
+    /// Starts the flow at `place` anew if `packet`, a SYN, opens another connection.
     #[cold]
     pub(super) fn reopen_flow(
         &mut self,
@@ -92,7 +92,7 @@ impl Router {
         self.identities.name(flow, &mut self.flows, &self.routes, self.translators.all(), now)
     }
 
-    /// Tells of a packet that has just got its place in its flow.
+    /// Reports a packet that has just been numbered in its flow.
     #[inline]
     pub(super) fn received<E: Egress>(packet: &mut Packet, now: Instant, egress: &mut E) {
         packet.transmission = egress.transmission(packet);
@@ -103,7 +103,7 @@ impl Router {
         Way { routes: &self.routes, ports: &self.ports, pairs: &self.pairs }
     }
 
-    /// Takes a packet where it goes, and gives its flow.
+    /// Sends a packet along its route, and returns its flow.
     pub(super) fn route<E: Egress>(&mut self, packet: &mut Packet, now: Instant, egress: &mut E) -> FlowRef {
         let ingress = packet.ingress;
         let route = self.enter_flow(packet, now, |way, translators, to| {
@@ -121,7 +121,7 @@ impl Router {
         flow
     }
 
-    /// Takes a packet where `route` leads; through both sides of a translator if it is a `hairpin`.
+    /// Sends a packet along `route`; a `hairpin` passes both sides of a translator.
     #[inline]
     pub(super) fn follow_route<E: Egress>(
         &mut self,
@@ -134,7 +134,7 @@ impl Router {
         let reject = match route {
             Route::ToRouter => return self.answer(packet, now, egress),
             Route::Blackhole => return self.drop_whole(packet, None, Reason::Blackhole, now, egress),
-            // A translator is asked for the route before.
+            // Callers ask the translator for the real route before.
             Route::None | Route::Unreachable | Route::Translator(_) => {
                 Some((Reason::NoRoute, IcmpError::NetUnreachable))
             }
@@ -159,7 +159,7 @@ impl Router {
         self.run(packet, 0, now, egress);
     }
 
-    /// Answers echo requests; nothing else is for the router.
+    /// Answers echo requests; the router accepts no other packets for itself.
     pub(super) fn answer<E: Egress>(&mut self, packet: &mut Packet, now: Instant, egress: &mut E) {
         packet.complete_checksum();
         match self.answers.echo(packet, &mut self.pool) {

@@ -6,14 +6,15 @@ use ipnet::IpNet;
 
 use crate::pipeline::params::{PortParams, RouteParams, RouteTarget};
 
-/// Routes of both families, longest prefix first. Looked up once a flow: a list is quick enough and easy to trust.
+/// Routes of both families, longest prefix first. The table is searched once for each flow: a list is fast enough and
+/// simple.
 #[derive(Debug, Clone, Default)]
 pub struct Routes {
     sorted: Vec<RouteParams>,
 }
 
 impl Routes {
-    /// The connected routes of `ports` and the configured ones. Where two have the same prefix, the configured one wins.
+    /// The connected routes of `ports` and the configured ones. If two have the same prefix, the configured one wins.
     pub fn new(ports: &[PortParams], configured: &[RouteParams]) -> Self {
         let connected = ports.iter().enumerate().flat_map(|(index, port)| {
             port.addresses
@@ -29,7 +30,7 @@ impl Routes {
         Self { sorted }
     }
 
-    /// Where `destination` goes, if anywhere.
+    /// The target of packets to `destination`, if there is a route.
     pub fn find(&self, destination: IpAddr) -> Option<RouteTarget> {
         self.route(destination).map(|route| route.target)
     }

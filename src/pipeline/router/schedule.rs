@@ -1,9 +1,9 @@
-//! What waits for its time: a hierarchical timing wheel with exact order.
+//! The events that wait for their time: a hierarchical timing wheel with exact order.
 //!
-//! Varghese and Lauck, "Hashed and Hierarchical Timing Wheels" (SOSP 1987): insertion and removal cost the same however
-//! much waits. A wheel alone would round to its tick, so the entries of the current tick go through a small heap:
-//! entries leave in order of their due time to the nanosecond; where that is equal, in order of their rank, and where
-//! that is equal too, in order of insertion.
+//! Varghese and Lauck, "Hashed and Hierarchical Timing Wheels" (SOSP 1987): insertion and removal cost the same
+//! however many events wait. A wheel alone would round to its tick, so the entries of the current tick go through a
+//! small heap. Entries leave in order of their due time to the nanosecond. If this is equal, they leave in order of
+//! their rank; if this is equal too, in order of insertion.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -17,7 +17,7 @@ const SLOTS: usize = 1 << LEVEL_BITS;
 /// 7 levels of 8 bits and the 12 bits of a tick cover all of 64 bits of time.
 const LEVELS: usize = 7;
 const NONE: u32 = u32::MAX;
-/// Bits of an entry's place among those due at the same time; its rank is above them.
+/// Bits for an entry's order among those due at the same time; its rank is in the bits above them.
 const SEQUENCE_BITS: u32 = 48;
 
 /// Values ordered by due time.
@@ -79,7 +79,8 @@ impl<T> Schedule<T> {
         self.length == 0
     }
 
-    /// Adds `value`, due at `due` (which may have passed). Of what is due at the same time the lowest `rank` leaves first.
+    /// Adds `value`, due at `due` (which may be in the past). Of the values that are due at the same time, the one
+    /// with the lowest `rank` leaves first.
     pub fn insert(&mut self, due: Instant, rank: u16, value: T) {
         let id = self.take_node(due, rank, value);
         self.length += 1;
@@ -106,8 +107,8 @@ impl<T> Schedule<T> {
         }
     }
 
-    /// A time at or shortly (a tick, or a turn of the wheel) before which `pop_due` has nothing to give: when to call it
-    /// next.
+    /// When to call `pop_due` next: a time before which it has nothing to return. The first value may be due a little
+    /// later (by up to a tick, or a turn of the wheel).
     pub fn next_due(&self) -> Option<Instant> {
         if let Some(&Reverse((due, ..))) = self.current.peek() {
             return Some(due);
@@ -118,8 +119,8 @@ impl<T> Schedule<T> {
         })
     }
 
-    /// Shows everything that waits with its due time and rank, to be changed in place; in no particular order. An entry that is
-    /// due within the current tick keeps its place.
+    /// Passes every waiting value with its due time and rank to `each`, which may change it in place; in no
+    /// particular order. An entry that is due within the current tick keeps its order.
     pub fn change(&mut self, mut each: impl FnMut(Instant, &mut u16, &mut T)) {
         for node in &mut self.nodes {
             if let Some(value) = &mut node.value {
@@ -140,7 +141,7 @@ impl<T> Schedule<T> {
         self.nodes.drain(..).filter_map(|node| node.value)
     }
 
-    /// Bytes that waiting costs beside the value's own.
+    /// Bytes that each waiting value costs beside its own.
     pub const fn overhead() -> usize {
         size_of::<Node<T>>()
     }
@@ -149,7 +150,7 @@ impl<T> Schedule<T> {
         let node = Node { due, next: NONE, rank, value: Some(value) };
         if self.free == NONE {
             if self.nodes.len() == self.nodes.capacity() {
-                // Doubling would leave up to half of it unused.
+                // Doubling the memory would leave up to half of it unused.
                 self.nodes.reserve_exact((self.nodes.len() / 8).max(1024));
             }
             self.nodes.push(node);
@@ -198,8 +199,8 @@ impl<T> Schedule<T> {
         self.levels[level].occupied[slot / 64] |= 1 << (slot % 64);
     }
 
-    /// Moves on to the next slot that holds something, not past tick `limit`, and spreads its entries; false if there is
-    /// none.
+    /// Advances to the next slot that holds something, not past tick `limit`, and spreads its entries; false if there
+    /// is none.
     fn advance(&mut self, limit: u64) -> bool {
         for level in 0..LEVELS {
             let Some(slot) = self.levels[level].next_after(self.position(level)) else { continue };
@@ -224,7 +225,7 @@ impl<T> Schedule<T> {
 impl Level {
     fn next_after(&self, position: usize) -> Option<usize> {
         let (mut word, bit) = (position / 64, position % 64);
-        // Two shifts: by 64 at once would overflow.
+        // Two shifts: a single shift by 64 would overflow.
         let mut bits = self.occupied[word] & (u64::MAX << bit << 1);
         loop {
             if bits != 0 {

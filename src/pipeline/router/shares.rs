@@ -1,12 +1,12 @@
-//! One queue for several paths: the link that they share.
+//! One queue for several paths that share a link.
 
 use std::collections::BTreeMap;
 
 use crate::pipeline::params::{ImpairmentParams, RouterParams, Share};
 use crate::pipeline::router::path::{Occupant, Path, SeatId};
 
-/// Makes one queue of those that wait for one link: the first lives at its seat, the others are its guests. A link that books its
-/// departures in advance has no queue of packets: there the shared clock is enough.
+/// Gives the stages that wait for one link a common queue: the first stage stays at its seat, and the others become
+/// its guests. A link that books its departures in advance has no queue of packets: there the shared clock is enough.
 pub(super) fn share_queues(params: &RouterParams, paths: &mut [Path]) {
     let mut homes: BTreeMap<Share, SeatId> = BTreeMap::new();
     for (path, of) in params.paths.iter().enumerate() {

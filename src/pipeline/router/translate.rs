@@ -1,4 +1,4 @@
-//! Translators on the way of a packet, and fragments that wait there for the first of their datagram.
+//! Translators on the path of a packet, and fragments that wait there for the first fragment of their datagram.
 
 use super::{Egress, Event, Headers, Route, Router};
 use crate::pipeline::counters::Reason;
@@ -19,20 +19,20 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    /// Where a packet to one of its addresses goes.
+    /// Asked when a packet to one of its addresses arrives: where does it go.
     pub(super) const fn on_arrival(nat: u16) -> Self {
         Self { nat, seat: None }
     }
 
-    /// At its seat in a path.
+    /// Asked at its seat in a path.
     const fn at(nat: u16, seat: u16) -> Self {
         Self { nat, seat: Some(seat) }
     }
 }
 
 impl Router {
-    /// Takes a packet to an address of a translator to whom that belongs inside. What comes from inside is translated at
-    /// once, since no path from inside to inside has a place for it.
+    /// Sends a packet to an address of a translator on to the host inside that the address stands for. A packet that
+    /// comes from inside is translated at once, since no path from inside to inside has a seat for the translator.
     #[inline(never)]
     pub(super) fn route_by_nat<E: Egress>(
         &mut self,
@@ -43,7 +43,7 @@ impl Router {
     ) {
         let inside = match self.translators.get(index).route(packet, now) {
             Ok(inside) => inside,
-            // The translator borrows the router's own address.
+            // The translator uses the router's own address.
             Err(Reason::NatNoMapping | Reason::NatUnsupported)
                 if self.ports.iter().any(|port| port.own.contains(&packet.destination())) =>
             {
@@ -58,7 +58,7 @@ impl Router {
         self.follow_route(packet, route, is_hairpin.then_some(index), now, egress);
     }
 
-    /// Lets the translator at seat `at` of its path change `packet`; false if it does not go on.
+    /// Lets the translator at seat `at` of its path change `packet`; false if the packet does not continue.
     #[inline(never)]
     pub(super) fn translate<E: Egress>(
         &mut self,
@@ -71,7 +71,7 @@ impl Router {
         let path = packet.path;
         let before = (E::RECORDS && egress.wants_headers()).then(|| Headers::of(packet));
         let mut verdict = self.translators.get(place.nat).translate(packet, place.outward, now);
-        // It has waited, and the port outside is somebody else's by now.
+        // The packet has waited, and its port outside belongs to another mapping by now.
         if verdict == Ok(true) && !place.outward && at > 0 {
             let to = self.way().route(packet.ingress, packet.destination());
             if to != Route::Path(path) {
@@ -100,8 +100,8 @@ impl Router {
         }
     }
 
-    /// What the translator that was asked does not know: a later fragment waits for
-    /// its first.
+    /// Handles a packet for which the translator has no mapping: a later fragment waits for its first one, anything
+    /// else is dropped.
     #[cold]
     pub(super) fn keep_or_drop<E: Egress>(
         &mut self,
@@ -121,7 +121,7 @@ impl Router {
         self.drop_untranslated(packet, asked, reason, now, egress);
     }
 
-    /// Drops what the translator that was asked has not let through.
+    /// Drops a packet that the translator has refused.
     pub(super) fn drop_untranslated<E: Egress>(
         &mut self,
         packet: &mut Packet,
@@ -134,7 +134,7 @@ impl Router {
         if let Some(place) = place {
             self.seat(place).counters.seen += packet.amount();
         }
-        // Of a hairpin the sender is inside, too.
+        // The sender of a hairpinned packet is inside, too.
         let outward = |path: &Path| path.translator().is_none_or(|(_, place)| place.outward);
         let outward = self.paths.get(usize::from(packet.path)).is_some_and(outward);
         if reason == Reason::NatNoSession && outward && self.translators.get(asked.nat).resets() {
@@ -143,7 +143,7 @@ impl Router {
         self.drop_whole(packet, place, reason, now, egress);
     }
 
-    /// Drops `packet` and answers each of its wire packets by RST.
+    /// Drops `packet` and answers each of its wire packets with a RST.
     #[cold]
     pub(super) fn reset_each<E: Egress>(
         &mut self,
@@ -170,7 +170,7 @@ impl Router {
         }
     }
 
-    /// Lets later fragments go on, if `packet` is a first one, as soon as it has gone by.
+    /// If `packet` is a first fragment, the later fragments of its datagram may continue as soon as it has passed.
     #[inline]
     pub(super) fn tell_fragments(&mut self, packet: &Packet, now: Instant) {
         if !self.translators.waiting.is_empty() && packet.layout.is_first_fragment() {
@@ -178,7 +178,7 @@ impl Router {
         }
     }
 
-    /// Fragments whose first has come by go on in order; those that have waited too long are dropped.
+    /// Continues fragments whose first one has passed, in order; drops those that have waited too long.
     #[cold]
     pub(super) fn release_fragments<E: Egress>(&mut self, now: Instant, egress: &mut E) {
         loop {
@@ -207,7 +207,7 @@ impl Router {
         }
     }
 
-    /// Makes of a packet that a translator has changed what its sender knows; false if that is not known any more.
+    /// Changes a packet that was translated back to what its sender sent; false if this is no longer known.
     pub(super) fn untranslate(
         &mut self,
         packet: &mut Packet,
@@ -215,7 +215,7 @@ impl Router {
         reason: Reason,
         now: Instant,
     ) -> bool {
-        // What was rejected before its path had not been translated.
+        // A packet that was rejected before its path had not been translated.
         let path = match place {
             Some(place) => place.path,
             None if reason == Reason::PortMtu => packet.path,
@@ -224,8 +224,9 @@ impl Router {
         self.restore(packet, path, place.map(|place| place.seat), now)
     }
 
-    /// Takes back what the translator of the path has done to `packet`, if its place is before `seat`, or there is none;
-    /// or one that has translated both its ends. False if it is not known what that was.
+    /// Undoes the translation of `packet` by the translator of the path, if the packet has passed the translator's
+    /// seat (`seat` is `None` after the last seat). If the path has no translator, undoes a hairpin. False if it is
+    /// no longer known what was translated.
     pub(super) fn restore(
         &mut self,
         packet: &mut Packet,

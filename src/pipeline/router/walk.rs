@@ -1,4 +1,4 @@
-//! A packet on its path: from seat to seat, and what the stages there decide.
+//! A packet on its path: it goes from seat to seat, and the decisions of the stages are carried out.
 
 use super::egress::Hearing;
 use super::{Egress, Event, Headers, Router, What};
@@ -12,7 +12,7 @@ use crate::pipeline::time::Instant;
 use crate::pipeline::wire::bare;
 
 impl Router {
-    /// Takes `packet` through the stages from `at` on, and out.
+    /// Takes `packet` through the stages from seat `at` on, and out of the router.
     pub(super) fn run<E: Egress>(
         &mut self,
         packet: &mut Packet,
@@ -27,7 +27,7 @@ impl Router {
             }
             packet.set_phase(self.paths[path].phase(now));
         }
-        // What the gate has said about wire packets that the stage has not answered for yet.
+        // What the gate has said about wire packets that the stage has not decided about yet.
         let mut claim = Claim { count: 0, acts: false };
         let (mut wires, mut whole) = (packet.wires(), packet.amount());
         while let Some(seat) = self.paths[path].seats.get_mut(at) {
@@ -41,7 +41,7 @@ impl Router {
                     seat.counters.spared += amount;
                     Verdict::new(claim.count, Action::PASS)
                 }
-                // A guest's packets are decided about by the stage that it is a guest of.
+                // The stage whose guest this seat is decides about the seat's packets.
                 &mut (Occupant::Back(home) | Occupant::Guest(home)) => {
                     let verdict = self.decide_back(home, packet, claim.count, now);
                     self.paths[path].seats[at].counters.seen += packet.amount_of(verdict.count);
@@ -82,14 +82,14 @@ impl Router {
         self.leave(packet, now, egress);
     }
 
-    /// What a stage says about a packet of the opposite path.
+    /// Asks a stage about a packet of the opposite path.
     #[inline(never)]
     fn decide_back(&mut self, home: SeatId, packet: &Packet, limit: u32, now: Instant) -> Verdict<Plan> {
         let stage = self.seat(home).occupant.stage_mut();
         stage.map_or_else(|| Verdict::new(limit, Action::PASS), |stage| stage.decide(packet, limit, now))
     }
 
-    /// Carries out what stage `at` decided about all of `packet`.
+    /// Carries out what the stage at `at` decided about all of `packet`.
     fn act<E: Egress>(
         &mut self,
         packet: &mut Packet,
@@ -121,14 +121,14 @@ impl Router {
                     Occupant::Guest(home) => home,
                     Occupant::Stage(_) | Occupant::Back(_) | Occupant::Translator(_) => place,
                 };
-                // Where it goes on, if it waits with others.
+                // The seat at which it continues, if it waits with packets of other seats.
                 packet.seat = place.seat;
                 self.with_stage(home, now, egress, |stage, out| stage.take(packet, plan, now, out));
             }
         }
     }
 
-    /// What the stage at `place` said becomes of all of `packet`.
+    /// Carries out the outcome that the stage at `place` chose for all of `packet`.
     fn settle<E: Egress>(
         &mut self,
         packet: &mut Packet,
@@ -141,7 +141,8 @@ impl Router {
         match outcome {
             Outcome::Pass => self.run(packet, next, now, egress),
             Outcome::Drop(reason) => self.drop_whole(packet, Some(place), reason, now, egress),
-            // Already due: it goes on now, so that it keeps its place among packets that are not delayed.
+            // The time is already due: the packet continues now, so that it keeps its order among packets that are
+            // not delayed.
             Outcome::Hold(until) if until <= now => {
                 self.seat(place).released(packet, now);
                 self.run(packet, next, now, egress);
@@ -160,7 +161,7 @@ impl Router {
         }
     }
 
-    /// Calls a stage with an outlet and carries out what it says.
+    /// Calls a stage with an outlet, and carries out what the stage emits.
     pub(super) fn with_stage<E: Egress>(
         &mut self,
         at: SeatId,
@@ -188,14 +189,14 @@ impl Router {
         call(stage, &mut out);
         seat.held = seat.held.wrapping_add(kept.packets);
         self.counters.created += created;
-        // What a stage gave up counts negative.
+        // Packets that a stage gave up count as negative.
         self.held.packets = self.held.packets.wrapping_add(kept.packets);
         self.held.bytes = self.held.bytes.wrapping_add(kept.bytes);
         let mut is_woken = false;
         for emission in emissions.drain(..) {
             let own = if has_guests { emission.seat().unwrap_or(at) } else { at };
             match emission {
-                // When all else is carried out, so that the list of emissions is free again.
+                // Done after everything else, so that the list of emissions is free again.
                 Emission::Wake(due) if due <= now => is_woken = true,
                 Emission::Wake(due) => self.plan(due, Event::Wake(at)),
                 Emission::Settle(packet, outcome) => self.settle_owned(packet, own, outcome, now, egress),
@@ -214,7 +215,7 @@ impl Router {
         self.let_up(at.path, now);
     }
 
-    /// Stages of a path hold less than before: a change may wait for that.
+    /// Called when stages of a path hold fewer packets than before: a change may wait for this.
     #[inline]
     fn let_up(&mut self, path: u16, now: Instant) {
         if self.paths[usize::from(path)].entry.pending.is_some() {
@@ -222,12 +223,12 @@ impl Router {
         }
     }
 
-    /// Tells a stage that the time has come for which it asked.
+    /// Wakes a stage at the time that it asked for.
     pub(super) fn wake<E: Egress>(&mut self, at: SeatId, now: Instant, egress: &mut E) {
         self.with_stage(at, now, egress, |stage, out| stage.wake(now, out));
     }
 
-    /// As [`Self::settle`], of a packet that the stage had taken.
+    /// As [`Self::settle`], for a packet that the stage had taken.
     fn settle_owned<E: Egress>(
         &mut self,
         mut packet: Packet,
@@ -240,7 +241,7 @@ impl Router {
         self.pool.give(packet.into_buffer());
     }
 
-    /// Sends a segment that the stage at `place` made back to where the packet came from that it was made of.
+    /// Sends a segment that the stage at `place` made back to the sender of the packet that it was made from.
     fn send_back<E: Egress>(&mut self, mut segment: Packet, place: SeatId, now: Instant, egress: &mut E) {
         // If the translator's session has expired, no answer is sent.
         if !self.restore(&mut segment, place.path, Some(place.seat), now) {

@@ -1,14 +1,14 @@
-//! TCP segments without data that the router makes itself, in the likeness of one that passed.
+//! TCP segments without data that the router builds itself, with the addresses and fields of a segment that passed.
 
 use super::tcp::{self, field};
 use super::{Version, ipv4, ipv6, protocol, put16, put32};
 
-/// Longest such segment: an IPv6 header, and a TCP header with all the options that fit.
+/// Maximum length of such a segment: an IPv6 header, and a TCP header with the maximum of options.
 pub const MAX_BARE: usize = ipv6::HEADER + MAX_OPTIONS + tcp::MIN_HEADER;
 /// Most bytes of options.
 pub const MAX_OPTIONS: usize = 40;
 
-/// What a segment says.
+/// The fields of the segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bare {
     /// Its sequence number.
@@ -89,7 +89,7 @@ impl Bare {
     }
 }
 
-/// Turns a segment round: the ends change places. Its checksums stay right, since sums do not know of places.
+/// Reverses a segment: swaps the two ends. Its checksums stay right, since sums do not depend on the order.
 pub fn turn_round(packet: &mut [u8], version: Version, transport: usize) {
     let (at, width) = match version {
         Version::V4 => (ipv4::field::SOURCE, 4),

@@ -1,18 +1,18 @@
-//! Puts another address and port in place of a packet's source or destination, as a translator does (RFC 3022 section 4.2).
+//! Replaces the address and port of a packet's source or destination, as a translator does (RFC 3022 section 4.2).
 
 use super::{Host, Layout, Update, Version, be16, checksum, ipv4, ipv6, protocol, put16, transport, udp};
 
-/// Which end of a packet.
+/// One end of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// Where it comes from.
+    /// The source.
     Source,
-    /// Where it goes.
+    /// The destination.
     Destination,
 }
 
 impl End {
-    /// Where the address stands.
+    /// The offset of the address.
     pub(super) const fn address(self, version: Version) -> usize {
         match (version, self) {
             (Version::V4, Self::Source) => ipv4::field::SOURCE,
@@ -88,7 +88,7 @@ fn address_sum(bytes: &[u8]) -> u16 {
     }
 }
 
-/// Where the port stands, or an echo's identifier.
+/// The offset of the port, or of an echo's identifier.
 #[inline]
 fn port_at(packet: &[u8], layout: Layout, end: End) -> Option<usize> {
     let start = layout.transport_offset();

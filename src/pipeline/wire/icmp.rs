@@ -14,10 +14,10 @@ const HOPS: u8 = 64;
 /// Precedence 6, "internetwork control" (RFC 1812 section 4.3.2.5), as Linux does: an error is no use if it queues
 /// behind the traffic it is about. IPv6 knows no precedence; its errors have class 0.
 const TOS: u8 = 0xc0;
-/// Type, code, checksum and the word behind them.
+/// Type, code, checksum and the word after them.
 const HEADER: usize = 8;
 
-/// What a router tells the sender of a packet that it did not forward.
+/// The ICMP error for a packet that the router did not forward.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum IcmpError {
     /// TTL or hop limit ran out: ICMP 11/0, ICMPv6 3/0.

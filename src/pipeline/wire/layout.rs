@@ -1,4 +1,4 @@
-//! Where everything lies in a packet: one pass over the headers, then only offsets.
+//! The offsets of everything in a packet: one pass over the headers, then only offsets are used.
 
 use super::{Malformed, be16, ipv4, ipv6, protocol, tcp, udp};
 

@@ -7,19 +7,19 @@ use std::collections::BTreeMap;
 pub(super) enum Event<'a> {
     /// A device handed a packet to the stack.
     Received {
-        /// Where the packet is in memory, made unrecognisable by the kernel but always the same.
+        /// The address of the packet in memory, which the kernel hashes; the hash of an address is always the same.
         address: u64,
         /// Name of the device.
         device: &'a str,
     },
     /// The kernel was done with a packet.
     Consumed {
-        /// As above.
+        /// The address, as above.
         address: u64,
     },
     /// The kernel dropped a packet.
     Dropped {
-        /// As above.
+        /// The address, as above.
         address: u64,
         /// The kernel's name for the reason, or its number.
         reason: &'a str,
@@ -39,7 +39,7 @@ pub(super) fn reasons(format: &str) -> Option<BTreeMap<u64, String>> {
     Some(pairs.collect())
 }
 
-/// The thread in whose time the event happened, and the event. Lines of any other kind are `None`.
+/// The thread that was running when the event happened, and the event. `None` for lines of any other kind.
 ///
 /// `  client-1234   [001] b..1.  12.345678: kfree_skb: skbaddr=00000000c0ffee00 protocol=2048 reason: TCP_FLAGS`
 pub(super) fn parse_line(line: &str) -> Option<(u32, Event<'_>)> {

@@ -4,7 +4,7 @@ use super::Line;
 
 /// Packets shown at the beginning and the end of a run of plain ones; between them they are only counted.
 const KEEP: (usize, usize) = (3, 1);
-/// The longest sequence of packets that is looked for again.
+/// The longest sequence of packets for which repeats are searched.
 const PERIOD: usize = 24;
 /// A repeat is folded only if this saves at least this many lines.
 const WORTH: usize = 3;
@@ -40,7 +40,7 @@ pub(super) fn fold(lines: &[Line]) -> Vec<Row<'_>> {
     rows
 }
 
-/// How many lines at the front come again, and how often they are there in all; 1 if folding them saves too little.
+/// How many lines at the front are repeated, and how often they occur in all; 1 if folding them saves too little.
 fn repeat(lines: &[Line]) -> (usize, usize) {
     let mut best = (1, 1);
     let mut most = WORTH;
@@ -51,9 +51,9 @@ fn repeat(lines: &[Line]) -> (usize, usize) {
             block.len() == period && pairs.into_iter().all(|(a, b)| is_same(a, b))
         };
         let times = lines.chunks(period).take_while(|block| alike(block)).count();
-        // A longer sequence has to save more than a shorter one that it is made of.
+        // A longer sequence must save more than the shorter one that it consists of.
         let saved = (period * times).saturating_sub(period + 1);
-        // A sequence that comes once more only is read more easily than told.
+        // A sequence that is repeated only once is easier to read than a note about it.
         let enough = if period == 1 { 2 } else { 3 };
         if times >= enough && saved >= most {
             (best, most) = ((period, times), saved + 1);

@@ -1,19 +1,19 @@
 //! CoDel, RFC 8289: drops at the head of the queue once packets have waited too long for too long.
 //!
-//! The RFC's `dequeue` takes packets in a loop; here it is asked about one head of the queue after the other, so what it
-//! would remember on its stack between two of them is kept in `next`.
+//! The RFC's `dequeue` takes packets in a loop. Here, the caller asks about one head of the queue after the other, so
+//! the position in that loop is kept in `next`.
 
 use crate::pipeline::params::CoDelParams;
 use crate::pipeline::time::{Duration, Instant};
 
-/// What the RFC's loop would do with the next head.
+/// What the RFC's loop does with the next head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Next {
     /// Begin.
     Begin,
-    /// It has just entered the dropping state by a drop: this one goes.
+    /// The dropping state was just entered by a drop; this head is sent.
     AfterEntry,
-    /// It has just dropped in the dropping state.
+    /// A packet was just dropped in the dropping state.
     AfterDrop,
 }
 
@@ -21,14 +21,14 @@ enum Next {
 #[derive(Debug)]
 pub(super) struct CoDel {
     params: CoDelParams,
-    /// When the wait will have been above the target for an interval.
+    /// When the queue's delay will have been above the target for an interval.
     first_above: Option<Instant>,
     drop_next: Instant,
     count: u32,
     last_count: u32,
     dropping: bool,
     next: Next,
-    /// The largest packet so far in bytes: as much may wait whatever its delay.
+    /// The largest packet so far, in bytes: a queue of up to this size is not dropped from, whatever its delay.
     largest: u64,
 }
 
@@ -46,7 +46,7 @@ impl CoDel {
         }
     }
 
-    /// The queue was found empty where a head was wanted.
+    /// The queue was empty when a head was wanted.
     pub(super) fn empty(&mut self) {
         self.first_above = None;
         if self.next != Next::AfterEntry {
@@ -100,7 +100,7 @@ impl CoDel {
         now >= *self.first_above.get_or_insert(now + self.params.interval)
     }
 
-    /// RFC 8289, 5.3: into the dropping state, at the rate of the last time if that was not long ago.
+    /// RFC 8289, 5.3: enters the dropping state, at the rate of the last time if that was not long ago.
     fn enter(&mut self, now: Instant) {
         self.dropping = true;
         let delta = self.count - self.last_count;

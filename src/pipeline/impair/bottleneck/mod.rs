@@ -1,11 +1,12 @@
 //! A link with a queue of its own: a changing rate or a trace, and any queue discipline.
 //!
 //! Model: wire packets wait in one queue and are sent one after the other, IP length plus `overhead` each, as the
-//! [`Service`] allows. Who is dropped, and when, is the discipline's: at the tail, at the head, by CoDel (RFC 8289), PIE
-//! (RFC 8033) or RED. A train's wire packets wait and leave one by one. With several workers each has a queue of its own;
-//! the link, and the limits, are one.
-//! Never reorders, copies or alters a packet, but for ECN marks. It adds no propagation delay: put a `delay` behind it.
-//! Differs from Mahimahi: nothing but that packets above 1,504 bytes take several opportunities.
+//! [`Service`] allows. The discipline decides which packets are dropped, and when: at the tail, at the head, by CoDel
+//! (RFC 8289), PIE (RFC 8033) or RED. A train's wire packets wait and leave one by one. With several workers, each
+//! has a queue of its own; they share the link and the limits.
+//! Never reorders or copies a packet, and alters none except by ECN marks. It adds no propagation delay: put a
+//! `delay` behind it.
+//! Differs from Mahimahi only in this: packets above 1,504 bytes take several opportunities.
 
 mod codel;
 mod params;
@@ -47,7 +48,7 @@ struct Managed {
     queue: VecDeque<Waiting>,
 }
 
-/// Who manages the queue.
+/// What manages the queue.
 #[derive(Debug)]
 enum Manager {
     Tail,
@@ -88,7 +89,7 @@ impl Bottleneck {
 }
 
 impl Managed {
-    /// What the discipline does with a packet that comes while another is sent that came at `sending`.
+    /// What the discipline does with an arriving packet; `sending` is when the packet that is being sent had come.
     fn arrival(
         &mut self,
         (packet, bytes): (&Packet, u64),
@@ -166,7 +167,7 @@ impl Stage for Bottleneck {
 
     fn take(&mut self, packet: &mut Packet, (): (), now: Instant, out: &mut Outlet<'_>) {
         let Self { line, overhead, packets, bytes: most, queue } = self;
-        // What ends at this very time makes room first.
+        // Packets whose transmission ends at this time make room first.
         line.serve(queue, now, out);
         let bytes = u64::from(packet.wire_length(0).saturating_add_signed(*overhead));
         let fate = queue.arrival((packet, bytes), line.sending_since(), &line.state, now);

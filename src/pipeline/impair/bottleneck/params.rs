@@ -13,15 +13,15 @@ use crate::pipeline::units::{Bytes, Probability, Rate};
 /// See [`crate::pipeline::params::ImpairmentParams::Bottleneck`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct BottleneckParams {
-    /// When the link can send how much.
+    /// When the link can send, and how much.
     pub service: ServiceParams,
     /// Bytes that each packet costs on top of its IP length.
     pub overhead: i32,
-    /// What may wait, in wire packets, the one being sent included; `None`: no limit.
+    /// Largest number of wire packets in the queue, including the one being sent; `None`: no limit.
     pub packets: Option<u64>,
-    /// What may wait in bytes, with overhead; `None`: no limit.
+    /// Largest number of bytes in the queue, with overhead; `None`: no limit.
     pub bytes: Option<u64>,
-    /// Who is dropped, and when.
+    /// Which packets are dropped, and when.
     pub discipline: Discipline,
     /// Several paths go through this link.
     pub share: Option<Share>,
@@ -40,12 +40,12 @@ pub enum ServiceParams {
     Opportunities(Arc<Opportunities>),
 }
 
-/// How fast a burst goes out of a bucket of tokens at the most: a second bucket, as tbf has with `peakrate` and `mtu`.
+/// Limits how fast a burst leaves a token bucket: a second bucket, as tbf has with `peakrate` and `mtu`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PeakParams {
-    /// Above the rate itself.
+    /// The rate of the second bucket, above the rate itself.
     pub rate: Rate,
-    /// Bytes that go at once even so.
+    /// The size of the second bucket: bytes that leave at once.
     pub mtu: u64,
 }
 
@@ -108,7 +108,7 @@ pub struct RedParams {
     pub min: f64,
     /// Mean queue at which the probability is `probability`; from here to twice this it rises to 1 ("gentle").
     pub max: f64,
-    /// At `max`; 10 % by default.
+    /// Drop probability at `max`; 10 % by default.
     pub probability: Probability,
     /// Weight of a new sample of the queue in its mean, 0 to 1; 0.002 by default.
     pub weight: f64,
@@ -117,7 +117,7 @@ pub struct RedParams {
 }
 
 impl RedParams {
-    /// With these ends, and all else at its default.
+    /// RED between these two limits, with the defaults for everything else.
     pub fn between(min: f64, max: f64) -> Self {
         let probability = Probability::new(0.1).unwrap_or(Probability::ONE);
         Self { min, max, probability, weight: 0.002, ecn: false }

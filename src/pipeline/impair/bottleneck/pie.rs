@@ -1,7 +1,7 @@
 //! PIE, RFC 8033: a drop probability at the tail that follows the queue's delay.
 //!
-//! The delay is that of the head of the queue, by its time of arrival (RFC 8033, 4.3 allows to measure it so), at every
-//! update. Updates that are due are made up for when something happens: between two events nothing else changes.
+//! The delay is measured at every update as the time that the head of the queue has waited (RFC 8033, 4.3 allows
+//! this). Updates that have become due are done when the next event happens: between two events nothing else changes.
 
 use crate::pipeline::impair::bottleneck::Fate;
 use crate::pipeline::params::PieParams;
@@ -12,7 +12,7 @@ const MEAN_PACKET: u64 = 1_000;
 /// Gains of the controller in 1/s (RFC 8033, 4.2).
 const ALPHA: f64 = 0.125;
 const BETA: f64 = 1.25;
-/// Above this packets are dropped even if they could be marked (RFC 8033, 5.1).
+/// Above this probability packets are dropped even if they could be marked (RFC 8033, 5.1).
 const MARK_BELOW: f64 = 0.1;
 
 /// State of one queue.
@@ -46,7 +46,7 @@ impl Pie {
         while self.next_update <= now {
             let delay = head.map_or(Duration::ZERO, |head| self.next_update.since(head));
             if self.rests() && delay.is_zero() {
-                // Nothing changes any more until something happens.
+                // Nothing changes any more until the next event.
                 self.burst = self.params.burst;
                 let period = self.params.update.as_nanos();
                 let missed = now.since(self.next_update).as_nanos() / period;
@@ -85,7 +85,7 @@ impl Pie {
         if self.delay.is_zero() && self.old_delay.is_zero() {
             self.probability *= 0.98;
         }
-        // What is left of a decay would otherwise halve on for hours.
+        // Otherwise the rest of a decay would be halved for hours.
         self.probability = if self.probability < 1e-9 { 0.0 } else { self.probability.min(1.0) };
         self.burst =
             Duration::from_nanos(self.burst.as_nanos().saturating_sub(self.params.update.as_nanos()));
@@ -95,7 +95,7 @@ impl Pie {
         }
     }
 
-    /// RFC 8033, 4.1: about a packet that comes to `waiting` bytes; `draw` is uniform in [0, 1).
+    /// RFC 8033, 4.1: decides about a packet that arrives while `waiting` bytes wait; `draw` is uniform in [0, 1).
     pub(super) fn arrival(&mut self, waiting: u64, can_mark: bool, draw: f64) -> Fate {
         if !self.burst.is_zero() {
             return Fate::Go;

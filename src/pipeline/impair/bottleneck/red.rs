@@ -12,7 +12,7 @@ pub(super) struct Red {
     /// Time in which the link sends 1,000 bytes.
     typical: Duration,
     mean: f64,
-    /// Packets since the last that was hit; none below `min`.
+    /// Packets since the last one that was hit; `None` while the mean queue is below `min`.
     count: Option<u32>,
     idle_since: Option<Instant>,
 }
@@ -27,7 +27,8 @@ impl Red {
         self.idle_since.get_or_insert(now);
     }
 
-    /// About a packet of `bytes` that comes at `now` to `waiting` others; `draw` is uniform in [0, 1).
+    /// Decides about a packet of `bytes` that comes at `now` while `waiting` others wait; `draw` is uniform in [0,
+    /// 1).
     pub(super) fn arrival(
         &mut self,
         waiting: u64,
@@ -37,8 +38,9 @@ impl Red {
         now: Instant,
     ) -> Fate {
         match self.idle_since.take() {
-            // As if the idle link had sent packets like this one. Their number is not a whole one: a packet that is dropped
-            // begins a new idle time, and rounding would forget the old one, for ever where packets follow closely.
+            // The mean decays as if the idle link had sent packets like this one. Their number may be a fraction: a
+            // dropped packet begins a new idle time, and rounding would lose the old one, forever if packets follow
+            // closely.
             Some(since) => {
                 let each = self.typical.as_nanos().max(1) as f64 * bytes.max(1) as f64 / 1_000.0;
                 let missed = now.since(since).as_nanos() as f64 / each;

@@ -4,8 +4,8 @@ use crate::pipeline::impair::netem::{Flow, Loss, Netem};
 use crate::pipeline::router::quiet::{Ahead, Quiet};
 
 impl Netem {
-    /// How many of the flow's next packets are not hit, if the line makes nothing wait. Draws with memory are looked ahead one
-    /// by one.
+    /// How many of the flow's next packets are not hit, for a line that delays nothing. Draws with memory are
+    /// computed ahead one by one.
     pub(super) fn look_ahead(&self, ahead: &Ahead) -> Quiet {
         if self.waits() {
             return Quiet::NO_MORE;
@@ -20,7 +20,7 @@ impl Netem {
             .fold(Quiet::FOREVER, |quiet, (chance, key)| quiet.and(ahead.next_hit(chance.marginal(), key)))
     }
 
-    /// Remembers of the flow what it would if its next `count` packets, which are not hit, had come.
+    /// Updates the flow's memory as if its next `count` packets, which are not hit, had come.
     pub(super) fn skip(&mut self, ahead: &Ahead, count: u64) {
         if self.has_memory() {
             let (_, memory) = self.unharmed(ahead, count);
@@ -28,7 +28,7 @@ impl Netem {
         }
     }
 
-    /// How many of the flow's next packets, `most` at most, are not hit, and what it remembers then.
+    /// How many of the flow's next packets, at most `most`, are not hit, and the flow's memory after them.
     fn unharmed(&self, ahead: &Ahead, most: u64) -> (u64, Flow) {
         let mut memory = self.flows.peek(ahead.flow);
         let stream = |key| ahead.stream(key);

@@ -1,4 +1,4 @@
-//! What a netem line says of itself: in netem's own words, so that a reader who knows them can compare.
+//! The description of a netem line: in netem's own words, so that readers who know them can compare.
 
 use std::fmt;
 

@@ -1,12 +1,15 @@
-//! A line of tc-netem as the kernel makes it, whatever the line says.
+//! A tc-netem line as the kernel carries it out, even where this differs from what the line says.
 //!
-//! Model, in netem's order: duplicate (the copy goes through everything again, but is not copied), loss or mark, corrupt
-//! one bit, `limit` over all that is held, then reorder, or delay and rate. All flows share one state, as they share one
-//! qdisc; correlation averages ([`crate::pipeline::random::kernel`]); jitter reorders; a rate absorbs the delay of what is queued.
-//! With slots, what waits is a queue in order of due times, whose head leaves once it is due and the slot is open.
-//! A router with this stage has one worker, so that the state follows the order of arrival alone.
-//! Differs from the kernel's: acts on the wire packets of a train, where netem takes the train for one packet; its random
-//! numbers are drawn by packet, not in sequence.
+//! Model, in netem's order: duplicate (the copy passes all steps, but is not copied again), loss or mark, corrupt one
+//! bit, `limit` over all that is held, then reorder, or delay and rate. All flows share one state, as they share one
+//! qdisc. Correlation averages random numbers ([`crate::pipeline::random::kernel`]). Jitter reorders. A rate absorbs
+//! the delay of queued packets. With slots, waiting packets form a queue in order of their due times; its head leaves
+//! once it is due and the slot is open.
+//!
+//! A router with this stage has one worker, so that the state depends on the order of arrival alone.
+//!
+//! Differs from the kernel: it acts on the wire packets of a train, where netem treats the train as one packet; its
+//! random numbers are drawn by packet, not in sequence.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,7 +29,7 @@ use crate::pipeline::random::rng::StageKey;
 use crate::pipeline::stage::{Action, Kept, Outlet, Stage, Verdict};
 use crate::pipeline::time::{Duration, Instant};
 
-/// netem in the kernel's way.
+/// netem as the kernel carries it out.
 #[derive(Debug)]
 pub struct KernelNetem {
     params: NetemParams,
@@ -39,24 +42,24 @@ pub struct KernelNetem {
     chain: StageKey,
     bit: StageKey,
     copy: StageKey,
-    /// What waits for a slot, if there are slots.
+    /// Packets that wait for a slot, if there are slots.
     queue: Option<Queue>,
     state: Arc<State>,
 }
 
-/// What all workers share of it: what netem keeps of its qdisc.
+/// State shared by all workers: what netem keeps in its qdisc.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct State {
     /// Packets in the queue.
     packets: AtomicU64,
-    /// The latest time at which one of them is due.
+    /// The latest due time of these packets.
     due: AtomicU64,
     /// Packets since the last that was reordered.
     counter: AtomicU64,
     /// The state of the loss chain.
     chain: AtomicU64,
-    /// The last number of each correlated sequence, by [`Draw::number_of`].
+    /// The last number of each correlated sequence, at the index [`Draw::number_of`].
     sequences: [AtomicU64; 5],
 }
 
@@ -66,7 +69,7 @@ struct Draw {
     share: u32,
     sequence: Sequence,
     key: StageKey,
-    /// Which of the sequences is its own.
+    /// The index of its sequence.
     number_of: usize,
 }
 
@@ -82,7 +85,7 @@ impl Draw {
     }
 
     fn hits(&self, packet: &Packet, state: &State) -> bool {
-        // netem draws only where there is something to decide.
+        // netem draws only if the share is not 0.
         self.share != 0 && happens(self.share, self.number(packet, state))
     }
 }
@@ -151,7 +154,7 @@ impl KernelNetem {
                 let copy = out.copy(&packet, self.copy.salt(1));
                 self.enqueue(copy, false, now, out);
             }
-            // Lost and copied at once leaves one.
+            // Lost and copied at once: one packet is left.
             (true, true) | (false, false) => {}
         }
         let stream = packet.stream(self.bit);
@@ -168,12 +171,12 @@ impl KernelNetem {
                 let bytes = packet.wire_length(0) + self.params.link_header();
                 queue.push(due, out.keep(packet), bytes.into());
             }
-            // What overtakes waits for no slot either.
+            // A packet that overtakes does not wait for a slot either.
             (_, due) => out.hold(packet, due.unwrap_or(now)),
         }
     }
 
-    /// Sends on what may leave at `now`.
+    /// Sends the packets that may leave at `now`.
     fn serve(&mut self, now: Instant, out: &mut Outlet<'_>) {
         let Some(queue) = &mut self.queue else { return };
         while let Some(packet) = queue.pop(now) {
@@ -191,7 +194,7 @@ impl KernelNetem {
         let gap = u64::from(self.params.gap);
         let counter = &self.state.counter;
         let is_candidate = gap > 0 && counter.load(Ordering::Acquire) >= gap - 1;
-        // Not "happens": netem compares the other way round here, so that a reorder of nothing still draws.
+        // Not "happens": here netem compares the other way round, so that a reorder probability of 0 still draws.
         if is_candidate && self.reorder.share >= self.reorder.number(packet, &self.state) {
             counter.store(0, Ordering::Release);
             return None;

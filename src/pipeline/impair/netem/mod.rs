@@ -1,18 +1,18 @@
 //! A line of tc-netem, as one stage, in netem's order of decisions.
 //!
-//! Model: each wire packet is drawn for duplication, then for loss (a packet that is both leaves exactly one copy; with
-//! `ecn` loss marks instead), then for corruption of one bit. Then `limit` counts everything that this stage holds. Then
-//! it is sent at the rate, and then it takes its delay, unless it is chosen to overtake.
-//! A copy is drawn for by itself, but not copied again. Without a `limit` a rate has a queue of 1,000 packets, in which
-//! those on the line do not count.
+//! Model: each wire packet is drawn for duplication, then for loss (a packet that is both leaves exactly one copy;
+//! with `ecn`, loss marks instead), then for corruption of one bit. Then `limit` counts everything that this stage
+//! holds. Then the packet is sent at the rate, and then delayed, unless it is selected to overtake. A copy has its
+//! own draws, but is not copied again. Without a `limit`, a rate has a queue of 1,000 packets before the delay.
 //!
-//! Differs from the kernel's netem, always to what the line says:
-//! - acts on the wire packets of a GSO train, not on the train;
+//! Differs from the kernel's netem, always towards what the line says:
+//! - it acts on the wire packets of a GSO train, not on the train;
 //! - correlation keeps the marginal probability ([`CorrelatedChance`]);
-//! - jitter keeps the order within a flow: it wanders slowly enough ([`crate::pipeline::random::wander`]), so that neighbours have at
-//!   least the correlation asked for; a packet that would still overtake leaves with its predecessor, and is counted;
+//! - jitter keeps the order within a flow: the delay wanders so slowly ([`crate::pipeline::random::wander`]) that
+//!   neighbours have at least the requested correlation; a packet that would still overtake its predecessor leaves
+//!   together with it, and is counted;
 //! - rate and delay do not absorb each other: a packet leaves one delay after its last bit was sent;
-//! - state is per flow, but for the rate and the limit, which are the path's.
+//! - each flow has its own state, except that the path has one rate and one limit.
 
 mod ahead;
 mod blueprint;
@@ -46,9 +46,9 @@ use crate::pipeline::units::Probability;
 /// A netem line, in either mode.
 #[derive(Debug)]
 pub enum NetemLine {
-    /// To what it says.
+    /// What the line says.
     Exact(Box<Netem>),
-    /// As the kernel makes it.
+    /// As the kernel carries it out.
     Kernel(Box<kernel::KernelNetem>),
 }
 
@@ -61,18 +61,18 @@ pub struct Netem {
     loss: Loss,
     corrupt: CorrelatedChance,
     reorder: CorrelatedChance,
-    /// Whether a jitter that may reorder repeats its predecessor's draw.
+    /// With jitter that may reorder: the chance that a packet repeats its predecessor's draw.
     repeat: Option<Chance>,
     ecn: bool,
     limit: Option<u64>,
     gap: u32,
     delay: Option<DelayParams>,
     rate: Option<(Serialiser, NetemRate)>,
-    /// Bytes of the link layer that count.
+    /// Bytes of the link-layer header that count.
     link_header: u32,
     /// Packets that may wait for the rate, if the line has no limit.
     queue: Option<u64>,
-    /// Of the wandering delay.
+    /// How fast the delay wanders.
     pace: Option<Pace>,
     clamped: u64,
     slots: Option<Slots>,
@@ -81,7 +81,7 @@ pub struct Netem {
     flows: PerFlow<Flow>,
 }
 
-/// What all workers share of it.
+/// State shared by all workers.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct State {
@@ -96,8 +96,8 @@ struct State {
 }
 
 impl State {
-    /// When each of the last `count` packets has been sent, in the place of its number modulo `count`, which is always the
-    /// same; made when first asked for.
+    /// When each of the last `count` packets has been sent, at the index of its number modulo `count`. `count` must
+    /// always be the same. Made at the first call.
     fn ends(&self, count: u64) -> &[AtomicU64] {
         self.ends.get_or_init(|| (0..count).map(|_| AtomicU64::default()).collect())
     }
@@ -119,7 +119,8 @@ impl Loss {
         }
     }
 
-    /// Whether one packet is lost. A chain that has not begun does so in any state, as often as it is in it.
+    /// Whether one packet is lost. A chain that has not begun draws its first state from the chain's stationary
+    /// distribution.
     fn hit(&self, stream: Stream, index: u64, memory: &mut LossMemory) -> bool {
         match self {
             Self::Random(chance) => chance.hit(stream, index, &mut memory.random),
@@ -141,11 +142,11 @@ impl Loss {
 #[derive(Debug, Clone, Copy, Default)]
 struct LossMemory {
     random: Memory,
-    /// Of a chain that has begun.
+    /// State of the loss chain, if it has begun.
     state: Option<loss_chain::State>,
 }
 
-/// Each decision has its own draws.
+/// Each decision has its own draw key.
 #[derive(Debug)]
 struct Keys {
     duplicate: StageKey,
@@ -173,7 +174,7 @@ struct Flow {
     waited: u32,
 }
 
-/// What becomes of one wire packet, timing apart.
+/// The decisions about one wire packet, except its timing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Fate {
     duplicate: bool,
@@ -185,7 +186,7 @@ impl Netem {
     /// The stage that `params` describe.
     pub fn new(params: &NetemParams, setting: &Setting) -> Self {
         let state: Arc<State> = setting.shared.state();
-        // Made now, not by the first packet.
+        // Made now, so that the first packet does not have to.
         params.queue().map(|queue| state.ends(queue).len());
         let key = |number| setting.key.part(number);
         let repeat = params.delay_correlation;
@@ -224,7 +225,7 @@ impl Netem {
         }
     }
 
-    /// How many packets are alike lost, and so on; `None` for lost.
+    /// How many packets get the same decisions, and which; `None`: lost.
     fn draw(&mut self, packet: &Packet, limit: u32) -> (u32, Option<Fate>) {
         let (index, limit) = (packet.index, if self.has_memory() { 1 } else { limit });
         let memory = self.flows.of(packet.flow);
@@ -257,10 +258,10 @@ impl Netem {
         self.loss.has_memory() || self.duplicate.has_memory() || self.corrupt.has_memory()
     }
 
-    /// A copy's fate: without memory, and never copied again.
+    /// The decisions about a copy: without memory, and never copied again.
     fn draw_copy(&self, copy: &Packet) -> Option<Fate> {
         let ask = |chance: &CorrelatedChance, key| chance.run(copy.stream(key), copy.index, 1).1;
-        // A chain meets a copy as if nothing had come before.
+        // For a copy, the chain begins anew.
         let loss = match &self.loss {
             Loss::Random(chance) => ask(chance, self.keys.loss),
             chain => chain.hit(copy.stream(self.keys.loss), copy.index, &mut LossMemory::default()),
@@ -270,7 +271,7 @@ impl Netem {
         (!loss || mark).then_some(Fate { duplicate: false, mark, corrupt })
     }
 
-    /// Whether each wire packet gets a time of its own.
+    /// Whether each wire packet has its own departure time.
     fn times_each(&self) -> bool {
         self.rate.is_some()
             || self.slots.is_some()
@@ -278,7 +279,7 @@ impl Netem {
             || self.delay.as_ref().is_some_and(|delay| !delay.jitter.is_zero())
     }
 
-    /// Room for how many of `count` packets, counted as held from now on.
+    /// How many of `count` packets there is room for; they count as held from now on.
     fn admit(&self, count: u32, now: Instant) -> u32 {
         let held = &self.state.packets;
         let Some(limit) = self.limit else { return if self.has_room(now) { count } else { 0 } };
@@ -289,15 +290,15 @@ impl Netem {
         }
     }
 
-    /// Whether the queue of the rate has room for a packet that comes at `now`: the one that came a queue's length before it
-    /// has been sent.
+    /// Whether the queue of the rate has room for a packet that comes at `now`: the packet that came one queue length
+    /// before it must have been sent.
     fn has_room(&self, now: Instant) -> bool {
         let Some(queue) = self.queue else { return true };
         let next = self.state.sent.load(Ordering::Acquire) % queue;
         self.state.ends(queue)[next as usize].load(Ordering::Acquire) <= now.as_nanos()
     }
 
-    /// The rate has taken a packet, which it will have sent at `end`.
+    /// Records that the rate has taken a packet, which will have been sent at `end`.
     fn enqueued(&self, end: Instant) {
         let Some(queue) = self.queue else { return };
         let number = self.state.sent.fetch_add(1, Ordering::AcqRel) % queue;
@@ -313,7 +314,7 @@ impl Netem {
         slots.departure(due, (packet.wire_length(0) + self.link_header).into(), words)
     }
 
-    /// When it would leave without slots.
+    /// When the packet would leave if there were no slots.
     fn due(&mut self, packet: &Packet, now: Instant) -> Instant {
         let sent = match &mut self.rate {
             Some((link, rate)) => {
@@ -358,12 +359,12 @@ impl Netem {
         flow.last
     }
 
-    /// What passes without waiting is not held.
+    /// Whether packets wait at all: those that do not wait are not held.
     fn waits(&self) -> bool {
         self.delay.is_some() || self.rate.is_some() || self.slots.is_some()
     }
 
-    /// Sends on a packet that was taken.
+    /// Sends a packet that was taken.
     fn send(&mut self, mut packet: Packet, fate: Fate, now: Instant, out: &mut Outlet<'_>) {
         if fate.mark {
             out.mark(&mut packet);

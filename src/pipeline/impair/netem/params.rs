@@ -1,4 +1,4 @@
-//! A line of tc-netem, and how it is meant.
+//! The parameters of a tc-netem line, and the mode in which it is carried out.
 
 use crate::pipeline::params::{Correlated, DelayParams, Distribution, LossModel};
 use crate::pipeline::time::Duration;
@@ -7,9 +7,9 @@ use crate::pipeline::units::{Probability, Rate};
 /// See [`crate::pipeline::params::ImpairmentParams::Netem`].
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct NetemParams {
-    /// Whether the line or the kernel's netem is right.
+    /// Whether the stage does what the line says or what the kernel's netem does.
     pub mode: Mode,
-    /// Packets held at most, all of them counted, delayed ones too; `None`: no limit.
+    /// Largest number of packets held, delayed ones included; `None`: no limit.
     pub limit: Option<u64>,
     /// Delay, jitter, and correlation of the jitter.
     pub delay: Option<DelayParams>,
@@ -31,7 +31,7 @@ pub struct NetemParams {
     pub rate: Option<NetemRate>,
     /// Bursts.
     pub slot: Option<Slot>,
-    /// What rate and slots count; `None`: what the mode does.
+    /// The length of a packet for rate and slots; `None`: the mode's default.
     pub link_layer: Option<LinkLayer>,
 }
 
@@ -48,18 +48,18 @@ pub struct NetemRate {
     pub cell_overhead: i32,
 }
 
-/// Packets that wait at most where a line says nothing: tc's default.
+/// Largest number of waiting packets if a line has no limit: tc's default.
 pub const TC_LIMIT: u64 = 1_000;
 
 impl NetemParams {
-    /// Packets that may wait for the rate of a line that has no limit, in mode exact: those on the line do not count. `None`
-    /// if there is no such queue.
+    /// Packets that may wait for the rate of a line without a limit, in mode exact; packets in propagation do not
+    /// count. `None` if there is no such queue.
     pub fn queue(&self) -> Option<u64> {
         (self.mode == Mode::Exact && self.rate.is_some() && self.limit.is_none()).then_some(TC_LIMIT)
     }
 
-    /// Bytes of a packet's link layer that rate and slots count beside its IP length. Where nothing is said, mode netem
-    /// counts as the kernel does on a veth or any other Ethernet device.
+    /// Bytes of a packet's link-layer header that rate and slots count beside its IP length. Without a setting, mode
+    /// netem counts as the kernel does on a veth or another Ethernet device.
     pub fn link_header(&self) -> u32 {
         match (self.link_layer, self.mode) {
             (Some(LinkLayer::Ethernet), _) | (None, Mode::Netem) => ETHERNET,
@@ -80,13 +80,14 @@ pub enum LinkLayer {
     Ethernet,
 }
 
-/// Where netem does not do what its line says: the line, or netem.
+/// What to do where the kernel's netem does not do what its line says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Mode {
-    /// What the line says: the rates asked for whatever the correlation, jitter that keeps the order, rate and delay apart.
+    /// What the line says: the requested probabilities whatever the correlation, jitter that keeps the order, rate
+    /// and delay separate.
     #[default]
     Exact,
-    /// What the kernel's netem makes of it: its arithmetic, its order of decisions, one state for the whole path.
+    /// What the kernel's netem does: its arithmetic, its order of decisions, one state for the whole path.
     Netem,
 }
 

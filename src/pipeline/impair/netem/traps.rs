@@ -1,4 +1,4 @@
-//! Where a netem line will surprise.
+//! Warnings: where a netem line will do something unexpected.
 
 use crate::pipeline::impair::netem::{Mode, NetemParams, TC_LIMIT};
 use crate::pipeline::impair::text::{PACKET_BITS, mbit, millis, percent};
@@ -17,7 +17,7 @@ pub(super) fn of(netem: &NetemParams) -> Vec<String> {
     chances.into_iter().flatten().chain(jitter(netem)).chain(absorbed(netem)).chain(limit(netem)).collect()
 }
 
-/// A correlation that makes another share of it.
+/// A correlation that changes the share of packets that are hit.
 fn share(netem: &NetemParams, word: &str, chance: Correlated) -> Option<String> {
     if netem.mode == Mode::Exact || chance.correlation == Probability::ZERO {
         return None;
@@ -34,7 +34,7 @@ fn share(netem: &NetemParams, word: &str, chance: Correlated) -> Option<String> 
     })
 }
 
-/// A chain of losses that comes to nothing.
+/// A loss chain that loses nothing.
 fn nothing(rate: f64) -> Option<String> {
     (rate == 0.0).then(|| "this chain of losses loses nothing in the long run".to_owned())
 }

@@ -1,15 +1,16 @@
-//! Forgetting the sessions of a [`Table`] that have expired: some with every packet, more where a place or a port is needed.
+//! Removes expired sessions of a [`Table`]: some with every packet, and more if a place or a port is needed.
 
 use super::Table;
 use crate::pipeline::nat::session::{CLASSES, Lifetimes, Tick};
 
-/// Sessions that a packet looks at in passing, when some may have expired.
+/// Number of sessions that each packet checks in passing, when some may have expired.
 const PASSING: u32 = 16;
-/// The same if it needs a place or a port and there is none; and so many in each slot whose time has not passed yet.
+/// The same for a packet that needs a place or a port when none is free; it also checks this many in each slot whose
+/// time has not passed yet.
 const PRESSING: u32 = 64;
 
 impl Table {
-    /// Whether there is a place for one more session; looks for expired ones if not.
+    /// Whether there is a place for one more session; if not, looks for expired ones.
     pub(in crate::pipeline::nat) fn has_room(&mut self, now: Tick) -> bool {
         if self.free_sessions.is_empty() {
             self.expire_now(now);
@@ -17,7 +18,7 @@ impl Table {
         !self.free_sessions.is_empty()
     }
 
-    /// Looks at some sessions that may have expired. Says after how many ticks there may be others.
+    /// Checks some sessions that may have expired. Returns after how many ticks there may be others.
     pub(in crate::pipeline::nat) fn expire(&mut self, now: Tick) -> u32 {
         self.expire_some(now, PASSING);
         self.expiry.wait(now)
@@ -33,7 +34,7 @@ impl Table {
         self.steps += u64::from(most - left);
     }
 
-    /// Forgets what has expired, as much as one packet may cost: also what has only just expired.
+    /// Removes expired sessions, as many as one packet may cost, including those that have just expired.
     #[cold]
     pub(super) fn expire_now(&mut self, now: Tick) {
         self.expire_some(now, PRESSING);
@@ -48,7 +49,8 @@ impl Table {
         }
     }
 
-    /// Sees to it that a session is looked at when it may have expired: after a change of its timeout, and when it was
+    /// Makes sure that a session is checked when it may have expired: called after a change of its timeout, and after
+    /// an earlier check.
     /// looked at before.
     pub(in crate::pipeline::nat) fn schedule(&mut self, place: u32) {
         let Some(session) = &self.sessions[place as usize] else { return };
