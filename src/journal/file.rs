@@ -154,7 +154,15 @@ impl Sink for Writer {
         // Whole packets are for captures.
         let bytes = &record.bytes[..record.bytes.len().min(Headers::LEN)];
         let mut space = [0; FIXED + Headers::LEN];
-        let record = Record { lanes: 0, is_partial: false, has_part: false, bytes, rest: &[], ..*record };
+        let record = Record {
+            lanes: 0,
+            is_partial: false,
+            has_part: false,
+            ingress: None,
+            bytes,
+            rest: &[],
+            ..*record
+        };
         self.block.extend(record.encode(&mut space));
         self.block.extend(bytes);
         self.count += 1;
@@ -379,6 +387,7 @@ mod tests {
     use super::*;
     use crate::folder::Folder;
     use crate::journal::names::tests::names;
+    use crate::journal::record::Kind;
     use crate::journal::record::tests::record;
     use proptest::prelude::*;
     use std::os::unix::fs::PermissionsExt;
@@ -416,6 +425,17 @@ mod tests {
         next.begin();
         next.finish(0);
         assert_eq!(read(&std::fs::read(&path).unwrap()), Some((vec![], false)));
+    }
+
+    /// What only rings have is not in the file, whose format does not know it.
+    #[test]
+    fn a_record_of_a_ring_is_written_as_the_format_says() {
+        let folder = Folder::new();
+        let mut writer = writer(&folder.file("journal"));
+        let sent = Record { kind: Kind::Sent, draw: None, ..record() };
+        writer.record(&Record { lanes: 3, ingress: Some(7), is_partial: true, ..sent });
+        assert_eq!(Record::decode(&writer.block), Some((Some(sent), &[][..])));
+        assert_eq!(writer.block[80..96], [0; 16], "no draw");
     }
 
     #[test]
