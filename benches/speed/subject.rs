@@ -9,8 +9,8 @@ use faultwire::config::Plan;
 use faultwire::config::plan::{NetnsRef, PathPlan, PortPlan, WorkerCount};
 use faultwire::config::spec;
 use faultwire::device::{Offload, Tun, TunOptions};
+use faultwire::engine::Network;
 use faultwire::engine::wire::{Wire, WirePlan};
-use faultwire::engine::{Network, Watch};
 use faultwire::net::lookup::{self, Device};
 use faultwire::net::{LinkSetup, Netns, link, sysctl};
 use faultwire::pipeline::params::{IcmpParams, Identity};
@@ -123,7 +123,7 @@ impl Subject {
                     icmp: IcmpParams::default(),
                     flow_cache: false,
                 };
-                let wire = Wire::start(&hosts.left, &device, &plan, Watch::default()).unwrap();
+                let wire = Wire::start(&hosts.left, &device, &plan, Vec::new()).unwrap();
                 Running::Attached(Some(Box::new(wire)))
             }
         }
@@ -152,7 +152,7 @@ pub(crate) fn router(faults: &str, offload: bool, hosts: &Hosts) -> Network {
 fn start(plan: &Plan, hosts: &Hosts) -> Network {
     let netns =
         |index: usize, _: &PortPlan| Ok((if index == 0 { &hosts.left } else { &hosts.right }.clone(), None));
-    Network::start(plan, 7, Watch::default(), netns).unwrap()
+    Network::start(plan, 7, Vec::new(), netns).unwrap()
 }
 
 /// A clock for each connection from left to right, and one address for all of them.

@@ -1,22 +1,22 @@
-//! Logs of a running router: a thread reads the workers' events and writes a file for each path.
+//! Logs of a running router: a lane of the workers' taps, whose records become the lines of a file for each path.
 
 use std::fs::File;
 use std::io::{BufWriter, ErrorKind};
 use std::path::{Path, PathBuf};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, TryRecvError, after};
+use crossbeam_channel::{Receiver, Sender, bounded};
 
+use crate::capture::event::Event;
 use crate::capture::mahimahi::Log;
-use crate::engine::events::{Event, Events};
+use crate::journal::record::FIXED;
+use crate::journal::{Finished, Hub, Kind, Lane, Record, Sink, Start, Taps};
+use crate::pipeline::packet::Packet;
 use crate::pipeline::params::PathParams;
 use crate::pipeline::time::{self, Instant};
 
-/// Events of each worker that may wait to be written: a second of 100,000 packets, with their way in and out.
-const CAPACITY: usize = 1 << 18;
-/// Time between two looks into the workers' rings.
-const LOOK: Duration = Duration::from_millis(5);
+/// Bytes of each worker's ring: room for a second of 100,000 packets, with their way in and out.
+const RING: usize = FIXED << 18;
 /// How long an event of one worker is held back, because another worker may still report an earlier one.
 const HOLD_BACK: time::Duration = time::Duration::from_millis(100);
 
@@ -56,16 +56,17 @@ pub struct Wanted<'a> {
 /// A thread that writes logs until the workers have ended.
 #[derive(Debug)]
 pub struct LiveLog {
-    thread: Option<JoinHandle<Result<(), LogError>>>,
+    hub: Hub,
+    written: Receiver<Result<u64, LogError>>,
 }
 
 impl LiveLog {
     /// Opens the logs of the first paths of a router in `folder`, which is made if need be, and starts to write. The workers have
-    /// to be given the events.
+    /// to be given the taps.
     ///
     /// # Errors
     /// A file or the folder that cannot be made.
-    pub fn start(folder: &Path, command: &str, wanted: &[Wanted<'_>]) -> Result<(Self, Events), LogError> {
+    pub fn start(folder: &Path, command: &str, wanted: &[Wanted<'_>]) -> Result<(Self, Taps), LogError> {
         let named = |source| LogError::Folder { folder: folder.to_owned(), source };
         std::fs::create_dir_all(folder).map_err(named)?;
         let open = |wanted: &Wanted<'_>| {
@@ -78,81 +79,41 @@ impl LiveLog {
             }
         };
         let logs = wanted.iter().map(open).collect::<Result<Vec<_>, _>>()?;
-        let (events, rings) = Events::new(CAPACITY, logs.len());
-        let writer = Writer { logs, rings: Vec::new(), waiting: Vec::new(), latest: Instant::ZERO };
-        let thread = std::thread::Builder::new().name("log".into()).spawn(move || writer.run(&rings));
-        Ok((Self { thread: Some(thread.map_err(named)?) }, events))
+        let (done, written) = bounded(1);
+        let writer = Writer { logs, waiting: Vec::new(), latest: Instant::ZERO, done };
+        let (hub, taps) = Hub::with_ring(lane(wanted.len()), Box::new(writer), RING).map_err(named)?;
+        hub.begin();
+        Ok((Self { hub, written }, taps))
     }
 
-    /// Waits until all events are written. The workers must have ended.
+    /// Waits until all events are written. The workers must have ended. How many events their rings had no room for.
     ///
     /// # Errors
     /// The first file that could not be written.
-    pub fn finish(mut self) -> Result<(), LogError> {
-        let ended = self.thread.take().map(JoinHandle::join);
-        ended.map_or(Ok(()), |ended| ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    pub fn finish(self) -> Result<u64, LogError> {
+        self.hub.finish();
+        // A writer that is not there any more has panicked, and its panic was resumed.
+        self.written.recv().unwrap_or(Ok(0))
     }
 }
 
-impl Drop for LiveLog {
-    /// Events until an error ended the run are written, too.
-    fn drop(&mut self) {
-        let _ = self.thread.take().map(JoinHandle::join);
-    }
+/// What the log of the first `paths` paths is about.
+fn lane(paths: usize) -> Lane {
+    let kinds: &[Kind] = if paths == 0 { &[] } else { &[Kind::Entered, Kind::Sent, Kind::Dropped] };
+    let last = u16::try_from(paths).unwrap_or(Packet::NO_PATH).saturating_sub(1);
+    Lane { start: Start::Nothing, paths: Some(0..=last), ..Lane::of(kinds) }
 }
 
 struct Writer {
     logs: Vec<(PathBuf, Log<BufWriter<File>>)>,
-    rings: Vec<Receiver<Event>>,
     /// Taken and not yet written.
     waiting: Vec<Event>,
     /// The latest of all that was taken.
     latest: Instant,
+    done: Sender<Result<u64, LogError>>,
 }
 
 impl Writer {
-    fn run(mut self, rings: &Receiver<Receiver<Event>>) -> Result<(), LogError> {
-        loop {
-            let more = loop {
-                match rings.try_recv() {
-                    Ok(ring) => self.rings.push(ring),
-                    Err(TryRecvError::Empty) => break true,
-                    Err(TryRecvError::Disconnected) => break false,
-                }
-            };
-            self.take();
-            if !more && self.rings.is_empty() {
-                break;
-            }
-            // A single worker reports in order.
-            self.write(if self.rings.len() > 1 { HOLD_BACK } else { time::Duration::ZERO });
-            // Poll: to wake this thread, the workers would need a system call.
-            let _ = after(LOOK).recv();
-        }
-        self.write(time::Duration::ZERO);
-        for (file, log) in self.logs {
-            log.finish().map_err(|source| LogError::File { file, source })?;
-        }
-        Ok(())
-    }
-
-    /// Empties the rings, and forgets those whose worker has ended.
-    fn take(&mut self) {
-        let (waiting, latest) = (&mut self.waiting, &mut self.latest);
-        self.rings.retain(|ring| {
-            loop {
-                match ring.try_recv() {
-                    Ok(event) => {
-                        *latest = event.at.max(*latest);
-                        waiting.push(event);
-                    }
-                    Err(TryRecvError::Empty) => return true,
-                    Err(TryRecvError::Disconnected) => return false,
-                }
-            }
-        });
-    }
-
     /// Writes, in order, the events that are older than the latest one by at least this time.
     fn write(&mut self, hold_back: time::Duration) {
         // Stable: events of a worker with the same time keep their order.
@@ -164,6 +125,31 @@ impl Writer {
                 log.record(&event);
             }
         }
+    }
+}
+
+impl Sink for Writer {
+    fn record(&mut self, record: &Record<'_>) {
+        if let Some(event) = Event::told(record) {
+            self.latest = event.at.max(self.latest);
+            self.waiting.push(event);
+        }
+    }
+
+    fn pause(&mut self, _length: Duration) {
+        self.write(HOLD_BACK);
+    }
+
+    fn finish(mut self: Box<Self>, lost: u64) -> Finished {
+        self.write(time::Duration::ZERO);
+        let finish = |(file, log): (PathBuf, Log<BufWriter<File>>)| match log.finish() {
+            Ok(_) => Ok(()),
+            Err(source) => Err(LogError::File { file, source }),
+        };
+        let result = self.logs.into_iter().try_for_each(finish);
+        // Nobody waits for it if an error ended the run.
+        let _ = self.done.send(result.map(|()| lost));
+        Finished::default()
     }
 }
 
@@ -186,15 +172,13 @@ pub fn check_folder(folder: &Path) -> Result<(), LogError> {
 
 #[cfg(test)]
 mod tests {
-    use crossbeam_channel::bounded;
-
     use super::*;
-    use crate::engine::events::Kind;
     use crate::folder::Folder;
+    use crate::journal::record::tests::record;
 
-    fn event(millis: u64, path: u16) -> Event {
-        let at = Instant::ZERO + time::Duration::from_millis(millis);
-        Event { at, kind: Kind::Came, path, wires: 1, each: 96, last: 96, lineage: 0, flow: 1, index: millis }
+    fn came(millis: u64, path: u16) -> Record<'static> {
+        let at = time::Duration::from_millis(millis).as_nanos();
+        Record { kind: Kind::Entered, at, path, each: 96, last: 96, ..record() }
     }
 
     /// Two workers, the second of which tells late of what was early.
@@ -206,25 +190,18 @@ mod tests {
             let out = BufWriter::new(File::create(folder.join(name)).unwrap());
             (folder.join(name), Log::new(out, &path, "Uplink", "run").unwrap())
         };
-        let (one, two) = (bounded(9), bounded(9));
-        let mut writer = Writer {
-            logs: vec![log("0"), log("1")],
-            rings: vec![one.1, two.1],
-            waiting: Vec::new(),
-            latest: Instant::ZERO,
-        };
+        let (done, written) = bounded(1);
+        let logs = vec![log("0"), log("1")];
+        let mut writer = Writer { logs, waiting: Vec::new(), latest: Instant::ZERO, done };
         for millis in [10, 20, 130] {
-            one.0.send(event(millis, 0)).unwrap();
+            writer.record(&came(millis, 0));
         }
-        writer.take();
-        writer.write(HOLD_BACK);
+        writer.pause(Duration::ZERO);
         assert_eq!(writer.waiting.len(), 1, "what is not old enough waits");
-        two.0.send(event(120, 0)).unwrap();
-        two.0.send(event(125, 1)).unwrap();
-        drop((one.0, two.0));
-        let (sender, rings) = crossbeam_channel::unbounded();
-        drop(sender);
-        writer.run(&rings).unwrap();
+        writer.record(&came(120, 0));
+        writer.record(&came(125, 1));
+        assert_eq!(Box::new(writer).finish(3), Finished::default());
+        assert_eq!(written.recv().unwrap().unwrap(), 3);
         let lines = |name: &str| {
             let text = std::fs::read_to_string(folder.join(name)).unwrap();
             text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect::<Vec<_>>()

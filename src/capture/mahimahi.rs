@@ -6,8 +6,8 @@ use std::collections::{HashMap, VecDeque};
 use std::io::Write;
 use std::sync::Arc;
 
+use crate::capture::event::{Event, Kind};
 use crate::config;
-use crate::engine::events::{Event, Kind};
 use crate::pipeline::link::capacity::Opportunities;
 use crate::pipeline::params::{ImpairmentParams, PathParams, ServiceParams};
 use crate::pipeline::time::Instant;

@@ -2,7 +2,7 @@
 //!
 //! - [`source`]: reads packets and metadata from pcap and pcapng files; [`link`]: finds the IP packet in a frame.
 //! - [`sink`]: writes packets and metadata to such files.
-//! - [`mahimahi`]: a log for plotting; [`live`]: such logs of a running router.
+//! - [`mahimahi`]: a log for plotting, of [`event`]s; [`live`]: such logs of a running router.
 //! - [`recorder`]: a capture of a running router; [`files`]: its files.
 //! - [`replay`]: sends the packets of a capture through a path; [`outcome`]: the totals.
 //!
@@ -15,6 +15,7 @@
 )]
 
 mod bytes;
+pub mod event;
 pub mod files;
 mod frame;
 mod input;

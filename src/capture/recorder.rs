@@ -310,7 +310,7 @@ impl Sink for Recorder {
             Kind::Sent => self.packets(record, OUT, Some(PASSED)),
             Kind::Dropped => self.packets(record, DROPPED, Some(SHOT)),
             Kind::Created | Kind::Rewritten => self.remember(record),
-            Kind::Held | Kind::Released => {}
+            Kind::Held | Kind::Released | Kind::Entered => {}
         }
     }
 

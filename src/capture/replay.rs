@@ -7,6 +7,7 @@ use std::io::{Read, Write};
 use std::time::Duration;
 
 use crate::capture::bytes::length32;
+use crate::capture::event::Event;
 use crate::capture::link::LinkType;
 use crate::capture::mahimahi::Log;
 use crate::capture::outcome::{Outcome, ReplayError};
@@ -14,7 +15,6 @@ use crate::capture::sink::{Record, Sink, SinkError};
 use crate::capture::source::{Frame, Item, Notes, Source, SourceError};
 use crate::capture::tags::{Place, Tags};
 use crate::engine::Report;
-use crate::engine::events::Event;
 use crate::pipeline::counters::Reason;
 use crate::pipeline::packet::Packet;
 use crate::pipeline::params::RouterParams;

@@ -23,7 +23,6 @@ use crate::cli::watching::Opened;
 use crate::cli::{WRONG, fail, out, reasons};
 use crate::config::plan::PathPlan;
 use crate::control::{Attachment, Device as Tap, Door};
-use crate::engine::Watch;
 use crate::engine::network::Summary;
 use crate::engine::wire::{NETWORK, TARGET, Wire, WirePlan};
 use crate::journal;
@@ -147,9 +146,10 @@ fn run(
     let plan = &wanted.plan;
     let paths = paths(plan);
     let start = |folder| start_log(folder, "attach", &paths);
-    let (log, events) = args.log.as_deref().map(start).transpose()?.unzip();
-    let (watcher, journal) = opened.start(recorded)?;
-    let wire = Wire::start(&target.netns, device, plan, Watch { records: None, events, journal })?;
+    let (log, logged) = args.log.as_deref().map(start).transpose()?.unzip();
+    let (watcher, mut taps) = opened.start(recorded)?;
+    taps.extend(logged);
+    let wire = Wire::start(&target.netns, device, plan, taps)?;
     watcher.begin();
     for notice in &wire.notices {
         out::note_line(format_args!("notice: {notice}"));
@@ -186,9 +186,9 @@ fn run(
         End::Device => out::note_line(format_args!("the device {} is gone", device.name)),
         End::Signal | End::Time | End::Worker => {}
     }
-    let (summary, hooks) = wire.stop()?;
+    let (mut summary, hooks) = wire.stop()?;
     drop(control);
-    log.map_or(Ok(()), LiveLog::finish)?;
+    summary.unlogged = log.map_or(Ok(0), LiveLog::finish)?;
     let (recorded, _) = watcher.finish();
     for sentence in &recorded.said {
         out::note_line(format_args!("notice: {sentence}"));

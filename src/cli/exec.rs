@@ -29,7 +29,6 @@ use crate::cli::summary::{self, Names};
 use crate::cli::watching::Opened;
 use crate::cli::{WRONG, fail, out, reasons};
 use crate::config::spec::Files;
-use crate::engine::Watch;
 use crate::engine::network::{Summary, router_params};
 use crate::lab::observe::sockets::{TcpSocket, tcp_sockets};
 use crate::net::Netns;
@@ -184,10 +183,10 @@ fn run(asked: Asked<'_>, around: &Around, signals: &Signals, seed: u64) -> anyho
     })?;
     let socket = door.path().map(std::path::absolute).transpose()?;
     let start = |folder| start_log(folder, &command_line(args), &paths(faults));
-    let (log, events) = args.log.as_deref().map(start).transpose()?.unzip();
-    let (watcher, taps) = opened.start_with_drops(&recorded(faults, seed))?;
-    let watch = Watch { records: None, events, journal: taps };
-    let link = Link::make(args, faults, (&inner, around), (watch, seed))?;
+    let (log, logged) = args.log.as_deref().map(start).transpose()?.unzip();
+    let (watcher, mut taps) = opened.start_with_drops(&recorded(faults, seed))?;
+    taps.extend(logged);
+    let link = Link::make(args, faults, (&inner, around), (taps, seed))?;
     let Link { network, subnets, plan, .. } = &link;
     watcher.begin();
     // The command's own streams belong to the command: missing features of a namespace are reported with the summary.
@@ -254,8 +253,8 @@ fn settle(
 ) -> anyhow::Result<(Summary, Option<Signal>)> {
     let interrupted = linger(&link, inner, signals, args.linger)?;
     drop(link.reach);
-    let summary = link.network.stop()?;
-    log.map_or(Ok(()), LiveLog::finish)?;
+    let mut summary = link.network.stop()?;
+    summary.unlogged = log.map_or(Ok(0), LiveLog::finish)?;
     Ok((summary, interrupted))
 }
 

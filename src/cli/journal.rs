@@ -211,7 +211,7 @@ fn is_then(args: &Journal, seconds: f64) -> bool {
 /// A kind as it is typed.
 fn about(text: &str) -> Result<About, String> {
     let notes = NoteKind::ALL.map(|kind| (kind.name(), About::Run(kind)));
-    let packets = Kind::ALL.map(|kind| (kind.name(), About::Packets(kind)));
+    let packets = Kind::TOLD.map(|kind| (kind.name(), About::Packets(kind)));
     let known: Vec<(&str, About)> = packets.into_iter().chain(notes).collect();
     known.iter().find(|(name, _)| *name == text).map(|(_, about)| *about).ok_or_else(|| {
         let names: Vec<&str> = known.iter().map(|(name, _)| *name).collect();

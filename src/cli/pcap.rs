@@ -243,7 +243,8 @@ fn log(path: &Path, replay: &Replay) -> anyhow::Result<Log<Output>> {
 
 /// Prints the result; on standard error if the packets go to standard output.
 fn report(args: &Pcap, outcome: &Outcome, names: &Names, took: Duration) -> anyhow::Result<()> {
-    let summary = Summary { total: outcome.report.clone(), links: Vec::new(), workers: Vec::new() };
+    let total = outcome.report.clone();
+    let summary = Summary { total, links: Vec::new(), workers: Vec::new(), unlogged: 0 };
     let stream = if is_stream(&args.output) { Stream::Stderr } else { Stream::Stdout };
     let mut json = summary::json(&summary, names);
     if let Some(fields) = json.as_object_mut() {

@@ -24,10 +24,8 @@ use crate::cli::{WRONG, fail, out, random_seed, reasons};
 use crate::config::plan::{AttachedPort, PathPlan, PortPlan};
 use crate::config::{self, Aim, Kind, Plan};
 use crate::control::Door;
-use crate::engine::Watch;
-use crate::engine::events::Events;
 use crate::engine::network::{Network, Summary, open_netns, router_params};
-use crate::journal::{self, Finished};
+use crate::journal::{self, Finished, Taps};
 use crate::net::cleanup;
 use crate::net::target::{Target, TargetRef};
 use crate::pipeline::time::{Duration, Instant};
@@ -158,13 +156,13 @@ fn forward(
         out::note_line(format_args!("removed namespace {name}, left behind by a faultwire that was killed"));
     }
     let log = args.log.as_deref().map(|folder| start_log(plan, folder)).transpose()?;
-    let (log, events) = log.unzip();
+    let (log, logged) = log.unzip();
     let seed = plan.seed.unwrap_or_else(random_seed);
     let recorded = journal::Names::of(&router_params(plan, seed), &[]);
-    let (watcher, journal) = opened.start(&recorded)?;
-    let told = Watch { records: None, events, journal };
+    let (watcher, mut taps) = opened.start(&recorded)?;
+    taps.extend(logged);
     let netns = |_: usize, port: &PortPlan| ordinary.map_or_else(|| open_netns(port), |user| user.open(port));
-    let network = Network::start(plan, seed, told, netns)?;
+    let network = Network::start(plan, seed, taps, netns)?;
     watcher.begin();
     for notice in network.notices.iter().chain(&network.refused) {
         out::note_line(format_args!("notice: {notice}"));
@@ -207,9 +205,9 @@ fn forward(
     ready.say()?;
     watch(&network, &signals, plan.duration, &names)?;
     drain(&network, &signals, args.drain)?;
-    let summary = network.stop()?;
+    let mut summary = network.stop()?;
     drop(control);
-    log.map_or(Ok(()), LiveLog::finish)?;
+    summary.unlogged = log.map_or(Ok(0), LiveLog::finish)?;
     let (recorded, _) = watcher.finish();
     for sentence in &recorded.said {
         out::note_line(format_args!("notice: {sentence}"));
@@ -218,7 +216,7 @@ fn forward(
 }
 
 /// A log of each path of the plan.
-fn start_log(plan: &Plan, folder: &Path) -> Result<(LiveLog, Events), LogError> {
+fn start_log(plan: &Plan, folder: &Path) -> Result<(LiveLog, Taps), LogError> {
     let wanted = |path| {
         let [from, to] = names_of(plan, path);
         Wanted { file: format!("{from}:{to}.log"), direction: format!("{from} to {to}"), path }

@@ -265,10 +265,10 @@ fn notices(summary: &Summary, names: &Names) -> Vec<String> {
             ));
         }
     }
-    if report.events_lost > 0 {
+    if summary.unlogged > 0 {
         notices.push(format!(
             "the logs lack at least {} lines: this host did not write them as fast as packets came",
-            report.events_lost
+            summary.unlogged
         ));
     }
     if report.evicted_flows > 0 {

@@ -211,7 +211,7 @@ impl Watching {
     fn lane(&self, names: &Names) -> anyhow::Result<Lane> {
         let (kinds, sample) = match self.journal_mode {
             Mode::Drops => (&[Kind::Dropped][..], 1),
-            Mode::All(sample) => (&Kind::ALL[..], sample),
+            Mode::All(sample) => (&Kind::TOLD[..], sample),
         };
         let select = selection("--journal-match", self.journal_match.as_ref())?;
         let mut lane = Lane { follows: true, sample, select, ..Lane::of(kinds) };
@@ -220,10 +220,9 @@ impl Watching {
             let known: Vec<&str> = own.map(|path| path.name.as_str()).collect();
             let path = names.path(name);
             let known = known.join(", ");
-            lane.path =
-                Some(path.with_context(|| {
-                    format!("--journal-path: there is no path {name}; there are: {known}")
-                })?);
+            let path =
+                path.with_context(|| format!("--journal-path: there is no path {name}; there are: {known}"))?;
+            lane.paths = Some(path..=path);
         }
         Ok(lane)
     }

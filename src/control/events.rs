@@ -49,10 +49,10 @@ impl Wanted {
     fn lane(&self, names: &Names) -> Result<(Lane, Vec<NoteKind>), Refusal> {
         let (mut kinds, mut notes) = (Vec::new(), Vec::new());
         for word in self.kinds.as_deref().unwrap_or(USUAL).split(',') {
-            let kind = Kind::ALL.into_iter().find(|kind| kind.name() == word);
+            let kind = Kind::TOLD.into_iter().find(|kind| kind.name() == word);
             let note = NoteKind::ALL.into_iter().find(|kind| kind.name() == word);
             if kind.is_none() && note.is_none() {
-                let known = Kind::ALL.map(Kind::name).into_iter().chain(NoteKind::ALL.map(NoteKind::name));
+                let known = Kind::TOLD.map(Kind::name).into_iter().chain(NoteKind::ALL.map(NoteKind::name));
                 let known = known.collect::<Vec<_>>().join(", ");
                 return Err(Refusal::bad("kinds", format!("{word:?} is none of: {known}")));
             }
@@ -62,7 +62,8 @@ impl Wanted {
         let mut lane = Lane::of(&kinds);
         if let Some(name) = &self.path {
             let known = names.paths.iter().map(|path| path.name.as_str());
-            lane.path = Some(names.path(name).ok_or_else(|| Refusal::unknown("path", name, known))?);
+            let path = names.path(name).ok_or_else(|| Refusal::unknown("path", name, known))?;
+            lane.paths = Some(path..=path);
         }
         if let Some(text) = &self.select {
             let select = expression::parse(text).map_err(|error| Refusal::bad("match", error.to_string()))?;
@@ -240,12 +241,12 @@ mod tests {
     fn what_is_wanted_is_what_is_told() {
         let wanted = Wanted { kinds: None, path: None, select: None, sample: None };
         let (lane, _) = wanted.lane(&names()).unwrap();
-        assert_eq!((lane.kinds, lane.path, lane.select, lane.sample), (Kind::Dropped.bit(), None, None, 1));
+        assert_eq!((lane.kinds, lane.paths, lane.select, lane.sample), (Kind::Dropped.bit(), None, None, 1));
         let word = |text: &str| Some(text.to_owned());
         let wanted =
             Wanted { kinds: word("sent,held"), path: word("up"), select: word("udp"), sample: Some(100) };
         let (lane, _) = wanted.lane(&names()).unwrap();
-        assert_eq!((lane.kinds, lane.path), (Kind::Sent.bit() | Kind::Held.bit(), Some(0)));
+        assert_eq!((lane.kinds, lane.paths), (Kind::Sent.bit() | Kind::Held.bit(), Some(0..=0)));
         assert_eq!((lane.select, lane.sample), (Some(expression::parse("udp").unwrap()), 100));
     }
 }

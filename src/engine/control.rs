@@ -9,9 +9,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::unistd::Pid;
 
 use crate::engine::clock::Clock;
-use crate::engine::events::Events;
 use crate::engine::line::{self, Line, Workers};
-use crate::engine::record::Records;
 use crate::engine::report::Report;
 use crate::engine::tun::Port;
 use crate::engine::worker::{Message, Worker};
@@ -64,31 +62,8 @@ pub enum EngineError {
 pub struct EngineOptions {
     /// Worker i runs on core `pin[i]`; empty: the scheduler decides.
     pub pin: Vec<usize>,
-    /// The receivers of records about each packet.
-    pub watch: Watch,
-}
-
-/// The receivers of records about each packet; none by default.
-#[derive(Debug, Clone, Default)]
-pub struct Watch {
-    /// For the report of a case: everything, with the packets' headers.
-    pub records: Option<Records>,
-    /// For a log: packets that came and left.
-    pub events: Option<Events>,
-    /// For the journal and captures, each on its own.
-    pub journal: Vec<Taps>,
-}
-
-impl Watch {
-    /// Whether a receiver needs every packet, also those to which nothing happens.
-    pub fn sees_packets(&self) -> bool {
-        self.records.is_some() || self.events.is_some() || self.journal.iter().any(Taps::sees_packets)
-    }
-
-    /// Whether a receiver needs to know which transmission of its data a packet is.
-    pub fn follows_flows(&self) -> bool {
-        self.journal.iter().any(Taps::follows_flows)
-    }
+    /// Whoever records what happens to packets.
+    pub taps: Vec<Taps>,
 }
 
 /// Running workers.
@@ -119,8 +94,8 @@ impl Engine {
         for (worker, ports) in ports.into_iter().enumerate() {
             let router = Router::new(params, &shared);
             let core = options.pin.get(worker).copied();
-            // If this fails, dropping the engine ends the workers that already run.
-            engine.start_worker(worker, (router, params.flows), ports, core, &options.watch)?;
+            // If this fails, those that run already end with the engine.
+            engine.start_worker(worker, (router, params.flows), ports, core, &options.taps)?;
         }
         Ok(engine)
     }
@@ -131,7 +106,7 @@ impl Engine {
         (router, flows): (Router, usize),
         ports: Vec<Port>,
         core: Option<usize>,
-        watch: &Watch,
+        taps: &[Taps],
     ) -> Result<(), EngineError> {
         let start = |source: std::io::Error| EngineError::Start { worker, source };
         let bell = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)
@@ -139,10 +114,9 @@ impl Engine {
         let bell = Arc::new(bell);
         let (messages, inbox) = unbounded();
         let (pinned, outcome) = bounded(1);
-        let tap = watch.events.as_ref().map(Events::tap);
-        let journal = watch.journal.iter().map(|taps| taps.tap(flows)).collect();
-        let (records, own) = (watch.records.clone(), Arc::clone(&bell));
-        let worker_state = Worker::new(router, ports, records, tap, journal, self.clock, inbox, own);
+        let taps = taps.iter().map(|taps| taps.tap(flows)).collect();
+        let own = Arc::clone(&bell);
+        let worker_state = Worker::new(router, ports, taps, self.clock, inbox, own);
         let body = move || {
             let result = core.map_or(Ok(()), pin_to);
             let failed = result.is_err();

@@ -13,7 +13,6 @@
 mod cache;
 mod clock;
 mod control;
-pub mod events;
 #[cfg(test)]
 mod extremes;
 pub mod json;
@@ -23,7 +22,6 @@ pub mod network;
 mod patience;
 #[cfg(test)]
 mod recipes;
-mod record;
 mod report;
 mod times;
 mod tun;
@@ -31,10 +29,9 @@ pub mod wire;
 mod worker;
 
 pub use clock::Clock;
-pub use control::{Engine, EngineError, EngineOptions, Watch, total};
+pub use control::{Engine, EngineError, EngineOptions, total};
 pub use line::{Ended, Listener, Workers};
 pub use network::{Network, NetworkError, Summary};
-pub use record::{HEADER, Record, Records};
 pub use report::{LATENESS_MAX, NatReport, PathReport, Report, StageReport};
 pub use times::Spread;
 pub use tun::Port;

@@ -12,10 +12,11 @@ use crate::config::Plan;
 use crate::config::plan::{AttachedPort, NetnsRef, PortKind, PortPlan, WorkerCount};
 use crate::device::DeviceError;
 use crate::device::steer::{SteerError, Steering};
-use crate::engine::control::{Engine, EngineError, EngineOptions, Watch, total};
+use crate::engine::control::{Engine, EngineError, EngineOptions, total};
 use crate::engine::report::Report;
 use crate::engine::tun::Port as End;
 use crate::engine::wire::{self, NO_MTU};
+use crate::journal::Taps;
 use crate::net::target::{Target, TargetError};
 use crate::net::{LinkSetup, LinkStats, NamedNetns, NetError, Netns, link};
 use crate::pipeline::params::{PathParams, PortParams, RouterParams, StageParams};
@@ -160,10 +161,12 @@ pub struct Summary {
     pub workers: Vec<Report>,
     /// The kernel's counters of each port's device.
     pub links: Vec<LinkStats>,
+    /// Events that the logs lack, if there are logs: their rings were full.
+    pub unlogged: u64,
 }
 
 impl Network {
-    /// Makes the plan's devices and starts forwarding, watched by `watch`. `seed` is used where the plan has none.
+    /// Makes the plan's devices and starts forwarding, recorded by `taps`. `seed` is used where the plan has none.
     ///
     /// `netns` finds the namespace of a port; [`open_netns`] does for plans from files.
     ///
@@ -172,7 +175,7 @@ impl Network {
     pub fn start(
         plan: &Plan,
         seed: u64,
-        watch: Watch,
+        taps: Vec<Taps>,
         netns: impl Fn(usize, &PortPlan) -> Result<(Netns, Option<NamedNetns>), NetError>,
     ) -> Result<Self, NetworkError> {
         let (mut notices, mut refused) = (Vec::new(), Vec::new());
@@ -186,7 +189,7 @@ impl Network {
             workers = 1;
         }
         let steering = steering.and_then(Result::ok);
-        let cache = wire::flow_cache(plan.flow_cache, plan.flows, &watch);
+        let cache = wire::flow_cache(plan.flow_cache, plan.flows, &taps);
         let mut veths = open::veths(plan, cache)?;
         let (mut ports, mut queues) = (Vec::new(), Vec::new());
         let mut ends: Vec<Vec<End>> = std::iter::repeat_with(Vec::new).take(workers).collect();
@@ -225,7 +228,7 @@ impl Network {
             attached.push(port);
         }
         let seed = plan.seed.unwrap_or(seed);
-        let options = EngineOptions { pin: plan.pin.clone(), watch };
+        let options = EngineOptions { pin: plan.pin.clone(), taps };
         let engine = Engine::start(&router_params(plan, seed), ends, &options)?;
         let mut network = Self { engine, veths, ports, attached, notices, refused, seed, workers };
         if let Err(error) = network.attach() {
@@ -382,7 +385,7 @@ fn path_number(first: usize) -> Result<u16, NetworkError> {
 
 fn summarize(workers: Vec<Report>, links: Vec<LinkStats>) -> Summary {
     let total = total(&workers).expect("there is at least one worker");
-    Summary { total, workers, links }
+    Summary { total, workers, links, unlogged: 0 }
 }
 
 #[cfg(test)]

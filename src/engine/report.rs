@@ -32,10 +32,6 @@ pub struct Report {
     pub named: Named,
     /// How long after its time each scheduled packet left, in nanoseconds.
     pub lateness: Histogram<u64>,
-    /// Records that were lost because the reader was too slow.
-    pub records_lost: u64,
-    /// Events that are missing in a log for the same reason.
-    pub events_lost: u64,
 }
 
 /// One path's stages.
@@ -75,13 +71,7 @@ pub struct StageReport {
 
 impl Report {
     /// The numbers of one worker.
-    pub(super) fn of(
-        router: &Router,
-        lateness: &Histogram<u64>,
-        times: &AllTimes,
-        records_lost: u64,
-        events_lost: u64,
-    ) -> Self {
+    pub(super) fn of(router: &Router, lateness: &Histogram<u64>, times: &AllTimes) -> Self {
         let stages = |path: &Path| {
             path.seats
                 .iter()
@@ -113,8 +103,6 @@ impl Report {
             evicted_flows: router.evicted_flows(),
             named: router.named(),
             lateness: lateness.clone(),
-            records_lost,
-            events_lost,
         }
     }
 
@@ -124,7 +112,7 @@ impl Report {
     /// Never: the histogram's bounds are constants.
     pub fn offline(router: &Router) -> Self {
         let lateness = Histogram::new_with_bounds(1, LATENESS_MAX, 2).expect("constant bounds");
-        Self::of(router, &lateness, &AllTimes::default(), 0, 0)
+        Self::of(router, &lateness, &AllTimes::default())
     }
 
     /// Adds the numbers of another worker of the same router. A router with translators has only one worker.
@@ -143,8 +131,6 @@ impl Report {
         self.evicted_flows += other.evicted_flows;
         self.named += other.named;
         self.lateness.add(&other.lateness).expect("all lateness histograms have the same bounds");
-        self.records_lost += other.records_lost;
-        self.events_lost += other.events_lost;
     }
 
     /// Whether every wire packet and byte is accounted for: received + created = sent + dropped + held.

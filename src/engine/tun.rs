@@ -6,14 +6,12 @@ use crate::bpf::flows::FlowTable;
 use crate::device::tap::{self, LinkHeaders};
 use crate::device::{Queue, vnet};
 use crate::engine::clock::Clock;
-use crate::engine::events::Tap;
 use crate::engine::listeners::Listeners;
-use crate::engine::record::Records;
 use crate::engine::report::LATENESS_MAX;
 use crate::engine::times::AllTimes;
 use crate::journal::record::UNKNOWN;
 use crate::journal::tap::Told;
-use crate::journal::{self, Kind};
+use crate::journal::{Kind, Tap};
 use crate::pipeline::counters::Reason;
 use crate::pipeline::packet::{Offload, Packet};
 use crate::pipeline::random::rng::Draw;
@@ -78,38 +76,16 @@ pub(super) struct Queues {
     pub(super) lateness: Histogram<u64>,
     /// How long the packets of each path took.
     pub(super) times: AllTimes,
-    records: Option<Records>,
-    pub(super) records_lost: u64,
-    tap: Option<Tap>,
-    pub(super) events_lost: u64,
     pub(super) listeners: Listeners,
 }
 
 impl Queues {
-    pub(super) fn new(
-        ports: Vec<Port>,
-        clock: Clock,
-        records: Option<Records>,
-        tap: Option<Tap>,
-        journal: Vec<journal::Tap>,
-    ) -> Self {
+    pub(super) fn new(ports: Vec<Port>, clock: Clock, taps: Vec<Tap>) -> Self {
         let lateness = Histogram::new_with_bounds(1, LATENESS_MAX, 2).expect("constant bounds");
         let links = LinkHeaders::default();
-        let listeners = Listeners::new(journal);
+        let listeners = Listeners::new(taps);
         let written = vec![0; ports.len()];
-        Self {
-            ports,
-            written,
-            links,
-            clock,
-            lateness,
-            times: AllTimes::default(),
-            records,
-            records_lost: 0,
-            tap,
-            events_lost: 0,
-            listeners,
-        }
+        Self { ports, written, links, clock, lateness, times: AllTimes::default(), listeners }
     }
 
     /// Reads one frame. `is_idle` says that no packet is held, so no link header's number is in use.
@@ -211,16 +187,15 @@ impl Egress for Queues {
 
     #[inline]
     fn record(&mut self, what: What, packet: &Packet, at: Instant) {
-        if let Some(tap) = &self.tap {
-            self.events_lost += u64::from(!tap.push(what, packet, at));
-        }
-        tell(&mut self.listeners, what, packet, at);
-        // The records of a packet begin when it is received.
-        if let Some(records) =
-            self.records.as_ref().filter(|_| !matches!(what, What::Entered | What::Held(..)))
-        {
-            self.records_lost += u64::from(!records.push(what, packet, at));
-        }
+        let told = match what {
+            What::Received(_) => Told::of(Kind::Received),
+            What::Entered => Told::of(Kind::Entered),
+            What::Held(place, until) => Told { place: Some(place), due: Some(until), ..Told::of(Kind::Held) },
+            What::Created(place) => Told { place, ..Told::of(Kind::Created) },
+            // They have hooks of their own, which know more.
+            What::Sent(_) | What::Dropped(..) | What::Rewritten(..) => return,
+        };
+        self.listeners.tell(&told, packet, at, &|| None);
     }
 
     #[inline]
@@ -241,7 +216,6 @@ impl Egress for Queues {
         at: Instant,
         draw: &dyn Fn() -> Option<Draw>,
     ) {
-        self.record(What::Dropped(place, reason), packet, at);
         let told = Told { place, reason: Some(reason), ..Told::of(Kind::Dropped) };
         self.listeners.tell(&told, packet, at, draw);
     }
@@ -251,7 +225,6 @@ impl Egress for Queues {
     }
 
     fn rewritten(&mut self, place: SeatId, before: Option<&Headers>, packet: &Packet, at: Instant) {
-        self.record(What::Rewritten(place), packet, at);
         if before.is_some() {
             let told = Told { place: Some(place), before, ..Told::of(Kind::Rewritten) };
             self.listeners.tell(&told, packet, at, &|| None);
@@ -274,16 +247,4 @@ impl Egress for Queues {
         let told = Told { place: Some(place), due, before, ..Told::of(kind) };
         self.listeners.tell(&told, packet, at, &|| None);
     }
-}
-
-/// Reports events that have no method of their own.
-#[inline]
-fn tell(listeners: &mut Listeners, what: What, packet: &Packet, at: Instant) {
-    let told = match what {
-        What::Received(_) => Told::of(Kind::Received),
-        What::Held(place, until) => Told { place: Some(place), due: Some(until), ..Told::of(Kind::Held) },
-        What::Created(place) => Told { place, ..Told::of(Kind::Created) },
-        What::Entered | What::Sent(_) | What::Dropped(..) | What::Rewritten(..) => return,
-    };
-    listeners.tell(&told, packet, at, &|| None);
 }

@@ -3,10 +3,11 @@
 use crate::attach::{AttachError, Attachment, Taps};
 use crate::bpf::flows::FlowTable;
 use crate::bpf::{CacheParams, HookCounters};
-use crate::engine::control::{Engine, EngineError, EngineOptions, Watch, total};
+use crate::engine::control::{Engine, EngineError, EngineOptions, total};
 use crate::engine::network::Summary;
 use crate::engine::report::Report;
 use crate::engine::tun::Port;
+use crate::journal;
 use crate::net::lookup::Device;
 use crate::net::{NetError, Netns, link};
 use crate::pipeline::params::{IcmpParams, Identity, PathParams, PortParams, RouterParams, StageParams};
@@ -38,10 +39,10 @@ pub struct WirePlan {
     pub flow_cache: bool,
 }
 
-/// The parameters of the flow cache of an attachment or of veth ports. `None` if it is not wanted, or if a receiver
-/// of records needs every packet: packets that pass in the kernel are not recorded.
-pub(super) fn flow_cache(is_wanted: bool, flows: usize, watch: &Watch) -> Option<CacheParams> {
-    (is_wanted && !watch.sees_packets()).then(|| CacheParams::new(flows, watch.follows_flows()))
+/// The cache of an attachment or of veth ports, if it may have one: whoever is told of every packet has to see every packet.
+pub(super) fn flow_cache(is_wanted: bool, flows: usize, taps: &[journal::Taps]) -> Option<CacheParams> {
+    let (sees, follows) = (journal::Taps::sees_packets, journal::Taps::follows_flows);
+    (is_wanted && !taps.iter().any(sees)).then(|| CacheParams::new(flows, taps.iter().any(follows)))
 }
 
 /// Why a wire cannot be made, or what ended it.
@@ -72,17 +73,22 @@ pub struct Wire {
 }
 
 impl Wire {
-    /// Sends the traffic of `device` through the paths of `plan`; `watch` receives records.
+    /// Leads the traffic of `device` through the paths of `plan`, recorded by `recording`.
     ///
     /// # Errors
-    /// If something cannot be created; then nothing has changed.
-    pub fn start(netns: &Netns, device: &Device, plan: &WirePlan, watch: Watch) -> Result<Self, WireError> {
-        let cache = flow_cache(plan.flow_cache, plan.flows, &watch);
+    /// If something cannot be made; then nothing has changed.
+    pub fn start(
+        netns: &Netns,
+        device: &Device,
+        plan: &WirePlan,
+        recording: Vec<journal::Taps>,
+    ) -> Result<Self, WireError> {
+        let cache = flow_cache(plan.flow_cache, plan.flows, &recording);
         let (mut attachment, taps) = Attachment::prepare(netns, device, 1, cache)?;
         let notices = std::mem::take(&mut attachment.notices);
         let flows = attachment.flows().cloned();
         let ends = ends(taps, flows, 0).map_err(WireError::Descriptors)?.into();
-        let options = EngineOptions { pin: Vec::new(), watch };
+        let options = EngineOptions { pin: Vec::new(), taps: recording };
         let engine = Engine::start(&plan.router(), vec![ends], &options)?;
         attachment.attach()?;
         Ok(Self { engine, attachment, notices })
@@ -122,7 +128,7 @@ impl Wire {
         let total = sum(&workers);
         let stats = |tap: &String| link::stats(self.attachment.netns(), tap);
         let links = self.attachment.taps().iter().map(stats).collect::<Result<_, _>>()?;
-        Ok(Summary { total, workers, links })
+        Ok(Summary { total, workers, links, unlogged: 0 })
     }
 
     /// Releases the packets that wait, in order, and then removes everything.
@@ -137,7 +143,8 @@ impl Wire {
         released?;
         let total = sum(&workers);
         let hooks = self.attachment.counters();
-        Ok((Summary { total, workers, links: links.unwrap_or_default() }, hooks))
+        let links = links.unwrap_or_default();
+        Ok((Summary { total, workers, links, unlogged: 0 }, hooks))
     }
 }
 

@@ -15,12 +15,11 @@ use nix::sys::time::TimeSpec;
 use crate::device::vnet;
 use crate::engine::cache::{self, FlowCaches, Settled};
 use crate::engine::clock::Clock;
-use crate::engine::events::Tap;
 use crate::engine::patience::Patience;
-use crate::engine::record::Records;
 use crate::engine::tun::{Arrival, Port, Queues, offload};
 pub(super) use crate::engine::worker::messages::Message;
 use crate::engine::worker::messages::Work;
+use crate::journal::Tap;
 use crate::pipeline::packet::Offload;
 use crate::pipeline::pool::{Buffer, HEADROOM};
 use crate::pipeline::router::Router;
@@ -49,13 +48,10 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    #[expect(clippy::too_many_arguments, reason = "the parts that a worker is made of")]
     pub(super) fn new(
         mut router: Router,
         ports: Vec<Port>,
-        records: Option<Records>,
-        tap: Option<Tap>,
-        journal: Vec<crate::journal::Tap>,
+        taps: Vec<Tap>,
         clock: Clock,
         messages: Receiver<Message>,
         bell: Arc<EventFd>,
@@ -69,7 +65,7 @@ impl Worker {
         Self {
             router,
             caches: FlowCaches::new(&ports),
-            queues: Queues::new(ports, clock, records, tap, journal),
+            queues: Queues::new(ports, clock, taps),
             clock,
             messages,
             bell,

@@ -154,7 +154,15 @@ impl Sink for Writer {
         // Whole packets are for captures.
         let bytes = &record.bytes[..record.bytes.len().min(Headers::LEN)];
         let mut space = [0; FIXED + Headers::LEN];
-        let record = Record { lanes: 0, is_partial: false, has_part: false, bytes, rest: &[], ..*record };
+        let record = Record {
+            lanes: 0,
+            is_partial: false,
+            has_part: false,
+            ingress: None,
+            bytes,
+            rest: &[],
+            ..*record
+        };
         self.block.extend(record.encode(&mut space));
         self.block.extend(bytes);
         self.count += 1;

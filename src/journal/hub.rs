@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, never, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, never, unbounded};
 use nix::libc;
 use rtrb::Consumer;
 
@@ -84,6 +84,8 @@ pub struct Hub {
 enum Word {
     Begin,
     Note(Arc<Note>),
+    /// It is dropped when all is handed over that was told before.
+    Flush(Sender<()>),
     End,
 }
 
@@ -121,12 +123,29 @@ impl Hub {
             (false, true) => (RING, LOOK_FOLLOWED),
             (false, false) => (RING_DROPS, LOOK_DROPS),
         };
+        Self::run(sinks, ring, longest, is_whole)
+    }
+
+    /// The same for one sink that may not lack a record while each worker's ring of so many bytes has room.
+    ///
+    /// # Errors
+    /// If no thread can be started.
+    pub fn with_ring(lane: Lane, sink: Box<dyn Sink>, ring: usize) -> std::io::Result<(Self, Taps)> {
+        Self::run(vec![(lane, sink)], ring, LOOK_FOLLOWED, false)
+    }
+
+    fn run(
+        sinks: Vec<(Lane, Box<dyn Sink>)>,
+        ring: usize,
+        longest: Duration,
+        yields: bool,
+    ) -> std::io::Result<(Self, Taps)> {
         let (reader, taps) = Reader::new(sinks, ring);
         let (words, told) = unbounded();
         let notes = Notes { words, lost: Arc::clone(&reader.lost) };
-        let desk = Desk { reader, longest, notes: Vec::new() };
+        let desk = Desk { reader, longest, notes: Vec::new(), asked: Vec::new() };
         let run = move || {
-            if is_whole {
+            if yields {
                 yield_to_workers();
             }
             desk.run(&told)
@@ -144,6 +163,14 @@ impl Hub {
     /// The way to tell its sinks what is done to the run.
     pub fn notes(&self) -> Notes {
         self.notes.clone()
+    }
+
+    /// Waits until the sinks were handed all that workers have told before this call. At once if the hub has not begun.
+    pub fn flush(&self) {
+        let (asked, dropped) = bounded(1);
+        // A thread that has panicked is found when it is waited for.
+        let _ = self.notes.words.send(Word::Flush(asked));
+        let _ = dropped.recv();
     }
 
     /// Waits until all is written that the workers, which must have ended, have told; what came of it.
@@ -172,6 +199,8 @@ struct Desk {
     longest: Duration,
     /// Not handed over yet.
     notes: Vec<Arc<Note>>,
+    /// Who waits for what was told to be handed over.
+    asked: Vec<Sender<()>>,
 }
 
 impl Desk {
@@ -180,6 +209,7 @@ impl Desk {
             match words.recv() {
                 Ok(Word::Begin) => break,
                 Ok(Word::Note(note)) => self.notes.push(note),
+                Ok(Word::Flush(asked)) => drop(asked),
                 Ok(Word::End) | Err(_) => return Finished::default(),
             }
         }
@@ -187,11 +217,12 @@ impl Desk {
         let (mut pause, mut is_over) = (LOOK, false);
         loop {
             // What was told before a note comes before it.
-            let notes = std::mem::take(&mut self.notes);
+            let (notes, asked) = (std::mem::take(&mut self.notes), std::mem::take(&mut self.asked));
             let found = self.reader.read();
             for note in notes {
                 self.reader.sinks.iter_mut().for_each(|sink| sink.note(&note));
             }
+            drop(asked);
             if is_over && self.reader.rings.is_empty() {
                 break;
             }
@@ -213,6 +244,7 @@ impl Desk {
         loop {
             match word {
                 Ok(Word::Note(note)) => self.notes.push(note),
+                Ok(Word::Flush(asked)) => self.asked.push(asked),
                 Ok(Word::Begin) => {}
                 Err(RecvTimeoutError::Timeout) => return false,
                 Ok(Word::End) | Err(RecvTimeoutError::Disconnected) => return true,
@@ -361,6 +393,11 @@ fn hand_over(sinks: &mut [Box<dyn Sink>], record: &Record<'_>) {
 mod tests {
     use super::*;
     use crate::journal::record::Kind;
+    use crate::journal::tap::Told;
+    use crate::pipeline::packet::{Offload, Packet};
+    use crate::pipeline::pool::HEADROOM;
+    use crate::pipeline::testing::Spec;
+    use crate::pipeline::time::Instant;
 
     /// Says when it is begun and finished, and with how many lost records.
     struct Teller(Sender<String>);
@@ -370,7 +407,9 @@ mod tests {
             self.0.send("begin".into()).unwrap();
         }
 
-        fn record(&mut self, _record: &Record<'_>) {}
+        fn record(&mut self, record: &Record<'_>) {
+            self.0.send(format!("{} {}", record.kind.name(), record.index)).unwrap();
+        }
 
         fn note(&mut self, note: &Note) {
             self.0.send(note.text.clone()).unwrap();
@@ -443,6 +482,28 @@ mod tests {
         // Whoever holds the taps still could make more.
         assert_eq!(hub.finish().said, ["finished, 0 lost"]);
         drop(taps);
+    }
+
+    /// Whoever flushes sees all that was told before, while the worker goes on; of a hub that has not begun, nothing.
+    #[test]
+    fn a_flush_waits_for_what_was_told() {
+        let (hub, taps, heard) = hub();
+        let mut tap = taps.tap(8);
+        hub.flush();
+        assert!(heard.is_empty());
+        hub.begin();
+        assert_eq!(heard.recv().unwrap(), "begin");
+        let frame = Spec::udp(10).frame().bytes;
+        let buffer = [vec![0; HEADROOM], frame.clone()].concat().into_boxed_slice();
+        let mut packet = Packet::parse(buffer, frame.len(), Offload::default(), 0).unwrap();
+        for index in 0..20 {
+            packet.index = index;
+            tap.tell(&Told::of(Kind::Sent), &packet, Instant::ZERO, &|| None);
+            hub.flush();
+            assert_eq!(heard.try_iter().collect::<Vec<_>>(), [format!("sent {index}")]);
+        }
+        drop(tap);
+        assert_eq!(hub.finish().said, ["finished, 0 lost"]);
     }
 
     /// Notes are handed on in their order, those that were told before the end, too; whoever tells one later learns of the end.

@@ -21,4 +21,4 @@ pub use names::Names;
 pub use note::{Note, NoteKind};
 pub(crate) use payload::Cells;
 pub use record::{Kind, Record};
-pub use tap::{Lane, Tap, Taps};
+pub use tap::{Lane, Start, Tap, Taps};

@@ -19,6 +19,7 @@ const HAS_DRAW: u8 = 1;
 const HAS_TCP: u8 = 2;
 const IS_PARTIAL: u8 = 4;
 const HAS_PART: u8 = 8;
+const HAS_INGRESS: u8 = 16;
 
 /// The kinds of events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,11 +39,24 @@ pub enum Kind {
     Dropped = 6,
     /// Released by a stage that did not know until when it would keep it.
     Released = 7,
+    /// It begins its path, after routing and translation. Only in rings: a journal's readers do not need it.
+    Entered = 8,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
+        Self::Received,
+        Self::Held,
+        Self::Rewritten,
+        Self::Created,
+        Self::Sent,
+        Self::Dropped,
+        Self::Released,
+        Self::Entered,
+    ];
+    /// Those that journals and streams of events tell.
+    pub const TOLD: [Self; 7] = [
         Self::Received,
         Self::Held,
         Self::Rewritten,
@@ -51,6 +65,8 @@ impl Kind {
         Self::Dropped,
         Self::Released,
     ];
+    /// Those that a packet has to which nothing happens.
+    pub const PASSING: [Self; 3] = [Self::Received, Self::Entered, Self::Sent];
     /// The events that stages record about packets that they have taken.
     pub const DEEDS: [Self; 4] = [Self::Held, Self::Rewritten, Self::Created, Self::Released];
 
@@ -64,12 +80,18 @@ impl Kind {
             Self::Sent => "sent",
             Self::Dropped => "dropped",
             Self::Released => "released",
+            Self::Entered => "entered",
         }
     }
 
     /// Its bit in a set of kinds.
     pub const fn bit(self) -> u8 {
-        1 << self as u8
+        1 << (self as u8 - 1)
+    }
+
+    /// The bits of several.
+    pub fn set(kinds: &[Self]) -> u8 {
+        kinds.iter().fold(0, |set, kind| set | kind.bit())
     }
 
     fn of(code: u8) -> Option<Self> {
@@ -130,6 +152,8 @@ pub struct Record<'a> {
     pub port: u16,
     /// Index into the file's list of reasons, or [`NO_REASON`].
     pub reason: u8,
+    /// Port by which a sent packet came. Only in rings, in the place of the draw.
+    pub ingress: Option<u16>,
     /// The draw that decided.
     pub draw: Option<Draw>,
     /// Of TCP with a whole header.
@@ -150,13 +174,16 @@ impl Record<'_> {
     /// # Panics
     /// If `out` is shorter than both.
     pub fn encode<'o>(&self, out: &'o mut [u8]) -> &'o [u8] {
-        let draw = self.draw.unwrap_or(Draw { value: 0, threshold: 0 });
+        let ingress = self.ingress.filter(|_| self.draw.is_none());
+        let value = ingress.map_or(0, u64::from);
+        let draw = self.draw.unwrap_or(Draw { value, threshold: 0 });
         let tcp = self.tcp.unwrap_or(TcpRange { sequence: 0, payload: 0, transmission: 0 });
         let flag = |is_set: bool, flag: u8| if is_set { flag } else { 0 };
         let flags = flag(self.draw.is_some(), HAS_DRAW)
             | flag(self.tcp.is_some(), HAS_TCP)
             | flag(self.is_partial, IS_PARTIAL)
-            | flag(self.has_part, HAS_PART);
+            | flag(self.has_part, HAS_PART)
+            | flag(ingress.is_some(), HAS_INGRESS);
         let (length, behind) = (FIXED + self.before.len(), self.bytes.len() + self.rest.len());
         let mut words = [0_u64; FIXED / 8];
         words[0] = (length + behind) as u64
@@ -182,8 +209,9 @@ impl Record<'_> {
         ]);
         words[12] = u64::from(tcp.sequence) | u64::from(tcp.payload) << 32;
         words[13] = self.before.len() as u64 | u64::from(self.lanes) << 16 | (behind as u64) << 32;
-        for (place, word) in out.chunks_exact_mut(8).zip(words) {
-            place.copy_from_slice(&word.to_le_bytes());
+        // Places of a known size are stores; others would be calls of memcpy.
+        for (place, word) in out.as_chunks_mut().0.iter_mut().zip(words) {
+            *place = word.to_le_bytes();
         }
         out[FIXED..length].copy_from_slice(self.before);
         &out[..length]
@@ -236,6 +264,7 @@ impl<'a> Record<'a> {
             arrived: word(7),
             due: word(8),
             left: word(9),
+            ingress: (flags & HAS_INGRESS != 0).then(|| word(10) as u16),
             draw: (flags & HAS_DRAW != 0).then(|| Draw { value: word(10), threshold: word(11) }),
             tcp: (flags & HAS_TCP != 0).then(|| TcpRange {
                 sequence: word(12) as u32,
@@ -306,6 +335,7 @@ pub(crate) mod tests {
             stage: 0,
             port: 0,
             reason: 0,
+            ingress: None,
             draw: Some(Draw { value: 1 << 55, threshold: 1 << 57 }),
             tcp: Some(TcpRange { sequence: 1, payload: 1448, transmission: 2 }),
             before: b"old",
@@ -343,7 +373,7 @@ pub(crate) mod tests {
 
         #[test]
         fn what_is_written_is_read(
-            numbers in proptest::array::uniform8(any::<u64>()), kind in 0_usize..7, path in any::<u16>(), reason in any::<u8>(),
+            numbers in proptest::array::uniform8(any::<u64>()), kind in 0_usize..8, path in any::<u16>(), reason in any::<u8>(),
             draw in any::<Option<(u64, u64)>>(), tcp in any::<Option<(u32, u32, u8)>>(),
             before in proptest::collection::vec(any::<u8>(), 0..100), bytes in proptest::collection::vec(any::<u8>(), 0..100),
         ) {
@@ -354,7 +384,7 @@ pub(crate) mod tests {
                 lineage: a as u32, wires: (a >> 32) as u32, each: b as u32, last: (b >> 32) as u32,
                 segment: a as u16, is_partial: a & 1 == 1, stage: b as u16, port: (a >> 16) as u16, lanes: (b >> 16) as u16,
                 draw: draw.map(|(value, threshold)| Draw { value, threshold }), before: &before, bytes: &bytes, rest: &[],
-                has_part: a & 2 == 2, cells: None,
+                has_part: a & 2 == 2, cells: None, ingress: (draw.is_none() && a & 4 == 4).then_some(b as u16),
             };
             let all = [encoded(&record), vec![9; 3]].concat();
             prop_assert_eq!(Record::decode(&all), Some((Some(record), &[9_u8; 3][..])));

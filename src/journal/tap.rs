@@ -1,5 +1,6 @@
 //! A worker's end of the journal: it writes records into its own ring.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -30,24 +31,38 @@ pub struct Lane {
     pub is_whole: bool,
     /// Bytes of each wire packet that it needs of those; what is behind them may be missing.
     pub snap: u32,
+    /// Bytes of a packet that is not told whole.
+    pub start: Start,
     /// One in so many packets; 1: all.
     pub sample: u64,
-    /// Only events on this path; a packet that has just arrived is on no path yet.
-    pub path: Option<u16>,
+    /// Only events on these paths; a packet that has just arrived is on no path yet.
+    pub paths: Option<RangeInclusive<u16>>,
     /// Only packets that match; for a train, its first packet decides.
     pub select: Option<Select>,
+}
+
+/// How much of a packet comes with its records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// Nothing.
+    Nothing,
+    /// Its headers.
+    Headers,
+    /// [`Headers::LEN`] bytes, whatever they are: also what is behind the headers, such as the packet that an ICMP error quotes.
+    Bytes,
 }
 
 impl Lane {
     /// A lane of these kinds that follows no flows.
     pub fn of(kinds: &[Kind]) -> Self {
-        let kinds = kinds.iter().fold(0, |set, kind| set | kind.bit());
-        Self { kinds, follows: false, is_whole: false, snap: u32::MAX, sample: 1, path: None, select: None }
+        let (kinds, start) = (Kind::set(kinds), Start::Headers);
+        let snap = u32::MAX;
+        Self { kinds, follows: false, is_whole: false, snap, start, sample: 1, paths: None, select: None }
     }
 
     fn wants(&self, kind: Kind, packet: &Packet) -> bool {
         self.kinds & kind.bit() != 0
-            && self.path.is_none_or(|path| path == packet.path)
+            && self.paths.as_ref().is_none_or(|paths| paths.contains(&packet.path))
             && self.select.as_ref().is_none_or(|select| select.run(packet, packet.wires()).acts)
     }
 }
@@ -82,8 +97,8 @@ impl Taps {
 
     /// Whether a record may be wanted of a packet to which nothing happens.
     pub fn sees_packets(&self) -> bool {
-        let all = Kind::Received.bit() | Kind::Sent.bit();
-        self.lanes.iter().any(|lane| lane.kinds & all != 0)
+        let passing = Kind::set(&Kind::PASSING);
+        self.lanes.iter().any(|lane| lane.kinds & passing != 0)
     }
 
     /// Whether any lane follows flows. Of packets that nobody sees, it has to be told how far they have come.
@@ -102,10 +117,12 @@ impl Taps {
             lanes.iter().zip(0..).fold(0, |set, (lane, at)| set | u16::from(has(lane)) << at)
         };
         let (followed, whole) = (set(|lane| lane.follows), set(|lane| lane.is_whole));
+        let headed = set(|lane| lane.start != Start::Nothing);
+        let deep = set(|lane| lane.start == Start::Bytes);
         let flows = (followed != 0).then(|| PerFlow::new(flows.max(8)));
         let snap = lanes.iter().filter(|lane| lane.is_whole).map(|lane| lane.snap).max().unwrap_or(u32::MAX);
         let (lost, cells) = (Arc::clone(&self.lost), Vec::new());
-        Tap { lanes, kinds, ring, lost, followed, whole, snap, flows, last: None, cells }
+        Tap { lanes, kinds, ring, lost, followed, whole, headed, deep, snap, flows, last: None, cells }
     }
 }
 
@@ -146,7 +163,11 @@ pub struct Tap {
     followed: u16,
     /// Those that are told whole packets.
     whole: u16,
-    /// Bytes of a wire packet that these need at most.
+    /// Those that want headers, or more.
+    headed: u16,
+    /// Those that want [`Start::Bytes`].
+    deep: u16,
+    /// Bytes of a wire packet that those that are told whole packets need at most.
     snap: u32,
     flows: Option<PerFlow<Transmissions>>,
     /// The last packet that was told whole, if it has not been changed since.
@@ -165,6 +186,12 @@ impl Tap {
     #[inline]
     pub const fn wants(&self, kind: Kind) -> bool {
         self.kinds & kind.bit() != 0
+    }
+
+    /// Whether any lane wants one of these kinds.
+    #[inline]
+    pub fn wants_any(&self, kinds: &[Kind]) -> bool {
+        kinds.iter().any(|kind| self.wants(*kind))
     }
 
     /// Which transmission of its data this is, which has just come; 0 if no lane follows flows.
@@ -243,9 +270,9 @@ impl Tap {
             // Whether it has been changed since the last record is known only if changes are told.
             let last = self.last.as_ref().filter(|_| self.kinds & Kind::Rewritten.bit() != 0);
             Form::of(packet, range.lanes, self.snap, last)
-        } else if told.before.is_some() {
+        } else if told.before.is_some() || range.lanes & self.deep != 0 {
             Form::First(all.len().min(Headers::LEN))
-        } else if range.lanes & !known != 0 {
+        } else if range.lanes & self.headed & !known != 0 {
             // Without a first record with headers, a lane's reader would not know the addresses of a flow.
             Form::First(packet.header_length().min(Headers::LEN))
         } else {
@@ -287,6 +314,7 @@ impl Tap {
             stage: told.place.map_or(NONE, |seat| seat.seat),
             port: told.port.unwrap_or(packet.ingress),
             reason: told.reason.map_or(NO_REASON, |reason| reason as u8),
+            ingress: (told.kind == Kind::Sent).then_some(packet.ingress),
             draw,
             tcp,
             before,
@@ -399,6 +427,47 @@ mod tests {
             }
         });
         assert_eq!(seen.len(), 4 * 3, "{seen:?}");
+    }
+
+    /// Each lane gets as much of a packet as it asks for, or more if another one asks for more.
+    #[test]
+    fn a_packet_comes_with_as_many_bytes_as_a_lane_wants() {
+        let lane = |start: Start, kind: Kind| Lane { start, ..Lane::of(&[kind, Kind::Entered]) };
+        let (bare, headed) = (lane(Start::Nothing, Kind::Sent), lane(Start::Headers, Kind::Dropped));
+        let lanes = vec![bare, headed, lane(Start::Bytes, Kind::Received)];
+        let (mut tap, ring, _) = tap(lanes, 1 << 16);
+        let packet = packet(&Spec::udp(200), 1, 0);
+        for kind in [Kind::Sent, Kind::Dropped, Kind::Received, Kind::Entered] {
+            tap.tell(&Told::of(kind), &packet, Instant::ZERO, &|| None);
+        }
+        let mut found = Vec::new();
+        told(ring, |record| {
+            assert_eq!(record.bytes, &packet.bytes()[..record.bytes.len()]);
+            found.push((record.kind, record.bytes.len()));
+        });
+        let headers = packet.header_length();
+        let expected =
+            [(Kind::Sent, 0), (Kind::Dropped, headers), (Kind::Received, 100), (Kind::Entered, 100)];
+        assert_eq!(found, expected);
+    }
+
+    /// What happens on other paths, or on none, takes no room; and what was sent also says where it came in.
+    #[test]
+    fn a_lane_of_some_paths_is_told_of_no_others() {
+        let lane = Lane { paths: Some(1..=2), ..Lane::of(&[Kind::Sent, Kind::Received]) };
+        let (mut tap, ring, _) = tap(vec![lane], 1 << 16);
+        let mut packet = packet(&Spec::udp(10), 1, 0);
+        packet.ingress = 5;
+        for path in [0, 1, 2, 3, Packet::NO_PATH] {
+            packet.path = path;
+            for kind in [Kind::Received, Kind::Sent] {
+                tap.tell(&Told { port: Some(9), ..Told::of(kind) }, &packet, Instant::ZERO, &|| None);
+            }
+        }
+        let mut found = Vec::new();
+        told(ring, |record| found.push((record.kind, record.path, record.port, record.ingress)));
+        let expected = [1, 2].map(|path| [(Kind::Received, path, 9, None), (Kind::Sent, path, 9, Some(5))]);
+        assert_eq!(found, expected.concat());
     }
 
     #[test]

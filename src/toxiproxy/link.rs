@@ -11,7 +11,7 @@ use nix::sys::socket::{
 
 use crate::device::tun::{Offload, Tun, TunOptions};
 use crate::device::{DeviceError, Queue};
-use crate::engine::{Engine, EngineError, EngineOptions, Port, Watch};
+use crate::engine::{Engine, EngineError, EngineOptions, Port};
 use crate::net::defaults::{CONGESTION_CONTROL, Refused};
 use crate::net::{LinkSetup, NetError, Netns, link};
 use crate::pipeline::params::{IcmpParams, Identity, PathParams, PortParams, RouterParams, StageParams};
@@ -71,7 +71,7 @@ impl Link {
         let (far, far_queue) = end("far", &[FAR.ip().into()])?;
         let params = params(seed, stages);
         let ports = vec![Port::Routed(near_queue), Port::Routed(far_queue)];
-        let options = EngineOptions { pin: Vec::new(), watch: Watch::default() };
+        let options = EngineOptions::default();
         let engine = Engine::start(&params, vec![ports], &options)?;
         let listener = far.run(|| listener(FAR))??;
         Ok((Self { engine, near, _far: far, params: Mutex::new(params) }, listener))

@@ -12,9 +12,8 @@ use crate::cli::subnets::Subnets;
 use crate::config::plan::{NetnsRef, PathPlan, PortKind, PortPlan, RoutePlan, RouteTarget, WorkerCount};
 use crate::config::spec::Spec;
 use crate::config::{Aim, Plan};
-use crate::engine::Watch;
 use crate::engine::network::{Network, NetworkError, router_params};
-use crate::journal;
+use crate::journal::{self, Taps};
 use crate::net::{NetError, Netns, link};
 use crate::reach::Reach;
 
@@ -42,7 +41,7 @@ impl Link {
         args: &Exec,
         faults: &Faults,
         (inner, around): (&Netns, &Around),
-        (watch, seed): (Watch, u64),
+        (taps, seed): (Vec<Taps>, u64),
     ) -> anyhow::Result<Self> {
         let own = Netns::own()?;
         let mut taken = link::addresses(&own)?;
@@ -59,7 +58,7 @@ impl Link {
                 HOST => Ok::<_, NetError>((far.as_ref().unwrap_or(&own).clone(), None)),
                 _ => Ok((inner.clone(), None)),
             };
-            match Network::start(&plan, seed, watch.clone(), netns) {
+            match Network::start(&plan, seed, taps.clone(), netns) {
                 Ok(network) => {
                     let outside = around.outside.as_ref().zip(far.as_ref());
                     let reach = outside

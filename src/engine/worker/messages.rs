@@ -82,10 +82,8 @@ impl Worker {
             Message::Change(..) | Message::Replace(..) | Message::Freeze(..) | Message::Close(_) => {
                 Some(self.caches.pause())
             }
-            // While a listener wants received or sent packets, no packet may pass in the kernel.
-            Message::Listen(_, tap, _) if tap.wants(Kind::Received) || tap.wants(Kind::Sent) => {
-                Some(self.caches.pause())
-            }
+            // While somebody listens to what comes and leaves, no packet stays in the kernel.
+            Message::Listen(_, tap, _) if tap.wants_any(&Kind::PASSING) => Some(self.caches.pause()),
             // The end may take its time.
             Message::Listen(..)
             | Message::Flows(..)
@@ -163,7 +161,7 @@ impl Worker {
     /// Lets flows pass in the kernel again, unless a listener needs their packets.
     fn show_or_not(&mut self) {
         let listeners = &self.queues.listeners;
-        if !self.is_closed && !listeners.wants(Kind::Received) && !listeners.wants(Kind::Sent) {
+        if !self.is_closed && !listeners.wants_any(&Kind::PASSING) {
             self.caches.resume();
         }
     }
@@ -177,6 +175,6 @@ impl Worker {
     /// A report that includes what has passed in the kernel as far as the core was told.
     fn report(&self) -> Report {
         let queues = &self.queues;
-        Report::of(&self.router, &queues.lateness, &queues.times, queues.records_lost, queues.events_lost)
+        Report::of(&self.router, &queues.lateness, &queues.times)
     }
 }

@@ -1,6 +1,7 @@
 use super::*;
 use crate::folder::Folder;
 use crate::journal::names::tests::names;
+use crate::journal::record::Kind;
 use crate::journal::record::tests::record;
 use proptest::prelude::*;
 use std::os::unix::fs::PermissionsExt;
@@ -38,6 +39,17 @@ fn a_journal_is_private_and_replaces_an_old_one_when_it_begins() {
     next.begin();
     next.finish(0);
     assert_eq!(read(&std::fs::read(&path).unwrap()), Some((vec![], false)));
+}
+
+/// What only rings have is not in the file, whose format does not know it.
+#[test]
+fn a_record_of_a_ring_is_written_as_the_format_says() {
+    let folder = Folder::new();
+    let mut writer = writer(&folder.file("journal"));
+    let sent = Record { kind: Kind::Sent, draw: None, ..record() };
+    writer.record(&Record { lanes: 3, ingress: Some(7), is_partial: true, ..sent });
+    assert_eq!(Record::decode(&writer.block), Some((Some(sent), &[][..])));
+    assert_eq!(writer.block[80..96], [0; 16], "no draw");
 }
 
 #[test]

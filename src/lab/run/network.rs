@@ -4,8 +4,8 @@ use std::num::NonZeroUsize;
 
 use crate::config::Plan;
 use crate::config::plan::{PortPlan, WorkerCount};
+use crate::engine::Network;
 use crate::engine::network::router_params;
-use crate::engine::{Network, Records, Watch};
 use crate::journal::Taps;
 use crate::lab::case::{Host, Run};
 use crate::lab::check::Expectation;
@@ -22,9 +22,6 @@ use crate::lab::value::Observations;
 use crate::net::Netns;
 use crate::net::defaults::{CONGESTION_CONTROL, Refused};
 use crate::pipeline::params::RouterParams;
-
-/// Records that wait for the collector.
-const RECORDS: usize = 1 << 16;
 
 /// A running network.
 pub(super) struct Lab {
@@ -47,12 +44,12 @@ impl Lab {
         let drops = Drops::start(run, expect);
         let hosts = run.network.hosts.iter().map(make_host).collect::<Result<Vec<_>, _>>()?;
         let plan = plan(run, seed);
-        let records = Records::new(RECORDS);
-        let evidence = Evidence::collect(&plan, records.clone());
+        let collect = |error: std::io::Error| RunError::Record(format!("the records of packets: {error}"));
+        let (evidence, collected) = Evidence::collect(&plan).map_err(collect)?;
         let netns = |index: usize, _: &PortPlan| Ok((hosts[index].1.clone(), None));
-        let journal = prepare(&router_params(&plan, seed)).map_err(RunError::Record)?;
-        let watch = Watch { records: Some(records), journal, ..Watch::default() };
-        let network = Network::start(&plan, seed, watch, netns)?;
+        let mut taps = prepare(&router_params(&plan, seed)).map_err(RunError::Record)?;
+        taps.push(collected);
+        let network = Network::start(&plan, seed, taps, netns)?;
         let addresses = run
             .network
             .hosts

@@ -53,12 +53,6 @@ pub fn writable(fd: impl AsFd, stop: Option<&Stop>, deadline: Option<Deadline>) 
     wait(fd.as_fd(), PollFlags::POLLOUT, stop, deadline)
 }
 
-/// Waits for `span`, or until the step is over; true in the latter case.
-pub fn stopped_within(span: std::time::Duration, stop: &Stop) -> bool {
-    // Nothing is ever written to the pair: it becomes readable by being closed. A failed poll must not wait forever.
-    !matches!(wait(stop.0.as_fd(), PollFlags::POLLIN, None, Some(Deadline::after(span))), Ok(Wake::Late))
-}
-
 fn wait(
     fd: BorrowedFd<'_>,
     events: PollFlags,

@@ -1,10 +1,7 @@
-//! Events for a log: packets that came, left or were dropped on the paths. Each worker has its own ring of events.
-//!
-//! A worker never waits and never wakes another thread: it puts an event into its ring, or counts that the ring was full. The
-//! writer of the log reads the rings from time to time.
+//! Events of a log: packets that came to a path, left it or were dropped on it.
 
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
-
+use crate::journal;
+use crate::journal::record::Record;
 use crate::pipeline::packet::Packet;
 use crate::pipeline::router::What;
 use crate::pipeline::time::Instant;
@@ -66,6 +63,23 @@ impl Event {
         })
     }
 
+    /// The event of a record of a running router.
+    pub fn told(record: &Record<'_>) -> Option<Self> {
+        let kind = match record.kind {
+            journal::Kind::Entered => Kind::Came,
+            journal::Kind::Sent => Kind::Left,
+            journal::Kind::Dropped => Kind::Dropped,
+            journal::Kind::Received
+            | journal::Kind::Held
+            | journal::Kind::Rewritten
+            | journal::Kind::Created
+            | journal::Kind::Released => return None,
+        };
+        let Record { path, wires, each, last, lineage, flow, index, .. } = *record;
+        let at = Instant::from_nanos(record.at);
+        (path != Packet::NO_PATH).then_some(Self { at, kind, path, wires, each, last, lineage, flow, index })
+    }
+
     /// IP length and number in the flow of each wire packet.
     pub fn packets(&self) -> impl Iterator<Item = (u32, u64)> + use<> {
         let Self { wires, each, last, index, .. } = *self;
@@ -76,53 +90,14 @@ impl Event {
     }
 }
 
-/// Makes workers record events.
-#[derive(Debug, Clone)]
-pub struct Events {
-    capacity: usize,
-    /// Only of paths below this.
-    paths: u16,
-    rings: Sender<Receiver<Event>>,
-}
-
-impl Events {
-    /// For the first `paths` paths, with rings of `capacity` events. The readers' ends of the workers' rings come through the
-    /// receiver.
-    pub fn new(capacity: usize, paths: usize) -> (Self, Receiver<Receiver<Event>>) {
-        let (rings, receiver) = unbounded();
-        (Self { capacity, paths: u16::try_from(paths).unwrap_or(Packet::NO_PATH), rings }, receiver)
-    }
-
-    /// A worker's end of a ring of its own.
-    pub(super) fn tap(&self) -> Tap {
-        let (sender, receiver) = bounded(self.capacity);
-        // If the reader has ended, the ring fills, and the records that do not fit are counted.
-        let _ = self.rings.send(receiver);
-        Tap { sender, paths: self.paths }
-    }
-}
-
-/// A worker's end of its ring.
-#[derive(Debug)]
-pub(super) struct Tap {
-    sender: Sender<Event>,
-    paths: u16,
-}
-
-impl Tap {
-    /// False if the ring was full.
-    #[inline]
-    pub(super) fn push(&self, what: What, packet: &Packet, at: Instant) -> bool {
-        match Event::of(what, packet, at) {
-            Some(event) if event.path < self.paths => self.sender.try_send(event).is_ok(),
-            _ => true,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use crossbeam_channel::{Sender, unbounded};
+
     use super::*;
+    use crate::journal::tap::Told;
+    use crate::journal::{Finished, Hub, Lane, Sink, Start};
+    use crate::pipeline::counters::Reason;
     use crate::pipeline::packet::Offload;
     use crate::pipeline::pool::{HEADROOM, Pool};
     use crate::pipeline::testing::Spec;
@@ -161,15 +136,47 @@ mod tests {
         assert_eq!(event.packets().collect::<Vec<_>>(), [(65_575, 0)]);
     }
 
+    /// A log of a capture is made of packets, one of a running router of records: both say the same.
     #[test]
-    fn a_full_ring_loses_events_and_waits_for_nobody() {
-        let (events, rings) = Events::new(2, 1);
-        let tap = events.tap();
-        let told = |path| tap.push(What::Sent(1), &train(path), Instant::ZERO);
-        // What no log is about takes no room.
-        assert_eq!([0, 1, Packet::NO_PATH, 0, 0].map(told), [true, true, true, true, false]);
-        let ring = rings.try_recv().unwrap();
-        assert_eq!(ring.try_iter().count(), 2);
-        assert!(told(0));
+    fn a_record_is_the_event_of_its_packet() {
+        let kinds = [
+            (What::Entered, journal::Kind::Entered),
+            (What::Sent(1), journal::Kind::Sent),
+            (What::Dropped(None, Reason::Loss), journal::Kind::Dropped),
+            (What::Received(0), journal::Kind::Received),
+        ];
+        let (sink, told) = unbounded();
+        let kinds_of = kinds.map(|(_, kind)| kind);
+        let lane = Lane { start: Start::Nothing, ..Lane::of(&kinds_of) };
+        let (hub, taps) = Hub::with_ring(lane, Box::new(Teller(sink)), 1 << 16).unwrap();
+        hub.begin();
+        let mut tap = taps.tap(8);
+        let mut expected = Vec::new();
+        for (number, path) in (0..).zip([0, 3, Packet::NO_PATH]) {
+            let mut packet = train(path);
+            (packet.lineage, packet.flow.identity) = (number, 77);
+            for (what, kind) in kinds {
+                let at = Instant::from_nanos(1_000 + u64::from(number));
+                expected.push(Event::of(what, &packet, at));
+                tap.tell(&Told::of(kind), &packet, at, &|| None);
+            }
+        }
+        drop(tap);
+        hub.finish();
+        assert_eq!(told.try_iter().collect::<Vec<_>>(), expected);
+        assert_eq!(expected.iter().flatten().count(), 6);
+    }
+
+    /// Tells the events of its records.
+    struct Teller(Sender<Option<Event>>);
+
+    impl Sink for Teller {
+        fn record(&mut self, record: &Record<'_>) {
+            self.0.send(Event::told(record)).unwrap();
+        }
+
+        fn finish(self: Box<Self>, _lost: u64) -> Finished {
+            Finished::default()
+        }
     }
 }
