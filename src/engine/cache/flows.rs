@@ -202,7 +202,10 @@ impl FlowCache {
         now: Instant,
     ) {
         if let Some(number) = arrived.member {
-            (self.members[number].flow, self.members[number].end) = (flow, end);
+            let member = &mut self.members[number];
+            // A SYN has opened another connection: what the table knows is about the one before.
+            member.has_end &= member.flow == flow;
+            (member.flow, member.end) = (flow, end);
             return;
         }
         let Some((key, index)) = router.flow(flow) else { return };
