@@ -159,6 +159,10 @@ fn enter() {
     ip(&["link", "set", "lo", "up"]);
     // A network, which a way out needs, and what is attached to; its ends talk about their addresses.
     ip(&["link", "add", "kill0", "type", "veth", "peer", "name", "kill1"]);
+    // An address that IPv6 gives them by itself would be tentative when the network is first looked at, and later not.
+    for device in ["kill0", "kill1"] {
+        ip(&["link", "set", device, "addrgenmode", "none"]);
+    }
     ip(&["addr", "add", "10.88.7.1/24", "dev", "kill0"]);
     ip(&["link", "set", "kill0", "up"]);
     ip(&["link", "set", "kill1", "up"]);

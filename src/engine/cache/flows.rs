@@ -203,7 +203,7 @@ impl FlowCache {
     ) {
         if let Some(number) = arrived.member {
             let member = &mut self.members[number];
-            // A SYN has opened another connection: what the table knows is about the one before.
+            // After a SYN, the table's end is that of the previous connection.
             member.has_end &= member.flow == flow;
             (member.flow, member.end) = (flow, end);
             return;
@@ -436,14 +436,13 @@ impl FlowCache {
         }
         let device = self.ends[out].device;
         let is_ready = unread == 0 && self.is_all_back(out, written, now);
-        self.members[number].has_end = end.is_some();
         self.table.set_end(entry, end.unwrap_or_default());
         if !is_ready || !self.entry(number).open(state, quiet.count, quiet.longest, device) {
             return false;
         }
         let member = &mut self.members[number];
         (member.is_open, member.read, member.unread) = (true, 0, Loss::default());
-        member.told.packets = 0;
+        (member.told.packets, member.has_end) = (0, end.is_some());
         router.keep(flow, true);
         true
     }
