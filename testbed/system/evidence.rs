@@ -69,7 +69,17 @@ fn a_user_namespace_has_no_trace_and_the_case_passes_all_the_same() {
     // A host's own tracefs, whose files belong to root, would be open to this user too.
     let script = "mount -t tmpfs none /sys/kernel/tracing && exec \"$@\"";
     let output = tool("unshare")
-        .args(["-Urnm", "sh", "-c", script, "sh", env!("CARGO_BIN_EXE_faultwire"), "case", "run", file.path()])
+        .args([
+            "-Urnm",
+            "sh",
+            "-c",
+            script,
+            "sh",
+            env!("CARGO_BIN_EXE_faultwire"),
+            "case",
+            "run",
+            file.path(),
+        ])
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", said(&output));
