@@ -503,4 +503,17 @@ mod tests {
         // Five standard deviations.
         assert!((25..=75).contains(&fired), "{fired}");
     }
+
+    #[test]
+    fn a_trigger_acts_from_its_beginning_to_its_end() {
+        let at = |nanos| Some(Duration::from_nanos(nanos));
+        let acts = |trigger: &Trigger| {
+            let packet = Spec::udp(9).frame().parse().unwrap();
+            [99, 100, 199, 200].map(|nanos| gate(trigger).claim(&packet, 1, Instant::from_nanos(nanos)).acts)
+        };
+        let (from, until) = (at(100), at(200));
+        assert_eq!(acts(&Trigger { from, ..Trigger::default() }), [false, true, true, true]);
+        assert_eq!(acts(&Trigger { until, ..Trigger::default() }), [true, true, true, false]);
+        assert_eq!(acts(&Trigger { from, until, ..Trigger::default() }), [false, true, true, false]);
+    }
 }

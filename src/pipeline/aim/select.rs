@@ -485,4 +485,20 @@ mod tests {
         assert_eq!(opened.of_flow(&tcp, Some(Opened::After)), OfFlow::All);
         assert_eq!(opened.of_flow(&tcp, Some(Opened::Before)), OfFlow::No);
     }
+
+    #[test]
+    fn fragments_are_told_apart() {
+        let fragments = Spec { extra: Extra::Fragments(64), ..Spec::udp(200) }.frames();
+        let (first, later, whole) = (&fragments[0], &fragments[1], &Spec::udp(9).frame());
+        for (fragment, expected) in [
+            (FragmentSelect::None, [true, false, false]),
+            (FragmentSelect::Any, [false, true, true]),
+            (FragmentSelect::First, [false, true, false]),
+            (FragmentSelect::Later, [false, false, true]),
+        ] {
+            let select = Select { fragment: Some(fragment), ..Select::default() };
+            let takes = [whole, first, later].map(|frame| select.run(&frame.parse().unwrap(), 1).acts);
+            assert_eq!(takes, expected, "{fragment:?}");
+        }
+    }
 }

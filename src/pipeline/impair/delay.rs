@@ -159,3 +159,59 @@ impl crate::pipeline::testing::laws::Lawful for DelayParams {
         Some(Self { reorder: false, ..self })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::params::ImpairmentParams;
+    use crate::pipeline::testing::{Run, Spec, stage};
+    use crate::pipeline::time::Duration;
+
+    /// How long each of 1,000 packets waits that come every millisecond, and how many were held back to keep the order.
+    fn waits(reorder: bool) -> (Vec<u64>, u64) {
+        let (delay, jitter) = (Duration::from_millis(20), Duration::from_millis(10));
+        let params =
+            DelayParams { delay, jitter, distribution: Distribution::Uniform, reorder, half_life: None };
+        let mut run = Run::new(vec![stage(ImpairmentParams::Delay(params))]);
+        let came = |id: u16| 1_000_000_000 + u64::from(id) * 1_000_000;
+        for id in 0..1_000 {
+            run.feed(Instant::from_nanos(came(id)), &Spec { id, ..Spec::udp(9) }.frame());
+        }
+        run.finish();
+        let id = |bytes: &[u8]| u16::from_be_bytes([bytes[4], bytes[5]]);
+        let waits = run.wires().iter().map(|wire| wire.at.as_nanos() - came(id(&wire.bytes))).collect();
+        (waits, run.router.paths()[0].seats[0].occupant.stage().unwrap().clamped())
+    }
+
+    #[test]
+    fn each_packet_waits_for_the_delay_within_its_jitter() {
+        for reorder in [false, true] {
+            let (waits, clamped) = waits(reorder);
+            assert_eq!(waits.len(), 1_000);
+            assert!(waits.iter().all(|wait| (10_000_000..=30_000_000).contains(wait)), "{waits:?}");
+            let (least, most) = (waits.iter().min().unwrap(), waits.iter().max().unwrap());
+            assert!(most - least > 15_000_000, "{least} to {most}");
+            // A delay that wanders hardly ever falls by a millisecond in a millisecond: 1 in 10^5.
+            assert!(clamped < 5, "{clamped}");
+        }
+    }
+
+    /// A delay that falls faster than time is held back, and that is counted.
+    #[test]
+    fn what_is_held_back_is_counted() {
+        let half_life = Some(Duration::from_micros(10));
+        let (delay, jitter) = (Duration::from_millis(20), Duration::from_millis(10));
+        let params =
+            DelayParams { delay, jitter, distribution: Distribution::Uniform, reorder: false, half_life };
+        let mut run = Run::new(vec![stage(ImpairmentParams::Delay(params))]);
+        for id in 0..1_000 {
+            run.feed(Instant::from_nanos(1_000_000 * u64::from(id)), &Spec { id, ..Spec::udp(9) }.frame());
+        }
+        run.finish();
+        // Who is held back leaves together with a packet before it.
+        let together = run.times().windows(2).filter(|pair| pair[0] == pair[1]).count() as u64;
+        let clamped = run.router.paths()[0].seats[0].occupant.stage().unwrap().clamped();
+        assert!(together > 500, "{together}");
+        assert_eq!(clamped, together);
+    }
+}

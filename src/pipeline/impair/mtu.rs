@@ -241,4 +241,20 @@ mod tests {
         assert_eq!(data, whole[20..]);
         assert_eq!((run.stage(0).created.packets, counts(&run)), (2, (0, 0, 1)));
     }
+
+    #[test]
+    fn black_holes_and_links_too_small_for_ipv6_are_traps() {
+        let traps = |mtu, overhead, action, ipv6| {
+            MtuParams { mtu, overhead, action }.traps(&Place { mtu: None, ipv6 })
+        };
+        assert_eq!(traps(1_280, 0, MtuAction::Fragment, true), [""; 0]);
+        assert_eq!(traps(1_279, 0, MtuAction::Fragment, false), [""; 0]);
+        assert_eq!(
+            traps(1_300, 50, MtuAction::Fragment, true),
+            ["1250 bytes are less than IPv6 can work with (1280)"]
+        );
+        let black_hole = traps(1_500, 100, MtuAction::Drop, true);
+        assert_eq!(black_hole.len(), 1);
+        assert!(black_hole[0].starts_with("packets above 1400 bytes vanish"), "{black_hole:?}");
+    }
 }

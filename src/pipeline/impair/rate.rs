@@ -297,4 +297,27 @@ mod tests {
             assert!((59_999..=60_010).contains(&sent), "{name}: {sent}");
         }
     }
+
+    #[test]
+    fn what_no_full_packet_can_pass_is_a_trap() {
+        let traps = |excess, overhead, mtu| {
+            let rate = Rate::from_bits_per_sec(1_000_000).unwrap();
+            RateParams { rate, excess, overhead, share: None }.traps(&Place { mtu, ipv6: false }).len()
+        };
+        let queue = |bytes| Excess::Queue { packets: None, bytes: Some(bytes), time: None };
+        let police = |burst| Excess::Police { burst };
+        for (excess, overhead, expected) in [
+            (police(1_499), 0, 1),
+            (police(1_500), 0, 0),
+            (police(1_500), 38, 1),
+            (police(1_537), 38, 1),
+            (police(1_538), 38, 0),
+            (police(1_480), -20, 0),
+            (queue(1_499), 0, 1),
+            (queue(1_500), 0, 0),
+        ] {
+            assert_eq!(traps(excess, overhead, Some(1_500)), expected, "{excess:?} {overhead}");
+            assert_eq!(traps(excess, overhead, None), 0, "the MTU is not known");
+        }
+    }
 }

@@ -341,4 +341,16 @@ mod tests {
         frame.offload.partial = Some((28, 99));
         assert_eq!(frame.parse().err(), Some(Malformed::BadOffload));
     }
+
+    /// Its segments get theirs when it is cut, by a device too.
+    #[test]
+    fn a_train_with_a_whole_checksum_gets_the_pseudo_header_sum() {
+        let left = Spec::udp(200).train(100).frame();
+        let mut whole = left.clone();
+        whole.offload.partial = None;
+        crate::pipeline::testing::frame::fix_checksums(&mut whole.bytes);
+        assert_ne!(whole.bytes, left.bytes);
+        let packet = whole.parse().unwrap();
+        assert_eq!((packet.bytes(), packet.partial()), (&left.bytes[..], left.offload.partial));
+    }
 }

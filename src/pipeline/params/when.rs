@@ -149,3 +149,23 @@ impl Phase {
         since >= self.from.as_nanos() && self.until.is_none_or(|until| since < until.as_nanos())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_phase_ends_where_the_next_one_begins() {
+        let ms = Duration::from_millis;
+        let phase = |until, period| Phase { number: 1, from: ms(10), until, period };
+        let is_at = |phase: &Phase, millis| phase.is_at(Instant::ZERO + ms(millis));
+        let once = phase(Some(ms(20)), None);
+        assert_eq!([9, 10, 19, 20, 40].map(|millis| is_at(&once, millis)), [false, true, true, false, false]);
+        let again = phase(Some(ms(20)), Some(ms(30)));
+        assert_eq!(
+            [19, 20, 39, 40, 49, 50].map(|millis| is_at(&again, millis)),
+            [true, false, false, true, true, false]
+        );
+        assert!(is_at(&phase(None, None), 1_000_000));
+    }
+}

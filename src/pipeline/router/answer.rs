@@ -119,3 +119,42 @@ impl Answers {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::testing::{Frame, Spec};
+    use crate::pipeline::wire::samples;
+
+    /// How many of errors asked for at these milliseconds are allowed.
+    fn allowed(rate: u32, millis: &[u64]) -> usize {
+        let mut answers = Answers::new(IcmpParams { rate, ..IcmpParams::default() });
+        let at = |millis: u64| Instant::ZERO + Duration::from_millis(millis);
+        millis.iter().filter(|&&millis| answers.allow(at(millis))).count()
+    }
+
+    #[test]
+    fn errors_come_at_their_rate_after_a_burst_of_a_tenth() {
+        // 100 a second: a burst of 10, then one each 10 ms.
+        assert_eq!(allowed(100, &[0; 50]), 10);
+        assert_eq!(allowed(100, &[&[1_000; 50][..], &[1_009; 9], &[1_010; 9], &[1_035; 9]].concat()), 13);
+        // Below ten a second one at a time.
+        assert_eq!(allowed(5, &[0, 0, 199, 200, 200, 399, 400]), 3);
+        assert_eq!(allowed(0, &[0, 1_000]), 0);
+    }
+
+    #[test]
+    fn what_is_forbidden_or_switched_off_takes_no_token() {
+        let params = IcmpParams { rate: 1, unreachable: false, ..IcmpParams::default() };
+        let mut answers = Answers::new(params);
+        let mut pool = Pool::new();
+        let mut ask = |frame: &Frame, error| {
+            answers.error(&frame.parse().unwrap(), error, &[], &mut pool, Instant::ZERO).is_some()
+        };
+        let error = Frame::plain(samples::UNREACHABLE_V4.to_vec());
+        assert!(!ask(&Spec::udp(9).frame(), IcmpError::NetUnreachable), "switched off");
+        assert!(!ask(&error, IcmpError::TimeExceeded), "about an error");
+        assert!(ask(&Spec::udp(9).frame(), IcmpError::TimeExceeded));
+        assert!(!ask(&Spec::udp(9).frame(), IcmpError::TimeExceeded), "above the rate");
+    }
+}

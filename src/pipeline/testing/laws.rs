@@ -285,6 +285,15 @@ proptest! {
         }
     }
 
+    /// Whatever their parameters.
+    #[test]
+    fn few_stages_have_traps(params in impairment(), ipv6 in any::<bool>()) {
+        let traps = params.traps(&Place { mtu: Some(1_500), ipv6 });
+        let may_have = ["rate", "mtu", "dualpi2", "netem"].contains(&params.type_name());
+        prop_assert!(may_have || traps.is_empty(), "{:?}: {:?}", params, traps);
+        prop_assert!(!traps.iter().any(String::is_empty), "{:?}", params);
+    }
+
     /// Nothing leaves before it came: the number of wire packets that have left never runs ahead, and time only goes on
     /// (which [`Run`] checks).
     #[test]

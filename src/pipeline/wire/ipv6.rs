@@ -383,4 +383,15 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn ecn_is_set_beside_the_codepoint() {
+        let mut bytes = samples::udp_v6(b"hello");
+        let mut packet = Ipv6::new(&mut bytes).unwrap();
+        for ecn in [0, 1, 2, 3, 0] {
+            // Only the low two bits count.
+            packet.set_ecn(ecn | 0xf8);
+            assert_eq!((packet.dscp(), packet.ecn(), packet.flow_label()), (46, ecn, 0xabcde));
+        }
+    }
 }
