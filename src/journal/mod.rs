@@ -19,6 +19,7 @@ mod transmissions;
 pub use hub::{Finished, Hub, Notes, Sink};
 pub use names::Names;
 pub use note::{Note, NoteKind};
+#[cfg(feature = "capture")]
 pub(crate) use payload::Cells;
 pub use record::{Kind, Record};
 pub use tap::{Lane, Start, Tap, Taps};

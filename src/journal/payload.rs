@@ -122,6 +122,7 @@ impl Cells {
     }
 
     /// The cell of wire packet `wire`: the sum of its payload, and what is kept of it. Nothing if there is none.
+    #[cfg(feature = "capture")]
     pub(crate) fn read(self, cells: &[u8], wire: u32) -> (u16, &[u8]) {
         let stride = SUM as usize + self.kept as usize;
         let cell =
