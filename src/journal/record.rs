@@ -209,11 +209,12 @@ impl Record<'_> {
         ]);
         words[12] = u64::from(tcp.sequence) | u64::from(tcp.payload) << 32;
         words[13] = self.before.len() as u64 | u64::from(self.lanes) << 16 | (behind as u64) << 32;
-        // Places of a known size are stores; others would be calls of memcpy.
-        for (place, word) in out.as_chunks_mut().0.iter_mut().zip(words) {
+        // With a known size these are stores; otherwise each would be a call of memcpy.
+        let (fixed, rest) = out.split_first_chunk_mut::<FIXED>().expect("room for the fixed part");
+        for (place, word) in fixed.as_chunks_mut().0.iter_mut().zip(words) {
             *place = word.to_le_bytes();
         }
-        out[FIXED..length].copy_from_slice(self.before);
+        rest[..self.before.len()].copy_from_slice(self.before);
         &out[..length]
     }
 }
