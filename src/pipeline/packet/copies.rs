@@ -153,9 +153,10 @@ mod tests {
         let mut pool = Pool::new();
         let frame = Spec::udp(100).frame();
         let mut packet = frame.parse().unwrap();
-        assert!(!packet.has_waited());
-        packet.set_waited();
+        packet.set_phase(2);
         packet.set_phase(5);
+        assert_eq!((packet.has_waited(), packet.phase()), (false, 5));
+        packet.set_waited();
         let copy = packet.copy(&mut pool, 1);
         let derived =
             packet.derive(&mut pool, frame.bytes.len(), 1, |out| out.copy_from_slice(&frame.bytes)).unwrap();

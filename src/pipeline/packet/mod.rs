@@ -311,7 +311,9 @@ mod tests {
     #[test]
     fn a_train_is_longer_than_its_segment() {
         let wires = |payload| {
-            let packet = Spec::udp(payload).train(100).frame().parse().unwrap();
+            let mut frame = Spec::udp(payload).frame();
+            frame.offload.segment = 100;
+            let packet = frame.parse().unwrap();
             (packet.segment(), packet.wires())
         };
         assert_eq!([99, 100, 101].map(wires), [(0, 1), (0, 1), (100, 2)]);
