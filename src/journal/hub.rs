@@ -140,7 +140,8 @@ impl Hub {
         longest: Duration,
         yields: bool,
     ) -> std::io::Result<(Self, Taps)> {
-        let (reader, taps) = Reader::new(sinks, ring);
+        let (mut reader, taps) = Reader::new(sinks, ring);
+        reader.yields = yields;
         let (words, told) = unbounded();
         let notes = Notes { words, lost: Arc::clone(&reader.lost) };
         let desk = Desk { reader, longest, notes: Vec::new(), asked: Vec::new() };
@@ -260,6 +261,9 @@ pub struct Reader {
     /// Rings of workers that have been started since the last look.
     new: Receiver<Consumer<u8>>,
     rings: Vec<(Consumer<u8>, Begun)>,
+    /// Lets other threads run after each chunk: the scheduler would let this one go on to the end of its time slice, some milliseconds,
+    /// while a worker on the same core waits.
+    yields: bool,
     /// Of each sink's lane.
     lost: Arc<[AtomicU64]>,
 }
@@ -275,7 +279,7 @@ impl Reader {
     pub fn new(sinks: Vec<(Lane, Box<dyn Sink>)>, ring: usize) -> (Self, Taps) {
         let (lanes, sinks): (Vec<Lane>, Vec<Box<dyn Sink>>) = sinks.into_iter().unzip();
         let (taps, new, lost) = Taps::new(lanes, ring);
-        (Self { sinks, new, rings: Vec::new(), lost }, taps)
+        (Self { sinks, new, rings: Vec::new(), yields: false, lost }, taps)
     }
 
     /// The router runs, records will come.
@@ -286,19 +290,25 @@ impl Reader {
     /// Empties the rings, and forgets those whose worker has ended. Whether there was anything.
     pub fn read(&mut self) -> bool {
         self.rings.extend(self.new.try_iter().map(|ring| (ring, Begun::default())));
-        let (sinks, mut found) = (&mut self.sinks, false);
+        let (sinks, yields, mut found) = (&mut self.sinks, self.yields, false);
         self.rings.retain_mut(|(ring, begun)| {
             // Asked first: what the worker told before it ended is there then.
             let has_ended = ring.is_abandoned();
-            while let Ok(chunk) = ring.read_chunk(ring.slots().min(CHUNK))
-                && !chunk.is_empty()
+            // What comes in the meantime is left for the next look, so that a busy worker does not keep notes and other rings waiting.
+            let mut left = ring.slots();
+            while left > 0
+                && let Ok(chunk) = ring.read_chunk(left.min(CHUNK))
             {
                 found = true;
+                left -= chunk.len();
                 let (first, second) = chunk.as_slices();
                 for bytes in [first, second] {
                     each_record(begun, bytes, |record| hand_over(sinks, record));
                 }
                 chunk.commit_all();
+                if yields {
+                    std::thread::yield_now();
+                }
             }
             !has_ended
         });
@@ -391,9 +401,11 @@ fn hand_over(sinks: &mut [Box<dyn Sink>], record: &Record<'_>) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use super::*;
     use crate::journal::record::Kind;
-    use crate::journal::tap::Told;
+    use crate::journal::tap::{Tap, Told};
     use crate::pipeline::packet::{Offload, Packet};
     use crate::pipeline::pool::HEADROOM;
     use crate::pipeline::testing::Spec;
@@ -425,6 +437,49 @@ mod tests {
         let sinks: Vec<(Lane, Box<dyn Sink>)> = vec![(Lane::of(&Kind::ALL), Box::new(Teller(said)))];
         let (hub, taps) = Hub::start(sinks).unwrap();
         (hub, taps, heard)
+    }
+
+    fn packet() -> Packet {
+        let frame = Spec::udp(10).frame().bytes;
+        let buffer = [vec![0; HEADROOM], frame.clone()].concat().into_boxed_slice();
+        Packet::parse(buffer, frame.len(), Offload::default(), 0).unwrap()
+    }
+
+    /// For each record that it is handed, its worker tells the next one.
+    struct Busy {
+        tap: Arc<Mutex<Option<Tap>>>,
+        records: Sender<u64>,
+    }
+
+    impl Sink for Busy {
+        fn record(&mut self, record: &Record<'_>) {
+            assert!(record.index < 3, "one look reads records that were told after it began");
+            let mut next = packet();
+            next.index = record.index + 1;
+            let mut tap = self.tap.lock().unwrap();
+            tap.as_mut().unwrap().tell(&Told::of(Kind::Sent), &next, Instant::ZERO, &|| None);
+            self.records.send(record.index).unwrap();
+        }
+
+        fn finish(self: Box<Self>, _lost: u64) -> Finished {
+            Finished::default()
+        }
+    }
+
+    /// Otherwise notes, and the end, would wait for a pause in the traffic.
+    #[test]
+    fn a_look_ends_while_a_worker_goes_on() {
+        let (records, read) = unbounded();
+        let tap = Arc::new(Mutex::new(None));
+        let sink: Box<dyn Sink> = Box::new(Busy { tap: Arc::clone(&tap), records });
+        let (mut reader, taps) = Reader::new(vec![(Lane::of(&Kind::ALL), sink)], 1 << 20);
+        let mut first = taps.tap(8);
+        first.tell(&Told::of(Kind::Sent), &packet(), Instant::ZERO, &|| None);
+        *tap.lock().unwrap() = Some(first);
+        for index in 0..3 {
+            assert!(reader.read());
+            assert_eq!(read.try_iter().collect::<Vec<_>>(), [index]);
+        }
     }
 
     /// Wherever a ring ends or its reader has come to, records are handed on whole and in order.
@@ -493,9 +548,7 @@ mod tests {
         assert!(heard.is_empty());
         hub.begin();
         assert_eq!(heard.recv().unwrap(), "begin");
-        let frame = Spec::udp(10).frame().bytes;
-        let buffer = [vec![0; HEADROOM], frame.clone()].concat().into_boxed_slice();
-        let mut packet = Packet::parse(buffer, frame.len(), Offload::default(), 0).unwrap();
+        let mut packet = packet();
         for index in 0..20 {
             packet.index = index;
             tap.tell(&Told::of(Kind::Sent), &packet, Instant::ZERO, &|| None);
