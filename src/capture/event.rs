@@ -1,4 +1,4 @@
-//! Events of a log: packets that came to a path, left it or were dropped on it.
+//! Events of a log: packets that arrive at a path, leave it or are dropped on it.
 
 use crate::journal;
 use crate::journal::record::Record;
@@ -6,12 +6,12 @@ use crate::pipeline::packet::Packet;
 use crate::pipeline::router::What;
 use crate::pipeline::time::Instant;
 
-/// One thing that happened to some wire packets that follow each other in a flow.
+/// One event of consecutive wire packets of a flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Event {
-    /// When, in the time of the router: when a packet was due, not how late it left.
+    /// Time of the router's clock; for a packet that left, the time at which it was due.
     pub at: Instant,
-    /// What.
+    /// Kind of the event.
     pub kind: Kind,
     /// The path.
     pub path: u16,
@@ -32,7 +32,7 @@ pub struct Event {
 /// What can happen on a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// They came to the path.
+    /// They arrived at the path.
     Came,
     /// They left it.
     Left,
@@ -41,7 +41,7 @@ pub enum Kind {
 }
 
 impl Event {
-    /// The event of a packet; `None` if it does not belong to a path, or logs have no line for it.
+    /// The event of a packet; `None` if the packet belongs to no path, or if logs have no line for the event.
     pub fn of(what: What, packet: &Packet, at: Instant) -> Option<Self> {
         let kind = match what {
             What::Entered => Kind::Came,
@@ -122,7 +122,7 @@ mod tests {
         assert_eq!(Event::of(What::Sent(1), &train(Packet::NO_PATH), Instant::ZERO), None);
     }
 
-    /// IPv6 does not count its own header: its longest packet has more bytes than fit 16 bits.
+    /// The length in an IPv6 header does not count the header: the longest packet has more than 65,535 bytes.
     #[test]
     fn lengths_above_65_535_are_told() {
         let length = crate::pipeline::pool::MAX_PACKET;
@@ -136,7 +136,7 @@ mod tests {
         assert_eq!(event.packets().collect::<Vec<_>>(), [(65_575, 0)]);
     }
 
-    /// A log of a capture is made of packets, one of a running router of records: both say the same.
+    /// The log of a capture is made from packets, the log of a running router from records: both have the same events.
     #[test]
     fn a_record_is_the_event_of_its_packet() {
         let kinds = [
@@ -167,7 +167,7 @@ mod tests {
         assert_eq!(expected.iter().flatten().count(), 6);
     }
 
-    /// Tells the events of its records.
+    /// Sends the events of its records.
     struct Teller(Sender<Option<Event>>);
 
     impl Sink for Teller {

@@ -7,14 +7,14 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// When another file is begun, and how many stay.
+/// The rules for starting another file, and the number of files that are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Rotation {
-    /// Once a file has so many bytes.
+    /// Starts another file once this one has so many bytes.
     pub bytes: Option<u64>,
-    /// Once a file is so old, with the next packet.
+    /// Starts another file with the first packet after this time.
     pub time: Option<Duration>,
-    /// The latest so many stay; `None`: all.
+    /// Number of files that are kept, the latest ones; `None`: all.
     pub keep: Option<NonZeroU32>,
 }
 
@@ -36,7 +36,7 @@ pub fn open(path: &Path) -> std::io::Result<File> {
 /// The file that is written.
 #[derive(Debug)]
 pub(super) struct Files {
-    /// Of the first.
+    /// Name of the first file.
     path: PathBuf,
     file: File,
     keep: Option<NonZeroU32>,
@@ -47,7 +47,7 @@ pub(super) struct Files {
 }
 
 impl Files {
-    /// Begins with `file`, which is called `path`.
+    /// Begins with `file`, whose name is `path`.
     pub(super) fn new(file: File, path: &Path, keep: Option<NonZeroU32>) -> Self {
         Self { path: path.to_owned(), file, keep, number: 1, good: 0 }
     }
@@ -57,7 +57,7 @@ impl Files {
         name(&self.path, self.number)
     }
 
-    /// How many there were.
+    /// Number of files so far.
     pub(super) const fn number(&self) -> u32 {
         self.number
     }
@@ -70,7 +70,7 @@ impl Files {
     /// Empties the file.
     ///
     /// # Errors
-    /// If the system does not let it.
+    /// If the system refuses it.
     pub(super) fn clear(&mut self) -> std::io::Result<()> {
         // A pipe has no length to cut.
         if self.file.metadata()?.is_file() {
@@ -81,7 +81,7 @@ impl Files {
         Ok(())
     }
 
-    /// Begins the next file, and removes the oldest one if that is too many.
+    /// Begins the next file, and removes the oldest one if there are too many.
     ///
     /// # Errors
     /// If it cannot be made.

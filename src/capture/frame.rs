@@ -1,4 +1,4 @@
-//! A frame of a capture: finding its IP packet, and making the frame of a packet that leaves.
+//! Frames of a capture: finds the IP packet in a frame, and makes the frame of a packet that leaves.
 
 use crate::capture::bytes::length32;
 use crate::capture::source::Frame;
@@ -12,8 +12,8 @@ const IPV6_HEADER: usize = 40;
 const TCP_HEADER: usize = 20;
 
 impl Place {
-    /// Of the packet that begins at `offset` of `frame` and stands in `packet`, filled up to its length on the wire, which is
-    /// left with its length told.
+    /// For the packet at `offset` of `frame`. `packet` has it padded to its length on the wire; its header gets that length if it has
+    /// none.
     pub(super) fn find(frame: &Frame<'_>, offset: usize, packet: &mut [u8]) -> Self {
         let fcs = right_fcs(frame);
         let whole = packet.len() - fcs;
@@ -38,16 +38,16 @@ fn fcs_of(covered: &[u8]) -> [u8; FCS] {
     crc32fast::hash(covered).to_le_bytes()
 }
 
-/// Tells the length of a packet captured before segmentation, whose header leaves it at zero; whether it did.
+/// Writes the length into the header of a packet that was captured before segmentation, if it is zero there. True if it was.
 fn tell(packet: &mut [u8]) -> bool {
     let length = packet.len();
     match packet.first().map(|first| first >> 4) {
         Some(4) if length >= 20 && packet[2..4] == [0, 0] => {
-            // A longer one than its header can tell stays as it is, which no router takes.
+            // A length that does not fit into the header stays zero. No router accepts such a packet.
             let Ok(length) = u16::try_from(length) else { return false };
             set_total(packet, length);
         }
-        // There, zero is also the length of nothing: only TCP cannot mean that.
+        // In IPv6, zero can also mean an empty packet, except for TCP.
         Some(6)
             if length >= IPV6_HEADER + TCP_HEADER && packet[4..6] == [0, 0] && packet[6] == protocol::TCP =>
         {
@@ -59,7 +59,7 @@ fn tell(packet: &mut [u8]) -> bool {
     true
 }
 
-/// Sets the total length of an IPv4 packet, whose header checksum stays as right as it was.
+/// Sets the total length of an IPv4 packet. A right header checksum stays right, a wrong one stays wrong.
 fn set_total(packet: &mut [u8], length: u16) {
     let word = |at: usize| u16::from_be_bytes([packet[at], packet[at + 1]]);
     let sum = checksum::update16(word(10), word(2), length);
@@ -67,7 +67,7 @@ fn set_total(packet: &mut [u8], length: u16) {
     packet[10..12].copy_from_slice(&sum.to_be_bytes());
 }
 
-/// The length that the packet's header tells, if there is one.
+/// The length in the packet's header, if it has one.
 fn told(packet: &[u8]) -> usize {
     let (at, rest) =
         if packet.first().is_some_and(|first| first >> 4 == 4) { (2, 0) } else { (4, IPV6_HEADER) };
@@ -75,12 +75,12 @@ fn told(packet: &[u8]) -> usize {
 }
 
 impl Surroundings {
-    /// Makes a frame of `packet` in `out`: its length on the wire, and how much of it is shown.
+    /// Writes the frame of `packet` to `out`. Returns its length on the wire, and the number of bytes that the capture has of it.
     pub(super) fn frame(&self, packet: &[u8], out: &mut Vec<u8>) -> (u32, usize) {
         out.clear();
         out.extend(&self.header);
         out.extend(packet);
-        // What told no length tells none again, as long as it is the same.
+        // A header that had no length gets none, if the length is still the same.
         if self.untold == Some(length32(packet.len())) {
             let packet = &mut out[self.header.len()..];
             match packet[0] >> 4 {

@@ -30,7 +30,7 @@ pub(super) type Failure = Rc<RefCell<Option<String>>>;
 
 type First<R> = BufReader<Chain<Cursor<Vec<u8>>, Raw<R>>>;
 
-/// A file's bytes, with a note of why they do not come any more.
+/// The bytes of a file, and the error that ended them.
 #[derive(Debug)]
 pub(super) struct Raw<R> {
     inner: R,
@@ -100,7 +100,7 @@ impl<R: Read> Input<R> {
         }
     }
 
-    /// Appends up to `count` bytes to `out`, fewer at the end only; how many.
+    /// Appends up to `count` bytes to `out`, and returns their number: fewer only at the end.
     #[inline]
     pub(super) fn append(&mut self, count: usize, out: &mut Vec<u8>) -> Result<usize> {
         if let Self::Plain(reader) = self
@@ -156,7 +156,7 @@ pub(super) struct Zstd<R: BufRead> {
 }
 
 impl<R: BufRead> Zstd<R> {
-    /// Begins the next frame that holds data; false at the end of the file.
+    /// Begins the next frame with data; false at the end of the file.
     fn begin(&mut self) -> Result<bool> {
         loop {
             if self.source.fill_buf()?.is_empty() {

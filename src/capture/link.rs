@@ -47,7 +47,7 @@ const PPPOE: u16 = 0x8864;
 const MPLS: [u16; 2] = [0x8847, 0x8848];
 /// VLAN tags: IEEE 802.1Q, 802.1ad, and its predecessor.
 const VLAN: [u16; 4] = [0x8100, 0x88a8, 0x9100, 0x9200];
-/// Above this an Ethernet type is a type, up to it a length.
+/// Larger numbers in the type field of Ethernet are types, others are lengths.
 const LENGTH_MAX: u16 = 1_500;
 /// Address families of IPv4, and of IPv6 on Linux, NetBSD, FreeBSD and Darwin.
 const FAMILIES: [u32; 5] = [2, 10, 24, 28, 30];
@@ -86,7 +86,7 @@ impl Link {
             Self::PppOverEthernet => ppp(frame, 6),
             Self::CiscoHdlc => behind(frame, half(frame, 2)?, 4),
         }?;
-        // The version is looked at too: an IP packet that is none is passed by, not called malformed.
+        // The version is checked, too: a frame without an IP packet passes, and does not count as malformed.
         matches!(frame.get(offset)? >> 4, 4 | 6).then_some(offset)
     }
 }
@@ -95,7 +95,7 @@ fn half(frame: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_be_bytes(frame.get(at..at + 2)?.try_into().ok()?))
 }
 
-/// Behind the type or length at `at`.
+/// The offset of the packet behind the type or length at `at`.
 fn ethernet(frame: &[u8], at: usize) -> Option<usize> {
     match half(frame, at)? {
         0..=LENGTH_MAX => llc(frame, at + 2),
@@ -114,7 +114,7 @@ fn llc(frame: &[u8], at: usize) -> Option<usize> {
     }
 }
 
-/// What a type says is at `at`.
+/// The offset of the packet for a type, whose content begins at `at`.
 fn behind(frame: &[u8], mut kind: u16, mut at: usize) -> Option<usize> {
     while VLAN.contains(&kind) {
         kind = half(frame, at + 2)?;
@@ -131,7 +131,7 @@ fn behind(frame: &[u8], mut kind: u16, mut at: usize) -> Option<usize> {
     }
 }
 
-/// After the last label; the first digit shows whether IP follows.
+/// The offset after the last label; the first digit there shows whether IP follows.
 fn mpls(frame: &[u8], mut at: usize) -> Option<usize> {
     while frame.get(at + 2)? & 1 == 0 {
         at += 4;
@@ -139,7 +139,7 @@ fn mpls(frame: &[u8], mut at: usize) -> Option<usize> {
     Some(at + 4)
 }
 
-/// With address and control bytes or without, the protocol in two bytes or, if it is odd at once, in one.
+/// With or without address and control bytes. The protocol has two bytes, or one byte if the first one is odd.
 fn ppp(frame: &[u8], mut at: usize) -> Option<usize> {
     if frame.get(at..at + 2)? == [0xff, 0x03] {
         at += 2;
@@ -163,7 +163,7 @@ mod tests {
 
     const IP: [u8; 4] = [0x45, 0, 0, 20];
 
-    /// Where the packet is found behind these bytes.
+    /// The offset that is found for a packet behind these bytes.
     fn found(number: u32, head: &[u8]) -> Option<usize> {
         link(number).ip_offset(&[head, &IP].concat())
     }
@@ -192,7 +192,7 @@ mod tests {
         }
     }
 
-    /// Whatever stands between an Ethernet type and the packet.
+    /// All headers that can be between an Ethernet type and the packet.
     #[test]
     fn tags_labels_and_sessions_are_looked_through() {
         let vlan = [0x81, 0, 0, 2];

@@ -1,4 +1,4 @@
-//! Logs of a running router: a lane of the workers' taps, whose records become the lines of a file for each path.
+//! Logs of a running router. The records of a lane become lines, in one file for each path.
 
 use std::fs::File;
 use std::io::{BufWriter, ErrorKind};
@@ -15,12 +15,12 @@ use crate::pipeline::packet::Packet;
 use crate::pipeline::params::PathParams;
 use crate::pipeline::time::{self, Instant};
 
-/// Bytes of each worker's ring: room for a second of 100,000 packets, with their way in and out.
+/// Bytes of each worker's ring: room for one second of 100,000 packets, in and out.
 const RING: usize = FIXED << 18;
 /// How long an event of one worker is held back, because another worker may still report an earlier one.
 const HOLD_BACK: time::Duration = time::Duration::from_millis(100);
 
-/// Why there is no log, or only a part of one.
+/// Errors of writing logs.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LogError {
@@ -42,7 +42,7 @@ pub enum LogError {
     },
 }
 
-/// A path whose log is wanted.
+/// A path that gets a log.
 #[derive(Debug)]
 pub struct Wanted<'a> {
     /// Name of the file in the folder.
@@ -61,11 +61,11 @@ pub struct LiveLog {
 }
 
 impl LiveLog {
-    /// Opens the logs of the first paths of a router in `folder`, which is made if need be, and starts to write. The workers have
-    /// to be given the taps.
+    /// Opens the logs of the first paths of a router in `folder`, which is made if it does not exist, and starts to write. The taps are
+    /// for the workers.
     ///
     /// # Errors
-    /// A file or the folder that cannot be made.
+    /// If a file or the folder cannot be made.
     pub fn start(folder: &Path, command: &str, wanted: &[Wanted<'_>]) -> Result<(Self, Taps), LogError> {
         let named = |source| LogError::Folder { folder: folder.to_owned(), source };
         std::fs::create_dir_all(folder).map_err(named)?;
@@ -86,18 +86,18 @@ impl LiveLog {
         Ok((Self { hub, written }, taps))
     }
 
-    /// Waits until all events are written. The workers must have ended. How many events their rings had no room for.
+    /// Waits until all events are written, and returns the number of events that did not fit into the rings. The workers must have ended.
     ///
     /// # Errors
-    /// The first file that could not be written.
+    /// With the first file that could not be written.
     pub fn finish(self) -> Result<u64, LogError> {
         self.hub.finish();
-        // A writer that is not there any more has panicked, and its panic was resumed.
+        // If the writer has panicked, its panic has been resumed.
         self.written.recv().unwrap_or(Ok(0))
     }
 }
 
-/// What the log of the first `paths` paths is about.
+/// The lane for the logs of the first `paths` paths.
 fn lane(paths: usize) -> Lane {
     let kinds: &[Kind] = if paths == 0 { &[] } else { &[Kind::Entered, Kind::Sent, Kind::Dropped] };
     let last = u16::try_from(paths).unwrap_or(Packet::NO_PATH).saturating_sub(1);
@@ -106,9 +106,9 @@ fn lane(paths: usize) -> Lane {
 
 struct Writer {
     logs: Vec<(PathBuf, Log<BufWriter<File>>)>,
-    /// Taken and not yet written.
+    /// Events that have been taken but not written.
     waiting: Vec<Event>,
-    /// The latest of all that was taken.
+    /// Time of the latest event that has been taken.
     latest: Instant,
     done: Sender<Result<u64, LogError>>,
 }
@@ -116,7 +116,7 @@ struct Writer {
 impl Writer {
     /// Writes, in order, the events that are older than the latest one by at least this time.
     fn write(&mut self, hold_back: time::Duration) {
-        // Stable: events of a worker with the same time keep their order.
+        // The sort is stable: events of a worker with the same time keep their order.
         self.waiting.sort_by_key(|event| event.at);
         let latest = self.latest;
         let ready = self.waiting.partition_point(|event| latest.since(event.at) >= hold_back);
@@ -147,13 +147,13 @@ impl Sink for Writer {
             Err(source) => Err(LogError::File { file, source }),
         };
         let result = self.logs.into_iter().try_for_each(finish);
-        // Nobody waits for it if an error ended the run.
+        // If an error ended the run, nobody receives it.
         let _ = self.done.send(result.map(|()| lost));
         Finished::default()
     }
 }
 
-/// Whether a log can be put into this folder: it is one, or there is nothing of this name yet.
+/// Checks that logs can be put into this folder: it exists, or nothing with this name exists.
 ///
 /// # Errors
 /// If it is something else.
@@ -181,7 +181,7 @@ mod tests {
         Record { kind: Kind::Entered, at, path, each: 96, last: 96, ..record() }
     }
 
-    /// Two workers, the second of which tells late of what was early.
+    /// Two workers. The second one reports an early event late.
     #[test]
     fn lines_are_in_order_whichever_worker_tells_first() {
         let Folder(folder) = &Folder::new();

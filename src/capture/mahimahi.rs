@@ -1,5 +1,5 @@
 //! A log in the format of Mahimahi's `mm-link`, for its plotting scripts: `T # BYTES` is an opportunity to deliver, `T + BYTES`
-//! a packet that came, `T - BYTES DELAY` a packet that left after DELAY milliseconds, `T d PACKETS BYTES` a drop. A packet
+//! a packet that arrived, `T - BYTES DELAY` a packet that left after DELAY milliseconds, `T d PACKETS BYTES` a drop. A packet
 //! counts four bytes more than its IP length, as in Mahimahi.
 
 use std::collections::{HashMap, VecDeque};
@@ -14,18 +14,18 @@ use crate::pipeline::time::Instant;
 
 /// Bytes that Mahimahi's devices put before each packet.
 const HEADER: u64 = 4;
-/// How many of the packets that are gone are remembered, for copies and fragments that leave after them.
+/// Most packets that are remembered after they have left, for copies and fragments that leave later.
 const REMEMBERED: usize = 1 << 16;
 
-/// Lines of opportunities between two events at most.
+/// Most lines of opportunities between two events.
 const LISTED: u64 = 1_000;
 
 /// A log that is being written.
 pub struct Log<W: Write> {
     out: W,
-    /// When each packet came, by its flow and number.
+    /// Time of each packet's arrival, by its flow and number.
     came: HashMap<(u64, u64), Instant>,
-    /// Those of them that are gone, the latest last.
+    /// The packets among them that have left, the latest last.
     gone: VecDeque<(u64, u64)>,
     /// The trace of the link, and its next opportunity.
     trace: Option<(Arc<Opportunities>, u64)>,
@@ -56,8 +56,8 @@ impl<W: Write> Log<W> {
         Ok(Self { out, came: HashMap::new(), gone: VecDeque::new(), trace, failed: None })
     }
 
-    /// Something happened on the path. A log may be told of several times out of order, by workers that do not wait for each
-    /// other; the opportunities stand before the first line that follows them.
+    /// Writes an event of the path. Events can come out of order, because workers do not wait for each other. Opportunities are written
+    /// before the first event that is later.
     pub fn record(&mut self, event: &Event) {
         self.opportunities(event.at);
         for (length, index) in event.packets() {
@@ -85,7 +85,7 @@ impl<W: Write> Log<W> {
         }
     }
 
-    /// The packet is gone; its copies, which came when it did, may still be under way.
+    /// Says that the packet has left. Its copies, which have the same time of arrival, may leave later.
     fn forget(&mut self, event: &Event, key: (u64, u64)) {
         if event.lineage != 0 {
             return;
@@ -98,8 +98,8 @@ impl<W: Write> Log<W> {
         }
     }
 
-    /// Those up to `at`. If there are many since the last event, a line stands for several: the bytes of all of them at the time of
-    /// the last, so that the lines are as many as the packets allow, however far their times are apart.
+    /// Writes the opportunities up to `at`. If there are many since the last event, one line has the bytes of several, with the time of
+    /// the last one. So the number of lines is bounded by the number of packets, however far apart their times are.
     fn opportunities(&mut self, at: Instant) {
         let Some((trace, mut next)) = self.trace.take() else { return };
         let end = trace.until(at);
@@ -171,7 +171,7 @@ mod tests {
         text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect()
     }
 
-    /// A train of three, of which the middle one is dropped; each is four bytes longer than its IP length.
+    /// A train of three, the middle one of which is dropped. Each counts four bytes more than its IP length.
     #[test]
     fn each_wire_packet_of_a_train_has_its_lines() {
         let train = Event { wires: 3, each: 1_500, last: 640, ..event(1_900, Kind::Came, 7) };
@@ -184,7 +184,7 @@ mod tests {
         assert_eq!(lines, ["1 + 1504", "1 + 1504", "1 + 644", "2 d 1 1504", "12 - 1504 10", "21 - 644 19"]);
     }
 
-    /// A copy came when its original did, also when that has gone.
+    /// A copy has the time of arrival of its original, also after the original has left.
     #[test]
     fn copies_are_as_old_as_their_originals() {
         let copy = |micros| Event { lineage: 9, ..event(micros, Kind::Left, 0) };
@@ -192,7 +192,7 @@ mod tests {
         assert_eq!(lines, ["0 + 104", "1 - 104 1", "3 - 104 3", "8 - 104 8"]);
     }
 
-    /// Years between two packets cost no more lines than a second, and lose no opportunity.
+    /// Years between two packets take no more lines than a second, and no opportunity is lost.
     #[test]
     fn a_jump_in_time_is_few_lines_of_many_opportunities() {
         let times = vec![Duration::from_millis(1); 60];

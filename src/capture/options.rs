@@ -1,6 +1,6 @@
 //! The options of pcapng blocks, as bytes: a list of (code, value), each padded to four bytes.
 //!
-//! They are kept unchanged, whatever their content is. Numbers in them have the byte order of their section.
+//! They are kept unchanged. Numbers in them have the byte order of their section.
 
 use crate::capture::bytes::{Order, padded};
 
@@ -47,7 +47,7 @@ pub(super) fn each(order: Order, mut bytes: &[u8]) -> impl Iterator<Item = (u16,
 /// Appends an option.
 pub(super) fn put(order: Order, out: &mut Vec<u8>, code: u16, value: &[u8]) {
     out.extend(order.bytes16(code));
-    // What is longer than an option can be is cut: the texts of captures are no longer, and ours are short.
+    // An option holds 65,535 bytes at most, and a longer value is cut. Values from captures fit, and our own are short.
     let length = u16::try_from(value.len()).unwrap_or(u16::MAX);
     let value = &value[..length.into()];
     out.extend(order.bytes16(length));
@@ -62,7 +62,7 @@ pub(super) fn end(out: &mut Vec<u8>, start: usize) {
     }
 }
 
-/// The block whose options these are: codes mean something else in each.
+/// The kind of block that options belong to: the meaning of a code depends on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Owner {
     Interface,
@@ -77,7 +77,7 @@ pub(super) fn put_in(owner: Owner, from: Order, to: Order, out: &mut Vec<u8>, co
         return;
     }
     let number = match (owner, code) {
-        // Custom options begin with the number of who defined them.
+        // Custom options begin with the number of their organisation.
         (_, 2988 | 2989 | 19372 | 19373) | (Owner::Interface, 10) | (Owner::Packet, EPB_FLAGS | 6) => 4,
         (Owner::Interface, 8 | IF_TSOFFSET | 16 | 17) | (Owner::Packet, EPB_DROPCOUNT | 5) => 8,
         _ => 0,

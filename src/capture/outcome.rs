@@ -13,13 +13,13 @@ pub struct Outcome {
     pub report: Report,
     /// Packets of the capture.
     pub packets: u64,
-    /// Of those, passed by the path because they are not IP.
+    /// Packets among them that did not enter the path because they are not IP.
     pub not_ip: u64,
-    /// Passed by because their link type cannot be read.
+    /// The same because their link type cannot be read.
     pub unknown_link: u64,
-    /// Passed by because they come from elsewhere.
+    /// The same because they come from other sources.
     pub elsewhere: u64,
-    /// Passed by because they are longer than any IP packet.
+    /// The same because they are longer than any IP packet.
     pub too_long: u64,
     /// Packets that were cut off in the capture and filled up with zeros.
     pub cut: u64,
@@ -29,9 +29,9 @@ pub struct Outcome {
     pub copied: u64,
     /// Custom blocks left out, because they ask not to be copied.
     pub private: u64,
-    /// Packets, blocks and descriptions with something to say that the output's format has no room for.
+    /// Packets, blocks and descriptions whose metadata the output's format cannot hold.
     pub unsaid: u64,
-    /// From the first to the last packet of the capture.
+    /// Time from the first to the last packet of the capture.
     pub span: Duration,
     /// The capture was damaged after the packets that were read.
     pub broken: Option<SourceError>,
@@ -44,15 +44,15 @@ pub enum ReplayError {
     /// An output cannot hold a packet.
     #[error("{output} {source}")]
     Output {
-        /// Which: `the output`, `the file of dropped packets`, `the file of answers`.
+        /// The output: `the output`, `the file of dropped packets`, `the file of answers`.
         output: &'static str,
-        /// Why.
+        /// The reason.
         source: SinkError,
     },
     /// The log cannot be written.
     #[error("the log cannot be written: {0}")]
     Log(std::io::Error),
-    /// A packet is later than times of a run can be.
+    /// The time of a packet is beyond the range of a run's clock.
     #[error(
         "packet {0} is more than 584 years after the first: cut the capture, or correct the packet's time"
     )]

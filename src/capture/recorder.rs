@@ -1,4 +1,4 @@
-//! A capture of a running router: each packet where it came in and where it left or was dropped, with the verdict.
+//! A capture of a running router: each packet at its arrival, and where it left or was dropped, with the verdict.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -16,41 +16,41 @@ use crate::journal::file::ends_early;
 use crate::journal::text::span;
 use crate::journal::{Finished, Kind, Lane, Names, Record, Sink};
 
-/// Blocks are written when they have so many bytes ...
+/// Blocks are written to the file when they have so many bytes ...
 const ENOUGH: usize = 256 << 10;
 /// ... or after so much time.
 const OFTEN: Duration = Duration::from_millis(200);
-/// Number of packets whose changes on the way are remembered.
+/// Most packets whose changes on the way are remembered.
 const REMEMBERED: usize = 1 << 16;
-/// Bytes of what is told of them, for each packet: a path can change one at each of its stages.
+/// Most bytes of text about the changes of a packet: each stage of a path can change it.
 const TOLD: usize = 4 << 10;
-/// Stands for changes beyond that.
+/// Stands for further changes.
 const MORE: &str = "...; ";
-/// Flows that are known by number.
+/// Most flows that get a number.
 const FLOWS: usize = 1 << 20;
-/// Sides of a port: each is an interface of the capture.
+/// The sides of a port. Each is an interface of the capture.
 const SIDES: [(&str, &str); 3] = [
     ("in", "packets that came in by this port"),
     ("out", "packets that left by this port"),
     ("dropped", "packets that came in by this port and were dropped"),
 ];
-/// Indices of sides.
+/// Index of a side.
 const IN: u32 = 0;
 const OUT: u32 = 1;
 const DROPPED: u32 = 2;
-/// `TC_ACT_OK` of Linux' traffic control, in whose words verdicts are written.
+/// `TC_ACT_OK` of Linux' traffic control, whose codes verdicts have.
 const PASSED: u64 = 0;
 /// `TC_ACT_SHOT`, likewise.
 const SHOT: u64 = 2;
 /// The first byte of such a verdict in an option of a packet.
 const OF_TRAFFIC_CONTROL: u8 = 1;
 
-/// How a capture is written.
+/// The options of a capture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Style {
     /// Bytes of each packet that are kept.
     pub snaplen: u32,
-    /// When another file is begun.
+    /// The rules for starting another file.
     pub rotation: Rotation,
 }
 
@@ -69,7 +69,7 @@ pub struct Recorder {
     flows: HashMap<u64, u64>,
     /// The changes of packets on the way, by packet number.
     done: HashMap<u64, String>,
-    /// Options of the packet that is written.
+    /// Options of the packet that is being written.
     said: Vec<u8>,
     failed: Option<std::io::Error>,
     unwritten: u64,
@@ -91,17 +91,17 @@ struct About<'a> {
 }
 
 impl Recorder {
-    /// The lane of a capture: `drops` only, or everything; so many bytes of each packet.
+    /// The lane of a capture: only drops, or everything; with `snaplen` bytes of each packet.
     pub fn lane(drops: bool, snaplen: u32) -> Lane {
         let all = [Kind::Received, Kind::Sent, Kind::Dropped, Kind::Created, Kind::Rewritten];
         let kinds: &[Kind] = if drops { &[Kind::Dropped] } else { &all };
         Lane { is_whole: true, snap: snaplen, ..Lane::of(kinds) }
     }
 
-    /// Writes to `file`, which is called `path`, from [`Sink::begin`] on.
+    /// Writes to `file`, whose name is `path`, from [`Sink::begin`] on.
     ///
     /// # Errors
-    /// None of the system's: nothing is written yet.
+    /// None of the system: nothing is written yet.
     pub fn new(file: File, path: &Path, style: Style, names: &Names) -> std::io::Result<Self> {
         Ok(Self {
             names: names.clone(),
@@ -119,7 +119,7 @@ impl Recorder {
         })
     }
 
-    /// The beginning of a file: all interfaces.
+    /// Begins a file with all interfaces.
     fn describe(&mut self) -> std::io::Result<()> {
         self.sink = empty()?;
         for (index, (port, (side, description))) in
@@ -200,7 +200,7 @@ impl Recorder {
         }
     }
 
-    /// Writes each wire packet of a record of packets that came, left or were dropped.
+    /// Writes each wire packet of a record of packets that arrived, left or were dropped.
     fn packets(&mut self, record: &Record<'_>, side: u32, verdict: Option<u64>) {
         let nanos = if record.kind == Kind::Sent { record.left.max(record.at) } else { record.at };
         let at = Duration::from_nanos(self.names.started_ns.saturating_add(nanos));
@@ -258,7 +258,7 @@ impl Recorder {
         }
     }
 
-    /// The comment on a packet that left or was dropped; none if it left unchanged and at once.
+    /// The comment on a packet that left or was dropped; `None` if it left unchanged and at once.
     fn comment(&mut self, about: &About<'_>, wire: u32, number: u64) -> Option<String> {
         let record = about.record;
         about.verdict?;
@@ -280,7 +280,7 @@ impl Recorder {
         Some(format!("{done}{}{held}{place}", self.names.verdict(record)))
     }
 
-    /// How many records found no room, in the file's own words.
+    /// Writes the number of lost records as a block of statistics.
     fn statistics(&mut self, lost: u64) {
         let at = self.names.started_ns;
         let mut body = Vec::new();
@@ -374,20 +374,20 @@ mod tests {
         recorder
     }
 
-    /// What `each` makes of what is in a file, but for its interfaces.
+    /// Maps the items of a file by `each`, except its interfaces.
     fn read<T>(path: &Path, each: impl Fn(Item<'_>) -> Option<T>) -> Vec<T> {
         let mut source = Source::new(File::open(path).unwrap()).unwrap();
         std::iter::from_fn(|| source.next(&each)).filter_map(Result::unwrap).collect()
     }
 
-    /// Three wire packets of 1,000 bytes of payload each at most, numbers 5 to 7 of their flow.
+    /// Three wire packets with at most 1,000 bytes of payload each, numbers 5 to 7 of their flow.
     fn train(kind: Kind, bytes: &[u8]) -> Record<'_> {
         let stage = if kind == Kind::Created { 0 } else { NONE };
         let train = Record { kind, stage, reason: NO_REASON, draw: None, bytes, ..record() };
         Record { index: 4, wires: 3, each: 1_040, last: 540, segment: 1_000, ..train }
     }
 
-    /// The number of each, and what is said about it, with what was done to it on its way.
+    /// Each has its own number, and a comment with its changes on the way.
     #[test]
     fn each_wire_packet_of_a_train_is_told_for_itself() {
         let folder = Folder::new();
@@ -418,7 +418,7 @@ mod tests {
         assert_eq!(packets, expected.collect::<Vec<_>>());
     }
 
-    /// However much was done to it, a packet's comment ends with what became of it.
+    /// The comment on a packet ends with its verdict, also after very many changes.
     #[test]
     fn long_comments_are_cut_in_the_middle() {
         let folder = Folder::new();
@@ -452,7 +452,7 @@ mod tests {
         );
     }
 
-    /// In the words of the file, and in those of the command.
+    /// In the file's statistics, and in the message of the command.
     #[test]
     fn what_is_missing_is_counted() {
         let folder = Folder::new();
@@ -466,7 +466,7 @@ mod tests {
         });
         assert_eq!(lost, [(ISB_DROPPED, 7)]);
 
-        // A full disk of which nothing is missing.
+        // The disk is full, but nothing is missing.
         let mut unused = recorder(Path::new("/dev/full"));
         unused.pause(OFTEN);
         let finished = unused.finish(0);

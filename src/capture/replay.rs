@@ -23,7 +23,7 @@ use crate::pipeline::router::{Egress, Router, What};
 use crate::pipeline::time::Instant;
 use ipnet::IpNet;
 
-/// Which packets take which path.
+/// The path of a replay, and the packets that take it.
 #[derive(Debug, Clone)]
 pub struct Replay {
     /// The router; its ports need no addresses.
@@ -34,7 +34,7 @@ pub struct Replay {
     pub only_from: Vec<IpNet>,
 }
 
-/// Where packets are written.
+/// The outputs of a replay.
 #[derive(Debug)]
 pub struct Outputs<W: Write> {
     /// Packets that leave at the end of the path.
@@ -65,7 +65,7 @@ impl Replay {
     /// Runs all of `source` through the path and finishes the outputs.
     ///
     /// # Errors
-    /// If an output cannot be written. A broken capture is none: see [`Outcome::broken`].
+    /// If an output cannot be written. A broken capture is no error: see [`Outcome::broken`].
     pub fn run<R: Read, W: Write>(
         &self,
         source: &mut Source<R>,
@@ -74,7 +74,7 @@ impl Replay {
         self.run_until(source, outputs, || None)
     }
 
-    /// As [`Self::run`], up to the packet at which `stopped` gives a reason to stop there. It is asked often.
+    /// As [`Self::run`], until `stopped` returns a reason to stop. It is called often.
     ///
     /// # Errors
     /// As [`Self::run`].
@@ -128,7 +128,7 @@ impl Replay {
     }
 }
 
-/// Packets between two looks whether to stop.
+/// Packets between two calls of `stopped`.
 const STOP_CHECK: u32 = 64;
 
 const SENT: &str = "the output";
@@ -199,7 +199,7 @@ impl<W: Write> Run<'_, W> {
         self.files.pass(frame, self.now);
     }
 
-    /// Everything due before or at `to` leaves at its time.
+    /// Lets all packets that are due at or before `to` leave at their times.
     fn advance(&mut self, to: Instant) {
         self.router.poll(to, &mut self.files);
         self.now = to;
@@ -212,7 +212,7 @@ impl<W: Write> Run<'_, W> {
         room[..captured.len()].copy_from_slice(captured);
         room[captured.len()..].fill(0);
         self.outcome.cut += u64::from(captured.len() < length);
-        // Ethernet pads short packets: what is behind the IP packet belongs to the surroundings.
+        // Ethernet pads short packets: the bytes behind the IP packet belong to the surroundings.
         let place = Place::find(frame, offset, room);
         let tag = self.files.tags.of(frame, place);
         let malformed = self.router.counters().drops.of(Reason::Malformed).packets;
@@ -261,7 +261,7 @@ fn is_selected(only: &[IpNet], packet: &[u8]) -> bool {
         || source_address(packet).is_some_and(|from| only.iter().any(|prefix| prefix.contains(&from)))
 }
 
-/// The source address of an IP packet, if it is all there.
+/// The source address of an IP packet, if its header is whole.
 fn source_address(packet: &[u8]) -> Option<std::net::IpAddr> {
     match packet.first()? >> 4 {
         4 => Some(<[u8; 4]>::try_from(packet.get(12..16)?).ok()?.into()),
@@ -274,7 +274,7 @@ impl<W: Write> Files<'_, W> {
         self.start.saturating_add(Duration::from_nanos(at.since(Instant::ZERO).as_nanos()))
     }
 
-    /// What became of something for the output.
+    /// Takes the result of writing to the output.
     fn wrote(&mut self, result: Result<bool, SinkError>) {
         match result {
             Ok(said) => self.unsaid += u64::from(!said),
@@ -282,7 +282,7 @@ impl<W: Write> Files<'_, W> {
         }
     }
 
-    /// What became of something for another file, which is of a format that has room for all.
+    /// Takes the result of writing to another file, whose format can hold all metadata.
     fn also(&mut self, output: &'static str, result: Result<bool, SinkError>) {
         if let Err(source) = result {
             self.fail(output, source);
@@ -293,7 +293,7 @@ impl<W: Write> Files<'_, W> {
         self.failed.get_or_insert(ReplayError::Output { output, source });
     }
 
-    /// What the capture says beside its packets goes into both files of its packets.
+    /// Copies the metadata of the capture into both files of its packets.
     fn about(&mut self, item: &Item<'_>, counts: &mut Counts) {
         let write = |sink: &mut Sink<W>| match item {
             Item::Section(notes) => sink.section(*notes),
@@ -323,7 +323,7 @@ impl<W: Write> Files<'_, W> {
         self.wrote(result);
     }
 
-    /// A frame whose packet never became one.
+    /// A frame whose packet is malformed.
     fn dropped_frame(&mut self, frame: &Frame<'_>, at: Instant) {
         let comment = format!("dropped: {}", Reason::Malformed.name());
         let record = Record { at: self.time(at), comment: Some(&comment), ..as_it_was(frame) };
@@ -401,7 +401,7 @@ impl<W: Write> Egress for Files<'_, W> {
         }
         match what {
             What::Entered => self.tags.entered(packet),
-            // The router's own packets have no surroundings.
+            // Packets of the router have no surroundings.
             What::Dropped(place, reason) if packet.path != Packet::NO_PATH => {
                 self.dropped(place.map(|place| place.seat), reason, packet, at);
                 self.tags.left(packet);

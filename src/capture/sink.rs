@@ -8,17 +8,17 @@ use crate::capture::link::LinkType;
 use crate::capture::options::{self, COMMENT, EPB_FLAGS, IF_TSOFFSET, IF_TSRESOL, Owner};
 use crate::capture::source::{Block, Interface, Notes, block};
 
-/// Longest packet that the files announce.
+/// The longest packet according to the headers of the files.
 const SNAPLEN: u32 = 262_144;
-/// Nanoseconds, as an interface's option has it.
+/// Nanoseconds, as the value of an interface's option.
 const NANO: u8 = 9;
 
 /// A capture format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// The classic one, with nanoseconds. One link type a file.
+    /// The classic format, with nanoseconds. A file has one link type.
     Pcap,
-    /// The next generation: several interfaces, comments.
+    /// The next generation, with several interfaces and comments.
     PcapNg,
 }
 
@@ -29,7 +29,7 @@ pub struct Record<'a> {
     pub at: Duration,
     /// Length on the wire, at least that of `data`.
     pub original: u32,
-    /// The content of the file.
+    /// The bytes that the file has of it.
     pub data: &'a [u8],
     /// Interface that it was captured on, as [`crate::capture::Frame::interface`].
     pub interface: u32,
@@ -41,11 +41,11 @@ pub struct Record<'a> {
     pub comment: Option<&'a str>,
 }
 
-/// Why a packet cannot be written.
+/// Errors of writing a packet.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SinkError {
-    /// The file does not take it.
+    /// The output cannot be written.
     #[error("cannot be written: {0}")]
     Write(#[from] std::io::Error),
     /// A second link type.
@@ -53,7 +53,7 @@ pub enum SinkError {
         "cannot hold link types {0} and {1} both, as every pcap file; name it .pcapng to have one that can"
     )]
     SecondLink(LinkType, LinkType),
-    /// A time that the format has no bits for.
+    /// The format cannot represent the time.
     #[error("cannot hold a packet {seconds} s after 1970; {1}", seconds = .0.as_secs())]
     Time(Duration, &'static str),
 }
@@ -79,7 +79,7 @@ struct Section {
     order: Option<Order>,
     /// Interfaces written in it.
     count: u32,
-    /// For each interface of the source what is known of it, and its number here.
+    /// For each interface of the source: its description, and its number in this section.
     interfaces: Vec<(Option<Known>, Option<u32>)>,
 }
 
@@ -99,10 +99,10 @@ impl<W: Write> std::fmt::Debug for Sink<W> {
 }
 
 impl Sink<Vec<u8>> {
-    /// As [`Self::write`], into the output itself. `rest` follows the data of the packet. For pcapng only.
+    /// As [`Self::write`], but without a copy in between. `rest` follows the data of the packet. Only for pcapng.
     ///
     /// # Errors
-    /// If the time of the packet cannot be told.
+    /// If the format cannot represent the time of the packet.
     pub(super) fn append(&mut self, record: &Record<'_>, rest: &[u8]) -> Result<(), SinkError> {
         match &mut self.writer {
             Writer::PcapNg(section) => section.packet(&mut self.output, record, rest),
@@ -129,10 +129,10 @@ impl<W: Write> Sink<W> {
         Ok(Self { output, writer, buffer })
     }
 
-    /// Writes one packet; false if what the source says about it finds no room.
+    /// Writes one packet; false if the format cannot hold the metadata of the source.
     ///
     /// # Errors
-    /// If the file does not take it.
+    /// If the output cannot be written, or cannot hold it.
     pub fn write(&mut self, record: &Record<'_>) -> Result<bool, SinkError> {
         self.buffer.clear();
         let kept = match &mut self.writer {
@@ -158,10 +158,10 @@ impl<W: Write> Sink<W> {
         Ok(kept)
     }
 
-    /// Begins a section as the source does; false if what it says about it finds no room.
+    /// Begins a section as in the source; false if the format cannot hold the metadata of the source.
     ///
     /// # Errors
-    /// If the file does not take it.
+    /// If the output cannot be written, or cannot hold it.
     pub fn section(&mut self, notes: Notes<'_>) -> Result<bool, SinkError> {
         let Writer::PcapNg(section) = &mut self.writer else { return Ok(notes.options.is_empty()) };
         self.buffer.clear();
@@ -170,10 +170,10 @@ impl<W: Write> Sink<W> {
         Ok(true)
     }
 
-    /// Describes an interface of the source, with its times in nanoseconds; false if what the source says about it finds no room.
+    /// Describes an interface of the source, with times in nanoseconds; false if the format cannot hold the metadata of the source.
     ///
     /// # Errors
-    /// If the file does not take it.
+    /// If the output cannot be written, or cannot hold it.
     pub fn interface(&mut self, interface: &Interface<'_>) -> Result<bool, SinkError> {
         let Writer::PcapNg(section) = &mut self.writer else {
             let about_times = |code| matches!(code, IF_TSRESOL | IF_TSOFFSET | options::IF_FCSLEN);
@@ -190,10 +190,10 @@ impl<W: Write> Sink<W> {
         Ok(true)
     }
 
-    /// Copies a block of the source; false if it finds no room.
+    /// Copies a block of the source; false if the format cannot hold it.
     ///
     /// # Errors
-    /// If the file does not take it.
+    /// If the output cannot be written, or cannot hold it.
     pub fn block(&mut self, other: &Block<'_>) -> Result<bool, SinkError> {
         let Writer::PcapNg(section) = &mut self.writer else { return Ok(false) };
         self.buffer.clear();
@@ -211,7 +211,7 @@ impl<W: Write> Sink<W> {
         Ok(true)
     }
 
-    /// What is written to.
+    /// The output.
     pub(super) const fn output(&mut self) -> &mut W {
         &mut self.output
     }
@@ -240,12 +240,12 @@ fn pcap_header(number: LinkType, fcs: u8) -> Vec<u8> {
     header
 }
 
-/// Flags say how a packet was received; nobody misses them.
+/// True if there are only flags, which say how a packet was received: no user needs them.
 fn has_flags_only(notes: Notes<'_>) -> bool {
     notes.options.is_empty() || options::each(notes.order, notes.options).all(|(code, _)| code == EPB_FLAGS)
 }
 
-/// Begins a block; where.
+/// Begins a block, and returns its offset.
 fn open(order: Order, out: &mut Vec<u8>, kind: u32) -> usize {
     let start = out.len();
     out.extend(order.bytes32(kind));
@@ -262,7 +262,7 @@ fn close(order: Order, out: &mut Vec<u8>, start: usize) {
 }
 
 impl Section {
-    /// Byte order of the section, which is begun if there is none.
+    /// Byte order of the section. Begins a section if there is none.
     fn order(&mut self, out: &mut Vec<u8>) -> Order {
         if let Some(order) = self.order {
             return order;
@@ -294,7 +294,7 @@ impl Section {
         &mut self.interfaces[index]
     }
 
-    /// The number of an interface in this section, where it is described if it is not yet.
+    /// The number of an interface in this section. Describes the interface if that has not been done.
     fn id(&mut self, out: &mut Vec<u8>, index: u32, number: LinkType) -> u32 {
         if let Some((_, Some(id))) = self.interfaces.get(index as usize) {
             return *id;
@@ -366,7 +366,7 @@ mod tests {
         }
     }
 
-    /// What `each` makes of the packets of a file.
+    /// Maps the packets of a file by `each`.
     fn packets<T>(file: &[u8], each: impl Fn(Frame<'_>) -> T) -> Vec<T> {
         let mut source = Source::new(file).unwrap();
         let packet = |item: Item<'_>| match item {
@@ -405,7 +405,7 @@ mod tests {
         assert_eq!(links, [(0, 1), (1, 101), (0, 1)]);
     }
 
-    /// The first bytes by hand: they must not depend on the machine.
+    /// The expected bytes are constants: they must not depend on the machine.
     #[test]
     fn the_header_is_little_endian_with_nanoseconds() {
         let file = Sink::new(Vec::new(), Format::Pcap, LinkType::ETHERNET, 0).unwrap().finish().unwrap();

@@ -1,4 +1,4 @@
-//! The surroundings of a packet in its capture, by a number that the packet carries through the core.
+//! The surroundings of a packet in its capture. The packet carries a number for them through the core.
 //!
 //! Link-layer headers are few: one for each pair of hosts, direction and VLAN. So are the lengths that packets were cut to.
 //! Each is stored once for the whole run. Metadata of a single packet (a comment), and surroundings for which no number is left,
@@ -15,9 +15,9 @@ use crate::pipeline::packet::Packet;
 
 /// Longest link-layer padding that many packets share; Ethernet's is at most 46 bytes.
 const TRAILER_MAX: usize = 64;
-/// The number of surroundings that are a packet's own.
+/// The number for surroundings of a single packet.
 const OWN: u16 = u16::MAX;
-/// How many of the packets that are gone are remembered, for copies and fragments that leave after them.
+/// Most packets that are remembered after they have left, for copies and fragments that leave later.
 const REMEMBERED: usize = 1 << 16;
 
 /// The surroundings of a packet.
@@ -45,27 +45,27 @@ pub(super) struct Surroundings {
 /// Metadata of a single packet.
 #[derive(Debug)]
 struct Own {
-    /// If there is no number left for them.
+    /// Its surroundings, if there was no number left for them.
     surroundings: Option<Surroundings>,
-    /// What the capture says about it.
+    /// The metadata of the capture about it.
     order: Order,
     options: Vec<u8>,
 }
 
-/// Where in a frame its packet is.
+/// The place of the packet in its frame.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Place {
-    /// Begins here.
+    /// Offset of the packet.
     pub(super) offset: usize,
-    /// And has this many bytes.
+    /// Length of the packet in bytes.
     pub(super) length: usize,
-    /// Which its header does not tell.
+    /// Whether its header has no length.
     pub(super) is_untold: bool,
-    /// Bytes of a right frame check sequence at the end of the frame.
+    /// Bytes of a correct frame check sequence at the end of the frame.
     pub(super) fcs: usize,
 }
 
-/// The surroundings met so far.
+/// All surroundings so far.
 #[derive(Debug, Default)]
 pub(super) struct Tags {
     known: Vec<Surroundings>,
@@ -74,7 +74,7 @@ pub(super) struct Tags {
     last: (Vec<u8>, u16),
     /// Metadata of single packets, by flow and number.
     own: HashMap<(u64, u64), Own>,
-    /// Which of those are gone, the latest last.
+    /// The packets among them that have left, the latest last.
     gone: VecDeque<(u64, u64)>,
     /// Metadata of the packet that enters next.
     entering: Option<Own>,
@@ -150,14 +150,14 @@ impl Tags {
         number
     }
 
-    /// The packet has entered its flow: from now on it is found by that.
+    /// Says that the packet has entered its flow: from now on it is found by flow and number.
     pub(super) fn entered(&mut self, packet: &Packet) {
         if let Some(own) = self.entering.take() {
             self.own.insert((packet.flow.identity, packet.index), own);
         }
     }
 
-    /// The surroundings of a packet that has entered, and what the capture says about it.
+    /// The surroundings of a packet that has entered, and the metadata of the capture about it.
     #[inline]
     pub(super) fn get(&self, packet: &Packet) -> (&Surroundings, Notes<'_>) {
         if let Some(around) = self.known.get(usize::from(packet.tag))
@@ -167,7 +167,7 @@ impl Tags {
         }
         let own = self.own.get(&(packet.flow.identity, packet.index));
         let alone = own.and_then(|own| own.surroundings.as_ref());
-        // Without any it is a copy that left long after tens of thousands of others: any header is as wrong as another.
+        // A copy that leaves after tens of thousands of other packets has none: then every header would be a guess.
         let common = self.known.get(usize::from(packet.tag)).or_else(|| self.known.first());
         let around = alone.or(common).unwrap_or(&FORGOTTEN);
         match own {
@@ -178,7 +178,7 @@ impl Tags {
         }
     }
 
-    /// The packet has left or was dropped.
+    /// Says that the packet has left or was dropped.
     #[inline]
     pub(super) fn left(&mut self, packet: &Packet) {
         let key = (packet.flow.identity, packet.index);
@@ -194,7 +194,7 @@ impl Tags {
     }
 }
 
-/// Of a packet whose own are forgotten.
+/// The surroundings of a packet whose own ones are forgotten.
 static FORGOTTEN: Surroundings = Surroundings {
     interface: 0,
     number: LinkType::RAW,
@@ -208,7 +208,7 @@ static FORGOTTEN: Surroundings = Surroundings {
     options: Vec::new(),
 };
 
-/// Whether many packets have the same: none, or flags.
+/// Whether many packets share this metadata: none, or only flags.
 fn is_common(notes: Notes<'_>) -> bool {
     notes.options.is_empty() || options::each(notes.order, notes.options).all(|(code, _)| code == EPB_FLAGS)
 }
@@ -242,7 +242,7 @@ mod tests {
             let mut out = Vec::new();
             let around = &tags.known[usize::from(number)];
             assert_eq!(around.frame(&packet[..40], &mut out), (60, shown));
-            // A packet that has grown takes its padding along, as whole frames do.
+            // A packet that has grown keeps its padding, as whole frames do.
             assert_eq!(around.frame(&[0x45; 44], &mut out).0, 64, "{shown}");
         }
     }

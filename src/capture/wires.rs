@@ -1,35 +1,35 @@
-//! The wire packets of a recorded train, as segmentation makes them: each with headers of its own, and a part of the payload where it
-//! stands, which is not copied.
+//! The wire packets of a recorded train, as segmentation makes them. Each has its own headers, and a part of the train's payload, which
+//! is not copied.
 
 use crate::journal::{Cells, Record};
 use crate::pipeline::wire::tcp::flag;
 use crate::pipeline::wire::{Layout, checksum, protocol, transport};
 
-/// Longest headers: longer ones do not come from any kernel.
+/// Longest headers. No kernel makes longer ones.
 const MOST: usize = 256;
 
 /// A train, or a packet whose checksum is to be completed.
 #[derive(Debug)]
 pub(super) struct Wires<'a> {
     headers: &'a [u8],
-    /// All payloads behind each other, or their cells.
+    /// The payloads of all wire packets in a row, or their cells.
     payload: &'a [u8],
     cells: Option<Cells>,
-    /// Bytes of all payloads.
+    /// Length of all payloads in bytes.
     length: usize,
     /// Offset of the transport header.
     transport: usize,
     is_v4: bool,
     is_tcp: bool,
-    /// Payload of each but the last.
+    /// Payload of each wire packet but the last.
     segment: usize,
-    /// Headers of the wire packet that was made last.
+    /// Headers of the last wire packet that was made.
     made: [u8; MOST],
 }
 
 impl<'a> Wires<'a> {
-    /// `None` if the packet of the record is one wire packet and complete, or if its headers make no sense: they can have been damaged
-    /// on purpose.
+    /// `None` if the packet of the record is one complete wire packet, or if its headers are inconsistent: they can have been damaged on
+    /// purpose.
     pub(super) fn of(record: &Record<'a>) -> Option<Self> {
         if record.wires <= 1 && !record.is_partial {
             return None;
@@ -39,7 +39,7 @@ impl<'a> Wires<'a> {
             let (layout, _) = Layout::parse(record.bytes).ok()?;
             (layout.transport_offset(), layout.protocol(), layout.payload_offset())
         } else {
-            // Only packets without options of IP are told in two parts.
+            // Only packets without IP options are recorded in two parts.
             let (transport, at) = if first == 4 { (20, 9) } else { (40, 6) };
             (transport, *record.bytes.get(at)?, record.bytes.len())
         };
@@ -104,7 +104,7 @@ impl<'a> Wires<'a> {
             put(made, at + 4, low(behind));
         }
         let field = at + transport::checksum_offset(number).unwrap_or(0);
-        // It has the sum of the pseudo-header with the length of the whole train.
+        // The field has the sum of the pseudo-header with the length of the whole train.
         let pseudo = checksum::combine(word(made, field), !low(whole - at));
         put(made, field, checksum::combine(pseudo, low(behind)));
         let sum = !checksum::combine(checksum::sum(&made[at..]), sum);
@@ -117,14 +117,14 @@ impl<'a> Wires<'a> {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Wire<'a> {
     pub(super) headers: &'a [u8],
-    /// As much of it as is known.
+    /// The payload, as far as it was recorded.
     pub(super) payload: &'a [u8],
-    /// Bytes of both, of the whole packet.
+    /// Length of the whole packet in bytes, headers included.
     pub(super) length: usize,
 }
 
 impl<'a> Wire<'a> {
-    /// Of a record of one packet that is complete.
+    /// For a record of one complete packet.
     pub(super) fn of(record: &Record<'a>) -> Self {
         let payload = record.cells.map_or(record.rest, |cells| cells.read(record.rest, 0).1);
         let known = record.bytes.len() + payload.len();
@@ -169,7 +169,7 @@ mod tests {
     use crate::pipeline::testing::Spec;
     use crate::pipeline::time::Instant;
 
-    /// The wire packets of a train as the packet core cuts it.
+    /// The wire packets that the packet core cuts a train into.
     fn cut(mut packet: Packet) -> Vec<Vec<u8>> {
         let mut all = Vec::new();
         loop {
@@ -190,10 +190,10 @@ mod tests {
         Packet::parse(buffer, frame.bytes.len(), frame.offload, 0).unwrap()
     }
 
-    /// Keeps the wire packets of each record, and how long they are.
+    /// Keeps the wire packets of each record, and their lengths.
     struct Cutter(Arc<Mutex<Vec<Cut>>>);
 
-    /// What is known of a wire packet, and how long it is.
+    /// The recorded bytes of a wire packet, and its length.
     type Cut = (Vec<u8>, usize);
 
     impl Sink for Cutter {
@@ -212,7 +212,7 @@ mod tests {
     }
 
     proptest! {
-        /// The same as those of the packet core, whether the payload stands behind the headers or elsewhere.
+        /// The same as those of the packet core, whether the payload follows the headers or is elsewhere.
         #[test]
         fn they_are_those_of_the_packet_core(
             payload in 1_usize..6_000, segment in 100_u16..1_500, is_tcp: bool, is_v6: bool, is_train: bool, flags: u8,
@@ -247,7 +247,7 @@ mod tests {
             }
         }
 
-        /// Of a worker's records, too, in which only the beginnings of payloads are, or which refer to the record before.
+        /// The same for a worker's records that have only the beginnings of payloads, or refer to an earlier record.
         #[test]
         fn they_begin_as_those_of_the_packet_core(
             payload in 0_usize..6_000, segment in 100_u16..1_500, snap in prop_oneof![1_u32..200, 200_u32..2_000],
@@ -264,7 +264,7 @@ mod tests {
             let (mut reader, taps) = Reader::new(vec![(lane, Box::new(Cutter(Arc::clone(&seen))))], 1 << 20);
             let mut tap = taps.tap(8);
             let mut tell = |kind, packet: &Packet| tap.tell(&Told::of(kind), packet, Instant::ZERO, &|| None);
-            // It comes; it leaves, or is cut, and its parts leave and are dropped.
+            // It arrives. Then it leaves, or it is cut: one part leaves, the other one is dropped.
             tell(Kind::Received, &packet);
             let mut expected = cut(parsed(&spec));
             let wires = expected.len();
@@ -287,7 +287,7 @@ mod tests {
             }
         }
 
-        /// Headers that make no sense are never followed out of bounds.
+        /// Inconsistent headers never lead to an access out of bounds.
         #[test]
         fn any_bytes_are_cut_safely(
             bytes in proptest::collection::vec(any::<u8>(), 0..300), rest in proptest::collection::vec(any::<u8>(), 0..300),

@@ -1,4 +1,4 @@
-//! Journal files: blocks with checksums, so that of a file that was cut short all whole blocks can be read.
+//! Journal files. They consist of blocks with checksums, so that all whole blocks of a truncated file can be read.
 //!
 //! `FWJOURN2`, then blocks: kind, length and CRC-32 of kind, length and content (32 bits each, little endian), and the content.
 //! Kinds: 1 names ([`Names`], JSON), first and once; 2 records, one after the other ([`Record::decode`]); 3 the end (JSON: `lost`);
@@ -19,7 +19,7 @@ use crate::journal::note::Note;
 use crate::journal::record::{FIXED, Record};
 use crate::pipeline::router::Headers;
 
-/// What files of all versions begin with; one digit, the version, follows.
+/// The first bytes of files of all versions. One digit follows: the version.
 const FAMILY: &[u8; 7] = b"FWJOURN";
 const MAGIC: &[u8; 8] = b"FWJOURN2";
 const NAMES: u32 = 1;
@@ -35,7 +35,7 @@ const OFTEN: Duration = Duration::from_millis(200);
 /// Longest block that is read: a longer length is treated as damage.
 const LONGEST: usize = 16 << 20;
 
-/// Why a file is no journal that can be read.
+/// Errors of reading a journal.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum JournalError {
@@ -47,13 +47,13 @@ pub enum JournalError {
         /// The system's reason.
         source: std::io::Error,
     },
-    /// It does not begin as journals do.
+    /// It is no journal.
     #[error("{0}: not a journal of faultwire")]
     Foreign(PathBuf),
     /// Its first block is cut short or damaged.
     #[error("{0}: the journal's first block is cut short or damaged, so that nothing of it can be read")]
     Headless(PathBuf),
-    /// Of another version.
+    /// It has another version.
     #[error("{0}: a journal of version {1}; this faultwire reads version {VERSION}")]
     Version(PathBuf, u32),
 }
@@ -82,8 +82,8 @@ pub struct Writer {
     count: u64,
 }
 
-/// Opens a journal to be written, and makes one that only its owner may read if there is none; what is in it stays until the
-/// [`Writer`] begins.
+/// Opens a journal for writing. A new file can be read by its owner only. An existing file keeps its content until the [`Writer`]
+/// begins.
 ///
 /// # Errors
 /// If it cannot be written.
@@ -108,7 +108,7 @@ impl Writer {
         }
     }
 
-    /// Puts the names in place of what the file held.
+    /// Replaces the content of the file by the names.
     fn start(&mut self) -> std::io::Result<()> {
         // A pipe has no length to cut.
         if self.file.metadata()?.is_file() {
@@ -137,7 +137,7 @@ impl Writer {
     }
 
     fn fail(&mut self, error: std::io::Error) {
-        // What is there of the block would only be read as damage. A pipe has no length to cut.
+        // A part of a block would be reported as damage. A pipe has no length to cut.
         let _ = self.file.set_len(self.good);
         self.failed = Some(error);
     }
@@ -206,7 +206,7 @@ impl Sink for Writer {
     }
 }
 
-/// What is said of a file that could not be written to its end, and how much is missing in it.
+/// The message about a file that could not be written completely, with the number of missing items.
 pub(crate) fn ends_early(path: &Path, what: &str, error: &std::io::Error, missing: (u64, &str)) -> String {
     let said = format!("{}: the {what} ends early: {error}", path.display());
     match missing {
@@ -220,7 +220,7 @@ fn framed(kind: u32, content: &[u8]) -> Vec<u8> {
     [&head, &checksum(&head, content).to_le_bytes()[..], content].concat()
 }
 
-/// Of a block: its kind and length, and its content.
+/// The kind, length and content of a block.
 fn checksum(head: &[u8], content: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(head);
@@ -228,24 +228,24 @@ fn checksum(head: &[u8], content: &[u8]) -> u32 {
     hasher.finalize()
 }
 
-/// How the file of a [`Reader`] ends, as far as it has been read.
+/// The state of the file of a [`Reader`], as far as it has been read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
     /// Nothing is missing so far.
     Whole,
-    /// In the middle: the writer was killed, or its disk was full.
+    /// It ends within a block: the writer was killed, or its disk was full.
     Cut,
-    /// The block that begins at this byte is not what was written. Nothing behind a damaged block is read; behind a damaged record
-    /// in a whole block the next block is.
+    /// The block that begins at this byte is damaged. Nothing behind a damaged block is read. Behind a damaged record in a whole block,
+    /// reading continues with the next block.
     Damaged(u64),
 }
 
-/// What a journal has.
+/// An item of a journal.
 #[derive(Debug)]
 pub enum Entry<'a> {
-    /// What happened to packets.
+    /// A record of packets.
     Record(Record<'a>),
-    /// What was done to the run.
+    /// A note about the run.
     Note(Note),
 }
 
@@ -255,14 +255,14 @@ pub struct Reader<R: Read> {
     /// The first block.
     pub names: Names,
     block: Vec<u8>,
-    /// How much of the block has been handed on.
+    /// Bytes of the block that have been passed on.
     at: usize,
-    /// Where in the file the block begins, and where the next one does.
+    /// Offsets in the file of this block and of the next one.
     place: u64,
     next: u64,
-    /// Records that found no room, once the end has been read.
+    /// The number of lost records, once the end has been read.
     pub lost: Option<u64>,
-    /// Whether what has been read so far is what was written.
+    /// The state of the file so far.
     pub end: End,
 }
 
@@ -273,10 +273,10 @@ impl<R: Read> std::fmt::Debug for Reader<R> {
 }
 
 impl<R: Read> Reader<R> {
-    /// Reads the names of a journal that is called `path`.
+    /// Reads the names in a journal with the file name `path`.
     ///
     /// # Errors
-    /// If it is none.
+    /// If the file is no journal of this version, or its first block is not whole.
     pub fn new(mut input: R, path: &Path) -> Result<Self, JournalError> {
         let mut magic = [0; MAGIC.len()];
         let is_read = input.read_exact(&mut magic).is_ok();
@@ -301,7 +301,7 @@ impl<R: Read> Reader<R> {
         Ok(Self { input, names, block, at: 0, place: next, next, lost: None, end: End::Whole })
     }
 
-    /// Calls `each` with every record and note that is whole, until it says false.
+    /// Calls `each` with each whole record and note, until it returns false.
     pub fn for_each(&mut self, mut each: impl FnMut(&Names, &Entry<'_>) -> bool) {
         loop {
             while let Some((record, rest)) = Record::decode(&self.block[self.at..]) {
@@ -320,7 +320,7 @@ impl<R: Read> Reader<R> {
                 Ok((RECORDS, length)) => self.next += length,
                 Ok((LAST, length)) => return self.read_last(length),
                 Ok((NOTE, length)) => {
-                    // One of a kind that is not known is skipped.
+                    // A record of an unknown kind is skipped.
                     let note = serde_json::from_slice(&self.block).ok();
                     self.next += length;
                     self.block.clear();

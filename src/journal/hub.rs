@@ -1,4 +1,4 @@
-//! The thread that empties the workers' rings, and those to whom it hands the records.
+//! The thread that empties the workers' rings and passes the records to its sinks.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,91 +14,92 @@ use crate::journal::payload::LEAST;
 use crate::journal::record::Record;
 use crate::journal::tap::{Lane, Taps};
 
-/// Time between two looks into the workers' rings. It doubles while they are empty ...
+/// Time between two reads of the workers' rings. It doubles while the rings are empty ...
 const LOOK: Duration = Duration::from_millis(5);
-/// ... up to this where a lane follows flows: a ring that was empty takes 1.9 million records a second until then;
+/// ... up to this if a lane follows flows: an empty ring has room for 1.9 million records a second in this time;
 const LOOK_FOLLOWED: Duration = Duration::from_millis(20);
-/// and to this where none does.
+/// and up to this if no lane does.
 const LOOK_DROPS: Duration = Duration::from_millis(100);
-/// Bytes of each worker's ring where a lane follows flows: some 37,000 records.
+/// Bytes of each worker's ring if a lane follows flows: about 37,000 records.
 const RING: usize = 4 << 20;
-/// The same where none does: some 1,500 records, each with headers.
+/// The same if no lane does: about 1,500 records, each with headers.
 const RING_DROPS: usize = 256 << 10;
-/// The same where a lane is told whole packets: what comes and leaves at 20 Gbit/s in 13 ms.
+/// The same if a lane takes whole packets: those of 13 ms at 20 Gbit/s in and out.
 const RING_WHOLE: usize = 64 << 20;
 /// Nice value of the thread that writes whole packets. The scheduler gives it a third of the weight of a thread with nice value 0.
 const NICE: i32 = 5;
 /// Bytes that are taken out of a ring at once.
 const CHUNK: usize = 1 << 20;
-/// Notes that wait for the thread.
+/// Most notes that wait for the thread.
 const NOTES: usize = 1_024;
 
-/// Who is handed the records of a lane.
+/// A consumer of the records of one lane.
 pub trait Sink: Send {
-    /// The router runs, records will come.
+    /// The router has started; records follow.
     fn begin(&mut self) {}
 
-    /// A record of its lane, in the order in which its worker told them.
+    /// Takes a record of its lane. The records of one worker come in the order in which the worker wrote them.
     fn record(&mut self, record: &Record<'_>);
 
-    /// Something was done to the run. What workers told before has been handed over, and perhaps a little of what came after.
+    /// Takes a note: a change or mark of the run. All records that workers wrote before the note have been passed on, and possibly a few
+    /// later ones.
     fn note(&mut self, _note: &Note) {}
 
-    /// So many records of its lane have found no room since the beginning. Said before each [`Self::pause`].
+    /// The number of records of its lane that did not fit into a ring since the start. Called before each [`Self::pause`].
     fn lost(&mut self, _total: u64) {}
 
-    /// All that there was has been handed over, and nothing comes for so long.
+    /// All records so far have been passed on; the next ones come after `length` at the earliest.
     fn pause(&mut self, _length: Duration) {}
 
-    /// The workers have ended; `lost` records of its lane found no room.
+    /// The workers have ended. `lost` records of its lane did not fit into a ring.
     fn finish(self: Box<Self>, lost: u64) -> Finished;
 }
 
-/// What came of what was recorded.
+/// The result of a recording.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Finished {
-    /// What has to be said, a sentence each.
+    /// Messages for the user, one sentence each.
     pub said: Vec<String>,
-    /// A file could not be written to its end.
+    /// Whether a file could not be written completely.
     pub has_failed: bool,
 }
 
 impl Finished {
-    /// Takes in what came of something else.
+    /// Adds the result of another recording.
     pub fn add(&mut self, other: Self) {
         self.said.extend(other.said);
         self.has_failed |= other.has_failed;
     }
 }
 
-/// A running thread. Dropped before [`Hub::begin`], it ends and its sinks have not been touched.
+/// The running thread. If it is dropped before [`Hub::begin`], the thread ends without using its sinks.
 #[derive(Debug)]
 pub struct Hub {
     notes: Notes,
-    /// It is there until it ends.
+    /// `None` once the thread has been joined.
     thread: Option<JoinHandle<Finished>>,
 }
 
-/// What the thread is told.
+/// A message to the thread.
 #[derive(Debug)]
 enum Word {
     Begin,
     Note(Arc<Note>),
-    /// It is dropped when all is handed over that was told before.
+    /// The sender is dropped once all earlier records and notes have been passed on.
     Flush(Sender<()>),
     End,
 }
 
-/// Tells the sinks of a hub what is done to the run.
+/// Sends notes to the sinks of a hub.
 #[derive(Debug, Clone)]
 pub struct Notes {
     words: Sender<Word>,
-    /// Of each sink's lane.
+    /// Lost records of each sink's lane.
     lost: Arc<[AtomicU64]>,
 }
 
 impl Notes {
-    /// False if the hub has ended. A note that finds no room counts as a lost record.
+    /// Sends a note; false if the hub has ended. If too many notes are waiting, this one is counted as a lost record of every lane.
     pub fn tell(&self, note: &Arc<Note>) -> bool {
         if self.words.len() < NOTES {
             return self.words.send(Word::Note(Arc::clone(note))).is_ok();
@@ -111,7 +112,7 @@ impl Notes {
 }
 
 impl Hub {
-    /// Makes ready to hand records to these sinks, each with its lane; the workers have to be given the taps. At most 16.
+    /// Starts the thread with these sinks and their lanes, at most 16. The taps are for the workers.
     ///
     /// # Errors
     /// If no thread can be started.
@@ -126,7 +127,7 @@ impl Hub {
         Self::run(sinks, ring, longest, is_whole)
     }
 
-    /// The same for one sink that may not lack a record while each worker's ring of so many bytes has room.
+    /// The same for one sink, with a ring of `ring` bytes for each worker: it misses no record that fits into the rings.
     ///
     /// # Errors
     /// If no thread can be started.
@@ -155,26 +156,26 @@ impl Hub {
         Ok((Self { notes, thread: Some(thread) }, taps))
     }
 
-    /// The router runs: from now on the sinks are given what the workers tell.
+    /// Says that the router runs: from now on the sinks are given the workers' records.
     pub fn begin(&self) {
-        // A thread that has panicked is found when it is waited for.
+        // If the thread has panicked, joining it reports that.
         let _ = self.notes.words.send(Word::Begin);
     }
 
-    /// The way to tell its sinks what is done to the run.
+    /// A sender of notes to its sinks.
     pub fn notes(&self) -> Notes {
         self.notes.clone()
     }
 
-    /// Waits until the sinks were handed all that workers have told before this call. At once if the hub has not begun.
+    /// Waits until the sinks have all records that workers wrote before this call. Returns at once if the hub has not begun.
     pub fn flush(&self) {
         let (asked, dropped) = bounded(1);
-        // A thread that has panicked is found when it is waited for.
+        // If the thread has panicked, joining it reports that.
         let _ = self.notes.words.send(Word::Flush(asked));
         let _ = dropped.recv();
     }
 
-    /// Waits until all is written that the workers, which must have ended, have told; what came of it.
+    /// Waits until all records are written, and returns the result. The workers must have ended.
     pub fn finish(mut self) -> Finished {
         let ended = self.end().unwrap_or_else(|| Ok(Finished::default()));
         ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
@@ -188,7 +189,7 @@ impl Hub {
 }
 
 impl Drop for Hub {
-    /// What was told until an error ended the run is written, too: that is when a journal is needed.
+    /// Records are written also if an error ended the run: then a journal is needed most.
     fn drop(&mut self) {
         let _ = self.end();
     }
@@ -198,9 +199,9 @@ struct Desk {
     reader: Reader,
     /// Longest time between two looks.
     longest: Duration,
-    /// Not handed over yet.
+    /// Notes that have not been passed on yet.
     notes: Vec<Arc<Note>>,
-    /// Who waits for what was told to be handed over.
+    /// Callers of [`Hub::flush`] that wait.
     asked: Vec<Sender<()>>,
 }
 
@@ -217,7 +218,7 @@ impl Desk {
         self.reader.begin();
         let (mut pause, mut is_over) = (LOOK, false);
         loop {
-            // What was told before a note comes before it.
+            // Records that were written before a note are passed on before it.
             let (notes, asked) = (std::mem::take(&mut self.notes), std::mem::take(&mut self.asked));
             let found = self.reader.read();
             for note in notes {
@@ -229,7 +230,7 @@ impl Desk {
             }
             pause = if found { LOOK } else { (2 * pause).min(self.longest) };
             self.reader.pause(pause);
-            // Poll: waking this thread would cost the workers a system call.
+            // This thread polls: to wake it would cost the workers a system call.
             if is_over {
                 let _ = never::<()>().recv_timeout(LOOK);
             } else {
@@ -239,7 +240,7 @@ impl Desk {
         self.reader.finish()
     }
 
-    /// Waits for notes, for so long at most. True if the end was told.
+    /// Takes messages for at most `pause`. True if the run has ended.
     fn hear(&mut self, words: &Receiver<Word>, pause: Duration) -> bool {
         let mut word = words.recv_timeout(pause);
         loop {
@@ -255,16 +256,16 @@ impl Desk {
     }
 }
 
-/// Empties the workers' rings into sinks when it is asked to: the thread of a [`Hub`], without the thread.
+/// Passes records from the workers' rings to sinks on request: the work of a [`Hub`] without its thread.
 pub struct Reader {
     sinks: Vec<Box<dyn Sink>>,
-    /// Rings of workers that have been started since the last look.
+    /// Rings of workers that have started since the last call of [`Self::read`].
     new: Receiver<Consumer<u8>>,
     rings: Vec<(Consumer<u8>, Begun)>,
-    /// Lets other threads run after each chunk: the scheduler would let this one go on to the end of its time slice, some milliseconds,
-    /// while a worker on the same core waits.
+    /// Whether other threads may run after each chunk. Otherwise a worker on the same core can wait until the time slice of this thread
+    /// ends, which takes some milliseconds.
     yields: bool,
-    /// Of each sink's lane.
+    /// Lost records of each sink's lane.
     lost: Arc<[AtomicU64]>,
 }
 
@@ -282,19 +283,19 @@ impl Reader {
         (Self { sinks, new, rings: Vec::new(), yields: false, lost }, taps)
     }
 
-    /// The router runs, records will come.
+    /// Says that the router runs and records follow.
     pub fn begin(&mut self) {
         self.sinks.iter_mut().for_each(|sink| sink.begin());
     }
 
-    /// Empties the rings, and forgets those whose worker has ended. Whether there was anything.
+    /// Passes on all records that are in the rings now, and drops the rings of workers that have ended. True if there was any record.
     pub fn read(&mut self) -> bool {
         self.rings.extend(self.new.try_iter().map(|ring| (ring, Begun::default())));
         let (sinks, yields, mut found) = (&mut self.sinks, self.yields, false);
         self.rings.retain_mut(|(ring, begun)| {
-            // Asked first: what the worker told before it ended is there then.
+            // Asked before the ring is read: if the worker has ended, all its records are in the ring.
             let has_ended = ring.is_abandoned();
-            // What comes in the meantime is left for the next look, so that a busy worker does not keep notes and other rings waiting.
+            // Records that come in the meantime wait for the next call: a busy worker must not delay notes and other rings.
             let mut left = ring.slots();
             while left > 0
                 && let Ok(chunk) = ring.read_chunk(left.min(CHUNK))
@@ -315,7 +316,7 @@ impl Reader {
         found
     }
 
-    /// Tells the sinks what is lost, and that nothing comes for so long.
+    /// Tells the sinks how many records are lost, and that the next ones come after `length` at the earliest.
     fn pause(&mut self, length: Duration) {
         for (sink, lost) in self.sinks.iter_mut().zip(&*self.lost) {
             sink.lost(lost.load(Ordering::Relaxed));
@@ -323,7 +324,7 @@ impl Reader {
         }
     }
 
-    /// What came of what was read.
+    /// Ends the sinks and returns their results.
     pub fn finish(self) -> Finished {
         let lost = self.lost.iter().map(|lost| lost.load(Ordering::Relaxed));
         let mut finished = Finished::default();
@@ -332,32 +333,32 @@ impl Reader {
     }
 }
 
-/// Lets the threads that forward go first where there are not enough cores for all: writing whole packets takes more time than
-/// forwarding them, and a packet that is missing in a capture is counted, while a delayed one is a fault that nobody asked for.
+/// Gives this thread a lower priority than the workers'. To write whole packets takes more time than to forward them. On a machine
+/// without enough cores, a capture that lacks packets (which are counted) is better than packets that are delayed.
 #[expect(unsafe_code, reason = "neither setpriority(2) nor sched_setscheduler(2) has a wrapper in nix")]
 fn yield_to_workers() {
     let batch = libc::sched_param { sched_priority: 0 };
     // SAFETY: both calls take numbers, and a structure that lives until they return. 0 is the calling thread, also for PRIO_PROCESS:
-    // in Linux each thread has a priority of its own. If they fail, the thread has the priority of the others.
+    // on Linux each thread has its own priority. If a call fails, the thread keeps the priority that it has.
     unsafe {
         libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const batch);
         libc::setpriority(libc::PRIO_PROCESS, 0, NICE);
     }
 }
 
-/// What is left of the bytes that a ring had before.
+/// The part of earlier bytes of a ring that is still needed.
 #[derive(Debug, Default)]
 struct Begun {
-    /// The beginning of a record that is not whole yet.
+    /// The beginning of a record whose end has not been read yet.
     bytes: Vec<u8>,
-    /// The last whole packet: later records may have its payload.
+    /// The last packet that was recorded whole: later records can refer to its payload.
     packet: Vec<u8>,
 }
 
-/// Calls `each` with all records that are whole with `bytes`; `begun` has what came before, and is told what is left of these.
+/// Calls `each` with all records that end in `bytes`. `begun` has the part of the bytes before that is still needed, and is updated.
 fn each_record(begun: &mut Begun, mut bytes: &[u8], mut each: impl FnMut(&Record<'_>)) {
     while !begun.bytes.is_empty() {
-        // Its size is in its first bytes.
+        // The first bytes of a record are its size.
         let size = begun.bytes.first_chunk().map_or(4, |size| u32::from_le_bytes(*size) as usize);
         let missing = size.saturating_sub(begun.bytes.len()).min(bytes.len());
         begun.bytes.extend(&bytes[..missing]);
@@ -411,7 +412,7 @@ mod tests {
     use crate::pipeline::testing::Spec;
     use crate::pipeline::time::Instant;
 
-    /// Says when it is begun and finished, and with how many lost records.
+    /// Reports its beginning, its end, and the number of lost records.
     struct Teller(Sender<String>);
 
     impl Sink for Teller {
@@ -445,7 +446,7 @@ mod tests {
         Packet::parse(buffer, frame.len(), Offload::default(), 0).unwrap()
     }
 
-    /// For each record that it is handed, its worker tells the next one.
+    /// For each record that it takes, its worker writes another one.
     struct Busy {
         tap: Arc<Mutex<Option<Tap>>>,
         records: Sender<u64>,
@@ -453,7 +454,7 @@ mod tests {
 
     impl Sink for Busy {
         fn record(&mut self, record: &Record<'_>) {
-            assert!(record.index < 3, "one look reads records that were told after it began");
+            assert!(record.index < 3, "one call reads records that were written after it began");
             let mut next = packet();
             next.index = record.index + 1;
             let mut tap = self.tap.lock().unwrap();
@@ -466,7 +467,7 @@ mod tests {
         }
     }
 
-    /// Otherwise notes, and the end, would wait for a pause in the traffic.
+    /// Otherwise notes and the end would have to wait for a pause in the traffic.
     #[test]
     fn a_look_ends_while_a_worker_goes_on() {
         let (records, read) = unbounded();
@@ -482,14 +483,14 @@ mod tests {
         }
     }
 
-    /// Wherever a ring ends or its reader has come to, records are handed on whole and in order.
+    /// Records are passed on whole and in order, wherever the bytes that are read at once end.
     #[test]
     fn records_are_whole_however_their_bytes_come() {
         let (mut all, mut expected, mut packet) = (Vec::new(), Vec::new(), Vec::new());
         for index in 0..12_u64 {
             let bytes = vec![index as u8; 40 * index as usize];
             let record = Record { index, bytes: &bytes, ..crate::journal::record::tests::record() };
-            // And one with a payload of 30 bytes that is told with the last whole packet.
+            // And one that refers to 30 bytes of payload of the last whole packet.
             let part: Vec<u8> = [1, 5, 30, u32::MAX].into_iter().flat_map(u32::to_le_bytes).collect();
             let repeat = Record { before: &part, has_part: true, bytes: b"head", ..record };
             for record in [record, repeat] {
@@ -522,7 +523,7 @@ mod tests {
         let (hub, taps, heard) = hub();
         let tap = taps.tap(8);
         drop(hub);
-        // The sink is gone: nothing was said before.
+        // The sink was dropped and had reported nothing.
         assert!(heard.recv().is_err());
         drop(tap);
     }
@@ -534,12 +535,12 @@ mod tests {
         hub.begin();
         assert_eq!(heard.recv().unwrap(), "begin");
         drop(tap);
-        // Whoever holds the taps still could make more.
+        // `taps` could still make more taps.
         assert_eq!(hub.finish().said, ["finished, 0 lost"]);
         drop(taps);
     }
 
-    /// Whoever flushes sees all that was told before, while the worker goes on; of a hub that has not begun, nothing.
+    /// After a flush the sink has all records that were written before, also while the worker goes on. Before the beginning it has none.
     #[test]
     fn a_flush_waits_for_what_was_told() {
         let (hub, taps, heard) = hub();
@@ -559,7 +560,7 @@ mod tests {
         assert_eq!(hub.finish().said, ["finished, 0 lost"]);
     }
 
-    /// Notes are handed on in their order, those that were told before the end, too; whoever tells one later learns of the end.
+    /// Notes are passed on in their order, also those just before the end. A later note is refused.
     #[test]
     fn notes_come_in_order_until_the_end() {
         let (hub, taps, heard) = hub();
@@ -577,13 +578,13 @@ mod tests {
         drop(taps);
     }
 
-    /// A sink that is stuck costs notes, which are counted, and neither memory nor whoever tells them.
+    /// While a sink is stuck, surplus notes are lost and counted: memory does not grow, and the sender does not wait.
     #[test]
     fn notes_without_room_are_counted() {
         let (hub, taps, _heard) = hub();
         let notes = hub.notes();
         let note = Arc::new(crate::journal::note::tests::note("x"));
-        // It has not begun, and takes notes as they come.
+        // This channel has no reader.
         let (words, _stuck) = unbounded();
         let stuck = Notes { words, lost: Arc::clone(&notes.lost) };
         for _ in 0..NOTES + 7 {

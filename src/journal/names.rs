@@ -41,8 +41,8 @@ pub struct PathNames {
 }
 
 impl Names {
-    /// Names for the router that is built from `params`, with the seats that it adds to the paths itself, whose clock began now.
-    /// The first paths are called `labels`, the others by their ports.
+    /// Names for the router that is built from `params`, with the seats that it adds to the paths itself. Its clock starts now. The
+    /// first paths have the names `labels`, the others those of their ports.
     #[expect(
         clippy::disallowed_methods,
         reason = "the time of day is for the reader of the file, no packet sees it"
@@ -89,12 +89,12 @@ impl Names {
         self.ports.get(usize::from(port)).map_or("?", String::as_str)
     }
 
-    /// The number of the path that is called `name`, as [`is_called`] reads it.
+    /// The number of the path with the name `name`, see [`is_called`].
     pub fn path(&self, name: &str) -> Option<u16> {
         self.paths.iter().position(|path| is_called(&path.name, name)).map(|at| at as u16)
     }
 
-    /// `PATH/STAGE`, `PATH`, or `router` for what happened on no path.
+    /// `PATH/STAGE`, `PATH`, or `router` for an event on no path.
     pub fn place(&self, record: &Record<'_>) -> String {
         if record.path == NONE {
             return "router".to_owned();
@@ -125,7 +125,7 @@ impl Names {
             .then(|| self.reasons.get(usize::from(record.reason)).map_or("unknown", String::as_str))
     }
 
-    /// What happened, in a few words: `up/loss: dropped, 0.0031 < 0.01`.
+    /// The event in a few words: `up/loss: dropped, 0.0031 < 0.01`.
     pub fn verdict(&self, record: &Record<'_>) -> String {
         let (place, what) = (self.place(record), record.kind.name());
         match (record.draw, self.reason(record)) {
@@ -204,7 +204,7 @@ pub(crate) mod tests {
         );
     }
 
-    /// Whatever path and seat a record names, the router has it, and so do the names.
+    /// The names have every path and seat that a record of the router can have.
     #[test]
     fn every_seat_of_the_router_has_a_name() {
         let both = TimestampsParams { set: TimestampSet::Constant(0), translate: true };

@@ -1,32 +1,31 @@
-//! In which form the bytes of a packet are told to those who want whole packets.
+//! The form in which the bytes of a packet are recorded for lanes that want whole packets.
 //!
-//! A packet that leaves as it came is recorded twice, and most of both records would be the same payload: the second one has only the
-//! headers and says where in the first one its payload is. And of a packet that is longer than anybody keeps, only what is kept is told:
-//! see [`Cells`].
+//! A packet that leaves unchanged is recorded twice. The second record has only the headers, and refers to the payload of the first
+//! record. Of packets that are longer than the lanes keep, only the part that they keep is recorded: see [`Cells`].
 
 use crate::pipeline::packet::Packet;
 use crate::pipeline::router::Headers;
 use crate::pipeline::time::Instant;
 use crate::pipeline::wire::{Version, checksum};
 
-/// Shorter packets are always told whole. Records of more bytes than this have a whole packet.
+/// Shorter packets are always recorded whole. A record with at least so many bytes has a whole packet.
 pub(super) const LEAST: usize = 256;
 
 const _: () = assert!(Headers::LEN < LEAST, "headers alone are no whole packet");
 
-/// In which form a packet is told.
+/// The form in which a packet is recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
     /// The first so many bytes.
     First(usize),
     /// Headers, and the beginning of each wire packet's payload.
     Cut(Cells),
-    /// Headers; the payload is in the last packet that was told whole.
+    /// Headers; the payload is in the last packet that was recorded whole.
     Again(Part),
 }
 
 impl Form {
-    /// For a packet of whose wire packets `snap` bytes are wanted; `last` was told whole before it.
+    /// For a packet, if lanes want `snap` bytes of each wire packet. `last` is the last packet that was recorded whole.
     #[inline]
     pub(super) fn of(packet: &Packet, lanes: u16, snap: u32, last: Option<&Last>) -> Self {
         if let Some(part) = last.and_then(|last| last.part(packet, lanes)) {
@@ -40,12 +39,12 @@ impl Form {
         } else if packet.wires() == 1 && packet.partial().is_none() {
             Self::First(length.min(snap as usize))
         } else {
-            // Whoever reads it needs all of it to make wire packets of it.
+            // To make wire packets of it, its reader needs all of it.
             Self::First(length)
         }
     }
 
-    /// Bytes of the packet itself, which come first.
+    /// Length of the part of the packet itself, which comes first in the record.
     #[inline]
     pub(super) fn length(self, packet: &Packet) -> usize {
         match self {
@@ -54,7 +53,7 @@ impl Form {
         }
     }
 
-    /// What follows them.
+    /// The cells that follow it.
     #[inline]
     pub(super) const fn cells(self) -> Option<Cells> {
         match self {
@@ -63,7 +62,7 @@ impl Form {
         }
     }
 
-    /// Where the payload is, if it is not simply behind the headers.
+    /// Where the payload is, if it does not directly follow the headers.
     #[inline]
     pub(super) fn part(self, packet: &Packet) -> Option<Part> {
         match self {
@@ -77,11 +76,11 @@ impl Form {
     }
 }
 
-/// The beginnings of the payloads of wire packets: of each two bytes with the sum of its whole payload, from which its checksum can be
-/// completed, and the bytes that are kept of it.
+/// The beginnings of the payloads of wire packets. A cell has two bytes with the sum of the whole payload of a wire packet, from which
+/// its checksum can be completed, and the bytes of the payload that are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Cells {
-    /// Bytes that are kept of each payload, at most.
+    /// Most bytes that are kept of each payload.
     kept: u32,
 }
 
@@ -89,13 +88,13 @@ pub(crate) struct Cells {
 const SUM: u32 = 2;
 
 impl Cells {
-    /// `None` if the payload is not longer than what is kept.
+    /// `None` if the payload is not longer than the part that is kept.
     fn of(packet: &Packet, snap: u32) -> Option<Self> {
         let kept = snap.saturating_sub(packet.header_length() as u32);
         (packet.wire_payload(0) > kept).then_some(Self { kept })
     }
 
-    /// Where the cell of wire packet `wire` begins.
+    /// Offset of the cell of wire packet `wire`.
     const fn start(self, wire: u32) -> u32 {
         wire * (SUM + self.kept)
     }
@@ -108,7 +107,7 @@ impl Cells {
         self.start(last) + SUM + if rest < self.kept { rest } else { self.kept }
     }
 
-    /// Writes them.
+    /// Writes the cells of `packet`.
     pub(super) fn fill(self, packet: &Packet, out: &mut Vec<u8>) {
         out.clear();
         let payload = &packet.bytes()[packet.header_length()..];
@@ -121,7 +120,7 @@ impl Cells {
         }
     }
 
-    /// The cell of wire packet `wire`: the sum of its payload, and what is kept of it. Nothing if there is none.
+    /// The cell of wire packet `wire`: the sum of its payload, and the bytes that are kept. Both are empty if there is no such cell.
     #[cfg(feature = "capture")]
     pub(crate) fn read(self, cells: &[u8], wire: u32) -> (u16, &[u8]) {
         let stride = SUM as usize + self.kept as usize;
@@ -132,19 +131,19 @@ impl Cells {
     }
 }
 
-/// Where the payload of a record is, which is not simply behind its headers.
+/// The place of the payload of a record, if it does not directly follow the headers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Part {
-    /// In the bytes of this record, or of the last one with a whole packet.
+    /// Whether it is in the last record with a whole packet; otherwise it is in this record.
     is_before: bool,
     offset: u32,
     length: u32,
-    /// What is there instead of the payload.
+    /// The cells that are there instead of the payload.
     cells: Option<Cells>,
 }
 
 impl Part {
-    /// Bytes of it in a record.
+    /// Its length in a record, in bytes.
     pub(super) const LEN: usize = 16;
 
     #[inline]
@@ -165,8 +164,8 @@ impl Part {
         Some(Self { is_before: is_before == 1, offset, length, cells })
     }
 
-    /// The headers and the payload of a record that has these bytes; what was told whole before has those of `packet`. No payload if
-    /// `part` or these are not what a tap writes.
+    /// The headers and the payload of a record with these bytes; `packet` is the last packet that was recorded whole. The payload is
+    /// empty if no tap writes such bytes.
     pub(super) fn find<'a>(
         part: &[u8],
         bytes: &'a [u8],
@@ -180,11 +179,11 @@ impl Part {
     }
 }
 
-/// The packet that was told whole last.
+/// The packet that was recorded whole last.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Last {
     lanes: u16,
-    /// Where and when it came in: a flow that is forwarded twice, or forgotten in between, has the same indices again.
+    /// Port and time of its arrival: the indices of a flow repeat if it is forwarded twice, or was forgotten in between.
     ingress: u16,
     arrived: Instant,
     flow: u64,
@@ -195,12 +194,12 @@ pub(super) struct Last {
     /// Bytes of its headers and of its payload.
     headers: u32,
     payload: u32,
-    /// How its payload was told, if not whole.
+    /// The form of its payload, if it was not recorded whole.
     cells: Option<Cells>,
 }
 
 impl Last {
-    /// `None` if no part of it can be told by it.
+    /// `None` if later records cannot refer to it.
     #[inline]
     pub(super) fn of(packet: &Packet, lanes: u16, form: Form) -> Option<Self> {
         let has_all = matches!(form, Form::Cut(_)) || form == Form::First(packet.bytes().len());
@@ -219,7 +218,7 @@ impl Last {
         })
     }
 
-    /// Where in it the payload of `packet` is: of the same packet, or of some of its wire packets.
+    /// The place in it of the payload of `packet`, if that is the same packet or some of its wire packets.
     #[inline]
     fn part(&self, packet: &Packet, lanes: u16) -> Option<Part> {
         let is_of_it = (lanes, packet.flow.identity, packet.lineage) == (self.lanes, self.flow, self.lineage)
@@ -243,7 +242,7 @@ impl Last {
     }
 }
 
-/// TCP or UDP right behind an IP header without options, so that the reader finds the headers without the payload.
+/// Whether it is TCP or UDP directly behind an IP header without options: then the reader can find the headers without the payload.
 fn is_usual(packet: &Packet) -> bool {
     let shortest = match packet.layout.version() {
         Version::V4 => 20,
@@ -267,7 +266,7 @@ mod tests {
         packet
     }
 
-    /// The number of a packet in its flow begins anew where the flow comes in by another port, or had been forgotten.
+    /// The numbers of packets in a flow begin again if the flow arrives at another port, or has been forgotten.
     #[test]
     fn another_packet_with_the_same_numbers_is_told_whole() {
         let packet = || packet(&Spec::tcp(500));
@@ -279,7 +278,7 @@ mod tests {
         assert_eq!((last.part(&elsewhere, 1), last.part(&later, 1)), (None, None));
     }
 
-    /// What was told of it does not have the payload of another form.
+    /// A packet that was not recorded whole is not referred to.
     #[test]
     fn what_was_not_told_whole_is_not_referred_to() {
         let packet = packet(&Spec::tcp(500));

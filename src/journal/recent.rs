@@ -14,7 +14,7 @@ const TOLD: usize = 5;
 /// Ranges of TCP data whose losses are counted. If two share a place, the earlier one is forgotten.
 const COUNTED: usize = 4096;
 
-/// Keeps the first drops, and those of packets that open a connection or carry what was lost before.
+/// Keeps the first drops, and the drops of packets that open a connection or carry data that was lost before.
 #[derive(Debug)]
 pub struct Recent {
     names: Names,
@@ -41,14 +41,14 @@ struct Loss {
 }
 
 impl Recent {
-    /// Keeps the drops of a run with these names; its lines come to the other end when it finishes.
+    /// Keeps the drops of a run with these names. The receiver gets the lines when the run ends.
     pub fn new(names: Names) -> (Self, Arc<Mutex<Vec<String>>>) {
         let out = Arc::new(Mutex::new(Vec::new()));
         let lost = vec![Loss::default(); COUNTED].into();
         (Self { names, kept: Vec::with_capacity(TOLD), lost, out: Arc::clone(&out) }, out)
     }
 
-    /// How often this data was lost by now.
+    /// How often this data has been lost.
     fn count(&mut self, data: Data) -> u16 {
         let place = id(data.0, u64::from(data.1), 0) % COUNTED as u64;
         let loss = &mut self.lost[place as usize];
@@ -83,7 +83,7 @@ fn is_for_many(packet: &[u8]) -> bool {
 impl Sink for Recent {
     fn record(&mut self, record: &Record<'_>) {
         if self.names.reason(record) == Some(Reason::NoRoute.name()) && is_for_many(record.bytes) {
-            // What a kernel says to its neighbours by itself; no router forwards it.
+            // Messages of a kernel to its neighbours; no router forwards them.
             return;
         }
         let opens = headers(record.bytes).is_some_and(|(_, flags)| flags & flag::SYN != 0);
@@ -138,7 +138,7 @@ mod tests {
         recent.record(&Record { index, tcp, draw: None, before: &[], bytes: &frame, ..record() });
     }
 
-    /// Flows are told by their addresses: a number would mean something only in a file.
+    /// Flows are named by their addresses: numbers have a meaning only in a file.
     #[test]
     fn repeated_losses_and_syns_come_first_with_addresses() {
         let (mut recent, out) = Recent::new(names());

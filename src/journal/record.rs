@@ -55,7 +55,7 @@ impl Kind {
         Self::Released,
         Self::Entered,
     ];
-    /// Those that journals and streams of events tell.
+    /// Those in journals and in streams of events.
     pub const TOLD: [Self; 7] = [
         Self::Received,
         Self::Held,
@@ -65,7 +65,7 @@ impl Kind {
         Self::Dropped,
         Self::Released,
     ];
-    /// Those that a packet has to which nothing happens.
+    /// Those of a packet that passes unchanged.
     pub const PASSING: [Self; 3] = [Self::Received, Self::Entered, Self::Sent];
     /// The events that stages record about packets that they have taken.
     pub const DEEDS: [Self; 4] = [Self::Held, Self::Rewritten, Self::Created, Self::Released];
@@ -102,12 +102,12 @@ impl Kind {
 /// TCP data of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TcpRange {
-    /// Sequence number of the first byte, relative to that of the flow's SYN, or of the first packet that was seen; as it is in
-    /// the packet where no lane follows flows.
+    /// Sequence number of the first byte, relative to the flow's SYN or to the first packet that was seen. If no lane follows flows, it
+    /// is the number in the packet.
     pub sequence: u32,
     /// Bytes of payload, of all wire packets together.
     pub payload: u32,
-    /// Which transmission of these bytes it is, of several wire packets the first one's: 1 the first; 0 unknown.
+    /// Number of this transmission of these bytes, from 1; 0 if unknown. For several wire packets, it is that of the first one.
     pub transmission: u8,
 }
 
@@ -116,17 +116,17 @@ pub struct TcpRange {
 pub struct Record<'a> {
     /// Its kind.
     pub kind: Kind,
-    /// For which lanes of a tap it is; zero in files.
+    /// The lanes of a tap that it is for; zero in files.
     pub lanes: u16,
-    /// When, in nanoseconds since the start of the router.
+    /// Time in nanoseconds since the start of the router.
     pub at: u64,
-    /// When the packet came.
+    /// Time of the packet's arrival.
     pub arrived: u64,
-    /// Until when it is held (0: unknown), or when it was to leave; else as `at`.
+    /// The time until which it is held (0: unknown), or at which it was due to leave; otherwise as `at`.
     pub due: u64,
-    /// When it left; 0 if it did not.
+    /// Time at which it left; 0 if it did not.
     pub left: u64,
-    /// Identity of the flow, the same from run to run; 0 for what belongs to none.
+    /// Identity of the flow, the same in each run; 0 if the packet belongs to no flow.
     pub flow: u64,
     /// Number of the first wire packet in its flow, from 0.
     pub index: u64,
@@ -142,34 +142,34 @@ pub struct Record<'a> {
     pub segment: u16,
     /// Whether the transport checksum in `bytes` is the sum over the pseudo-header alone. Never in files.
     pub is_partial: bool,
-    /// Whether `before` says where the payload is: not simply behind the headers. Only in rings.
+    /// Whether `before` has the place of the payload, which does not directly follow the headers. Only in rings.
     pub has_part: bool,
     /// Path, or [`NONE`].
     pub path: u16,
     /// Stage of the path, or [`NONE`].
     pub stage: u16,
-    /// Port: of what was sent or made the one that it leaves by, else the one that it came by.
+    /// Port: for `Sent` and `Created` the one by which the packet leaves, otherwise the one at which it arrived.
     pub port: u16,
     /// Index into the file's list of reasons, or [`NO_REASON`].
     pub reason: u8,
-    /// Port by which a sent packet came. Only in rings, in the place of the draw.
+    /// Port at which a sent packet arrived. Only in rings, in the place of the draw.
     pub ingress: Option<u16>,
-    /// The draw that decided.
+    /// The random draw that decided.
     pub draw: Option<Draw>,
-    /// Of TCP with a whole header.
+    /// For TCP with a whole header.
     pub tcp: Option<TcpRange>,
     /// The headers before a rewrite.
     pub before: &'a [u8],
     /// The first bytes of the packet, or none.
     pub bytes: &'a [u8],
-    /// What follows them, if it is not simply behind them. Never in files.
+    /// The payload, if it does not directly follow the headers in `bytes`. Never in files.
     pub rest: &'a [u8],
-    /// Set if `rest` is not the payload, but has the beginning of each wire packet's. Never in files or rings.
+    /// Set if `rest` has the beginning of each wire packet's payload, not the whole payload. Never in files or rings.
     pub(crate) cells: Option<Cells>,
 }
 
 impl Record<'_> {
-    /// The fixed part and `before` into `out`; what was written. `bytes` and `rest` follow it.
+    /// Writes the fixed part and `before` to `out`, and returns them. `bytes` and `rest` follow in the ring or file.
     ///
     /// # Panics
     /// If `out` is shorter than both.
@@ -220,8 +220,8 @@ impl Record<'_> {
 }
 
 impl<'a> Record<'a> {
-    /// The record at the front of `bytes`, and what follows it; `None` if there is no whole one. The record is `None` if it is of
-    /// a kind that this version does not know: it is skipped by its size.
+    /// The record at the beginning of `bytes`, and the bytes behind it; `None` if there is no whole record. The record itself is `None`
+    /// if this version does not know its kind: it is skipped by its size.
     pub fn decode(bytes: &'a [u8]) -> Option<(Option<Self>, &'a [u8])> {
         let start = bytes.first_chunk::<START>()?;
         if Kind::of(start[4]).is_none() {
@@ -281,8 +281,8 @@ impl<'a> Record<'a> {
         Some((record, rest))
     }
 
-    /// The same with its payload apart from its headers, if it says where that is; the last packet that was told whole had the bytes
-    /// of `packet`.
+    /// The same record with its payload in `rest`, if the record has the place of it. `packet` is the last packet that was recorded
+    /// whole.
     pub(super) fn with_payload(mut self, packet: &'a [u8]) -> Self {
         if self.has_part {
             (self.bytes, self.rest, self.cells) = Part::find(self.before, self.bytes, packet);
@@ -291,8 +291,7 @@ impl<'a> Record<'a> {
         self
     }
 
-    /// The number of wire packet `wire`, the same in every record of it and in every run with the same traffic; 0 for what
-    /// belongs to no flow.
+    /// The number of wire packet `wire`: the same in all its records, and in all runs with the same traffic. 0 if it belongs to no flow.
     pub const fn id(&self, wire: u32) -> u64 {
         id(self.flow, self.index.wrapping_add(wire as u64), self.lineage)
     }
@@ -362,7 +361,7 @@ pub(crate) mod tests {
             }
         }
 
-        /// A damaged record is still none, or one of the length that it says.
+        /// A damaged record is either refused, or read with the length that it has.
         #[test]
         fn damage_is_read_safely(at in 0_usize..120, to in any::<u8>()) {
             let mut bytes = encoded(&record());

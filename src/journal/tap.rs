@@ -24,14 +24,15 @@ use crate::pipeline::time::Instant;
 pub struct Lane {
     /// Bits of [`Kind::bit`].
     pub kinds: u8,
-    /// Whether flows are followed: headers come once a flow, and transmissions of TCP data are counted, which takes a table of
-    /// all flows. Otherwise each record has headers.
+    /// Whether flows are followed. Then headers come once for each flow, and transmissions of TCP data are counted, which takes a table
+    /// of all flows. Otherwise each record has headers.
     pub follows: bool,
-    /// Whether what came, left or was dropped is told with all its bytes, of a train too; it has one record then, also in a sample.
+    /// Whether records of packets that came, left or were dropped have all bytes, also those of trains. A train then has one record, also
+    /// in a sample.
     pub is_whole: bool,
-    /// Bytes of each wire packet that it needs of those; what is behind them may be missing.
+    /// Bytes of each wire packet that it needs then; later bytes may be missing.
     pub snap: u32,
-    /// Bytes of a packet that is not told whole.
+    /// The part of other packets that records have.
     pub start: Start,
     /// One in so many packets; 1: all.
     pub sample: u64,
@@ -48,7 +49,7 @@ pub enum Start {
     Nothing,
     /// Its headers.
     Headers,
-    /// [`Headers::LEN`] bytes, whatever they are: also what is behind the headers, such as the packet that an ICMP error quotes.
+    /// The first [`Headers::LEN`] bytes, also those behind the headers: for example the packet that an ICMP error quotes.
     Bytes,
 }
 
@@ -77,8 +78,8 @@ pub struct Taps {
 }
 
 impl Taps {
-    /// Taps with these lanes, each with a ring of `capacity` bytes. The other ends of the rings come by the receiver, the counts of
-    /// records that found no room are shared, one of each lane.
+    /// Taps with these lanes, each with a ring of `capacity` bytes. The receiver gets the other ends of the rings. The last value has the
+    /// number of lost records of each lane, which all taps share.
     ///
     /// # Panics
     /// If there are more than 16 lanes.
@@ -95,18 +96,18 @@ impl Taps {
         Self::new(lanes, 1024).0
     }
 
-    /// Whether a record may be wanted of a packet to which nothing happens.
+    /// Whether a lane may want records of packets that pass unchanged.
     pub fn sees_packets(&self) -> bool {
         let passing = Kind::set(&Kind::PASSING);
         self.lanes.iter().any(|lane| lane.kinds & passing != 0)
     }
 
-    /// Whether any lane follows flows. Of packets that nobody sees, it has to be told how far they have come.
+    /// Whether any lane follows flows. It has to be told the sequence numbers of packets that pass unseen.
     pub fn follows_flows(&self) -> bool {
         self.lanes.iter().any(|lane| lane.follows)
     }
 
-    /// The tap of a worker whose flow table holds so many flows.
+    /// The tap of a worker with a flow table of `flows` flows.
     pub fn tap(&self, flows: usize) -> Tap {
         let (ring, consumer) = RingBuffer::new(self.capacity);
         // Without a reader the ring fills, and lost records are counted.
@@ -129,24 +130,24 @@ impl Taps {
 /// The content of a record besides the packet.
 #[derive(Debug, Clone, Copy)]
 pub struct Told<'a> {
-    /// What happened.
+    /// The kind of event.
     pub kind: Kind,
-    /// Where: path and stage.
+    /// Path and stage.
     pub place: Option<SeatId>,
-    /// Port, where it is not the one that the packet came by.
+    /// Port, if it is not the one at which the packet arrived.
     pub port: Option<u16>,
-    /// Why it was dropped.
+    /// Reason of a drop.
     pub reason: Option<Reason>,
-    /// Until when it is held, or when it was to leave.
+    /// The time until which it is held, or at which it was due to leave.
     pub due: Option<Instant>,
-    /// When it left.
+    /// The time at which it left.
     pub left: Option<Instant>,
     /// The headers before a rewrite.
     pub before: Option<&'a Headers>,
 }
 
 impl Told<'_> {
-    /// Only what happened.
+    /// Only the kind of event.
     pub const fn of(kind: Kind) -> Self {
         Self { kind, place: None, port: None, reason: None, due: None, left: None, before: None }
     }
@@ -161,23 +162,23 @@ pub struct Tap {
     lost: Arc<[AtomicU64]>,
     /// The lanes that follow flows.
     followed: u16,
-    /// Those that are told whole packets.
+    /// The lanes that take whole packets.
     whole: u16,
-    /// Those that want headers, or more.
+    /// The lanes that want headers or more.
     headed: u16,
-    /// Those that want [`Start::Bytes`].
+    /// The lanes that want [`Start::Bytes`].
     deep: u16,
-    /// Bytes of a wire packet that those that are told whole packets need at most.
+    /// Most bytes of a wire packet that any lane with whole packets needs.
     snap: u32,
     flows: Option<PerFlow<Transmissions>>,
-    /// The last packet that was told whole, if it has not been changed since.
+    /// The last packet that was recorded whole, if it has not been changed since.
     last: Option<Last>,
-    /// The payloads of the record that is written, if it has only their beginnings.
+    /// The cells of the record that is being written, if it has any.
     cells: Vec<u8>,
 }
 
 impl Tap {
-    /// Kinds that any lane wants: bits of [`Kind::bit`].
+    /// The kinds that any lane wants: bits of [`Kind::bit`].
     pub const fn kinds(&self) -> u8 {
         self.kinds
     }
@@ -194,7 +195,7 @@ impl Tap {
         kinds.iter().any(|kind| self.wants(*kind))
     }
 
-    /// Which transmission of its data this is, which has just come; 0 if no lane follows flows.
+    /// Number of the transmission of the data of a packet that has just arrived; 0 if no lane follows flows.
     #[inline]
     pub fn transmission(&mut self, packet: &Packet) -> u8 {
         match &mut self.flows {
@@ -203,19 +204,19 @@ impl Tap {
         }
     }
 
-    /// Data of `flow` up to `end` has passed unseen.
+    /// Says that data of `flow` up to `end` has passed unseen.
     pub fn passed(&mut self, flow: FlowRef, end: u32) {
         if let Some(flows) = &mut self.flows {
             flows.of(flow).pass(end);
         }
     }
 
-    /// One behind the highest sequence number of TCP data of `flow`; `None` if it is not known.
+    /// The sequence number after the highest one of TCP data of `flow`; `None` if it is not known.
     pub fn end(&self, flow: FlowRef) -> Option<u32> {
         self.flows.as_ref()?.peek(flow).end()
     }
 
-    /// Tells of `packet`; `draw` of the draw about it (of a train, about its first wire packet), if one decided.
+    /// Writes a record of `packet`. `draw` returns the random draw about it, or about the first wire packet of a train, if one decided.
     pub fn tell(&mut self, told: &Told<'_>, packet: &Packet, at: Instant, draw: &dyn Fn() -> Option<Draw>) {
         if told.kind == Kind::Rewritten {
             self.last = None;
@@ -267,7 +268,7 @@ impl Tap {
         });
         let all = packet.bytes();
         let form = if range.is_whole {
-            // Whether it has been changed since the last record is known only if changes are told.
+            // Without records of changes, nobody knows whether it has been changed since the last record.
             let last = self.last.as_ref().filter(|_| self.kinds & Kind::Rewritten.bit() != 0);
             Form::of(packet, range.lanes, self.snap, last)
         } else if told.before.is_some() || range.lanes & self.deep != 0 {
@@ -326,9 +327,9 @@ impl Tap {
         if let Some(flow) = flow {
             flow.told |= range.lanes & self.followed;
         }
-        // There is room for all: only the reader changes it meanwhile, and makes it larger.
+        // All of it fits: meanwhile only the reader changes the room, and it makes it larger.
         for bytes in [record.encode(&mut space), bytes, &self.cells] {
-            // A call of its own for each costs about 100 instructions.
+            // One call for each of them would cost about 100 instructions.
             if !bytes.is_empty() {
                 let _ = self.ring.push_entire_slice(bytes);
             }
@@ -339,13 +340,13 @@ impl Tap {
     }
 }
 
-/// Some wire packets of a packet, for some lanes.
+/// Some wire packets of a packet that are recorded for some lanes.
 #[derive(Debug, Clone, Copy)]
 struct Range {
     first: u32,
     count: u32,
     lanes: u16,
-    /// With all bytes of the packet, of which these are all wire packets.
+    /// Whether these are all wire packets of the packet, recorded with all its bytes.
     is_whole: bool,
 }
 
@@ -367,7 +368,7 @@ mod tests {
     use crate::pipeline::pool::{HEADROOM, Pool};
     use crate::pipeline::testing::Spec;
 
-    /// A tap and the other end of its ring, and the counts of what was lost.
+    /// A tap, the other end of its ring, and the numbers of lost records.
     fn tap(lanes: Vec<Lane>, capacity: usize) -> (Tap, Consumer<u8>, Arc<[AtomicU64]>) {
         let (taps, rings, lost) = Taps::new(lanes, capacity);
         (taps.tap(64), rings.recv().unwrap(), lost)
@@ -405,8 +406,8 @@ mod tests {
         Lane { follows: true, ..lane }
     }
 
-    /// Each lane that follows flows is told the headers of every flow that it is told of, whatever other lanes have been told,
-    /// and one that does not is told them each time.
+    /// A lane that follows flows gets the headers of each of its flows once, independently of other lanes. Other lanes get them with
+    /// every record.
     #[test]
     fn every_lane_learns_the_addresses_of_its_flows() {
         let drops = Lane::of(&[Kind::Dropped]);
@@ -454,7 +455,7 @@ mod tests {
         assert_eq!(found, expected);
     }
 
-    /// What happens on other paths, or on none, takes no room; and what was sent also says where it came in.
+    /// Events on other paths, or on none, are not recorded. A record of a sent packet has the port at which it arrived.
     #[test]
     fn a_lane_of_some_paths_is_told_of_no_others() {
         let lane = Lane { paths: Some(1..=2), ..Lane::of(&[Kind::Sent, Kind::Received]) };
@@ -494,7 +495,7 @@ mod tests {
         assert_eq!(tap.transmission(&packet(&Spec::tcp(100), 1, 0)), 0);
     }
 
-    /// A sample has a record of each wire packet: only the first one's transmission is known.
+    /// A sample has a record for each wire packet; the number of the transmission is known only for the first one.
     #[test]
     fn the_transmission_of_a_train_is_that_of_its_first_wire_packet() {
         let sampled = followed(Lane { sample: 2, ..Lane::of(&[Kind::Sent]) });
@@ -515,7 +516,7 @@ mod tests {
         assert!(firsts > 0 && others > 0);
     }
 
-    /// A lane for whole packets gets all bytes of what is on the wire, and no other lane does.
+    /// A lane for whole packets gets all bytes of packets on the wire, and no other lane does.
     #[test]
     fn whole_packets_are_told_to_those_who_ask() {
         let whole = Lane { is_whole: true, ..Lane::of(&Kind::ALL) };
@@ -541,8 +542,8 @@ mod tests {
         }
     }
 
-    /// What leaves as it came is told without its payload, of a train that was cut, too; and what is read is what was told, whatever
-    /// happened between.
+    /// A packet that leaves unchanged is recorded without its payload, also if it was cut out of a train. The reader still gets its whole
+    /// payload, whatever was recorded in between.
     #[test]
     fn a_payload_is_told_once_and_every_packet_is_read_whole() {
         let whole = Lane { is_whole: true, ..Lane::of(&Kind::ALL) };
@@ -561,14 +562,14 @@ mod tests {
             let mut train = packet(&spec, 1, 40);
             tell(Kind::Received, &train, false);
             tell(Kind::Sent, &train, true);
-            // Cut as by a loss inside: one leaves, one is dropped, one leaves.
+            // The train is cut by a loss in the middle: one leaves, one is dropped, one leaves.
             for kind in [Kind::Sent, Kind::Dropped] {
                 let rest = train.detach(1);
                 tell(kind, &train, true);
                 train.attach(&rest);
             }
             tell(Kind::Sent, &train, true);
-            // Another one between; a copy; one that was changed.
+            // Another packet in between, a copy, and one that was changed.
             let mut other = packet(&spec, 2, 0);
             tell(Kind::Received, &other, false);
             tell(Kind::Sent, &train, false);
@@ -595,8 +596,8 @@ mod tests {
         assert_eq!(found, expected);
     }
 
-    /// What a record costs the worker: the bytes that it writes into its ring, for a train of 44 wire packets where it comes and where
-    /// it leaves, and for one that finds no room.
+    /// The cost of a record for the worker: the bytes that it writes into its ring for a train of 44 wire packets that arrives, that
+    /// leaves, and that does not fit.
     #[test]
     fn no_more_is_copied_than_is_kept() {
         let lane = |snap| Lane { is_whole: true, snap, ..Lane::of(&Kind::ALL) };
@@ -612,7 +613,7 @@ mod tests {
                 tap.tell(&Told::of(kind), &train, Instant::ZERO, &|| None);
                 assert_eq!(free - tap.ring.slots(), expected, "{kind:?} {snap}");
             }
-            // Other ones, until one finds no room.
+            // Others, until one does not fit.
             let mut told = 2;
             while lost[0].load(Ordering::Relaxed) == 0 {
                 let (train, free) = (packet(&Spec::tcp(payload).train(each), 2, told), tap.ring.slots());
@@ -627,7 +628,7 @@ mod tests {
         }
     }
 
-    /// A rewrite is told with the headers before and after, of each packet.
+    /// The record of a rewrite has the headers before and after, for each packet.
     #[test]
     fn a_rewrite_has_both_headers() {
         let (mut tap, ring, _) = tap(vec![followed(Lane::of(&Kind::ALL))], 1 << 16);

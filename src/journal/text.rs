@@ -11,7 +11,7 @@ use crate::journal::record::{Kind, Record, UNKNOWN};
 use crate::pipeline::wire::tcp::Tcp;
 use crate::pipeline::wire::{FlowKey, Layout, ipv6, protocol};
 
-/// Flows that are known by number and addresses.
+/// Most flows whose numbers and addresses are kept.
 const KNOWN: usize = 1 << 20;
 
 /// Numbers for flows, from 1 in the order in which they are first seen, and their addresses.
@@ -61,12 +61,12 @@ impl Flows {
         }
     }
 
-    /// Who sends to whom.
+    /// Sender and receiver.
     fn ends(&self, record: &Record<'_>) -> Option<FlowKey> {
         key(record.bytes).or_else(|| self.of(record)?.key)
     }
 
-    /// Two lines at most, each within 80 columns: what happened, and to which packet.
+    /// At most two lines of at most 80 columns: the event, and the packet.
     pub fn lines(&self, names: &Names, record: &Record<'_>) -> String {
         let at = record.at as f64 / 1e9;
         let held = match record.kind {
@@ -165,10 +165,9 @@ fn key(bytes: &[u8]) -> Option<FlowKey> {
     headers(bytes).map(|(key, _)| key)
 }
 
-/// Flow and TCP flags (0: no TCP) of a packet that begins with these bytes; `None` if they are no IP packet, or not all of its IP
-/// header.
+/// Flow and TCP flags (0: no TCP) of a packet that begins with these bytes; `None` if they are not a whole IP header.
 pub(super) fn headers(bytes: &[u8]) -> Option<(FlowKey, u8)> {
-    // All lengths in the headers are those of the whole packet: what was cut off becomes zeros.
+    // The lengths in the headers are those of the whole packet: the missing part is replaced by zeros.
     let total = match bytes.first()? >> 4 {
         4 => be16(bytes, 2)?,
         _ => be16(bytes, 4)? + ipv6::HEADER,
@@ -197,7 +196,7 @@ pub(super) fn ends(key: &FlowKey) -> String {
     )
 }
 
-/// Who sends to whom, into an object.
+/// Adds sender and receiver to an object.
 pub fn tell_ends(value: &mut Value, key: &FlowKey) {
     value["source"] = end(key.source(), key.source_port()).into();
     value["destination"] = end(key.destination(), key.destination_port()).into();
@@ -262,7 +261,7 @@ mod tests {
         Packet::parse(buffer, frame.bytes.len(), frame.offload, 0).unwrap()
     }
 
-    /// The headers alone tell the same flow as the whole packet, whatever is in it.
+    /// The headers alone have the same flow as the whole packet.
     #[test]
     fn the_first_bytes_of_a_packet_tell_its_flow() {
         let large =
@@ -289,7 +288,7 @@ mod tests {
         assert!(value["source"].as_str().unwrap().ends_with(&port[..port.len() - 2]), "{value}");
     }
 
-    /// A known flow learns its addresses however many others there are.
+    /// A known flow gets its addresses, however many other flows there are.
     #[test]
     fn a_full_table_still_knows_its_flows() {
         let packet = parsed(&Spec::udp(900).frame());
@@ -316,7 +315,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever a file says is printed: in two lines, and as JSON.
+        /// Any content of a file is printed, in two lines and as JSON.
         #[test]
         fn any_record_is_printed_safely(
             mut bytes in proptest::collection::vec(any::<u8>(), FIXED..FIXED + 200), kind in 1_u8..8, before in 0_u16..3,

@@ -1,4 +1,4 @@
-//! Which transmission of its data a TCP segment is.
+//! Counts the transmissions of TCP data.
 
 use crate::pipeline::packet::Packet;
 use crate::pipeline::wire::serial::is_before;
@@ -7,22 +7,22 @@ use crate::pipeline::wire::tcp::flag;
 /// Ranges of data that were sent again and are remembered, of each flow.
 const AGAIN: usize = 4;
 
-/// What one flow has sent.
+/// The data that one flow has sent.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Transmissions {
-    /// Sequence number that others are relative to; `None`: nothing was seen.
+    /// The sequence number that others are relative to; `None` if nothing was seen.
     pub(super) base: Option<u32>,
-    /// One behind the highest sequence number.
+    /// The sequence number after the highest one.
     end: u32,
-    /// What was sent more than once: from, until, how often.
+    /// Ranges that were sent more than once: begin, end, number of transmissions.
     again: [(u32, u32, u8); AGAIN],
     next: u8,
-    /// The lanes that have been told the headers of the flow.
+    /// The lanes that have the headers of the flow.
     pub(super) told: u16,
 }
 
 impl Transmissions {
-    /// Counts what `packet` carries: 1 for what is new, 0 for what carries nothing that is counted.
+    /// Counts the data of `packet`, and returns the number of its transmission: 1 for new data, 0 if it has none that counts.
     pub(super) fn count(&mut self, packet: &Packet) -> u8 {
         let Some((sequence, flags)) = header(packet) else { return 0 };
         let syn = u32::from(flags & flag::SYN != 0);
@@ -42,14 +42,14 @@ impl Transmissions {
         if is_new { 1 } else { self.repeat(sequence, until) }
     }
 
-    /// New data up to `end` was sent unseen.
+    /// Says that new data up to `end` was sent unseen.
     pub(super) fn pass(&mut self, end: u32) {
         if self.base.is_some() && is_before(self.end, end) {
             self.end = end;
         }
     }
 
-    /// One behind the last sequence number; `None` if nothing was seen.
+    /// The sequence number after the last one; `None` if nothing was seen.
     pub(super) fn end(&self) -> Option<u32> {
         self.base.map(|_| self.end)
     }
@@ -70,7 +70,7 @@ impl Transmissions {
     }
 }
 
-/// Sequence number and flags; `None` if it is no whole TCP header.
+/// Sequence number and flags; `None` if the TCP header is not whole.
 pub(super) fn header(packet: &Packet) -> Option<(u32, u8)> {
     if packet.layout.is_fragment() {
         return None;

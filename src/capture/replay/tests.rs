@@ -40,7 +40,7 @@ fn capture(number: LinkType, frames: &[(u64, Vec<u8>, usize)]) -> Vec<u8> {
 
 type Written = Vec<(u64, Vec<u8>, u32)>;
 
-/// What came of it, what was sent, and the whole file of what was dropped.
+/// The outcome, the packets that were sent, and the whole file of dropped packets.
 fn through(replay: &Replay, file: &[u8]) -> (Outcome, Written, Vec<u8>) {
     let (mut sent, mut dropped) = (Vec::new(), Vec::new());
     let number = LinkType::RAW;
@@ -156,7 +156,7 @@ fn offline_is_online() {
     let online: Vec<_> = online.wires().into_iter().map(|wire| (wire.at.as_nanos(), wire.bytes)).collect();
     assert!(online.len() > 400 && online.len() == sent.len(), "{} {}", online.len(), sent.len());
     for ((at, mut bytes), (time, data, _)) in online.into_iter().zip(sent) {
-        // A path takes no hop; its router does, and damage may be in what tells the hops.
+        // A replay does not decrement the TTL, a router does. So damage of the TTL itself can differ.
         if bytes[8] == 63 {
             bytes[8] = 64;
             bytes[10..12].copy_from_slice(&data[10..12]);
@@ -188,7 +188,7 @@ fn what_was_read_of_a_broken_capture_is_processed() {
     assert!(outcome.broken.unwrap().to_string().contains("after packet 1"));
 }
 
-/// By hand: opportunities at 1, 2, 2 and 5 ms; three full packets at 0 and one at 4.5 ms.
+/// Calculated by hand: opportunities at 1, 2, 2 and 5 ms; three full packets at 0 and one at 4.5 ms.
 #[test]
 fn the_log_is_as_mahimahi_writes_it() {
     let trace = format!("{}/fw-log-{}.trace", std::env::temp_dir().display(), std::process::id());
@@ -234,7 +234,7 @@ fn block(kind: u32, body: &[u8]) -> Vec<u8> {
     [&kind.to_le_bytes()[..], &length, body, &length].concat()
 }
 
-/// Time counts from the first packet, in 64 bits of nanoseconds; microseconds can tell of more.
+/// A run's clock starts with the first packet and has 64 bits of nanoseconds; times in microseconds can be beyond that.
 #[test]
 fn a_packet_beyond_all_time_ends_the_run_by_its_number() {
     const YEAR: u64 = 365 * 86_400 * 1_000_000;
@@ -255,8 +255,8 @@ fn a_packet_beyond_all_time_ends_the_run_by_its_number() {
     assert!(matches!(run([0, 600 * YEAR]), Err(ReplayError::TooFar(2))));
 }
 
-/// Comments, names, secrets and what nobody knows leave as they came, behind a section and interface of the same words;
-/// packets go in between, each with its own comment, however long it was held.
+/// Comments, names, secrets and unknown blocks are copied unchanged, behind the same section and interface. Packets are in between, each
+/// with its own comment, however long it was held.
 #[test]
 fn what_belongs_to_the_user_is_kept() {
     let number = LinkType::RAW;
@@ -308,7 +308,7 @@ fn what_belongs_to_the_user_is_kept() {
         let (left, lost) = (count(&sent, word.as_bytes()), count(&dropped, word.as_bytes()));
         assert!(left + lost >= 1 && left <= 2 && lost <= 1, "{word}: {left} {lost}");
     }
-    // What a pcap file has no room for is said.
+    // The program reports metadata that a pcap file cannot hold.
     let outputs = Outputs {
         sent: Sink::new(Vec::new(), Format::Pcap, number, 0).unwrap(),
         dropped: None,
@@ -319,8 +319,8 @@ fn what_belongs_to_the_user_is_kept() {
     assert_eq!((outcome.copied, outcome.private, outcome.unsaid), (0, 1, 1 + 1 + 1 + 200 + 1));
 }
 
-/// Captured before segmentation, with a right frame check sequence, behind labels: not a byte changes on a clean path; what
-/// is rewritten has a right length and sequence again.
+/// Packets captured before segmentation, with a correct frame check sequence, behind labels. On a path without faults no byte changes. A
+/// rewritten packet gets a correct length and frame check sequence again.
 #[test]
 fn packets_without_a_length_and_with_a_check_sequence_are_packets() {
     let frame = |ip: &[u8]| {
@@ -360,7 +360,7 @@ fn packets_without_a_length_and_with_a_check_sequence_are_packets() {
     assert!(*syn != frames[1] && *fcs == crc32fast::hash(covered).to_le_bytes());
 }
 
-/// The number of tags is no limit: every packet here has a link-layer header of its own.
+/// The number of tags is no limit: here every packet has its own link-layer header.
 #[test]
 fn any_number_of_headers_is_kept() {
     const FRAMES: u32 = 70_000;

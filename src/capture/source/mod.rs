@@ -17,7 +17,7 @@ use crate::capture::options::{self, IF_FCSLEN, IF_TSOFFSET, IF_TSRESOL};
 use crate::capture::source::pcap::Pcap;
 use crate::capture::source::pcapng::PcapNg;
 
-/// Longest packet or block that is read, as in Wireshark: whatever claims to be longer is no capture any more.
+/// Longest packet or block that is read, as in Wireshark. A longer length counts as damage.
 const PACKET_MAX: u32 = 128 << 20;
 
 /// Types of pcapng blocks.
@@ -28,32 +28,32 @@ pub(super) mod block {
     pub(in crate::capture) const SIMPLE: u32 = 3;
     pub(in crate::capture) const STATISTICS: u32 = 5;
     pub(in crate::capture) const ENHANCED: u32 = 6;
-    /// Custom, not to be copied by who does not know it.
+    /// A custom block that programs must not copy if they do not know it.
     pub(in crate::capture) const PRIVATE: u32 = 0x4000_0bad;
 }
 
-/// A packet as it stands in a capture.
+/// A packet of a capture.
 #[derive(Debug, Clone, Copy)]
 pub struct Frame<'a> {
     /// Time since 1970.
     pub at: Duration,
     /// Length on the wire in bytes, at least that of `data`.
     pub original: u32,
-    /// What was captured, link-layer header first.
+    /// The captured bytes, link-layer header first.
     pub data: &'a [u8],
     /// The interface it was captured on, counted from 0 over all sections of the file.
     pub interface: u32,
-    /// Its link type as the file has it.
+    /// The number of its link type in the file.
     pub number: LinkType,
     /// Its link type; `None` if it cannot be read.
     pub link: Option<Link>,
-    /// Bytes of frame check sequence at the end of the packet on the wire, where the file says that they were captured.
+    /// Bytes of frame check sequence at the end of the packet on the wire, if the file says that they were captured.
     pub fcs: u8,
-    /// What the file says about it.
+    /// The file's metadata about it.
     pub notes: Notes<'a>,
 }
 
-/// What a capture says about a packet: the options of its block.
+/// The metadata of a capture about a packet: the options of its block.
 #[derive(Debug, Clone, Copy)]
 pub struct Notes<'a> {
     pub(super) order: Order,
@@ -61,16 +61,16 @@ pub struct Notes<'a> {
 }
 
 impl Notes<'_> {
-    /// Nothing.
+    /// No metadata.
     pub const NONE: Self = Notes { order: Order::Little, options: &[] };
 }
 
-/// What stands in a capture.
+/// An item of a capture.
 #[derive(Debug, Clone, Copy)]
 pub enum Item<'a> {
     /// A packet.
     Packet(Frame<'a>),
-    /// A section of a pcapng file begins: what follows belongs to it.
+    /// The beginning of a section of a pcapng file: later items belong to it.
     Section(Notes<'a>),
     /// An interface, before its first packet.
     Interface(Interface<'a>),
@@ -81,13 +81,13 @@ pub enum Item<'a> {
 /// An interface that packets were captured on.
 #[derive(Debug, Clone, Copy)]
 pub struct Interface<'a> {
-    /// Counted from 0 over all sections of the file.
+    /// Its number, from 0 over all sections of the file.
     pub index: u32,
     /// Its link type.
     pub number: LinkType,
     /// Longest packet that was captured whole; 0: any.
     pub snaplen: u32,
-    /// What the file says about it.
+    /// The file's metadata about it.
     pub notes: Notes<'a>,
 }
 
@@ -98,43 +98,43 @@ pub struct Block<'a> {
     pub kind: u32,
     /// The interface that it is about, counted over all sections, if it is a block of statistics. Its times are in nanoseconds.
     pub interface: Option<u32>,
-    /// What is in it, in the byte order of its section.
+    /// Its body, in the byte order of its section.
     pub body: &'a [u8],
 }
 
 impl Block<'_> {
-    /// Whether programs that do not know what is in it must not copy it.
+    /// Whether programs that do not know its content must not copy it.
     pub const fn is_private(&self) -> bool {
         self.kind == block::PRIVATE
     }
 }
 
-/// Why a file is no capture, or no longer one.
+/// Errors of reading a capture.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SourceError {
     /// The file cannot be read.
     #[error("cannot be read: {0}")]
     Read(#[source] std::io::Error),
-    /// It does not begin as a capture does.
+    /// It does not begin like a capture.
     #[error("is not a capture: it begins with {0}; pcap and pcapng files can be read")]
     NotACapture(String),
-    /// It ends too early or contains what cannot be.
+    /// It ends too early, or has invalid content.
     #[error("is broken after packet {packets}{}: {what}", at(*offset))]
     Broken {
-        /// Packets before.
+        /// Number of packets before.
         packets: u64,
-        /// Byte at which it is broken, where that is known.
+        /// Offset of the damage in bytes, if it is known.
         offset: Option<u64>,
-        /// How.
+        /// Description of the damage.
         what: String,
     },
-    /// Its packets do not come any more: not for its own fault.
+    /// Reading failed; the content of the file was not the cause.
     #[error("was read up to packet {packets} only: {what}")]
     Unread {
-        /// Packets before.
+        /// Number of packets before.
         packets: u64,
-        /// Why.
+        /// The reason.
         what: String,
     },
     /// A link type that cannot be read.
@@ -149,7 +149,7 @@ fn at(offset: Option<u64>) -> String {
     offset.map_or(String::new(), |offset| format!(" (byte {offset})"))
 }
 
-/// What ends the reading.
+/// The reason for the end of reading.
 #[derive(Debug)]
 enum Fault {
     Read(std::io::Error),
@@ -168,18 +168,18 @@ impl From<std::io::Error> for Fault {
     }
 }
 
-/// What is needed to know of an interface.
+/// The description of an interface, as far as it is needed.
 #[derive(Debug, Clone, Copy)]
 struct Description {
-    /// Over all sections.
+    /// Its number over all sections.
     index: u32,
     number: LinkType,
     link: Option<Link>,
     snaplen: u32,
     fcs: u8,
-    /// As the option has it: a power of ten, or of two with the highest bit.
+    /// The value of the option: a power of ten, or with the highest bit a power of two.
     resolution: u8,
-    /// In seconds.
+    /// Offset in seconds.
     offset: i64,
 }
 
@@ -200,7 +200,7 @@ impl Description {
         description
     }
 
-    /// The time since 1970 of so many units; what is before 1970 is taken as 1970.
+    /// The time since 1970 for a number of units. Earlier times become 1970.
     #[inline]
     fn time(&self, units: u64) -> Duration {
         const NANOS: u128 = 1_000_000_000;
@@ -218,11 +218,11 @@ impl Description {
     }
 }
 
-/// What was read, with places in the bytes beside it.
+/// An item that was read, with offsets into a separate buffer.
 #[derive(Debug, Clone, Copy)]
 enum Head {
     Packet(Start),
-    /// And where its options begin, as in the next one.
+    /// The interface, and the offset of its options. The next variant has the same fields.
     Section {
         order: Order,
         options: usize,
@@ -234,7 +234,7 @@ enum Head {
     },
 }
 
-/// A packet, with places in the bytes beside it.
+/// A packet, with offsets into a separate buffer.
 #[derive(Debug, Clone, Copy)]
 struct Start {
     at: Duration,
@@ -260,17 +260,17 @@ pub struct Source<R: Read> {
     /// Byte order of the section.
     order: Order,
     packets: u64,
-    /// What was read last.
+    /// The last item.
     data: Vec<u8>,
-    /// What was read ahead.
+    /// Items that were read ahead.
     ahead: VecDeque<(Head, Order, Vec<u8>)>,
 }
 
 impl<R: Read> Source<R> {
-    /// A capture in `input`, whose first bytes tell its format.
+    /// A capture in `input`. Its first bytes show its format.
     ///
     /// # Errors
-    /// If it is none, or a pcap file of a link type that cannot be read.
+    /// If it is no capture, or a pcap file with a link type that cannot be read.
     pub fn new(input: R) -> Result<Self, SourceError> {
         let (mut input, failure) = Input::new(input).map_err(SourceError::Read)?;
         let told = |fault| told(fault, &failure, 0);
@@ -312,8 +312,8 @@ impl<R: Read> Source<R> {
         matches!(self.reader, Reader::PcapNg(..))
     }
 
-    /// Reads ahead up to the first packet; the link types of it and its frame check sequence, or if there is none those of the
-    /// first interface. [`Self::next`] gives what was read.
+    /// Reads ahead up to the first packet, and returns its link type and the length of its frame check sequence; those of the first
+    /// interface if there is no packet. [`Self::next`] returns the items later.
     ///
     /// # Errors
     /// If the file is broken before the first packet is whole.
@@ -344,10 +344,10 @@ impl<R: Read> Source<R> {
         self.packets
     }
 
-    /// Gives what stands next in the file to `each`; `None` at its end.
+    /// Calls `each` with the next item; `None` at the end of the file.
     ///
     /// # Errors
-    /// If the file cannot be read or is broken here. It must not be asked again after that.
+    /// If the file cannot be read, or is damaged here. It must not be called again after an error.
     pub fn next<T>(&mut self, each: impl FnOnce(Item<'_>) -> T) -> Option<Result<T, SourceError>> {
         if let Some((head, order, data)) = self.ahead.pop_front() {
             return Some(Ok(each(item(&head, order, &data, &self.interfaces))));
@@ -378,7 +378,7 @@ impl<R: Read> Source<R> {
     }
 }
 
-/// What was read, with its bytes.
+/// The item that was read, with its bytes.
 #[inline]
 fn item<'a>(head: &Head, order: Order, data: &'a [u8], interfaces: &[Description]) -> Item<'a> {
     let notes = |start: usize| Notes { order, options: &data[start..] };

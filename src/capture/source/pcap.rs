@@ -6,8 +6,8 @@ use crate::capture::link::LinkType;
 use crate::capture::options::{self, IF_FCSLEN};
 use crate::capture::source::{Description, Fault, Head, PACKET_MAX, Start};
 
-/// Bytes of the file's header, and of a packet's: plain, and in the files of some patched versions of libpcap, which have four
-/// more numbers in them.
+/// Bytes of the header of the file, of a packet, and of a packet in the files of some patched versions of libpcap, which have four more
+/// numbers.
 const HEADER: usize = 24;
 const PACKET: usize = 16;
 const PACKET_PATCHED: usize = 24;
@@ -22,17 +22,17 @@ pub(super) struct Pcap {
     swapped: Swapped,
     number: LinkType,
     fcs: u8,
-    /// The interface has been told of.
+    /// Whether the interface has been returned.
     told: bool,
-    /// Where in the file the next packet begins.
+    /// Offset of the next packet in the file.
     pub(super) offset: u64,
 }
 
-/// Whether captured and original length stand in the other order, as before version 2.3.
+/// Whether captured and original length are in the opposite order, as before version 2.3.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Swapped {
     Never,
-    /// If the captured one would be the longer one.
+    /// If the captured length would otherwise be the longer one.
     Perhaps,
     Always,
 }
@@ -66,7 +66,7 @@ impl Pcap {
             (2, 3) => Swapped::Perhaps,
             _ => Swapped::Never,
         };
-        // The upper bits say how many 16-bit words of frame check sequence stand behind each packet, and whether that is known.
+        // The upper bits have the number of 16-bit words of frame check sequence behind each packet, and whether it is known.
         let link = order.u32(&head, 20);
         let fcs = if link & 0x0400_0000 == 0 { 0 } else { (link >> 28) as u8 * 2 };
         let number = LinkType(link & 0x03ff_ffff);

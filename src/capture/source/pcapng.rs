@@ -27,11 +27,11 @@ pub(super) struct PcapNg {
     count: u32,
     /// Time of the last packet that had one: simple packets have none.
     last: Duration,
-    /// The first bytes of the file have been read already.
+    /// Whether the first bytes of the file have been read already.
     magic: bool,
     /// Header of the block that is being read.
     head: Vec<u8>,
-    /// Where in the file the next block begins.
+    /// Offset of the next block in the file.
     pub(super) offset: u64,
 }
 
@@ -49,7 +49,7 @@ impl PcapNg {
         })
     }
 
-    /// The next block, with its body in `data`. `interfaces` are those met so far.
+    /// The next block, with its body in `data`. `interfaces` has all interfaces so far.
     pub(super) fn next(
         &mut self,
         input: &mut Input<impl std::io::Read>,
@@ -123,7 +123,7 @@ impl PcapNg {
             8 => {}
             _ => return Err(self.broken("the file ends within a block's header")),
         }
-        // The type of a section's header reads the same in both orders; its body says which one is meant.
+        // The type of a section's header is the same in both byte orders; the body has the order.
         if self.order.u32(&self.head, 0) == block::SECTION {
             if input.append(4, data)? < 4 {
                 return Err(self.broken(SHORT));
@@ -138,7 +138,7 @@ impl PcapNg {
         if (length as usize) < AROUND + data.len() || length > PACKET_MAX {
             return Err(self.broken(format!("a block of {length} bytes cannot be")));
         }
-        // Some writers pad and do not count it.
+        // Some writers pad a block and do not count the padding.
         let body = padded(length as usize) - AROUND;
         let missing = body + 4 - data.len();
         if input.append(missing, data)? < missing {
@@ -158,7 +158,7 @@ impl PcapNg {
         if data.len() < 16 {
             return Err(self.broken("a section's block has no room for it"));
         }
-        // Writers that said 1.2 meant 1.0 (draft-ietf-opsawg-pcapng section 4.1).
+        // Writers with version 1.2 meant 1.0 (draft-ietf-opsawg-pcapng section 4.1).
         let version = (self.order.u16(data, 4), self.order.u16(data, 6));
         if !matches!(version, (1, 0 | 2)) {
             let (major, minor) = version;
@@ -203,7 +203,7 @@ impl PcapNg {
         }))
     }
 
-    /// The block of packets before there were enhanced ones. What it counts as lost becomes an option as those have it.
+    /// The obsolete block for packets. Its number of lost packets becomes an option of an enhanced packet block.
     fn old(&mut self, interfaces: &[Description], data: &mut Vec<u8>) -> Result<Head, Fault> {
         let order = self.order;
         let (index, drops) = (order.u16(data, 0), order.u16(data, 2));

@@ -135,7 +135,7 @@ fn a_pcapng_file_has_interfaces_with_times_of_their_own() {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Whatever stands in a file, reading it ends.
+    /// Reading ends for any content of a file.
     #[test]
     fn no_file_panics(start in 0..3_usize, noise in proptest::collection::vec(any::<u8>(), 0..300), flips in proptest::collection::vec((any::<usize>(), any::<u8>()), 0..6)) {
         let mut file = match start {
@@ -154,7 +154,7 @@ proptest! {
     }
 }
 
-/// What stands in a file, as words.
+/// The content of a file as words.
 fn items(file: &[u8]) -> Vec<String> {
     let mut source = Source::new(file).unwrap();
     let word = |item: Item<'_>| match item {
@@ -170,7 +170,7 @@ fn items(file: &[u8]) -> Vec<String> {
     std::iter::from_fn(|| source.next(word)).map(Result::unwrap).collect()
 }
 
-/// No kind of block is passed over: packets old and new, names, secrets, and what nobody knows.
+/// No kind of block is skipped: old and new packets, names, secrets, and unknown blocks.
 #[test]
 fn every_block_is_told_of() {
     let old = [&[0, 0, 3, 0][..], &[0; 8], &[4, 0, 0, 0], &[9, 0, 0, 0], b"oldp", &[2, 0, 4, 0, 1, 0, 0, 0]]
@@ -210,7 +210,7 @@ fn a_frame_check_sequence_is_no_link_type() {
     assert_eq!(items(&file), ["interface 0 1", "packet abcd of 4 []"]);
 }
 
-/// Before version 2.3 the lengths stand the other way round, and some libpcaps put four more numbers before each packet.
+/// Before version 2.3 the lengths are in the opposite order, and some versions of libpcap have four more numbers before each packet.
 #[test]
 fn old_and_patched_versions_of_pcap_are_read() {
     let mut file = pcap([0xd4, 0xc3, 0xb2, 0xa1], false, 101, &[(1, 0, b"abcd", 9)]);
