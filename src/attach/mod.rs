@@ -18,7 +18,8 @@ use crate::attach::keeper::Keeper;
 use crate::bpf::flows::FlowTable;
 use crate::bpf::{BpfError, CacheParams, Devices, HookCounters, Links, Programs};
 use crate::device::{DeviceError, Offload, Queue, Tun, TunOptions};
-use crate::net::{LinkSetup, NetError, Netns, link, lookup, sysctl};
+use crate::net::lookup::{self, Presence};
+use crate::net::{LinkSetup, NetError, Netns, link, sysctl};
 
 /// MTU of the TAP devices, the maximum of a TAP: everything that the device can send fits.
 const MTU: u32 = 65_521;
@@ -85,6 +86,7 @@ pub struct Attachment {
     links: Option<Links>,
     programs: Programs,
     _keeper: Keeper,
+    presence: Presence,
     netns: Netns,
     device: String,
     taps: [String; 2],
@@ -138,6 +140,7 @@ impl Attachment {
         workers: usize,
         cache: Option<CacheParams>,
     ) -> Result<(Self, Taps), AttachError> {
+        let presence = Presence::of(netns, &device.name)?;
         let first = random() as u16;
         let open =
             |name: &str| Tun::open_tap(&TunOptions { name, netns, queues: workers, offload: Offload::Uso });
@@ -165,6 +168,7 @@ impl Attachment {
             links: None,
             programs,
             _keeper: keeper,
+            presence,
             netns: netns.clone(),
             device: device.name.clone(),
             taps: [outer_name, inner_name],
@@ -192,9 +196,10 @@ impl Attachment {
         }
     }
 
-    /// Whether the device still exists.
+    /// Whether the device still exists, in the namespace of the TAPs. The kernel leaves the programs at a device that is moved to
+    /// another namespace, where they find no TAP and every packet is lost.
     pub fn is_attached(&self) -> bool {
-        self.links.as_ref().is_some_and(Links::is_attached)
+        self.links.as_ref().is_some_and(Links::is_attached) && self.presence.is_there()
     }
 
     /// The counters of the hooks: up (packets that the device sends), down (packets that it receives).

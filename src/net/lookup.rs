@@ -1,8 +1,12 @@
 //! Looks up devices: the kind of a device, and the device of the default route.
 
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use futures_util::TryStreamExt;
+use nix::errno::Errno;
+use nix::sys::socket::sockopt::BindToDevice;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, getsockopt, setsockopt, socket};
 use rtnetlink::RouteMessageBuilder;
 use rtnetlink::packet_route::link::{LinkFlags, LinkLayerType};
 use rtnetlink::packet_route::route::{RouteAttribute, RouteHeader, RouteMessage};
@@ -27,6 +31,36 @@ pub struct Device {
     pub is_up: bool,
     /// It has the alias that faultwire gives to its own devices.
     pub is_ours: bool,
+}
+
+/// Tells cheaply whether a device is still in its namespace, under whatever name.
+#[derive(Debug)]
+pub struct Presence(OwnedFd);
+
+impl Presence {
+    /// Of the device of that name.
+    ///
+    /// # Errors
+    /// If there is no such device, or no socket can be opened.
+    pub fn of(netns: &Netns, name: &str) -> Result<Self, NetError> {
+        let bound = || {
+            let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+            setsockopt(&socket, BindToDevice, &name.into())?;
+            Ok(Self(socket))
+        };
+        netns.run(bound)?.map_err(|errno: Errno| NetError::Netlink {
+            action: format!("watch the device {name}"),
+            netns: netns.label().to_owned(),
+            source: errno.into(),
+        })
+    }
+
+    /// Whether it is there.
+    pub fn is_there(&self) -> bool {
+        // The socket is bound to the device's number. The kernel looks up the name, which the device may have changed, in the namespace
+        // of the socket.
+        getsockopt(&self.0, BindToDevice) != Err(Errno::ENODEV)
+    }
 }
 
 /// The device of that name; `None` if there is none.

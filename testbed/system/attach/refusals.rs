@@ -8,13 +8,21 @@ fn too_few_hits_are_exit_code_3() {
     // Reports of multicast groups would be hit too.
     ip(&["netns", "exec", &hosts.target.0, "sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1"]);
     let options = ["--up", "loss 100%", "--expect-hit", "1"];
-    let attached = hosts.attach(&options);
+    let mut attached = hosts.attach(&options);
     attached.signal(Signal::SIGINT);
-    let mut attached = attached;
     assert_eq!(field(&attached.summary(3), "/hit"), 0);
-    let attached = hosts.attach(&options);
+    // A packet that could have been lost, and was not, is no hit.
+    let mut attached = hosts.attach(&["--both", "loss 0.0001%", "--seed", "1", "--expect-hit", "1"]);
     let sender = netns(&hosts.target).run(|| UdpSocket::bind("10.87.0.1:0").unwrap()).unwrap();
+    let receiver = netns(&hosts.peer).run(|| UdpSocket::bind((PEER[0], 9)).unwrap()).unwrap();
     // The neighbour's address has to be found first: that is ARP, which is never hit.
+    sender.send_to(b"x", (PEER[0], 9)).unwrap();
+    assert_eq!(receiver.recv(&mut [0]).unwrap(), 1);
+    attached.signal(Signal::SIGINT);
+    let summary = attached.summary(3);
+    assert_eq!(field(&summary, "/received/packets"), 1, "{summary:#}");
+    assert_eq!(field(&summary, "/hit"), 0, "{summary:#}");
+    let attached = hosts.attach(&options);
     sender.send_to(b"x", (PEER[0], 9)).unwrap();
     let mut buffer = String::new();
     while !buffer.contains("REACHABLE") {
