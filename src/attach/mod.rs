@@ -35,7 +35,7 @@ const PREFIX: &str = "fw-";
 #[non_exhaustive]
 pub enum AttachError {
     /// There is no such device.
-    #[error("there is no device {device} in the network namespace {netns}; it has {others}")]
+    #[error("there is no device {device:?} in the network namespace {netns}; it has {others}")]
     NoDevice {
         /// The name that was asked for.
         device: String,
@@ -45,8 +45,15 @@ pub enum AttachError {
         others: String,
     },
     /// The namespace has no default route.
-    #[error("the network namespace {0} has no default route: choose the device with --dev")]
-    NoDefault(String),
+    #[error(
+        "the network namespace {netns} has no default route: choose the device with --dev; it has {others}"
+    )]
+    NoDefault {
+        /// The namespace that was searched.
+        netns: String,
+        /// The devices that exist.
+        others: String,
+    },
     /// It is the loopback device.
     #[error(
         "{0} is the loopback device: a packet that it sends is received in the same step, so that each would be hit twice, \
@@ -102,19 +109,18 @@ pub type Taps = [Vec<Queue>; 2];
 /// # Errors
 /// If there is no such device, or it is unsuitable.
 pub fn find(netns: &Netns, device: Option<&str>) -> Result<lookup::Device, AttachError> {
+    let all = lookup::devices(netns)?;
+    let searched = netns.label().to_owned();
+    let others = || all.iter().map(|device| device.name.as_str()).collect::<Vec<_>>().join(", ");
     let name = match device {
         Some(name) => name.to_owned(),
-        None => {
-            lookup::default_device(netns)?.ok_or_else(|| AttachError::NoDefault(netns.label().to_owned()))?
-        }
+        None => match lookup::default_device(netns)? {
+            Some(name) => name,
+            None => return Err(AttachError::NoDefault { netns: searched, others: others() }),
+        },
     };
-    let Some(found) = lookup::device(netns, &name)? else {
-        let others: Vec<_> = lookup::devices(netns)?.into_iter().map(|device| device.name).collect();
-        return Err(AttachError::NoDevice {
-            device: name,
-            netns: netns.label().to_owned(),
-            others: others.join(", "),
-        });
+    let Some(found) = all.iter().find(|device| device.name == name).cloned() else {
+        return Err(AttachError::NoDevice { device: name, netns: searched, others: others() });
     };
     if found.is_loopback {
         return Err(AttachError::Loopback(name));

@@ -93,7 +93,9 @@ fn find(args: &Attach, wanted: &Wanted) -> anyhow::Result<(Target, Device)> {
     let target = Target::find(&target)?;
     if target.is_own && args.dev.is_none() {
         anyhow::bail!(
-            "the target is this host's own namespace: choose the device with --dev, or another target with --netns, --pid or --container"
+            "the target, {}, is in this host's own network namespace: choose the device with --dev, or another target with --netns, \
+             --pid or --container",
+            target.label
         );
     }
     let device = attach::find(&target.netns, args.dev.as_deref())?;
@@ -290,7 +292,10 @@ fn finish(
         return fail(1, "packets are unaccounted for; this is a bug in faultwire");
     }
     if end == End::Device {
-        return fail(1, format!("the device {device} is gone: it was removed, or moved to another network namespace"));
+        return fail(
+            1,
+            format!("the device {device} is gone: it was removed, or moved to another network namespace"),
+        );
     }
     match args.expect_hit {
         Some(expected) if hit < expected => {

@@ -329,7 +329,8 @@ mod tests {
     #[test]
     fn a_hit_is_a_packet_to_which_something_was_done() {
         let with = |fill: &dyn Fn(&mut StageCounters)| {
-            let mut counters = StageCounters { seen: amount(10), spared: amount(2), ..StageCounters::default() };
+            let mut counters =
+                StageCounters { seen: amount(10), spared: amount(2), ..StageCounters::default() };
             fill(&mut counters);
             counters.hit()
         };
