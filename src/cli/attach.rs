@@ -286,7 +286,9 @@ fn finish(
                 ));
             }
         }
-        out::line(format_args!("{hit} packets were hit: dropped, delayed, changed, copied or answered"));
+        out::line(format_args!(
+            "{hit} hits: packets that a stage dropped, delayed, changed, copied or answered"
+        ));
     }
     if !summary.total.is_conserved() {
         return fail(1, "packets are unaccounted for; this is a bug in faultwire");
