@@ -44,9 +44,10 @@ pub enum AttachError {
         /// The devices that exist.
         others: String,
     },
-    /// The namespace has no default route.
+    /// The namespace has no default route, or one over several devices.
     #[error(
-        "the network namespace {netns} has no default route: choose the device with --dev; it has {others}"
+        "the network namespace {netns} has no default route, or none to one device alone: choose the device with --dev; it has \
+         {others}"
     )]
     NoDefault {
         /// The namespace that was searched.

@@ -100,6 +100,12 @@ fn find(args: &Attach, wanted: &Wanted) -> anyhow::Result<(Target, Device)> {
     }
     let device = attach::find(&target.netns, args.dev.as_deref())?;
     let stages = [&wanted.plan.up[..], &wanted.plan.down];
+    if !device.is_up {
+        out::note_line(format_args!(
+            "notice: {} is down; no packet passes it until it is set up",
+            device.name
+        ));
+    }
     if !args.yes && !args.dry_run && session::may_be_cut(&target, &device, stages)? {
         anyhow::bail!(
             "{}. Aim them by --match (as 'not tcp port 22'), or add --yes if that is meant, and --for TIME so that it ends \

@@ -213,9 +213,15 @@ fn metric(route: &RouteMessage) -> u32 {
     metric.unwrap_or(0)
 }
 
+/// The device that a route leads to, if it leads to one alone.
 fn output(route: &RouteMessage) -> Option<u32> {
     route.attributes.iter().find_map(|attribute| match attribute {
         RouteAttribute::Oif(index) => Some(*index),
+        RouteAttribute::MultiPath(hops) => {
+            let [first, others @ ..] = &hops[..] else { return None };
+            let is_one = others.iter().all(|hop| hop.interface_index == first.interface_index);
+            is_one.then_some(first.interface_index)
+        }
         _ => None,
     })
 }

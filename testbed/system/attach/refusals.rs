@@ -50,7 +50,10 @@ fn wrong_targets_are_refused_each_with_its_reason() {
         (&["--container", "no-such-container"], "there is no running container \"no-such-container\""),
         (&["--container", "0123456789abcdef"], "there is no running container"),
         (&["--netns", netns, "--dev", "eth9"], "there is no device \"eth9\""),
-        (&["--netns", netns], "has no default route: choose the device with --dev; it has lo, "),
+        (
+            &["--netns", netns],
+            "has no default route, or none to one device alone: choose the device with --dev; it has lo, ",
+        ),
         (&["--pid", &zombie.id().to_string(), "--dev", "eth0"], "has ended"),
         (&["--pid", &thread.to_string(), "--dev", "eth0"], "there is no process"),
         (&["--pid", &std::process::id().to_string()], "is in this host's own network namespace"),
@@ -124,6 +127,25 @@ fn an_ssh_session_of_this_host_is_not_cut_unasked() {
     assert_eq!(refused(), [true, true, false]);
 }
 
+/// A default route over several gateways may lead to one device.
+#[test]
+fn the_default_device_may_have_several_gateways() {
+    let hosts = Hosts::new();
+    let netns = hosts.target.0.as_str();
+    ip(&["-n", netns, "link", "add", "other", "type", "veth", "peer", "name", "end"]);
+    ip(&["-n", netns, "link", "set", "other", "up"]);
+    ip(&["-n", netns, "link", "set", "end", "up"]);
+    ip(&["-n", netns, "addr", "add", "10.88.0.1/24", "dev", "other"]);
+    let gateway = |to: &'static str, device: &'static str| ["nexthop", "via", to, "dev", device];
+    let first = gateway(PEER[0], "eth0");
+    for (second, is_found) in [(gateway("10.87.0.3", "eth0"), true), (gateway("10.88.0.2", "other"), false)] {
+        ip(&[&["-n", netns, "route", "replace", "default"][..], &first, &second].concat());
+        let dry = output(&["attach", "--netns", netns, "--dry-run"]);
+        assert_eq!(dry.status.success(), is_found, "{}", said(&dry));
+        assert!(said(&dry).contains(if is_found { "would attach to eth0" } else { "choose the device" }));
+    }
+}
+
 /// A device of others may have such a name.
 #[test]
 fn a_foreign_device_is_not_ours_by_its_name() {
@@ -133,6 +155,7 @@ fn a_foreign_device_is_not_ours_by_its_name() {
         ip(&["-n", netns, "link", "add", name, "type", "veth", "peer", "name", "other"]);
         let dry = output(&["attach", "--netns", netns, "--dev", name, "--both", "loss 1%", "--dry-run"]);
         assert!(dry.status.success(), "{name}: {}", said(&dry));
+        assert!(said(&dry).contains(&format!("{name} is down")), "{}", said(&dry));
         ip(&["-n", netns, "link", "del", name]);
     }
 }
