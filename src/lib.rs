@@ -4,6 +4,7 @@
 //!
 //! - [`sim`]: a link in virtual time, for unit tests of protocols that do no I/O. Needs no privilege and no feature.
 //! - `hosts`: hosts in namespaces with faults between them, for integration tests. Needs the feature `lab`, and root.
+//! - `running`: faults on a device of a container, a process, a namespace or this host. Needs the feature `net`, and root.
 //! - [`faults`]: what happens to packets, from a spec (`"loss 5% delay 50ms"`) or built in Rust.
 //! - [`stage`]: a fault or rewrite of one's own.
 //! - [`params`], [`units`], [`spec`]: every stage's parameters, rates and probabilities, and what is wrong with a spec.
@@ -26,7 +27,7 @@
 //!   veth pairs.
 //! - `journal`: what happened to each packet, through rings to a thread that writes it.
 //! - `engine`: worker threads that carry packets between devices and the core.
-//! - `hosts`: see above.
+//! - `hosts`, `running`: see above.
 //! - `capture`: captures through the core, in virtual time.
 //! - `lab`: cases: build a network, break it, drive traffic, compare what the kernels report.
 //! - `http`: serves HTTP on a listener.
@@ -40,6 +41,8 @@
 pub mod faults;
 #[cfg(feature = "lab")]
 pub mod hosts;
+#[cfg(feature = "net")]
+pub mod running;
 pub mod sim;
 
 pub mod counters {

@@ -17,7 +17,7 @@ const LAYERS: [&[&str]; 9] = [
     &["journal"],
     &["engine"],
     &["http.rs"],
-    &["capture", "control", "hosts", "lab", "reach", "toxiproxy"],
+    &["capture", "control", "hosts", "lab", "reach", "running", "toxiproxy"],
 ];
 
 fn root() -> &'static Path {

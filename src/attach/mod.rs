@@ -18,7 +18,8 @@ use crate::attach::keeper::Keeper;
 use crate::bpf::flows::FlowTable;
 use crate::bpf::{BpfError, CacheParams, Devices, HookCounters, Links, Programs};
 use crate::device::{DeviceError, Offload, Queue, Tun, TunOptions};
-use crate::net::{LinkSetup, NetError, Netns, link, lookup, sysctl};
+use crate::net::lookup::{self, Presence};
+use crate::net::{LinkSetup, NetError, Netns, link, sysctl};
 
 /// MTU of the TAP devices, the maximum of a TAP: everything that the device can send fits.
 const MTU: u32 = 65_521;
@@ -34,7 +35,7 @@ const PREFIX: &str = "fw-";
 #[non_exhaustive]
 pub enum AttachError {
     /// There is no such device.
-    #[error("there is no device {device} in the network namespace {netns}; it has {others}")]
+    #[error("there is no device {device:?} in the network namespace {netns}; it has {others}")]
     NoDevice {
         /// The name that was asked for.
         device: String,
@@ -43,9 +44,17 @@ pub enum AttachError {
         /// The devices that exist.
         others: String,
     },
-    /// The namespace has no default route.
-    #[error("the network namespace {0} has no default route: choose the device with --dev")]
-    NoDefault(String),
+    /// The namespace has no default route, or one over several devices.
+    #[error(
+        "the network namespace {netns} has no default route, or none to one device alone: choose the device with --dev; it has \
+         {others}"
+    )]
+    NoDefault {
+        /// The namespace that was searched.
+        netns: String,
+        /// The devices that exist.
+        others: String,
+    },
     /// It is the loopback device.
     #[error(
         "{0} is the loopback device: a packet that it sends is received in the same step, so that each would be hit twice, \
@@ -85,6 +94,7 @@ pub struct Attachment {
     links: Option<Links>,
     programs: Programs,
     _keeper: Keeper,
+    presence: Presence,
     netns: Netns,
     device: String,
     taps: [String; 2],
@@ -100,19 +110,18 @@ pub type Taps = [Vec<Queue>; 2];
 /// # Errors
 /// If there is no such device, or it is unsuitable.
 pub fn find(netns: &Netns, device: Option<&str>) -> Result<lookup::Device, AttachError> {
+    let all = lookup::devices(netns)?;
+    let searched = netns.label().to_owned();
+    let others = || all.iter().map(|device| device.name.as_str()).collect::<Vec<_>>().join(", ");
     let name = match device {
         Some(name) => name.to_owned(),
-        None => {
-            lookup::default_device(netns)?.ok_or_else(|| AttachError::NoDefault(netns.label().to_owned()))?
-        }
+        None => match lookup::default_device(netns)? {
+            Some(name) => name,
+            None => return Err(AttachError::NoDefault { netns: searched, others: others() }),
+        },
     };
-    let Some(found) = lookup::device(netns, &name)? else {
-        let others: Vec<_> = lookup::devices(netns)?.into_iter().map(|device| device.name).collect();
-        return Err(AttachError::NoDevice {
-            device: name,
-            netns: netns.label().to_owned(),
-            others: others.join(", "),
-        });
+    let Some(found) = all.iter().find(|device| device.name == name).cloned() else {
+        return Err(AttachError::NoDevice { device: name, netns: searched, others: others() });
     };
     if found.is_loopback {
         return Err(AttachError::Loopback(name));
@@ -138,6 +147,7 @@ impl Attachment {
         workers: usize,
         cache: Option<CacheParams>,
     ) -> Result<(Self, Taps), AttachError> {
+        let presence = Presence::of(netns, &device.name)?;
         let first = random() as u16;
         let open =
             |name: &str| Tun::open_tap(&TunOptions { name, netns, queues: workers, offload: Offload::Uso });
@@ -165,6 +175,7 @@ impl Attachment {
             links: None,
             programs,
             _keeper: keeper,
+            presence,
             netns: netns.clone(),
             device: device.name.clone(),
             taps: [outer_name, inner_name],
@@ -192,9 +203,10 @@ impl Attachment {
         }
     }
 
-    /// Whether the device still exists.
+    /// Whether the device still exists, in the namespace of the TAPs. The kernel leaves the programs at a device that is moved to
+    /// another namespace, where they find no TAP and every packet is lost.
     pub fn is_attached(&self) -> bool {
-        self.links.as_ref().is_some_and(Links::is_attached)
+        self.links.as_ref().is_some_and(Links::is_attached) && self.presence.is_there()
     }
 
     /// The counters of the hooks: up (packets that the device sends), down (packets that it receives).

@@ -48,7 +48,7 @@ pub enum BpfError {
         errno: Errno,
     },
     /// The kernel's verifier refused a program.
-    #[error("the kernel refuses the program \"{name}\": {errno}; its verifier says: {log}")]
+    #[error("the kernel refuses the program \"{name}\": {errno}{}", verdict(*errno, log))]
     Program {
         /// Which.
         name: String,
@@ -71,6 +71,14 @@ pub enum BpfError {
     /// The programs are for another byte order.
     #[error("attachments work on little-endian machines only")]
     ByteOrder,
+}
+
+/// What the verifier said, if it is what refused the program: not if memory or descriptors are scarce.
+fn verdict(errno: Errno, log: &str) -> String {
+    if [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM].contains(&errno) {
+        return String::new();
+    }
+    format!("; its verifier says: {log}")
 }
 
 /// The indices of the devices between which an attachment's programs send packets.

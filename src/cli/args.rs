@@ -403,7 +403,7 @@ pub(super) struct Attach {
     /// Detach after this time [default: the duration in the file, or on Ctrl-C]
     #[arg(long = "for", value_name = "TIME")]
     pub(super) duration: Option<Duration>,
-    /// Exit with code 3 if the faults hit fewer packets
+    /// Exit with code 3 if the faults hit (dropped, delayed, changed, copied or answered) fewer packets
     #[arg(long, value_name = "N")]
     pub(super) expect_hit: Option<u64>,
     /// Send every packet through faultwire, also packets that no fault hits; the faults are the same

@@ -93,11 +93,19 @@ fn find(args: &Attach, wanted: &Wanted) -> anyhow::Result<(Target, Device)> {
     let target = Target::find(&target)?;
     if target.is_own && args.dev.is_none() {
         anyhow::bail!(
-            "the target is this host's own namespace: choose the device with --dev, or another target with --netns, --pid or --container"
+            "the target, {}, is in this host's own network namespace: choose the device with --dev, or another target with --netns, \
+             --pid or --container",
+            target.label
         );
     }
     let device = attach::find(&target.netns, args.dev.as_deref())?;
     let stages = [&wanted.plan.up[..], &wanted.plan.down];
+    if !device.is_up {
+        out::note_line(format_args!(
+            "notice: {} is down; no packet passes it until it is set up",
+            device.name
+        ));
+    }
     if !args.yes && !args.dry_run && session::may_be_cut(&target, &device, stages)? {
         anyhow::bail!(
             "{}. Aim them by --match (as 'not tcp port 22'), or add --yes if that is meant, and --for TIME so that it ends \
@@ -183,8 +191,7 @@ fn run(
     let end = watch(&wire, target, (&signals, &names), wanted.duration)?;
     match end {
         End::Target => out::note_line(format_args!("{} has ended", target.label)),
-        End::Device => out::note_line(format_args!("the device {} is gone", device.name)),
-        End::Signal | End::Time | End::Worker => {}
+        End::Device | End::Signal | End::Time | End::Worker => {}
     }
     let (mut summary, hooks) = wire.stop()?;
     drop(control);
@@ -195,7 +202,7 @@ fn run(
     }
     // From here on, a signal ends faultwire even if its output is blocked.
     drop(signals);
-    let code = finish(args, &summary, &hooks, &names, end);
+    let code = finish(args, (&summary, &hooks, &names), end, &device.name);
     Ok(if recorded.has_failed { ExitCode::FAILURE } else { code })
 }
 
@@ -256,7 +263,12 @@ fn watch(
     Ok(end)
 }
 
-fn finish(args: &Attach, summary: &Summary, hooks: &[HookCounters; 2], names: &Names, end: End) -> ExitCode {
+fn finish(
+    args: &Attach,
+    (summary, hooks, names): (&Summary, &[HookCounters; 2], &Names),
+    end: End,
+    device: &str,
+) -> ExitCode {
     let hit = hits(summary);
     let mut value = summary::json(summary, names);
     value["ended_by"] = format!("{end:?}").to_lowercase().into();
@@ -280,10 +292,18 @@ fn finish(args: &Attach, summary: &Summary, hooks: &[HookCounters; 2], names: &N
                 ));
             }
         }
-        out::line(format_args!("{hit} packets were hit"));
+        out::line(format_args!(
+            "{hit} hits: packets that a stage dropped, delayed, changed, copied or answered"
+        ));
     }
     if !summary.total.is_conserved() {
         return fail(1, "packets are unaccounted for; this is a bug in faultwire");
+    }
+    if end == End::Device {
+        return fail(
+            1,
+            format!("the device {device} is gone: it was removed, or moved to another network namespace"),
+        );
     }
     match args.expect_hit {
         Some(expected) if hit < expected => {
@@ -293,10 +313,10 @@ fn finish(args: &Attach, summary: &Summary, hooks: &[HookCounters; 2], names: &N
     }
 }
 
-/// Wire packets on which stages acted; a packet on which several acted counts for each.
+/// Wire packets to which stages did something; a packet that several stages hit counts for each.
 fn hits(summary: &Summary) -> u64 {
     let stages = summary.total.paths.iter().flat_map(|path| &path.stages);
-    stages.map(|stage| stage.counters.acted().packets).sum()
+    stages.map(|stage| stage.counters.hit()).sum()
 }
 
 fn hook_json(hook: &HookCounters) -> Value {

@@ -72,7 +72,7 @@ fn examine() -> Vec<Finding> {
         finding("veth ports", "exec as root", yes(veth_ports(), "veth pairs can have programs")),
         finding("user namespaces", "case as an ordinary user", user_namespaces()),
         finding("tracefs", "drop reasons in cases", tracefs()),
-        finding("container engines", "attach --container NAME", engines()),
+        finding("container engines", "attach --container", engines()),
     ]
 }
 
@@ -118,13 +118,11 @@ fn tracefs() -> Result<String, String> {
 }
 
 fn engines() -> Result<String, String> {
-    let sockets: Vec<_> = container::sockets().iter().map(|socket| socket.display().to_string()).collect();
-    if sockets.is_empty() {
-        return Err(
-            "no engine's socket: containers are found by their ID only (docker's is /var/run/docker.sock; for podman run \
-             `systemctl start podman.socket`)"
-                .to_owned(),
-        );
+    let engines = container::engines();
+    if engines.is_empty() {
+        return Err("none runs: there is no container of podman or CRI-O, and no socket of docker (/var/run/docker.sock), podman \
+             (`systemctl start podman.socket`) or containerd; processes (--pid) and namespaces (--netns) need none"
+            .to_owned());
     }
-    Ok(sockets.join(", "))
+    Ok(engines.join(", "))
 }

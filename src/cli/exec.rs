@@ -50,7 +50,7 @@ pub(super) fn exec(args: &Exec) -> ExitCode {
         return fail(WRONG, error);
     }
     let [up, down, both] = [&args.up, &args.down, &args.both].map(Option::as_deref);
-    let parsed = Faults::parse(up, down, both, args.mode.into(), Files::Any);
+    let parsed = Faults::parse(up, down, both, args.mode.into(), Files::Any, false);
     let faults = match parsed {
         Ok(faults) => faults,
         Err(error) => return fail(WRONG, error),

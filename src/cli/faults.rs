@@ -12,16 +12,21 @@ pub(super) struct Faults {
 }
 
 impl Faults {
-    /// The spec of `both`, followed by that of each direction; the specs may only name these files.
+    /// The spec of `both`, followed by that of each direction; the specs may only name these files. If something else aims the
+    /// faults (`is_aimed`), those without a condition are not warned of.
     pub(super) fn parse(
         up: Option<&str>,
         down: Option<&str>,
         both: Option<&str>,
         mode: Mode,
         files: Files,
+        is_aimed: bool,
     ) -> Result<Self, SpecError> {
-        let read =
-            |text: Option<&str>| text.map_or_else(|| Ok(Spec::default()), |text| spec(text, mode, files));
+        let read = |text: Option<&str>| -> Result<Spec, SpecError> {
+            let mut read = text.map_or_else(|| Ok(Spec::default()), |text| spec(text, mode, files))?;
+            read.warnings.retain(|warning| !is_aimed || warning != spec::UNAIMED_DROP);
+            Ok(read)
+        };
         let both = read(both)?;
         let faults = Self { up: both.clone().then(read(up)?), down: both.then(read(down)?) };
         warn(&[&faults.up, &faults.down]);

@@ -1,6 +1,6 @@
-//! Finds containers by the beginning of their ID in the control groups of processes, whatever engine runs them. Names
-//! are looked up in the monitors of podman and CRI-O, or asked from the engine's socket (Docker's HTTP API, which
-//! podman serves too).
+//! Finds containers. Names are looked up in the monitors of podman and CRI-O, or asked from the engine's socket (Docker's HTTP
+//! API, which podman serves too). The beginning of an ID is found in the control groups of processes, whatever engine runs them. A name
+//! comes first: it may look like the beginning of another container's ID.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,6 +13,10 @@ use serde_json::Value;
 
 /// Sockets that engines listen on.
 const SOCKETS: [&str; 3] = ["/var/run/docker.sock", "/run/podman/podman.sock", "/run/docker.sock"];
+/// Sockets of engines whose containers are found by their ID alone, without asking.
+const BY_ID: [&str; 2] = ["/run/containerd/containerd.sock", "/run/k3s/containerd/containerd.sock"];
+/// Bytes of an ID in messages, as engines show it.
+const SHOWN: usize = 12;
 /// Bytes of a container's ID in hexadecimal.
 const ID: usize = 64;
 /// A shorter beginning would match too much.
@@ -26,8 +30,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub enum ContainerError {
     /// No engine knows it.
     #[error(
-        "there is no running container {name}: no control group of a process has an ID that begins so, no monitor (conmon) has that name, and {asked} \
-         (`docker ps` or `podman ps` shows names and IDs; --pid takes the process ID of any process inside)"
+        "there is no running container {name:?}: no monitor (conmon) has that name, {asked}, and no control group of a process has \
+         an ID that begins so, with {SHORTEST} digits or more (`docker ps` or `podman ps` shows names and IDs; --pid takes the process \
+         ID of any process inside)"
     )]
     NotFound {
         /// What was asked for.
@@ -35,8 +40,10 @@ pub enum ContainerError {
         /// The answers of the engines.
         asked: String,
     },
-    /// The beginning of several IDs.
-    #[error("{name} is the beginning of several containers' IDs: {ids}")]
+    /// The name of several, or the beginning of several IDs.
+    #[error(
+        "several running containers are called {name:?} or have an ID that begins so: {ids} (give more of the ID)"
+    )]
     Ambiguous {
         /// What was asked for.
         name: String,
@@ -59,28 +66,34 @@ pub struct Container {
 /// # Errors
 /// If there is none, or several.
 pub fn find(name: &str) -> Result<Container, ContainerError> {
-    let is_id =
-        name.len() >= SHORTEST && name.len() <= ID && name.bytes().all(|byte| byte.is_ascii_hexdigit());
-    if is_id {
-        let found = by_prefix(Path::new("/proc"), &name.to_lowercase());
+    let one = |found: BTreeMap<String, u32>| {
         if found.len() > 1 {
-            let ids: Vec<_> = found.keys().map(|id| &id[..12]).collect();
+            let ids: Vec<_> = found.keys().map(|id| &id[..SHOWN]).collect();
             return Err(ContainerError::Ambiguous { name: name.to_owned(), ids: ids.join(", ") });
         }
-        if let Some((id, pid)) = found.into_iter().next() {
-            return Ok(Container { pid, label: id[..12].to_owned() });
-        }
+        Ok(found.into_iter().next())
+    };
+    let named = |pid| Container { pid, label: name.to_owned() };
+    if let Some((_, pid)) = one(by_monitor(Path::new("/proc"), name))? {
+        return Ok(named(pid));
     }
-    if let Some(pid) = by_monitor(Path::new("/proc"), name) {
-        return Ok(Container { pid, label: name.to_owned() });
-    }
-    let mut asked = Vec::new();
+    let (mut asked, mut by_engine) = (Vec::new(), None);
     for socket in sockets() {
         match ask(&socket, name) {
-            Ok(Some(pid)) => return Ok(Container { pid, label: name.to_owned() }),
+            Ok(Some(answer)) if answer.name == name => return Ok(named(answer.pid)),
+            Ok(Some(answer)) => by_engine = by_engine.or(Some(answer.pid)),
             Ok(None) => asked.push(format!("{} does not run it", socket.display())),
             Err(error) => asked.push(format!("{} says: {error}", socket.display())),
         }
+    }
+    let is_id =
+        name.len() >= SHORTEST && name.len() <= ID && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_id && let Some((id, pid)) = one(by_prefix(Path::new("/proc"), &name.to_lowercase()))? {
+        return Ok(Container { pid, label: id[..SHOWN].to_owned() });
+    }
+    // What the engine takes for the beginning of an ID, with fewer digits.
+    if let Some(pid) = by_engine {
+        return Ok(named(pid));
     }
     if asked.is_empty() {
         asked.push("no socket of a container engine was found to look up names".to_owned());
@@ -88,8 +101,18 @@ pub fn find(name: &str) -> Result<Container, ContainerError> {
     Err(ContainerError::NotFound { name: name.to_owned(), asked: asked.join(", ") })
 }
 
+/// Container engines that run here, and how they are asked for containers; empty if there is none.
+pub fn engines() -> Vec<String> {
+    let sockets = sockets().into_iter().map(|socket| format!("{} (names and IDs)", socket.display()));
+    let monitors = monitors(Path::new("/proc")).count();
+    let monitors =
+        (monitors > 0).then(|| format!("{monitors} container(s) of podman or CRI-O (names and IDs)"));
+    let by_id = BY_ID.iter().filter(|socket| Path::new(socket).exists());
+    sockets.chain(monitors).chain(by_id.map(|socket| format!("{socket} (IDs)"))).collect()
+}
+
 /// Engines' sockets that exist.
-pub fn sockets() -> Vec<PathBuf> {
+fn sockets() -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> = Vec::new();
     for socket in SOCKETS.map(Path::new).into_iter().filter(|socket| socket.exists()) {
         // /var/run is a link to /run.
@@ -101,19 +124,24 @@ pub fn sockets() -> Vec<PathBuf> {
     found
 }
 
-/// The process of the container with this name, as its monitor knows it. podman and CRI-O start a `conmon` for each
-/// container, with the name and the ID in its command line, so no service has to be asked.
-fn by_monitor(proc: &Path, name: &str) -> Option<u32> {
+/// The running containers of this name, as their monitors know it, each with its process.
+fn by_monitor(proc: &Path, name: &str) -> BTreeMap<String, u32> {
+    let ids = monitors(proc).filter(|(of, _)| of == name.as_bytes()).map(|(_, id)| id);
+    ids.flat_map(|id| by_prefix(proc, &id)).collect()
+}
+
+/// Names and IDs in the monitors. podman and CRI-O start a `conmon` for each container, with both in its command line, so no service
+/// has to be asked.
+fn monitors(proc: &Path) -> impl Iterator<Item = (Vec<u8>, String)> {
     let processes = fs::read_dir(proc).into_iter().flatten().flatten();
-    let ids = processes.filter_map(|entry| {
+    processes.filter_map(|entry| {
         let line = fs::read(entry.path().join("cmdline")).ok()?;
         let words: Vec<&[u8]> = line.split(|&byte| byte == 0).collect();
         let after = |option: &[u8]| words.windows(2).find(|two| two[0] == option).map(|two| two[1]);
-        let is_monitor = words.first()?.ends_with(b"conmon") && after(b"-n")? == name.as_bytes();
-        let id = after(b"-c").filter(|id| is_monitor && id.len() == ID)?;
-        Some(String::from_utf8_lossy(id).into_owned())
-    });
-    ids.into_iter().find_map(|id| by_prefix(proc, &id).into_values().next())
+        let (name, id) = (after(b"-n")?, after(b"-c")?);
+        let is_monitor = words.first()?.ends_with(b"conmon") && id.len() == ID;
+        is_monitor.then(|| (name.to_owned(), String::from_utf8_lossy(id).into_owned()))
+    })
 }
 
 /// For each container whose ID begins so, its oldest process.
@@ -133,20 +161,30 @@ fn by_prefix(proc: &Path, prefix: &str) -> BTreeMap<String, u32> {
 
 /// The IDs of containers in a `/proc/PID/cgroup`: `/docker/ID`, `docker-ID.scope`, `cri-containerd-ID.scope`,
 /// `libpod-ID.scope`, `crio-ID.scope`, `/kubepods/…/ID`. A group of the monitor (`libpod-conmon-ID`, `crio-conmon-ID`) is not
-/// the container's.
+/// the container's. A container inside of another one (`/docker/ID/docker/ID`) is the last in the path.
 fn ids(groups: &str) -> impl Iterator<Item = &str> {
-    let parts = groups.lines().flat_map(|line| line.split('/'));
-    parts.filter(|part| !part.contains("conmon")).filter_map(|part| {
-        let part = part.strip_suffix(".scope").unwrap_or(part);
+    let id = |part: &'_ str| -> Option<usize> {
         let id = part.get(part.len().checked_sub(ID)?..)?;
         let before = part.len() - ID;
         let is_bounded = before == 0 || part.as_bytes()[before - 1] == b'-';
-        (is_bounded && id.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(id)
+        let is_id = is_bounded && id.bytes().all(|byte| byte.is_ascii_hexdigit()) && !part.contains("conmon");
+        is_id.then_some(before)
+    };
+    groups.lines().filter_map(move |line| {
+        let mut parts = line.rsplit('/').map(|part| part.strip_suffix(".scope").unwrap_or(part));
+        parts.find_map(|part| id(part).map(|at| &part[at..]))
     })
 }
 
-/// Asks an engine for the process of a container; `None` if it does not run one of that name.
-fn ask(socket: &Path, name: &str) -> io::Result<Option<u32>> {
+/// A container as an engine knows it.
+#[derive(Debug, PartialEq, Eq)]
+struct Answer {
+    name: String,
+    pid: u32,
+}
+
+/// Asks an engine for a container; `None` if it does not run one of that name, and none whose ID begins so.
+fn ask(socket: &Path, name: &str) -> io::Result<Option<Answer>> {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
     if !name.bytes().all(is_plain) {
         return Err(io::Error::other("that cannot be the name of a container"));
@@ -157,11 +195,11 @@ fn ask(socket: &Path, name: &str) -> io::Result<Option<u32>> {
     write!(stream, "GET /v1.24/containers/{name}/json HTTP/1.0\r\nHost: engine\r\n\r\n")?;
     let mut answer = Vec::new();
     stream.take(1 << 24).read_to_end(&mut answer)?;
-    pid_in(&String::from_utf8_lossy(&answer))
+    read(&String::from_utf8_lossy(&answer))
 }
 
-/// The process in an engine's answer.
-fn pid_in(answer: &str) -> io::Result<Option<u32>> {
+/// The container in an engine's answer.
+fn read(answer: &str) -> io::Result<Option<Answer>> {
     let bad = || io::Error::other("an answer that cannot be parsed");
     let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(bad)?;
     let status = head.split(' ').nth(1).unwrap_or_default();
@@ -177,7 +215,9 @@ fn pid_in(answer: &str) -> io::Result<Option<u32>> {
         return Err(io::Error::other(said));
     }
     let pid = value["State"]["Pid"].as_u64().unwrap_or(0) as u32;
-    Ok((pid > 0).then_some(pid))
+    // Docker writes a slash before it.
+    let name = value["Name"].as_str().unwrap_or_default().trim_start_matches('/').to_owned();
+    Ok((pid > 0).then_some(Answer { name, pid }))
 }
 
 #[cfg(test)]
@@ -204,6 +244,9 @@ mod tests {
         {
             assert_eq!(ids(&group).next(), None, "{group}");
         }
+        let inside = A.replace('3', "4");
+        let group = format!("0::/docker/{A}/kubepods/pod7/cri-containerd-{inside}.scope");
+        assert_eq!(ids(&group).collect::<Vec<_>>(), [inside], "a container in a container");
     }
 
     #[test]
@@ -245,16 +288,19 @@ mod tests {
             fs::write(folder.join(format!("{pid}/cgroup")), group).unwrap();
             fs::write(folder.join(format!("{pid}/cmdline")), words.join("\0")).unwrap();
         }
-        assert_eq!(by_monitor(folder, "web"), Some(90));
-        assert_eq!(by_monitor(folder, "we"), None);
-        assert_eq!(by_monitor(folder, "-n"), None);
+        assert_eq!(by_monitor(folder, "web").into_iter().collect::<Vec<_>>(), [(A.to_owned(), 90)]);
+        assert!(by_monitor(folder, "we").is_empty());
+        assert!(by_monitor(folder, "-n").is_empty());
+        assert_eq!(monitors(folder).collect::<Vec<_>>(), [(b"web".to_vec(), A.to_owned())]);
     }
 
     #[test]
     fn answers_of_engines_are_read() {
-        let answer = |status: &str, body: &str| pid_in(&format!("HTTP/1.0 {status} X\r\nA: b\r\n\r\n{body}"));
-        assert_eq!(answer("200", "{\"State\":{\"Pid\":71}}").unwrap(), Some(71));
-        assert_eq!(answer("200", "1c\r\n{\"State\":{\"Pid\":71}}\r\n0\r\n\r\n").unwrap(), Some(71));
+        let answer = |status: &str, body: &str| read(&format!("HTTP/1.0 {status} X\r\nA: b\r\n\r\n{body}"));
+        let web = || Some(Answer { name: "web".to_owned(), pid: 71 });
+        assert_eq!(answer("200", "{\"State\":{\"Pid\":71},\"Name\":\"/web\"}").unwrap(), web());
+        let chunks = "1c\r\n{\"State\":{\"Pid\":71},\"Name\":\"web\"}\r\n0\r\n\r\n";
+        assert_eq!(answer("200", chunks).unwrap(), web());
         assert_eq!(answer("200", "{\"State\":{\"Pid\":0}}").unwrap(), None, "it has stopped");
         assert_eq!(answer("404", "{\"message\":\"no such container\"}").unwrap(), None);
         assert!(answer("500", "{\"message\":\"broken\"}").unwrap_err().to_string().contains("broken"));

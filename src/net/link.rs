@@ -177,17 +177,8 @@ pub fn overlapping(netns: &Netns, prefixes: &[IpNet]) -> Result<Vec<(IpNet, IpNe
     Ok(found)
 }
 
-/// The addresses of one device, with their prefixes.
-///
-/// # Errors
-/// If netlink fails.
-pub fn addresses_of(netns: &Netns, device: u32) -> Result<Vec<IpNet>, NetError> {
-    let of_device = |(index, address)| (index == device).then_some(address);
-    Ok(numbered_addresses(netns)?.into_iter().filter_map(of_device).collect())
-}
-
 /// All addresses, each with the index of its device.
-fn numbered_addresses(netns: &Netns) -> Result<Vec<(u32, IpNet)>, NetError> {
+pub(super) fn numbered_addresses(netns: &Netns) -> Result<Vec<(u32, IpNet)>, NetError> {
     in_netns(netns, async |netlink: Netlink| {
         let listed = netlink.handle.address().get().execute().try_collect::<Vec<_>>().await;
         let listed = listed.map_err(|e| netlink.refused(|| "list the addresses".to_owned(), e))?;

@@ -44,6 +44,9 @@ pub enum TargetError {
     /// There is no such process.
     #[error("there is no process {0}")]
     NoProcess(u32),
+    /// The process, or the container, ended while it was looked up.
+    #[error("{0} has ended")]
+    Ended(String),
     /// A container.
     #[error(transparent)]
     Container(#[from] ContainerError),
@@ -100,7 +103,11 @@ impl Target {
             TargetRef::Pid(pid) => Self::of_process(*pid, format!("process {pid}")),
             TargetRef::Container(name) => {
                 let found = container::find(name)?;
-                Self::of_process(found.pid, format!("container {}", found.label))
+                let label = format!("container {}", found.label);
+                Self::of_process(found.pid, label.clone()).map_err(|error| match error {
+                    TargetError::NoProcess(_) => TargetError::Ended(label),
+                    other => other,
+                })
             }
         }
     }
@@ -118,13 +125,24 @@ impl Target {
     fn of_process(pid: u32, label: String) -> Result<Self, TargetError> {
         let process = match Process::open(pid) {
             Ok(process) => process.ok_or(TargetError::NoProcess(pid))?,
-            // The number of a thread.
-            Err(error) if error.raw_os_error() == Some(Errno::EINVAL as i32) => {
-                return Err(TargetError::NoProcess(pid));
+            Err(source) => {
+                // The number of a thread: EINVAL before Linux 6.15.
+                let threads = [Errno::EINVAL, Errno::ENOENT].map(|errno| Some(errno as i32));
+                let is_thread = threads.contains(&source.raw_os_error());
+                return Err(if is_thread {
+                    TargetError::NoProcess(pid)
+                } else {
+                    TargetError::Watch { pid, source }
+                });
             }
-            Err(source) => return Err(TargetError::Watch { pid, source }),
         };
-        let netns = Netns::path(format!("/proc/{pid}/ns/net"))?.labelled(&label);
+        let netns = match Netns::path(format!("/proc/{pid}/ns/net")) {
+            // A process that has ended has no namespace any more, even if nobody has waited for it yet. Its number may have been given
+            // to another one.
+            Err(NetError::NotFound(_)) => return Err(TargetError::Ended(label)),
+            Ok(_) if process.has_ended() => return Err(TargetError::Ended(label)),
+            other => other?.labelled(&format!("of {label}")),
+        };
         Ok(Self { is_own: is_own(&netns)?, netns, label, life: Life::Process(process) })
     }
 

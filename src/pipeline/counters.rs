@@ -263,6 +263,17 @@ impl StageCounters {
             bytes: self.seen.bytes - self.spared.bytes,
         }
     }
+
+    /// Packets to which the stage did something: dropped, delayed, changed, copied or answered. One that was delayed and changed
+    /// counts once.
+    pub fn hit(&self) -> u64 {
+        // Fragments replace a packet that is among the dropped ones.
+        let is_fragmenting = self.drops.of(Reason::Fragmented).packets > 0;
+        let copied = if is_fragmenting { 0 } else { self.created.packets };
+        let altered = self.delayed.packets.max(self.rewritten.packets).max(copied);
+        // An answer mostly stands for a drop. A queue drops some of those that it delayed.
+        (self.drops.total().packets + altered).max(self.answered.packets).min(self.acted().packets)
+    }
 }
 
 impl AddAssign<&Self> for StageCounters {
@@ -313,6 +324,41 @@ mod tests {
 
     const fn amount(packets: u64) -> Amount {
         Amount { packets, bytes: packets * 100 }
+    }
+
+    #[test]
+    fn a_hit_is_a_packet_to_which_something_was_done() {
+        let with = |fill: &dyn Fn(&mut StageCounters)| {
+            let mut counters =
+                StageCounters { seen: amount(10), spared: amount(2), ..StageCounters::default() };
+            fill(&mut counters);
+            counters.hit()
+        };
+        assert_eq!(with(&|_| {}), 0, "the stage decided, and did nothing");
+        assert_eq!(with(&|c| c.drops.add(Reason::Loss, amount(3))), 3);
+        assert_eq!(with(&|c| c.rewritten = amount(3)), 3);
+        assert_eq!(with(&|c| c.created = amount(3)), 3);
+        assert_eq!(with(&|c| c.answered = amount(3)), 3);
+        let delayed_and_changed = |c: &mut StageCounters| {
+            c.drops.add(Reason::Loss, amount(1));
+            (c.delayed, c.rewritten) = (amount(4), amount(2));
+        };
+        assert_eq!(with(&delayed_and_changed), 5);
+        let answered = |c: &mut StageCounters| {
+            c.drops.add(Reason::MtuIcmp, amount(3));
+            c.answered = amount(2);
+        };
+        assert_eq!(with(&answered), 3);
+        let fragmented = |c: &mut StageCounters| {
+            c.drops.add(Reason::Fragmented, amount(2));
+            c.created = amount(5);
+        };
+        assert_eq!(with(&fragmented), 2);
+        let queue = |c: &mut StageCounters| {
+            c.drops.add(Reason::Aqm, amount(3));
+            c.delayed = amount(8);
+        };
+        assert_eq!(with(&queue), 8, "not more than there were");
     }
 
     #[test]

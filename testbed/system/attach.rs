@@ -1,6 +1,7 @@
 //! `faultwire attach`, on a device between two namespaces that somebody else made.
 
 mod ending;
+mod library;
 mod refusals;
 
 use std::io::{BufRead, BufReader, Read, Write};

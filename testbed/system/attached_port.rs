@@ -41,7 +41,7 @@ fn a_target_that_is_not_there_is_refused_by_name_and_nothing_is_left() {
     let hosts = Hosts::new();
     for (attach, reason) in [
         ("pid = 4194304, dev = \"eth0\"".to_owned(), "port web: there is no process 4194304"),
-        (format!("netns = \"{}\", dev = \"eth9\"", hosts.target.0), "port web: there is no device eth9"),
+        (format!("netns = \"{}\", dev = \"eth9\"", hosts.target.0), "port web: there is no device \"eth9\""),
         (format!("netns = \"{}\", dev = \"lo\"", hosts.target.0), "port web: lo is the loopback device"),
     ] {
         let file = Scratch::file(&format!(

@@ -80,9 +80,12 @@ impl Pod {
         podman(&["import", "-q", archive, &self.name]);
     }
 
-    /// Starts a container with nginx, and waits until it answers.
     fn start(&mut self) -> Container {
-        let name = format!("{}-{}", self.name, self.containers.len());
+        self.start_named(format!("{}-{}", self.name, self.containers.len()))
+    }
+
+    /// Starts a container with nginx, and waits until it answers.
+    fn start_named(&mut self, name: String) -> Container {
         self.containers.push(name.clone());
         // runc may not raise limits here; those that it is given are no higher than ours.
         let limits = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"];
@@ -213,6 +216,23 @@ fn an_open_connection_to_a_container_goes_on_however_it_is_named() {
     let refused = output(&["attach", "--container", short, "--both", "delay 1ms"]);
     assert_eq!(refused.status.code(), Some(2), "{}", said(&refused));
     assert!(said(&refused).contains("there is no running container"), "{}", said(&refused));
+}
+
+/// A name of hexadecimal digits may be the beginning of another container's ID.
+#[test]
+fn a_name_comes_before_the_beginning_of_an_id() {
+    let mut pod = Pod::new();
+    let other = pod.start();
+    let named = pod.start_named(other.id[..8].to_owned());
+    let mut clients = [Client::connect(other.server()), Client::connect(named.server())];
+    let attached = Attached::start(&["--container", &named.name, "--both", "delay 50ms"]);
+    assert!(clients[1].get() >= SLOW);
+    clients[0].get();
+    let summary = attached.stop(Signal::SIGINT);
+    // Nine digits are no name.
+    let attached = Attached::start(&["--container", &other.id[..9], "--both", "delay 50ms"]);
+    assert!(clients[0].get() >= SLOW, "{summary:#}");
+    attached.stop(Signal::SIGINT);
 }
 
 #[test]

@@ -40,7 +40,7 @@ const README: [(&str, How); 17] = [
     ("faultwire exec --both 'delay 50ms' -- faultwire exec", GoesOn("bytes from 198.18.0.2")),
     ("faultwire exec --reach internet", Ends),
     ("faultwire exec --both 'delay 20ms; tcp port 6379", Ends),
-    ("faultwire attach --container web", Lacks("there is no running container web")),
+    ("faultwire attach --container web", Lacks("there is no running container \"web\"")),
     ("faultwire ctl set up/netem", Asks),
     ("faultwire toxiproxy --listen", GoesOn("Ctrl-C ends it")),
     ("faultwire pcap in.pcap", Ends),
@@ -52,16 +52,16 @@ const README: [(&str, How); 17] = [
 ];
 
 const ATTACH: [(&str, How); 10] = [
-    ("faultwire attach --container web --both", Lacks("there is no running container web")),
+    ("faultwire attach --container web --both", Lacks("there is no running container \"web\"")),
     ("tcp | udp | icmp", NoCommands),
-    ("faultwire attach --container web --down 'rate", Lacks("there is no running container web")),
-    ("faultwire attach --container 3f2a91c04d11", Lacks("there is no running container 3f2a91c04d11")),
+    ("faultwire attach --container web --down 'rate", Lacks("there is no running container \"web\"")),
+    ("faultwire attach --container 3f2a91c04d11", Lacks("there is no running container \"3f2a91c04d11\"")),
     ("faultwire attach --container \"$(crictl", NotRun("it needs a node of Kubernetes")),
     ("rustup target add", Cargo),
     ("faultwire attach --pid \"$(systemctl", NotRun("it needs systemd with a service in a namespace")),
-    ("faultwire attach --container web --match", Lacks("there is no running container web")),
+    ("faultwire attach --container web --match", Lacks("there is no running container \"web\"")),
     ("faultwire attach --dev eth0", GoesOn("Ctrl-C detaches")),
-    ("faultwire attach --container web --down 'loss", Lacks("there is no running container web")),
+    ("faultwire attach --container web --down 'loss", Lacks("there is no running container \"web\"")),
 ];
 
 /// A host with `lo`, a way out by `eth0`, and no network behind it.

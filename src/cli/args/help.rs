@@ -27,8 +27,8 @@ Examples:
 SIGUSR1 prints the summary so far on standard error.
 
 Exit code: 0 detached (by Ctrl-C, --for, or because the target has ended); 1
-something failed; 2 the command line or the target is wrong; 3 the faults hit
-fewer packets than --expect-hit requires.";
+something failed, or the device is gone; 2 the command line or the target is
+wrong; 3 the faults hit fewer packets than --expect-hit requires.";
 
 const EXEC_BEFORE: &str = "\
 The command reaches the host at $FAULTWIRE_HOST (IPv4) and $FAULTWIRE_HOST6;

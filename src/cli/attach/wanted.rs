@@ -63,7 +63,7 @@ fn words(args: &Attach) -> anyhow::Result<(WireFile, u64)> {
     let mode = args.mode.into();
     let files = if args.no_files { Files::Named } else { Files::Any };
     let [up, down, both] = [&args.up, &args.down, &args.both].map(Option::as_deref);
-    let faults = Faults::parse(up, down, both, mode, files)?;
+    let faults = Faults::parse(up, down, both, mode, files, args.select.is_some())?;
     let seed = faults.seed(args.seed);
     let file = WireFile {
         up: faults.up.stages,

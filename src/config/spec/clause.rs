@@ -114,11 +114,14 @@ fn unfinished(first: &Token<'_>, clause: &str) -> Option<SpecProblem> {
     Some(first.problem(what.to_owned(), hint))
 }
 
+/// The warning of a `drop` for all packets.
+pub(crate) const UNAIMED_DROP: &str =
+    "drop without a condition lets no packet pass; aim it, as in \"tcp port 5432: drop\"";
+
 /// Adds a warning for a `drop` that lets no packet pass.
 fn warned(mut read: Spec) -> Spec {
     if read.stages.iter().any(|stage| matches!(stage.impairment, ImpairmentParams::Drop(_))) {
-        let warning = "drop without a condition lets no packet pass; aim it, as in \"tcp port 5432: drop\"";
-        read.warnings.push(warning.to_owned());
+        read.warnings.push(UNAIMED_DROP.to_owned());
     }
     read
 }

@@ -10,3 +10,5 @@ pub mod identity;
 pub mod ordinals;
 pub mod segments;
 pub(in crate::pipeline) mod select;
+
+pub use select::OfFlow;

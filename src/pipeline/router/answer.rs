@@ -51,9 +51,10 @@ impl Answers {
             _ => self.params.unreachable,
         };
         let forbidden = icmp::must_not_answer(packet.bytes(), packet.layout, error);
-        let same_family = |address: &&IpAddr| address.is_ipv4() == packet.is_v4();
+        // On a wire the address is the packet's destination, and nobody accepts an error from a group (RFC 4443, 2.2).
+        let fits = |address: &&IpAddr| address.is_ipv4() == packet.is_v4() && !address.is_multicast();
         let dummy = if packet.is_v4() { DUMMY_V4.into() } else { DUMMY_V6.into() };
-        let source = own.iter().find(same_family).copied().unwrap_or(dummy);
+        let source = own.iter().find(fits).copied().unwrap_or(dummy);
         if !wanted || forbidden || !self.allow(now) {
             return None;
         }
@@ -156,5 +157,17 @@ mod tests {
         assert!(!ask(&error, IcmpError::TimeExceeded), "about an error");
         assert!(ask(&Spec::udp(9).frame(), IcmpError::TimeExceeded));
         assert!(!ask(&Spec::udp(9).frame(), IcmpError::TimeExceeded), "above the rate");
+    }
+
+    #[test]
+    fn no_error_comes_from_a_group() {
+        let mut answers = Answers::new(IcmpParams::default());
+        let mut pool = Pool::new();
+        for (own, expected) in [("ff02::1", DUMMY_V6), ("fd00::7", "fd00::7".parse().unwrap())] {
+            let packet = Spec::udp(9).v6().frame().parse().unwrap();
+            let error = IcmpError::PacketTooBig { mtu: 1300 };
+            let sent = answers.error(&packet, error, &[own.parse().unwrap()], &mut pool, Instant::ZERO);
+            assert_eq!(sent.unwrap().source(), IpAddr::V6(expected), "{own}");
+        }
     }
 }

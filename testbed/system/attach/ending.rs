@@ -101,10 +101,25 @@ fn the_end_of_the_target_is_said_and_no_failure() {
     sleeper.wait().unwrap();
     attached.wait_for(&format!("process {pid} has ended"));
     assert_eq!(attached.summary(0)["ended_by"], "target");
-    let mut attached = hosts.attach(&["--both", "delay 1ms"]);
-    ip(&["-n", &hosts.target.0, "link", "del", "eth0"]);
-    attached.wait_for("the device eth0 is gone");
-    assert_eq!(attached.summary(0)["ended_by"], "device");
+}
+
+/// A device that is moved keeps the programs, which would lose all of its traffic there.
+#[test]
+fn a_device_that_is_removed_or_moved_ends_the_attachment() {
+    let hosts = Hosts::new();
+    let (target, other) = (hosts.target.0.as_str(), Foreign::new());
+    let mut connection = hosts.connect(PEER[0]);
+    let mut attached = hosts.attach(&["--both", "delay 20ms"]);
+    ip(&["-n", target, "link", "set", "eth0", "name", "renamed"]);
+    assert!(round_trip(&mut connection) >= Duration::from_millis(40), "it goes by the number of the device");
+    ip(&["-n", target, "link", "set", "renamed", "netns", &other.0]);
+    assert_eq!(attached.summary(1)["ended_by"], "device");
+    assert_eq!(hosts.left_behind(), [""; 0]);
+    ip(&["-n", &other.0, "link", "set", "renamed", "name", "eth0"]);
+    let at = ["--netns", &other.0, "--dev", "eth0", "--both", "delay 1ms"];
+    let mut attached = Attached::start(&at);
+    ip(&["-n", &other.0, "link", "del", "eth0"]);
+    assert_eq!(attached.summary(1)["ended_by"], "device");
 }
 
 /// Kills of the test below, and how many of them come before it has attached.
