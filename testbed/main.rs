@@ -27,6 +27,7 @@ mod system {
     pub(crate) mod journal;
     pub(crate) mod json;
     pub(crate) mod log;
+    pub(crate) mod metrics;
     pub(crate) mod nat;
     pub(crate) mod nested;
     pub(crate) mod network;

@@ -335,7 +335,7 @@ impl Sink for Recorder {
         }
         if lost > 0 {
             said.push(format!(
-                "the capture lacks {lost} packets or trains: this host did not write them as fast as they came"
+                "the capture lacks {lost} packets: this host did not write them as fast as they came"
             ));
         }
         Finished { said, has_failed: self.failed.is_some() }

@@ -192,7 +192,7 @@ fn stages(path: &PathReport, columns: usize) -> String {
         let created = c.created.packets + c.answered.packets;
         let amounts = [c.seen, c.acted(), c.drops.total(), c.delayed].map(|amount| amount.packets);
         let [seen, acted, dropped, delayed] = amounts;
-        (stage.name.as_str(), [seen, acted, dropped, delayed, created, c.rewritten.packets])
+        (&*stage.name, [seen, acted, dropped, delayed, created, c.rewritten.packets])
     });
     let rows: Vec<(&str, [u64; 6])> = counted.collect();
     let name = rows.iter().map(|(name, _)| name.chars().count() + 2).max().unwrap_or(0).max(12);
@@ -344,7 +344,7 @@ mod tests {
         let counters =
             |packets| StageCounters { seen: Amount { packets, bytes: 1 }, ..StageCounters::default() };
         let stage =
-            |name: &str, packets| StageReport { name: name.to_owned(), counters: counters(packets), held: 0 };
+            |name: &str, packets| StageReport { name: name.into(), counters: counters(packets), held: 0 };
         for (name, packets) in
             [("loss", 7), ("loss", u64::MAX), ("a-stage-with-quite-a-long-name/back", 123_456)]
         {

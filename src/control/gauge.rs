@@ -12,7 +12,6 @@ use crate::pipeline::time::Instant;
 
 /// Measures on request, at most once in a given time. Each request gets a measurement that began after the request
 /// came; all requests that wait share it.
-/// that wait share it.
 pub(super) struct Gauge<T> {
     clock: Clock,
     pause: Duration,

@@ -167,7 +167,7 @@ fn stages(page: &mut Page, instance: &Instance, total: &Report) {
         .flat_map(|path| {
             let path_name = path.names.name.as_str();
             let of_stage = |(seat, stage): (usize, &StageReport)| {
-                labels(&[("path", path_name), ("stage", stage.name.as_str()), ("type", path.kind(seat))])
+                labels(&[("path", path_name), ("stage", &*stage.name), ("type", path.kind(seat))])
             };
             let labels: Vec<_> = path.report.stages.iter().enumerate().map(of_stage).collect();
             path.report.stages.iter().zip(labels)

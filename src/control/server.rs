@@ -34,7 +34,6 @@ pub struct Remote<'a> {
     pub address: SocketAddr,
     /// The file with the token that requests must send. If it does not exist, it is created. `None`: a file beside
     /// the control socket, for this run only.
-    /// this run only.
     pub token: Option<&'a Path>,
 }
 

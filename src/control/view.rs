@@ -110,7 +110,7 @@ pub(super) fn stages(instance: &Instance, moment: &Moment) -> Value {
             value["id"] = format!("{}/{}", path.names.name, report.name).into();
             value["path"] = path.names.name.as_str().into();
             value["type"] = path.kind(seat).into();
-            let is_paused = |stage: &&StageParams| stage.name == report.name;
+            let is_paused = |stage: &&StageParams| stage.name == *report.name;
             let paused = instance.paused.iter().filter(|(of, _)| *of == path.number).map(|(_, stage)| stage);
             let paused = paused.clone().find(is_paused);
             let seat = path.seat(seat);

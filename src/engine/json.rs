@@ -44,7 +44,7 @@ pub fn nat(NatReport { name, fill }: &NatReport) -> Value {
 pub fn stage(stage: &StageReport) -> Value {
     let c = &stage.counters;
     json!({
-        "name": stage.name, "seen": c.seen, "acted": c.acted(), "dropped": drops(&c.drops),
+        "name": &*stage.name, "seen": c.seen, "acted": c.acted(), "dropped": drops(&c.drops),
         "created": c.created, "answered": c.answered, "rewritten": c.rewritten, "delayed": c.delayed, "clamped": c.clamped,
         "longest_wait_ns": c.longest_wait.as_nanos(), "held_packets": stage.held,
     })

@@ -1,5 +1,7 @@
 //! The numbers of a run.
 
+use std::sync::Arc;
+
 use hdrhistogram::Histogram;
 
 use crate::engine::times::{AllTimes, Spread};
@@ -61,8 +63,8 @@ pub struct NatReport {
 /// One stage.
 #[derive(Debug, Clone)]
 pub struct StageReport {
-    /// Its name.
-    pub name: String,
+    /// Its name, shared with the stage: a worker that reports copies no names.
+    pub name: Arc<str>,
     /// What it did.
     pub counters: StageCounters,
     /// Wire packets that wait in it at the time of the report.
@@ -78,7 +80,7 @@ impl Report {
                 .map(|seat| {
                     let clamped = seat.occupant.stage().map_or(0, Stage::clamped);
                     StageReport {
-                        name: seat.name.clone(),
+                        name: Arc::clone(&seat.name),
                         counters: StageCounters { clamped, ..seat.counters },
                         held: seat.held,
                     }

@@ -225,7 +225,7 @@ impl Lab {
     pub fn stages(&self, from: &str, to: &str) -> Result<Vec<(String, StageCounters)>, LabError> {
         let ends = (self.index(from), self.index(to));
         let paths = self.report()?.paths.into_iter().filter(|path| (path.from, path.to) == ends);
-        Ok(paths.flat_map(|path| path.stages).map(|stage| (stage.name, stage.counters)).collect())
+        Ok(paths.flat_map(|path| path.stages).map(|stage| (stage.name.to_string(), stage.counters)).collect())
     }
 
     fn report(&self) -> Result<Report, LabError> {

@@ -60,7 +60,7 @@ impl Names {
                 }
                 None => format!("{}>{}", port(path.from), port(path.to)),
             },
-            stages: path.seats.iter().map(|seat| seat.name.clone()).collect(),
+            stages: path.seats.iter().map(|seat| seat.name.to_string()).collect(),
         };
         let paths = router.paths().iter().enumerate().map(path).collect();
         let ports = params.ports.iter().map(|port| port.name.clone()).collect();
@@ -213,7 +213,7 @@ pub(crate) mod tests {
         let names = Names::of(&params, &[]);
         assert_eq!(names.paths.len(), router.paths().len());
         for (path, named) in router.paths().iter().zip(&names.paths) {
-            let seats: Vec<&str> = path.seats.iter().map(|seat| seat.name.as_str()).collect();
+            let seats: Vec<&str> = path.seats.iter().map(|seat| &*seat.name).collect();
             assert_eq!(named.stages, seats);
         }
         let back = names.path("b>a").unwrap();

@@ -219,7 +219,7 @@ impl Link {
     /// The stages that packets from the end `from` go through, by name, with what each has done.
     pub fn stages(&self, from: End) -> impl Iterator<Item = (&str, &StageCounters)> {
         let path = &self.router.paths()[usize::from(from == End::Right)];
-        path.seats.iter().map(|seat| (seat.name.as_str(), &seat.counters))
+        path.seats.iter().map(|seat| (&*seat.name, &seat.counters))
     }
 
     fn advance(&mut self, to: Duration) {

@@ -35,13 +35,13 @@ spec = "mtu 1400 drop"
 "#;
 
 /// A run with a control socket of its own.
-struct Asked {
-    running: Running,
+pub(crate) struct Asked {
+    pub(crate) running: Running,
     client: Client,
 }
 
 impl Asked {
-    fn start(paths: &str, options: &[&str]) -> Self {
+    pub(crate) fn start(paths: &str, options: &[&str]) -> Self {
         let name = unique();
         let (left, right) = (format!("{name}l"), format!("{name}r"));
         let socket = std::env::temp_dir().join(format!("{name}.sock"));
@@ -51,7 +51,7 @@ impl Asked {
         Self { running, client: Client::at(socket) }
     }
 
-    fn socket(&self) -> PathBuf {
+    pub(crate) fn socket(&self) -> PathBuf {
         self.client.path().unwrap().to_owned()
     }
 
@@ -61,7 +61,7 @@ impl Asked {
         Running::inside(&self.running.left, &words).output().unwrap();
     }
 
-    fn get(&self, resource: &str) -> Value {
+    pub(crate) fn get(&self, resource: &str) -> Value {
         self.client.get(resource).unwrap_or_else(|error| panic!("{resource}: {error}"))
     }
 }

@@ -1,8 +1,13 @@
 //! `--pcap` of a running router, read by tshark: against the summary, and with the fields of the Lua file in contrib.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fs::File;
+use std::io::Read;
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -227,6 +232,97 @@ fn a_capture_of_drops_has_no_other_packets_and_what_was_cut_is_told() {
         assert!(parts[0].ends_with("/dropped") && !parts[2].is_empty(), "{line}");
         assert!(parts[1].parse::<u32>().unwrap() <= 60, "{line}");
     }
+}
+
+/// Packets in a file, and what its statistics say is missing: of what follows the format, no more is read than lengths and kinds.
+fn counted(file: &[u8]) -> (u64, u64) {
+    let word = |at: usize| u32::from_le_bytes(*file[at..].first_chunk().unwrap());
+    let (mut at, mut packets, mut missing) = (0, 0, 0);
+    while at < file.len() {
+        match word(at) {
+            6 => packets += 1,
+            // A number of an interface, a time, and one option (isb_ifdrop) of eight bytes.
+            5 => {
+                assert_eq!(word(at + 20), 5 | 8 << 16);
+                missing += u64::from_le_bytes(*file[at + 24..].first_chunk().unwrap());
+            }
+            _ => {}
+        }
+        at += word(at + 4) as usize;
+    }
+    assert_eq!(at, file.len(), "the last block is not whole");
+    (packets, missing)
+}
+
+/// What came, left and was dropped, but for malformed packets: what a capture should have.
+fn expected(summary: &Value) -> u64 {
+    let packets = |amount: &Value| amount["packets"].as_u64().unwrap();
+    let dropped = summary["dropped"].as_object().unwrap();
+    // They came, and were dropped.
+    let malformed = dropped.get("malformed").map_or(0, packets);
+    let dropped: u64 = dropped.values().map(packets).sum();
+    packets(&summary["received"]) + packets(&summary["sent"]) + dropped - 2 * malformed
+}
+
+/// `exec` with a capture, whose command sends so many bytes to this host by TCP, which reads them. `received` is called when
+/// all have come; what the command said, and the summary.
+fn streamed(capture: &str, json: &str, faults: &str, bytes: u64, received: impl FnOnce()) -> (String, Value) {
+    let listener = TcpListener::bind("0.0.0.0:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let script = format!("head -c {bytes} /dev/zero >/dev/tcp/$FAULTWIRE_HOST/{port}");
+    let option = format!("--json={json}");
+    let arguments = ["exec", "--seed", "4", "--linger", "60s", "--up", faults, "--pcap", capture, &option];
+    let ended = std::thread::scope(|scope| {
+        let exec = scope.spawn(|| {
+            let ended = output(&[&arguments[..], &["--", "bash", "-c", &script]].concat());
+            // If its command never came, this ends the wait for it.
+            let _ = TcpStream::connect(("127.0.0.1", port));
+            ended
+        });
+        let mut stream = listener.accept().unwrap().0;
+        assert_eq!(std::io::copy(&mut stream, &mut std::io::sink()).unwrap(), bytes);
+        received();
+        exec.join().unwrap()
+    });
+    assert!(ended.status.success(), "{}", said(&ended));
+    (said(&ended), serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap())
+}
+
+/// A stream of 300 Mbit/s. All of it fits into the ring, so that a file which lacks a packet is wrong on the slowest machine.
+#[test]
+fn a_capture_of_a_paced_stream_is_complete() {
+    let folder = Folder::new();
+    let (capture, json) = (folder.file("c.pcapng"), folder.file("json"));
+    let (text, summary) = streamed(&capture, &json, "loss 0.1% rate 300mbit", 12 << 20, || {});
+    assert!(!text.contains("lacks"), "{text}");
+    let wires = wires(Path::new(&capture));
+    agree(&wires, &summary);
+    assert!(summary["dropped"]["loss"]["packets"].as_u64().unwrap() > 0, "{summary}");
+    assert_eq!(counted(&std::fs::read(&capture).unwrap()), (expected(&summary), 0));
+    assert!(wires.iter().all(|wire| wire.checksums.iter().all(|status| status != "0")));
+}
+
+/// A file that takes nothing while the stream passes, which is a pipe that nobody reads yet: packets are forwarded, and those that
+/// find no room in the ring are counted, each for itself.
+#[test]
+fn what_a_capture_lacks_is_counted_to_the_packet() {
+    /// More than the ring and the pipe take.
+    const BYTES: u64 = 160 << 20;
+    let folder = Folder::new();
+    let (capture, json) = (folder.file("pipe"), folder.file("json"));
+    nix::unistd::mkfifo(Path::new(&capture), nix::sys::stat::Mode::S_IRUSR).unwrap();
+    // So that the writer finds a reader.
+    let mut pipe = File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(&capture).unwrap();
+    let mut file = Vec::new();
+    let (text, summary) = streamed(&capture, &json, "loss 0.01%", BYTES, || {
+        fcntl(&pipe, FcntlArg::F_SETFL(OFlag::empty())).unwrap();
+        pipe.read_to_end(&mut file).unwrap();
+    });
+    let (packets, missing) = counted(&file);
+    assert!(packets > 0 && missing > 0, "{packets} {missing}");
+    assert_eq!(packets + missing, expected(&summary), "{text}");
+    assert_eq!(summary["conserved"], true);
+    assert!(text.contains(&format!("the capture lacks {missing} packets: ")), "{text}");
 }
 
 /// Forwarding goes on, it is said once, and what was written before is read.

@@ -168,7 +168,7 @@ impl Feed {
         let seats = self.router.paths()[path].seats.iter();
         let acted = seats.map(|seat| {
             let counters = &seat.counters;
-            (seat.name.clone(), share(counters.acted().packets, counters.seen.packets))
+            (seat.name.to_string(), share(counters.acted().packets, counters.seen.packets))
         });
         let counters = self.router.counters();
         (acted.collect(), share(counters.drops.total().packets, counters.received.packets))

@@ -5,6 +5,8 @@
 //! the stages that they know; what comes meanwhile waits in front of the path. So no packet is lost, overtaken or decided about
 //! twice because of a change.
 
+use std::sync::Arc;
+
 use super::{Egress, Event, Router, SharedState, add_returns, build};
 use crate::pipeline::aim::flow::FlowTable;
 use crate::pipeline::counters::{Reason, StageCounters};
@@ -201,7 +203,7 @@ impl Router {
 
     /// The second seats of stages that work in both directions, for the stages that there are now.
     fn renew_returns(&mut self) {
-        let mut counted: Vec<(usize, String, StageCounters)> = Vec::new();
+        let mut counted: Vec<(usize, Arc<str>, StageCounters)> = Vec::new();
         for (number, path) in self.paths.iter_mut().enumerate() {
             let backs = path.seats.drain(path.params.len()..);
             counted.extend(backs.map(|seat| (number, seat.name, seat.counters)));

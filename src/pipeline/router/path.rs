@@ -1,6 +1,7 @@
 //! One direction between two ports: its stages, each behind its gate, and their counters.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use crate::pipeline::aim::gate::Gate;
 use crate::pipeline::counters::{Reason, StageCounters};
@@ -66,8 +67,8 @@ pub(crate) struct SharedSeat {
 /// A place in a path: who sits there, behind which gate, and what was done there.
 #[derive(Debug)]
 pub struct Seat {
-    /// Its name in reports.
-    pub name: String,
+    /// Its name in reports, which share it.
+    pub name: Arc<str>,
     /// What it did.
     pub counters: StageCounters,
     pub(crate) gate: Gate,
@@ -82,9 +83,9 @@ pub struct Seat {
 
 impl Seat {
     /// Nothing has happened there yet.
-    fn new(name: String, gate: Gate, occupant: Occupant) -> Self {
+    fn new(name: &str, gate: Gate, occupant: Occupant) -> Self {
         Self {
-            name,
+            name: name.into(),
             counters: StageCounters::default(),
             gate,
             occupant,
@@ -113,7 +114,7 @@ impl Seat {
 
     /// The other direction of the stage `name` that lives at `home`.
     pub(crate) fn back(name: &str, home: SeatId) -> Self {
-        Self::new(format!("{name}/back"), Gate::open(), Occupant::Back(home))
+        Self::new(&format!("{name}/back"), Gate::open(), Occupant::Back(home))
     }
 }
 
@@ -221,7 +222,7 @@ impl Path {
     ) -> Self {
         let seat = |(seat, shared): (&SeatParams, &SharedSeat)| match seat {
             SeatParams::Translator { name, place } => {
-                Seat::new(name.clone(), Gate::open(), Occupant::Translator(*place))
+                Seat::new(name, Gate::open(), Occupant::Translator(*place))
             }
             SeatParams::Stage(stage) => {
                 let key = |part: &str| {
@@ -231,7 +232,7 @@ impl Path {
                     Setting { key: key(""), path: index, shared: Shared::clone(&shared.stage), flows };
                 let gate = Gate::new(&stage.select, &stage.trigger, key("/trigger"), &shared.gate, flows);
                 let occupant = Occupant::Stage(Impairment::new(&stage.impairment, &setting));
-                Seat { emissions: Vec::with_capacity(16), ..Seat::new(stage.name.clone(), gate, occupant) }
+                Seat { emissions: Vec::with_capacity(16), ..Seat::new(&stage.name, gate, occupant) }
             }
         };
         let mut phases: Vec<Phase> = params.stages().filter_map(|stage| stage.trigger.phase).collect();

@@ -100,8 +100,7 @@ fn the_way_back_meets_stages_in_reverse() {
     let mut run = Run::new(stages.to_vec());
     run.feed_by(1, Instant::ZERO, &Spec { back: true, ..Spec::tcp(10) }.frame());
     let back = run.router.paths().iter().find(|path| (path.from, path.to) == (1, 0)).unwrap();
-    let seen: Vec<_> =
-        back.seats.iter().map(|seat| (seat.name.as_str(), seat.counters.seen.packets)).collect();
+    let seen: Vec<_> = back.seats.iter().map(|seat| (&*seat.name, seat.counters.seen.packets)).collect();
     assert_eq!(seen, [("b/back", 1), ("a/back", 1)]);
 }
 
