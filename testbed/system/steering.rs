@@ -290,7 +290,8 @@ fn what_cannot_be_meant_is_refused() {
         (&["add", "left>right", ""], "no stage"),
         (&["apply", "left>right=loss 1%", "left>right=loss 2%"], "twice"),
         (&["apply", "/nowhere.toml"], "No such file"),
-        (&["rm", "weather"], "there is no stage weather"),
+        (&["rm", "weather"], "there is no stage weather; there are: left>right/delay, left>right/loss"),
+        (&["rm", "right>left/loss"], "there is no stage loss; there are: none"),
     ] {
         let wrong = steered.ctl(words);
         assert_eq!(wrong.status.code(), Some(2), "{}", said(&wrong));
