@@ -121,8 +121,8 @@ fn engines() -> Result<String, String> {
     let sockets: Vec<_> = container::sockets().iter().map(|socket| socket.display().to_string()).collect();
     if sockets.is_empty() {
         return Err(
-            "no engine's socket: containers are found by their ID only (docker's is /var/run/docker.sock; for podman run \
-             `systemctl start podman.socket`)"
+            "no engine's socket: containers are found by their ID, those of podman and CRI-O by their name, too (docker's \
+             socket is /var/run/docker.sock; for podman run `systemctl start podman.socket`)"
                 .to_owned(),
         );
     }
