@@ -45,6 +45,38 @@ fn a_bad_spec_is_refused_with_its_place_before_anything_is_made() {
     assert!(text.contains('^') && text.contains("loss"), "{text}");
 }
 
+/// A command that misses the link, or wants more than it leads to, learns what the link is.
+#[test]
+fn a_command_that_misses_the_link_is_told_so() {
+    let told = |words: &[&str]| said(&output(&[&["exec"], words].concat()));
+    let missed = "no packet passed the link";
+    for faults in [&["--both", "loss 1%"][..], &["--both", "loss 1%", "--seeds", "2"]] {
+        let text = told(&[faults, &["--", "ping", "-c", "1", "127.0.0.1"]].concat());
+        assert_eq!(text.matches(missed).count(), 1, "{text}");
+    }
+    // Without faults, there is nothing to miss.
+    assert_eq!(told(&["--", "true"]), "");
+    let pings = ["--", "sh", "-c", "ping -q -c 1 $FAULTWIRE_HOST"];
+    for faults in [["--up", "delay 1ms"], ["--up", "tcp: delay 1ms"], ["--down", "delay 1ms"]] {
+        let text = told(&[&faults[..], &pings].concat());
+        assert!(!text.contains(missed), "{text}");
+    }
+    let text = told(&["--", "ping", "-c", "1", "-W", "1", "192.0.2.1"]);
+    assert!(text.contains("--reach internet"), "{text}");
+    assert!(!told(&["--", "sh", "-c", "exit 1"]).contains("--reach"));
+    let text = told(&["--", "ping -c 1 localhost"]);
+    assert!(text.contains("a whole command line"), "{text}");
+}
+
+/// What a stage dropped is in the total, although the stage is removed before the end.
+#[test]
+fn the_drops_of_a_removed_stage_are_in_the_line_at_the_end() {
+    let script = "ping -q -c 3 -i 0.01 -W 0.1 $FAULTWIRE_HOST; curl -sf -X DELETE --unix-socket $FAULTWIRE_CONTROL \
+                  http://x/v1/paths/up/stages/netem; exit 3";
+    let text = said(&output(&["exec", "--up", "loss 100%", "--", "sh", "-c", script]));
+    assert!(text.contains("packets: 3 dropped"), "{text}");
+}
+
 /// Both families, two at the same time, and nothing left afterwards.
 #[test]
 fn the_host_is_reachable_from_several_at_once() {
@@ -172,9 +204,8 @@ for client in range(3):
 /// Seed after seed until one fails; the line that it prints fails again.
 #[test]
 fn a_series_stops_at_the_first_seed_that_fails_and_says_how_to_run_it_again() {
-    let command = ["--both", "loss 40%", "--", "ping", "-q", "-c", "1", "-W", "1"];
-    let host = "198.18.0.2";
-    let all = [&["exec", "--seeds", "64", "--seed", "1"][..], &command, &[host]].concat();
+    let command = ["--both", "loss 40%", "--", "sh", "-c", "ping -q -c 1 -W 1 $FAULTWIRE_HOST"];
+    let all = [&["exec", "--seeds", "64", "--seed", "1"][..], &command].concat();
     let ended = output(&all);
     assert_eq!(ended.status.code(), Some(1), "{}", said(&ended));
     let text = String::from_utf8(ended.stderr.clone()).unwrap();
