@@ -302,7 +302,7 @@ pub(super) struct Exec {
     #[arg(long, default_value_t = 1500, value_parser = clap::value_parser!(u32).range(1280..=65535))]
     pub(super) mtu: u32,
     /// The devices of the link: veth pairs, between which packets that no fault hits stay in the kernel, or TUN devices
-    /// [default: veth as root on Linux 6.6 or newer, otherwise tun]
+    /// [default: veth as root on Linux 5.12 or newer, otherwise tun]
     #[arg(long, value_name = "KIND")]
     pub(super) device: Option<DeviceName>,
     /// Send every packet through faultwire, also packets that no fault hits; the faults are the same
