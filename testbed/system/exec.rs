@@ -103,7 +103,7 @@ fn a_delay_is_never_shorter_than_asked() {
     assert!(least >= 30.0, "{text}");
 }
 
-/// The last words of a command arrive although it has ended when they are still on the way.
+/// Data that is under way when the command ends still arrives.
 #[test]
 fn what_is_under_way_when_the_command_ends_still_arrives() {
     let receiver = std::net::UdpSocket::bind(("0.0.0.0", 0)).unwrap();
@@ -139,7 +139,7 @@ fn what_a_closed_connection_sends_again_still_arrives() {
     }
 }
 
-/// What is wrong with the command's own output is told by 125, and never hides how the command ended.
+/// Errors of faultwire's own output give exit code 125, but never replace the exit code of a failed command.
 #[test]
 fn a_summary_that_cannot_be_written_is_told_by_the_exit_code() {
     let full = || std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
@@ -155,7 +155,7 @@ fn a_summary_that_cannot_be_written_is_told_by_the_exit_code() {
     }
 }
 
-/// A command whose network is gone with faultwire is told to end.
+/// If faultwire is killed, the command gets a signal to end.
 #[test]
 fn a_command_ends_with_a_faultwire_that_is_killed() {
     let mut child = faultwire()
@@ -172,7 +172,7 @@ fn a_command_ends_with_a_faultwire_that_is_killed() {
     assert!(process.wait(20_000).unwrap(), "it runs on");
 }
 
-/// Ten runs of one seed lose the same, whatever ports the clients get: 40 datagrams by each of three sockets.
+/// Ten runs with one seed lose the same datagrams, whatever ports the clients get: 40 from each of three sockets.
 #[test]
 fn the_same_seed_loses_the_same_datagrams_of_ephemeral_ports() {
     let script = "import os, socket

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::system::common::{Folder, Running, Scratch, Services, config, output, said, tool, unique};
 
-/// A wire packet as tshark has it.
+/// A wire packet as tshark shows it.
 #[derive(Debug, Clone)]
 struct Wire {
     /// Port and side: `host/in`.
@@ -76,7 +76,7 @@ fn amount(wires: &[Wire], side: &str) -> (u64, u64) {
     of_side.fold((0, 0), |(packets, bytes), wire| (packets + 1, bytes + wire.length))
 }
 
-/// What the capture has is what the summary counts; only malformed packets are missing.
+/// The capture has the packets that the summary counts, except for malformed ones.
 fn agree(wires: &[Wire], summary: &Value) {
     let counted = |amount: &Value| (amount["packets"].as_u64().unwrap(), amount["bytes"].as_u64().unwrap());
     let mut dropped = (0, 0);
@@ -151,7 +151,7 @@ fn ids<'w>(wires: &'w [Wire], side: &'w str) -> impl Iterator<Item = &'w str> {
     wires.iter().filter(move |wire| wire.side() == side).map(|wire| wire.id.as_str())
 }
 
-/// Whoever reads the file in Wireshark filters and sorts by what happened.
+/// In Wireshark, users filter and sort by what happened to the packets.
 #[test]
 fn the_lua_file_has_verdict_stage_and_held_time() {
     let folder = Folder::new();
@@ -203,14 +203,14 @@ fn captures_are_rotated_and_old_files_removed() {
         files.insert(number, entry.metadata().unwrap().len());
         assert!(!wires(&entry.path()).is_empty(), "{name}");
     }
-    // 200,000 bytes came, and left.
+    // 200,000 bytes arrived and left.
     let last = *files.last_key_value().unwrap().0;
     assert!(last >= 4, "{files:?}");
     assert_eq!(files.keys().copied().collect::<Vec<_>>(), [last - 1, last]);
     assert!((100_000..170_000).contains(&files[&(last - 1)]), "{files:?}");
 }
 
-/// What a file of this length kept is read, however short each packet was cut.
+/// A file with this snapshot length can be read, however short its packets are.
 #[test]
 fn a_capture_of_drops_has_no_other_packets_and_what_was_cut_is_told() {
     let folder = Folder::new();
@@ -229,12 +229,12 @@ fn a_capture_of_drops_has_no_other_packets_and_what_was_cut_is_told() {
     }
 }
 
-/// Forwarding goes on, it is said once, and what was written before is read.
+/// Forwarding continues, the error is reported once, and what was written before can be read.
 #[test]
 fn a_full_disk_ends_the_capture_and_not_the_run() {
     let folder = Folder::small();
     let capture = folder.file("c.pcapng");
-    // First as much as fits, until it is there; then more than the disk has room for.
+    // First as much as fits, until it is written; then more than the disk can hold.
     let script = format!(
         "ping -q -c 20 -i 0.002 $FAULTWIRE_HOST && until [ $(stat -c %s {capture}) -gt 4000 ]; do :; done; \
          ping -q -f -c 400 -s 1000 $FAULTWIRE_HOST"

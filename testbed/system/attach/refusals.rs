@@ -1,4 +1,4 @@
-//! What cannot be attached to, and what the end says.
+//! Refused targets, and the messages at the end.
 
 use super::*;
 
@@ -86,7 +86,7 @@ fn an_ssh_session_of_this_host_is_not_cut_unasked() {
     assert!(done.status.success(), "{}", said(&done));
 }
 
-/// A device of others may have such a name.
+/// A device of another program may have such a name.
 #[test]
 fn a_foreign_device_is_not_ours_by_its_name() {
     let hosts = Hosts::new();
@@ -99,7 +99,7 @@ fn a_foreign_device_is_not_ours_by_its_name() {
     }
 }
 
-/// What the doctor says of a capability is what the commands find.
+/// `doctor` and the commands agree about each capability.
 #[test]
 fn the_doctor_finds_what_attach_needs() {
     let output = output(&["doctor", "--json"]);
