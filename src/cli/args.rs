@@ -23,62 +23,50 @@ use crate::pipeline::time::Duration;
 
 /// A software router that breaks packets on purpose, reproducibly.
 #[derive(Debug, Parser)]
-#[command(version, about, after_help = EXAMPLES, max_term_width = 100)]
+#[command(version, about, after_help = help::EXAMPLES, max_term_width = 100)]
 pub(super) struct Args {
     #[command(subcommand)]
     pub(super) command: Command,
 }
 
-const EXAMPLES: &str = "\
-Examples:
-  faultwire exec --both 'delay 50ms loss 1%' -- sh -c 'ping -c3 $FAULTWIRE_HOST'
-  faultwire check configs/dsl.toml
-  faultwire run configs/dsl.toml
-  faultwire attach --container web --both 'delay 50ms loss 1%' --for 5m
-  faultwire case run mtu-100-receive
-  faultwire pcap in.pcap out.pcap --spec 'delay 20ms loss 1%'
-
-Every random decision depends on the seed, the connection (its service, and
-its number among the connections to that service) and the number of the packet
-in it. So with the printed seed the same packets fail again.";
-
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Check a configuration and report all mistakes, with file, line and what is allowed
-    Check(Check),
-    /// Create the ports of a configuration and forward packets until Ctrl-C
-    Run(Run),
     /// Run a command in a fresh namespace whose only link has the faults
     Exec(Exec),
     /// Put faults on an existing device: of a container, a process, a namespace or this host
     Attach(Attach),
-    /// Measure how fast a configuration is on this machine: packets per second, nanoseconds per packet and stage
-    Bench(crate::cli::bench::Bench),
-    /// Act as a chained CNI plugin: faults on interfaces of pods, from their network's configuration or annotations
-    Cni,
+    /// Reproduce incidents: build a network, break it, send traffic, check what the kernels report
+    #[command(subcommand)]
+    Case(CaseCommand),
+    /// Check a configuration and report all mistakes, with file, line and what is allowed
+    Check(Check),
+    /// Create the ports of a configuration and forward packets until Ctrl-C
+    Run(Run),
     /// Show and change a running instance
     Ctl(crate::cli::ctl::Ctl),
-    /// Show what works on this machine, and how to make the rest work
-    Doctor(Doctor),
-    /// Send a capture through a path in virtual time: the same result on every run and machine
-    Pcap(Pcap),
-    /// Print and filter a journal: what happened to each packet, and why
-    Journal(crate::cli::journal::Journal),
     /// Show a running instance live
     Top(crate::cli::top::Top),
+    /// Print and filter a journal: what happened to each packet, and why
+    Journal(crate::cli::journal::Journal),
+    /// Send a capture through a path in virtual time: the same result on every run and machine
+    Pcap(Pcap),
+    /// Measure how fast a configuration is on this machine: packets per second, nanoseconds per packet and stage
+    Bench(crate::cli::bench::Bench),
     /// Serve Toxiproxy's HTTP API: its clients work unchanged, and its toxics are faults of packets
     Toxiproxy(crate::cli::toxiproxy::Toxiproxy),
+    /// Act as a chained CNI plugin: faults on interfaces of pods, from their network's configuration or annotations
+    Cni,
+    /// Show what works on this machine, and how to make the rest work
+    Doctor(Doctor),
     /// Print a script that completes command lines in bash, zsh or fish
     Completions(crate::cli::completions::Completions),
     /// Print the manual, as man reads it
     Man(crate::cli::man::Man),
-    /// Reproduce incidents: build a network, break it, send traffic, check what the kernels report
-    #[command(subcommand)]
-    Case(CaseCommand),
 }
 
 /// Subcommands of `case`.
 #[derive(Debug, Subcommand)]
+#[command(after_help = help::CASE_HELP)]
 pub(super) enum CaseCommand {
     /// List the cases that come with faultwire
     List(CaseList),
@@ -314,7 +302,7 @@ pub(super) struct Exec {
     #[arg(long, default_value_t = 1500, value_parser = clap::value_parser!(u32).range(1280..=65535))]
     pub(super) mtu: u32,
     /// The devices of the link: veth pairs, between which packets that no fault hits stay in the kernel, or TUN devices
-    /// [default: veth as root on Linux 6.6 or newer, otherwise tun]
+    /// [default: veth as root on Linux 5.12 or newer, otherwise tun]
     #[arg(long, value_name = "KIND")]
     pub(super) device: Option<DeviceName>,
     /// Send every packet through faultwire, also packets that no fault hits; the faults are the same

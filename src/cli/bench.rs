@@ -70,6 +70,11 @@ pub(super) fn bench(args: &Bench) -> ExitCode {
         Ok(()) => Ok(()),
         Err(error) => Err(error.to_string()),
     };
+    if cfg!(debug_assertions) {
+        out::note_line(
+            "faultwire: this build is not optimised: do not publish its numbers (cargo build --release)",
+        );
+    }
     let mut all = Vec::new();
     for path in paths {
         match measure(args, &plan, path, devices.as_ref().err()) {

@@ -6,7 +6,7 @@ mod outside;
 mod series;
 mod start;
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, IsTerminal};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ExitCode, ExitStatus};
 
@@ -32,6 +32,7 @@ use crate::config::spec::Files;
 use crate::engine::network::{Summary, router_params};
 use crate::lab::observe::sockets::{TcpSocket, tcp_sockets};
 use crate::net::Netns;
+use crate::pipeline::counters::Reason;
 use crate::pipeline::time::Duration;
 use crate::reach::Reach;
 
@@ -94,6 +95,7 @@ fn single(asked: Asked<'_>) -> anyhow::Result<ExitCode> {
     {
         out::note_line(format_args!("faultwire:   {drop}"));
     }
+    ended.advise(args);
     ended.write(ended.json())?;
     Ok(ExitCode::from(ended.exit_code()))
 }
@@ -134,6 +136,28 @@ impl Ended {
     /// The exit code of the command, unless the command succeeded and something else failed.
     const fn exit_code(&self) -> u8 {
         if self.code == 0 && self.lacks_records { NO_NETWORK } else { self.code }
+    }
+
+    /// Says what is probably wrong, if the command missed the link or wanted to reach more than it leads to.
+    fn advise(&self, args: &Exec) {
+        let stages = || self.summary.total.paths.iter().flat_map(|path| &path.stages);
+        let has_missed = stages().next().is_some()
+            && stages().all(|stage| stage.counters.seen.packets == 0)
+            && self.summary.total.counters.sent.packets == 0;
+        let is_beyond = self.drops.iter().any(|drop| drop.contains(Reason::NoRoute.name()));
+        if self.unstarted.is_some() {
+            return;
+        }
+        if is_beyond && self.code != 0 && args.reach.is_none() {
+            out::note_line(
+                "faultwire: the link leads to this host only ($FAULTWIRE_HOST); --reach internet lets the command reach other \
+                 hosts",
+            );
+        } else if has_missed {
+            out::note_line(
+                "faultwire: no packet passed the link: the command reaches this host at $FAULTWIRE_HOST, not at localhost",
+            );
+        }
     }
 
     /// Prints the summary.
@@ -219,6 +243,9 @@ fn run(asked: Asked<'_>, around: &Around, signals: &Signals, seed: u64) -> anyho
         resolv_conf: around.outside.as_ref().and_then(|outside| outside.resolv_conf(subnets)),
         files: around.files,
     };
+    if args.command.is_empty() && std::io::stderr().is_terminal() {
+        out::note_line("faultwire: a shell behind the link; this host is $FAULTWIRE_HOST; `exit` ends it");
+    }
     let (spawned, stay) = start::spawn(args, &inner, around_it)?;
     let mut unstarted = None;
     let (code, interrupted) = match spawned {
@@ -228,7 +255,11 @@ fn run(asked: Asked<'_>, around: &Around, signals: &Signals, seed: u64) -> anyho
             (exit_code(status), interrupted)
         }
         Err(error) => {
-            let why = format!("cannot run {}: {error}", start::program(args).display());
+            let program = start::program(args);
+            let is_line = error.kind() == ErrorKind::NotFound && program.to_string_lossy().contains(' ');
+            let cure =
+                if is_line { " (a whole command line in quotes: remove them, or use sh -c)" } else { "" };
+            let why = format!("cannot run {}: {error}{cure}", program.display());
             out::note_line(format_args!("faultwire: {why}"));
             unstarted = Some(why);
             (if error.kind() == ErrorKind::NotFound { NOT_FOUND } else { NOT_RUN }, None)

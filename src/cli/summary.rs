@@ -57,13 +57,12 @@ impl Names {
 
 /// What faults did, in wire packets: "packets: 3 dropped, 20 delayed"; `None` if they did nothing.
 pub(super) fn acted(summary: &Summary) -> Option<String> {
-    let mut sums = [0; 4];
+    // The totals also have what a stage dropped that was removed during the run.
+    let mut sums = [split(&summary.total.counters.drops).0.packets, 0, 0, 0];
     for stage in summary.total.paths.iter().flat_map(|path| &path.stages) {
         let c = &stage.counters;
         let created = c.created.packets + c.answered.packets;
-        for (sum, packets) in
-            sums.iter_mut().zip([c.drops.total().packets, c.delayed.packets, created, c.rewritten.packets])
-        {
+        for (sum, packets) in sums[1..].iter_mut().zip([c.delayed.packets, created, c.rewritten.packets]) {
             *sum += packets;
         }
     }

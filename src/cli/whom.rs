@@ -41,11 +41,10 @@ impl FromStr for Place {
 impl Whom {
     /// The instance, which need not answer.
     pub(super) fn client(&self) -> Result<Client, ClientError> {
-        let of_environment = || match std::env::var(VARIABLE).ok()?.parse() {
-            Ok(Place::Address(address)) => Some(Place::Address(address)),
-            _ => None,
+        let control = match &self.control {
+            Some(control) => Some(control.clone()),
+            None => named(std::env::var(VARIABLE).ok().as_deref())?,
         };
-        let control = self.control.clone().or_else(of_environment);
         match (&control, &self.token_file) {
             (Some(Place::Address(address)), Some(token)) => Client::remote(address, token),
             (Some(Place::Address(address)), None) => {
@@ -58,6 +57,12 @@ impl Whom {
     }
 }
 
+/// The instance that the variable names: as for `--control`.
+fn named(variable: Option<&str>) -> Result<Option<Place>, ClientError> {
+    let parsed = variable.filter(|text| !text.is_empty()).map(str::parse).transpose();
+    parsed.map_err(|error| wrong(format!("{VARIABLE}: {error}")))
+}
+
 fn wrong(what: String) -> ClientError {
     ClientError::Unclear(what)
 }
@@ -65,6 +70,17 @@ fn wrong(what: String) -> ClientError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_variable_takes_what_the_option_takes() {
+        for text in ["web", "/run/faultwire/web.sock", "127.0.0.1:9470"] {
+            assert_eq!(named(Some(text)).unwrap(), Some(text.parse().unwrap()));
+        }
+        assert_eq!(named(None).unwrap(), None);
+        assert_eq!(named(Some("")).unwrap(), None);
+        let error = named(Some("host:x")).unwrap_err().to_string();
+        assert!(error.starts_with("FAULTWIRE_CONTROL: "), "{error}");
+    }
 
     #[test]
     fn an_address_is_told_from_a_name_and_a_path() {

@@ -13,14 +13,14 @@ use crate::config::port::{at_most, is_name, port_index, prefix};
 use crate::config::reader::Table;
 use crate::pipeline::params::{NatKind, NatParams, NatPlace, PrefixParams, limits};
 
-/// What a translator of the file stands between.
+/// The ports between which a translator of the file stands.
 struct Between {
     outside: usize,
     inside: Vec<usize>,
 }
 
-/// Reads every `[[nat]]` of `root`, and gives each its place in `paths`; paths that it needs and that are not there are
-/// made. Gives back the translators, and the paths with them.
+/// Reads every `[[nat]]` of `root` and gives each translator its seat in `paths`. Missing paths that it needs are added. Returns
+/// the translators, and the paths with their seats.
 pub fn read_nats(
     root: &mut Table<'_>,
     ports: &[PortPlan],
@@ -74,15 +74,15 @@ pub fn read_nats(
     (nats, paths.into_iter().filter_map(Result::ok).collect())
 }
 
-/// The paths, and the places in them that translators have been given.
+/// The paths, and the seats in them that translators have been given.
 struct Places {
     paths: Vec<PathDraft>,
-    /// By the index of the path: the seat, and who sits there.
+    /// By the index of the path: the seat, and the translator that has it.
     given: BTreeMap<usize, (usize, NatPlace)>,
 }
 
 impl Places {
-    /// Puts a translator where the path marks it, or else nearest to the outside.
+    /// Puts a translator at the mark of the path, or without a mark at the end that is nearest to the outside.
     fn give(&mut self, from: usize, to: usize, place: NatPlace, table: &Table<'_>, names: &[&str]) {
         let known = self.paths.iter().position(|path| (path.from, path.to) == (from, to));
         let index = known.unwrap_or(self.paths.len());
@@ -125,7 +125,7 @@ impl Places {
         self.given.insert(index, (at, place));
     }
 
-    /// The paths with their translators; as an error, those that have a mark and no translator.
+    /// The paths with their translators; as an error, the paths with a mark but without a translator.
     fn finish(self) -> Vec<Result<PathPlan, PathDraft>> {
         let finished = |(index, path): (usize, PathDraft)| {
             let given = self.given.get(&index);
@@ -243,7 +243,7 @@ fn read_prefix(table: &mut Table<'_>) -> Option<PrefixParams> {
     Some(PrefixParams { inside: inside.addr(), outside: outside.addr(), length: inside.prefix_len() })
 }
 
-/// Forwards to where the translator does not stand: it could translate only both ends of what goes there.
+/// Finds forwards to a host that is not behind the translator: their packets would need a translation of both ends.
 fn check_forwards(
     table: &Table<'_>,
     kind: &NatKind,
@@ -269,7 +269,7 @@ fn check_forwards(
     }
 }
 
-/// Where packets to this address go: by the longest prefix.
+/// The port to which packets to this address go: that of the longest prefix.
 fn leads_to(address: IpAddr, ports: &[PortPlan], routes: &[RoutePlan]) -> Option<RouteTarget> {
     let of_ports = ports
         .iter()
@@ -281,7 +281,7 @@ fn leads_to(address: IpAddr, ports: &[PortPlan], routes: &[RoutePlan]) -> Option
         .map(|(_, target)| target)
 }
 
-/// Two translators that would give out one port twice.
+/// Finds two translators that could assign the same port twice.
 fn check_overlap(table: &Table<'_>, kind: &NatKind, others: &[NatParams]) {
     let NatKind::Napt(napt) = kind else { return };
     for other in others {

@@ -31,7 +31,8 @@ impl Refusal {
             known.truncate(MOST);
             known.push("...");
         }
-        let text = format!("there is no {what} {name}; there are: {}", known.join(", "));
+        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        let text = format!("there is no {what} {name}; there are: {known}");
         Self::new(StatusCode::NOT_FOUND, what, text)
     }
 

@@ -101,8 +101,7 @@ impl Client {
         Ok(Self { way: Way::Address { address: address.into(), token: Token::of_file(token)? } })
     }
 
-    /// The instance that `choice` names. Without a choice, the instance of [`VARIABLE`], or the only one that is
-    /// running.
+    /// The instance that `choice` names. Without a choice, the only one that is running.
     ///
     /// # Errors
     /// If there is none, or there are several and it is not clear which is meant.
@@ -110,9 +109,6 @@ impl Client {
         if let Some(choice) = choice {
             let nobody = || ClientError::Nobody("none".to_owned());
             return choice.path()?.map(Self::at).ok_or_else(nobody);
-        }
-        if let Some(path) = std::env::var_os(VARIABLE) {
-            return Ok(Self::at(path));
         }
         match &Self::all()[..] {
             [only] => Ok(only.clone()),

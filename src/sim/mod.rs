@@ -82,7 +82,7 @@ pub enum PushError {
 /// A packet that has arrived.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Arrival {
-    /// When, since the start of the simulation.
+    /// The time since the start of the simulation.
     pub at: Duration,
     /// At which end. An ICMP error of a stage arrives at the end that the packet in question came from.
     pub to: End,
@@ -125,7 +125,7 @@ const NO_MTU: u32 = 1 << 17;
 const FLOWS: usize = 4_096;
 
 impl Link {
-    /// A link with the same faults in both directions. All draws follow from `seed`; the two directions draw apart.
+    /// A link with the same faults in both directions. All draws follow from `seed`; the two directions draw separately.
     pub fn new(faults: &Faults, seed: u64) -> Self {
         Self::directed(faults, faults, seed)
     }
@@ -199,8 +199,8 @@ impl Link {
         self.arrived.0.pop_front()
     }
 
-    /// When [`Self::pull`] is next worth a call; `None` while nothing is on the way. Never later than
-    /// the next arrival, but maybe earlier: then nothing arrives, and the next time is nearer to it.
+    /// When to call [`Self::pull`] next; `None` while no packet is under way. The time is never later than the next arrival, but it
+    /// may be earlier. Then nothing arrives, and the next call returns a time that is closer to the arrival.
     pub fn next_due(&self) -> Option<Duration> {
         let arrived = self.arrived.0.front().map(|arrival| arrival.at);
         arrived.or_else(|| self.router.next_due().map(|due| Duration::from_nanos(due.as_nanos())))
@@ -211,7 +211,7 @@ impl Link {
         self.router.held().packets
     }
 
-    /// What became of all packets so far: received + created = sent + dropped + held.
+    /// The totals of all packets so far: received + created = sent + dropped + held.
     pub const fn counters(&self) -> &RouterCounters {
         self.router.counters()
     }
@@ -225,7 +225,7 @@ impl Link {
     fn advance(&mut self, to: Duration) {
         let to = Instant::from_nanos(u64::try_from(to.as_nanos()).unwrap_or(u64::MAX));
         assert!(to >= self.now, "time does not go back: {to:?} is before {:?}", self.now);
-        // One instant after the other, so that what a stage lets go meets the next ones in time.
+        // One instant after the other, so that a released packet reaches the next stages at its own time.
         while let Some(due) = self.router.next_due().filter(|&due| due <= to) {
             self.now = self.now.max(due);
             self.router.poll(self.now, &mut self.arrived);

@@ -1,4 +1,4 @@
-//! `faultwire attach`, on a device between two namespaces that somebody else made.
+//! `faultwire attach`, on a device between two namespaces that another program created.
 
 mod ending;
 mod library;
@@ -90,7 +90,7 @@ pub(crate) fn netns(foreign: &Foreign) -> Netns {
 /// A running attachment.
 pub(crate) struct Attached {
     child: Child,
-    /// Kept open: nothing it still says may fail.
+    /// Kept open, so that later output of the process does not fail.
     stderr: BufReader<ChildStderr>,
 }
 
@@ -119,13 +119,13 @@ impl Attached {
         kill(Pid::from_raw(self.child.id() as i32), signal).unwrap();
     }
 
-    /// Ends it with a signal; its summary.
+    /// Ends it with a signal and returns its summary.
     pub(crate) fn stop(mut self, signal: Signal) -> serde_json::Value {
         self.signal(signal);
         self.summary(0)
     }
 
-    /// The summary, once it has ended with this code.
+    /// Waits for its end with this exit code, and returns its summary.
     pub(crate) fn summary(&mut self, code: i32) -> serde_json::Value {
         let text = std::io::read_to_string(self.child.stdout.take().unwrap()).unwrap();
         let status = self.child.wait().unwrap();
@@ -153,7 +153,7 @@ impl Drop for Attached {
     }
 }
 
-/// Sends as much over the connection as makes long trains, both ways at once, and compares.
+/// Sends enough data for long trains in both directions at once, and compares what arrives.
 pub(crate) fn exchange(connection: &mut [TcpStream; 2], bytes: usize) {
     let data: Vec<u8> = (0..bytes).map(|i| (i * 7 + i / 251) as u8).collect();
     let [one, other] = connection;
@@ -185,7 +185,7 @@ pub(crate) fn round_trip([client, server]: &mut [TcpStream; 2]) -> Duration {
     })
 }
 
-/// How long something takes.
+/// The time that a function takes.
 #[expect(clippy::disallowed_methods, reason = "what is measured is real time")]
 pub(crate) fn elapsed(done: impl FnOnce()) -> Duration {
     let start = Instant::now();
@@ -220,11 +220,11 @@ fn an_open_connection_survives_attach_faults_detach_and_kill() {
             exchange(&mut connection, 100_000);
         }
     }
-    // A killed process is reaped before its devices are gone for certain only if it closed them itself.
+    // A killed process may be reaped before its devices are gone, unless it closed them itself.
     assert_eq!(hosts.left_behind(), [""; 0]);
 }
 
-/// 10 % of the datagrams that came, in each direction: a slow host's queues drop some before.
+/// 10 % of the datagrams that reached the stage, in each direction: queues of a slow host may drop some before it.
 #[test]
 fn loss_hits_each_direction_by_itself() {
     let hosts = Hosts::new();
@@ -269,7 +269,7 @@ s.send(b'\\2\\0\\0\\0\\0\\2' + b'\\2\\0\\0\\0\\0\\1' + b'\\x81\\0\\x60\\7\\x08\\
 #[test]
 fn tagged_frames_keep_their_tag_and_their_faults() {
     let hosts = Hosts::new();
-    // Up it leaves by an egress hook, down it comes by an ingress hook.
+    // Up, the datagram passes an egress hook; down, an ingress hook.
     for (attached_to, option) in [(&hosts.target, "--up"), (&hosts.peer, "--down")] {
         let attached =
             Attached::start(&["--netns", &attached_to.0, "--dev", "eth0", option, "duplicate 100%"]);
@@ -303,7 +303,7 @@ fn tagged_frames_keep_their_tag_and_their_faults() {
             assert!(tool("ip").args(words).status().unwrap().success());
         };
         send();
-        // What arrives is seen before an ingress hook and not behind it.
+        // tcpdump sees arriving packets before the ingress hook, not after it.
         if option == "--down" {
             send();
         }
@@ -315,7 +315,7 @@ fn tagged_frames_keep_their_tag_and_their_faults() {
     }
 }
 
-/// The router has no address on a wire: its errors come from where the packet was sent to.
+/// The router has no address on a wire: the source of its errors is the destination of the packet.
 #[test]
 fn errors_come_from_the_packet_s_destination() {
     let hosts = Hosts::new();
@@ -346,7 +346,7 @@ fn what_does_not_match_is_not_hit() {
     assert_eq!(field(&summary, "/received/packets"), field(&summary, "/sent/packets"));
 }
 
-/// Stages that are set, applied or added while it runs are aimed as the first ones are.
+/// Stages that are set, applied or added during the run get the same `--match` as the first ones.
 #[test]
 fn later_faults_hit_no_more_than_match_allows() {
     let hosts = Hosts::new();

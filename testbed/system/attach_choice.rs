@@ -1,4 +1,4 @@
-//! What `faultwire attach` hits: faults of a file, and connections by when they were opened.
+//! Which packets `faultwire attach` hits: faults of a file, and connections by the time of their opening.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
@@ -80,7 +80,7 @@ fn a_wrong_file_is_refused_at_its_line_and_changes_nothing() {
         let path = file.path();
         for command in [[&["attach", "--config", path][..], &target].concat(), vec!["check", path]] {
             let output = output(&command);
-            // `check` takes a file with ports for one of `run`.
+            // `check` reads a file with ports as a configuration of `run`.
             if command[0] == "check" && text.contains("port") {
                 continue;
             }

@@ -1,4 +1,4 @@
-//! Links of limited rate under TCP streams of the real kernel: how long their queues stand, whom they mark, how fast they are.
+//! Links of limited rate under TCP streams of the real kernel: queueing delay, marks and speed.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -26,7 +26,7 @@ const SENDERS: &str = "import socket, sys, threading\n\
     [one.start() for one in all]\n\
     [one.join() for one in all]\n";
 
-/// Takes so many bytes of each connection, then says so.
+/// Reads this number of bytes from each connection, then reports it.
 const TAKERS: &str = "import socket, threading\n\
     def take(c):\n    left = BYTES\n    \
     while left: left -= len(c.recv(65536))\n    \
@@ -37,7 +37,7 @@ const TAKERS: &str = "import socket, threading\n\
     for port in PORTS[1:]: threading.Thread(target=listen, args=(port,), daemon=True).start()\n\
     listen(PORTS[0])\n";
 
-/// Ports from this one on have a stage each.
+/// The first of the ports that have a stage each.
 const PORT: u16 = 5001;
 
 /// A link of 10 Mbit/s for the stream to each port, with these queues, and 10 ms each way.
@@ -85,7 +85,7 @@ fn fates(summary: &Value, port: u16) -> [u64; 3] {
     ]
 }
 
-/// At 10 Mbit/s 200 packets of 1,500 bytes wait for 240 ms; Reno halves its window only once they all do.
+/// At 10 Mbit/s 200 packets of 1,500 bytes wait for 240 ms. Reno halves its window only when the queue is full.
 #[test]
 fn a_fifo_stands_full_where_codel_and_pie_keep_the_queue_short() {
     let running = Running::start(
@@ -97,7 +97,7 @@ fn a_fifo_stands_full_where_codel_and_pie_keep_the_queue_short() {
         ]),
     );
     let rtts = stream(&running, 3, 6_000_000);
-    // Nobody negotiated ECN, so that nothing may be marked.
+    // ECN was not negotiated, so no packet may be marked.
     let marked = counters(&running.right).value("IpExt.InCEPkts").unwrap();
     let summary = running.stop(Signal::SIGTERM);
     let [fifo, codel, pie] = [0, 1, 2].map(|index| fates(&summary, PORT + index));
@@ -130,7 +130,7 @@ fn with_ecn_congestion_is_marked_and_the_receiver_sees_each_mark() {
     assert!(codel[2] > 0 && red[2] > 0, "both mark: {codel:?} {red:?}");
     assert_eq!(receiver.value("IpExt.InCEPkts"), Some(codel[2] + red[2]), "each mark arrives");
     assert!(sender.value("TcpExt.TCPDeliveredCE").unwrap() > 0, "and the sender is told");
-    // What is sent again is not ECN-capable; it is all that may be dropped.
+    // Retransmissions are not ECN-capable; only these may be dropped.
     let again = sender.value("Tcp.RetransSegs").unwrap();
     assert!(codel[0] + red[0] <= again, "{codel:?} {red:?}, {again} sent again");
     assert_eq!((codel[1], red[1]), (0, 0));

@@ -9,7 +9,7 @@ use nix::unistd::Pid;
 
 use crate::system::common::{Running, said, tool, unique};
 
-/// The payload of the datagram after which nothing of interest comes.
+/// The payload of the last datagram of a test.
 const LAST: &str = "the very last datagram of this capture";
 
 /// tcpdump on a host's device, from the moment that this exists.
@@ -60,7 +60,7 @@ impl Tcpdump {
             bytes.windows(LAST.len()).any(|window| window == LAST.as_bytes())
         };
         while !seen(&self.file) {
-            // It may be lost on the way, as every packet here.
+            // The datagram may be lost, like every packet here.
             assert!(Running::inside(&running.left, &["bash", "-c", &script]).status().unwrap().success());
             assert!(deadline.left().is_some(), "tcpdump did not see the last datagram");
         }
@@ -92,7 +92,7 @@ impl Drop for Tcpdump {
 const BAD: &str = "ip.checksum.status == 0 || tcp.checksum.status == 0 || udp.checksum.status == 0 || \
                    icmp.checksum.status == 0 || icmpv6.checksum.status == 0 || _ws.malformed";
 
-/// Without offloads every packet on the device is as it would be on a wire: the checksums are all there.
+/// Without offloads, every packet on the device is as on a wire, with complete checksums.
 fn captured(stages: &str, traffic: &[&[&str]]) -> (Tcpdump, serde_json::Value) {
     let running = Running::without_offload(&format!("[[path]]\nfrom = \"left\"\nto = \"right\"\n{stages}"));
     let mut tcpdump = Tcpdump::start(&running.right, "fw-right");
@@ -128,7 +128,7 @@ fn rewritten_copied_and_cut_packets_have_good_checksums() {
     assert_eq!(summary["conserved"], true);
     let bad = tcpdump.filter(&format!("({BAD}) && (ip.src == 10.88.1.2 || ipv6.src == fd88:1::2)"));
     assert!(bad.is_empty(), "{bad:#?}");
-    // What the capture must contain, or the claim above says nothing.
+    // The capture must contain these packets; otherwise the check above proves nothing.
     let syn = tcpdump.filter("tcp.flags == 0x002 && ip.src == 10.88.1.2");
     assert!(!syn.is_empty() && syn.iter().all(|line| line.contains("MSS=700")), "{syn:#?}");
     let v6 = tcpdump.filter("tcp.len > 0 && ipv6.src == fd88:1::2");
@@ -140,7 +140,7 @@ fn rewritten_copied_and_cut_packets_have_good_checksums() {
     assert!(large.is_empty(), "{large:#?}");
 }
 
-/// The same judge finds damage where damage was ordered: it is not blind.
+/// The same check finds damage where a stage causes damage.
 #[test]
 fn damaged_packets_have_bad_checksums_and_as_many_as_were_counted() {
     let (tcpdump, summary) = captured(

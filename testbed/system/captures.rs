@@ -10,7 +10,7 @@ use std::process::Command;
 use crate::system::common::{output, said};
 use crate::system::pcap::Folder;
 
-/// Where Debian's packages put captures.
+/// The folders where Debian's packages put captures.
 const FOLDERS: [&str; 3] = ["/usr/share/doc", "/usr/share/scapy", "/usr/lib/python3/dist-packages"];
 const ENDINGS: [&str; 6] = [".pcap", ".pcapng", ".cap", ".ntar", ".pcap.gz", ".pcapng.gz"];
 /// What is the same of a packet before and after: length on the wire, length in the file, comment, interface, and its bytes by
@@ -102,7 +102,7 @@ fn has_wide_fraction(file: &Path) -> bool {
     false
 }
 
-/// What is wrong with how this capture is read.
+/// The differences between how faultwire and tshark read this capture.
 fn flaw(file: &Path, folder: &Folder) -> Result<Option<&'static str>, String> {
     let (mut expected, whole) = read(file);
     let [out, lost] = ["out.pcapng", "lost.pcapng"].map(|name| folder.file(name));
@@ -127,7 +127,7 @@ fn flaw(file: &Path, folder: &Folder) -> Result<Option<&'static str>, String> {
     if json["capture"]["packets"] != expected.len() {
         return Err(format!("tshark reads {} packets: {text}", expected.len()));
     }
-    // What is no IP packet is dropped with that reason; all others leave.
+    // Packets that are not IP are dropped with that reason; all others leave.
     let mut counts: HashMap<Vec<String>, i64> = HashMap::new();
     for packet in expected {
         *counts.entry(packet).or_default() += 1;

@@ -2,7 +2,7 @@
 
 use crate::system::common::{output, said, tool};
 
-/// Every case that comes with faultwire passes, and each of its controls comes out the other way.
+/// Every case that comes with faultwire passes, with its controls.
 #[test]
 fn every_case_passes_with_its_controls() {
     let output = output(&["case", "run", "--all"]);
@@ -10,11 +10,11 @@ fn every_case_passes_with_its_controls() {
     let text = said(&output);
     let count = faultwire::lab::catalogue::names().count();
     assert!(text.contains(&format!("{count} passed, 0 failed")), "{text}");
-    // As root on a kernel of this year every reason and counter that a case names exists.
+    // As root on a recent kernel, every reason and counter that a case names exists.
     assert!(!text.contains("not observable"), "{text}");
 }
 
-/// A case whose fault is taken away fails: the expectations do look.
+/// A case without its fault fails, so its expectations do check something.
 #[test]
 fn a_case_without_its_fault_fails() {
     let text =
@@ -55,7 +55,7 @@ fn every_filter_that_is_explained_is_one() {
     let filters = commands("tcpdump ");
     assert!(filters.len() > 20, "{filters:?}");
     for command in filters {
-        // Compiled for Ethernet; a device of the host's own would be of whatever kind it is.
+        // Compiled for Ethernet. A real device of the host may have another link type.
         let Some((_, filter)) = command.split_once('\'') else { continue };
         let filter = filter.trim_end_matches('\'');
         let output = tool("tcpdump").args(["-y", "EN10MB", "-d", filter]).output();
@@ -64,7 +64,7 @@ fn every_filter_that_is_explained_is_one() {
     }
 }
 
-/// Every counter that an explanation names is one of this kernel's.
+/// Every counter that an explanation names exists in this kernel.
 #[test]
 fn every_counter_that_is_explained_exists() {
     let counters = faultwire::lab::observe::counters::Counters::read().unwrap();

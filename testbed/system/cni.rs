@@ -19,7 +19,7 @@ const PLUGINS: &str = "/usr/lib/cni";
 const LATE: Duration = Duration::from_millis(40);
 const SLOW: &str = "delay 20ms";
 
-/// One interface of one container, as its runtime knows it.
+/// One interface of one container, with the data that its runtime has.
 struct Runtime {
     container: String,
     netns: String,
@@ -46,21 +46,21 @@ impl Runtime {
         plugin.envs(own).envs(self.environment.iter().map(|(name, value)| (*name, value)));
         let mut child =
             plugin.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        // One that needs no configuration may have ended before it is written.
+        // A plugin that needs no configuration may end before the configuration is written.
         let _ = child.stdin.take().unwrap().write_all(config.as_bytes());
         let output = child.wait_with_output().unwrap();
         let text = String::from_utf8(output.stdout.clone()).unwrap();
         (output.status.code().unwrap_or_else(|| panic!("{}", said(&output))), text)
     }
 
-    /// Runs faultwire as the plugin; its answer, which must be a success.
+    /// Runs faultwire as the plugin, which must succeed, and returns its answer.
     fn faultwire(&self, command: &str, config: &Value) -> Option<Value> {
         let (code, text) = self.drive(faultwire(), command, &config.to_string());
         assert_eq!(code, 0, "{command}: {text}");
         (!text.is_empty()).then(|| serde_json::from_str(&text).unwrap())
     }
 
-    /// Runs it where it must fail: what its error says, which must have this code.
+    /// Runs the plugin, which must fail with this code, and returns the error message.
     fn refused(&self, command: &str, config: &str, code: u64) -> String {
         let (exit, text) = self.drive(faultwire(), command, config);
         assert_eq!(exit, 1, "{command}: {text}");
@@ -83,12 +83,12 @@ impl Runtime {
 
 impl Drop for Runtime {
     fn drop(&mut self) {
-        // A test that failed leaves an attachment: it ends with its namespace, and its record goes here.
+        // A failed test leaves an attachment. It ends with its namespace; its record is removed here.
         let _ = fs::remove_file(self.record());
     }
 }
 
-/// What the plugin before faultwire in the chain has made.
+/// The result of the plugin before faultwire in the chain.
 fn previous() -> Value {
     json!({
         "cniVersion": "1.0.0",
@@ -104,7 +104,7 @@ fn config(faults: &str) -> Value {
     })
 }
 
-/// A process that has ended may stay as a zombie, if whoever adopted it does not look.
+/// A process that has ended may stay a zombie, if its new parent does not reap it.
 fn is_running(pid: i32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(')').is_some_and(|(_, fields)| !fields.starts_with(" Z"))
@@ -121,7 +121,7 @@ fn an_interface_has_its_faults_from_add_to_del() {
     let config = config(SLOW);
     let versions = runtime.faultwire("VERSION", &json!({ "cniVersion": "1.0.0" })).unwrap();
     assert!(versions["supportedVersions"].as_array().unwrap().contains(&json!("1.0.0")), "{versions}");
-    // Nothing to detach is no failure.
+    // A DEL without an attachment succeeds.
     assert_eq!(runtime.faultwire("DEL", &config), None);
     assert_eq!(runtime.faultwire("ADD", &config), Some(previous()), "the result is passed on as it is");
     assert!(round_trip(&mut connection) >= LATE);
@@ -152,7 +152,7 @@ fn faults_that_ended_fail_check_and_not_del() {
     runtime.faultwire("ADD", &config);
     let pid = runtime.pid();
     kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
-    // Whoever adopted it reaps it, or leaves it a zombie; it does not run either way.
+    // Its new parent reaps it or leaves it a zombie. In both cases it does not run.
     until("the killed attachment is gone", || hosts.left_behind().is_empty());
     let said = runtime.refused("CHECK", &config.to_string(), 100);
     assert!(said.contains("not attached any more"), "{said}");
@@ -160,7 +160,7 @@ fn faults_that_ended_fail_check_and_not_del() {
     assert!(!runtime.record().exists());
 }
 
-/// A record that does not say which process it is about: who removes it in silence would leave the process for ever.
+/// A record that does not name its process must not be removed silently, because the process would then run for ever.
 #[test]
 fn a_cut_record_is_an_error_of_every_command() {
     let hosts = Hosts::new();
@@ -199,7 +199,7 @@ fn what_a_runtime_does_wrong_has_the_specification_s_code() {
     let said = runtime.refused("ADD", &config("los 1%").to_string(), 7);
     assert!(said.contains("did you mean \"loss\"?"), "{said}");
     for missing in ["CNI_COMMAND", "CNI_CONTAINERID", "CNI_IFNAME", "CNI_NETNS"] {
-        // Without a command it is no plugin, unless that is said.
+        // Without CNI_COMMAND the program is not a plugin, unless `cni` is given.
         let mut plugin = tool("env");
         plugin.args(["-u", missing, env!("CARGO_BIN_EXE_faultwire"), "cni"]);
         let (exit, text) = runtime.drive(plugin, "ADD", &good);
@@ -207,7 +207,7 @@ fn what_a_runtime_does_wrong_has_the_specification_s_code() {
         assert_eq!((exit, &error["code"]), (1, &json!(4)), "{missing}: {error}");
         assert!(error["msg"].as_str().unwrap().contains(missing), "{error}");
     }
-    // What the attachment said is the reason.
+    // The reason is what the attachment printed.
     let elsewhere = Runtime::new("no-such-namespace");
     let said = elsewhere.refused("ADD", &good, 100);
     assert!(said.contains("no-such-namespace"), "{said}");
@@ -215,7 +215,7 @@ fn what_a_runtime_does_wrong_has_the_specification_s_code() {
     assert_eq!(hosts.left_behind(), [""; 0]);
 }
 
-/// The pipe has no writer: whoever opened it would wait for ever.
+/// The pipe has no writer: a reader that opens it would wait for ever.
 #[test]
 fn a_pod_names_no_file_of_the_node() {
     let hosts = Hosts::new();
@@ -240,11 +240,11 @@ fn a_pod_names_no_file_of_the_node() {
         let said = runtime.refused("ADD", &config(SLOW).to_string(), 7);
         assert!(said.contains("none may be named"), "{said}");
     }
-    // The network's own configuration may, but waits for nobody.
+    // The network's own configuration may name a file, but the plugin does not wait for a pipe.
     let own = Runtime::new(&hosts.target.0);
     let reason = own.refused("ADD", &config(&format!("trace {}", pipe.display())).to_string(), 7);
     assert!(reason.contains("not a regular file"), "{reason}");
-    // Nor does an attachment that is told so read one.
+    // An attachment with `--no-files` reads no file either.
     let words = ["attach", "--netns", &hosts.target.0, "--dev", "eth0", "--no-files", "--both"];
     let output = faultwire().args(words).arg(format!("trace {}", pipe.display())).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
@@ -252,7 +252,7 @@ fn a_pod_names_no_file_of_the_node() {
     fs::remove_dir_all(folder).unwrap();
 }
 
-/// A node of its own: what the plugins make there is nobody else's.
+/// A separate node, so that the plugins' work disturbs no one else.
 struct Node {
     host: Foreign,
     pod: Foreign,
@@ -319,11 +319,11 @@ fn it_works_behind_the_plugins_of_debian() {
         assert_eq!(runtime.faultwire("ADD", &own), Some(made), "{kind}");
         assert!(node.ping() >= 40.0, "{kind}");
         runtime.faultwire("CHECK", &own);
-        // The runtime goes backwards through the chain.
+        // For DEL, the runtime calls the plugins of the chain in reverse order.
         runtime.faultwire("DEL", &own);
         node.ping();
         node.plugin(&runtime, "DEL", &before);
-        // What a runtime does whose state was lost.
+        // A runtime that has lost its state does this.
         runtime.faultwire("DEL", &own);
     }
 }

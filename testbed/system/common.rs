@@ -1,4 +1,4 @@
-//! The binary, and what tests have in common.
+//! The binary under test, and helpers that the tests share.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -15,9 +15,9 @@ use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::signal::{SigHandler, Signal};
 
-/// Longest that one binary of tests may take: what hangs must end, and say so.
+/// Time limit of one test binary: a test that hangs must end with a message.
 const ALL_TESTS: Duration = Duration::from_hours(1);
-/// Longest that a test waits for anything that should happen at once, on a machine with much else to do.
+/// Time limit for anything that should happen at once, also on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(2);
 
 /// What tests inherit is set by themselves, once: signals that whoever started them ignores (`nohup`, a script's `&`)
@@ -26,12 +26,12 @@ fn set_up() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         for signal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM, Signal::SIGCHLD] {
-            // SAFETY: the default is no function of ours.
+            // SAFETY: the default action is not a function of this program.
             unsafe { nix::sys::signal::signal(signal, SigHandler::SigDfl) }.unwrap();
         }
         std::thread::spawn(|| {
             faultwire::lab::clock::pause(ALL_TESTS);
-            // Not by a macro: the output of tests is captured, and lost at an exit. Which test it is the harness has said.
+            // Without a macro: the captured output of tests would be lost at the exit. The harness has printed the test's name.
             let said = format!("the tests took longer than {ALL_TESTS:?}: one of them hangs\n");
             let _ = std::io::stderr().write_all(said.as_bytes());
             std::process::exit(1);
@@ -39,7 +39,7 @@ fn set_up() {
     });
 }
 
-/// Waits until something is so that the test has caused; fails after [`PATIENCE`].
+/// Waits until a condition that the test has caused is true; fails after [`PATIENCE`].
 pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = faultwire::lab::clock::Deadline::after(PATIENCE);
     while !holds() {
@@ -53,7 +53,7 @@ pub(crate) fn send(child: &Child, signal: Signal) {
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id() as i32), signal).unwrap();
 }
 
-/// A program of others, as it is everywhere: in no language but its own, and without colour.
+/// An external program, with the same output everywhere: without translations and colours.
 pub(crate) fn tool(program: &str) -> Command {
     set_up();
     let mut command = Command::new(program);
@@ -70,30 +70,30 @@ pub(crate) fn faultwire() -> Command {
     tool(env!("CARGO_BIN_EXE_faultwire"))
 }
 
-/// Runs it to its end.
+/// Runs the binary until it ends.
 pub(crate) fn output(arguments: &[&str]) -> Output {
     faultwire().args(arguments).stdin(Stdio::null()).output().unwrap()
 }
 
-/// What it said, whole.
+/// The complete output of both streams.
 pub(crate) fn said(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-/// A name that no other test has: at most 8 bytes.
+/// A unique name of at most 8 bytes.
 pub(crate) fn unique() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     format!("t{:x}{:x}", std::process::id() & 0xffff, NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// A command of `ip`, which must succeed.
+/// Runs a command of `ip`, which must succeed.
 pub(crate) fn ip(arguments: &[&str]) -> String {
     let output = tool("ip").args(arguments).output().expect("iproute2 is installed (testbed/run does that)");
     assert!(output.status.success(), "ip {arguments:?}: {}", said(&output));
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// A namespace of somebody else, which goes with the test.
+/// A namespace that does not belong to faultwire; removed at the end of the test.
 pub(crate) struct Foreign(pub(crate) String);
 
 impl Foreign {
@@ -110,7 +110,7 @@ impl Drop for Foreign {
     }
 }
 
-/// A file of this content that goes with the test.
+/// A file with this content; removed at the end of the test.
 pub(crate) struct Scratch(pub(crate) PathBuf);
 
 impl Scratch {
@@ -135,9 +135,9 @@ impl Drop for Scratch {
 pub(crate) struct Terminal {
     master: File,
     slave: Option<OwnedFd>,
-    /// What was said and not waited for.
+    /// Output that no call has returned yet.
     heard: String,
-    /// The beginning of a letter whose end has not come yet.
+    /// The first bytes of an incomplete UTF-8 character.
     begun: Vec<u8>,
 }
 
@@ -147,7 +147,7 @@ impl Terminal {
     }
 
     pub(crate) fn of_size(columns: u16, rows: u16) -> Self {
-        // Closed in what other tests start meanwhile, or the terminal would not end with its program.
+        // Closed in the processes that other tests start. Otherwise the terminal would not end with its program.
         let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
         let master = nix::pty::posix_openpt(flags).unwrap();
         nix::pty::grantpt(&master).unwrap();
@@ -162,7 +162,7 @@ impl Terminal {
         Self { master: master.into(), slave: Some(slave.into()), heard: String::new(), begun: Vec::new() }
     }
 
-    /// Starts the one program that it is for, as the leader of its session.
+    /// Starts a program on the terminal, as the leader of its session.
     pub(crate) fn spawn(&mut self, command: &[&str]) -> Child {
         let slave = self.slave.take().expect("a terminal is for one program");
         let stream = || Stdio::from(slave.try_clone().unwrap());
@@ -171,7 +171,7 @@ impl Terminal {
         setsid.spawn().expect("setsid is installed (util-linux)")
     }
 
-    /// Reads on until it says `words`; all of what it said up to there and not been returned before.
+    /// Reads until `words` appear. Returns all output up to there that was not returned before.
     pub(crate) fn wait_for(&mut self, words: &str) -> String {
         loop {
             if let Some(at) = self.heard.find(words) {
@@ -181,7 +181,7 @@ impl Terminal {
         }
     }
 
-    /// All that it still says.
+    /// All output until the end.
     pub(crate) fn rest(mut self) -> String {
         while self.hear() {}
         self.heard
@@ -195,7 +195,7 @@ impl Terminal {
         self.master.write_all(keys).unwrap();
     }
 
-    /// Hears some more; false if the last program on it has ended.
+    /// Reads more output; false if the last program on the terminal has ended.
     fn hear(&mut self) -> bool {
         let mut fds = [PollFd::new(self.master.as_fd(), PollFlags::POLLIN)];
         let most = PollTimeout::try_from(PATIENCE).unwrap();
@@ -220,25 +220,25 @@ impl Terminal {
     }
 }
 
-/// `faultwire run` between two namespaces of its own, which are there once this is made.
+/// A running `faultwire run` between two namespaces that it created.
 pub(crate) struct Running {
     pub(crate) child: Child,
     pub(crate) left: String,
     pub(crate) right: String,
-    /// Kept open: nothing it still says may fail.
+    /// Kept open, so that later output of the process does not fail.
     stderr: Option<BufReader<ChildStderr>>,
     _config: Scratch,
 }
 
 impl Running {
-    /// With these `[[path]]` tables (from "left" to "right" or back), and anything else at the top of the file.
+    /// With these `[[path]]` tables (from "left" to "right" or back), and these lines at the top of the file.
     pub(crate) fn start(top: &str, paths: &str) -> Self {
         let name = unique();
         let (left, right) = (format!("{name}l"), format!("{name}r"));
         Self::of(Scratch::file(&config(&left, &right, top, paths)), [left, right])
     }
 
-    /// With these paths, and every packet on the devices as on a wire.
+    /// With these paths and without offloads: every packet on the devices is as on a wire.
     pub(crate) fn without_offload(paths: &str) -> Self {
         let (left, right) = (unique(), unique());
         let text = config(&left, &right, "seed = 9", paths)
@@ -246,12 +246,12 @@ impl Running {
         Self::of(Scratch::file(&text), [left, right])
     }
 
-    /// With this configuration, two of whose namespaces these are.
+    /// With this configuration; these are two of its namespaces.
     pub(crate) fn of(config: Scratch, netns: [String; 2]) -> Self {
         Self::with(config, netns, &[])
     }
 
-    /// And these options.
+    /// The same with these options.
     pub(crate) fn with(config: Scratch, [left, right]: [String; 2], options: &[&str]) -> Self {
         let mut command = faultwire();
         command
@@ -259,7 +259,7 @@ impl Running {
             .args(options)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        // From here on it is ended by `Drop`, whatever happens.
+        // From here on, `Drop` ends the process in any case.
         let mut running =
             Self { child: command.spawn().unwrap(), left, right, stderr: None, _config: config };
         let mut stderr = BufReader::new(running.child.stderr.take().unwrap());
@@ -273,7 +273,7 @@ impl Running {
         panic!("it did not start: {heard}");
     }
 
-    /// The next line that it says with these words.
+    /// The next line of its output that contains these words.
     pub(crate) fn hears(&mut self, words: &str) -> String {
         let stderr = self.stderr.as_mut().unwrap();
         loop {
@@ -285,14 +285,14 @@ impl Running {
         }
     }
 
-    /// A command inside one of the namespaces.
+    /// Runs a command inside one of the namespaces.
     pub(crate) fn inside(netns: &str, command: &[&str]) -> Command {
         let mut ip = tool("ip");
         ip.args(["netns", "exec", netns]).args(command);
         ip
     }
 
-    /// Ends it with a signal; its summary.
+    /// Ends it with a signal and returns its summary.
     pub(crate) fn stop(mut self, signal: Signal) -> serde_json::Value {
         let pid = nix::unistd::Pid::from_raw(self.child.id() as i32);
         nix::sys::signal::kill(pid, signal).unwrap();
@@ -307,7 +307,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // A test that failed leaves it running.
+        // A failed test leaves it running.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -323,7 +323,7 @@ pub(crate) fn config(left: &str, right: &str, top: &str, paths: &str) -> String 
     format!("{top}\n{}{}{paths}", port("left", left, 1), port("right", right, 2))
 }
 
-/// A folder of this test's own, that goes with it.
+/// A folder of this test; removed at its end.
 pub(crate) struct Folder {
     pub(crate) path: PathBuf,
     is_mounted: bool,
@@ -332,12 +332,12 @@ pub(crate) struct Folder {
 impl Folder {
     pub(crate) fn new() -> Self {
         let path = std::env::temp_dir().join(unique());
-        // Fails if there is anything of that name.
+        // Fails if the name already exists.
         std::fs::DirBuilder::new().mode(0o700).create(&path).unwrap();
         Self { path, is_mounted: false }
     }
 
-    /// One with room for 64 KiB.
+    /// A folder on a file system with room for 64 KiB.
     pub(crate) fn small() -> Self {
         let mut folder = Self::new();
         let mount =
@@ -389,7 +389,7 @@ impl Services {
             self.udp, self.tcp
         )
     }
-    /// Waits until the TCP service has read all of it; the ports.
+    /// Waits until the TCP service has read everything; returns the ports.
     pub(crate) fn end(self) -> [u16; 2] {
         assert_eq!(self.reader.join().unwrap(), 200_000);
         [self.udp, self.tcp]

@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::system::common::{Folder, Running, Scratch, config, output, said, tool, unique};
 use crate::system::top::Terminal;
 
-/// What bash offers for the last of these words.
+/// The completions that bash offers for the last of these words.
 fn offered(words: &[&str]) -> Vec<String> {
     let script = r#"
         mkdir "$FOLDER/bin" 2>/dev/null; ln -sf "$FAULTWIRE" "$FOLDER/bin/faultwire"; PATH=$FOLDER/bin:$PATH
@@ -47,7 +47,7 @@ fn bash_completes_commands_and_the_stages_of_the_run() {
     assert_eq!(offered(&["faultwire", "ctl", "--control", &control, "freeze", "l"]), ["left\\>right"]);
     let instances = offered(&["faultwire", "ctl", "show", "--control", &control[..4]]);
     assert!(instances.contains(&control), "{instances:?}");
-    // Nobody to ask is no mistake.
+    // It is not an error that no instance runs.
     assert_eq!(
         offered(&["faultwire", "ctl", "--control", "nobody-is-called-so", "pause", "m"]),
         [] as [&str; 0]

@@ -22,7 +22,7 @@ const NGINX: &str = "daemon off; master_process off; user root; error_log /dev/n
     fastcgi_temp_path /tmp/c; uwsgi_temp_path /tmp/d; scgi_temp_path /tmp/e;\n\
     server { listen 80; location / { return 200 'answered\\n'; } } }\n";
 
-/// What podman says; its words must not fail.
+/// The output of podman, which must succeed.
 fn podman(arguments: &[&str]) -> String {
     let output = tool("podman")
         .args(["--runtime", "runc"])
@@ -33,7 +33,7 @@ fn podman(arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-/// A network of podman with containers of one image; all of it goes with this.
+/// A network of podman with containers of one image; removed with this value.
 struct Pod {
     name: String,
     folder: PathBuf,
@@ -87,7 +87,7 @@ impl Pod {
     /// Starts a container with nginx, and waits until it answers.
     fn start_named(&mut self, name: String) -> Container {
         self.containers.push(name.clone());
-        // runc may not raise limits here; those that it is given are no higher than ours.
+        // runc may not raise limits here, so the given limits are not above those of this process.
         let limits = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"];
         let head = ["run", "-d", "--name", &name, "--network", &self.name];
         let tail = [self.name.as_str(), "/usr/sbin/nginx", "-c", "/etc/nginx.conf"];
@@ -163,7 +163,7 @@ impl Client {
         Self(BufReader::new(stream))
     }
 
-    /// How long a request takes until its whole answer is there.
+    /// The time from a request until its complete answer.
     fn get(&mut self) -> Duration {
         elapsed(|| {
             self.0.get_mut().write_all(b"GET / HTTP/1.1\r\nHost: container\r\n\r\n").unwrap();
@@ -211,7 +211,7 @@ fn an_open_connection_to_a_container_goes_on_however_it_is_named() {
         client.get();
         assert_eq!(container.devices(), before, "{target:?}");
     }
-    // By its name with a part left out it is nobody.
+    // A part of the name does not identify the container.
     let short = &container.name[..container.name.len() - 1];
     let refused = output(&["attach", "--container", short, "--both", "delay 1ms"]);
     assert_eq!(refused.status.code(), Some(2), "{}", said(&refused));
@@ -249,7 +249,7 @@ fn a_restarted_container_is_another_target_of_the_same_name() {
     let attached = Attached::start(&["--container", &container.name, "--both", "delay 50ms"]);
     assert!(client.get() >= SLOW);
     attached.stop(Signal::SIGTERM);
-    // What does not run has no network.
+    // A stopped container has no network.
     podman(&["stop", "-t", "0", &container.name]);
     let refused = output(&["attach", "--container", &container.name, "--both", "delay 1ms"]);
     assert_eq!(refused.status.code(), Some(2), "{}", said(&refused));
@@ -269,7 +269,7 @@ fn only_the_traffic_between_two_containers_is_hit() {
     }
     let summary = attached.stop(Signal::SIGINT);
     assert_eq!(field(&summary, "/hit"), 0, "{summary:#}");
-    // They went through faultwire: a request up or down, and its answer.
+    // These packets went through faultwire: a request up or down, and its answer.
     assert!(field(&summary, "/hooks/up/detoured") >= 1, "{summary:#}");
     assert!(field(&summary, "/hooks/down/detoured") >= 1, "{summary:#}");
     let attached = Attached::start(&options);

@@ -1,4 +1,4 @@
-//! What a running instance tells: its control socket and its metrics, asked by curl, Prometheus' own parser and raw sockets.
+//! The control socket and the metrics of a running instance, read by curl, Prometheus' own parser and raw sockets.
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
@@ -73,7 +73,7 @@ fn stage<'a>(counters: &'a Value, path: &str, name: &str) -> &'a Value {
     of(of(counters, "paths", path), "stages", name)
 }
 
-/// What is told while it runs is what the summary tells at the end.
+/// The numbers during the run agree with the summary at the end.
 #[test]
 fn the_numbers_are_those_of_the_summary() {
     let asked = Asked::start(PATHS, &[]);
@@ -88,7 +88,7 @@ fn the_numbers_are_those_of_the_summary() {
     let path = &counters["paths"][0];
     let lateness = &path["lateness_ns"];
     assert_eq!(lateness["count"], 20);
-    // No packet waits for less than its delay, and each as long as it was late besides.
+    // No packet waits for less than its delay; each waits longer by its lateness.
     let waited = path["delay_ns"]["max"].as_u64().unwrap();
     assert!(waited >= 1_000_000 && waited <= 1_000_000 + lateness["max"].as_u64().unwrap(), "{path}");
     let stages = asked.get("/v1/stages");
@@ -106,7 +106,7 @@ fn the_numbers_are_those_of_the_summary() {
     let mut summary = asked.running.stop(Signal::SIGINT);
     let mut last = stage(&counters, "left>right", "third").clone();
     last.as_object_mut().unwrap().remove("type");
-    // Others than pings may have come since, which the stage spares.
+    // Other packets than pings may have arrived since; the stage does not select them.
     let end = summary["paths"][0]["stages"][0].take();
     for key in ["acted", "dropped", "delayed", "created"] {
         assert_eq!(end[key], last[key], "{key}");
@@ -123,7 +123,7 @@ fn the_command_of_exec_can_ask() {
     assert_eq!((&paths[0]["name"], &paths[1]["name"]), (&"up".into(), &"down".into()));
 }
 
-/// Everything is read by Prometheus' own parser, each family once and of a type, and says what the counters say.
+/// Prometheus' own parser reads everything; each family occurs once, with a type, and agrees with the counters.
 #[test]
 fn metrics_are_read_by_prometheus() {
     const READ: &str = "
@@ -179,7 +179,7 @@ json.dump(seen, sys.stdout)
     assert_eq!(count("faultwire_info", &[("command", "run"), ("seed", "5")]), 1);
 }
 
-/// Over TCP there are the metrics and nothing else, at the loopback address if only a port is given.
+/// Over TCP only the metrics are served, at the loopback address if only a port is given.
 #[test]
 fn the_address_of_the_metrics_serves_nothing_else() {
     let netns = crate::system::common::Foreign::new();
@@ -216,7 +216,7 @@ fn drops_are_told_as_they_happen() {
     assert_eq!(events.count(), 0);
 }
 
-/// A reader that does not read loses events, and is told how many; the others and the packets do not mind.
+/// A reader that does not read loses events and gets their number. Other readers and the packets are not affected.
 #[test]
 fn a_slow_reader_loses_events_and_learns_how_many() {
     const FLOOD: &str = "
@@ -277,7 +277,7 @@ fn wrong_requests_are_answered_by_what_is_wrong() {
     assert!(posted.contains("POST"), "{posted}");
 }
 
-/// What is no HTTP, or too much of it, or never comes, costs its connection and nothing else.
+/// Requests that are not HTTP, too large or incomplete cost only their own connection.
 #[test]
 fn hostile_clients_are_closed_and_packets_pass() {
     let asked = Asked::start(PATHS, &[]);
@@ -286,7 +286,7 @@ fn hostile_clients_are_closed_and_packets_pass() {
     for wrong in ["\0\0\0\0\r\n\r\n", "GET\r\n\r\n", "GET / HTTP/9\r\n\r\n", long.as_str()] {
         let mut stream = connect();
         stream.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
-        // It may be closed before all of it is written.
+        // The connection may be closed before the request is written completely.
         let _ = stream.write_all(wrong.as_bytes());
         let mut answer = Vec::new();
         match stream.read_to_end(&mut answer) {
@@ -296,7 +296,7 @@ fn hostile_clients_are_closed_and_packets_pass() {
         let answer = String::from_utf8_lossy(&answer);
         assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{wrong:.40}: {answer}");
     }
-    // More than are served, each silent: forwarding goes on, and memory stays.
+    // More silent connections than are served: forwarding continues, and memory does not grow.
     let silent: Vec<UnixStream> = (0..1_000).filter_map(|_| connect_now(&asked.socket())).collect();
     assert!(silent.len() >= 64, "{}", silent.len());
     asked.ping(10);
@@ -306,7 +306,7 @@ fn hostile_clients_are_closed_and_packets_pass() {
     assert!(resident(asked.running.child.id()) < 100 << 20);
 }
 
-/// Clients that ask for much and never read cost neither the run's packets nor the others their answers, and no memory.
+/// Clients that request much and never read affect neither the packets nor other clients, and cost no memory.
 #[test]
 fn clients_that_never_read_stop_nobody() {
     let asked = Asked::start(PATHS, &["--metrics", "127.0.0.1:0"]);
@@ -314,7 +314,7 @@ fn clients_that_never_read_stop_nobody() {
         let mut stream = UnixStream::connect(asked.socket()).unwrap();
         stream.set_nonblocking(true).unwrap();
         let request = format!("GET {resource} HTTP/1.1\r\nHost: x\r\n\r\n").repeat(1_000);
-        // As much as it takes: the answers find no room, and then the requests do not.
+        // As many requests as the instance takes: first the answers have no room, then the requests.
         let mut rest = request.as_bytes();
         while let Ok(count @ 1..) = stream.write(rest) {
             rest = &rest[count..];
@@ -347,7 +347,7 @@ pub(crate) fn resident(pid: u32) -> u64 {
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
 }
 
-/// While nobody asks, the thread that serves does not wake up.
+/// Without requests, the serving thread does not wake up.
 #[test]
 fn nothing_wakes_up_while_nobody_asks() {
     let asked = Asked::start(PATHS, &[]);
@@ -367,7 +367,7 @@ fn nothing_wakes_up_while_nobody_asks() {
     until("the socket is served", || UnixStream::connect(asked.socket()).is_ok() && tasks().len() == 1);
     let task = &tasks()[0];
     let mut before = 0;
-    // Until it has taken and closed that connection.
+    // Wait until the thread has accepted and closed that connection.
     until("it sleeps", || {
         faultwire::lab::clock::pause(Duration::from_millis(50));
         std::mem::replace(&mut before, switches(task)) == before
@@ -376,7 +376,7 @@ fn nothing_wakes_up_while_nobody_asks() {
     assert_eq!(switches(task), before);
 }
 
-/// What is at the path already is refused before anything is made, and left as it is.
+/// If something else exists at the path, the start is refused before anything is created, and it stays unchanged.
 #[test]
 fn a_path_that_is_taken_is_refused() {
     let name = std::env::temp_dir().join(unique());
@@ -405,7 +405,7 @@ fn sockets_of_killed_instances_are_taken_over() {
     let start = || {
         let mut child = faultwire()
             .args(["exec", "--control", &name, "--", "sh", "-c", "echo $FAULTWIRE_CONTROL; exec cat"])
-            // A command whose faultwire was killed ends with its input.
+            // The command of a killed faultwire ends when its input ends.
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

@@ -1,4 +1,4 @@
-//! What the kernel is asked for in cases, and what of it is left behind.
+//! What cases request from the kernel, and what remains of it.
 
 use std::process::Stdio;
 
@@ -17,7 +17,7 @@ const TRACED: &str = "title = \"t\"\n\
     fault = { up = [{ type = \"corrupt\", probability = \"100%\", area = \"payload\", match = { payload_length = \"64-64\" } }] }\n\
     [[traffic]]\ntype = \"udp\"\ncount = 20\nsize = 64\n";
 
-/// The tracepoint agrees with the counter: two sources of the kernel for the same packets.
+/// The tracepoint agrees with the counter, a second source of the kernel for the same packets.
 #[test]
 fn drop_reasons_are_those_of_the_damaged_datagrams() {
     let expect = "[[expect]]\nsee = \"drops.server.UDP_CSUM\"\nequals = 20\n\
@@ -34,7 +34,7 @@ fn drop_reasons_are_those_of_the_damaged_datagrams() {
     assert!(!instances().iter().any(|name| name.starts_with(&ours)), "{:?}", instances());
 }
 
-/// What SIGKILL left is gone after the next start.
+/// The next start removes what remained after a SIGKILL.
 #[test]
 fn the_trace_of_a_killed_case_is_swept() {
     let wait = "[[expect]]\nsee = \"drops.server.UDP_CSUM\"\nequals = 21\n";
@@ -53,14 +53,14 @@ fn the_trace_of_a_killed_case_is_swept() {
     }
     child.kill().unwrap();
     child.wait().unwrap();
-    // From here on any start sweeps it, those of other tests included.
+    // From here on any start removes it, also the starts of other tests.
     let next = Scratch::file(&format!("{TRACED}{}", wait.replace("21", "20")));
     let output = output(&["case", "run", next.path()]);
     assert!(output.status.success(), "{}", said(&output));
     assert!(!left());
 }
 
-/// Without privilege over the trace, a case says so and is judged by the rest.
+/// Without access to the trace, a case says so, and its other expectations decide.
 #[test]
 fn a_user_namespace_has_no_trace_and_the_case_passes_all_the_same() {
     let expect = "[[expect]]\nsee = \"drops.server.UDP_CSUM\"\nequals = 20\n\

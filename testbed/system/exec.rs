@@ -45,6 +45,38 @@ fn a_bad_spec_is_refused_with_its_place_before_anything_is_made() {
     assert!(text.contains('^') && text.contains("loss"), "{text}");
 }
 
+/// A command that misses the link, or wants more than it leads to, learns what the link is.
+#[test]
+fn a_command_that_misses_the_link_is_told_so() {
+    let told = |words: &[&str]| said(&output(&[&["exec"], words].concat()));
+    let missed = "no packet passed the link";
+    for faults in [&["--both", "loss 1%"][..], &["--both", "loss 1%", "--seeds", "2"]] {
+        let text = told(&[faults, &["--", "ping", "-c", "1", "127.0.0.1"]].concat());
+        assert_eq!(text.matches(missed).count(), 1, "{text}");
+    }
+    // Without faults, there is nothing to miss.
+    assert_eq!(told(&["--", "true"]), "");
+    let pings = ["--", "sh", "-c", "ping -q -c 1 $FAULTWIRE_HOST"];
+    for faults in [["--up", "delay 1ms"], ["--up", "tcp: delay 1ms"], ["--down", "delay 1ms"]] {
+        let text = told(&[&faults[..], &pings].concat());
+        assert!(!text.contains(missed), "{text}");
+    }
+    let text = told(&["--", "ping", "-c", "1", "-W", "1", "192.0.2.1"]);
+    assert!(text.contains("--reach internet"), "{text}");
+    assert!(!told(&["--", "sh", "-c", "exit 1"]).contains("--reach"));
+    let text = told(&["--", "ping -c 1 localhost"]);
+    assert!(text.contains("a whole command line"), "{text}");
+}
+
+/// What a stage dropped is in the total, although the stage is removed before the end.
+#[test]
+fn the_drops_of_a_removed_stage_are_in_the_line_at_the_end() {
+    let script = "ping -q -c 3 -i 0.01 -W 0.1 $FAULTWIRE_HOST; curl -sf -X DELETE --unix-socket $FAULTWIRE_CONTROL \
+                  http://x/v1/paths/up/stages/netem; exit 3";
+    let text = said(&output(&["exec", "--up", "loss 100%", "--", "sh", "-c", script]));
+    assert!(text.contains("packets: 3 dropped"), "{text}");
+}
+
 /// Both families, two at the same time, and nothing left afterwards.
 #[test]
 fn the_host_is_reachable_from_several_at_once() {
@@ -71,7 +103,7 @@ fn a_delay_is_never_shorter_than_asked() {
     assert!(least >= 30.0, "{text}");
 }
 
-/// The last words of a command arrive although it has ended when they are still on the way.
+/// Data that is under way when the command ends still arrives.
 #[test]
 fn what_is_under_way_when_the_command_ends_still_arrives() {
     let receiver = std::net::UdpSocket::bind(("0.0.0.0", 0)).unwrap();
@@ -107,7 +139,7 @@ fn what_a_closed_connection_sends_again_still_arrives() {
     }
 }
 
-/// What is wrong with the command's own output is told by 125, and never hides how the command ended.
+/// Errors of faultwire's own output give exit code 125, but never replace the exit code of a failed command.
 #[test]
 fn a_summary_that_cannot_be_written_is_told_by_the_exit_code() {
     let full = || std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
@@ -123,7 +155,7 @@ fn a_summary_that_cannot_be_written_is_told_by_the_exit_code() {
     }
 }
 
-/// A command whose network is gone with faultwire is told to end.
+/// If faultwire is killed, the command gets a signal to end.
 #[test]
 fn a_command_ends_with_a_faultwire_that_is_killed() {
     let mut child = faultwire()
@@ -140,7 +172,7 @@ fn a_command_ends_with_a_faultwire_that_is_killed() {
     assert!(process.wait(20_000).unwrap(), "it runs on");
 }
 
-/// Ten runs of one seed lose the same, whatever ports the clients get: 40 datagrams by each of three sockets.
+/// Ten runs with one seed lose the same datagrams, whatever ports the clients get: 40 from each of three sockets.
 #[test]
 fn the_same_seed_loses_the_same_datagrams_of_ephemeral_ports() {
     let script = "import os, socket
@@ -172,9 +204,8 @@ for client in range(3):
 /// Seed after seed until one fails; the line that it prints fails again.
 #[test]
 fn a_series_stops_at_the_first_seed_that_fails_and_says_how_to_run_it_again() {
-    let command = ["--both", "loss 40%", "--", "ping", "-q", "-c", "1", "-W", "1"];
-    let host = "198.18.0.2";
-    let all = [&["exec", "--seeds", "64", "--seed", "1"][..], &command, &[host]].concat();
+    let command = ["--both", "loss 40%", "--", "sh", "-c", "ping -q -c 1 -W 1 $FAULTWIRE_HOST"];
+    let all = [&["exec", "--seeds", "64", "--seed", "1"][..], &command].concat();
     let ended = output(&all);
     assert_eq!(ended.status.code(), Some(1), "{}", said(&ended));
     let text = String::from_utf8(ended.stderr.clone()).unwrap();

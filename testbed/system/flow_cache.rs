@@ -23,12 +23,12 @@ const TARGET: [&str; 2] = ["10.87.0.1", "fd87::1"];
 fn bind(netns: &Netns, address: &str, port: u16) -> UdpSocket {
     let address = SocketAddr::new(address.parse::<IpAddr>().unwrap(), port);
     let socket = netns.run(|| UdpSocket::bind(address).unwrap()).unwrap();
-    // Nothing may be lost for lack of room.
+    // No datagram may be lost in a full queue.
     setsockopt(&socket, sockopt::RcvBufForce, &(64 << 20)).unwrap();
     socket
 }
 
-/// Waits until faultwire has read all that was sent: the first packet of a flow goes through it, behind all else.
+/// Waits until faultwire has read all sent packets: the first packet of a new flow goes through it after all others.
 fn wait_for_faultwire(hosts: &Hosts, family: usize) {
     let from = bind(&netns(&hosts.target), TARGET[family], 0);
     let to = bind(&netns(&hosts.peer), PEER[family], 0);
@@ -50,7 +50,7 @@ fn send(
     let to = bind(&netns(&hosts.peer), PEER[family], 5_000);
     from.connect(to.local_addr().unwrap()).unwrap();
     let attached = hosts.attach(&[options, &["--match", "udp port 5000"]].concat());
-    // What is sent in one burst waits for the first that is detoured.
+    // Packets of one burst wait for the first one that is detoured.
     numbered::send(&from, count, train, || wait_for_faultwire(hosts, family));
     let summary = attached.stop(Signal::SIGTERM);
     (numbered::arrived(&to), summary)
@@ -83,7 +83,7 @@ fn verdicts_are_the_same_with_the_cache_and_without() {
     }
 }
 
-/// How often the worker has gone to sleep, which is once for each time that it was woken.
+/// How often the worker has gone to sleep: once for each wake-up.
 fn sleeps(attached: &Attached) -> u64 {
     let tasks = std::fs::read_dir(format!("/proc/{}/task", attached.id())).unwrap().flatten();
     let named = |task: &std::fs::DirEntry| {
@@ -107,7 +107,7 @@ fn what_does_not_match_never_wakes_faultwire_after_its_first_packets() {
         let woken = sleeps(&attached) - before;
         drop(connection);
         let summary = attached.stop(Signal::SIGTERM);
-        // Neighbours are looked for now and then.
+        // The kernel looks for neighbours from time to time.
         assert!(woken <= 10, "woken {woken} times: {summary:#}");
         // Both directions of the second exchange; of the first one, what came before the flow was opened went the long way.
         assert!(field(&summary, "/passed_in_kernel/bytes") > 40_000_000, "{summary:#}");
@@ -126,7 +126,7 @@ fn a_flood_of_new_flows_harms_nobody() {
     for source in 4_000..4_002 {
         let socket = bind(&target, TARGET[0], source);
         for port in 1..=60_000 {
-            // The peer answers that nobody listens, which the socket tells in place of sending.
+            // The peer answers with "port unreachable", and the next send returns this error instead of sending.
             let _ = socket.send_to(&[0; 10], SocketAddr::new(PEER[0].parse().unwrap(), port));
         }
     }
@@ -151,7 +151,7 @@ fn after_a_kill_cached_flows_go_on_and_nothing_is_left() {
     }
 }
 
-/// A receiver of records about every packet gets every packet.
+/// A recorder of all packets gets every packet.
 #[test]
 fn a_log_has_every_packet() {
     let hosts = Hosts::new();
@@ -160,7 +160,7 @@ fn a_log_has_every_packet() {
     let (_, summary) = send(&hosts, 0, 2_000, 1, &options);
     std::fs::remove_dir_all(folder).unwrap();
     assert_eq!(field(&summary, "/hooks/up/passed"), 0);
-    // Beside them the hundred that were waited for, and neighbours that are looked for.
+    // In addition there are the hundred datagrams of the wait, and neighbour discovery.
     let detoured = field(&summary, "/hooks/up/detoured");
     assert!((2_100..2_110).contains(&detoured), "{detoured}");
 }
@@ -175,7 +175,7 @@ fn send_segments(hosts: &Hosts, numbers: impl Iterator<Item = u32>) {
     let [from, to] = [TARGET[0], PEER[0]].map(|address| address.parse::<Ipv4Addr>().unwrap());
     for number in numbers {
         let builder = PacketBuilder::ipv4(from.octets(), to.octets(), 64);
-        // They begin before the sequence numbers do again.
+        // They begin before the sequence numbers wrap around.
         let segment = builder.tcp(4_000, 5_000, number.wrapping_mul(100).wrapping_sub(5_000), 1_000).ack(1);
         let mut packet = Vec::new();
         segment.write(&mut packet, &[0; 100]).unwrap();
@@ -199,7 +199,7 @@ fn a_journal_of_drops_knows_what_the_kernel_let_pass() {
     let attached = hosts.attach(&["--config", &config, "--journal", &journal]);
     send_segments(&hosts, 0..3);
     wait_for_faultwire(&hosts, 0);
-    // These stay in the kernel; then what the 51st sent comes again, and new data behind it.
+    // These stay in the kernel. Then the 51st segment is sent again, followed by new data.
     send_segments(&hosts, 3..149);
     send_segments(&hosts, [50, 149].into_iter());
     wait_for_faultwire(&hosts, 0);

@@ -1,4 +1,4 @@
-//! Hosts of cases and created namespaces: the same on every machine; and what a case file may touch.
+//! Hosts of cases and created namespaces are the same on every machine; and which settings a case file may change.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -34,7 +34,7 @@ const LEFT_ALONE: &[&str] = &[
     "ipv6/mtu",
 ];
 
-/// Each setting that a namespace can take from the host is in the table, or is named here as one that does not matter.
+/// Each setting that a namespace can inherit from the host is in the table or in the list of exceptions here.
 #[test]
 fn every_setting_that_can_be_inherited_is_set_or_does_not_matter() {
     drop(faultwire());
@@ -62,7 +62,7 @@ fn every_setting_that_can_be_inherited_is_set_or_does_not_matter() {
     assert!(forgotten.is_empty(), "in neither table: {forgotten:?}");
 }
 
-/// Whatever a namespace took from the host, it has the values of the table afterwards.
+/// Whatever a namespace inherits from the host, it has the values of the table afterwards.
 #[test]
 fn no_setting_of_the_host_is_left() {
     drop(faultwire());
@@ -72,7 +72,7 @@ fn no_setting_of_the_host_is_left() {
         Some(text.split_whitespace().collect::<Vec<_>>().join(" "))
     };
     let others = ["1", "0", "2", "60", "100", "reno", "4096 65536 1048576", "30000 40000"];
-    // A congestion control that this host refuses is told.
+    // A congestion control that this host refuses is reported.
     let right = |refused: &[defaults::Refused]| {
         for (key, wanted, reason) in defaults::settings() {
             assert!(reason.len() > 20, "{key} has no reason");
@@ -100,7 +100,7 @@ fn no_setting_of_the_host_is_left() {
 
 const STREAM: &str = "[[traffic]]\ntype = \"stream\"\nbytes = \"200 kB\"\n";
 
-/// TCP of a case is cubic on every host, even on one that allows it to nobody; a case can choose.
+/// TCP of a case is cubic on every host, even on one that does not allow it; a case can choose another.
 #[test]
 fn tcp_of_a_case_is_cubic_unless_it_says_otherwise() {
     for (sysctl, algorithm) in
@@ -116,7 +116,7 @@ fn tcp_of_a_case_is_cubic_unless_it_says_otherwise() {
     }
 }
 
-/// What a file names as a setting is never a path.
+/// The name of a setting in a file is never used as a path.
 #[test]
 fn a_setting_writes_nothing_outside_of_its_namespace() {
     let victim = std::env::temp_dir().join(format!("faultwire-victim-{}", unique()));
@@ -147,7 +147,7 @@ fn a_setting_writes_nothing_outside_of_its_namespace() {
     assert!(!Path::new("/proc/sys/net/tmp").exists());
 }
 
-/// A case that cannot be run is counted as broken, and those after it are run and told all the same.
+/// A case that cannot be run is counted as broken; the cases after it still run and are reported.
 #[test]
 fn an_error_in_one_case_does_not_end_the_others() {
     let ping = "[[traffic]]\ntype = \"ping\"\n[[expect]]\nsee = \"traffic.ping.lost\"\nequals = 0\n";

@@ -1,4 +1,4 @@
-//! The recipes of docs/howto.md and contrib/recipes, run as they stand.
+//! The recipes of docs/howto.md and contrib/recipes, run as they are written.
 
 use std::path::Path;
 use std::process::Output;
@@ -107,7 +107,7 @@ fn the_workflow_for_github_runs() {
     assert!(steps.len() == 4 && steps[0].starts_with("cargo install "), "{steps:?}");
     let script = steps[1..].concat();
     let folder = with_tests("#!/bin/sh\nping -q -c 1 -w 5 $FAULTWIRE_HOST >/dev/null\n");
-    // Tests are root already: sudo has nothing to do.
+    // The tests run as root already, so sudo only runs its command.
     let sudo = "sudo() { while [ \"${1#--}\" != \"$1\" ]; do shift; done; \"$@\"; }\n";
     let done = run(&folder, &format!("{sudo}{script}"));
     assert!(done.status.success() && said(&done).contains("\"schema_version\": 1"), "{}", said(&done));

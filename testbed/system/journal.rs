@@ -1,4 +1,4 @@
-//! `--journal` end to end: what the journal says against what the summary counts.
+//! `--journal` end to end: the journal agrees with the summary.
 
 use std::path::Path;
 use std::process::Output;
@@ -115,7 +115,7 @@ fn a_journal_of_all_adds_up_to_the_summary() {
     are_addressed(&records, ports);
 }
 
-/// What a stage of the way up did, by the summary.
+/// What a stage of the path `up` did, according to the summary.
 fn done(summary: &Value, what: &str) -> u64 {
     let path = summary["paths"].as_array().unwrap().iter().find(|path| path["from"] == "cmd").unwrap();
     let stages = path["stages"].as_array().unwrap().iter();
@@ -152,7 +152,7 @@ fn a_sampled_journal_has_one_in_n_with_addresses() {
     assert!(records.iter().all(|record| number(record) % 4 == 0));
     assert!(lost(&records) < lost_by_summary(&summary));
     let received = summary["received"]["packets"].as_u64().unwrap();
-    // What is of no flow has number 0.
+    // Packets without a flow have number 0.
     let none = packets(&records, |record| record["kind"] == "received" && number(record) == 0);
     let sampled = packets(&records, |record| record["kind"] == "received" && number(record) != 0);
     let (low, high) = binomial_interval(received - none, 0.25);
@@ -160,12 +160,12 @@ fn a_sampled_journal_has_one_in_n_with_addresses() {
     are_addressed(&records, ports);
 }
 
-/// Forwarding goes on, it is said once, and what was written before is read.
+/// Forwarding continues, the error is reported once, and what was written before can be read.
 #[test]
 fn a_full_disk_ends_the_journal_and_not_the_run() {
     let folder = Folder::small();
     let (journal, ping) = (folder.file("journal"), "ping -q -f -c 400 $FAULTWIRE_HOST");
-    // First as much as fits, until it is there; then more than the disk has room for.
+    // First as much as fits, until it is written; then more than the disk can hold.
     let script = format!(
         "ping -q -c 20 -i 0.002 $FAULTWIRE_HOST && until [ $(stat -c %s {journal}) -gt 4000 ]; do :; done && {ping}"
     );
@@ -251,7 +251,7 @@ fn wrong_options_of_a_journal_are_refused_before_anything_is_made() {
     assert!(!Path::new(&made).exists() && !Path::new(&fresh).exists());
 }
 
-/// Standard output is the summary's or the command's.
+/// Standard output is for the summary or the command.
 #[test]
 fn no_journal_goes_to_standard_output() {
     let folder = Folder::new();
@@ -270,7 +270,7 @@ fn no_journal_goes_to_standard_output() {
     }
 }
 
-/// What no record can have is a mistake, not an empty answer.
+/// A filter that no record can match is an error, not an empty result.
 #[test]
 fn filters_with_unknown_names_are_refused() {
     let folder = Folder::new();
@@ -295,7 +295,7 @@ fn filters_with_unknown_names_are_refused() {
         assert_eq!(printed.status.code(), Some(2), "{options:?}: {}", said(&printed));
         assert!(said(&printed).contains(hint), "{options:?}: {}", said(&printed));
     }
-    // Known, though nothing was dropped for it, or nothing has this number: an empty answer is told.
+    // Valid filters that match no record give an empty result with a message.
     for options in
         [&["--reason", "aqm", "--place", "down"][..], &["--packet", "999999"], &["--from", "99999s"]]
     {
@@ -311,7 +311,7 @@ fn filters_with_unknown_names_are_refused() {
     assert_eq!(piped.stdout, output(&["journal", &journal, "--json"]).stdout);
 }
 
-/// A case has a file for each router, and its story ends with the drops that mattered.
+/// A case has a file for each router, and its report lists the most important drops.
 #[test]
 fn cases_are_recorded() {
     let folder = Folder::new();

@@ -1,4 +1,4 @@
-//! What every command says with `--json`, held to docs/json.schema.json.
+//! The output of every command with `--json`, checked against docs/json.schema.json.
 
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
@@ -15,7 +15,7 @@ fn schema() -> jsonschema::Validator {
     jsonschema::validator_for(&schema).unwrap()
 }
 
-/// The document of `command` in `text`, which has nothing else.
+/// The document of `command`, which must be all of `text`.
 fn document(text: &str, command: &str) -> Value {
     let document: Value = serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"));
     let wrong: Vec<String> = schema()
@@ -27,7 +27,7 @@ fn document(text: &str, command: &str) -> Value {
     document
 }
 
-/// What it says with `--json`, and that it says the same to a file.
+/// The document on standard output; the document in a file must be the same.
 fn result(command: &str, arguments: &[&str], code: i32) -> Value {
     let behind = arguments.iter().position(|word| *word == "--").unwrap_or(arguments.len());
     let run = |option: &str| {
@@ -61,7 +61,7 @@ fn every_command_without_a_network_has_a_document() {
     document(&String::from_utf8(doctor.stdout).unwrap(), "doctor");
 }
 
-/// What would be right stands in the document as it does on standard error.
+/// The document has the same hint as the message on standard error.
 #[test]
 fn a_mistake_has_its_cure_in_the_document() {
     for (line, cure) in [
@@ -78,7 +78,7 @@ fn a_mistake_has_its_cure_in_the_document() {
     }
 }
 
-/// `ctl watch | head -1`: whoever reads goes, and nothing is wrong with that.
+/// `ctl watch | head -1`: the reader ends, which is not an error.
 #[test]
 fn watching_ends_when_nobody_reads() {
     let (left, right) = (unique(), unique());
@@ -123,7 +123,7 @@ fn every_command_with_a_network_has_a_document() {
     let attach = ["attach", "--netns", &target.0, "--dev", "v0", "--both", "tcp: loss 1%"];
     result("attach", &[&attach[..], &["--for", "10ms"]].concat(), 0);
     result("attach", &[&attach[..], &["--dry-run"]].concat(), 0);
-    // The hits that are missing are told by the exit code.
+    // The exit code reports the missing hits.
     let missed = output(&[&attach[..], &["--for", "10ms", "--expect-hit", "1", "--json"]].concat());
     assert_eq!(missed.status.code(), Some(3), "{}", said(&missed));
     assert_eq!(document(&String::from_utf8(missed.stdout).unwrap(), "attach")["hit"], 0);
@@ -158,7 +158,7 @@ fn ctl_and_journals_have_documents() {
     result("ctl", &[&["ctl", "rm", "nothing"][..], &of[..]].concat(), 2);
     let cancelled = output(&[&["ctl", "cancel", "1", "--json"][..], &of[..]].concat());
     document(&String::from_utf8(cancelled.stdout).unwrap(), "ctl");
-    // A line for each event, from the first one on that says that it listens.
+    // One line for each event; the first one says that it listens.
     let mut watch = tool(env!("CARGO_BIN_EXE_faultwire"));
     watch.args(["ctl", "watch", "--json", "--kinds", "marked"]).args(of);
     let mut watch = watch.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
@@ -193,7 +193,7 @@ fn what_goes_wrong_is_a_document_too() {
         ("case run", &["case", "run", "mss-clmp"], 2),
         ("journal", &["journal", "Cargo.toml"], 2),
         ("attach", &["attach", "--netns", "no-such", "--both", "loss 1%"], 2),
-        // Refused by the reader of the command line.
+        // Refused by the parser of the command line.
         ("run", &["run"], 2),
         ("faultwire", &["rnu", "x"], 2),
         ("exec", &["exec", "delay", "50ms", "--", "true"], 2),
@@ -202,7 +202,7 @@ fn what_goes_wrong_is_a_document_too() {
         assert_eq!(said["error"]["code"], code, "{said}");
         assert!(said["error"]["message"].as_str().unwrap().len() > 10, "{said}");
     }
-    // The file stands behind an equals sign.
+    // The file must follow an equals sign.
     let wrong = output(&["exec", "--json", "x.json", "--", "true"]);
     assert!(wrong.status.code() == Some(2) && said(&wrong).contains("--json=x.json"), "{}", said(&wrong));
 }

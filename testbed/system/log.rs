@@ -43,7 +43,7 @@ fn amount(value: &Value) -> (u64, u64) {
     (value["packets"].as_u64().unwrap_or(0), value["bytes"].as_u64().unwrap_or(0))
 }
 
-/// What the stages saw and did, with a stage on each path that sees all first and one that sees what is left last.
+/// The counters of the stages. Each path begins with a stage that sees all packets and ends with one that sees the rest.
 #[test]
 fn the_log_of_a_run_agrees_with_its_summary() {
     let faults = "[[link]]\nbetween = [\"left\", \"right\"]\n\
@@ -65,11 +65,11 @@ fn the_log_of_a_run_agrees_with_its_summary() {
             assert_eq!((came.0, came.1), amount(&stages[0]["seen"]), "{name}, {workers} workers");
             let lost = amount(&stages[1]["dropped"]["loss"]);
             let created = amount(&stages[2]["created"]);
-            // What still waited when the router stopped is a drop of the log and of no stage.
+            // Packets that still waited when the router stopped are drops of the log, but not of a stage.
             assert_eq!(came.0 + created.0, left.0 + dropped.0, "{name}");
             assert_eq!(came.1 + created.1, left.1 + dropped.1, "{name}");
             assert!(dropped.0 >= lost.0 && lost.0 + created.0 > 0, "{name}: {dropped:?} {lost:?}");
-            // Logical times: no host is too slow for them.
+            // These times are logical, so a slow host does not change them.
             assert!(left.2.iter().all(|delay| *delay == 21), "{name}: {:?}", left.2);
         }
     }

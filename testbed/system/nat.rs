@@ -1,4 +1,4 @@
-//! Translators between the real kernel's clients and servers that others wrote.
+//! Translators between clients of the real kernel and third-party servers.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use crate::system::common::{Running, unique};
 use crate::system::third_party::{left, serve};
 
-/// An nginx that says who asks, and its folder.
+/// An nginx that answers with the client's address, and its folder.
 fn nginx() -> (std::path::PathBuf, String) {
     let root = std::env::temp_dir().join(format!("faultwire-{}", unique()));
     std::fs::create_dir_all(&root).unwrap();
@@ -29,7 +29,7 @@ fn nat(keys: &str) -> String {
     format!("[[nat]]\noutside = \"right\"\n{keys}\n")
 }
 
-/// What nginx said to a thousand connections of one curl, one after the other.
+/// The answers of nginx to a thousand connections of one curl, one after the other.
 fn thousand(running: &Running, url: &str) -> Vec<(String, u16)> {
     let said = left(running, &["curl", "-sS", "-m", "60", "-o", "-", &format!("{url}/[1-1000]")]);
     let each = |line: &str| {
@@ -78,7 +78,7 @@ fn ports_are_used_again_by_one_clock() {
     std::fs::remove_dir_all(root).unwrap();
 }
 
-/// Errors come back to whom they concern, echoes and fragments pass, and a forward leads in.
+/// ICMP errors reach the right host, echoes and fragments pass, and a forward leads to its host.
 #[test]
 fn errors_echoes_fragments_and_forwards_find_their_way() {
     let keys = "[[nat.forward]]\nprotocol = \"tcp\"\nport = 8080\nto = \"10.88.1.2:80\"";
@@ -111,7 +111,7 @@ fn errors_echoes_fragments_and_forwards_find_their_way() {
     let output = Running::inside(&running.right, &["python3", "-c", client]).output().unwrap();
     inside.wait().unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
-    // The client's address stays its own: only the destination is translated.
+    // The client's address is kept: only the destination is translated.
     assert_eq!(said.trim(), "10.88.2.2 10.88.2.2", "{}", String::from_utf8_lossy(&output.stderr));
     let summary = running.stop(Signal::SIGTERM);
     assert_eq!(summary["conserved"], true);

@@ -11,7 +11,7 @@ fn behind(faults: &str, script: &str) -> Output {
     output(&["exec", "--seed", "1", "--both", faults, "--", "bash", "-c", script])
 }
 
-/// The average of what ping says, in milliseconds.
+/// The average round-trip time that ping prints, in milliseconds.
 fn average(text: &str) -> f64 {
     let (_, rest) =
         text.split_once("min/avg/max/mdev = ").unwrap_or_else(|| panic!("no ping was answered: {text}"));
@@ -26,7 +26,7 @@ fn packets_of_a_link_inside_a_link_pass_both() {
         let outer = said(&behind("delay 20ms", &inner));
         let average = average(&outer);
         assert!((120.0..200.0).contains(&average), "{average}: {outer}");
-        // The namespace in between is nearer.
+        // The namespace in between has a shorter round trip.
         let near = inner.replace(host, &host.replace("HOST", "PARENT"));
         let near = said(&behind("delay 20ms", &near));
         let average = self::average(&near);
@@ -52,7 +52,7 @@ fn links_stand_side_by_side_inside_a_link_and_four_inside_each_other() {
     assert!(said(&deeper).contains("no addresses left for a link inside this one"), "{}", said(&deeper));
 }
 
-/// A process that has left the namespace it was told of is on the host again.
+/// A process that has left the namespace of the variable counts as a process on the host.
 #[test]
 fn a_variable_that_has_come_along_makes_no_link_a_link_inside() {
     let script = "nsenter -t $PPID -n sh -c \"$1\"";
@@ -71,7 +71,7 @@ fn without_a_command_there_is_a_shell() {
     assert_eq!(child.wait().unwrap().code(), Some(5));
 }
 
-/// As nobody, with /dev/net/tun open to all, or to root alone, in a mount namespace of its own.
+/// Runs as user nobody, with /dev/net/tun open to all or only to root, in a separate mount namespace.
 fn as_nobody(folder: &Folder, mode: &str, script: &str) -> Output {
     let node = folder.file("tun");
     let outer = format!(
@@ -82,7 +82,7 @@ fn as_nobody(folder: &Folder, mode: &str, script: &str) -> Output {
     output.expect("unshare and setpriv are installed (util-linux)")
 }
 
-/// A folder for nobody, with the program in it.
+/// A folder that user nobody can read, with the program in it.
 fn for_nobody() -> (Folder, String) {
     let folder = Folder::new();
     let binary = folder.file("faultwire");
@@ -92,7 +92,7 @@ fn for_nobody() -> (Folder, String) {
     (folder, binary)
 }
 
-/// Its namespaces are entered by the words that it prints.
+/// The printed commands enter its namespaces.
 #[test]
 fn an_ordinary_user_runs_a_router_between_namespaces_of_its_own() {
     let (folder, binary) = for_nobody();
@@ -111,7 +111,7 @@ fn an_ordinary_user_runs_a_router_between_namespaces_of_its_own() {
     assert!(text.contains("not root: the namespaces are in a user namespace"), "{text}");
     assert_eq!(text.matches("3 received").count(), 2, "{text}");
     assert!(text.contains("code 0") && average(&text) >= 20.0, "{text}");
-    // What is outside of a user namespace is refused before anything is made.
+    // Ports outside of the user namespace are refused before anything is created.
     std::fs::remove_file(folder.file("tun")).unwrap();
     let there = config("left", "right", "", "").replacen("create = true\n", "", 1);
     std::fs::write(folder.file("own.toml"), there).unwrap();
@@ -129,13 +129,13 @@ fn an_ordinary_user_has_client_and_server_inside() {
     let (folder, binary) = for_nobody();
     let ping = "ping -q -c 3 -i 0.3 $FAULTWIRE_PARENT";
     let line = format!("{binary} exec -- sh -c \"{binary} exec --both 'delay 20ms' -- sh -c '{ping}'\"");
-    // The shell in between leaves it to the one inside.
+    // The outer shell leaves `$` to the inner one.
     let line = line.replace('$', r"\$");
     let done = as_nobody(&folder, "666", &line);
     let text = said(&done);
     assert!(text.contains("not root: the link is in a user namespace of its own"), "{text}");
     assert!((40.0..80.0).contains(&average(&text)), "{text}");
-    // What is closed is said, with what opens it.
+    // The message says what is not allowed, and how to allow it.
     std::fs::remove_file(folder.file("tun")).unwrap();
     let closed = as_nobody(&folder, "600", &format!("{binary} exec -- true"));
     assert_eq!(closed.status.code(), Some(125), "{}", said(&closed));

@@ -8,8 +8,8 @@ use nix::sys::socket::{setsockopt, sockopt};
 /// Bytes of each.
 const LENGTH: usize = 100;
 
-/// Sends so many from a connected socket, in trains of `train`. `wait` is called after every 20 trains: the queues on the way have no room
-/// for all.
+/// Sends this number from a connected socket, in trains of `train`. `wait` is called after every 20 trains, because the queues on
+/// the way have no room for all.
 pub(crate) fn send(from: &UdpSocket, count: u32, train: u32, wait: impl Fn()) {
     if train > 1 {
         setsockopt(from, sockopt::UdpGsoSegment, &(LENGTH as i32)).unwrap();
@@ -28,7 +28,7 @@ pub(crate) fn send(from: &UdpSocket, count: u32, train: u32, wait: impl Fn()) {
     }
 }
 
-/// What has arrived, number by number.
+/// The numbers that have arrived, in order.
 pub(crate) fn arrived(socket: &UdpSocket) -> Vec<u32> {
     socket.set_nonblocking(true).unwrap();
     let (mut numbers, mut bytes) = (Vec::new(), [0; 2_000]);

@@ -11,7 +11,7 @@ use crate::system::capture::Tcpdump;
 use crate::system::common::{Running, Scratch, Terminal, faultwire, output, said, tool, unique};
 use crate::system::run::{NUMBERED, numbered};
 
-/// A folder that goes with the test.
+/// A folder that is removed at the end of the test.
 pub(crate) struct Folder(PathBuf);
 
 impl Folder {
@@ -88,7 +88,7 @@ fn offline_loses_what_was_lost_online() {
     }
 }
 
-/// Others read what is written: every packet once, in or out, later by exactly the delay; the same bytes each time.
+/// tshark reads the output: every packet once, sent or dropped, later by exactly the delay; the same bytes in each run.
 #[test]
 fn others_read_what_is_written() {
     let folder = Folder::new();
@@ -139,7 +139,7 @@ fn a_capture_that_breaks_in_the_middle_is_processed_up_to_there() {
     assert_eq!(tshark(&out, "udp", &["frame.number"]).len(), 9);
 }
 
-/// What was read when a signal came leaves as it would have, and is what the message says.
+/// Packets that were read before a signal leave as usual, and the message has their number.
 #[test]
 fn a_signal_ends_a_capture_in_good_order() {
     const PACKETS: u32 = 4_000;
@@ -158,7 +158,7 @@ fn a_signal_ends_a_capture_in_good_order() {
         .spawn()
         .unwrap();
     let mut stdin = child.stdin.take().unwrap();
-    // Once this is done, all but what the pipe holds was read; the pipe stays open.
+    // After this, all but the content of the pipe has been read; the pipe stays open.
     stdin.write_all(&std::fs::read(&input).unwrap()).unwrap();
     kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).unwrap();
     let output = child.wait_with_output().unwrap();
@@ -179,7 +179,7 @@ fn a_signal_ends_a_capture_in_good_order() {
     }
 }
 
-/// Ctrl-C on a terminal reaches tcpdump too, which then says what it still has: that is read.
+/// Ctrl-C on a terminal reaches tcpdump too, which then writes its last packets. They are read.
 #[test]
 fn what_writes_into_the_pipe_is_heard_to_its_end_after_ctrl_c() {
     let folder = Folder::new();

@@ -20,7 +20,7 @@ const HOST: [&str; 2] = ["10.99.7.1", "fd99:7::1"];
 const NEIGHBOUR: [&str; 2] = ["10.99.7.2", "fd99:7::2"];
 const FAR: [&str; 2] = ["203.0.113.9", "2001:db8:9::9"];
 
-/// A host, and the network that it is in.
+/// A host and its network.
 struct World {
     host: String,
     outside: String,
@@ -37,7 +37,7 @@ impl World {
         world
     }
 
-    /// With a network, but no router in it.
+    /// With a network, but without a router in it.
     fn in_a_network() -> Self {
         let world = Self::alone();
         let [host, outside] = [&world.host, &world.outside];
@@ -46,14 +46,14 @@ impl World {
         for (netns, addresses) in [(host, HOST), (outside, NEIGHBOUR)] {
             ip(&["-n", netns, "addr", "add", &format!("{}/24", addresses[0]), "dev", "eth0"]);
             ip(&["-n", netns, "addr", "add", &format!("{}/64", addresses[1]), "dev", "eth0", "nodad"]);
-            // An address that the kernel makes is there a second later only.
+            // An address that the kernel generates appears only after a second.
             ip(&["-n", netns, "link", "set", "eth0", "addrgenmode", "none"]);
             ip(&["-n", netns, "link", "set", "eth0", "up"]);
         }
         world
     }
 
-    /// With all of the outside behind its neighbour.
+    /// With all outside hosts behind its neighbour.
     fn new() -> Self {
         let world = Self::in_a_network();
         for (address, gateway) in FAR.iter().zip(NEIGHBOUR) {
@@ -97,7 +97,7 @@ impl World {
             self.on_host(&["grep", "-rsH", ".", "/proc/sys/net/ipv4", "/proc/sys/net/ipv6"]).output();
         for line in String::from_utf8_lossy(&settings.unwrap().stdout).lines() {
             let (name, value) = line.split_once(':').unwrap_or((line, ""));
-            // Of those that count something.
+            // Only lines with a counter.
             if !name.contains("route/flush") && !name.contains("stat_refresh") {
                 all.insert(name.to_owned(), value.to_owned());
             }
@@ -114,7 +114,7 @@ impl Drop for World {
     }
 }
 
-/// How long a server waits for what must come.
+/// How long a server waits for data that must arrive.
 fn patience() -> TimeVal {
     TimeVal::seconds(60)
 }
@@ -181,7 +181,7 @@ fn the_command_reaches_by_the_host_s_addresses_what_the_host_reaches() {
     for (place, host) in FAR.iter().zip(HOST) {
         let (tcp, server) = serve_once(&outside, place);
         let (udp, echo) = echo(&outside, place, 6);
-        // The state of the host while this runs.
+        // The state of the host during the run.
         let script = format!(
             "python3 -c '{CLIENT}' {place} {tcp} {udp} && ping -q -c 3 -i 0.05 -W 5 {place} && \
              ip -n {} -o link | grep -c . && ip -n {} rule | grep -c .",
@@ -218,7 +218,7 @@ fn the_host_s_networks_are_not_the_internet() {
     assert!(said(&done).contains("Unreachable"), "the router says so: {}", said(&done));
 }
 
-/// By its loopback address, so that it need not listen on others.
+/// The server is reached at its loopback address, so it need not listen on other addresses.
 #[test]
 fn the_host_is_reached_too_with_faults_or_without() {
     let world = World::new();
@@ -261,7 +261,7 @@ fn a_host_without_a_way_out_has_none_to_give() {
     assert!(said(&alone).contains("this host is in no network"), "{}", said(&alone));
 }
 
-/// A closed port is a connection that ends at once, and an end of the command's is one for the server.
+/// A connection to a closed port ends at once, and a FIN of the command reaches the server.
 #[test]
 fn what_ends_at_one_end_ends_at_the_other() {
     let world = World::new();
@@ -270,7 +270,7 @@ fn what_ends_at_one_end_ends_at_the_other() {
         format!("exec 3<>/dev/tcp/{}/{}; read -t 20 -u 3 line; echo $? $line", FAR[0], closed.unwrap());
     let refused = world.exec(&["--reach", "internet"], &script);
     assert!(said(&refused).contains("reset by peer"), "{}", said(&refused));
-    // Last words of a command that has ended, delayed and lost on the way.
+    // The last data of a command that has ended; it is delayed and partly lost.
     for place in FAR {
         let (port, server) = serve_once(&world.outside(), place);
         let faults = ["--linger", "60s", "--seed", "3", "--both", "delay 30ms loss 20%"];
@@ -294,7 +294,7 @@ fn what_was_sent_before_the_end_arrives_after_it() {
     const LENGTH: usize = 20_000;
     let world = World::new();
     let listener = world.outside().run(|| TcpListener::bind((FAR[0], 0)).unwrap()).unwrap();
-    // Almost all of it waits in the host's socket.
+    // Almost all data waits in the host's socket.
     setsockopt(&listener, sockopt::RcvBuf, &4_096).unwrap();
     setsockopt(&listener, sockopt::ReceiveTimeout, &patience()).unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -308,7 +308,7 @@ fn what_was_sent_before_the_end_arrives_after_it() {
     assert_eq!(all.len(), LENGTH);
 }
 
-/// More pairs of addresses than there may be files: the newest have a place.
+/// More pairs of addresses than files are allowed: the newest pairs work.
 #[test]
 fn files_do_not_run_out() {
     const FLOWS: usize = 300;
@@ -334,7 +334,7 @@ fn files_do_not_run_out() {
     assert_eq!(echo.join().unwrap().values().sum::<usize>(), FLOWS);
 }
 
-/// The way out of a command inside another one is as narrow as it was asked for.
+/// The way out of a nested command has the restrictions that were requested.
 #[test]
 fn a_link_inside_a_wide_one_may_be_narrow() {
     let world = World::new();

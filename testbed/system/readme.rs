@@ -16,21 +16,21 @@ enum How {
     NoCommands,
     /// Builds or installs: what it names must exist. What follows `--` is an example for faultwire.
     Cargo,
-    /// Ends by itself, without an error.
+    /// The commands end without an error.
     Ends,
     /// The same, for a command that asks a running instance.
     Asks,
-    /// Goes on until Ctrl-C, when it has said this.
+    /// The command runs until Ctrl-C, which comes when it has printed this.
     GoesOn(&'static str),
-    /// It is for something that this machine does not have: it is understood up to there, and refused in these words.
+    /// It needs something that this machine lacks. The command is understood and refused with these words.
     Lacks(&'static str),
-    /// It needs something that no test can make.
+    /// It needs something that a test cannot create.
     NotRun(&'static str),
 }
 
 use How::{Asks, Cargo, Ends, GoesOn, Lacks, NoCommands, NotRun};
 
-/// By document and the beginning of the block.
+/// The blocks of each document, by their beginning.
 const README: [(&str, How); 17] = [
     ("cargo run --profile quick", Cargo),
     ("mtu-100-receive: The receiver", NoCommands),
@@ -93,7 +93,7 @@ fn blocks(text: &str) -> Vec<Vec<&str>> {
     all
 }
 
-/// A folder with what the examples take from theirs.
+/// A folder with the files that the examples use.
 fn folder() -> Folder {
     let (folder, tree) = (Folder::new(), Path::new(env!("CARGO_MANIFEST_DIR")));
     std::os::unix::fs::symlink(tree.join("configs"), folder.path.join("configs")).unwrap();
@@ -118,7 +118,7 @@ fn run(script: &str) -> Output {
     tool(&words[0]).args(&words[1..]).output().expect("unshare is installed (util-linux)")
 }
 
-/// Ends it by Ctrl-C when it has said these words.
+/// Presses Ctrl-C when these words have been printed.
 fn interrupt(script: &str, said_first: &str) {
     let folder = folder();
     let words = words(&folder, script);
@@ -127,19 +127,19 @@ fn interrupt(script: &str, said_first: &str) {
     terminal.wait_for(said_first);
     terminal.ctrl_c();
     let rest = terminal.rest();
-    // A shell that Ctrl-C ended has 130.
+    // A shell that is ended by Ctrl-C has exit code 130.
     let code = child.wait().unwrap().code();
     assert!(matches!(code, Some(0 | 130)), "{script}: {code:?} {rest}");
 }
 
-/// What of a line is the same in every run: not the times.
+/// The part of a line that is the same in every run, without times.
 fn without_times(line: &str) -> &str {
     let line = line.find('│').map_or(line, |at| &line[at..]);
     let ends = ["time ", "mdev = "].iter().find_map(|before| line.find(before).map(|at| at + before.len()));
     ends.map_or(line, |end| &line[..end])
 }
 
-/// The lines that are shown are said, but for those that stand for others.
+/// The output has all lines that the document shows, except for those that stand for omitted lines.
 fn assert_shown(shown: &[&str], done: &Output) {
     let text = said(done);
     assert!(done.status.success(), "{text}");
@@ -180,7 +180,7 @@ fn check(document: &str, table: &[(&str, How)]) {
     let blocks = blocks(&text);
     let first = |block: &Vec<&str>| block[0].to_owned();
     assert_eq!(blocks.len(), table.len(), "{document}: {:#?}", blocks.iter().map(first).collect::<Vec<_>>());
-    // What the block before said.
+    // The output of the block before.
     let mut before = None::<Output>;
     for (block, (begins, how)) in blocks.iter().zip(table) {
         assert!(block[0].starts_with(begins), "{document}: {:?} is not the block {begins:?}", block[0]);

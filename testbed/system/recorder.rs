@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::system::common::{Folder, Running, Scratch, Services, config, output, said, tool, unique};
 
-/// A wire packet as tshark has it.
+/// A wire packet as tshark shows it.
 #[derive(Debug, Clone)]
 struct Wire {
     /// Port and side: `host/in`.
@@ -81,7 +81,7 @@ fn amount(wires: &[Wire], side: &str) -> (u64, u64) {
     of_side.fold((0, 0), |(packets, bytes), wire| (packets + 1, bytes + wire.length))
 }
 
-/// What the capture has is what the summary counts; only malformed packets are missing.
+/// The capture has the packets that the summary counts, except for malformed ones.
 fn agree(wires: &[Wire], summary: &Value) {
     let counted = |amount: &Value| (amount["packets"].as_u64().unwrap(), amount["bytes"].as_u64().unwrap());
     let mut dropped = (0, 0);
@@ -156,7 +156,7 @@ fn ids<'w>(wires: &'w [Wire], side: &'w str) -> impl Iterator<Item = &'w str> {
     wires.iter().filter(move |wire| wire.side() == side).map(|wire| wire.id.as_str())
 }
 
-/// Whoever reads the file in Wireshark filters and sorts by what happened.
+/// In Wireshark, users filter and sort by what happened to the packets.
 #[test]
 fn the_lua_file_has_verdict_stage_and_held_time() {
     let folder = Folder::new();
@@ -208,14 +208,14 @@ fn captures_are_rotated_and_old_files_removed() {
         files.insert(number, entry.metadata().unwrap().len());
         assert!(!wires(&entry.path()).is_empty(), "{name}");
     }
-    // 200,000 bytes came, and left.
+    // 200,000 bytes arrived and left.
     let last = *files.last_key_value().unwrap().0;
     assert!(last >= 4, "{files:?}");
     assert_eq!(files.keys().copied().collect::<Vec<_>>(), [last - 1, last]);
     assert!((100_000..170_000).contains(&files[&(last - 1)]), "{files:?}");
 }
 
-/// What a file of this length kept is read, however short each packet was cut.
+/// A file with this snapshot length can be read, however short its packets are.
 #[test]
 fn a_capture_of_drops_has_no_other_packets_and_what_was_cut_is_told() {
     let folder = Folder::new();
@@ -234,14 +234,14 @@ fn a_capture_of_drops_has_no_other_packets_and_what_was_cut_is_told() {
     }
 }
 
-/// Packets in a file, and what its statistics say is missing: of what follows the format, no more is read than lengths and kinds.
+/// Number of packets in a file, and of missing packets according to its statistics. Only lengths and types of blocks are read.
 fn counted(file: &[u8]) -> (u64, u64) {
     let word = |at: usize| u32::from_le_bytes(*file[at..].first_chunk().unwrap());
     let (mut at, mut packets, mut missing) = (0, 0, 0);
     while at < file.len() {
         match word(at) {
             6 => packets += 1,
-            // A number of an interface, a time, and one option (isb_ifdrop) of eight bytes.
+            // The number of an interface, a time, and one option (isb_ifdrop) of eight bytes.
             5 => {
                 assert_eq!(word(at + 20), 5 | 8 << 16);
                 missing += u64::from_le_bytes(*file[at + 24..].first_chunk().unwrap());
@@ -254,18 +254,18 @@ fn counted(file: &[u8]) -> (u64, u64) {
     (packets, missing)
 }
 
-/// What came, left and was dropped, but for malformed packets: what a capture should have.
+/// Number of packets that a capture should have: all that arrived, left or were dropped, except malformed ones.
 fn expected(summary: &Value) -> u64 {
     let packets = |amount: &Value| amount["packets"].as_u64().unwrap();
     let dropped = summary["dropped"].as_object().unwrap();
-    // They came, and were dropped.
+    // They count as received and as dropped.
     let malformed = dropped.get("malformed").map_or(0, packets);
     let dropped: u64 = dropped.values().map(packets).sum();
     packets(&summary["received"]) + packets(&summary["sent"]) + dropped - 2 * malformed
 }
 
-/// `exec` with a capture, whose command sends so many bytes to this host by TCP, which reads them. `received` is called when
-/// all have come; what the command said, and the summary.
+/// Runs `exec` with a capture. Its command sends `bytes` bytes to this host by TCP. `received` is called when all have arrived. Returns
+/// the messages of `exec` and its summary.
 fn streamed(capture: &str, json: &str, faults: &str, bytes: u64, received: impl FnOnce()) -> (String, Value) {
     let listener = TcpListener::bind("0.0.0.0:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -275,7 +275,7 @@ fn streamed(capture: &str, json: &str, faults: &str, bytes: u64, received: impl 
     let ended = std::thread::scope(|scope| {
         let exec = scope.spawn(|| {
             let ended = output(&[&arguments[..], &["--", "bash", "-c", &script]].concat());
-            // If its command never came, this ends the wait for it.
+            // If the command has not connected, this ends the wait for it.
             let _ = TcpStream::connect(("127.0.0.1", port));
             ended
         });
@@ -288,7 +288,7 @@ fn streamed(capture: &str, json: &str, faults: &str, bytes: u64, received: impl 
     (said(&ended), serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap())
 }
 
-/// A stream of 300 Mbit/s. All of it fits into the ring, so that a file which lacks a packet is wrong on the slowest machine.
+/// A stream of 300 Mbit/s. All of it fits into the ring, so no packet may be missing in the file, even on a slow machine.
 #[test]
 fn a_capture_of_a_paced_stream_is_complete() {
     let folder = Folder::new();
@@ -302,16 +302,16 @@ fn a_capture_of_a_paced_stream_is_complete() {
     assert!(wires.iter().all(|wire| wire.checksums.iter().all(|status| status != "0")));
 }
 
-/// A file that takes nothing while the stream passes, which is a pipe that nobody reads yet: packets are forwarded, and those that
-/// find no room in the ring are counted, each for itself.
+/// The file is a pipe that is read only after the stream has ended. Packets are forwarded meanwhile, and each packet that does not fit
+/// into the ring is counted.
 #[test]
 fn what_a_capture_lacks_is_counted_to_the_packet() {
-    /// More than the ring and the pipe take.
+    /// More than fits into the ring and the pipe.
     const BYTES: u64 = 160 << 20;
     let folder = Folder::new();
     let (capture, json) = (folder.file("pipe"), folder.file("json"));
     nix::unistd::mkfifo(Path::new(&capture), nix::sys::stat::Mode::S_IRUSR).unwrap();
-    // So that the writer finds a reader.
+    // A pipe can be opened for writing only if it has a reader.
     let mut pipe = File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(&capture).unwrap();
     let mut file = Vec::new();
     let (text, summary) = streamed(&capture, &json, "loss 0.01%", BYTES, || {
@@ -325,12 +325,12 @@ fn what_a_capture_lacks_is_counted_to_the_packet() {
     assert!(text.contains(&format!("the capture lacks {missing} packets: ")), "{text}");
 }
 
-/// Forwarding goes on, it is said once, and what was written before is read.
+/// Forwarding continues, the error is reported once, and what was written before can be read.
 #[test]
 fn a_full_disk_ends_the_capture_and_not_the_run() {
     let folder = Folder::small();
     let capture = folder.file("c.pcapng");
-    // First as much as fits, until it is there; then more than the disk has room for.
+    // First as much as fits, until it is written; then more than the disk can hold.
     let script = format!(
         "ping -q -c 20 -i 0.002 $FAULTWIRE_HOST && until [ $(stat -c %s {capture}) -gt 4000 ]; do :; done; \
          ping -q -f -c 400 -s 1000 $FAULTWIRE_HOST"

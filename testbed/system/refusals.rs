@@ -1,4 +1,4 @@
-//! The errors of starts that are refused, and that they leave nothing behind.
+//! Refused starts: their errors, and that they leave nothing behind.
 
 use std::path::Path;
 use std::process::Output;
@@ -40,7 +40,7 @@ fn without_the_tun_device_file_the_message_says_how_to_get_it() {
     assert_refused(&output, &left, &["/dev/net/tun is missing", "modprobe tun"]);
 }
 
-/// A process without capabilities, and whose user may make no user namespace.
+/// A process without capabilities, whose user may not create user namespaces.
 #[test]
 fn without_privileges_the_message_says_which_setting_is_in_the_way() {
     let script = "echo 0 >/proc/sys/user/max_user_namespaces; \
@@ -123,7 +123,7 @@ fn an_address_that_the_namespace_has_already_is_warned_of() {
     assert!(!text.contains("port right"), "{text}");
 }
 
-/// The command that exec was running goes on alone; what exec made goes.
+/// After exec was killed, its command continues alone; the network that exec created is removed.
 #[test]
 fn an_exec_that_is_killed_takes_its_device_with_it() {
     let mut child = faultwire()

@@ -51,11 +51,11 @@ impl Remote {
         Self { running, socket, address, token }
     }
 
-    /// What is answered to a request with this head and body, whole.
+    /// The complete answer to a request with this head and body.
     fn ask(&self, head: &str, body: &[u8]) -> String {
         let mut stream = TcpStream::connect(self.address).unwrap();
         stream.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
-        // It may be refused before all of it is written.
+        // The request may be refused before it is written completely.
         let _ = stream.write_all(format!("{head}\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes());
         let _ = stream.write_all(body);
         let mut answer = Vec::new();
@@ -121,7 +121,7 @@ fn only_the_token_opens_the_interface() {
     assert!(!socket.exists() && !file.exists());
 }
 
-/// Who refuses a request closes before it has read all of it; the reason arrives all the same.
+/// The server refuses a request and closes before it has read all of it; the reason still arrives.
 #[test]
 fn a_request_that_is_refused_early_hears_why() {
     let remote = Remote::start();
@@ -138,7 +138,7 @@ fn a_request_that_is_refused_early_hears_why() {
     }
 }
 
-/// `ctl` and `top` ask an address as they ask a socket, if they show the token.
+/// `ctl` and `top` work with an address as with a socket, if they have the token.
 #[test]
 fn ctl_asks_and_changes_over_tcp() {
     let remote = Remote::start();
@@ -179,7 +179,7 @@ fn ctl_asks_and_changes_over_tcp() {
     }
 }
 
-/// A token of the user's own is used and stays; one that others may read is refused, and so is a token without a listener.
+/// A token file of the user is used and kept. It is refused if others may read it, or without a listener.
 #[test]
 fn a_token_has_a_file_that_is_its_owners() {
     let name = unique();
@@ -211,10 +211,10 @@ fn hostile_clients_cost_nothing() {
     let body = vec![b' '; 300 << 10];
     let large = remote.ask(&format!("{put}\r\nContent-Length: {}", body.len()), &body);
     assert!(large.starts_with("HTTP/1.1 413 ") && large.contains("\"field\":\"body\""), "{large}");
-    // Without the token no body is waited for.
+    // Without the token, the server does not wait for a body.
     let unknown = remote.ask("PUT /v1/paths HTTP/1.1\r\nContent-Length: 1000000000", b"{");
     assert!(unknown.starts_with("HTTP/1.1 401 "), "{unknown}");
-    // One that stays in the middle of its body, and one in the middle of its head, are given up.
+    // A request that stops in the middle of its body or head is aborted.
     let half = |head: &str| {
         let mut stream = TcpStream::connect(remote.address).unwrap();
         stream.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
@@ -229,7 +229,7 @@ fn hostile_clients_cost_nothing() {
         .collect();
     assert!(many.len() >= 64, "{}", many.len());
     remote.ping();
-    // The socket has places of its own.
+    // The Unix socket has its own connection slots.
     let client = faultwire::control::Client::at(&remote.socket);
     assert_eq!(client.get("/v1/state").unwrap()["conserved"], true);
     assert!(resident(remote.running.child.id()) < 100 << 20);

@@ -8,10 +8,10 @@ use std::sync::{Arc, Mutex};
 use crate::system::common::{faultwire, output, said};
 use crate::system::pcap::{Folder, tshark};
 
-/// As many runs as have to agree.
+/// The number of runs that must agree.
 const RUNS: usize = 10;
 
-/// Whether each packet went through, by the name of its flow and its number there.
+/// Whether each packet passed, by the name of its flow and its number in it.
 type Verdicts = BTreeMap<(String, u64), bool>;
 
 fn verdicts(journal: &str) -> Verdicts {
@@ -79,7 +79,7 @@ fn same_every_time(port: u16, command: &[&str], least: usize, after: impl Fn()) 
     assert!((6..9).any(|seed| differ(&verdicts_of(&seed.to_string()))), "{first:?}");
 }
 
-/// Answers HTTP requests, and sends back all else.
+/// Answers HTTP requests, and echoes everything else.
 fn answer(mut stream: TcpStream) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     let mut heard = Vec::new();
@@ -115,7 +115,7 @@ impl Server {
         let open = Arc::new(Mutex::new(Vec::new()));
         let all = Arc::clone(&open);
         std::thread::spawn(move || {
-            // A connection that breaks off is the client's affair.
+            // An aborted connection is not an error of the server.
             for stream in listener.incoming().flatten() {
                 let linger = nix::libc::linger { l_onoff: 1, l_linger: 0 };
                 nix::sys::socket::setsockopt(&stream, nix::sys::socket::sockopt::Linger, &linger).unwrap();
@@ -197,7 +197,7 @@ fn capture(client: [u8; 4], ports: [u16; 2]) -> Vec<u8> {
     file
 }
 
-/// What was captured elsewhere, by a client of another address and other ports, loses the same.
+/// A capture from elsewhere, of a client with another address and other ports, loses the same packets.
 #[test]
 fn captures_of_the_same_traffic_meet_the_same_losses() {
     let folder = Folder::new();

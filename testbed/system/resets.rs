@@ -13,7 +13,7 @@ use faultwire::net::Netns;
 use crate::system::common::{Running, tool};
 use crate::system::third_party::{left, serve};
 
-/// What both scripts begin with. Their address is nobody's, so that the kernel below stays out of it.
+/// The beginning of both scripts. No host has their address, so the kernel does not interfere.
 const COMMON: &str = r#"
 import socket, sys
 from scapy.all import IP, TCP, conf
@@ -111,7 +111,7 @@ impl Crafter {
         line.trim().to_owned()
     }
 
-    /// What the script says of the variant.
+    /// The script's output about the variant.
     fn play(&mut self, port: u16, variant: &str) -> String {
         writeln!(self.child.stdin.as_mut().unwrap(), "{port} {variant}").unwrap();
         self.hear()
@@ -125,7 +125,7 @@ impl Drop for Crafter {
     }
 }
 
-/// What the kernel says of each packet that it drops at the right.
+/// The kernel's reasons for the packets that it drops in the right namespace.
 struct Reasons(Option<DropTrace>);
 
 impl Reasons {
@@ -177,7 +177,7 @@ fn held(running: &Running, port: u16) -> usize {
 fn a_rst_before_the_ack_leaves_a_connection_only_if_paws_or_the_window_rejects_it() {
     let running = Running::start("", "");
     left(&running, &["ping", "-c", "1", "10.88.2.2"]);
-    // Reads, so that it would hear of an end; never closes by itself.
+    // Reads, so that it would notice the end of a connection; never closes by itself.
     let server = "import socket, threading\n\
                   def until_its_end(c):\n    try: c.recv(9)\n    except OSError: pass\n\
                   s = socket.create_server(('', 80), backlog=64)\n\

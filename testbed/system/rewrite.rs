@@ -1,4 +1,4 @@
-//! How kernels at both ends see TCP segments that stages have changed or made.
+//! How the kernels at both ends react to TCP segments that stages have changed or created.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -28,7 +28,7 @@ fn counter(netns: &str, name: &str) -> u64 {
     Netns::named(netns).unwrap().run(Counters::read).unwrap().unwrap().value(name).unwrap()
 }
 
-/// Asks until it is so.
+/// Waits until the condition is true.
 fn wait(what: &str, is_so: impl Fn() -> bool) {
     let deadline = Deadline::after(Duration::from_secs(20));
     while !is_so() {
@@ -51,7 +51,7 @@ fn what_is_taken_from_a_syn_is_not_negotiated() {
         while True:\n    c, _ = s.accept()\n    c.recv(9)\n    \
         c.sendall(c.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 8)[5:7])\n    c.close()\n";
     for (keys, mine, theirs) in [
-        // Nothing that changes a SYN.
+        // No change to a SYN.
         ("urgent = \"clear\"", (31, 0x77), (31, 0x77)),
         ("strip = [\"sack-permitted\", \"window-scale\"]", (1 + 8 + 16, 0), (1 + 8 + 16, 0)),
         ("strip = \"timestamps\", window_scale = 3", (2 + 4 + 8 + 16, 0x77), (2 + 4 + 8 + 16, 0x73)),

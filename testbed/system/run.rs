@@ -1,4 +1,4 @@
-//! `faultwire run`: what it makes, what it counts, and that nothing stays.
+//! `faultwire run`: what it creates and counts, and that nothing remains.
 
 use std::path::Path;
 
@@ -32,7 +32,7 @@ fn both_families_pass_and_the_summary_is_conserved() {
     let (left, right) = (running.left.clone(), running.right.clone());
     let summary = running.stop(Signal::SIGINT);
     assert_eq!(summary["conserved"], true);
-    // What the kernel says it sent into the devices is what was read from them.
+    // faultwire read as many packets as the kernel sent into the devices.
     let sent: u64 = summary["ports"]
         .as_array()
         .unwrap()
@@ -68,7 +68,7 @@ fn a_hop_that_is_one_too_few_is_told_by_the_router() {
     running.stop(Signal::SIGTERM);
 }
 
-/// After SIGKILL, what is left is gone when faultwire next starts; what others made stays.
+/// What remains after a SIGKILL is removed by the next start of faultwire; what others created stays.
 #[test]
 fn nothing_is_left_behind_even_by_sigkill() {
     let foreign = Foreign::new();
@@ -153,7 +153,7 @@ fn verdicts_do_not_depend_on_the_number_of_workers() {
     assert_eq!(one, two);
 }
 
-/// Sends 200 numbered datagrams from a port of their own; the numbers that arrive.
+/// Sends 200 numbered datagrams from their own port; returns the numbers that arrive.
 pub(crate) fn numbered(running: &Running, port: u16) -> Vec<u32> {
     let netns = |name: &str| faultwire::net::Netns::named(name).unwrap();
     let (left, right) = (netns(&running.left), netns(&running.right));
@@ -183,5 +183,5 @@ pub(crate) fn numbered(running: &Running, port: u16) -> Vec<u32> {
     }
 }
 
-/// How many datagrams [`numbered`] sends, before those that mark the end.
+/// How many datagrams [`numbered`] sends before those that mark the end.
 pub(crate) const NUMBERED: u32 = 200;

@@ -29,7 +29,7 @@ fn send_one(running: &Running) {
     sender.send_to(b"x", "10.88.2.2:9").unwrap();
 }
 
-/// The reader sees the line and the end of the file while the run goes on.
+/// The reader gets the line and the end of the file while the run continues.
 #[test]
 fn readiness_is_a_line_on_the_descriptor() {
     let left = unique();
@@ -128,7 +128,7 @@ fn it_ends_with_its_parent() {
     stderr.read_to_string(&mut heard).unwrap();
 }
 
-/// A file is appended to, and a socket is as good as a pipe.
+/// The line is appended to a file, and a socket works like a pipe.
 #[test]
 fn readiness_is_written_where_the_descriptor_stands() {
     let config = file("");
@@ -157,7 +157,7 @@ fn readiness_is_written_where_the_descriptor_stands() {
     assert_eq!(&heard, b"ready\n");
 }
 
-/// Traffic that goes on does not keep a run from ending: what is held leaves, and no more is taken.
+/// Ongoing traffic does not prevent the end of a run: held packets leave, and no new ones are accepted.
 #[test]
 fn draining_takes_no_more_packets() {
     let (left, right) = (unique(), unique());

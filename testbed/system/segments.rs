@@ -1,4 +1,4 @@
-//! Stages aimed at single segments of connections of the real kernel, whose own counters must tell the same story.
+//! Stages that select single segments of connections of the real kernel, whose counters must agree.
 
 use faultwire::lab::observe::counters::Counters;
 use faultwire::net::{Netns, sysctl};
@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::system::common::{Running, ip};
 use crate::system::third_party::{left, serve};
 
-/// Says hello to whoever comes, then echoes what is sent.
+/// Sends a hello to each client, then echoes what it gets.
 const SERVER: &str = "import socket, threading\n\
     def echo(c):\n    \
     c.sendall(b'hello')\n    \
@@ -16,7 +16,7 @@ const SERVER: &str = "import socket, threading\n\
     s = socket.create_server(('', 80))\n\
     while True: threading.Thread(target=echo, args=(s.accept()[0],), daemon=True).start()\n";
 
-/// What every client begins with: a connection, and the hello of the server.
+/// The beginning of every client: a connection, and the hello of the server.
 const CLIENT: &str = "import socket\n\
     def all(n):\n    \
     d = b''\n    \
@@ -29,12 +29,12 @@ fn stages(from: &str, to: &str, stages: &str) -> String {
     format!("[[path]]\nfrom = \"{from}\"\nto = \"{to}\"\nstage = [{stages}]\n")
 }
 
-/// How much a kernel counted.
+/// The increase of a kernel counter.
 fn counted(netns: &str, name: &str) -> u64 {
     Netns::named(netns).unwrap().run(Counters::read).unwrap().unwrap().value(name).unwrap()
 }
 
-/// No probes of the tail, and no timer that a busy machine could let run out early.
+/// No tail loss probes, and no timer that could expire early on a busy machine.
 fn make_patient(running: &Running) {
     for (netns, device, peer) in
         [(&running.left, "fw-left", "10.88.2.2/32"), (&running.right, "fw-right", "10.88.1.2/32")]
@@ -105,7 +105,7 @@ fn a_connection_opens_and_is_cut_one_way() {
     assert_eq!(left(&running, &["python3", "-c", &client]).trim(), "silence");
     assert!(counted(&running.left, "Tcp.RetransSegs") > 0, "the client tries again");
     assert!(counted(&running.right, "Tcp.RetransSegs") > 0, "the hello is never acknowledged");
-    // SYN and the ACK behind it are all that the server has heard.
+    // The server has received only the SYN and the ACK after it.
     assert_eq!(counted(&running.right, "Tcp.InSegs"), 2);
     assert!(dropped(&running.stop(Signal::SIGTERM))[0] >= 3);
 }

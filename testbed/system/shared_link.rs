@@ -6,7 +6,7 @@ use crate::system::common::{Running, Scratch, unique};
 
 /// Datagrams of 1,000 bytes of IP that each of two senders offers, far more than the trunk takes.
 const OFFERED: u32 = 500;
-/// Packets in the trunk's queue.
+/// The number of packets that the trunk's queue can hold.
 const QUEUE: u64 = 20;
 
 /// Sends datagrams to port 9 of the host with this address.

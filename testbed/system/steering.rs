@@ -85,13 +85,13 @@ impl Steered {
     }
 }
 
-/// A thousand changes while numbered datagrams pass: each arrives, in order, and all is accounted for.
+/// A thousand changes while numbered datagrams pass: each datagram arrives, in order, and all are accounted for.
 #[test]
 fn a_thousand_changes_under_load_lose_and_reorder_nothing() {
     let steered = Steered::start(&[]);
     let [from, to] = steered.sockets();
     let over = std::sync::atomic::AtomicBool::new(false);
-    // Datagrams that came. A sender that waits for a slow receiver fills no queue of the kernels.
+    // The datagrams that arrived. The sender waits for a slow receiver, so it fills no queue of the kernels.
     let came = std::sync::atomic::AtomicU32::new(0);
     let (sent, received) = std::thread::scope(|scope| {
         let received = scope.spawn(|| {
@@ -115,7 +115,7 @@ fn a_thousand_changes_under_load_lose_and_reorder_nothing() {
                 }
                 from.send(&number.to_be_bytes()).unwrap();
                 number += 1;
-                // The load, not a wait for anything.
+                // This paces the load; it does not wait for anything.
                 faultwire::lab::clock::pause(Duration::from_micros(200));
             }
             from.send(&u32::MAX.to_be_bytes()).unwrap();
@@ -139,7 +139,7 @@ fn a_thousand_changes_under_load_lose_and_reorder_nothing() {
     assert!(seen > u64::from(sent), "counters go on: {seen} of {sent}");
 }
 
-/// What is said comes true for the next packet, for every kind of change.
+/// Every kind of change takes effect with the next packet.
 #[test]
 fn ctl_changes_what_happens() {
     let steered = Steered::start(&[]);
@@ -162,7 +162,7 @@ fn ctl_changes_what_happens() {
     assert!(shown.contains("loss 100%") && shown.contains("(paused)"), "{shown}");
     steered.did(&["resume", "loss"]);
     arrives(false);
-    // What a stage acts on is not changed by what it does.
+    // A change of what a stage does keeps its `match` and `trigger`.
     assert!(steered.did(&["show"]).contains("only udp"));
     steered.did(&["rm", "left>right/loss"]);
     arrives(true);
@@ -197,7 +197,7 @@ fn wrong_changes_are_refused_and_change_nothing() {
         ("PATCH", LOSS, &json!([]), 400, "body", "object"),
         ("PATCH", LOSS, &json!(null), 400, "body", "object"),
         ("PATCH", LOSS, &json!("loss 1%"), 400, "body", "object"),
-        // Nothing is asked for.
+        // The change asks for nothing.
         ("PATCH", LOSS, &json!({}), 400, "body", "paused"),
         ("PATCH", LOSS, &json!({ "set": {} }), 400, "set", "no parameter"),
         ("PUT", "/v1/paths", &json!({}), 400, "body", "no path"),
@@ -276,12 +276,12 @@ fn wrong_changes_are_refused_and_change_nothing() {
     let stale = steered.client.send("PATCH", LOSS, Some(&spec), Some("\"7\"")).unwrap_err();
     assert!(matches!(stale, ClientError::Refused { status: 412, .. }), "{stale}");
     assert_eq!(steered.client.get("/v1/stages").unwrap(), before);
-    // The version that there is, is right.
+    // The current version is accepted.
     let done = steered.client.send("PATCH", LOSS, Some(&spec), Some("\"1\"")).unwrap();
     assert_eq!(done.version.as_deref(), Some("\"2\""));
 }
 
-/// What `ctl` is told wrong, and what JSON leaves open.
+/// Wrong arguments of `ctl`, and ambiguous JSON.
 #[test]
 fn what_cannot_be_meant_is_refused() {
     let steered = Steered::start(&[]);
@@ -290,13 +290,14 @@ fn what_cannot_be_meant_is_refused() {
         (&["add", "left>right", ""], "no stage"),
         (&["apply", "left>right=loss 1%", "left>right=loss 2%"], "twice"),
         (&["apply", "/nowhere.toml"], "No such file"),
-        (&["rm", "weather"], "there is no stage weather"),
+        (&["rm", "weather"], "there is no stage weather; there are: left>right/delay, left>right/loss"),
+        (&["rm", "right>left/loss"], "there is no stage loss; there are: none"),
     ] {
         let wrong = steered.ctl(words);
         assert_eq!(wrong.status.code(), Some(2), "{}", said(&wrong));
         assert!(said(&wrong).contains(why), "{}", said(&wrong));
     }
-    // Of two fields of one name nobody knows which counts.
+    // If a field is given twice, it is not clear which one counts.
     let body = r#"{"left>right": {"spec": "loss 1%"}, "left>right": {"spec": ""}}"#;
     let head = "PUT /v1/paths HTTP/1.0\r\nHost: x\r\nContent-Length";
     let mut stream = UnixStream::connect(steered.client.path().unwrap()).unwrap();
@@ -319,7 +320,7 @@ fn stages_of_a_recorded_run_keep_their_numbers() {
     std::fs::remove_file(journal).unwrap();
 }
 
-/// Each change, mark and scheduled change is in the journal and among the events, in this order; what is refused is in neither.
+/// Each change, mark and scheduled change is in the journal and among the events, in this order. Refused changes are in neither.
 #[test]
 fn what_is_done_is_in_the_journal_and_among_the_events() {
     let journal = std::env::temp_dir().join(unique());
@@ -348,7 +349,7 @@ fn what_is_done_is_in_the_journal_and_among_the_events() {
     assert_eq!(told[4]["schedule"], 1);
     let times: Vec<u64> = told.iter().map(|note| note["at_ns"].as_u64().unwrap()).collect();
     assert!(times.is_sorted(), "{times:?}");
-    // Others are told what they ask for.
+    // Other readers get the events that they ask for.
     let mut marks = steered.client.events("kinds=marked").unwrap();
     assert_eq!(marks.next().unwrap().unwrap()["kind"], "listening");
     steered.did(&["resume", "delay"]);
@@ -362,7 +363,7 @@ fn what_is_done_is_in_the_journal_and_among_the_events() {
     };
     let mut written: Vec<Value> =
         read(&["--json"]).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    // But for what every document of a command has, they are the same.
+    // They are the same, except for the fields that every document of a command has.
     for note in &mut written {
         assert_eq!(note["command"], "journal");
         note.as_object_mut().unwrap().retain(|key, _| key != "command" && key != "schema_version");
@@ -388,7 +389,7 @@ fn changes_are_scheduled_listed_and_cancelled() {
     assert_eq!(next()["kind"], "listening");
     let asked = steered.client.get("/v1/state").unwrap()["at_ns"].as_u64().unwrap();
     steered.did(&["at", "+100ms", "set", "loss", "loss 3%"]);
-    // It is not there by then.
+    // The stage does not exist any more at that time.
     steered.did(&["rm", "delay"]);
     assert_eq!(next()["version"], 2);
     steered.send(
@@ -440,7 +441,7 @@ fn single_parameters_are_set_by_their_keys() {
     let stages = steered.client.get("/v1/stages").unwrap();
     assert_eq!(stages[0]["settings"], json!({ "delay": "3ms", "jitter": "1ms", "reorder": false }));
     assert!(stages[0]["text"].as_str().unwrap().contains("delay 3ms"), "{stages}");
-    // It still sees UDP only.
+    // The stage still sees only UDP.
     let [from, _] = steered.sockets();
     from.send(b"x").unwrap();
     let ping = Running::inside(&steered.running.left, &["ping", "-c1", "10.88.2.2"]).output().unwrap();
@@ -465,7 +466,7 @@ fn single_parameters_are_set_by_their_keys() {
     assert_eq!(steered.client.get("/v1/stages").unwrap()[0]["settings"]["delay"], "3ms");
 }
 
-/// The stages of a file take the place of those that there are, all or none.
+/// The stages of a file replace all present stages, or none.
 #[test]
 fn a_whole_configuration_is_applied_or_nothing_is() {
     let steered = Steered::start(&[]);
@@ -500,7 +501,7 @@ fn a_whole_configuration_is_applied_or_nothing_is() {
     assert_eq!(steered.client.get("/v1/state").unwrap()["conserved"], true);
 }
 
-/// Whatever `/v1` lists can be read, if it is for reading, and says what it should.
+/// Every resource that `/v1` lists can be read, if it is readable, and conforms to the schema.
 #[test]
 fn every_resource_is_listed_and_answers() {
     let route = "seed = 5\n[[route]]\nprefix = \"10.99.0.0/16\"\naction = \"blackhole\"\n";
@@ -548,7 +549,7 @@ fn every_resource_is_listed_and_answers() {
     }
 }
 
-/// Each method that is documented is there, and no other; whatever is wrong with such a request is a JSON error.
+/// Exactly the documented methods exist, and each wrong request gets a JSON error.
 #[test]
 fn the_document_has_the_methods_that_there_are() {
     let steered = Steered::start(&[]);
@@ -583,7 +584,7 @@ fn the_document_has_the_methods_that_there_are() {
     }
 }
 
-/// What is wrong in itself is told before what is wrong by now, and null is no value.
+/// An invalid request is refused before a request that is only outdated, and null is not a value.
 #[test]
 fn a_wrong_body_is_told_before_a_stale_version() {
     let steered = Steered::start(&[]);
@@ -595,7 +596,7 @@ fn a_wrong_body_is_told_before_a_stale_version() {
         ("PUT", "/v1/paths", json!({ "left>right": { "stages": [[]] } }), "left>right.stages[0]"),
         ("PUT", "/v1/paths/none", json!({ "stages": [null] }), "stages"),
         ("PUT", "/v1/config", json!({ "config": "[[port]" }), "config"),
-        // Lists are no objects, at no depth.
+        // A list is not accepted as an object, at any depth.
         ("PUT", "/v1/config", json!(["[[port]", "x"]), "body"),
         ("PUT", "/v1/paths", json!({ "left>right": ["loss 5%"] }), "body"),
         ("POST", "/v1/marks", json!(["x"]), "body"),
@@ -607,7 +608,7 @@ fn a_wrong_body_is_told_before_a_stale_version() {
     }
 }
 
-/// A client that leaves before the answer has changed the run all the same, and the instance knows it.
+/// A client that leaves before the answer has still changed the run, and the instance records it.
 #[test]
 fn a_client_that_leaves_does_not_stop_its_change_half_way() {
     const ROUNDS: u64 = 50;

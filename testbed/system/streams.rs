@@ -1,4 +1,4 @@
-//! What faultwire says, to whatever it is connected; and which signals it hears.
+//! The output of faultwire to all kinds of streams, and the signals that it handles.
 
 use std::fs::{File, OpenOptions};
 use std::io::Read;
@@ -15,7 +15,7 @@ fn full() -> File {
     OpenOptions::new().write(true).open("/dev/full").unwrap()
 }
 
-/// Commands that end by themselves and say something on standard output, with their usual exit code.
+/// Commands that end by themselves and print something, with their usual exit code.
 fn talkers() -> Vec<(Vec<String>, i32)> {
     let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
     let root = env!("CARGO_MANIFEST_DIR");
@@ -82,7 +82,7 @@ fn a_full_disk_is_an_error_of_a_run_and_of_a_capture() {
     }
 }
 
-/// Whatever happens to the outputs of `exec`, the exit code of the command is told.
+/// Whatever happens to the outputs of `exec`, its exit code is that of the command.
 #[test]
 fn the_exit_code_of_the_command_is_never_lost() {
     let script = "echo ran; exit 7";
@@ -101,7 +101,7 @@ fn the_exit_code_of_the_command_is_never_lost() {
     let words: Vec<String> =
         ["exec", "--summary", "--", "sh", "-c", "exit 7"].iter().map(|&word| word.to_owned()).collect();
     assert_eq!(run_with(&words, Stdio::null(), full().into()).status.code(), Some(7));
-    // Whoever ignores SIGCHLD has his children thrown away by the kernel, their exit codes with them.
+    // If a process ignores SIGCHLD, the kernel discards its children and their exit codes.
     let script = "trap '' CHLD; exec \"$@\"";
     let binary = env!("CARGO_BIN_EXE_faultwire");
     let output =
@@ -109,7 +109,7 @@ fn the_exit_code_of_the_command_is_never_lost() {
     assert_eq!(output.unwrap().status.code(), Some(7));
 }
 
-/// A command that could not be started leaves no older summary behind, which would be taken for its own.
+/// If the command could not be started, an older summary is replaced, so that it is not taken for a new one.
 #[test]
 fn the_file_of_a_summary_is_replaced_whole() {
     let file = Scratch::file(&"x".repeat(100_000));
@@ -152,7 +152,7 @@ fn a_stopped_terminal_does_not_stop_signals() {
     send(&child, Signal::SIGTERM);
     let path = Path::new("/run/netns").join(netns);
     until("its namespaces are gone", || !path.exists());
-    // It has nothing left to do but to tell, which a terminal that is stopped does not take.
+    // It only has to print the table, which a stopped terminal does not accept.
     until("a second signal ends it", || {
         send(&child, Signal::SIGTERM);
         child.try_wait().unwrap().is_some()
@@ -160,7 +160,7 @@ fn a_stopped_terminal_does_not_stop_signals() {
     assert_eq!(child.wait().unwrap().signal(), Some(Signal::SIGTERM as i32));
 }
 
-/// The same when the terminal goes on: nothing of the table is lost.
+/// The same when the terminal continues: no part of the table is lost.
 #[test]
 fn a_terminal_that_goes_on_gets_the_table() {
     let (mut terminal, mut child, _, _file) = on_a_terminal();
@@ -172,7 +172,7 @@ fn a_terminal_that_goes_on_gets_the_table() {
     assert!(child.wait().unwrap().success());
 }
 
-/// What was ignored at the start stays ignored, as `nohup` and a script's `&` want it.
+/// Signals that were ignored at the start stay ignored, as `nohup` and a script's `&` require.
 #[test]
 fn ignored_signals_stay_ignored_and_sigterm_ends_it() {
     let (left, right) = (unique(), unique());
@@ -202,7 +202,7 @@ fn ignored_signals_stay_ignored_and_sigterm_ends_it() {
     for signal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT] {
         send(&child, signal);
         let bit = 1 << (signal as i32 - 1);
-        // Ignored and not blocked: the kernel has thrown it away.
+        // The signal is ignored and not blocked: the kernel has discarded it.
         assert!(mask("SigIgn:") & bit != 0 && mask("SigBlk:") & bit == 0 && mask("ShdPnd:") & bit == 0);
     }
     assert!(child.try_wait().unwrap().is_none(), "one of them ended it");

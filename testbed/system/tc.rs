@@ -30,25 +30,25 @@ const RATES: &[&str] = &[
     "1bit", "80bps", "10mb", "0bit", "1e6", "",
 ];
 
-/// Why a line that tc takes may be refused, said to whoever wrote it.
+/// The messages with which lines that tc accepts may be refused.
 const REASONS: &[&str] = &[
-    // tc takes a number without a sign for a percentage, which many mean as a fraction.
+    // tc reads a number without `%` as a percentage, but many users mean a fraction.
     "has no %",
-    // tc takes the last.
+    // tc uses the last one.
     "was already given",
-    // tc takes zero for no rate and no queue.
+    // tc reads zero as no rate and no queue.
     "is less than 1 bit/s",
     "is out of range",
-    // tc reads hexadecimal numbers, and parts of a packet.
+    // tc accepts hexadecimal numbers, and fractions of a packet.
     "is not a whole number",
     "has no known unit",
     "is not a rate",
-    // tc takes what would do nothing, and packets that leave before they came.
+    // tc accepts settings without effect, and negative delays.
     "needs a delay to overtake",
     "\"-1ms\" is not a time",
-    // tc takes a probability above 100 % out of a state.
+    // tc accepts probabilities out of a state that exceed 100 % together.
     "together more than 100%",
-    // tc takes any word's first letters.
+    // tc accepts abbreviations of words.
     "is short for",
 ];
 
@@ -62,7 +62,7 @@ impl Numbers {
     }
 
     fn choose<'a>(&mut self, from: &[&'a str]) -> &'a str {
-        // What is usual comes first, and more often.
+        // Usual values come first, and more often.
         let first = self.below(2) == 0;
         if first { from[0] } else { from[self.below(from.len())] }
     }
@@ -79,19 +79,19 @@ impl Numbers {
     }
 }
 
-/// Whether tc's parser takes the line, and what it says.
+/// Whether tc's parser accepts the line, and its message.
 fn tc(netns: &Foreign, line: &str) -> (bool, String) {
     let mut command = Command::new("tc");
     command.args(["-n", &netns.0, "qdisc", "replace", "dev", "lo", "root", "netem"]);
     command.args(line.split_whitespace());
     let output = command.output().expect("tc is installed (testbed/run does that)");
     let text = said(&output);
-    // The kernel's own words: the line had been understood.
+    // This message comes from the kernel, so tc had understood the line.
     let from_kernel = text.starts_with("Error: ") || text.starts_with("RTNETLINK answers");
     (output.status.success() || from_kernel, text)
 }
 
-/// Whatever tc takes is taken, or refused with a known reason; what it does not take is refused.
+/// A line that tc accepts is accepted, or refused with a known reason. A line that tc refuses is refused.
 #[test]
 fn lines_are_read_as_tc_reads_them() {
     let netns = Foreign::new();

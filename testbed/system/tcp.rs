@@ -1,4 +1,4 @@
-//! Connections of the real kernel through the stages that know TCP; what crosses is seen by tcpdump and tshark.
+//! Connections of the real kernel through the stages that know TCP, observed by tcpdump and tshark.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::system::common::Running;
 use crate::system::pcap::tshark;
 use crate::system::third_party::{left, serve};
 
-/// Sends 10 MB; says whether they came whole, and from which port.
+/// Sends 10 MB; returns whether all data arrived unchanged, and the source port.
 const SENDER: &str = "import socket, hashlib\n\
     data = bytes(range(256)) * 40960\n\
     s = socket.create_connection(('10.88.2.2', 80))\n\
@@ -20,7 +20,7 @@ const SENDER: &str = "import socket, hashlib\n\
     s.shutdown(socket.SHUT_WR)\n\
     print(s.recv(99).decode() == hashlib.sha256(data).hexdigest(), s.getsockname()[1])\n";
 
-/// Answers with the hash of what came.
+/// Answers with the hash of the received data.
 const HASHER: &str = "import socket, hashlib\n\
     s = socket.create_server(('', 80))\n\
     while True:\n    c, _ = s.accept()\n    h = hashlib.sha256()\n    \

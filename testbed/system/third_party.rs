@@ -1,4 +1,4 @@
-//! Clients and servers that others wrote.
+//! Third-party clients and servers.
 
 use std::process::{Child, Stdio};
 
@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 
 use crate::system::common::{Running, said, unique};
 
-/// TCP alone loses packets: iperf3 gives up where the first datagram of its UDP test is lost.
+/// Only TCP packets are lost, because iperf3 gives up if the first datagram of its UDP test is lost.
 const LOSSY: &str = "[[link]]\nbetween = [\"left\", \"right\"]\nboth = [\
     { type = \"delay\", delay = \"2ms\", jitter = \"1ms\" }, \
     { type = \"loss\", probability = \"2%\", match = { protocol = \"tcp\" } }]\n";
@@ -77,7 +77,7 @@ fn iperf3_streams_both_ways() {
     for (port, options) in
         [("5201", &["-n", "2M"][..]), ("5202", &["-n", "2M", "-R"]), ("5203", &["-u", "-b", "5M", "-t", "1"])]
     {
-        // A server of its own each time: for a while after a test the same one says that it is busy.
+        // A new server each time, because a server says for a while after a test that it is busy.
         let _server = serve(&running, &["iperf3", "-s", "-p", port], port.parse().unwrap());
         let text = left(&running, &[&["iperf3", "-J", "-c", "10.88.2.2", "-p", port], options].concat());
         let json: serde_json::Value = serde_json::from_str(&text).unwrap();
@@ -99,7 +99,7 @@ fn hping3_sees_open_and_closed_ports() {
     running.stop(Signal::SIGTERM);
 }
 
-/// Whatever scapy sends, the router goes on and accounts for it.
+/// The router survives everything that scapy sends, and accounts for it.
 #[test]
 fn scapy_does_not_break_it() {
     let faults = "[[path]]\nfrom = \"left\"\nto = \"right\"\nspec = \"mtu 600 fragment mss 500 delay 1ms 1ms corrupt 5% duplicate 5%\"\n";
@@ -158,7 +158,7 @@ for _ in range(3000):
     assert!(summary["dropped"]["malformed"]["packets"].as_u64().unwrap() > 100, "{summary:#}");
 }
 
-/// Damage is seen by the receiver's kernel and repaired by TCP; the application gets what was sent.
+/// The receiver's kernel detects the damage and TCP repairs it; the application gets the original data.
 #[test]
 fn damage_is_damage_to_the_receiving_kernel() {
     let faults = "[[path]]\nfrom = \"left\"\nto = \"right\"\n[[path.stage]]\ntype = \"corrupt\"\nprobability = \"3%\"\n";

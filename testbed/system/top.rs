@@ -24,7 +24,7 @@ impl Terminal {
         tmux.expect("tmux is installed (testbed/run does that)")
     }
 
-    /// What is on the screen, with the sequences for colours.
+    /// The content of the screen, with the sequences for colours.
     pub(crate) fn screen(&self) -> String {
         String::from_utf8(self.tmux(&["capture-pane", "-p", "-e"]).stdout).unwrap()
     }
@@ -62,7 +62,7 @@ fn ping(left: &str, count: &str) -> Output {
 fn top_shows_a_run_in_a_terminal_of_any_width_and_ends_by_a_key() {
     let control = unique();
     let (running, left) = lossy(&control);
-    // Shorter than it takes to get the numbers: keys must be heard all the same.
+    // Shorter than the time to get the numbers: keys must still work.
     let command = format!("{} top --control {control} --interval 5ms", env!("CARGO_BIN_EXE_faultwire"));
     let (wide, narrow) = (Terminal::new(80, 24, &command), Terminal::new(40, 24, &command));
     assert!(said(&ping(&left, "100")).contains("100 packets transmitted"));
@@ -93,7 +93,7 @@ fn top_shows_a_run_in_a_terminal_of_any_width_and_ends_by_a_key() {
         assert!(plain.lines().all(|line| line.chars().count() <= columns), "{screen}");
         assert!(plain.lines().any(|line| line.starts_with(">left>right/netem ")), "{screen}");
     }
-    // A terminal that takes no output stops neither the router nor the view's end.
+    // A terminal that accepts no output blocks neither the router nor the end of the view.
     narrow.type_key("C-s");
     assert!(said(&ping(&left, "50")).contains("50 packets transmitted"));
     for terminal in [&narrow, &wide] {
@@ -104,7 +104,7 @@ fn top_shows_a_run_in_a_terminal_of_any_width_and_ends_by_a_key() {
     assert!(summary["dropped"]["loss"]["packets"].as_u64().unwrap() > 10);
 }
 
-/// Keys choose a stage, pause it, change a number and mark the time; what is refused is told.
+/// Keys select a stage, pause it, change a parameter and set a mark; refusals are shown.
 #[test]
 fn top_steers_by_keys() {
     let (control, left, right) = (unique(), unique(), unique());
@@ -118,7 +118,7 @@ fn top_steers_by_keys() {
     let command = format!("{} top --control {control} --interval 3600s", env!("CARGO_BIN_EXE_faultwire"));
     let terminal = Terminal::new(80, 24, &command);
     let keys = |keys: &[&str]| keys.iter().for_each(|key| terminal.type_key(key));
-    // Nothing is shown before an interval is over, but for keys.
+    // Before the first interval is over, only keys change the screen.
     keys(&["Down"]);
     until("the second stage is chosen", || terminal.screen().contains(">left>right/netem"));
     keys(&["p"]);

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use crate::system::common::{Scratch, faultwire, said, send};
 
-/// A server, and an upstream that gives back what it gets.
+/// A server, and an upstream that echoes.
 pub(crate) struct Server {
     child: Child,
     api: SocketAddr,
@@ -26,7 +26,7 @@ pub(crate) struct Server {
     _said: BufReader<std::process::ChildStderr>,
 }
 
-/// What was answered.
+/// The answer.
 struct Answer {
     status: u16,
     head: String,
@@ -64,7 +64,7 @@ impl Server {
                 std::thread::spawn(move || {
                     let mut client = client.unwrap();
                     client.set_nodelay(true).unwrap();
-                    // A client may leave as it likes.
+                    // A client may close at any time.
                     let _ = std::io::copy(&mut client.try_clone().unwrap(), &mut client);
                 });
             }
@@ -93,7 +93,7 @@ impl Server {
         self.send(method, path, "", body)
     }
 
-    /// What must be answered by this status.
+    /// The answer to a request, which must have this status.
     fn must(&self, status: u16, method: &str, path: &str, body: &Value) -> Answer {
         let body = if body.is_null() { String::new() } else { body.to_string() };
         let answer = self.ask(method, path, &body);
@@ -112,7 +112,7 @@ impl Server {
         let fds = std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap();
         let links = fds.map(|fd| fd.unwrap().path());
         let is_netns = |path: &PathBuf| {
-            // One that is closed meanwhile is none.
+            // A file that was closed meanwhile does not count.
             std::fs::read_link(path).is_ok_and(|to| to.to_string_lossy().starts_with("net:["))
         };
         links.filter(is_netns).map(|path| File::open(path).unwrap()).collect()
@@ -134,7 +134,7 @@ impl Drop for Server {
     }
 }
 
-/// A resolver that hears every question and answers none, and the lines of a shell by which a program asks it.
+/// A resolver that never answers, and the shell lines that make a program use it.
 fn silent_resolver() -> (UdpSocket, Scratch, String) {
     let socket =
         (1..=254).find_map(|last| UdpSocket::bind((Ipv4Addr::new(127, 53, 53, last), 53)).ok()).unwrap();
@@ -173,7 +173,7 @@ fn connect(proxy: SocketAddr) -> TcpStream {
     stream
 }
 
-/// Sends so many bytes and reads as many back; how long that took.
+/// Sends this number of bytes and reads them back; returns the time.
 fn echo(stream: &TcpStream, bytes: usize) -> std::io::Result<Duration> {
     let start = now();
     std::thread::scope(|scope| {
@@ -184,7 +184,7 @@ fn echo(stream: &TcpStream, bytes: usize) -> std::io::Result<Duration> {
     Ok(start.elapsed())
 }
 
-/// How many bytes come until the end, and the error if that is one.
+/// The number of bytes until the end of the stream, and the error, if it ends with one.
 fn rest(mut stream: &TcpStream) -> (usize, Option<ErrorKind>) {
     let (mut all, mut buffer) = (0, vec![0; 65_536]);
     loop {
@@ -213,7 +213,7 @@ fn each_request_is_answered_as_toxiproxy_does() {
     let no_toxic = error("toxic not found", 404);
     let (proxies, a, toxics) = ("/proxies", "/proxies/a", "/proxies/a/toxics");
     let one = "/proxies/a/toxics/latency_downstream";
-    // In this order: each sees what those before have done.
+    // In this order: each step builds on the steps before it.
     let table: &[(&str, &str, &str, u16, &str)] = &[
         ("GET", proxies, "", 200, "{}"),
         ("POST", proxies, "", 400, &error("bad request body: EOF", 400)),
@@ -293,7 +293,7 @@ fn each_request_is_answered_as_toxiproxy_does() {
     }
     let browser = server.send("GET", "/version", "User-Agent: Mozilla/5.0 (X11)\r\n", "");
     assert_eq!((browser.status, browser.body.as_str()), (403, "User agent not allowed\n"));
-    // An address that is taken.
+    // An address that is in use.
     let holder = TcpListener::bind("127.0.0.1:0").unwrap();
     let busy = holder.local_addr().unwrap();
     let taken = server.must(
@@ -323,11 +323,11 @@ fn populate_leaves_what_is_the_same_alone() {
     assert_eq!(made["proxies"][0]["toxics"][0]["name"], "latency_downstream");
     assert_eq!(made["proxies"].as_array().unwrap().len(), 2);
     echo(&open, 10).unwrap();
-    // All addresses are those of both families, as Go has it.
+    // An unspecified address listens on both families, as in Go.
     let all: SocketAddr = made["proxies"][1]["listen"].as_str().unwrap().parse().unwrap();
     assert!(all.ip().is_unspecified());
     echo(&connect(SocketAddr::from(([127, 0, 0, 1], all.port()))), 10).unwrap();
-    // Another upstream is another proxy.
+    // A proxy with another upstream is replaced.
     let other = json!({ "name": "a", "listen": listen.to_string(), "upstream": "127.0.0.1:9" });
     let made = server.must(201, "POST", "/populate", &json!([other])).json();
     assert_eq!(made["proxies"][0]["toxics"], json!([]));

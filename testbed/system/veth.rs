@@ -46,7 +46,7 @@ fn pair(running: &Running, family: usize) -> (UdpSocket, UdpSocket) {
     (from, to)
 }
 
-/// Waits until faultwire has read all that was sent: the first packet of a flow goes through it, behind all else.
+/// Waits until faultwire has read all sent packets: the first packet of a new flow goes through it after all others.
 fn wait_for_faultwire(running: &Running, family: usize) {
     let from = bind(&running.left, LEFT[family], 0);
     let to = bind(&running.right, RIGHT[family], 0);
@@ -135,7 +135,7 @@ fn every_packet_has_one_hop_less() {
         from.send(&[7; 100]).unwrap();
         wait_for_faultwire(&running, family);
         assert_eq!(error(&from), Some(Errno::EHOSTUNREACH));
-        // And the flow goes on behind it.
+        // The flow continues after it.
         set_hops(64);
         from.send(&[8; 100]).unwrap();
         assert_eq!(hops(&to), 63);
@@ -257,7 +257,7 @@ fn a_command_has_the_same_link_on_either_device() {
     for (options, detail) in [
         (&["--device", "tun"][..], "tun type tun"),
         (&["--device", "veth"], " veth "),
-        // As root, on a kernel of today.
+        // As root, on a recent kernel.
         (&[], " veth "),
     ] {
         let command = [&["exec", "--both", "delay 5ms"], options, &["--", "sh", "-c", script]].concat();

@@ -1,4 +1,4 @@
-//! Whatever is said on a terminal fits its width, is coloured there, and is not where nobody wants it.
+//! All output on a terminal fits its width and is coloured, unless colours are turned off.
 
 use std::process::Stdio;
 
@@ -6,7 +6,7 @@ use crate::system::common::{Folder, Scratch, Terminal, config, faultwire, output
 
 const BINARY: &str = env!("CARGO_BIN_EXE_faultwire");
 
-/// What the binary says on a terminal of so many columns.
+/// The output of the binary on a terminal of this width.
 fn on_terminal(columns: u16, coloured: bool, arguments: &[&str]) -> String {
     let mut terminal = Terminal::of_size(columns, 24);
     let unset = if coloured { ["-u", "NO_COLOR"] } else { ["-u", "CLICOLOR"] };
@@ -35,7 +35,7 @@ fn plain(text: &str) -> String {
     out
 }
 
-/// Lines that are wider, but for single words: a path or a name that is longer than a line stays whole.
+/// The lines that are too wide, except for single long words, such as a path, which stay whole.
 fn too_wide(text: &str, columns: u16) -> Vec<&str> {
     // The line of usage is clap's, which does not break it; it has room in 80 columns.
     let is_wide = |line: &&str| {
@@ -54,7 +54,7 @@ fn assert_fits(arguments: &[&str], words: &str) {
             text.split_whitespace().collect::<Vec<_>>().join(" ").contains(words),
             "{arguments:?}: {text}"
         );
-        // Code to be copied stays as it is.
+        // Code that users copy is not wrapped.
         let prose = text.lines().filter(|line| {
             !(arguments[0] == "case" && line.starts_with("    ") && arguments[1] == "explain")
         });
@@ -158,7 +158,7 @@ fn colour_is_for_terminals_that_want_it() {
     };
     assert!(!piped("TERM", "xterm").contains('\u{1b}'), "a pipe");
     assert!(piped("CLICOLOR_FORCE", "1").contains('\u{1b}'), "forced");
-    // What is piped has its lines whole, for grep.
+    // Piped output has whole lines, for grep.
     let lines = piped("TERM", "xterm");
     assert!(lines.lines().any(|line| line.chars().count() > 80), "{lines}");
 }

@@ -1,6 +1,26 @@
-//! The text after the options in the help of `exec` and `attach`.
+//! The text after the options in the help of `faultwire` itself, `case`, `exec` and `attach`.
 
 use crate::config::spec;
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  faultwire exec --both 'delay 50ms loss 1%' -- sh -c 'ping -c3 $FAULTWIRE_HOST'
+  faultwire attach --container web --both 'delay 50ms loss 1%' --for 5m
+  faultwire case run mtu-100-receive
+  faultwire check configs/dsl.toml
+  faultwire run configs/dsl.toml
+  faultwire pcap in.pcap out.pcap --spec 'delay 20ms loss 1%'
+
+Every random decision depends on the seed, the connection (its service, and
+its number among the connections to that service) and the number of the packet
+in it. So with the printed seed the same packets fail again.";
+
+pub(super) const CASE_HELP: &str = "\
+Examples:
+  faultwire case list
+  faultwire case run mtu-100-receive
+  faultwire case explain mtu-100-receive
+  faultwire case run ./my-incident.toml";
 
 pub(super) const ATTACH_HELP: &str = "\
 IPv4 and IPv6 traffic of the device passes the faults; all other traffic stays

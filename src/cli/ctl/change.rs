@@ -27,8 +27,8 @@ pub(in crate::cli) enum Change {
         #[arg(value_name = "PATH", add = completions::of_paths())]
         path: String,
         /// What they do, as for `exec`
-        #[arg(value_name = "SPEC")]
-        spec: String,
+        #[arg(value_name = "SPEC", required = true)]
+        spec: Vec<String>,
         /// In front of this stage of the path [default: at the end]
         #[arg(long, value_name = "NAME")]
         before: Option<String>,
@@ -99,7 +99,7 @@ impl Change {
         Ok(match self {
             Self::Set { stage, what } => request("PATCH", of(stage)?, set(what)),
             Self::Add { path, spec, before } => {
-                let mut body = json!({ "spec": spec });
+                let mut body = json!({ "spec": spec.join(" ") });
                 if let Some(before) = before {
                     body["before"] = before.as_str().into();
                 }
@@ -183,6 +183,7 @@ fn resource_of(client: &Client, stage: &str) -> Result<String, CtlError> {
     };
     let what = match &named[..] {
         [only] => return Ok(resource(&text(only, "path"), stage)),
+        [] if stages.is_empty() => format!("there is no stage {stage}; there are: none"),
         [] => format!("there is no stage {stage}; there are: {}", ids(&mut stages.iter())),
         several => format!("several stages are called {stage}: {}", ids(&mut several.iter().copied())),
     };
@@ -206,6 +207,18 @@ pub(super) fn encoded(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn faults_to_add_need_no_quotes() {
+        let add = |words: &[&str]| {
+            let spec = words.iter().map(|word| (*word).to_owned()).collect();
+            Change::Add { path: "up".to_owned(), spec, before: None }
+        };
+        for words in [&["delay 20ms loss 5%"][..], &["delay", "20ms", "loss", "5%"]] {
+            let request = add(words).request(&Client::at("/nowhere")).unwrap();
+            assert_eq!(request.body, Some(json!({ "spec": "delay 20ms loss 5%" })));
+        }
+    }
 
     #[test]
     fn keys_are_told_from_specs() {

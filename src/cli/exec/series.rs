@@ -56,6 +56,10 @@ pub(super) fn series(asked: Asked<'_>) -> anyhow::Result<ExitCode> {
     if let (true, Some(ended)) = (args.summary, &last) {
         ended.tell()?;
     }
+    if let Some(ended) = &last {
+        ended.advise(args);
+    }
+    // The line to copy is the last one.
     out::note_line(format_args!("faultwire: {words}"));
     if let Some(line) = &again {
         out::note_raw(format_args!("{line}\n"));

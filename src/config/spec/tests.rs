@@ -379,6 +379,7 @@ fn each_mistake_says_what_would_be_right() {
         ("mtu 100 overhead 50", "\"overhead\" leaves 50 bytes of an MTU of 100 (at least 68 must be left)"),
         ("mtu 1400 icpm", "\"icpm\" is not a known word (did you mean \"icmp\"?)"),
         ("mss 0", "\"0\" is out of range (allowed: 1 to 65535)"),
+        ("netem delay 50ms", "\"netem\" is not needed (write only what follows it in tc"),
         (
             "inject rst",
             "\"inject\" is a stage of configuration files, not a word (write type = \"inject\" in",

@@ -361,6 +361,13 @@ fn unknown(token: &Token<'_>) -> SpecProblem {
         let what = format!("\"{text}\" is a unit that stands alone");
         return at(token, what, format!("write it directly behind its number, as in \"5{text}\""));
     }
+    if text == "netem" {
+        return at(
+            token,
+            "\"netem\" is not needed".to_owned(),
+            "write only what follows it in tc: \"delay 50ms\"",
+        );
+    }
     if types().any(|name| name == text) {
         let what = format!("\"{text}\" is a stage of configuration files, not a word");
         return at(token, what, format!("write type = \"{text}\" in a stage of a file"));

@@ -1,5 +1,7 @@
 //! The file as a whole: the case, its controls and its sweep, each read from its own version of the document.
 
+use std::collections::HashSet;
+
 use crate::config::ConfigError;
 use crate::config::reader::{Table, Value, rearranged};
 use crate::lab::case::expect::{read_expectation, read_expectations};
@@ -48,8 +50,9 @@ pub(super) fn read_case(text: &str, file: &str, name: &str) -> Result<Case, Conf
     }
     let Some((own_name, title, story, explain, seed)) = about.filter(|_| problems.is_empty()) else {
         // A problem of the case is also found in each of its controls.
+        let mut known = HashSet::new();
+        problems.retain(|problem| known.insert(problem.clone()));
         problems.sort_by_key(|problem| problem.place);
-        problems.dedup();
         return Err(ConfigError { problems });
     };
     Ok(Case { name: own_name.unwrap_or_else(|| name.to_owned()), title, story, explain, seed, trials })

@@ -95,6 +95,16 @@ fn every_mistake_is_reported_once_with_its_line() {
     assert!(text.contains("becuase: is not a known key (did you mean \"because\"?)"), "{text}");
 }
 
+/// Each control repeats the mistakes of the case.
+#[test]
+fn a_mistake_is_reported_once_however_many_controls_there_are() {
+    let text = "titel = \"t\"\n[[control]]\nname = \"a\"\n[[control]]\nname = \"b\"\n";
+    let error = problems(text);
+    for mistake in ["title: is missing", "titel: is not"] {
+        assert_eq!(error.matches(mistake).count(), 1, "{error}");
+    }
+}
+
 #[test]
 fn a_case_that_expects_nothing_is_refused() {
     let (text, _) = SMALL.split_once("[[expect]]").unwrap();

@@ -92,6 +92,18 @@ impl CaseStory {
             line_of(&mut text, format_args!("\n{}", trial.text(columns).trim_end_matches('\n')));
         }
         line_of(&mut text, format_args!("\n{} {} (seed {})", mark(self.pass()), self.name, self.seed));
+        text.push_str(&wrap(&self.failures(), columns));
+        text
+    }
+
+    /// The failed expectations of all trials, which stand far above the end of a long report.
+    fn failures(&self) -> String {
+        let mut text = String::new();
+        for trial in &self.trials {
+            for Verdict { see, seen, expected, .. } in trial.verdicts.iter().filter(|verdict| !verdict.pass) {
+                line_of(&mut text, format_args!("  {}: {see} = {seen}, expected {expected}", trial.name()));
+            }
+        }
         text
     }
 }
@@ -212,7 +224,8 @@ mod tests {
         let story = story(vec![trial(true), trial(false)]);
         let text = story.to_string();
         assert!(text.contains("FAIL traffic.get.outcome = timeout, expected ok\n         it fits"), "{text}");
-        assert!(text.ends_with("FAIL x (seed 7)\n"), "{text}");
+        let end = "FAIL x (seed 7)\n  control: no loss: traffic.get.outcome = timeout, expected ok\n";
+        assert!(text.ends_with(end), "{text}");
         assert!(text.contains("TCPTimeouts") && !text.contains("InErrs"), "{text}");
     }
 

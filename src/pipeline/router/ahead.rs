@@ -166,7 +166,7 @@ mod tests {
                     carried += 1;
                     continue;
                 }
-                // Everything else is shown, and what passed before is told first.
+                // Every other packet goes through the router; packets that passed before it are reported first.
                 for (key, Armed { flow, passed, .. }) in armed.drain() {
                     run.router.passed(flow, &key, 0, passed, now);
                 }
@@ -250,7 +250,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
 
-        /// Whatever the stages and the traffic.
+        /// For any stages and traffic.
         #[test]
         fn what_is_carried_past_fares_and_counts_as_if_shown(stages in laws::stages(), traffic in laws::traffic()) {
             assert_same(&stages, &traffic);
@@ -273,7 +273,7 @@ mod tests {
         }
     }
 
-    /// Whether a connection was opened before is known from its first packet on: others' pass, and its own are hit.
+    /// A connection's first packet shows whether it was opened before. Packets of other connections pass.
     #[test]
     fn connections_of_the_other_age_are_carried_past() {
         let segment = |flags, at: u32| {

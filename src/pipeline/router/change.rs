@@ -1,9 +1,9 @@
-//! Changing the paths of a router while packets are under way.
+//! Changing the paths of a router while it forwards packets.
 //!
-//! A stage that stays as it is keeps all its state. One whose parameters change begins anew under its old name: draws are those of
-//! its key, the flow and the packet's index, so they do not shift. If a stage that changes or goes holds packets, these leave first, by
-//! the stages that they know; what comes meanwhile waits in front of the path. So no packet is lost, overtaken or decided about
-//! twice because of a change.
+//! A stage that stays as it is keeps all its state. A stage whose parameters change starts again under its old name. Draws depend on
+//! the stage's key, the flow and the packet's index, so they do not shift. If a stage that changes or is removed holds packets, these
+//! packets leave first, through the old stages. New packets wait in front of the path meanwhile. So no packet is lost, overtaken or
+//! decided about twice because of a change.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::pipeline::params::{PathParams, RouterParams, SeatParams, growth, limi
 use crate::pipeline::router::path::{Entry, Path, Survives};
 use crate::pipeline::time::Instant;
 
-/// What cannot be changed while packets are under way.
+/// Why a router cannot be changed while it forwards packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ChangeError {
@@ -25,7 +25,7 @@ pub enum ChangeError {
          directions needs a path in each)"
     )]
     Fixed,
-    /// A place of a translator.
+    /// The seat of a translator.
     #[error(
         "a stage of type nat can be neither added, changed, moved nor removed while packets are under way"
     )]
@@ -33,29 +33,29 @@ pub enum ChangeError {
     /// Stages of a path that shares a link with others.
     #[error("the stages of paths that share a link cannot change while packets are under way")]
     Shared,
-    /// More stages than a path has room for.
+    /// More stages than a path may have.
     #[error("a path has at most {} stages", limits::STAGES)]
     Long,
-    /// Copies of copies.
+    /// Stages that make copies of copies.
     #[error("the stages of a path would make more than {} packets of one on average", limits::GROWTH)]
     Copies,
 }
 
-/// Paths for one worker's router in place of those that it has: made ready elsewhere, so that it costs the worker little.
+/// New paths for one worker's router. They are built on another thread, so that the change costs the worker little time.
 #[derive(Debug)]
 pub struct Change {
-    /// Those of the configuration.
+    /// The new paths of the configuration.
     pub(super) paths: Vec<Path>,
-    /// What the router has given up.
+    /// Old paths that the router has replaced.
     ended: Vec<Path>,
 }
 
 impl Change {
-    /// From `old`, which the router was built from or changed to last, to `new`. All workers' changes are made with the same `shared`,
-    /// which is that of `new`.
+    /// A change from `old`, from which the router was built or to which it was changed last, to `new`. The changes of all workers are
+    /// built with the same `shared`, which belongs to `new`.
     ///
     /// # Errors
-    /// If something else than stages differs.
+    /// If anything but stages differs.
     pub fn new(old: &RouterParams, new: &RouterParams, shared: &SharedState) -> Result<Self, ChangeError> {
         let bare = |params: &RouterParams| {
             let mut bare = params.clone();
@@ -77,14 +77,14 @@ impl Change {
         if new.paths.iter().any(grows) {
             return Err(ChangeError::Copies);
         }
-        // The queue of a shared link lives in one path, and the seats of the others lead there.
+        // The queue of a shared link is in one path, and the seats of the other paths refer to it.
         let has_share = |path: &PathParams| path.stages().any(|stage| stage.share().is_some());
         let mut changed = old.paths.iter().zip(&new.paths).filter(|(old, new)| old.seats != new.seats);
         if changed.any(|(old, new)| has_share(old) || has_share(new)) {
             return Err(ChangeError::Shared);
         }
         let (mut paths, _) = build(new, shared, FlowTable::capacity_for(new.flows));
-        // A path that leads back, and no pair had before, would change the route of flows that are known.
+        // A path for a pair of ports that had none would change the route of known flows.
         let ends = |paths: &[Path]| paths.iter().map(|path| (path.from, path.to)).collect::<Vec<_>>();
         if ends(&build(old, &Router::shared(old), 1).0) != ends(&paths) {
             return Err(ChangeError::Fixed);
@@ -94,17 +94,17 @@ impl Change {
     }
 }
 
-/// The places of translators in each path.
+/// The seats of translators in each path.
 fn places(params: &RouterParams) -> Vec<Vec<(usize, &SeatParams)>> {
     let is_translator = |(_, seat): &(usize, &SeatParams)| seat.stage().is_none();
     params.paths.iter().map(|path| path.seats.iter().enumerate().filter(is_translator).collect()).collect()
 }
 
 impl Router {
-    /// Puts the paths of `change` in place of those that there are, each as soon as the stages that end hold nothing. What the
-    /// router gives up is left in `change`, to be dropped elsewhere.
+    /// Replaces the paths by those of `change`, each path as soon as the stages that end hold nothing. The old paths are left in
+    /// `change`, to be dropped on another thread.
     pub fn change<E: Egress>(&mut self, change: &mut Change, now: Instant, egress: &mut E) {
-        // What is due has met the old stages.
+        // Packets that are due pass the old stages.
         self.poll(now, egress);
         change.ended.append(&mut self.ended);
         for (number, new) in std::mem::take(&mut change.paths).into_iter().enumerate() {
@@ -113,8 +113,8 @@ impl Router {
             if superseded.is_none() && path.params == new.params {
                 change.ended.push(new);
             } else {
-                // Another worker may have carried out already what still waits here. What ended there ends here too, or the workers
-                // would share the state of a stage with each other no more.
+                // Another worker may already have carried out a change that still waits here. A stage that ended there must end here
+                // too. Otherwise the workers would no longer share the state of that stage.
                 if let Some(superseded) = &superseded {
                     path.survive(&superseded.params);
                 }
@@ -126,15 +126,15 @@ impl Router {
         change.ended.append(&mut self.ended);
     }
 
-    /// From now on nothing enters path `number`, or what waits in front of it does.
+    /// Closes the entry of path `number`, or opens it and lets the waiting packets enter.
     pub fn freeze<E: Egress>(&mut self, number: u16, is_frozen: bool, now: Instant, egress: &mut E) {
         self.poll(now, egress);
         self.paths[usize::from(number)].entry.is_frozen = is_frozen;
         self.enter(number, now, egress);
     }
 
-    /// Carries out a change of path `number` that can be by now, and lets enter what waits in front of the path if nothing speaks
-    /// against it any more.
+    /// Carries out the pending change of path `number`, if this is possible now. Then lets waiting packets enter the path, if its
+    /// entry is open.
     pub(super) fn enter<E: Egress>(&mut self, number: u16, now: Instant, egress: &mut E) {
         let path = &mut self.paths[usize::from(number)];
         if let Some(new) = path.entry.pending.take() {
@@ -159,7 +159,7 @@ impl Router {
         }
     }
 
-    /// Path `number` becomes `new`, with what goes on of it.
+    /// Path `number` becomes `new` and keeps its stages that continue.
     fn switch(&mut self, number: u16, mut new: Path) {
         let path = &mut self.paths[usize::from(number)];
         std::mem::swap(path, &mut new);
@@ -186,7 +186,7 @@ impl Router {
         self.schedule.change(|_, rank, event| {
             match event {
                 Event::Resume(packet) if packet.path == number => {
-                    // Only stages that go on hold anything.
+                    // Only stages that continue hold packets.
                     packet.seat = seats[usize::from(packet.seat)].unwrap_or(packet.seat);
                 }
                 Event::Wake(at) if at.path == number => match seats[usize::from(at.seat)] {
@@ -201,7 +201,7 @@ impl Router {
         self.renew_returns();
     }
 
-    /// The second seats of stages that work in both directions, for the stages that there are now.
+    /// Renews the second seats of stages that work in both directions, for the present stages.
     fn renew_returns(&mut self) {
         let mut counted: Vec<(usize, Arc<str>, StageCounters)> = Vec::new();
         for (number, path) in self.paths.iter_mut().enumerate() {
@@ -230,7 +230,7 @@ impl Router {
         self.paths[usize::from(path)].entry.queue.push_back(packet);
     }
 
-    /// Lets all enter that waits in front of paths, whatever it waits for.
+    /// Lets all packets that wait in front of paths enter, whatever they wait for.
     pub(super) fn open_all<E: Egress>(&mut self, now: Instant, egress: &mut E) {
         for number in 0..self.paths.len() {
             let entry = &mut self.paths[number].entry;
@@ -252,7 +252,7 @@ fn has_same_gate(one: &SeatParams, other: &SeatParams) -> bool {
 }
 
 impl Path {
-    /// Of the seats that there are, only those that are also in `seats` may go on in a later change.
+    /// Of the present seats, only those that are also in `seats` may continue in a later change.
     fn survive(&mut self, seats: &[SeatParams]) {
         self.entry.survives.resize(self.params.len(), Survives::default());
         for (own, survives) in self.params.iter().zip(&mut self.entry.survives) {
@@ -262,7 +262,7 @@ impl Path {
         }
     }
 
-    /// For each of its own seats its place in `new`, if it goes on there.
+    /// For each of the path's own seats its index in `new`, if it continues there.
     pub(super) fn successors(&self, new: &Self) -> impl Iterator<Item = Option<usize>> {
         let survives = |at: usize| self.entry.survives.get(at).copied().unwrap_or_default().stage;
         self.params
@@ -272,7 +272,7 @@ impl Path {
     }
 }
 
-/// Whether `path` can become `new` now: what its stages hold is held by such as go on, in the same order.
+/// Whether `path` can become `new` now: only stages that continue, in the same order, hold packets.
 fn may_become(path: &Path, new: &Path) -> bool {
     if path.is_empty() {
         return true;

@@ -27,17 +27,17 @@ pub struct SeatId {
 pub(crate) enum Occupant {
     /// A stage.
     Stage(Impairment),
-    /// The other direction of a stage that lives at that seat of the opposite path. Both directions of a connection belong to
-    /// one worker, so the two seats are one worker's.
+    /// The other direction of a stage at that seat of the opposite path. Both directions of a connection belong to one worker, so
+    /// both seats do, too.
     Back(SeatId),
-    /// The queue of a link that several paths share: it lives at that seat.
+    /// The queue of a link that several paths share: it is at that seat.
     Guest(SeatId),
-    /// A translator, which is the router's and is asked there.
+    /// A translator, which belongs to the router and is asked at this seat.
     Translator(NatPlace),
 }
 
 impl Occupant {
-    /// The stage that lives here.
+    /// The stage at this seat.
     pub(crate) const fn stage(&self) -> Option<&Impairment> {
         match self {
             Self::Stage(stage) => Some(stage),
@@ -64,7 +64,7 @@ pub(crate) struct SharedSeat {
     pub(crate) gate: Shared,
 }
 
-/// A place in a path: who sits there, behind which gate, and what was done there.
+/// A place in a path: its stage or translator, its gate, and its counters.
 #[derive(Debug)]
 pub struct Seat {
     /// Its name in reports, which share it.
@@ -118,7 +118,7 @@ impl Seat {
     }
 }
 
-/// What packets go through from one port to another.
+/// The seats that packets pass from one port to another.
 #[derive(Debug)]
 pub struct Path {
     /// Index of the port they come in by.
@@ -139,19 +139,19 @@ pub struct Path {
     pub(crate) params: Vec<SeatParams>,
 }
 
-/// What comes to a path waits in front of it while the path is frozen, and before a change until the stages that it ends hold
-/// nothing any more: so nothing is lost or overtaken by it.
+/// The entry of a path. Packets wait in front of it while the path is frozen. They also wait before a change until the stages that
+/// end hold nothing, so that no packet is lost or overtaken because of the change.
 #[derive(Debug, Default)]
 pub(crate) struct Entry {
     pub(crate) is_frozen: bool,
     /// What the path becomes once it holds nothing.
     pub(crate) pending: Option<Box<Path>>,
     pub(crate) queue: VecDeque<Packet>,
-    /// For each of its own seats what of it may go on in the pending change; empty: all.
+    /// For each of the path's own seats, the part of it that may continue in the pending change; empty: everything.
     pub(crate) survives: Vec<Survives>,
 }
 
-/// What of a stage may go on in a change.
+/// The part of a stage that may continue in a change.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Survives {
     pub(crate) stage: bool,
@@ -168,7 +168,7 @@ impl Entry {
     /// Packets or trains that wait at most; more are dropped.
     pub(crate) const MOST: usize = 1 << 17;
 
-    /// Whether what comes now has to wait.
+    /// Whether arriving packets have to wait.
     pub(crate) fn is_closed(&self) -> bool {
         self.is_frozen || self.pending.is_some() || !self.queue.is_empty()
     }

@@ -96,7 +96,7 @@ mod tests {
         Spec::udp(972).frame()
     }
 
-    /// What leaves a stage that goes finds the clock of the stage behind it as it is now, not as it will be.
+    /// Packets that leave a removed stage find the next stage's clock in its present state, not in a later one.
     #[test]
     fn a_link_that_stays_is_not_ahead_of_its_time() {
         let (old, new) =
@@ -109,12 +109,12 @@ mod tests {
         run.replace(&old, &new);
         run.feed(ms(30), &frame());
         run.finish();
-        // The twenty leave one after the other from now on, and the last one behind them.
+        // The twenty packets leave one after the other from now on, and the last packet after them.
         let expected: Vec<u64> = (31..=51).map(|millis| millis * 1_000_000).collect();
         assert_eq!(run.times(), expected);
     }
 
-    /// A change of one stage neither loses nor lets go what another holds.
+    /// A change of one stage neither loses nor releases packets that another stage holds.
     #[test]
     fn a_stage_that_stays_holds_on() {
         for (old, new) in [
@@ -135,7 +135,7 @@ mod tests {
         }
     }
 
-    /// Whatever way a stage holds packets, they leave at once and in order when it goes, through others that go.
+    /// However a stage holds packets, they leave at once and in order when it is removed, also through other removed stages.
     #[test]
     fn what_a_stage_that_goes_holds_leaves_at_once() {
         for old in [

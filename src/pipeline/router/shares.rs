@@ -67,8 +67,8 @@ mod tests {
     }
 
     proptest! {
-        /// Two paths through one link fare as the same packets on one path: at the same times, in the same order, the same many
-        /// dropped and marked.
+        /// Two paths through one link give the same result as the same packets on one path: the same times and order, and the
+        /// same numbers of drops and marks.
         #[test]
         fn one_link_is_one_queue_whoever_comes(
             packets in prop::collection::vec((0_u64..400, any::<bool>(), 1_usize..500, any::<bool>()), 1..120),
@@ -95,7 +95,7 @@ mod tests {
         }
     }
 
-    /// Each path's counters tell of its own packets.
+    /// Each path counts its own packets.
     #[test]
     fn what_happens_in_a_shared_queue_is_counted_where_the_packet_is_from() {
         for queue in ["3", "3 head-drop", "3 codel", "3 pie", "3 red 1 2"] {
@@ -124,7 +124,7 @@ mod tests {
         assert_eq!((run.wires().len(), run.dropped(Reason::Shutdown)), (1, 3));
     }
 
-    /// Two workers that take turns get the rate of the one link together.
+    /// Two workers that take turns get the rate of the link together, not each for itself.
     #[test]
     fn workers_share_a_link_that_paths_share() {
         let params = params("10", true);
@@ -146,7 +146,7 @@ mod tests {
         assert!((2_000..=2_010).contains(&sent), "{sent}");
     }
 
-    /// A trigger that counts over a path counts that path's packets, though the link is another's too.
+    /// A trigger that counts over a path counts only that path's packets, although other paths share the link.
     #[test]
     fn the_gate_of_a_shared_link_is_its_paths_own() {
         let mut params = params("10", true);

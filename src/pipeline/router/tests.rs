@@ -9,7 +9,7 @@ use crate::pipeline::testing::{Run, Spec, stage};
 use crate::pipeline::time::Duration;
 use crate::pipeline::units::Probability;
 
-/// A router of so many ports, each with a prefix of its own: port `i` is 10.x.y.2/24 with `i = 256x + y`.
+/// A router with this number of ports, each with its own prefix: port `i` is 10.x.y.2/24 with `i = 256x + y`.
 fn ports(count: usize) -> RouterParams {
     let port = |i: usize| PortParams {
         name: format!("p{i}"),
@@ -45,8 +45,8 @@ fn way(router: &mut Router, from: usize, to: usize) -> Option<usize> {
     out.0
 }
 
-/// Every pair of ports has its own faults and no other's, up to the largest router; and the memory for them grows with
-/// the ports, not with the pairs.
+/// Every pair of ports has only its own faults, up to the largest router. The memory grows with the number of ports, not of
+/// pairs.
 #[test]
 fn faults_are_those_of_the_pair_of_ports_however_many_there_are() {
     for count in [2, 255, 256, 257, 300, limits::PORTS] {
@@ -104,7 +104,7 @@ fn the_way_back_meets_stages_in_reverse() {
     assert_eq!(seen, [("b/back", 1), ("a/back", 1)]);
 }
 
-/// It passes in its turn, and is nowhere held: the next one finds its place free.
+/// The packet passes in order and is not held anywhere: the next packet finds its slot free.
 #[test]
 fn a_packet_that_is_due_at_once_does_not_wait() {
     use crate::pipeline::params::{ReplayEnd, ReplayParams, ReplayRow};
@@ -150,7 +150,7 @@ fn a_stage_for_both_directions_knows_its_home_by_any_number() {
     assert_eq!(sent(&first), sent(&second));
 }
 
-/// A train that is told wire packet by wire packet was counted once: only the first one's transmission is known.
+/// A train that is reported one wire packet at a time is counted once: only the transmission of its first packet is known.
 #[test]
 fn the_transmission_of_what_is_dropped_is_told_once() {
     struct Drops(Vec<u8>);
@@ -180,7 +180,7 @@ fn the_transmission_of_what_is_dropped_is_told_once() {
     assert_eq!(drops.0, [2, 0, 0]);
 }
 
-/// What a device does not take was not sent.
+/// A packet that a device refuses is not counted as sent.
 #[test]
 fn a_refused_packet_is_told_as_dropped() {
     let mut run = Run::new(Vec::new());
@@ -189,7 +189,7 @@ fn a_refused_packet_is_told_as_dropped() {
     assert_eq!((run.dropped(Reason::DeviceRefused), run.router.counters().sent.packets), (3, 0));
 }
 
-/// What waits in a bottleneck is told when it begins to wait and when it goes on.
+/// A packet that waits in a bottleneck is reported when it begins to wait and when it continues.
 #[test]
 fn the_waits_of_a_bottleneck_are_told() {
     let mut run = Run::new(spec::parse("dualpi2 8mbit").unwrap().stages);

@@ -1,4 +1,4 @@
-//! However an attachment ends, traffic goes on.
+//! However an attachment ends, traffic continues.
 
 use super::*;
 
@@ -8,7 +8,7 @@ fn what_waits_is_let_go_in_order_at_the_end() {
     let receiver = netns(&hosts.peer).run(|| UdpSocket::bind((PEER[0], 0)).unwrap()).unwrap();
     let sender = netns(&hosts.target).run(|| UdpSocket::bind("10.87.0.1:0").unwrap()).unwrap();
     let attached = hosts.attach(&["--up", "delay 60s", "--down", "delay 60s"]);
-    // Known neighbours: what waits must be these datagrams.
+    // The neighbours are known, so that only these datagrams wait.
     let to = receiver.local_addr().unwrap();
     for number in 0..100_u8 {
         sender.send_to(&[number], to).unwrap();
@@ -34,7 +34,7 @@ fn what_comes_while_it_ends_returns_too() {
     receiver.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     let (is_over, came) = (AtomicBool::new(false), AtomicU64::new(0));
     std::thread::scope(|scope| {
-        // Few at a time, so that no queue overflows: each that is sent arrives.
+        // Few at a time, so that no queue overflows: each datagram arrives.
         scope.spawn(|| {
             let mut buffer = [0; 8];
             for _ in 0..50 {
@@ -126,7 +126,7 @@ fn a_device_that_is_removed_or_moved_ends_the_attachment() {
 const KILLS: usize = 200;
 const EARLY: usize = 40;
 
-/// Whenever it is killed, traffic flows at once, and nothing is left.
+/// Whenever faultwire is killed, traffic flows again, and nothing remains.
 #[test]
 fn two_hundred_kills_under_load_lose_no_connection() {
     let hosts = Hosts::new();
@@ -162,7 +162,7 @@ fn two_hundred_kills_under_load_lose_no_connection() {
             let mut stderr = BufReader::new(child.stderr.take().unwrap());
             let mut held = Vec::new();
             if round % (KILLS / EARLY) == 0 {
-                // At a random moment of the start: the moment is what is tested.
+                // At a random moment of the start, which is what this test varies.
                 clock::pause(Duration::from_micros(number % 50_000));
             } else {
                 let mut heard = String::new();
@@ -191,7 +191,7 @@ fn two_hundred_kills_under_load_lose_no_connection() {
     exchange(&mut connection, 1_000_000);
 }
 
-/// Ends the load when it goes.
+/// Ends the load when it is dropped.
 struct Stop<'a>(&'a AtomicBool);
 
 impl Drop for Stop<'_> {

@@ -1,4 +1,4 @@
-//! What cannot be attached to, and what the end says.
+//! Refused targets, and the messages at the end.
 
 use super::*;
 
@@ -146,7 +146,7 @@ fn the_default_device_may_have_several_gateways() {
     }
 }
 
-/// A device of others may have such a name.
+/// A device of another program may have such a name.
 #[test]
 fn a_foreign_device_is_not_ours_by_its_name() {
     let hosts = Hosts::new();
@@ -160,7 +160,7 @@ fn a_foreign_device_is_not_ours_by_its_name() {
     }
 }
 
-/// What the doctor says of a capability is what the commands find.
+/// `doctor` and the commands agree about each capability.
 #[test]
 fn the_doctor_finds_what_attach_needs() {
     let output = output(&["doctor", "--json"]);

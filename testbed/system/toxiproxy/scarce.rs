@@ -1,4 +1,4 @@
-//! A resolver that is silent, and file descriptors that are scarce.
+//! A resolver that does not answer, and scarce file descriptors.
 
 use super::*;
 
@@ -15,7 +15,7 @@ fn nothing_waits_for_a_resolver_that_is_silent() {
             let length = slow.len();
             write!(stream, "POST /proxies HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n{slow}")
                 .unwrap();
-            // It ends without an answer.
+            // The request ends without an answer.
             stream.read_to_end(&mut Vec::new())
         });
         is_asked(&resolver);
@@ -34,7 +34,7 @@ fn nothing_waits_for_a_resolver_that_is_silent() {
     assert_eq!(server.child.wait().unwrap().code(), Some(0));
 }
 
-/// Connections that are given up while the resolver is silent leave room for changes.
+/// Requests whose clients leave while the resolver does not answer make room for changes.
 #[test]
 fn lookups_that_nobody_waits_for_keep_their_number() {
     let (resolver, _file, lines) = silent_resolver();
