@@ -17,7 +17,7 @@ const LAYERS: [&[&str]; 9] = [
     &["journal"],
     &["engine"],
     &["http.rs"],
-    &["capture", "control", "hosts", "lab", "reach", "running", "toxiproxy"],
+    &["capture", "control", "hosts", "lab", "reach", "running.rs", "toxiproxy"],
 ];
 
 fn root() -> &'static Path {

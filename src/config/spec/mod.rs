@@ -29,6 +29,7 @@ pub(super) use words::{MTU, Word, stage};
 #[cfg(feature = "cli")]
 pub(crate) use words::all as words;
 
+#[cfg(feature = "cli")]
 pub(crate) use clause::UNAIMED_DROP;
 pub use words::usages;
 
