@@ -162,8 +162,18 @@ impl Attachment {
         };
         let devices =
             Devices { device: device.index, outer: index(&outer_name)?, inner: index(&inner_name)? };
-        let programs = Programs::load(devices, number, cache)?;
         let mut notices = Vec::new();
+        // The kernel cuts a train that is too long for a TAP into single packets, so a flow of long and short trains would pass by
+        // two ways at once.
+        let cache = cache.filter(|_| !device.is_big);
+        if device.is_big {
+            notices.push(format!(
+                "{0} makes trains of over 64 KiB (BIG TCP): all packets go through faultwire, one by one, which is slow; \
+                 `ip link set {0} gso_max_size 65536 gro_max_size 65536` avoids that",
+                device.name
+            ));
+        }
+        let programs = Programs::load(devices, number, cache)?;
         if granted.offload != Offload::Uso {
             notices.push(format!(
                 "this kernel grants TAP devices {} offload only; bulk transfers will be slower",

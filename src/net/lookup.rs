@@ -17,6 +17,9 @@ use crate::net::error::NetError;
 use crate::net::link::{self, ALIAS, in_netns};
 use crate::net::netns::Netns;
 
+/// Bytes of the longest train that other devices take, TAP devices among them: `GSO_LEGACY_MAX_SIZE` of the kernel.
+const LARGEST_TRAIN: u32 = 65_536;
+
 /// A device that exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "facts that do not depend on each other")]
@@ -33,6 +36,8 @@ pub struct Device {
     pub is_up: bool,
     /// It has the alias that faultwire gives to its own devices.
     pub is_ours: bool,
+    /// Its trains may be longer than 64 KiB (BIG TCP).
+    pub is_big: bool,
     /// The device of the same namespace that its packets leave by (of a VLAN or macvlan device), or the other end of a pair.
     lower: Option<u32>,
     /// The bridge or bond of which it is a part.
@@ -125,6 +130,13 @@ pub fn devices(netns: &Netns) -> Result<Vec<Device>, NetError> {
                 .attributes
                 .iter()
                 .any(|attribute| matches!(attribute, LinkAttribute::IfAlias(alias) if alias == ALIAS)),
+            is_big: link.attributes.iter().any(|attribute| match attribute {
+                LinkAttribute::GsoMaxSize(bytes)
+                | LinkAttribute::GroMaxSize(bytes)
+                | LinkAttribute::GsoIpv4MaxSize(bytes)
+                | LinkAttribute::GroIpv4MaxSize(bytes) => *bytes > LARGEST_TRAIN,
+                _ => false,
+            }),
             lower: link.attributes.iter().find_map(|attribute| match attribute {
                 LinkAttribute::Link(index) if !is_elsewhere(&link) => Some(*index),
                 _ => None,

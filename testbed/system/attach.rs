@@ -96,6 +96,11 @@ pub(crate) struct Attached {
 
 impl Attached {
     pub(crate) fn start(options: &[&str]) -> Self {
+        Self::start_until(options, "attached to")
+    }
+
+    /// Starts, and waits for these words.
+    fn start_until(options: &[&str], words: &str) -> Self {
         let mut child = faultwire()
             .args([&["attach", "--json"], options].concat())
             .stdin(Stdio::null())
@@ -104,7 +109,7 @@ impl Attached {
             .spawn()
             .unwrap();
         let mut attached = Self { stderr: BufReader::new(child.stderr.take().unwrap()), child };
-        attached.wait_for("attached to");
+        attached.wait_for(words);
         attached
     }
 

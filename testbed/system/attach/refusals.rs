@@ -146,6 +146,28 @@ fn the_default_device_may_have_several_gateways() {
     }
 }
 
+/// Trains of over 64 KiB, which do not fit a TAP, take the same way as all others.
+#[test]
+fn big_tcp_is_said_and_stays_in_order() {
+    let hosts = Hosts::new();
+    for netns in [&hosts.target.0, &hosts.peer.0] {
+        let sizes = ["gso_max_size", "200000", "gro_max_size", "200000"];
+        ip(&[&["-n", netns, "link", "set", "eth0"][..], &sizes].concat());
+    }
+    let mut connection = hosts.connect(PEER[1]);
+    let mut attached = Attached::start_until(
+        &["--netns", &hosts.target.0, "--dev", "eth0", "--both", "udp port 9: drop"],
+        "BIG TCP",
+    );
+    attached.wait_for("attached to");
+    exchange(&mut connection, 3_000_000);
+    let summary = attached.stop(Signal::SIGINT);
+    assert!(field(&summary, "/hooks/up/detoured") > 0, "{summary:#}");
+    for way in ["up", "down"] {
+        assert_eq!(field(&summary, &format!("/hooks/{way}/passed")), 0, "{summary:#}");
+    }
+}
+
 /// A device of another program may have such a name.
 #[test]
 fn a_foreign_device_is_not_ours_by_its_name() {
