@@ -122,7 +122,7 @@ impl Attachment {
         let paths = self.wire().summary()?.total.paths;
         Ok([TARGET, NETWORK].map(|from| {
             let stages = paths.iter().filter(|path| path.from == from).flat_map(|path| &path.stages);
-            stages.map(|stage| (stage.name.clone(), stage.counters)).collect()
+            stages.map(|stage| (stage.name.to_string(), stage.counters)).collect()
         }))
     }
 
