@@ -1,11 +1,14 @@
 //! The files of a capture of a running router: one file, or several with rotation.
 
 use std::fs::{File, OpenOptions};
-use std::io::{Seek, SeekFrom, Write};
+use std::io::{ErrorKind, Seek, SeekFrom, Write};
 use std::num::NonZeroU32;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use crate::capture::bytes::Order;
+use crate::capture::source::block;
 
 /// The rules for starting another file, and the number of files that are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -98,23 +101,53 @@ impl Files {
         Ok(())
     }
 
-    /// Appends whole blocks. If they do not fit, the file ends before them.
+    /// Appends whole blocks. If they do not fit, the file ends with the last one that does.
     ///
     /// # Errors
     /// If they cannot be written.
-    pub(super) fn write(&mut self, blocks: &[u8]) -> std::io::Result<()> {
-        match self.file.write_all(blocks) {
-            Ok(()) => {
-                self.good += blocks.len() as u64;
-                Ok(())
+    pub(super) fn write(&mut self, blocks: &[u8]) -> Result<(), Short> {
+        let mut written = 0;
+        let error = loop {
+            if written == blocks.len() {
+                self.good += written as u64;
+                return Ok(());
             }
-            Err(error) => {
-                // A pipe has no length to cut.
-                let _ = self.file.set_len(self.good);
-                Err(error)
+            match self.file.write(&blocks[written..]) {
+                Ok(0) => break ErrorKind::WriteZero.into(),
+                Ok(count) => written += count,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => break error,
             }
-        }
+        };
+        let (length, packets) = whole(&blocks[..written]);
+        self.good += length as u64;
+        // A pipe has no length to cut.
+        let _ = self.file.set_len(self.good);
+        Err(Short { error, packets })
     }
+}
+
+/// Blocks that were not all written.
+#[derive(Debug)]
+pub(super) struct Short {
+    /// Why.
+    pub(super) error: std::io::Error,
+    /// Packets in the blocks that were.
+    pub(super) packets: u64,
+}
+
+/// The length of the blocks in `bytes` that are whole, and the packets among them.
+fn whole(bytes: &[u8]) -> (usize, u64) {
+    let (mut at, mut packets) = (0, 0);
+    while at + 8 <= bytes.len() {
+        let length = Order::Little.u32(bytes, at + 4) as usize;
+        if length == 0 || at + length > bytes.len() {
+            break;
+        }
+        packets += u64::from(Order::Little.u32(bytes, at) == block::ENHANCED);
+        at += length;
+    }
+    (at, packets)
 }
 
 /// Name of file `number`: `a.pcapng`, `a-2.pcapng`, `a-3.pcapng`.
@@ -143,6 +176,24 @@ mod tests {
             ["x/a.b.pcapng", "x/a.b-2.pcapng", "x/a.b-13.pcapng"].map(PathBuf::from)
         );
         assert_eq!(names("a")[1], PathBuf::from("a-2"));
+    }
+
+    #[test]
+    fn only_whole_blocks_count() {
+        let block = |kind: u32, words: u32| [kind, words * 4].into_iter().chain((2..words).map(|_| 0));
+        let words = block(1, 5).chain(block(block::ENHANCED, 10)).chain(block(block::ENHANCED, 9));
+        let bytes: Vec<u8> = words.flat_map(u32::to_le_bytes).collect();
+        for length in 0..=bytes.len() {
+            let expected = match length {
+                ..20 => (0, 0),
+                20..60 => (20, 0),
+                60..96 => (60, 1),
+                _ => (96, 2),
+            };
+            assert_eq!(whole(&bytes[..length]), expected, "{length}");
+        }
+        // What is no block ends them.
+        assert_eq!(whole(&[0; 64]), (0, 0));
     }
 
     #[test]

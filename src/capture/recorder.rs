@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::capture::bytes::{Order, halves, length32};
-use crate::capture::files::{Files, Rotation};
+use crate::capture::files::{Files, Rotation, Short};
 use crate::capture::link::LinkType;
 use crate::capture::options::{self, EPB_PACKETID, EPB_VERDICT, IF_DESCRIPTION, IF_NAME, ISB_DROPPED};
 use crate::capture::sink::{self, Format};
@@ -149,7 +149,10 @@ impl Recorder {
                     self.sink.output().clear();
                     (self.pending, self.waited) = (0, Duration::ZERO);
                 }
-                Err(error) => self.fail(error),
+                Err(Short { error, packets }) => {
+                    self.pending -= packets;
+                    self.fail(error);
+                }
             }
         }
     }

@@ -343,6 +343,25 @@ fn a_full_disk_ends_the_capture_and_not_the_run() {
     assert!(wires(Path::new(&capture)).len() >= 40);
 }
 
+/// The first packets that are written find room for a part of them: the file has those, and what it lacks is counted.
+#[test]
+fn a_capture_ends_with_the_last_packet_that_fits() {
+    let folder = Folder::small();
+    let capture = folder.file("c.pcapng");
+    std::fs::write(folder.file("filler"), vec![0; 50 << 10]).unwrap();
+    let ping = "ping -q -c 1 -W 60 -s 60000 $FAULTWIRE_HOST >&2";
+    let arguments = ["exec", "--pcap", &capture, "--summary", "--json", "--", "sh", "-c", ping];
+    let ended = output(&arguments);
+    let text = said(&ended);
+    assert_eq!(ended.status.code(), Some(125), "{text}");
+    let summary: Value = serde_json::from_slice(&ended.stdout).unwrap();
+    let (packets, _) = counted(&std::fs::read(&capture).unwrap());
+    assert!(packets > 0, "{text}");
+    let missing = expected(&summary) - packets;
+    assert!(text.contains(&format!("; {missing} packets were not written")), "{packets}: {text}");
+    assert_eq!(wires(Path::new(&capture)).len() as u64, packets);
+}
+
 #[test]
 fn run_and_cases_are_captured() {
     let folder = Folder::new();
