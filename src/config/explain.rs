@@ -92,7 +92,7 @@ impl Explainer<'_> {
     }
 
     fn netem(&mut self, netem: &NetemParams) {
-        let duplicate = self.chance("duplicate", "sends twice", netem.duplicate);
+        let duplicate = self.chance("duplicate", "sends a copy of", netem.duplicate);
         self.to.numbers.duplicate = duplicate;
         self.loss(netem);
         self.to.numbers.corrupt = self.chance("corrupt", "flips one bit of", netem.corrupt);
@@ -165,7 +165,7 @@ impl Explainer<'_> {
         let does = if netem.ecn { "marks (where ECN allows, else drops)" } else { "drops" };
         let runs = match run {
             Some(run) if run.is_finite() => format!("; {run:.2} in a row on average"),
-            Some(_) => "; once it has begun it never ends".to_owned(),
+            Some(_) => "; once begun, it never ends".to_owned(),
             None => String::new(),
         };
         self.says(format!("loss: {does} {} of the packets{how}{runs}", percent(share)));
@@ -180,7 +180,7 @@ impl Explainer<'_> {
         let share = if p == 0.0 { 0.0 } else { 1.0 / (f64::from(netem.gap) - 1.0 + 1.0 / p) };
         self.to.numbers.reorder = Some(share);
         self.says(format!(
-            "reorder: lets {} of the packets leave at once, before those that still wait for their delay; it shows only where \
+            "reorder: lets {} of the packets leave at once, before packets that wait for their delay; this has an effect only if \
              packets follow each other within the delay ({})",
             percent(share),
             netem.delay.as_ref().map_or_else(String::new, |delay| delay.delay.to_string())
@@ -218,7 +218,7 @@ impl Explainer<'_> {
         let [first, second, third, last] = alike.map(|correlation| format!("{correlation:.3}"));
         self.to.numbers.jitter_half_life_seconds = Some(pace.half_life());
         self.says(format!(
-            "jitter: wanders smoothly to keep the order, so delays of packets near each other are correlated: {first} for packets \
+            "jitter: changes slowly to keep the order, so delays of close packets are correlated: {first} for packets \
              1 ms apart, {second} for 10 ms, {third} for 100 ms, {last} for 1 s (half-life {})",
             millis(pace.half_life())
         ));
@@ -241,8 +241,8 @@ impl Explainer<'_> {
             let wait = TC_LIMIT as f64 * PACKET_BITS / rate.rate.bits_per_sec() as f64;
             self.to.numbers.worst_queue_seconds = Some(wait);
             self.says(format!(
-                "queue: {TC_LIMIT} packets may wait for the rate, not counting those on the line; a full queue of full-sized \
-                 ones takes {}",
+                "queue: {TC_LIMIT} packets may wait for the rate, not counting the delay line; a full queue of full-sized packets \
+                 takes {}",
                 millis(wait)
             ));
         }
@@ -255,7 +255,7 @@ impl Explainer<'_> {
             let wait = limit * PACKET_BITS / rate;
             self.to.numbers.worst_queue_seconds = Some(wait);
             self.says(format!(
-                "limit: {limit} packets{given}; a full queue of full-sized ones takes {}",
+                "limit: {limit} packets{given}; a full queue of full-sized packets takes {}",
                 millis(wait)
             ));
         }
@@ -268,7 +268,7 @@ impl Explainer<'_> {
 
 fn alike(chance: Correlated) -> String {
     if chance.correlation == Probability::ZERO {
-        return ", each by itself".to_owned();
+        return ", independently".to_owned();
     }
     format!(", neighbours alike ({} correlation)", chance.correlation)
 }

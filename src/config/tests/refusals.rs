@@ -352,10 +352,10 @@ fn what_is_probably_not_meant_is_a_warning() {
     for (spec, part) in [
         (
             "delay 100ms rate 1gbit limit 1000",
-            "stage netem: limit 1000 counts the packets on the line too: over 100.000 ms it lets through 120.000 Mbit/s",
+            "stage netem: limit 1000 counts the delay line too: over 100.000 ms it lets through 120.000 Mbit/s",
         ),
         ("delay 100ms limit 100", "it lets through at most 12.000 Mbit/s"),
-        ("mtu 1400", "stage mtu: packets above 1400 bytes vanish"),
+        ("mtu 1400", "stage mtu: packets above 1400 bytes are dropped silently"),
         ("mtu 1000 icmp", "stage mtu: 1000 bytes are less than IPv6 can work with (1280)"),
     ] {
         let plan = plan(&format!("[[path]]\nfrom = \"left\"\nto = \"right\"\nspec = \"{spec}\"\n"));

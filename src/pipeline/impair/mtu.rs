@@ -72,7 +72,7 @@ impl Blueprint for MtuParams {
         let mut traps = Vec::new();
         if self.action == MtuAction::Drop {
             traps.push(format!(
-                "packets above {longest} bytes vanish without a word: a black hole. With \"icmp\" the sender is told, and \
+                "packets above {longest} bytes are dropped silently (a black hole). With \"icmp\" the sender gets an error, and \
                  path MTU discovery works"
             ));
         }
@@ -255,6 +255,6 @@ mod tests {
         );
         let black_hole = traps(1_500, 100, MtuAction::Drop, true);
         assert_eq!(black_hole.len(), 1);
-        assert!(black_hole[0].starts_with("packets above 1400 bytes vanish"), "{black_hole:?}");
+        assert!(black_hole[0].starts_with("packets above 1400 bytes are dropped silently"), "{black_hole:?}");
     }
 }

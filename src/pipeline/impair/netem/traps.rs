@@ -26,7 +26,7 @@ fn share(netem: &NetemParams, word: &str, chance: Correlated) -> Option<String> 
     (real < 0.95 * chance.probability.as_f64()).then(|| {
         format!(
             "{word} {} with {} correlation is {} in netem: its correlation averages random numbers, so that extreme ones \
-             become rare. Mode exact keeps the share; netem without correlation does too",
+             become rare. Mode exact keeps the share, and so does netem without correlation",
             chance.probability,
             chance.correlation,
             percent(real)
@@ -36,7 +36,7 @@ fn share(netem: &NetemParams, word: &str, chance: Correlated) -> Option<String> 
 
 /// A loss chain that loses nothing.
 fn nothing(rate: f64) -> Option<String> {
-    (rate == 0.0).then(|| "this chain of losses loses nothing in the long run".to_owned())
+    (rate == 0.0).then(|| "this loss model loses nothing in the long run".to_owned())
 }
 
 fn jitter(netem: &NetemParams) -> Vec<String> {
@@ -45,7 +45,7 @@ fn jitter(netem: &NetemParams) -> Vec<String> {
     if netem.mode == Mode::Netem {
         traps.push(format!(
             "jitter reorders in netem: packets that follow within {} of each other may arrive in another order, which TCP \
-             takes for loss. Mode exact keeps the order",
+             interprets as loss. Mode exact keeps the order",
             delay.jitter
         ));
     }
@@ -53,14 +53,14 @@ fn jitter(netem: &NetemParams) -> Vec<String> {
     let reach = if delay.distribution == Distribution::Uniform { jitter } else { 3.0 * jitter };
     if reach > mean {
         traps.push(format!(
-            "a jitter of {} around {} would often leave before it came: no packet does, so the mean is longer than {}",
+            "a jitter of {} around {} gives many negative delays: they become 0, so the mean is longer than {}",
             delay.jitter, delay.delay, delay.delay
         ));
     }
     if netem.delay_correlation > Probability::ZERO && netem.mode == Mode::Netem {
         traps.push(format!(
-            "{} correlation of the jitter does next to nothing in netem: it takes a correlated number modulo the size of \
-             the table (or twice the jitter), and what is left is as good as independent",
+            "{} correlation of the jitter has almost no effect in netem: netem takes the correlated number modulo the size of \
+             the table (or twice the jitter), and the result is practically independent",
             netem.delay_correlation
         ));
     }
@@ -69,13 +69,13 @@ fn jitter(netem: &NetemParams) -> Vec<String> {
 
 fn absorbed(netem: &NetemParams) -> Option<String> {
     (netem.mode == Mode::Netem && netem.rate.is_some() && netem.delay.is_some()).then(|| {
-        "a rate absorbs the delay in netem: what is queued counts as delay already, so that under load packets take less \
-         than delay and queue together. Mode exact keeps them apart"
+        "a rate absorbs the delay in netem: the time in the queue counts as delay, so that under load packets take less \
+         than delay and queue together. Mode exact adds the two"
             .to_owned()
     })
 }
 
-/// The limit counts the packets on the line too, so that a small one cuts the throughput.
+/// The limit counts the delay line too, so a small one cuts the throughput.
 fn limit(netem: &NetemParams) -> Option<String> {
     let implied = (netem.mode == Mode::Netem).then_some(TC_LIMIT);
     let limit = netem.limit.or(implied)? as f64;
@@ -87,7 +87,7 @@ fn limit(netem: &NetemParams) -> Option<String> {
     let carried = limit * PACKET_BITS / delay;
     match netem.rate.map(|rate| rate.rate.bits_per_sec() as f64) {
         Some(rate) if rate > carried => Some(format!(
-            "limit {limit}{given} counts the packets on the line too: over {} it lets through {}, less than the rate; at \
+            "limit {limit}{given} counts the delay line too: over {} it lets through {}, less than the rate; at \
              least {} packets are needed",
             millis(delay),
             mbit(carried),
@@ -95,7 +95,7 @@ fn limit(netem: &NetemParams) -> Option<String> {
         )),
         Some(_) => None,
         None => Some(format!(
-            "limit {limit}{given} counts the packets on the line: over {} it lets through at most {} of full-sized packets",
+            "limit {limit}{given} counts the delay line: over {} it lets through at most {} of full-sized packets",
             millis(delay),
             mbit(carried)
         )),
