@@ -204,10 +204,10 @@ impl Tap {
         }
     }
 
-    /// Says that data of `flow` up to `end` has passed unseen.
-    pub fn passed(&mut self, flow: FlowRef, end: u32) {
+    /// Says that data of `flow` from `from` (what [`Self::end`] was then) until `until` has passed unseen.
+    pub fn passed(&mut self, flow: FlowRef, from: u32, until: u32) {
         if let Some(flows) = &mut self.flows {
-            flows.of(flow).pass(end);
+            flows.of(flow).pass(from, until);
         }
     }
 
