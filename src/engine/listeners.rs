@@ -1,5 +1,6 @@
 //! The taps of a worker: of the run's journal, of its capture, and of temporary readers of events.
 
+use crate::engine::cache::Passed;
 use crate::journal::tap::Told;
 use crate::journal::{Kind, Tap};
 use crate::pipeline::aim::flow::FlowRef;
@@ -56,9 +57,9 @@ impl Listeners {
         own.fold(0, |count, (_, tap)| count.max(tap.transmission(packet)))
     }
 
-    /// Data of `flow` up to the sequence number `end` has passed unseen.
-    pub(super) fn passed(&mut self, flow: FlowRef, end: u32) {
-        self.taps.iter_mut().for_each(|(_, tap)| tap.passed(flow, end));
+    /// TCP data has passed unseen.
+    pub(super) fn passed(&mut self, Passed { flow, from, until }: Passed) {
+        self.taps.iter_mut().for_each(|(_, tap)| tap.passed(flow, from, until));
     }
 
     /// One behind the highest sequence number of TCP data of `flow`; `None` if no tap follows flows, or not this one.

@@ -178,15 +178,18 @@ impl Worker {
         let (router, buffer, queues) = (&mut self.router, &mut self.buffer, &mut self.queues);
         let packet = &buffer[HEADROOM..HEADROOM + length];
         let arrived = self.caches.arrived(port, packet, router, now);
-        if let Some((flow, end)) = arrived.passed {
-            queues.listeners.passed(flow, end);
+        if let Some(passed) = arrived.passed {
+            queues.listeners.passed(passed);
         }
         let flow = match wire {
             None => router.receive(port, buffer, length, offload, now, queues),
             Some((path, tag)) => router.inject(path, tag, buffer, length, offload, now, queues),
         };
         if let Some(flow) = flow {
-            self.caches.injected(port, arrived, (flow, queues.listeners.end(flow)), router, now);
+            let end = queues.listeners.end(flow);
+            if let Some(passed) = self.caches.injected(port, arrived, (flow, end), router, now) {
+                queues.listeners.passed(passed);
+            }
         }
     }
 

@@ -26,7 +26,7 @@ const RING: usize = 4 << 20;
 const RING_DROPS: usize = 256 << 10;
 /// The same if a lane takes whole packets: those of 13 ms at 20 Gbit/s in and out.
 const RING_WHOLE: usize = 64 << 20;
-/// Nice value of the thread that writes whole packets. The scheduler gives it a third of the weight of a thread with nice value 0.
+/// What the thread that writes whole packets adds to its nice value. The scheduler then gives it a third of the weight of a worker.
 const NICE: i32 = 5;
 /// Bytes that are taken out of a ring at once.
 const CHUNK: usize = 1 << 20;
@@ -335,14 +335,15 @@ impl Reader {
 
 /// Gives this thread a lower priority than the workers'. To write whole packets takes more time than to forward them. On a machine
 /// without enough cores, a capture that lacks packets (which are counted) is better than packets that are delayed.
-#[expect(unsafe_code, reason = "neither setpriority(2) nor sched_setscheduler(2) has a wrapper in nix")]
+#[expect(unsafe_code, reason = "neither nice(2) nor sched_setscheduler(2) has a wrapper in nix")]
 fn yield_to_workers() {
     let batch = libc::sched_param { sched_priority: 0 };
-    // SAFETY: both calls take numbers, and a structure that lives until they return. 0 is the calling thread, also for PRIO_PROCESS:
-    // on Linux each thread has its own priority. If a call fails, the thread keeps the priority that it has.
+    // SAFETY: both calls take numbers, and a structure that lives until they return. They change the calling thread: on Linux each
+    // thread has its own priority. If a call fails, the thread keeps the priority that it has.
     unsafe {
         libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const batch);
-        libc::setpriority(libc::PRIO_PROCESS, 0, NICE);
+        // The user may have given the process another nice value than 0.
+        libc::nice(NICE);
     }
 }
 
@@ -444,6 +445,24 @@ mod tests {
         let frame = Spec::udp(10).frame().bytes;
         let buffer = [vec![0; HEADROOM], frame.clone()].concat().into_boxed_slice();
         Packet::parse(buffer, frame.len(), Offload::default(), 0).unwrap()
+    }
+
+    /// Whatever nice value the process has.
+    #[test]
+    #[expect(unsafe_code, reason = "neither nice(2) nor getpriority(2) has a wrapper in nix")]
+    fn the_thread_of_a_capture_is_nicer_than_the_workers() {
+        // SAFETY: the calls take numbers, and are about the calling thread.
+        let nicer = |by| unsafe { libc::nice(by) };
+        // SAFETY: as above.
+        let own = || unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
+        let thread = std::thread::spawn(move || {
+            nicer(3);
+            let of_workers = own();
+            yield_to_workers();
+            (of_workers, own())
+        });
+        let (of_workers, of_capture) = thread.join().unwrap();
+        assert_eq!(of_capture, (of_workers + NICE).min(19));
     }
 
     /// For each record that it takes, its worker writes another one.

@@ -204,10 +204,10 @@ impl Tap {
         }
     }
 
-    /// Says that data of `flow` up to `end` has passed unseen.
-    pub fn passed(&mut self, flow: FlowRef, end: u32) {
-        if let Some(flows) = &mut self.flows {
-            flows.of(flow).pass(end);
+    /// Says that data of `flow` from `from` (what [`Self::end`] was then) until `until` has passed unseen.
+    pub fn passed(&mut self, flow: FlowRef, from: u32, until: u32) {
+        if let Some(flow) = self.flows.as_mut().and_then(|flows| flows.of_latest(flow)) {
+            flow.pass(from, until);
         }
     }
 
@@ -255,8 +255,8 @@ impl Tap {
 
     fn put(&mut self, told: &Told<'_>, packet: &Packet, at: Instant, draw: Option<Draw>, range: Range) {
         let follows = self.flows.is_some();
-        let flow =
-            self.flows.as_mut().filter(|_| packet.flow.identity != 0).map(|flows| flows.of(packet.flow));
+        let known = self.flows.as_mut().filter(|_| packet.flow.identity != 0);
+        let flow = known.and_then(|flows| flows.of_latest(packet.flow));
         let (base, known) = flow.as_ref().map_or((None, 0), |flow| (flow.base, flow.told));
         let tcp = header(packet).map(|(sequence, _)| TcpRange {
             sequence: sequence
@@ -518,6 +518,20 @@ mod tests {
         let (mut tap, _ring, _) = tap(vec![Lane::of(&[Kind::Dropped])], 400);
         assert!(tap.flows.is_none());
         assert_eq!(tap.transmission(&packet(&Spec::tcp(100), 1, 0)), 0);
+    }
+
+    /// A packet of the former tenant of a place in the flow table was held, and leaves when a later flow has the place.
+    #[test]
+    fn a_late_record_of_a_former_flow_leaves_what_is_known_of_the_new_one() {
+        let (mut tap, _ring, _) = tap(vec![followed(Lane::of(&[Kind::Sent]))], 1 << 16);
+        let (former, mut new) = (packet(&Spec::tcp(100), 1, 0), packet(&Spec::tcp(100), 1, 0));
+        new.flow.generation += 1;
+        tap.transmission(&former);
+        assert_eq!(tap.transmission(&new), 1);
+        tap.tell(&Told::of(Kind::Sent), &former, Instant::ZERO, &|| None);
+        assert_eq!(tap.transmission(&new), 2);
+        tap.passed(former.flow, 0, 1);
+        assert_eq!(tap.transmission(&new), 3);
     }
 
     /// A sample has a record for each wire packet; the number of the transmission is known only for the first one.

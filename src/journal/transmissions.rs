@@ -42,10 +42,11 @@ impl Transmissions {
         if is_new { 1 } else { self.repeat(sequence, until) }
     }
 
-    /// Says that new data up to `end` was sent unseen.
-    pub(super) fn pass(&mut self, end: u32) {
-        if self.base.is_some() && is_before(self.end, end) {
-            self.end = end;
+    /// Says that new data from `from` until `until` was sent unseen.
+    pub(super) fn pass(&mut self, from: u32, until: u32) {
+        // More than half of all numbers can be between both: they are compared only if other data was seen meanwhile.
+        if self.base.is_some() && (self.end == from || is_before(self.end, until)) {
+            self.end = until;
         }
     }
 

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 
 use crate::bpf::flows::{DEVICE_MAX, Entry, FlowTable, KeyWords, WAYS};
+use crate::engine::cache::end::End;
 use crate::engine::cache::loss::Loss;
 use crate::engine::cache::seen::Seen;
 use crate::pipeline::aim::flow::FlowRef;
@@ -27,36 +28,6 @@ const ASKED: usize = 1 << 14;
 struct Asked {
     flow: FlowRef,
     next: u64,
-}
-
-/// One end at which packets come in. Its index is the direction of these packets.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct End {
-    /// The router's port.
-    pub(super) port: usize,
-    /// The path that all its packets take; `None`: they are routed.
-    path: Option<u16>,
-    /// The port whose frames pass the hook of this end.
-    written: usize,
-    /// The device to which the programs give packets that leave by this end.
-    device: u32,
-}
-
-impl End {
-    /// Both ends of a wire: the router's port `port`, from which packets take the path `path`, and the next port with the next
-    /// path.
-    pub(super) const fn wire(port: usize, path: u16) -> [Self; 2] {
-        // Packets that come in by one end are written to the other one, and pass the hook of the first direction.
-        [
-            Self { port, path: Some(path), written: port + 1, device: 0 },
-            Self { port: port + 1, path: Some(path + 1), written: port, device: 0 },
-        ]
-    }
-
-    /// A veth port.
-    pub(super) const fn routed(port: usize, device: u32) -> Self {
-        Self { port, path: None, written: port, device }
-    }
 }
 
 /// A flow that has an entry.
@@ -82,8 +53,8 @@ struct Member {
     looked: u64,
     /// One more than the last sequence number of its TCP data, if a listener follows the flow.
     end: Option<u32>,
-    /// Whether the table has this sequence number too.
-    has_end: bool,
+    /// The table's sequence number, as far as the listeners know it; `None`: the table has none of this connection.
+    known: Option<u32>,
 }
 
 /// The result of trying to open flows.
@@ -102,8 +73,18 @@ pub(in crate::engine) enum Settled {
 pub(in crate::engine) struct Arrived {
     /// The member that it belongs to.
     member: Option<usize>,
-    /// The member's flow until now, and one more than the last sequence number of its TCP data that has passed.
-    pub(in crate::engine) passed: Option<(FlowRef, u32)>,
+    /// What listeners must be told before the packet.
+    pub(in crate::engine) passed: Option<Passed>,
+}
+
+/// TCP data of a flow that has passed in the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::engine) struct Passed {
+    pub(in crate::engine) flow: FlowRef,
+    /// One more than the last sequence number that listeners were told of before.
+    pub(in crate::engine) from: u32,
+    /// One more than the last sequence number that has passed. Gigabytes can be between both.
+    pub(in crate::engine) until: u32,
 }
 
 /// The flows that pass in the kernel.
@@ -187,12 +168,19 @@ impl FlowCache {
             self.acknowledge(number);
         }
         self.wait(number);
-        let Member { entry, flow, has_end, .. } = self.members[number];
-        let end = if has_end { self.table.end(entry) } else { None };
-        Arrived { member: Some(number), passed: end.map(|end| (flow, end)) }
+        Arrived { member: Some(number), passed: self.passed(number) }
     }
 
-    /// The packet was injected as one of `flow`; `end`: one more than its last TCP sequence number, for a listener.
+    /// The TCP data that has passed since the listeners were last told, if there is any.
+    fn passed(&mut self, number: usize) -> Option<Passed> {
+        let Member { entry, flow, known, .. } = &mut self.members[number];
+        let (from, until) = ((*known)?, self.table.end(*entry)?);
+        *known = Some(until);
+        (from != until).then_some(Passed { flow: *flow, from, until })
+    }
+
+    /// The packet was injected as one of `flow`; `end`: one more than its last TCP sequence number, for a listener. Returns what
+    /// listeners must be told of the flow that had this flow's entry before.
     pub(super) fn injected(
         &mut self,
         direction: usize,
@@ -200,27 +188,28 @@ impl FlowCache {
         (flow, end): (FlowRef, Option<u32>),
         router: &mut Router,
         now: Instant,
-    ) {
+    ) -> Option<Passed> {
         if let Some(number) = arrived.member {
             let member = &mut self.members[number];
             // After a SYN, the table's end is that of the previous connection.
-            member.has_end &= member.flow == flow;
+            member.known = member.known.filter(|_| member.flow == flow);
             (member.flow, member.end) = (flow, end);
-            return;
+            return None;
         }
-        let Some((key, index)) = router.flow(flow) else { return };
+        let (key, index) = router.flow(flow)?;
         let has_ports = matches!(key.protocol(), protocol::TCP | protocol::UDP) && key.source_port() > 0;
         let asked = &mut self.asked[flow.slot as usize % ASKED];
         // The core is asked at the second packet, then ever less often: asking costs. A train has many numbers.
         let is_due = index >= 2 && (asked.flow != flow || index >= asked.next);
         if !has_ports || !is_due {
-            return;
+            return None;
         }
         *asked = Asked { flow, next: index.saturating_mul(2) };
-        let Some((path, out)) = self.way(direction, flow, router) else { return };
-        if router.quiet(flow, path, now).count >= LEAST {
-            self.admit((direction, path, out), key, (flow, end), router, now);
+        let (path, out) = self.way(direction, flow, router)?;
+        if router.quiet(flow, path, now).count < LEAST {
+            return None;
         }
+        self.admit((direction, path, out), key, (flow, end), router, now)
     }
 
     /// The end by which packets of the opposite direction of a flow come in.
@@ -243,7 +232,8 @@ impl FlowCache {
         (self.ends[out].device <= DEVICE_MAX).then_some((path, out))
     }
 
-    /// Gives a flow a closed entry, if its set has room or has an entry whose flow has been silent.
+    /// Gives a flow a closed entry, if its set has room or has an entry whose flow has been silent. Returns what listeners must be
+    /// told of the silent flow.
     fn admit(
         &mut self,
         (direction, path, out): (usize, u16, usize),
@@ -251,18 +241,18 @@ impl FlowCache {
         (flow, end): (FlowRef, Option<u32>),
         router: &mut Router,
         now: Instant,
-    ) {
+    ) -> Option<Passed> {
         let words = KeyWords::of(&key, direction);
         let set = self.table.set(words);
         let free = (set..set + WAYS).find(|&entry| self.places[entry] == 0);
-        let Some(entry) = free.or_else(|| (set..set + WAYS).find(|&entry| self.is_silent(entry))) else {
-            return;
-        };
+        let entry = free.or_else(|| (set..set + WAYS).find(|&entry| self.is_silent(entry)))?;
         let place = self.places[entry];
         let number = if place > 0 { place - 1 } else { self.members.len() };
+        let mut passed = None;
         if place > 0 {
             self.close(number, router, now);
             self.tell(number, router, now);
+            passed = self.passed(number);
             router.keep(self.members[number].flow, false);
         }
         let at = self.table.entry(entry);
@@ -281,7 +271,7 @@ impl FlowCache {
             unread: Loss::default(),
             looked: u64::MAX,
             end,
-            has_end: false,
+            known: None,
         };
         if place > 0 {
             self.members[number] = member;
@@ -290,6 +280,7 @@ impl FlowCache {
             self.places[entry] = number + 1;
         }
         self.wait(number);
+        passed
     }
 
     /// Whether no packet of the entry's flow has come since a new flow last looked at the entry.
@@ -435,14 +426,23 @@ impl FlowCache {
             unread -= lost;
         }
         let device = self.ends[out].device;
-        let is_ready = unread == 0 && self.is_all_back(out, written, now);
-        self.table.set_end(entry, end.unwrap_or_default());
-        if !is_ready || !self.entry(number).open(state, quiet.count, quiet.longest, device) {
+        if unread > 0 || !self.is_all_back(out, written, now) {
+            return false;
+        }
+        // If no data was shown since the listeners were told of what has passed, the table's end is at least as far as theirs. It is
+        // farther if the flow was closed without a packet.
+        if let Some(end) = end
+            && self.members[number].known != Some(end)
+        {
+            self.table.set_end(entry, end);
+            self.members[number].known = Some(end);
+        }
+        if !self.entry(number).open(state, quiet.count, quiet.longest, device) {
             return false;
         }
         let member = &mut self.members[number];
         (member.is_open, member.read, member.unread) = (true, 0, Loss::default());
-        (member.told.packets, member.has_end) = (0, end.is_some());
+        member.told.packets = 0;
         router.keep(flow, true);
         true
     }

@@ -6,12 +6,14 @@
 //! the worker has read them and opens the flow again. So no packet overtakes another, and none is counted twice. The core is
 //! told how many packets passed before it sees the flow's next packet.
 
+mod end;
 mod flows;
 mod loss;
 mod seen;
 
-pub(super) use crate::engine::cache::flows::Settled;
-use crate::engine::cache::flows::{Arrived, End, FlowCache};
+use crate::engine::cache::end::End;
+use crate::engine::cache::flows::{Arrived, FlowCache};
+pub(super) use crate::engine::cache::flows::{Passed, Settled};
 use crate::engine::tun::Port;
 use crate::pipeline::aim::flow::FlowRef;
 use crate::pipeline::router::Router;
@@ -78,10 +80,9 @@ impl FlowCaches {
         flow: (FlowRef, Option<u32>),
         router: &mut Router,
         now: Instant,
-    ) {
-        if let Some((cache, direction)) = self.of_port[usize::from(port)] {
-            self.caches[cache].injected(direction, arrived, flow, router, now);
-        }
+    ) -> Option<Passed> {
+        let (cache, direction) = self.of_port[usize::from(port)]?;
+        self.caches[cache].injected(direction, arrived, flow, router, now)
     }
 
     /// Opens the flows that can be opened; call it when the queues are empty. `written` counts the frames written to each

@@ -8,6 +8,7 @@
 use crate::pipeline::chains::Chains;
 use crate::pipeline::router::Route;
 use crate::pipeline::wire::FlowKey;
+use crate::pipeline::wire::serial::is_before;
 
 /// How many flows are compared when one has to go: the least recently used of them is replaced.
 const CANDIDATES: usize = 8;
@@ -282,6 +283,13 @@ impl<T: Clone + Default> PerFlow<T> {
         value
     }
 
+    /// The value of a flow, a fresh one if the flow is new; `None` if a later flow has taken the place in the table.
+    #[inline]
+    pub fn of_latest(&mut self, flow: FlowRef) -> Option<&mut T> {
+        let (generation, _) = &self.values[flow.slot as usize % self.values.len()];
+        (!is_before(flow.generation, *generation)).then(|| self.of(flow))
+    }
+
     /// A copy of the value of a flow. The stored value stays, even if it is of an earlier flow at this place: packets
     /// of that flow may still be on their way to this stage.
     pub fn peek(&self, flow: FlowRef) -> T {
@@ -303,5 +311,15 @@ mod tests {
         assert_eq!(*counts.of(of(1)), 5);
         assert_eq!(*counts.of(of(2)), 0);
         assert_eq!(counts.peek(of(1)), 0);
+    }
+
+    #[test]
+    fn a_late_packet_of_a_former_tenant_leaves_what_the_new_one_has() {
+        let of = |generation| FlowRef { identity: 7, slot: 3, generation };
+        let mut counts = PerFlow::<u32>::new(8);
+        *counts.of_latest(of(1)).unwrap() = 5;
+        *counts.of_latest(of(2)).unwrap() += 6;
+        assert_eq!(counts.of_latest(of(1)), None);
+        assert_eq!(counts.of_latest(of(2)), Some(&mut 6));
     }
 }

@@ -91,8 +91,8 @@ impl Machine {
     fn work(&mut self) -> bool {
         let Some(frame) = self.queue.pop_front() else { return false };
         let arrived = self.cache.arrived(UP, &frame.bytes, &mut self.run.router, self.now);
-        if let Some((flow, end)) = arrived.passed {
-            self.listeners.passed(flow, end);
+        if let Some(passed) = arrived.passed {
+            self.listeners.passed(passed);
         }
         if let Some(flow) = self.run.inject(self.now, &frame) {
             let buffer = [vec![0; HEADROOM], frame.bytes.clone()].concat();
@@ -101,7 +101,10 @@ impl Machine {
             packet.flow = flow;
             self.transmissions.push((step(&frame), self.listeners.transmission(&packet)));
             let end = self.listeners.end(flow);
-            self.cache.injected(UP, arrived, (flow, end), &mut self.run.router, self.now);
+            let passed = self.cache.injected(UP, arrived, (flow, end), &mut self.run.router, self.now);
+            if let Some(passed) = passed {
+                self.listeners.passed(passed);
+            }
         }
         true
     }
@@ -142,16 +145,19 @@ enum Step {
     Work(u8),
     /// It has read all that there is, and opens what it can.
     Settle,
+    /// It closes all flows, and may open them again.
+    Pause,
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let flags = prop_oneof![30 => Just(flag::ACK), 1 => Just(flag::SYN), 1 => Just(flag::FIN | flag::ACK)];
     let again = prop_oneof![12 => Just(0), 1 => 1..30_u32];
     let step = prop_oneof![
-        6 => (1..4_u16, 1..30_u16, flags, again)
+        6 => (prop_oneof![4 => 1..4_u16, 1 => 1..12_u16], 1..30_u16, flags, again)
             .prop_map(|(flow, wires, flags, again)| Step::Send(flow, wires, flags, again)),
         2 => (1..4_u8).prop_map(Step::Work),
         3 => Just(Step::Settle),
+        1 => Just(Step::Pause),
     ];
     vec(step, 20..200)
 }
@@ -217,7 +223,12 @@ fn play(stages: &[StageParams], steps: &[Step], is_cached: bool, follows: bool) 
                 while machine.work() {}
                 machine.settle();
             }
-            Step::Settle => {}
+            Step::Pause if is_cached => {
+                machine.cache.pause();
+                machine.sweep(true);
+                machine.cache.resume();
+            }
+            Step::Settle | Step::Pause => {}
         }
     }
     machine
@@ -434,4 +445,79 @@ fn many_flows_come_back_in_steps() {
     assert!(last >= before - 21, "{last} of {before}: some of those that sent may have been hit");
     assert!(turns >= before / BATCH, "{turns}");
     assert_eq!(machine.run.router.counters().received.packets + unread(&machine), sent);
+}
+
+/// Something follows the flows. The first two packets of each of so many flows have been shown, and the flows are open.
+fn followed(flows: u16) -> Machine {
+    let mut machine = Machine::with(&loss("mtu 9000 drop"), FlowTable::in_memory(1, true));
+    for flow in 1..=flows {
+        for number in 0..2 {
+            machine.send(sent(flow, 1, flag::ACK, number, 10 * number));
+            machine.work();
+        }
+        while machine.settle() != Settled::Whole {}
+    }
+    assert_eq!(machine.passed, 0);
+    machine.transmissions.clear();
+    machine
+}
+
+/// Sends ten bytes; which transmission they are, if they are shown.
+fn transmission(machine: &mut Machine, flow: u16, flags: u8, sequence: u32) -> Option<u8> {
+    machine.send(sent(flow, 1, flags, 0, sequence));
+    machine.work().then(|| machine.transmissions.pop().unwrap().1)
+}
+
+/// A flow that is closed and opened again without a packet.
+#[test]
+fn what_passed_before_a_pause_is_not_forgotten() {
+    let mut machine = followed(1);
+    assert_eq!(transmission(&mut machine, 1, flag::ACK, 30), None);
+    machine.cache.pause();
+    machine.sweep(true);
+    machine.cache.resume();
+    assert_eq!(machine.settle(), Settled::Whole);
+    assert!(machine.cache.members[0].is_open);
+    assert_eq!(transmission(&mut machine, 1, flag::ACK, 30), Some(2));
+    assert_eq!(transmission(&mut machine, 1, flag::FIN, 40), Some(1));
+}
+
+/// Sequence numbers are compared within half of their circle, which is 2 GiB.
+#[test]
+fn gigabytes_pass_in_the_kernel() {
+    let mut machine = followed(1);
+    let gigabytes = [1, 2, 3].map(|count| count << 30);
+    for sequence in gigabytes {
+        assert_eq!(transmission(&mut machine, 1, flag::ACK, sequence), None);
+    }
+    assert_eq!(transmission(&mut machine, 1, flag::FIN, (3 << 30) + 10), Some(1));
+    assert_eq!(transmission(&mut machine, 1, flag::ACK, 3 << 30), Some(2));
+}
+
+/// What the table knows of a flow stays as it was when the flow was closed.
+#[test]
+fn gigabytes_are_shown_after_some_data_has_passed() {
+    let mut machine = followed(1);
+    assert_eq!(transmission(&mut machine, 1, flag::ACK, 30), None);
+    machine.cache.pause();
+    machine.sweep(true);
+    for sequence in [40, 1 << 30, (2 << 30) + 100, 3 << 30] {
+        assert_eq!(transmission(&mut machine, 1, flag::ACK, sequence), Some(1));
+    }
+}
+
+/// Another flow gets the entry of a flow that is silent, and that goes on later.
+#[test]
+fn what_passed_is_known_when_another_flow_gets_the_entry() {
+    let mut machine = followed(WAYS as u16);
+    assert_eq!(transmission(&mut machine, 1, flag::ACK, 30), None);
+    let is_there = |machine: &Machine| {
+        let key = Seen::read(&frame(1, 1, flag::ACK, 0).bytes).unwrap().key;
+        machine.cache.find(UP, &key).is_some()
+    };
+    for number in 0..40 {
+        transmission(&mut machine, 100, flag::ACK, 10 * number);
+    }
+    assert!(!is_there(&machine), "its entry is taken");
+    assert_eq!(transmission(&mut machine, 1, flag::ACK, 30), Some(2));
 }
