@@ -196,7 +196,7 @@ fn run(
     let (mut summary, hooks) = wire.stop()?;
     drop(control);
     summary.unlogged = log.map_or(Ok(0), LiveLog::finish)?;
-    let (recorded, _) = watcher.finish();
+    let (recorded, _) = watcher.finish_or(&signals);
     for sentence in &recorded.said {
         out::note_line(format_args!("notice: {sentence}"));
     }

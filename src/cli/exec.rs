@@ -24,7 +24,7 @@ use crate::cli::json;
 use crate::cli::log::start_log;
 use crate::cli::out::Stream;
 use crate::cli::serving::{self, Served};
-use crate::cli::signals::Signals;
+use crate::cli::signals::{Signals, ends};
 use crate::cli::summary::{self, Names};
 use crate::cli::watching::Opened;
 use crate::cli::{WRONG, fail, out, reasons};
@@ -267,7 +267,7 @@ fn run(asked: Asked<'_>, around: &Around, signals: &Signals, seed: u64) -> anyho
     };
     let (summary, also) = settle(args, link, (&inner, signals), log).map_err(After::of(code))?;
     drop(control);
-    let (recorded, drops) = watcher.finish();
+    let (recorded, drops) = watcher.finish_or(signals);
     for sentence in recorded.said {
         out::note_line(format_args!("faultwire: {sentence}"));
     }
@@ -346,8 +346,7 @@ fn is_relaying(reach: &Reach) -> anyhow::Result<bool> {
 
 /// The signal, if it is one that ends a run.
 fn ending(signal: Signal) -> Option<Signal> {
-    const ENDS: [Signal; 4] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];
-    ENDS.contains(&signal).then_some(signal)
+    ends(signal).then_some(signal)
 }
 
 fn exit_code(status: ExitStatus) -> u8 {

@@ -17,7 +17,7 @@ use crate::cli::ready::{self, Ready};
 use crate::cli::run::ordinary::Ordinary;
 use crate::cli::serving::{self, Served, Serving};
 use crate::cli::session;
-use crate::cli::signals::{Signals, millis_until};
+use crate::cli::signals::{Signals, ends, millis_until};
 use crate::cli::summary::{self, Names};
 use crate::cli::watching::{Opened, Watching};
 use crate::cli::{WRONG, fail, out, random_seed, reasons};
@@ -208,7 +208,7 @@ fn forward(
     let mut summary = network.stop()?;
     drop(control);
     summary.unlogged = log.map_or(Ok(0), LiveLog::finish)?;
-    let (recorded, _) = watcher.finish();
+    let (recorded, _) = watcher.finish_or(&signals);
     for sentence in &recorded.said {
         out::note_line(format_args!("notice: {sentence}"));
     }
@@ -276,10 +276,6 @@ fn watch(
         live.clear();
     }
     Ok(())
-}
-
-const fn ends(signal: Signal) -> bool {
-    matches!(signal, Signal::SIGINT | Signal::SIGTERM | Signal::SIGHUP | Signal::SIGQUIT)
 }
 
 /// Accepts no more packets, and continues until no packet is held, for at most `most`, or until another signal comes.

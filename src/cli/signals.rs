@@ -49,6 +49,18 @@ pub(super) struct Received {
     pub(super) by_terminal: bool,
 }
 
+impl Received {
+    /// Whether it is one that ends a run.
+    pub(super) fn ends(self) -> bool {
+        ends(self.signal)
+    }
+}
+
+/// Whether a signal is one that ends a run.
+pub(super) const fn ends(signal: Signal) -> bool {
+    matches!(signal, Signal::SIGINT | Signal::SIGTERM | Signal::SIGHUP | Signal::SIGQUIT)
+}
+
 impl Signals {
     /// From now on the watched signals are only read. Call it before any thread is started: threads inherit this.
     pub(super) fn watch() -> nix::Result<Self> {

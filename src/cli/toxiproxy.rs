@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use crate::cli::ready::{self, Ready};
@@ -16,8 +15,6 @@ use crate::cli::{WRONG, fail, out, random_seed, reasons};
 use crate::net::privilege;
 use crate::toxiproxy::Server;
 
-/// The signals that end it.
-const ENDS: [Signal; 4] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];
 /// Milliseconds of one wait for a signal.
 const WAIT: u16 = 60_000;
 
@@ -81,7 +78,7 @@ fn serve(args: &Toxiproxy, proxies: Option<Vec<u8>>, ready: Ready, parent: Pid) 
     let starting = Server::start(args.listen, seed, proxies)?;
     // Creating the proxies may wait for name resolution.
     while let Some(received) = signals.before(starting.as_fd())? {
-        if ENDS.contains(&received.signal) {
+        if received.ends() {
             return Ok(());
         }
     }
@@ -92,7 +89,7 @@ fn serve(args: &Toxiproxy, proxies: Option<Vec<u8>>, ready: Ready, parent: Pid) 
         server.address()
     ));
     ready.say()?;
-    while signals.wait(WAIT)?.is_none_or(|received| !ENDS.contains(&received.signal)) {}
+    while signals.wait(WAIT)?.is_none_or(|received| !received.ends()) {}
     drop(server);
     Ok(())
 }

@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context;
+use crossbeam_channel::{RecvTimeoutError, bounded};
 
 use crate::capture::files::{self, Rotation};
 use crate::capture::recorder::{Recorder, Style};
-use crate::cli::{is_same, json};
+use crate::cli::signals::Signals;
+use crate::cli::{is_same, json, out};
 use crate::config::expression;
 use crate::journal::file::{self, Writer};
 use crate::journal::recent::Recent;
@@ -17,6 +19,13 @@ use crate::journal::{Finished, Hub, Kind, Lane, Names, Notes, Sink, Taps};
 use crate::pipeline::params::Select;
 use crate::pipeline::time::Duration;
 use crate::pipeline::units::{Bytes, UnitError};
+
+/// Time between two looks for signals while files are written to their end.
+const LOOK: std::time::Duration = std::time::Duration::from_millis(50);
+/// Looks after a signal until nobody waits for that any more: a second.
+const GRACE: u32 = 20;
+/// Looks until it is said what is waited for: three seconds.
+const LONG: u32 = 60;
 
 /// What is recorded of each packet.
 #[derive(Debug, Clone, clap::Args)]
@@ -282,6 +291,41 @@ impl Watcher {
         self.hubs.into_iter().for_each(|hub| finished.add(hub.finish()));
         let drops = std::mem::take(&mut *self.drops.lock().unwrap_or_else(PoisonError::into_inner));
         (finished, drops)
+    }
+
+    /// The same, but for [`GRACE`] at most after a signal that ends a run: a pipe may have a reader that does not read, and a disk
+    /// in the network may be gone.
+    pub(super) fn finish_or(self, signals: &Signals) -> (Finished, Vec<String>) {
+        // What has come until now has ended the run.
+        while matches!(signals.came(), Ok(Some(_))) {}
+        let (ended, ends) = bounded(1);
+        let thread = std::thread::spawn(move || {
+            // After a signal nobody waits for it.
+            let _ = ended.send(self.finish());
+        });
+        let (mut looks, mut left) = (0, u32::MAX);
+        loop {
+            match ends.recv_timeout(LOOK) {
+                Ok(finished) => return finished,
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => match thread.join() {
+                    Err(panic) => std::panic::resume_unwind(panic),
+                    Ok(()) => return (Finished::default(), Vec::new()),
+                },
+            }
+            while let Ok(Some(received)) = signals.came() {
+                left = if received.ends() { left.min(GRACE) } else { left };
+            }
+            (looks, left) = (looks + 1, left - 1);
+            if looks == LONG {
+                out::note_line("the journal or the capture is still being written; Ctrl-C ends that");
+            }
+            if left == 0 {
+                let said =
+                    "the journal or the capture was not written to its end: a signal came first".into();
+                return (Finished { said: vec![said], has_failed: true }, Vec::new());
+            }
+        }
     }
 }
 

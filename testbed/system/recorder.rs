@@ -2,16 +2,19 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::process::Stdio;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::system::common::{Folder, Running, Scratch, Services, config, output, said, tool, unique};
+use crate::system::common::{
+    Folder, Running, Scratch, Services, config, faultwire, output, said, send, tool, unique,
+};
 
 /// A wire packet as tshark shows it.
 #[derive(Debug, Clone)]
@@ -341,6 +344,37 @@ fn a_full_disk_ends_the_capture_and_not_the_run() {
     assert!(text.contains("400 received"), "{text}");
     assert_eq!(text.matches("the capture ends early").count(), 1, "{text}");
     assert!(wires(Path::new(&capture)).len() >= 40);
+}
+
+/// A pipe whose reader does not read holds up the end of a run, until a signal comes.
+#[test]
+fn a_signal_ends_the_wait_for_a_file_that_takes_nothing() {
+    let folder = Folder::new();
+    for option in ["--pcap", "--journal"] {
+        let pipe = folder.file(option);
+        nix::unistd::mkfifo(Path::new(&pipe), nix::sys::stat::Mode::S_IRUSR).unwrap();
+        let reader = File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(&pipe).unwrap();
+        fcntl(&reader, FcntlArg::F_SETPIPE_SZ(4096)).unwrap();
+        let mode = format!("{option}-mode=all");
+        let ping = "ping -q -f -c 400 -s 1000 $FAULTWIRE_HOST";
+        let mut exec = faultwire()
+            .args(["exec", option, &pipe, &mode, "--", "sh", "-c", ping])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stderr = BufReader::new(exec.stderr.take().unwrap());
+        // Its command has ended, and it waits.
+        let mut line = String::new();
+        stderr.read_line(&mut line).unwrap();
+        assert!(line.contains("is still being written; Ctrl-C ends that"), "{option}: {line}");
+        send(&exec, Signal::SIGTERM);
+        let text = std::io::read_to_string(stderr).unwrap();
+        assert_eq!(exec.wait().unwrap().code(), Some(125), "{option}: {text}");
+        assert!(text.contains("was not written to its end: a signal came first"), "{option}: {text}");
+        drop(reader);
+    }
 }
 
 /// The first packets that are written find room for a part of them: the file has those, and what it lacks is counted.
