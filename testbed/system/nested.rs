@@ -65,6 +65,7 @@ fn a_variable_that_has_come_along_makes_no_link_a_link_inside() {
 fn without_a_command_there_is_a_shell() {
     let mut terminal = Terminal::open();
     let mut child = terminal.spawn(&["env", "SHELL=/bin/sh", BINARY, "exec", "--both", "delay 1ms"]);
+    terminal.wait_for("a shell behind the link");
     terminal.type_in(b"ping -q -c 1 $FAULTWIRE_HOST; exit 5\n");
     terminal.wait_for("1 received");
     terminal.rest();

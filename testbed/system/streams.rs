@@ -121,6 +121,15 @@ fn the_file_of_a_summary_is_replaced_whole() {
     serde_json::from_str::<serde_json::Value>(&text).unwrap();
 }
 
+/// Numbers of a build without optimisation must not be published by mistake. Whether this build is one depends on the profile.
+#[test]
+fn bench_says_so_if_the_build_is_not_optimised() {
+    let measured = output(&["bench", "--spec", "loss 1%", "--memory", "--time", "1ms"]);
+    assert!(measured.status.success(), "{}", said(&measured));
+    let notice = String::from_utf8_lossy(&measured.stderr).contains("not optimised");
+    assert_eq!(notice, cfg!(debug_assertions), "{}", said(&measured));
+}
+
 /// `faultwire run` on a terminal, and the name of a namespace that it made.
 fn on_a_terminal() -> (Terminal, Child, String, Scratch) {
     let (left, right) = (unique(), unique());
