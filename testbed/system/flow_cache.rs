@@ -15,7 +15,7 @@ use nix::sys::socket::{
 use faultwire::net::Netns;
 
 use crate::system::attach::{Attached, Hosts, PEER, exchange, field, netns};
-use crate::system::common::{Folder, output, unique};
+use crate::system::common::{Folder, output, said, unique};
 use crate::system::numbered;
 
 const TARGET: [&str; 2] = ["10.87.0.1", "fd87::1"];
@@ -35,6 +35,16 @@ fn wait_for_faultwire(hosts: &Hosts, family: usize) {
     to.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     from.send_to(&[0; 4], to.local_addr().unwrap()).unwrap();
     to.recv(&mut [0; 4]).expect("faultwire lets other flows pass");
+}
+
+/// Waits until the worker has begun another turn of its loop, in which it opens flows.
+fn wait_for_turn(control: &[&str]) {
+    // It answers in one turn, and opens flows at the beginning of the next one. The second question comes from another process, when
+    // the first turn is long over.
+    for _ in 0..2 {
+        let shown = output(&[&["ctl", "show"], control].concat());
+        assert!(shown.status.success(), "{}", said(&shown));
+    }
 }
 
 /// Sends so many numbered datagrams from a fixed port, in trains of `train`, while faultwire runs with these options: what
@@ -196,9 +206,13 @@ fn a_journal_of_drops_knows_what_the_kernel_let_pass() {
         trigger = { nth = [150, 151] }
     "#;
     std::fs::write(&config, drop).unwrap();
-    let attached = hosts.attach(&["--config", &config, "--journal", &journal]);
+    let control = ["--control", &folder.file("control")];
+    let attached = hosts.attach(&[&["--config", &config, "--journal", &journal], &control[..]].concat());
+    // The neighbour is known before the first segment.
+    wait_for_faultwire(&hosts, 0);
     send_segments(&hosts, 0..3);
     wait_for_faultwire(&hosts, 0);
+    wait_for_turn(&control);
     // These stay in the kernel. Then the 51st segment is sent again, followed by new data.
     send_segments(&hosts, 3..149);
     send_segments(&hosts, [50, 149].into_iter());

@@ -9,11 +9,13 @@ use nix::sys::socket::{setsockopt, sockopt};
 const LENGTH: usize = 100;
 
 /// Sends this number from a connected socket, in trains of `train`. `wait` is called after every 20 trains, because the queues on
-/// the way have no room for all.
+/// the way have no room for all; and before the first one: datagrams that wait until the kernel has found the neighbour can be
+/// overtaken by later ones.
 pub(crate) fn send(from: &UdpSocket, count: u32, train: u32, wait: impl Fn()) {
     if train > 1 {
         setsockopt(from, sockopt::UdpGsoSegment, &(LENGTH as i32)).unwrap();
     }
+    wait();
     for (sent, first) in (0..count).step_by(train as usize).enumerate() {
         let datagram = |number: u32| {
             let mut bytes = [0; LENGTH];
