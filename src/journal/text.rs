@@ -66,7 +66,7 @@ impl Flows {
         key(record.bytes).or_else(|| self.of(record)?.key)
     }
 
-    /// At most two lines of at most 80 columns: the event, and the packet.
+    /// Two lines of any length: the event, and the packet.
     pub fn lines(&self, names: &Names, record: &Record<'_>) -> String {
         let at = record.at as f64 / 1e9;
         let held = match record.kind {
@@ -85,9 +85,7 @@ impl Flows {
             Kind::Sent => format!(" to {}", names.port(record.port)),
             _ => String::new(),
         };
-        let first = clipped(format!("{at:>11.6}  {}{port}{held}", names.verdict(record)));
-        let second = clipped(format!("{:>13}{}", "", self.packet(record)));
-        format!("{first}\n{second}")
+        format!("{at:>11.6}  {}{port}{held}\n{:>13}{}", names.verdict(record), "", self.packet(record))
     }
 
     fn packet(&self, record: &Record<'_>) -> String {
@@ -230,10 +228,6 @@ pub(crate) fn span(nanos: u64) -> String {
     }
 }
 
-fn clipped(line: String) -> String {
-    if line.chars().count() <= 80 { line } else { line.chars().take(79).chain(['…']).collect() }
-}
-
 fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
     bytes.iter().fold(String::new(), |mut text, byte| {
@@ -247,8 +241,8 @@ fn hex(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
     use crate::journal::names::tests::names;
-    use crate::journal::record::FIXED;
     use crate::journal::record::tests::record;
+    use crate::journal::record::{FIXED, TcpRange};
     use crate::pipeline::packet::Packet;
     use crate::pipeline::pool::{HEADROOM, Pool};
     use crate::pipeline::router::Headers;
@@ -312,6 +306,18 @@ mod tests {
         assert!(!flows.lines(&names(), &record).contains(" for "));
         let record = Record { due: 1, ..record };
         assert!(flows.lines(&names(), &record).contains("for 0.0 us"));
+    }
+
+    /// Who wants it narrower wraps it; a pipe gets all of it.
+    #[test]
+    fn a_long_line_is_whole() {
+        let tcp = TcpRange { sequence: u32::MAX - 1, payload: 60_000, transmission: 7 };
+        let bytes = Spec::tcp(10).v6().frame().bytes;
+        let record = Record { tcp: Some(tcp), before: &[], bytes: &bytes, ..record() };
+        let text = Flows::default().lines(&names(), &record);
+        assert!(text.contains(" seq 4294967294:59998, transmission 7, "), "{text}");
+        assert!(text.ends_with(" B"), "{text}");
+        assert!(text.lines().any(|line| line.len() > 80), "{text}");
     }
 
     proptest! {
