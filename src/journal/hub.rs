@@ -228,7 +228,13 @@ impl Desk {
             if is_over && self.reader.rings.is_empty() {
                 break;
             }
-            pause = if found { LOOK } else { (2 * pause).min(self.longest) };
+            pause = if self.reader.is_behind() {
+                Duration::ZERO
+            } else if found {
+                LOOK
+            } else {
+                (2 * pause).clamp(LOOK, self.longest)
+            };
             self.reader.pause(pause);
             // This thread polls: to wake it would cost the workers a system call.
             if is_over {
@@ -314,6 +320,11 @@ impl Reader {
             !has_ended
         });
         found
+    }
+
+    /// Whether a quarter of a ring is full again: then the next read must not wait.
+    fn is_behind(&self) -> bool {
+        self.rings.iter().any(|(ring, _)| ring.slots() >= ring.buffer().capacity() / 4)
     }
 
     /// Tells the sinks how many records are lost, and that the next ones come after `length` at the earliest.
@@ -500,6 +511,22 @@ mod tests {
             assert!(reader.read());
             assert_eq!(read.try_iter().collect::<Vec<_>>(), [index]);
         }
+    }
+
+    /// A thread that slept while its ring fills would lose records that it has the time to read.
+    #[test]
+    fn a_quarter_of_a_ring_is_read_without_a_pause() {
+        let (said, _heard) = unbounded();
+        let sink: Box<dyn Sink> = Box::new(Teller(said));
+        let (mut reader, taps) = Reader::new(vec![(Lane::of(&Kind::ALL), sink)], 16 << 10);
+        let mut tap = taps.tap(8);
+        assert!(!reader.read() && !reader.is_behind());
+        let tell = |tap: &mut Tap| tap.tell(&Told::of(Kind::Sent), &packet(), Instant::ZERO, &|| None);
+        tell(&mut tap);
+        assert!(!reader.is_behind());
+        (0..40).for_each(|_| tell(&mut tap));
+        assert!(reader.is_behind());
+        assert!(reader.read() && !reader.is_behind());
     }
 
     /// Records are passed on whole and in order, wherever the bytes that are read at once end.
