@@ -8,7 +8,7 @@ use axum::http::header::{CONTENT_TYPE, ETAG};
 use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, delete, get, patch, post, put};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
 
@@ -20,6 +20,7 @@ use crate::control::metrics;
 use crate::control::schedule;
 use crate::control::steer;
 use crate::control::view;
+use crate::http::Endless;
 
 /// The description of the interface, for programs.
 const OPENAPI: &str = include_str!("../../docs/openapi.json");
@@ -131,6 +132,7 @@ async fn metrics(State(desk): Shared) -> Result<Response, Refusal> {
 
 async fn listen(
     State(desk): Shared,
+    Extension(endless): Extension<Endless>,
     wanted: Result<Query<Wanted>, QueryRejection>,
 ) -> Result<Response, Refusal> {
     let Query(wanted) = wanted.map_err(|error| Refusal::bad("query", error.body_text()))?;
@@ -138,6 +140,8 @@ async fn listen(
         let what = format!("{LISTENERS} readers of events are all that there may be at a time");
         Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "", what)
     })?;
+    // A reader that pauses learns later how many events it has missed.
+    endless.set();
     let instance = desk.instance().await;
     // `listen` waits for the workers.
     let listen = move || events::listen(&desk, &instance, &wanted, place);

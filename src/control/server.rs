@@ -21,7 +21,12 @@ use crate::control::token::{self, TokenFile};
 use crate::http::{GRACE, Limits, serve as serve_http};
 
 /// The limits of each listener.
-const LIMITS: Limits = Limits { connections: 64, patience: Duration::from_secs(10), headers: 16 << 10 };
+const LIMITS: Limits = Limits {
+    connections: 64,
+    patience: Duration::from_secs(10),
+    headers: 16 << 10,
+    stalled: Duration::from_secs(30),
+};
 /// How long an idle helper thread, which waited for workers or devices, is kept.
 const KEEP_ALIVE: Duration = Duration::from_secs(1);
 /// If a TCP client accepts no data for this long, in milliseconds, its connection is closed.

@@ -21,7 +21,12 @@ use crate::toxiproxy::collection::Collection;
 use crate::toxiproxy::files::Files;
 
 /// The limits of the API.
-const LIMITS: Limits = Limits { connections: 64, patience: Duration::from_mins(1), headers: 64 << 10 };
+const LIMITS: Limits = Limits {
+    connections: 64,
+    patience: Duration::from_mins(1),
+    headers: 64 << 10,
+    stalled: Duration::from_mins(1),
+};
 /// Maximum number of helper threads, which create and change links and look up names: some are left even if the
 /// maximum number of names is being looked up.
 const HELPERS: usize = LOOKUPS + 16;
