@@ -6,11 +6,11 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, never, unbounded};
-use nix::libc;
 use rtrb::Consumer;
 
 use crate::journal::note::Note;
 use crate::journal::payload::LEAST;
+use crate::journal::priority::{self, Turns};
 use crate::journal::record::Record;
 use crate::journal::tap::{Lane, Taps};
 
@@ -26,8 +26,6 @@ const RING: usize = 4 << 20;
 const RING_DROPS: usize = 256 << 10;
 /// The same if a lane takes whole packets: those of 13 ms at 20 Gbit/s in and out.
 const RING_WHOLE: usize = 64 << 20;
-/// What the thread that writes whole packets adds to its nice value. The scheduler then gives it a third of the weight of a worker.
-const NICE: i32 = 5;
 /// Bytes that are taken out of a ring at once.
 const CHUNK: usize = 1 << 20;
 /// Most notes that wait for the thread.
@@ -142,13 +140,13 @@ impl Hub {
         yields: bool,
     ) -> std::io::Result<(Self, Taps)> {
         let (mut reader, taps) = Reader::new(sinks, ring);
-        reader.yields = yields;
+        reader.turns = yields.then(Turns::default);
         let (words, told) = unbounded();
         let notes = Notes { words, lost: Arc::clone(&reader.lost) };
         let desk = Desk { reader, longest, notes: Vec::new(), asked: Vec::new() };
         let run = move || {
             if yields {
-                yield_to_workers();
+                priority::lower();
             }
             desk.run(&told)
         };
@@ -268,9 +266,8 @@ pub struct Reader {
     /// Rings of workers that have started since the last call of [`Self::read`].
     new: Receiver<Consumer<u8>>,
     rings: Vec<(Consumer<u8>, Begun)>,
-    /// Whether other threads may run after each chunk. Otherwise a worker on the same core can wait until the time slice of this thread
-    /// ends, which takes some milliseconds.
-    yields: bool,
+    /// Lets other threads run in between, if the records have whole packets.
+    turns: Option<Turns>,
     /// Lost records of each sink's lane.
     lost: Arc<[AtomicU64]>,
 }
@@ -286,7 +283,7 @@ impl Reader {
     pub fn new(sinks: Vec<(Lane, Box<dyn Sink>)>, ring: usize) -> (Self, Taps) {
         let (lanes, sinks): (Vec<Lane>, Vec<Box<dyn Sink>>) = sinks.into_iter().unzip();
         let (taps, new, lost) = Taps::new(lanes, ring);
-        (Self { sinks, new, rings: Vec::new(), yields: false, lost }, taps)
+        (Self { sinks, new, rings: Vec::new(), turns: None, lost }, taps)
     }
 
     /// Says that the router runs and records follow.
@@ -297,7 +294,7 @@ impl Reader {
     /// Passes on all records that are in the rings now, and drops the rings of workers that have ended. True if there was any record.
     pub fn read(&mut self) -> bool {
         self.rings.extend(self.new.try_iter().map(|ring| (ring, Begun::default())));
-        let (sinks, yields, mut found) = (&mut self.sinks, self.yields, false);
+        let (sinks, turns, mut found) = (&mut self.sinks, &mut self.turns, false);
         self.rings.retain_mut(|(ring, begun)| {
             // Asked before the ring is read: if the worker has ended, all its records are in the ring.
             let has_ended = ring.is_abandoned();
@@ -310,12 +307,14 @@ impl Reader {
                 left -= chunk.len();
                 let (first, second) = chunk.as_slices();
                 for bytes in [first, second] {
-                    each_record(begun, bytes, |record| hand_over(sinks, record));
+                    each_record(begun, bytes, |record| {
+                        hand_over(sinks, record);
+                        if let Some(turns) = turns {
+                            turns.after(record.bytes.len() + record.rest.len());
+                        }
+                    });
                 }
                 chunk.commit_all();
-                if yields {
-                    std::thread::yield_now();
-                }
             }
             !has_ended
         });
@@ -341,20 +340,6 @@ impl Reader {
         let mut finished = Finished::default();
         self.sinks.into_iter().zip(lost).for_each(|(sink, lost)| finished.add(sink.finish(lost)));
         finished
-    }
-}
-
-/// Gives this thread a lower priority than the workers'. To write whole packets takes more time than to forward them. On a machine
-/// without enough cores, a capture that lacks packets (which are counted) is better than packets that are delayed.
-#[expect(unsafe_code, reason = "neither nice(2) nor sched_setscheduler(2) has a wrapper in nix")]
-fn yield_to_workers() {
-    let batch = libc::sched_param { sched_priority: 0 };
-    // SAFETY: both calls take numbers, and a structure that lives until they return. They change the calling thread: on Linux each
-    // thread has its own priority. If a call fails, the thread keeps the priority that it has.
-    unsafe {
-        libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const batch);
-        // The user may have given the process another nice value than 0.
-        libc::nice(NICE);
     }
 }
 
@@ -456,24 +441,6 @@ mod tests {
         let frame = Spec::udp(10).frame().bytes;
         let buffer = [vec![0; HEADROOM], frame.clone()].concat().into_boxed_slice();
         Packet::parse(buffer, frame.len(), Offload::default(), 0).unwrap()
-    }
-
-    /// Whatever nice value the process has.
-    #[test]
-    #[expect(unsafe_code, reason = "neither nice(2) nor getpriority(2) has a wrapper in nix")]
-    fn the_thread_of_a_capture_is_nicer_than_the_workers() {
-        // SAFETY: the calls take numbers, and are about the calling thread.
-        let nicer = |by| unsafe { libc::nice(by) };
-        // SAFETY: as above.
-        let own = || unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
-        let thread = std::thread::spawn(move || {
-            nicer(3);
-            let of_workers = own();
-            yield_to_workers();
-            (of_workers, own())
-        });
-        let (of_workers, of_capture) = thread.join().unwrap();
-        assert_eq!(of_capture, (of_workers + NICE).min(19));
     }
 
     /// For each record that it takes, its worker writes another one.

@@ -10,6 +10,7 @@ pub mod hub;
 pub mod names;
 pub mod note;
 mod payload;
+mod priority;
 pub mod recent;
 pub mod record;
 pub mod tap;
