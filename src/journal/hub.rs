@@ -10,7 +10,7 @@ use rtrb::Consumer;
 
 use crate::journal::note::Note;
 use crate::journal::payload::LEAST;
-use crate::journal::priority::{self, Turns};
+use crate::journal::priority::{self, Rests, Turns};
 use crate::journal::record::Record;
 use crate::journal::tap::{Lane, Taps};
 
@@ -143,7 +143,13 @@ impl Hub {
         reader.turns = yields.then(Turns::default);
         let (words, told) = unbounded();
         let notes = Notes { words, lost: Arc::clone(&reader.lost) };
-        let desk = Desk { reader, longest, notes: Vec::new(), asked: Vec::new() };
+        let desk = Desk {
+            reader,
+            longest,
+            notes: Vec::new(),
+            asked: Vec::new(),
+            rests: yields.then(Rests::default),
+        };
         let run = move || {
             if yields {
                 priority::lower();
@@ -201,6 +207,8 @@ struct Desk {
     notes: Vec<Arc<Note>>,
     /// Callers of [`Hub::flush`] that wait.
     asked: Vec<Sender<()>>,
+    /// Of the thread of a capture.
+    rests: Option<Rests>,
 }
 
 impl Desk {
@@ -226,8 +234,9 @@ impl Desk {
             if is_over && self.reader.rings.is_empty() {
                 break;
             }
+            let rest = self.rests.as_mut().map_or(Duration::ZERO, |rests| rests.after(self.reader.lost()));
             pause = if self.reader.is_behind() {
-                Duration::ZERO
+                rest
             } else if found {
                 LOOK
             } else {
@@ -321,7 +330,12 @@ impl Reader {
         found
     }
 
-    /// Whether a quarter of a ring is full again: then the next read must not wait.
+    /// Lost records of all lanes.
+    fn lost(&self) -> u64 {
+        self.lost.iter().map(|lost| lost.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Whether a quarter of a ring is full again: then the next read must not wait, except for a rest.
     fn is_behind(&self) -> bool {
         self.rings.iter().any(|(ring, _)| ring.slots() >= ring.buffer().capacity() / 4)
     }

@@ -6,6 +6,7 @@
 use std::time::{Duration, Instant};
 
 use nix::libc;
+use nix::time::{ClockId, clock_gettime};
 
 /// What the thread that writes whole packets adds to its nice value. The scheduler then gives it a third of the weight of a worker.
 const NICE: i32 = 5;
@@ -61,6 +62,30 @@ impl Turns {
     }
 }
 
+/// The rests of the thread while packets are missing. A capture that lacks packets anyway must not cost the traffic half of its speed.
+#[derive(Debug, Default)]
+pub(super) struct Rests {
+    /// Lost records, at the last call.
+    lost: u64,
+    /// CPU time of the thread, at the last call.
+    ran: Duration,
+}
+
+impl Rests {
+    /// The length of a rest for the calling thread, if `lost` records are lost by now: as long as it has computed since the last call,
+    /// or zero if no record was lost since then.
+    pub(super) fn after(&mut self, lost: u64) -> Duration {
+        let ran = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from);
+        self.next(lost, ran)
+    }
+
+    fn next(&mut self, lost: u64, ran: Duration) -> Duration {
+        let rest = if lost > self.lost { ran.saturating_sub(self.ran) } else { Duration::ZERO };
+        *self = Self { lost, ran };
+        rest
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -95,5 +120,15 @@ mod tests {
         assert_eq!(turns.bytes, LONG_TURN - 1);
         turns.after(1);
         assert_eq!(turns.bytes, 0);
+    }
+
+    #[test]
+    fn the_thread_rests_while_records_are_lost() {
+        let mut rests = Rests::default();
+        let ms = Duration::from_millis;
+        let calls = [(0, 5), (3, 9), (3, 20), (4, 21), (4, 30)];
+        let found = calls.map(|(lost, ran)| rests.next(lost, ms(ran)));
+        assert_eq!(found, [0, 4, 0, 1, 0].map(ms));
+        assert!(Rests::default().after(1) > Duration::ZERO, "the CPU time of this thread is read");
     }
 }
