@@ -60,7 +60,7 @@ pub(super) struct Ctl {
 /// Subcommands of `ctl`.
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
-    /// List the running instances
+    /// List the running instances, or only the one of --control
     Ls,
     /// Show paths and stages, and what they did
     Show,
@@ -106,7 +106,7 @@ pub(super) enum Command {
 /// Asks or changes an instance.
 pub(super) fn ctl(args: &Ctl) -> ExitCode {
     if matches!(args.command, Command::Ls) {
-        return list(&args.json);
+        return list(args);
     }
     let mut answer = json!({});
     let done = args.whom.client().map_err(CtlError::from).and_then(|client| run(args, &client, &mut answer));
@@ -131,11 +131,23 @@ pub(super) fn ctl(args: &Ctl) -> ExitCode {
     }
 }
 
-fn list(json: &Json) -> ExitCode {
+/// Lists all instances, or the one that `--control` names.
+fn list(args: &Ctl) -> ExitCode {
+    let (whom, json) = (&args.whom, &args.json);
+    let is_named = whom.control.is_some() || whom.token_file.is_some();
+    let clients = if is_named { whom.client().map(|client| vec![client]) } else { Ok(Client::all()) };
+    let clients = match clients {
+        Ok(clients) => clients,
+        Err(error) => return fail(WRONG, error),
+    };
     let mut instances = Vec::new();
-    for client in Client::all() {
-        // One that ends meanwhile is none.
-        let Ok(state) = client.get("/v1/state") else { continue };
+    for client in clients {
+        let state = match client.get("/v1/state") {
+            Ok(state) => state,
+            Err(error) if is_named => return fail(1, error),
+            // It has ended since the list was made.
+            Err(_) => continue,
+        };
         if !json.is_on_stdout() {
             let (command, pid, seed) = (&state["command"], &state["pid"], &state["seed"]);
             let command = command.as_str().unwrap_or("?");

@@ -11,7 +11,7 @@ use faultwire::control::{Client, ClientError};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::system::common::{Running, Scratch, config, faultwire, said, send, tool, unique, until};
+use crate::system::common::{Folder, Running, Scratch, config, faultwire, said, send, tool, unique, until};
 
 /// Two paths, each with a stage that sees pings only.
 const PATHS: &str = r#"
@@ -430,4 +430,24 @@ fn sockets_of_killed_instances_are_taken_over() {
     send(&second, Signal::SIGTERM);
     second.wait().unwrap();
     assert!(!socket.exists());
+}
+
+/// `ctl ls` lists all instances, with `--control` only that one.
+#[test]
+fn only_the_chosen_instance_is_listed() {
+    let folder = Folder::new();
+    let socket = folder.file("socket");
+    let list = "\"$0\" ctl ls --json --control";
+    let script = format!("{list} \"$FAULTWIRE_CONTROL\" && ! {list} {socket}-none");
+    let program = env!("CARGO_BIN_EXE_faultwire");
+    let listed = faultwire()
+        .args(["exec", "--control", &socket, "--both", "delay 1ms", "--", "sh", "-c", &script, program])
+        .output()
+        .unwrap();
+    assert!(listed.status.success(), "{}", said(&listed));
+    let answers = serde_json::Deserializer::from_slice(&listed.stdout).into_iter::<Value>();
+    let answers: Vec<Value> = answers.map(Result::unwrap).collect();
+    let instances = answers[0]["instances"].as_array().unwrap();
+    assert!(instances.len() == 1 && instances[0]["socket"] == socket, "{answers:#?}");
+    assert_eq!(answers[1]["error"]["code"], 1);
 }
